@@ -1,0 +1,32 @@
+"""The errors that callers must tell apart; everything else is a built-in exception."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class IfcarError(Exception):
+    """Something a user can mend: one line that says what is wrong, what was expected and what to do."""
+
+
+class InputError(IfcarError, ValueError):
+    """A value, file or folder given by the user is not usable."""
+
+
+class MissingDataError(IfcarError, FileNotFoundError):
+    """A file or folder that the user must provide is not there."""
+
+
+class CacheMismatchError(IfcarError):
+    """A cache holds something else than what is asked for (another fingerprint, a missing array)."""
+
+
+class CacheDamageError(IfcarError):
+    """Bytes of a cache do not match their checksum, or a committed file is gone."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return `", did you mean X?"` for the closest known name, or an empty string."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f", did you mean {match[0]!r}?" if match else ""

@@ -1,0 +1,1 @@
+"""Stage one: datasets, decoding, sampling, crops, backbones, RoIAlign and the extraction engine."""

@@ -1,0 +1,1 @@
+"""Video backbones: frames to feature maps."""

@@ -1,0 +1,1 @@
+"""Dataset adapters: files on disk to clips, tracks and protocols."""
