@@ -1,0 +1,1 @@
+"""The generated data set: action templates, object looks, scene simulation and rendering."""
