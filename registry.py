@@ -23,7 +23,9 @@ class Registry(Generic[T]):
     def register(self, name: str, item: T, where: str) -> T:
         """Add `item` under `name`; `where` is the module that defines it. Raises ValueError on a duplicate."""
         if name in self._items:
-            raise ValueError(f"{self.kind} {name!r} is registered twice: in {self._items[name][1]} and in {where}")
+            raise ValueError(
+                f"{self.kind} {name!r} is registered twice: in {self._items[name][1]} and in {where}"
+            )
         self._items[name] = (item, where)
         return item
 
@@ -36,8 +38,11 @@ class Registry(Generic[T]):
         if name not in self._items:
             known = ", ".join(self.names())
             hint = nearest(name, self._items)
-            raise InputError(f"unknown {self.kind} {name!r}{hint} Known: {known}" if hint else
-                             f"unknown {self.kind} {name!r}. Known: {known}")
+            raise InputError(
+                f"unknown {self.kind} {name!r}{hint} Known: {known}"
+                if hint
+                else f"unknown {self.kind} {name!r}. Known: {known}"
+            )
         return self._items[name][0]
 
     def names(self) -> list[str]:

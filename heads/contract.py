@@ -1,0 +1,137 @@
+"""What every head takes, returns and declares; and the registry of heads."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ifcar.cache.schema import CacheSpec
+from ifcar.errors import InputError
+from ifcar.registry import Registry
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InstanceBatch:
+    """A batch of B views, as cached or as a live backbone produces them.
+
+    Args:
+        boxes: (B, T, N, 4) float, (cx, cy, w, h) in [0, 1] of the crop; an empty slot is all zeros.
+        categories: (B, T, N) integer; 0 empty, 1 subject, 2 object.
+        instance_features: (B, T′, N, C, P, P) float, when the head reads it.
+        frame_features: (B, T′, C) float, when the head reads it.
+        grid_features: (B, T′, C, H, W) float, when the head reads it.
+    """
+
+    boxes: Tensor
+    categories: Tensor
+    instance_features: Tensor | None = None
+    frame_features: Tensor | None = None
+    grid_features: Tensor | None = None
+
+    def array(self, name: str) -> Tensor:
+        """Return the array called `name`. Raises ValueError when the batch lacks it."""
+        value = getattr(self, name)
+        if value is None:
+            raise InputError(f"this batch lacks the array {name!r}, which the head reads")
+        assert isinstance(value, Tensor)
+        return value
+
+    def to(self, device: torch.device) -> InstanceBatch:
+        """Return the same batch on `device`."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return InstanceBatch(**{k: None if v is None else v.to(device) for k, v in moved.items()})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeadOutput:
+    """What a head returns.
+
+    Args:
+        logits: (B, K).
+        losses: auxiliary losses by name, each a scalar; the pipeline weighs and adds them.
+    """
+
+    logits: Tensor
+    losses: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class HeadConfig(Protocol):
+    """A frozen dataclass; every head has its own."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+class Head(nn.Module, ABC):
+    """A model trained from the cache.
+
+    Subclasses set the class attributes and register themselves in `HEADS`.
+
+    Attributes:
+        name: the registered name, equal to the file's name.
+        source: paper, section and equations.
+        formula: the head in one line of plain text.
+        config_type: the frozen dataclass of its options.
+        presets: named configs; "paper" is the default, "small" a narrow one for laptops.
+        relational: True when instances (not only the frame) decide, so that it can be fused with `i3d`.
+        auxiliary: names of its auxiliary losses; each is also a bool field of the config that builds it.
+    """
+
+    name: ClassVar[str]
+    source: ClassVar[str]
+    formula: ClassVar[str]
+    config_type: ClassVar[type[Any]]
+    presets: ClassVar[Mapping[str, Any]]
+    relational: ClassVar[bool] = True
+    auxiliary: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    @abstractmethod
+    def reads(cls, config: Any) -> tuple[str, ...]:
+        """Return the names of the cache's arrays that a head of this config reads."""
+
+    @abstractmethod
+    def __init__(self, config: Any, spec: CacheSpec, num_classes: int) -> None:
+        """Build the head for a cache's dimensions.
+
+        Args:
+            config: an instance of `config_type`.
+            spec: the cache's dimensions.
+            num_classes: K.
+        """
+        super().__init__()
+
+    @abstractmethod
+    def forward(self, batch: InstanceBatch) -> HeadOutput:
+        """Score each view."""
+
+
+HEADS: Registry[type[Head]] = Registry("head")
+
+
+def register_head(head: type[Head]) -> type[Head]:
+    """Class decorator: add the head to `HEADS` under its name."""
+    return HEADS.register(head.name, head, head.__module__)
+
+
+def require(condition: bool, what: str, found: object, expected: str) -> None:
+    """Raise InputError when a config field is out of range, saying which, the value and what was expected."""
+    if not condition:
+        raise InputError(f"{what} is {found!r}; expected {expected}")
+
+
+def require_widths(**widths: int) -> None:
+    """Check that every named width is a whole number of at least 1."""
+    for name, value in widths.items():
+        require(isinstance(value, int) and value >= 1, name, value, "a whole number of at least 1")
+
+
+def require_fraction(**values: float) -> None:
+    """Check that every named value lies in [0, 1)."""
+    for name, value in values.items():
+        require(math.isfinite(value) and 0 <= value < 1, name, value, "a number in [0, 1)")

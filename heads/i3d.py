@@ -1,0 +1,69 @@
+"""The frame-level I3D baseline: no instances, only the globally pooled clip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from ifcar.cache.schema import CacheSpec
+from ifcar.errors import CacheMismatchError
+from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require_fraction
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class I3DConfig:
+    """Options of the baseline.
+
+    Args:
+        dropout: before the classifier, 0.3 in Wang and Gupta 2018 §6, whose training of I3D the paper follows.
+    """
+
+    dropout: float = 0.3
+
+    def __post_init__(self) -> None:
+        require_fraction(dropout=self.dropout)
+
+
+@register_head
+class I3D(Head):
+    """Score a clip by a linear layer on the average of the last feature map over space and time.
+
+    Source: Yan et al. 2020, §4.1 (I3D baseline of Table 1). Differs: here the backbone is frozen.
+    """
+
+    name = "i3d"
+    source = "Yan et al. 2020, §4.1, Table 1"
+    formula = "logits = W mean_t(frame_features_t) + b"
+    config_type = I3DConfig
+    presets: ClassVar[Mapping[str, I3DConfig]] = {"paper": I3DConfig(), "small": I3DConfig()}
+    relational = False
+
+    @classmethod
+    def reads(cls, config: I3DConfig) -> tuple[str, ...]:
+        """Return the one array this head reads."""
+        return ("frame_features",)
+
+    def __init__(self, config: I3DConfig, spec: CacheSpec, num_classes: int) -> None:
+        super().__init__(config, spec, num_classes)
+        if not spec.channels:
+            raise CacheMismatchError(
+                "head 'i3d' reads 'frame_features', which this cache does not hold (backbone none); "
+                "extract with a backbone, or use a head with --streams layout"
+            )
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(spec.channels, num_classes)
+
+    def forward(self, batch: InstanceBatch) -> HeadOutput:
+        """Score each view.
+
+        Args:
+            batch: frame_features (B, T′, C).
+
+        Returns:
+            logits (B, K); no auxiliary loss.
+        """
+        pooled = batch.array("frame_features").to(self.classifier.weight.dtype).mean(dim=1)
+        return HeadOutput(logits=self.classifier(self.dropout(pooled)))

@@ -1,0 +1,167 @@
+"""The front end that relational heads share: instance-centric joint features (Yan et al. 2020, §3.2.1).
+
+appearance   F_app = W vec(RoI)                                               (d_app)
+layout       F_non_app = MLP([position(c_x, c_y, w, h) ; embedding(category)])  (d_non_app)
+joint        F = [F_app ; F_non_app]                                          (d_joint)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ifcar.cache.schema import CacheSpec
+from ifcar.errors import CacheMismatchError
+from ifcar.heads.contract import InstanceBatch, require, require_fraction, require_widths
+from ifcar.heads.rows import linear_norm_relu, scatter_rows, step_index
+
+Streams = Literal["appearance", "layout", "both"]
+STREAMS: tuple[Streams, ...] = ("appearance", "layout", "both")
+NUM_CATEGORIES = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JointConfig:
+    """Options of the front end; defaults are the paper's (§3.3).
+
+    Args:
+        streams: which features make up the joint representation.
+        appearance_dim: d_app.
+        reduction_dim: width of the 1×1×1 reduction applied first when the cache has more channels (the paper's
+            backbone ends in it: 2048 → 512); 0 leaves the channels as they are.
+        layout_dim: d_non_app.
+        dropout: after the appearance embedding, as in the released code; the paper names none.
+        appearance_relu: ReLU after the appearance embedding. Released: yes; the paper: a linear transformation.
+        mask_empty: leave empty slots out of every statistic and result. Released: no.
+        scale_grad_by_freq: divide an embedding row's gradient by its count in the batch. Released: yes.
+    """
+
+    streams: Streams = "both"
+    appearance_dim: int = 512
+    reduction_dim: int = 512
+    layout_dim: int = 512
+    dropout: float = 0.3
+    appearance_relu: bool = False
+    mask_empty: bool = True
+    scale_grad_by_freq: bool = False
+
+    def __post_init__(self) -> None:
+        require(self.streams in STREAMS, "streams", self.streams, "one of " + ", ".join(STREAMS))
+        require_widths(appearance_dim=self.appearance_dim, layout_dim=self.layout_dim)
+        require(self.layout_dim % 2 == 0, "layout_dim", self.layout_dim, "an even number")
+        require(self.reduction_dim >= 0, "reduction_dim", self.reduction_dim, "0 (off) or a width")
+        require_fraction(dropout=self.dropout)
+
+    def joint_dim(self) -> int:
+        """Return d_joint, the width of the joint features."""
+        return self.appearance_dim * (self.streams != "layout") + self.layout_dim * (
+            self.streams != "appearance"
+        )
+
+    def reads(self) -> tuple[str, ...]:
+        """Return the cache arrays that the front end needs."""
+        layout = ("boxes", "categories")
+        return layout if self.streams == "layout" else ("instance_features", *layout)
+
+
+class Appearance(nn.Module):
+    """Embed RoI features: an optional 1×1×1 reduction of the channels, then one linear layer over all bins."""
+
+    def __init__(self, config: JointConfig, spec: CacheSpec) -> None:
+        super().__init__()
+        if not spec.channels:
+            raise CacheMismatchError(
+                f"streams={config.streams} reads 'instance_features', which this cache does not hold (backbone none); "
+                "extract with a backbone, or use --streams layout"
+            )
+        channels = spec.channels
+        self.reduction: nn.Linear | None = None
+        if 0 < config.reduction_dim < channels:
+            self.reduction = nn.Linear(channels, config.reduction_dim)
+            channels = config.reduction_dim
+        self.embed = nn.Linear(channels * spec.pooled_size**2, config.appearance_dim)
+        self.activation = nn.ReLU() if config.appearance_relu else nn.Identity()
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, regions: Tensor) -> Tensor:
+        """Map (M, C, P, P) to (M, d_app)."""
+        regions = regions.to(self.embed.weight.dtype)
+        if self.reduction is not None:
+            regions = self.reduction(regions.movedim(1, -1)).movedim(-1, 1)
+        embedded: Tensor = self.embed(regions.flatten(1))
+        out: Tensor = self.dropout(self.activation(embedded))
+        return out
+
+
+class Layout(nn.Module):
+    """Embed boxes and categories: position MLP and category embedding, fused by an MLP."""
+
+    def __init__(self, config: JointConfig) -> None:
+        super().__init__()
+        width, half = config.layout_dim, config.layout_dim // 2
+        self.position = nn.Sequential(*linear_norm_relu(4, half), *linear_norm_relu(half, width))
+        self.category = nn.Embedding(
+            NUM_CATEGORIES, half, padding_idx=0, scale_grad_by_freq=config.scale_grad_by_freq
+        )
+        self.fusion = nn.Sequential(
+            *linear_norm_relu(width + half, width),
+            nn.Linear(width, width),
+            nn.ReLU(),
+            nn.Linear(width, width),
+            nn.ReLU(),
+        )
+
+    def forward(self, boxes: Tensor, categories: Tensor) -> Tensor:
+        """Map (M, 4) boxes and (M,) categories to (M, d_non_app)."""
+        boxes = boxes.to(self.category.weight.dtype)
+        out: Tensor = self.fusion(torch.cat([self.position(boxes), self.category(categories)], dim=-1))
+        return out
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JointFeatures:
+    """Joint features and the tensors that go with them, at the T′ feature steps.
+
+    Args:
+        features: (B, T′, N, D); zero at masked slots.
+        boxes: (B, T′, N, 4).
+        categories: (B, T′, N) int64.
+        instance_mask: (B, T′, N), True = real (all True when empty slots are not masked).
+    """
+
+    features: Tensor
+    boxes: Tensor
+    categories: Tensor
+    instance_mask: Tensor
+
+
+class JointFrontEnd(nn.Module):
+    """Turn a batch into instance-centric joint features.
+
+    Source: Yan et al. 2020, §3.2.1 and §3.3; the layout part follows Materzynska et al. 2020.
+    Differs from the released code (preset `released`) in the fields that `JointConfig` names.
+    """
+
+    def __init__(self, config: JointConfig, spec: CacheSpec) -> None:
+        super().__init__()
+        self.config = config
+        self.num_steps = spec.num_steps
+        self.appearance = None if config.streams == "layout" else Appearance(config, spec)
+        self.layout = None if config.streams == "appearance" else Layout(config)
+
+    def forward(self, batch: InstanceBatch) -> JointFeatures:
+        """Return the joint features of a batch; what empty slots hold changes nothing."""
+        steps = step_index(batch.boxes.shape[1], self.num_steps, batch.boxes.device)
+        boxes = batch.boxes[:, steps]
+        categories = batch.categories[:, steps].long()
+        mask = categories > 0 if self.config.mask_empty else torch.ones_like(categories, dtype=torch.bool)
+        parts = []
+        if self.appearance is not None:
+            parts.append(self.appearance(batch.array("instance_features")[mask]))
+        if self.layout is not None:
+            parts.append(self.layout(boxes[mask], categories[mask]))
+        features = scatter_rows(torch.cat(parts, dim=-1), mask)
+        return JointFeatures(features=features, boxes=boxes, categories=categories, instance_mask=mask)

@@ -1,0 +1,254 @@
+"""SFI, semantic feature interaction, with the positional prediction task (Yan et al. 2020, §3.2.2–3.2.3).
+
+Official code: github.com/ruiyan1995/Interactive_Fusion_for_CAR. Its departures from the paper's text are the fields
+of `SFIConfig` and `JointConfig` that the preset `released` sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ifcar.cache.schema import CacheSpec
+from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require, require_widths
+from ifcar.heads.joint import JointConfig, JointFeatures, JointFrontEnd
+from ifcar.heads.rows import linear_norm_relu, slot_mask
+
+SUBJECT_SUBJECT, SUBJECT_OBJECT, OBJECT_OBJECT = 1, 2, 4  # products of the two categories
+OTHER = 0  # self pairs and pairs with an empty slot, released code only
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SFIConfig:
+    """Options of SFI; defaults are the paper's (§3.3).
+
+    Args:
+        joint: the front end.
+        other_edges: a fourth edge type for self pairs and pairs with an empty slot. Released: yes; paper: three types.
+        edge_relu: ReLU on every pair's message. Released: yes; the paper names none.
+        residual: how f_i enters ψS: itself ("identity", Eq. 2) or through a linear layer ("linear", released).
+        lstm_layers: layers of the LSTM of Eq. 3–4, as wide as the joint features.
+        lstm_residual: add the LSTM's input to its output. Released: yes.
+        temporal_hidden_dim: width of ψT's first layer; 512 in the paper, the joint width in the released code.
+        temporal_dim: width of ψT's second layer.
+        pool: how Z_i becomes the clip's feature: "mean" (paper) or "sum" (released) over slots.
+        prediction: build the prediction task (Eq. 4–5); `--aux-weight` above 0 sets it.
+        history: what the predictor observes: "prefix", all steps so far (Eq. 4), or "window", the last T_obs (released).
+        decoder_bias: biases in the position and offset decoders. Released: yes; paper: none.
+        prediction_reduction: over slots, "sum" (Eq. 5) or "mean" (released); always the mean over clips.
+    """
+
+    joint: JointConfig = field(default_factory=JointConfig)
+    other_edges: bool = False
+    edge_relu: bool = False
+    residual: Literal["identity", "linear"] = "identity"
+    lstm_layers: int = 2
+    lstm_residual: bool = False
+    temporal_hidden_dim: int = 512
+    temporal_dim: int = 512
+    pool: Literal["mean", "sum"] = "mean"
+    prediction: bool = False
+    history: Literal["prefix", "window"] = "prefix"
+    decoder_bias: bool = False
+    prediction_reduction: Literal["sum", "mean"] = "sum"
+
+    def __post_init__(self) -> None:
+        require_widths(
+            lstm_layers=self.lstm_layers,
+            temporal_hidden_dim=self.temporal_hidden_dim,
+            temporal_dim=self.temporal_dim,
+        )
+        require(self.residual in ("identity", "linear"), "residual", self.residual, "identity or linear")
+        require(self.pool in ("mean", "sum"), "pool", self.pool, "mean or sum")
+        require(self.history in ("prefix", "window"), "history", self.history, "prefix or window")
+        require(
+            self.prediction_reduction in ("sum", "mean"),
+            "prediction_reduction",
+            self.prediction_reduction,
+            "sum or mean",
+        )
+
+    @classmethod
+    def released(cls) -> SFIConfig:
+        """Return the config that reproduces the authors' released code."""
+        return cls(
+            joint=JointConfig(appearance_relu=True, mask_empty=False, scale_grad_by_freq=True),
+            other_edges=True,
+            edge_relu=True,
+            residual="linear",
+            lstm_residual=True,
+            temporal_hidden_dim=1024,
+            pool="sum",
+            history="window",
+            decoder_bias=True,
+            prediction_reduction="mean",
+        )
+
+
+class CompositionalReasoning(nn.Module):
+    """Category-aware messages between the instances of one step, Eq. 2.
+
+        g_i = ψS( f_i + Σ_e Σ_{(i,j) ∈ E_e} φ_e([f_i, f_j]) ),   e ∈ {ss, so, oo},   j ≠ i
+
+    φ_e is one linear layer without bias, so W_e [f_i ; f_j] = A_e f_i + B_e f_j is computed per instance and added
+    per pair.
+    """
+
+    def __init__(self, width: int, config: SFIConfig) -> None:
+        super().__init__()
+        self.edge_relu = config.edge_relu
+        self.edge_types = [SUBJECT_SUBJECT, SUBJECT_OBJECT, OBJECT_OBJECT]
+        if config.other_edges:
+            self.edge_types.append(OTHER)
+        self.edges = nn.ModuleList(nn.Linear(2 * width, width, bias=False) for _ in self.edge_types)
+        self.residual = nn.Linear(width, width, bias=False) if config.residual == "linear" else nn.Identity()
+        self.fusion = nn.Linear(width, width, bias=False)
+
+    def forward(self, joint: JointFeatures) -> Tensor:
+        """Return semantic features (B, T′, N, D); zero at masked slots."""
+        f = joint.features
+        pair_type = joint.categories.unsqueeze(-1) * joint.categories.unsqueeze(-2)  # (B, T′, N, N)
+        pair_type = pair_type.masked_fill(torch.eye(f.shape[2], dtype=torch.bool, device=f.device), OTHER)
+        message = torch.zeros_like(f)
+        for edge_type, edge in zip(self.edge_types, self.edges, strict=True):
+            pairs = (pair_type == edge_type).to(f.dtype)
+            own, other = edge.weight.chunk(2, dim=1)
+            from_own, from_other = F.linear(f, own), F.linear(f, other)
+            if self.edge_relu:
+                each = F.relu(from_own.unsqueeze(-2) + from_other.unsqueeze(-3))  # (B, T′, N, N, D)
+                message = message + torch.einsum("btij,btijd->btid", pairs, each)
+            else:
+                message = message + pairs.sum(-1, keepdim=True) * from_own + pairs @ from_other
+        semantic: Tensor = self.fusion(self.residual(f) + message)
+        return semantic * joint.instance_mask.unsqueeze(-1).to(f.dtype)
+
+
+class PositionalPrediction(nn.Module):
+    """Predict each instance's next box and offset from its predicted state, and score them, Eq. 4–5.
+
+    The state for step τ comes from the LSTM of Eq. 3 over the semantic features observed before τ, for every
+    τ ≥ T_obs = T/4 (half of the T′ steps). With the whole prefix observed that state is the main LSTM's own output at
+    step τ − 1; with a sliding window the LSTM starts again from zero for every τ.
+    """
+
+    def __init__(self, width: int, num_steps: int, config: SFIConfig) -> None:
+        super().__init__()
+        self.num_observed = max(1, num_steps // 2)
+        require(num_steps >= 2, "T′", num_steps, "at least 2 steps, to predict one from another")
+        self.history = config.history
+        self.reduction = config.prediction_reduction
+        self.position = nn.Linear(width, 4, bias=config.decoder_bias)
+        self.offset = nn.Linear(width, 2, bias=config.decoder_bias)
+
+    def states(self, semantic: Tensor, flow: Tensor, lstm: nn.LSTM) -> Tensor:
+        """Return predicted states (M, T′ − T_obs, D) from LSTM inputs and outputs (M, T′, D)."""
+        observed, num_steps = self.num_observed, semantic.shape[1]
+        if self.history == "prefix":
+            return flow[:, observed - 1 : num_steps - 1]
+        windows = [lstm(semantic[:, t - observed : t])[0][:, -1] for t in range(observed, num_steps)]
+        return torch.stack(windows, dim=1)
+
+    def forward(self, states: Tensor, boxes: Tensor, present: Tensor, num_clips: int) -> Tensor:
+        """Return the loss.
+
+        Args:
+            states: (M, T′ − T_obs, D) predicted states of M slots.
+            boxes: (M, T′, 4).
+            present: (M, T′), True where the slot holds an instance; other steps are no targets.
+            num_clips: B, which the loss is averaged over.
+        """
+        observed = self.num_observed
+        boxes = boxes.to(states.dtype)
+        target = boxes[:, observed:]
+        offset = (boxes[:, observed:] - boxes[:, observed - 1 : -1])[..., :2]
+        now, before = present[:, observed:], present[:, observed - 1 : -1]
+        position_error = (self.position(states) - target).square().sum(-1) * now
+        offset_error = (self.offset(states) - offset).square().sum(-1) * (now & before)
+        total: Tensor = (position_error + offset_error).sum()
+        if self.reduction == "sum":
+            return total / num_clips
+        return total / max(1, boxes.shape[0])
+
+
+@register_head
+class SFI(Head):
+    """Score a clip from category-aware interactions of its instances, followed over time.
+
+        g_i^t = Eq. 2;   Z_i = ψT([LSTM(g_i^1 … g_i^T′)]);   logits = W mean_i Z_i + b;
+        loss "prediction": Σ_t Σ_i ‖p̂ − p‖² + ‖ô − o‖², mean over clips
+
+    Source: Yan et al. 2020, Eq. 1–5, §3.3.
+    Differs from the released code in the fields that the preset `released` sets (see `SFIConfig`). Where an instance
+    is absent for a step, the LSTM's input there is zero and the step is no prediction target.
+    """
+
+    name = "sfi"
+    source = "Yan et al. 2020, §3.2.2–3.2.3, Eq. 1–5"
+    formula = (
+        "g_i = ψS(f_i + Σ φ_ss + Σ φ_so + Σ φ_oo); Z_i = ψT(concat LSTM(g_i)); logits = W mean_i Z_i + b"
+    )
+    config_type = SFIConfig
+    presets: ClassVar[Mapping[str, SFIConfig]] = {
+        "paper": SFIConfig(),
+        "released": SFIConfig.released(),
+        "small": SFIConfig(
+            joint=JointConfig(appearance_dim=64, layout_dim=64, reduction_dim=0),
+            temporal_hidden_dim=64,
+            temporal_dim=64,
+        ),
+    }
+    auxiliary = ("prediction",)
+
+    @classmethod
+    def reads(cls, config: SFIConfig) -> tuple[str, ...]:
+        """Return the arrays of the chosen streams."""
+        return config.joint.reads()
+
+    def __init__(self, config: SFIConfig, spec: CacheSpec, num_classes: int) -> None:
+        super().__init__(config, spec, num_classes)
+        width = config.joint.joint_dim()
+        self.config = config
+        self.joint = JointFrontEnd(config.joint, spec)
+        self.reasoning = CompositionalReasoning(width, config)
+        self.lstm = nn.LSTM(width, width, num_layers=config.lstm_layers, batch_first=True)
+        self.temporal = nn.Sequential(
+            *linear_norm_relu(spec.num_steps * width, config.temporal_hidden_dim),
+            *linear_norm_relu(config.temporal_hidden_dim, config.temporal_dim),
+        )
+        self.classifier = nn.Linear(config.temporal_dim, num_classes)
+        self.prediction = PositionalPrediction(width, spec.num_steps, config) if config.prediction else None
+
+    def forward(self, batch: InstanceBatch) -> HeadOutput:
+        """Score each view from its instances and their category-aware pairs.
+
+        Args:
+            batch: instance_features (B, T′, N, C, P, P), boxes (B, T, N, 4), categories (B, T, N), as the streams
+                need them; empty slots may hold anything.
+
+        Returns:
+            logits (B, K); losses {"prediction": ()} when the config asks for it. With the paper's preset,
+            independent of slot order and of what empty slots hold.
+        """
+        joint = self.joint(batch)
+        slots = slot_mask(joint.instance_mask)  # (B, N)
+        semantic = self.reasoning(joint).transpose(1, 2)[slots]  # (M, T′, D)
+        flow = self.lstm(semantic)[0] if len(semantic) else semantic
+        temporal = flow + semantic if self.config.lstm_residual else flow
+        z = self.temporal(temporal.flatten(1))  # (M, temporal_dim)
+        clip_of_slot = slots.nonzero()[:, 0]
+        pooled = z.new_zeros(len(slots), z.shape[-1]).index_add(0, clip_of_slot, z)
+        if self.config.pool == "mean":
+            pooled = pooled / slots.sum(1, keepdim=True).clamp(min=1).to(z.dtype)
+        logits = self.classifier(pooled)
+        if self.prediction is None:
+            return HeadOutput(logits=logits)
+        states = self.prediction.states(semantic, flow, self.lstm)
+        boxes = joint.boxes.transpose(1, 2)[slots]
+        present = joint.instance_mask.transpose(1, 2)[slots]
+        loss = self.prediction(states, boxes, present, len(slots))
+        return HeadOutput(logits=logits, losses={"prediction": loss})

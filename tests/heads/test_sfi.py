@@ -1,0 +1,196 @@
+"""SFI against literal loops over the paper's equations, and its released preset against golden tensors."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from fixtures.batches import SPEC, random_batch
+
+from ifcar.cache.schema import CacheSpec
+from ifcar.heads.contract import InstanceBatch
+from ifcar.heads.sfi import SFI, SFIConfig
+
+GOLDEN_NAMES = {
+    "region_vis_embed.0": "joint.appearance.embed",
+    "region_coord_embed.0": "joint.layout.position.0",
+    "region_coord_embed.1": "joint.layout.position.1",
+    "region_coord_embed.3": "joint.layout.position.3",
+    "region_coord_embed.4": "joint.layout.position.4",
+    "category_embed_layer": "joint.layout.category",
+    "coord_category_fusion.0": "joint.layout.fusion.0",
+    "coord_category_fusion.1": "joint.layout.fusion.1",
+    "non_appearance_encoder.0": "joint.layout.fusion.3",
+    "non_appearance_encoder.2": "joint.layout.fusion.5",
+    "STCR_hand_hand.0": "reasoning.edges.0",
+    "STCR_hand_obj.0": "reasoning.edges.1",
+    "STCR_obj_obj.0": "reasoning.edges.2",
+    "STCR_empty_other.0": "reasoning.edges.3",
+    "STCR_fea_embed": "reasoning.residual",
+    "STCR_spaital_fusion": "reasoning.fusion",
+    "STCR_temporal_flow": "lstm",
+    "STCR_temporal_fusion.0": "temporal.0",
+    "STCR_temporal_fusion.1": "temporal.1",
+    "STCR_temporal_fusion.3": "temporal.3",
+    "STCR_temporal_fusion.4": "temporal.4",
+    "fc": "classifier",
+    "pos_decoder": "prediction.position",
+    "offset_decoder": "prediction.offset",
+}
+
+
+@pytest.fixture(scope="module")
+def golden() -> Path:
+    shared = os.environ.get("IFCAR_SHARED")
+    if not shared:
+        pytest.skip("IFCAR_SHARED is not set: the golden tensors of the released code lie there")
+    return Path(shared) / "golden"
+
+
+@pytest.mark.parametrize("name", ["sfi", "sfi_pred"])
+def test_released_preset_equals_the_released_code(golden: Path, name: str) -> None:
+    z = np.load(golden / f"{name}.npz")
+    spec = CacheSpec(num_frames=8, num_steps=4, num_instances=4, channels=12, pooled_size=3)
+    released = SFIConfig.released()
+    config = replace(
+        released,
+        joint=replace(released.joint, appearance_dim=16, layout_dim=16),
+        temporal_hidden_dim=32,
+        temporal_dim=16,
+        prediction=name == "sfi_pred",
+    )
+    head = SFI(config, spec, 7).double().eval()
+    state = {}
+    for key in z.files:
+        module, _, leaf = key.removeprefix("param/").rpartition(".")
+        if key.startswith("param/") and module != "pred_LSTM":
+            state[f"{GOLDEN_NAMES[module]}.{leaf}"] = torch.tensor(z[key])
+    head.load_state_dict(state)
+    batch = InstanceBatch(
+        boxes=torch.tensor(z["in/boxes_cxcywh_T8"]),
+        categories=torch.tensor(z["in/categories_T8"]),
+        instance_features=torch.tensor(z["in/roi"]).reshape(3, 4, 4, 12, 3, 3),
+    )
+    out = head(batch)
+    tolerance = {"rtol": 0, "atol": 1e-9}
+    torch.testing.assert_close(out.logits, torch.tensor(z["out/logits"]), **tolerance)
+    torch.testing.assert_close(head.joint(batch).features, torch.tensor(z["mid/joint"]), **tolerance)
+    loss = F.cross_entropy(out.logits, torch.tensor(z["in/label"]))
+    if name == "sfi_pred":
+        torch.testing.assert_close(out.losses["prediction"], torch.tensor(z["out/aux_loss"]), **tolerance)
+        loss = loss + 5 * out.losses["prediction"]
+    torch.testing.assert_close(loss, torch.tensor(z["out/loss_total"]), **tolerance)
+    loss.backward()
+    ours = {new: old for old, new in GOLDEN_NAMES.items()}
+    for key, parameter in head.named_parameters():
+        module, _, leaf = key.rpartition(".")
+        torch.testing.assert_close(
+            parameter.grad, torch.tensor(z[f"grad/{ours[module]}.{leaf}"]), **tolerance
+        )
+
+
+def small_sfi(prediction: bool) -> tuple[SFI, InstanceBatch]:
+    torch.manual_seed(0)
+    config = SFIConfig(
+        joint=replace(SFIConfig().joint, appearance_dim=8, layout_dim=8, reduction_dim=0),
+        temporal_hidden_dim=12,
+        temporal_dim=10,
+        prediction=prediction,
+    )
+    head = SFI(config, SPEC, 5).double().eval()
+    batch = random_batch(7, SPEC, seed=2)
+    batch = replace(batch, boxes=batch.boxes.double(), instance_features=batch.instance_features.double())
+    return head, batch
+
+
+def test_compositional_reasoning_equals_equation_2() -> None:
+    head, batch = small_sfi(False)
+    joint = head.joint(batch)
+    phi = dict(zip(("ss", "so", "oo"), head.reasoning.edges, strict=True))
+    psi_s, f, c = head.reasoning.fusion, joint.features, joint.categories
+    expected = torch.zeros_like(f)
+    for b in range(f.shape[0]):
+        for t in range(f.shape[1]):
+            for i in range(f.shape[2]):
+                if c[b, t, i] == 0:
+                    continue
+                total = f[b, t, i].clone()
+                for j in range(f.shape[2]):
+                    if j == i or c[b, t, j] == 0:
+                        continue
+                    subjects = int(c[b, t, i] == 1) + int(c[b, t, j] == 1)
+                    edge = {2: "ss", 1: "so", 0: "oo"}[subjects]
+                    total = total + phi[edge](torch.cat([f[b, t, i], f[b, t, j]]))
+                expected[b, t, i] = psi_s(total)
+    torch.testing.assert_close(head.reasoning(joint), expected, rtol=0, atol=1e-12)
+
+
+def literal_lstm(lstm: torch.nn.LSTM, sequence: torch.Tensor) -> torch.Tensor:
+    """Run a stacked LSTM over (T, D) gate by gate and return its last output."""
+    layers = [
+        [getattr(lstm, f"{kind}_l{n}") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        for n in range(lstm.num_layers)
+    ]
+    hidden = [torch.zeros(lstm.hidden_size).double() for _ in layers]
+    cell = [torch.zeros(lstm.hidden_size).double() for _ in layers]
+    for x in sequence:
+        for n, (w, u, bw, bu) in enumerate(layers):
+            i, f, g, o = (w @ x + bw + u @ hidden[n] + bu).chunk(4)
+            cell[n] = f.sigmoid() * cell[n] + i.sigmoid() * g.tanh()
+            hidden[n] = o.sigmoid() * cell[n].tanh()
+            x = hidden[n]
+    return hidden[-1]
+
+
+def test_temporal_flow_and_average_equal_equation_3() -> None:
+    head, batch = small_sfi(False)
+    joint = head.joint(batch)
+    g = head.reasoning(joint)
+    expected = []
+    for b in range(g.shape[0]):
+        z = []
+        for i in range(g.shape[2]):
+            if not joint.instance_mask[b, :, i].any():
+                continue
+            outputs = [literal_lstm(head.lstm, g[b, : t + 1, i]) for t in range(g.shape[1])]
+            z.append(head.temporal(torch.cat(outputs)[None])[0])
+        expected.append(head.classifier(sum(z) / len(z)))
+    torch.testing.assert_close(head(batch).logits, torch.stack(expected), rtol=0, atol=1e-12)
+
+
+def test_prediction_loss_equals_equations_4_and_5() -> None:
+    head, batch = small_sfi(True)
+    joint = head.joint(batch)
+    g, p, real = head.reasoning(joint), joint.boxes, joint.instance_mask
+    num_steps = g.shape[1]
+    observed = num_steps // 2  # T_obs = T/4 frames are half of the T′ = T/2 steps
+    total = torch.zeros((), dtype=torch.float64)
+    for b in range(g.shape[0]):
+        for i in range(g.shape[2]):
+            for t in range(observed - 1, num_steps - 1):  # the last observed step; the target is t + 1
+                if not real[b, t + 1, i]:
+                    continue
+                state = literal_lstm(head.lstm, g[b, : t + 1, i])
+                total += (head.prediction.position.weight @ state - p[b, t + 1, i]).square().sum()
+                if real[b, t, i]:
+                    offset = (p[b, t + 1, i] - p[b, t, i])[:2]
+                    total += (head.prediction.offset.weight @ state - offset).square().sum()
+    expected = total / g.shape[0]
+    torch.testing.assert_close(head(batch).losses["prediction"], expected, rtol=0, atol=1e-12)
+
+
+def test_paper_preset_has_the_papers_dimensions() -> None:
+    spec = CacheSpec(num_frames=8, num_steps=4, num_instances=4, channels=512, pooled_size=3)
+    head = SFI(replace(SFI.presets["paper"], prediction=True), spec, 174)
+    assert head.joint.appearance.embed.weight.shape == (512, 512 * 9)
+    assert [e.weight.shape for e in head.reasoning.edges] == [(1024, 2048)] * 3
+    assert head.reasoning.fusion.weight.shape == (1024, 1024)
+    assert (head.lstm.num_layers, head.lstm.hidden_size) == (2, 1024)
+    assert head.temporal[0].weight.shape == (512, 4 * 1024)
+    assert head.prediction.position.weight.shape == (4, 1024)
+    assert head.prediction.offset.weight.shape == (2, 1024)
