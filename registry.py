@@ -23,9 +23,7 @@ class Registry(Generic[T]):
     def register(self, name: str, item: T, where: str) -> T:
         """Add `item` under `name`; `where` is the module that defines it. Raises ValueError on a duplicate."""
         if name in self._items:
-            raise ValueError(
-                f"{self.kind} {name!r} is registered twice: in {self._items[name][1]} and in {where}"
-            )
+            raise ValueError(f"{self.kind} {name!r} is registered twice: in {self._items[name][1]} and in {where}")
         self._items[name] = (item, where)
         return item
 

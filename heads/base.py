@@ -43,9 +43,7 @@ class Base(Head):
     config_type = BaseConfig
     presets: ClassVar[Mapping[str, BaseConfig]] = {
         "paper": BaseConfig(),
-        "small": BaseConfig(
-            joint=JointConfig(appearance_dim=64, layout_dim=64, reduction_dim=0), hidden_dim=64
-        ),
+        "small": BaseConfig(joint=JointConfig(appearance_dim=64, layout_dim=64, reduction_dim=0), hidden_dim=64),
     }
     relational = False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -44,8 +44,8 @@ class InstanceBatch:
 
     def to(self, device: torch.device) -> InstanceBatch:
         """Return the same batch on `device`."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return InstanceBatch(**{k: None if v is None else v.to(device) for k, v in moved.items()})
+        arrays = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: v.to(device, non_blocking=True) for k, v in arrays.items() if v is not None})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

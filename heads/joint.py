@@ -57,9 +57,7 @@ class JointConfig:
 
     def joint_dim(self) -> int:
         """Return d_joint, the width of the joint features."""
-        return self.appearance_dim * (self.streams != "layout") + self.layout_dim * (
-            self.streams != "appearance"
-        )
+        return self.appearance_dim * (self.streams != "layout") + self.layout_dim * (self.streams != "appearance")
 
     def reads(self) -> tuple[str, ...]:
         """Return the cache arrays that the front end needs."""
@@ -103,9 +101,7 @@ class Layout(nn.Module):
         super().__init__()
         width, half = config.layout_dim, config.layout_dim // 2
         self.position = nn.Sequential(*linear_norm_relu(4, half), *linear_norm_relu(half, width))
-        self.category = nn.Embedding(
-            NUM_CATEGORIES, half, padding_idx=0, scale_grad_by_freq=config.scale_grad_by_freq
-        )
+        self.category = nn.Embedding(NUM_CATEGORIES, half, padding_idx=0, scale_grad_by_freq=config.scale_grad_by_freq)
         self.fusion = nn.Sequential(
             *linear_norm_relu(width + half, width),
             nn.Linear(width, width),

@@ -13,9 +13,7 @@ class RowNorm(nn.BatchNorm1d):
     def forward(self, rows: Tensor) -> Tensor:
         """Normalise (rows, channels)."""
         if self.training and rows.shape[0] < 2:
-            return F.batch_norm(
-                rows, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-            )
+            return F.batch_norm(rows, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         return super().forward(rows)
 
 

@@ -38,7 +38,7 @@ class SFIConfig:
         temporal_dim: width of ψT's second layer.
         pool: how Z_i becomes the clip's feature: "mean" (paper) or "sum" (released) over slots.
         prediction: build the prediction task (Eq. 4–5); `--aux-weight` above 0 sets it.
-        history: what the predictor observes: "prefix", all steps so far (Eq. 4), or "window", the last T_obs (released).
+        history: what the predictor observes: "prefix", all steps so far (Eq. 4), or "window", the last T_obs (released)
         decoder_bias: biases in the position and offset decoders. Released: yes; paper: none.
         prediction_reduction: over slots, "sum" (Eq. 5) or "mean" (released); always the mean over clips.
     """
@@ -117,6 +117,7 @@ class CompositionalReasoning(nn.Module):
         message = torch.zeros_like(f)
         for edge_type, edge in zip(self.edge_types, self.edges, strict=True):
             pairs = (pair_type == edge_type).to(f.dtype)
+            assert isinstance(edge, nn.Linear)
             own, other = edge.weight.chunk(2, dim=1)
             from_own, from_other = F.linear(f, own), F.linear(f, other)
             if self.edge_relu:
@@ -189,9 +190,7 @@ class SFI(Head):
 
     name = "sfi"
     source = "Yan et al. 2020, §3.2.2–3.2.3, Eq. 1–5"
-    formula = (
-        "g_i = ψS(f_i + Σ φ_ss + Σ φ_so + Σ φ_oo); Z_i = ψT(concat LSTM(g_i)); logits = W mean_i Z_i + b"
-    )
+    formula = "g_i = ψS(f_i + Σ φ_ss + Σ φ_so + Σ φ_oo); Z_i = ψT(concat LSTM(g_i)); logits = W mean_i Z_i + b"
     config_type = SFIConfig
     presets: ClassVar[Mapping[str, SFIConfig]] = {
         "paper": SFIConfig(),

@@ -81,9 +81,7 @@ def check_padding_does_not_change_logits(head: type[Head], config: Any, spec: Ca
 
 def check_slot_order_does_not_change_logits(head: type[Head], config: Any, spec: CacheSpec) -> None:
     batch, order = random_batch(7, spec), torch.randperm(spec.num_instances)
-    shuffled = map_batch(
-        batch, lambda k, v: v[:, :, order] if k in ("boxes", "categories", "instance_features") else v
-    )
+    shuffled = map_batch(batch, lambda k, v: v[:, :, order] if k in ("boxes", "categories", "instance_features") else v)
     model = build(head, config, spec).eval()
     torch.testing.assert_close(model(batch).logits, model(shuffled).logits, rtol=1e-4, atol=1e-5)
 
@@ -145,8 +143,4 @@ def without_dropout(config: Any) -> Any:
     return replace(config, **changes)
 
 
-CHECKS = {
-    name.removeprefix("check_"): check
-    for name, check in sorted(globals().items())
-    if name.startswith("check_")
-}
+CHECKS = {name.removeprefix("check_"): check for name, check in sorted(globals().items()) if name.startswith("check_")}

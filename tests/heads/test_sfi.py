@@ -89,9 +89,7 @@ def test_released_preset_equals_the_released_code(golden: Path, name: str) -> No
     ours = {new: old for old, new in GOLDEN_NAMES.items()}
     for key, parameter in head.named_parameters():
         module, _, leaf = key.rpartition(".")
-        torch.testing.assert_close(
-            parameter.grad, torch.tensor(z[f"grad/{ours[module]}.{leaf}"]), **tolerance
-        )
+        torch.testing.assert_close(parameter.grad, torch.tensor(z[f"grad/{ours[module]}.{leaf}"]), **tolerance)
 
 
 def small_sfi(prediction: bool) -> tuple[SFI, InstanceBatch]:
