@@ -1,0 +1,231 @@
+"""Commit records: the small sealed JSON files that alone say that a block, or the tables, are done.
+
+A sealed file holds its own CRC-32C and is compared byte for byte with the one text its content can have,
+so that no changed byte goes unseen, not even in white space.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+
+from ifcar.cache.durable import file_digest
+from ifcar.cache.manifest import Manifest
+from ifcar.errors import CacheDamageError
+
+COMMITS = "commits"
+TABLES_RECORD = f"{COMMITS}/tables.json"
+
+
+@dataclass(frozen=True, slots=True)
+class FileDigest:
+    """Size and CRC-32C that a file must have."""
+
+    size: int
+    crc32c: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A row that could not be computed.
+
+    Args:
+        row: row number in the cache.
+        clip_id: the clip's id.
+        view: view number of the clip.
+        reason: why, in one line.
+    """
+
+    row: int
+    clip_id: str
+    view: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRecord:
+    """What a finished block holds.
+
+    Args:
+        block: block number.
+        start: first row.
+        stop: row after the last.
+        fingerprint: fingerprint of the cache that the block belongs to.
+        files: the block's files, by path relative to the cache.
+        failures: the rows that could not be computed.
+    """
+
+    block: int
+    start: int
+    stop: int
+    fingerprint: str
+    files: Mapping[str, FileDigest]
+    failures: tuple[Failure, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TablesRecord:
+    """The files outside blocks.
+
+    Args:
+        fingerprint: fingerprint of the cache.
+        files: metadata, clip ids and protocols, by path relative to the cache.
+        protocols_complete: False while protocols are being replaced; the next `extract` then writes them anew.
+    """
+
+    fingerprint: str
+    files: Mapping[str, FileDigest]
+    protocols_complete: bool
+
+
+def commit_name(block: int) -> str:
+    """Return the path of a block's commit record, relative to the cache."""
+    return f"{COMMITS}/{block:06d}.json"
+
+
+def digest_files(root: Path, names: Iterable[str]) -> dict[str, FileDigest]:
+    """Return size and checksum of files below `root`, by relative path."""
+    return {name: FileDigest(*file_digest(root / name)) for name in sorted(names)}
+
+
+def digest_problem(root: Path, name: str, expected: FileDigest) -> str | None:
+    """Return what is wrong with a file, or None when its bytes are those that were committed."""
+    try:
+        size, checksum = file_digest(root / name)
+    except FileNotFoundError:
+        return "is missing"
+    if size != expected.size:
+        return f"has {size} bytes, expected {expected.size}"
+    if checksum != expected.crc32c:
+        return f"has CRC-32C {checksum:08x}, expected {expected.crc32c:08x}"
+    return None
+
+
+def encode_commit(record: CommitRecord) -> bytes:
+    """Return the bytes of a block's commit record."""
+    return _seal(
+        {
+            "block": record.block,
+            "rows": [record.start, record.stop],
+            "fingerprint": record.fingerprint,
+            "files": _files_json(record.files),
+            "failed": [{"row": f.row, "clip": f.clip_id, "view": f.view, "reason": f.reason} for f in record.failures],
+        }
+    )
+
+
+def read_commit(path: Path) -> CommitRecord:
+    """Read a block's commit record.
+
+    Raises:
+        CacheDamageError: its bytes are not those that were written.
+    """
+    body = _open_seal(path)
+    try:
+        start, stop = body["rows"]
+        failures = (Failure(f["row"], f["clip"], f["view"], f["reason"]) for f in body["failed"])
+        return CommitRecord(
+            block=body["block"],
+            start=start,
+            stop=stop,
+            fingerprint=body["fingerprint"],
+            files=_parse_files(body["files"]),
+            failures=tuple(failures),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CacheDamageError(f"{path} is not a commit record ({error!r}); run `ifcar cache repair`") from error
+
+
+def read_commits(path: Path, manifest: Manifest) -> dict[int, CommitRecord]:
+    """Read the commit record of every committed block.
+
+    Raises:
+        CacheDamageError: a record is damaged or belongs to another cache or block.
+    """
+    commits = {}
+    for block in range(manifest.num_blocks):
+        file = path / commit_name(block)
+        if file.exists():
+            commits[block] = check_commit(file, read_commit(file), manifest, block)
+    return commits
+
+
+def check_commit(file: Path, record: CommitRecord, manifest: Manifest, block: int) -> CommitRecord:
+    """Return a commit record that belongs to this cache and block.
+
+    Raises:
+        CacheDamageError: it does not.
+    """
+    rows = manifest.rows_of(block)
+    if (
+        record.fingerprint != manifest.fingerprint
+        or (record.block, record.start, record.stop) != (block, rows.start, rows.stop)
+        or set(record.files) != set(manifest.block_files(block).values())
+    ):
+        raise CacheDamageError(
+            f"{file} belongs to another cache or block (fingerprint {record.fingerprint[:12]}, block "
+            f"{record.block}), expected {manifest.fingerprint[:12]}, block {block}; run `ifcar cache repair`"
+        )
+    return record
+
+
+def encode_tables(record: TablesRecord) -> bytes:
+    """Return the bytes of the record of the files outside blocks."""
+    return _seal(
+        {
+            "fingerprint": record.fingerprint,
+            "files": _files_json(record.files),
+            "protocols_complete": record.protocols_complete,
+        }
+    )
+
+
+def read_tables(path: Path) -> TablesRecord:
+    """Read the record of the files outside blocks.
+
+    Raises:
+        CacheDamageError: its bytes are not those that were written.
+    """
+    body = _open_seal(path)
+    try:
+        return TablesRecord(body["fingerprint"], _parse_files(body["files"]), body["protocols_complete"])
+    except (KeyError, TypeError) as error:
+        raise CacheDamageError(f"{path} is not a tables record ({error!r}); run `ifcar cache repair`") from error
+
+
+def _files_json(files: Mapping[str, FileDigest]) -> dict[str, dict[str, int]]:
+    return {name: {"size": digest.size, "crc32c": digest.crc32c} for name, digest in files.items()}
+
+
+def _parse_files(files: Mapping[str, Mapping[str, int]]) -> dict[str, FileDigest]:
+    return {name: FileDigest(entry["size"], entry["crc32c"]) for name, entry in files.items()}
+
+
+def _text(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body, sort_keys=True, indent=1, ensure_ascii=True, allow_nan=False).encode() + b"\n"
+
+
+def _seal(body: Mapping[str, Any]) -> bytes:
+    return _text({**body, "crc32c": google_crc32c.value(_text(body))})
+
+
+def _open_seal(path: Path) -> dict[str, Any]:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise CacheDamageError(f"{path} is missing; run `ifcar cache repair`") from error
+    try:
+        body = json.loads(data)
+        del body["crc32c"]
+        intact = _seal(body) == data
+    except (ValueError, KeyError, TypeError, RecursionError):
+        intact = False
+    if not intact:
+        raise CacheDamageError(f"{path} does not match its own checksum; run `ifcar cache repair`")
+    assert isinstance(body, dict)
+    return body

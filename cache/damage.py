@@ -1,0 +1,83 @@
+"""What verification finds: one record for each damaged row, file or table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+
+class DamageKind(StrEnum):
+    """What is damaged."""
+
+    ROW = "row"
+    INDEX = "index"
+    MISSING = "missing file"
+    METADATA = "metadata"
+    COMMIT = "commit record"
+    STATUS = "status"
+    STRAY = "stray file"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Damage:
+    """One thing that is wrong.
+
+    Args:
+        kind: what is damaged.
+        path: the file, relative to the cache.
+        problem: one line with what was found and expected; for rows with clip id and view.
+        block: the block that must be computed again, or None.
+        array: the array over rows, or None.
+        row: the damaged row, or None when more than one or none is meant.
+        clip_id: the row's clip, or None.
+        view: the row's view, or None.
+    """
+
+    kind: DamageKind
+    path: str
+    problem: str
+    block: int | None = None
+    array: str | None = None
+    row: int | None = None
+    clip_id: str | None = None
+    view: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.path}: {self.problem}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VerifyReport:
+    """What a cache's verification found.
+
+    Args:
+        path: the cache.
+        num_rows: rows of the cache; 0 when its metadata is not usable.
+        num_rows_checked: rows of committed blocks, all of whose bytes were read.
+        num_failed: rows that extraction marked as failed, which is no damage.
+        pending_blocks: blocks without a commit record, which is no damage either.
+        metadata_usable: False when attributes and ids do not match the fingerprint; no row was checked then.
+        damages: everything that is wrong.
+    """
+
+    path: Path
+    num_rows: int = 0
+    num_rows_checked: int = 0
+    num_failed: int = 0
+    pending_blocks: tuple[int, ...] = ()
+    metadata_usable: bool = True
+    damages: tuple[Damage, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong; a cache that is not finished yet can be ok."""
+        return not self.damages
+
+    def damaged_blocks(self) -> list[int]:
+        """Return the blocks that must be computed again, ascending."""
+        return sorted({damage.block for damage in self.damages if damage.block is not None})
+
+    def damaged_rows(self) -> list[int]:
+        """Return the rows that are damaged by themselves, ascending."""
+        return sorted({damage.row for damage in self.damages if damage.row is not None})

@@ -1,0 +1,92 @@
+"""Files that survive a kill or a power cut: fsync, atomic replacement, checksums, leftovers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import google_crc32c
+
+PARTIAL_SUFFIX = ".partial"
+_READ_BYTES = 1 << 20
+
+
+def fsync_path(path: Path) -> None:
+    """Flush a file's bytes, or a folder's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_files(paths: Iterable[Path]) -> None:
+    """Flush files, then each folder that holds one of them."""
+    files = list(paths)
+    for path in files:
+        fsync_path(path)
+    for folder in sorted({path.parent for path in files}):
+        fsync_path(folder)
+
+
+def fsync_tree(root: Path) -> None:
+    """Flush every file and folder below `root`, and `root` itself."""
+    for folder, _, names in os.walk(root, topdown=False):
+        for name in names:
+            fsync_path(Path(folder, name))
+        fsync_path(Path(folder))
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace a file so that it holds either its old bytes or all of `data`, whatever happens."""
+    temporary = path.with_name(path.name + PARTIAL_SUFFIX)
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    fsync_path(path.parent)
+
+
+def remove_files(paths: Iterable[Path]) -> None:
+    """Delete the files that are there and flush their folders."""
+    folders = set()
+    for path in paths:
+        if path.exists():
+            path.unlink()
+            folders.add(path.parent)
+    for folder in sorted(folders):
+        fsync_path(folder)
+
+
+def list_files(root: Path) -> set[str]:
+    """Return the paths of all files below `root`, relative to it, with forward slashes."""
+    found: set[str] = set()
+    for folder, _, names in os.walk(root):
+        found.update(Path(folder, name).relative_to(root).as_posix() for name in names)
+    return found
+
+
+def remove_partials(root: Path) -> list[str]:
+    """Delete the `.partial` files that a killed writer left behind.
+
+    Args:
+        root: a cache's folder.
+
+    Returns:
+        The deleted paths, relative to `root`.
+    """
+    partials = sorted(name for name in list_files(root) if name.endswith(PARTIAL_SUFFIX))
+    remove_files(root / name for name in partials)
+    return partials
+
+
+def file_digest(path: Path) -> tuple[int, int]:
+    """Return a file's size in bytes and the CRC-32C of its bytes."""
+    size, checksum = 0, 0
+    with path.open("rb", buffering=0) as file:
+        while data := file.read(_READ_BYTES):
+            size += len(data)
+            checksum = google_crc32c.extend(checksum, data)
+    return size, checksum

@@ -1,0 +1,91 @@
+"""Export a complete cache to one HDF5 file, for tools that do not read Zarr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ifcar.cache.durable import PARTIAL_SUFFIX, fsync_path
+from ifcar.cache.hdf5 import CLIP_IDS, FAILURES, JSON_ATTRIBUTES, PROTOCOLS, write_texts
+from ifcar.cache.layout import protocol_arrays, protocol_attributes
+from ifcar.cache.reader import HDF5_SUFFIXES, CacheReader, open_cache
+from ifcar.errors import InputError
+
+
+def export_hdf5(cache_path: Path, out_path: Path, progress: Callable[[int, int], None] | None = None) -> None:
+    """Copy a complete cache into one HDF5 file, which appears whole or not at all.
+
+    Args:
+        cache_path: the cache.
+        out_path: file to write, ending in .h5 or .hdf5; an older file is replaced.
+        progress: called with (blocks done, blocks in all).
+
+    Raises:
+        InputError: the cache is not complete, or `out_path` is a folder or has another ending.
+        CacheDamageError: a row does not match its checksum.
+    """
+    out_path = Path(out_path)
+    if out_path.suffix not in HDF5_SUFFIXES or out_path.is_dir():
+        raise InputError(f"{out_path} is not usable as output, expected a file name ending in .h5 or .hdf5")
+    reader = open_cache(cache_path)
+    if not reader.is_complete():
+        missing = int((~reader.committed_rows()).sum())
+        raise InputError(
+            f"{cache_path} lacks {missing} of {reader.num_rows} rows; run the same `ifcar extract` to finish it"
+        )
+    out_path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out_path.with_name(out_path.name + PARTIAL_SUFFIX)
+    try:
+        # the newest file format is the one whose metadata has checksums
+        with h5py.File(temporary, "w", libver="latest") as file:
+            _write_tables(file, reader)
+            _write_rows(file, reader, progress)
+        fsync_path(temporary)
+        temporary.replace(out_path)
+    finally:
+        temporary.unlink(missing_ok=True)
+        reader.close()
+    fsync_path(out_path.parent)
+
+
+def _write_tables(file: h5py.File, reader: CacheReader) -> None:
+    for name, value in reader.manifest.attributes().items():
+        if name in JSON_ATTRIBUTES:
+            file.attrs[name] = json.dumps(value, sort_keys=True)
+        elif value is not None:
+            file.attrs[name] = value
+    write_texts(file, CLIP_IDS, reader.clip_ids)
+    write_texts(file, FAILURES, [json.dumps(asdict(failure)) for failure in reader.failures()])
+    protocols = file.create_group(PROTOCOLS)
+    for name in reader.protocol_names():
+        table = reader.protocol(name)
+        group = protocols.create_group(name)
+        for key, value in protocol_attributes(table).items():
+            if isinstance(value, list):
+                write_texts(group, key, value)
+            else:
+                group.attrs[key] = value
+        for key, values in protocol_arrays(table).items():
+            checked: dict[str, Any] = {"chunks": values.shape, "fletcher32": True} if values.size else {}
+            group.create_dataset(key, data=values, **checked)
+
+
+def _write_rows(file: h5py.File, reader: CacheReader, progress: Callable[[int, int], None] | None) -> None:
+    manifest = reader.manifest
+    for name, array in reader.spec.arrays().items():
+        length = 1 if array.is_feature else min(manifest.rows_per_shard, manifest.num_rows)
+        shape = (manifest.num_rows, *array.shape)
+        file.create_dataset(name, shape, array.dtype, chunks=(length, *array.shape), fletcher32=True)
+    for block in range(manifest.num_blocks):
+        rows = manifest.rows_of(block)
+        for name in reader.spec.arrays():
+            values = reader.read_rows(name, np.arange(rows.start, rows.stop))
+            file[name][rows.start : rows.stop] = values
+        if progress:
+            progress(block + 1, manifest.num_blocks)

@@ -1,0 +1,195 @@
+"""The Zarr side of a cache: its groups and arrays, clip ids and protocol tables, written and read by zarr-python."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from ifcar.cache.commits import COMMITS
+from ifcar.cache.manifest import Manifest, parse_manifest
+from ifcar.cache.schema import ProtocolTable
+from ifcar.errors import CacheDamageError, InputError, MissingDataError
+
+PROTOCOLS = "protocols"
+CLIPS = "clips"
+STORE_EMPTY = {"array.write_empty_chunks": True}
+# "c.3.0.0" instead of "c/3/0/0": one folder an array, so one fsync makes a block's names durable
+_FLAT_KEYS: Any = {"name": "default", "separator": "."}
+_ZSTD_LEVEL = 3
+
+
+def write_skeleton(root: Path, manifest: Manifest, clip_ids: Sequence[str]) -> None:
+    """Write a cache's groups, empty arrays over rows and clip ids into an empty folder.
+
+    Args:
+        root: folder to fill.
+        manifest: what the cache is.
+        clip_ids: id of every clip.
+    """
+    with zarr.config.set(STORE_EMPTY):
+        group = zarr.open_group(root, mode="w", zarr_format=3, attributes=manifest.attributes())
+        # an empty array and not a group: zarr warns of files in a group that are no nodes, also in `tree()`
+        commits = group.create_array(COMMITS, shape=(0,), dtype="uint8")
+        commits.attrs["holds"] = "commit records, one JSON file a block of rows; no array values"
+        group.create_group(PROTOCOLS)
+        ids = group.create_group(CLIPS).create_array(
+            "ids",
+            shape=(len(clip_ids),),
+            dtype="string",
+            chunks=(len(clip_ids),),
+            compressors=[Crc32cCodec()],
+            chunk_key_encoding=_FLAT_KEYS,
+        )
+        ids[:] = np.array(clip_ids, dtype=object)
+        for name, array in manifest.spec.arrays().items():
+            block = (manifest.rows_per_shard, *array.shape)
+            zstd = [ZstdCodec(level=_ZSTD_LEVEL)] if manifest.compression and array.is_feature else []
+            group.create_array(
+                name,
+                shape=(manifest.num_rows, *array.shape),
+                dtype=array.dtype,
+                chunks=(1, *array.shape) if array.is_feature else block,
+                shards=block if array.is_feature else None,
+                compressors=[*zstd, Crc32cCodec()],
+                chunk_key_encoding=_FLAT_KEYS,
+            )
+
+
+def write_protocol(root: Path, table: ProtocolTable) -> None:
+    """Write one protocol table as the group `protocols/NAME`, which must not exist."""
+    with zarr.config.set(STORE_EMPTY):
+        group = zarr.open_group(root, mode="r+", zarr_format=3).create_group(f"{PROTOCOLS}/{table.name}")
+        group.attrs.put(protocol_attributes(table))
+        for name, values in protocol_arrays(table).items():
+            stored = group.create_array(
+                name,
+                shape=values.shape,
+                dtype=values.dtype,
+                chunks=tuple(max(1, size) for size in values.shape),
+                compressors=[Crc32cCodec()],
+                chunk_key_encoding=_FLAT_KEYS,
+            )
+            stored[...] = values
+
+
+def protocol_attributes(table: ProtocolTable) -> dict[str, Any]:
+    """Return the part of a protocol table that is stored as attributes."""
+    return {
+        "label_kind": table.label_kind,
+        "classes": list(table.classes),
+        "group_names": list(table.group_names),
+        "group_kind": table.group_kind,
+    }
+
+
+def protocol_arrays(table: ProtocolTable) -> dict[str, NDArray[Any]]:
+    """Return the part of a protocol table that is stored as arrays over clips."""
+    return {"split": table.split, "targets": table.targets, "groups": table.groups}
+
+
+def build_protocol(name: str, attributes: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> ProtocolTable:
+    """Return the protocol table that stored attributes and arrays describe."""
+    kind: Literal["single", "multi"] = "multi" if attributes["label_kind"] == "multi" else "single"
+    return ProtocolTable(
+        name=name,
+        label_kind=kind,
+        classes=tuple(attributes["classes"]),
+        split=arrays["split"],
+        targets=arrays["targets"],
+        groups=arrays["groups"],
+        group_names=tuple(attributes["group_names"]),
+        group_kind=attributes["group_kind"],
+    )
+
+
+def read_manifest(root: Path) -> Manifest:
+    """Read a cache's manifest from its root attributes.
+
+    Raises:
+        MissingDataError: there is no such folder.
+        InputError: the folder is no cache of this format version.
+        CacheDamageError: the metadata does not parse.
+    """
+    if not root.is_dir():
+        raise MissingDataError(f"there is no cache at {root}; make one with `ifcar extract`")
+    metadata = root / "zarr.json"
+    if not metadata.is_file():
+        raise InputError(f"{root} is not a cache: it holds no zarr.json; expected a folder made by `ifcar extract`")
+    try:
+        attributes = json.loads(metadata.read_bytes())["attributes"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CacheDamageError(f"{metadata} does not parse ({error!r}); run `ifcar cache verify`") from error
+    if not isinstance(attributes, dict):
+        raise CacheDamageError(f"{metadata} has no attributes; run `ifcar cache verify`")
+    return parse_manifest(root, attributes)
+
+
+def read_clip_ids(root: Path) -> list[str]:
+    """Read the id of every clip."""
+    values = _read_arrays(root, CLIPS, ["ids"])[1]["ids"]
+    return [str(value) for value in values]
+
+
+def read_protocol(root: Path, name: str) -> ProtocolTable:
+    """Read one protocol table."""
+    attributes, arrays = _read_arrays(root, f"{PROTOCOLS}/{name}", ["split", "targets", "groups"])
+    return build_protocol(name, attributes, arrays)
+
+
+def list_protocols(root: Path) -> list[str]:
+    """Return the names of the stored protocols, sorted."""
+    folder = root / PROTOCOLS
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+
+
+def _read_arrays(root: Path, group: str, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    try:
+        opened = zarr.open_group(root / group, mode="r", zarr_format=3)
+        arrays = {name: np.asarray(opened[name][...]) for name in names}  # type: ignore[index]
+        return dict(opened.attrs), arrays
+    except Exception as error:
+        raise CacheDamageError(f"{root / group} is not readable ({error}); run `ifcar cache verify`") from error
+
+
+def check_protocols(protocols: Sequence[ProtocolTable], num_clips: int) -> None:
+    """Check names, shapes and types of protocol tables.
+
+    Raises:
+        InputError: names the table and what is wrong with it.
+    """
+    names = [table.name for table in protocols]
+    for table in protocols:
+        if names.count(table.name) > 1:
+            raise InputError(f"protocol {table.name!r} is given twice; every protocol needs its own name")
+        if not table.name.isprintable() or table.name in {"", ".", ".."} or {"/", "\\"} & set(table.name):
+            raise InputError(f"protocol name {table.name!r} is not usable as a folder name")
+        _check_protocol(table, num_clips)
+
+
+def _check_protocol(table: ProtocolTable, num_clips: int) -> None:
+    multi = table.label_kind == "multi"
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {
+        "split": ("uint8", (num_clips,)),
+        "targets": ("uint8", (num_clips, len(table.classes))) if multi else ("int16", (num_clips,)),
+        "groups": ("int32", (num_clips,)),
+    }
+    for name, values in protocol_arrays(table).items():
+        dtype, shape = expected[name]
+        if values.dtype != np.dtype(dtype) or values.shape != shape:
+            raise InputError(
+                f"protocol {table.name!r}: {name} is {values.dtype} {values.shape}, expected {dtype} {shape}"
+            )
+    limits = {"groups": len(table.group_names)} | ({} if multi else {"targets": len(table.classes)})
+    for name, limit in limits.items():
+        values = protocol_arrays(table)[name]
+        if values.size and (values.min() < -1 or values.max() >= limit):
+            raise InputError(
+                f"protocol {table.name!r}: {name} lie in {values.min()}…{values.max()}, expected -1…{limit - 1}"
+            )

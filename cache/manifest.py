@@ -1,0 +1,218 @@
+"""A cache's identity as its root attributes hold it, and how two identities differ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ifcar.cache.schema import FORMAT_VERSION, ROWS_PER_SHARD, CacheSpec, Provenance, fingerprint
+from ifcar.errors import CacheDamageError, CacheMismatchError, InputError
+
+COMPRESSIONS = (None, "zstd")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """What a cache is, apart from its rows.
+
+    Args:
+        spec: dimensions of the rows.
+        provenance: where the numbers come from.
+        fingerprint: SHA-256 over all that changes what the rows hold.
+        num_clips: clips in the cache.
+        num_views: V, rows a clip.
+        rows_per_shard: rows in a block.
+        compression: None, or "zstd" for the feature arrays of an archive.
+    """
+
+    spec: CacheSpec
+    provenance: Provenance
+    fingerprint: str
+    num_clips: int
+    num_views: int
+    rows_per_shard: int = ROWS_PER_SHARD
+    compression: str | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """R = clips · views."""
+        return self.num_clips * self.num_views
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of `rows_per_shard` rows; the last may hold fewer."""
+        return -(-self.num_rows // self.rows_per_shard)
+
+    def rows_of(self, block: int) -> range:
+        """Return the rows of a block.
+
+        Raises:
+            InputError: there is no such block.
+        """
+        if not 0 <= block < self.num_blocks:
+            raise InputError(f"block {block} does not exist, expected 0 to {self.num_blocks - 1}")
+        start = block * self.rows_per_shard
+        return range(start, min(start + self.rows_per_shard, self.num_rows))
+
+    def block_files(self, block: int) -> dict[str, str]:
+        """Return the path, relative to the cache, of a block's file in each array over rows."""
+        return {name: f"{name}/c.{block}" + ".0" * len(array.shape) for name, array in self.spec.arrays().items()}
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the root attributes, JSON values only."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "spec": asdict(self.spec),
+            "identity": dict(self.provenance.identity),
+            "environment": dict(self.provenance.environment),
+            "fingerprint": self.fingerprint,
+            "num_clips": self.num_clips,
+            "num_views": self.num_views,
+            "rows_per_shard": self.rows_per_shard,
+            "compression": self.compression,
+        }
+
+
+def new_manifest(
+    spec: CacheSpec,
+    provenance: Provenance,
+    clip_ids: Sequence[str],
+    num_views: int,
+    compression: str | None = None,
+) -> Manifest:
+    """Check what a cache shall hold and return its manifest.
+
+    Raises:
+        InputError: no clips, a doubled or unusable clip id, fewer than one view, an unknown compression.
+    """
+    if compression not in COMPRESSIONS:
+        raise InputError(f"compression {compression!r} is not known, expected one of {COMPRESSIONS}")
+    if num_views < 1:
+        raise InputError(f"a cache needs at least 1 view a clip, found {num_views}")
+    _check_clip_ids(clip_ids)
+    return Manifest(
+        spec=spec,
+        provenance=provenance,
+        fingerprint=fingerprint(spec, provenance.identity, clip_ids, num_views),
+        num_clips=len(clip_ids),
+        num_views=num_views,
+        compression=compression,
+    )
+
+
+def parse_manifest(path: Path, attributes: Mapping[str, Any]) -> Manifest:
+    """Return the manifest that root attributes describe.
+
+    Raises:
+        InputError: this is no ifcar cache, or one of another format version.
+        CacheDamageError: an attribute is missing or unusable.
+    """
+    version = attributes.get("format_version")
+    if version is None:
+        raise InputError(f"{path} is not an ifcar cache: its root has no attribute format_version")
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"{path} has cache format version {version!r}, this ifcar reads version {FORMAT_VERSION}: "
+            "use the ifcar version that wrote it, or extract anew"
+        )
+    try:
+        spec = dict(attributes["spec"])
+        if spec["grid_size"] is not None:
+            spec["grid_size"] = tuple(spec["grid_size"])
+        return Manifest(
+            spec=CacheSpec(**spec),
+            provenance=Provenance(identity=attributes["identity"], environment=attributes["environment"]),
+            fingerprint=attributes["fingerprint"],
+            num_clips=int(attributes["num_clips"]),
+            num_views=int(attributes["num_views"]),
+            rows_per_shard=int(attributes["rows_per_shard"]),
+            compression=attributes["compression"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CacheDamageError(f"{path} has a damaged root attribute ({error!r}); run `ifcar cache verify`") from error
+
+
+def describe_row(row: int, clip_ids: Sequence[str], num_views: int) -> str:
+    """Return a row's number, clip id and view as text for messages."""
+    return f"row {row} (clip {clip_ids[row // num_views]!r}, view {row % num_views})"
+
+
+def check_fingerprint(path: Path, manifest: Manifest, clip_ids: Sequence[str]) -> None:
+    """Compare the fingerprint with the attributes and ids that it was computed from.
+
+    Raises:
+        CacheDamageError: they do not belong together.
+    """
+    identity = manifest.provenance.identity
+    if len(clip_ids) != manifest.num_clips or manifest.fingerprint != fingerprint(
+        manifest.spec, identity, clip_ids, manifest.num_views
+    ):
+        raise CacheDamageError(
+            f"{path}: the fingerprint does not match the attributes and clip ids; run `ifcar cache verify`"
+        )
+
+
+def check_same(path: Path, old: Manifest, old_ids: Sequence[str], new: Manifest, new_ids: Sequence[str]) -> None:
+    """Refuse to go on with a cache that was made with other settings.
+
+    Raises:
+        CacheMismatchError: names each field that differs with both values.
+    """
+    if old.fingerprint == new.fingerprint:
+        return
+    before, after = _fields(old), _fields(new)
+    lines = [
+        f"{name} is {_show(before, name)} in the cache, {_show(after, name)} now"
+        for name in sorted({*before, *after})
+        if _show(before, name) != _show(after, name)
+    ]
+    if list(old_ids) != list(new_ids):
+        lines.append(_clip_difference(old_ids, new_ids))
+    raise CacheMismatchError(
+        f"{path} was made with other settings: {'; '.join(lines)}. Repeat with the cache's settings, "
+        "write to another place (--out), or start anew (--overwrite)"
+    )
+
+
+def _fields(manifest: Manifest) -> dict[str, Any]:
+    fields = {"num_views": manifest.num_views}
+    _flatten("spec", asdict(manifest.spec), fields)
+    _flatten("identity", manifest.provenance.identity, fields)
+    return fields
+
+
+def _flatten(prefix: str, value: Any, into: dict[str, Any]) -> None:
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            _flatten(f"{prefix}.{key}", inner, into)
+    else:
+        into[prefix] = value
+
+
+def _show(fields: Mapping[str, Any], name: str) -> str:
+    return json.dumps(fields[name], ensure_ascii=False) if name in fields else "absent"
+
+
+def _clip_difference(old: Sequence[str], new: Sequence[str]) -> str:
+    pairs = zip(old, new, strict=False)
+    first = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(old), len(new)))
+    here = [repr(ids[first]) if first < len(ids) else "absent" for ids in (old, new)]
+    return (
+        f"clips are {len(old)} in the cache, {len(new)} now, the first difference is clip {first} "
+        f"({here[0]} in the cache, {here[1]} now)"
+    )
+
+
+def _check_clip_ids(clip_ids: Sequence[str]) -> None:
+    if not clip_ids:
+        raise InputError("a cache needs at least one clip, found none")
+    seen: set[str] = set()
+    for number, clip_id in enumerate(clip_ids):
+        if not isinstance(clip_id, str) or not clip_id or not clip_id.isprintable():
+            raise InputError(f"clip {number} has the id {clip_id!r}, expected printable, non-empty text")
+        if clip_id in seen:
+            raise InputError(f"clip id {clip_id!r} occurs twice; every clip needs its own id")
+        seen.add(clip_id)

@@ -1,0 +1,191 @@
+"""Read a cache: rows in any order with every checksum verified, row tables, protocols, failures."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifcar.cache.commits import Failure
+from ifcar.cache.manifest import Manifest, check_fingerprint, describe_row
+from ifcar.cache.schema import ArraySpec, ProtocolTable
+from ifcar.errors import CacheMismatchError, InputError, MissingDataError, nearest
+
+HDF5_SUFFIXES = (".h5", ".hdf5")
+
+
+def open_cache(path: Path) -> CacheReader:
+    """Open a cache for reading.
+
+    Args:
+        path: a `.zarr` folder, or a file that `export_hdf5` wrote.
+
+    Raises:
+        MissingDataError: there is nothing at `path`.
+        InputError: it is no cache, or one of another format version.
+        CacheDamageError: metadata, clip ids, protocols or a commit record do not match their checksums.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MissingDataError(f"there is no cache at {path}; make one with `ifcar extract`")
+    # zarr and h5py cost start-up time; only the one that is needed is imported
+    if path.is_dir():
+        from ifcar.cache.zarr_reader import ZarrReader
+
+        return ZarrReader(path)
+    if path.suffix in HDF5_SUFFIXES:
+        from ifcar.cache.hdf5 import HDF5Reader
+
+        return HDF5Reader(path)
+    raise InputError(f"{path} is not a cache: expected a .zarr folder or a file ending in .h5 or .hdf5")
+
+
+class CacheReader(ABC):
+    """What a cache holds at the moment it was opened; safe to use from several threads.
+
+    Args:
+        path: where the cache is.
+        manifest: its root attributes.
+        clip_ids: id of every clip.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, clip_ids: list[str]) -> None:
+        check_fingerprint(path, manifest, clip_ids)
+        self.path = path
+        self.manifest = manifest
+        self.spec = manifest.spec
+        self.num_clips = manifest.num_clips
+        self.num_views = manifest.num_views
+        self.num_rows = manifest.num_rows
+        self.fingerprint = manifest.fingerprint
+        self.identity: dict[str, Any] = dict(manifest.provenance.identity)
+        self.environment: dict[str, Any] = dict(manifest.provenance.environment)
+        self.clip_ids = clip_ids
+        self._arrays = manifest.spec.arrays()
+        self._tables: dict[str, NDArray[Any]] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (open_cache, (self.path,))
+
+    @abstractmethod
+    def protocol_names(self) -> list[str]:
+        """Return the names of the stored protocols, sorted."""
+
+    @abstractmethod
+    def failures(self) -> list[Failure]:
+        """Return every failed row of the committed blocks, in row order."""
+
+    @abstractmethod
+    def committed_rows(self) -> NDArray[np.bool_]:
+        """Return (R,) True for rows of committed blocks."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release open files; the reader must not be used afterwards."""
+
+    @abstractmethod
+    def _load_protocol(self, name: str) -> ProtocolTable: ...
+
+    @abstractmethod
+    def _load_table(self, name: str) -> NDArray[Any]: ...
+
+    @abstractmethod
+    def _fill(self, name: str, rows: NDArray[np.int64], out: NDArray[Any]) -> None: ...
+
+    def protocol(self, name: str) -> ProtocolTable:
+        """Return a protocol table.
+
+        Raises:
+            InputError: there is no such protocol; names the nearest one.
+        """
+        known = self.protocol_names()
+        if name not in known:
+            raise InputError(f"{self.path} has no protocol {name!r}{nearest(name, known)}; it has {known}")
+        return self._load_protocol(name)
+
+    def status(self) -> NDArray[np.uint8]:
+        """Return (R,) values of `Status`; rows of uncommitted blocks are PENDING whatever the array says."""
+        return self.table("status")
+
+    def is_complete(self) -> bool:
+        """Return whether every block is committed; failed rows count as complete."""
+        return bool(self.committed_rows().all())
+
+    def table(self, name: str) -> NDArray[Any]:
+        """Return a whole row table, (R, …); rows of uncommitted blocks are zero.
+
+        Raises:
+            CacheMismatchError: the cache has no such array.
+            InputError: it is a feature array; read its rows instead.
+            CacheDamageError: a chunk does not match its checksum.
+        """
+        if self._array(name).is_feature:
+            raise InputError(f"{name} is a feature array and may not fit in memory; use read_rows")
+        return self._table(name).copy()
+
+    def read_rows(self, name: str, rows: NDArray[np.int64], out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Read rows of an array, every checksum verified.
+
+        Args:
+            name: name of an array over rows.
+            rows: (n,) row numbers, any order, doubles allowed.
+            out: (n, …) C-contiguous array of the stored type to fill, or None for a new one.
+
+        Returns:
+            (n, …) the rows in the order asked for; `out` when it was given.
+
+        Raises:
+            CacheMismatchError: the cache has no such array.
+            InputError: a row is outside the cache or not committed, or `out` does not fit.
+            CacheDamageError: a row does not match its checksum; names array, row and clip id.
+        """
+        array = self._array(name)
+        rows = self._check_rows(rows)
+        shape, dtype = (len(rows), *array.shape), np.dtype(array.dtype)
+        if out is None:
+            out = np.empty(shape, dtype=dtype)
+        elif out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
+            raise InputError(f"{name}: out is {out.dtype} {out.shape}, expected C-contiguous {dtype} {shape}")
+        if array.is_feature:
+            self._fill(name, rows, out)
+        else:
+            np.take(self._table(name), rows, axis=0, out=out)
+        return out
+
+    def array_bytes(self, name: str) -> int:
+        """Return the size in bytes of a whole array in memory."""
+        return self.num_rows * self._array(name).row_bytes()
+
+    def describe_row(self, row: int) -> str:
+        """Return a row's number, clip id and view as text for messages."""
+        return describe_row(row, self.clip_ids, self.num_views)
+
+    def _array(self, name: str) -> ArraySpec:
+        if name not in self._arrays:
+            known = list(self._arrays)
+            raise CacheMismatchError(f"{self.path} has no array {name!r}{nearest(name, known)}; it has {known}")
+        return self._arrays[name]
+
+    def _check_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        rows = np.asarray(rows)
+        if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
+            raise InputError(f"rows are {rows.dtype} {rows.shape}, expected a list of row numbers")
+        rows = rows.astype(np.int64, copy=False)
+        outside = rows[(rows < 0) | (rows >= self.num_rows)]
+        if outside.size:
+            raise InputError(f"row {outside[0]} is not in {self.path}, expected 0 to {self.num_rows - 1}")
+        pending = rows[~self.committed_rows()[rows]]
+        if pending.size:
+            raise InputError(
+                f"{self.path}: {self.describe_row(int(pending[0]))} is not extracted yet; "
+                "run the same `ifcar extract` again to finish the cache"
+            )
+        return rows
+
+    def _table(self, name: str) -> NDArray[Any]:
+        if name not in self._tables:
+            self._tables[name] = self._load_table(name)
+        return self._tables[name]

@@ -1,0 +1,257 @@
+"""Re-read a cache byte by byte, name all that is damaged, and drop it so that extraction computes just that."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+
+from ifcar.cache.commits import (
+    COMMITS,
+    TABLES_RECORD,
+    CommitRecord,
+    TablesRecord,
+    check_commit,
+    commit_name,
+    digest_problem,
+    read_commit,
+    read_tables,
+)
+from ifcar.cache.damage import Damage, DamageKind, VerifyReport
+from ifcar.cache.durable import list_files, remove_files, write_atomic
+from ifcar.cache.layout import PROTOCOLS, read_clip_ids, read_manifest, write_skeleton
+from ifcar.cache.manifest import COMPRESSIONS, Manifest, check_fingerprint, describe_row
+from ifcar.cache.reader import HDF5_SUFFIXES
+from ifcar.cache.schema import ROWS_PER_SHARD, Status
+from ifcar.cache.shards import ShardedArray, ShardPool
+from ifcar.cache.tables import commit_tables
+from ifcar.cache.zarr_reader import read_table_block
+from ifcar.errors import CacheDamageError, IfcarError, InputError, MissingDataError
+
+Progress = Callable[[int, int], None]
+
+
+def verify_cache(path: Path, progress: Progress | None = None) -> VerifyReport:
+    """Read every byte of a cache and name all that is damaged, missing or not of the cache.
+
+    Args:
+        path: a `.zarr` folder, or a file that `export_hdf5` wrote.
+        progress: called with (blocks done, blocks in all).
+
+    Raises:
+        MissingDataError: there is nothing at `path`.
+        InputError: it is no cache, or one of another format version.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MissingDataError(f"there is no cache at {path}; make one with `ifcar extract`")
+    if path.is_file() and path.suffix in HDF5_SUFFIXES:
+        # h5py costs start-up time that Zarr caches need not pay
+        from ifcar.cache.hdf5 import verify_hdf5
+
+        return verify_hdf5(path, progress)
+    return _Verification(path).run(progress)
+
+
+def repair_cache(path: Path) -> list[int]:
+    """Drop damaged blocks and stray files, and write damaged metadata anew, so that extraction mends the cache.
+
+    Damaged protocols are marked as such; the next `extract` writes them again.
+
+    Args:
+        path: a `.zarr` folder that nothing writes to.
+
+    Returns:
+        The blocks dropped, ascending.
+
+    Raises:
+        InputError: `path` is an HDF5 export.
+        CacheDamageError: clip ids or attributes are damaged, which only the fingerprint could give back.
+    """
+    path = Path(path)
+    if path.suffix in HDF5_SUFFIXES:
+        raise InputError(f"{path} is an export and cannot be repaired; export it again")
+    report = verify_cache(path)
+    if not report.metadata_usable:
+        raise CacheDamageError(
+            f"{path}: attributes or clip ids are damaged beyond repair ({report.damages[0]}); "
+            "restore zarr.json and clips/ from a copy, or extract anew with --overwrite"
+        )
+    manifest = read_manifest(path)
+    dropped = report.damaged_blocks()
+    for block in dropped:
+        remove_files([path / commit_name(block)])
+        remove_files(path / name for name in manifest.block_files(block).values())
+    remove_files(path / damage.path for damage in report.damages if damage.kind is DamageKind.STRAY)
+    broken = [damage.path for damage in report.damages if damage.kind is DamageKind.METADATA]
+    if broken:
+        sound = not any(name == TABLES_RECORD or name.startswith(PROTOCOLS) for name in broken)
+        _rewrite_metadata(path, manifest, protocols_complete=sound)
+    return dropped
+
+
+def _rewrite_metadata(path: Path, manifest: Manifest, *, protocols_complete: bool) -> None:
+    """Write metadata and ids from the fingerprinted attributes, then record their checksums."""
+    clip_ids = read_clip_ids(path)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        fresh = Path(folder, "cache")
+        write_skeleton(fresh, manifest, clip_ids)
+        for name in sorted(list_files(fresh)):
+            if not name.startswith(f"{PROTOCOLS}/"):
+                write_atomic(path / name, (fresh / name).read_bytes())
+    if not protocols_complete:
+        shutil.rmtree(path / PROTOCOLS, ignore_errors=True)
+    commit_tables(path, manifest, protocols_complete=protocols_complete)
+
+
+class _Verification:
+    """One pass over a Zarr cache; `run` returns the report."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.damages: list[Damage] = []
+        self.clip_ids: list[str] = []
+        self.tables: TablesRecord | None = None
+
+    def run(self, progress: Progress | None) -> VerifyReport:
+        """Check tables, then every block, then look for files that do not belong."""
+        manifest = self._check_tables()
+        if manifest is None:
+            return VerifyReport(path=self.path, metadata_usable=False, damages=tuple(self.damages))
+        commits: dict[int, CommitRecord] = {}
+        pending = []
+        for block in range(manifest.num_blocks):
+            if (self.path / commit_name(block)).exists():
+                self._check_block(manifest, block, commits)
+            else:
+                pending.append(block)
+            if progress:
+                progress(block + 1, manifest.num_blocks)
+        self._find_stray(manifest)
+        return VerifyReport(
+            path=self.path,
+            num_rows=manifest.num_rows,
+            num_rows_checked=sum(record.stop - record.start for record in commits.values()),
+            num_failed=sum(len(record.failures) for record in commits.values()),
+            pending_blocks=tuple(pending),
+            damages=tuple(self.damages),
+        )
+
+    def _add(self, kind: DamageKind, path: str, problem: str, block: int | None = None) -> None:
+        self.damages.append(Damage(kind=kind, path=path, problem=problem, block=block))
+
+    def _check_tables(self) -> Manifest | None:
+        """Check all files outside blocks; return the manifest when it can be trusted."""
+        try:
+            self.tables = read_tables(self.path / TABLES_RECORD)
+        except CacheDamageError as error:
+            if not (self.path / COMMITS).is_dir():
+                read_manifest(self.path)
+            self._add(DamageKind.METADATA, TABLES_RECORD, str(error))
+        if self.tables is not None:
+            for name, digest in self.tables.files.items():
+                if problem := digest_problem(self.path, name, digest):
+                    self._add(DamageKind.METADATA, name, problem)
+            if not self.tables.protocols_complete:
+                problem = "protocols were being replaced when the writer stopped; run `ifcar extract` again"
+                self._add(DamageKind.METADATA, PROTOCOLS, problem)
+        try:
+            manifest = read_manifest(self.path)
+            self.clip_ids = read_clip_ids(self.path)
+            check_fingerprint(self.path, manifest, self.clip_ids)
+        except IfcarError as error:
+            if isinstance(error, InputError) and not self.damages:
+                raise
+            self._add(DamageKind.METADATA, "zarr.json", str(error))
+            return None
+        if manifest.rows_per_shard != ROWS_PER_SHARD or manifest.compression not in COMPRESSIONS:
+            self._add(DamageKind.METADATA, "zarr.json", "rows_per_shard or compression has an impossible value")
+            return None
+        if self.tables is not None and self.tables.fingerprint != manifest.fingerprint:
+            self._add(DamageKind.METADATA, TABLES_RECORD, "has the fingerprint of another cache")
+        return manifest
+
+    def _check_block(self, manifest: Manifest, block: int, commits: dict[int, CommitRecord]) -> None:
+        file = self.path / commit_name(block)
+        try:
+            record = commits[block] = check_commit(file, read_commit(file), manifest, block)
+        except CacheDamageError as error:
+            self._add(DamageKind.COMMIT, commit_name(block), str(error), block)
+            return
+        for array, name in manifest.block_files(block).items():
+            problem = digest_problem(self.path, name, record.files[name])
+            if problem and not (self.path / name).exists():
+                self._add(DamageKind.MISSING, name, f"{problem}; {self._span(manifest, block)}", block)
+            elif problem and manifest.spec.arrays()[array].is_feature:
+                self._locate(manifest, record, array, problem)
+            elif problem:
+                self._add(DamageKind.ROW, name, f"{problem}; {self._span(manifest, block)}", block)
+            elif array == "status":
+                self._check_status(manifest, record)
+
+    def _locate(self, manifest: Manifest, record: CommitRecord, array: str, problem: str) -> None:
+        """Name the damaged rows of a shard, or its index."""
+        name = manifest.block_files(record.block)[array]
+        sharded = ShardedArray(
+            array,
+            manifest.spec.arrays()[array],
+            rows_per_shard=manifest.rows_per_shard,
+            compressed=manifest.compression is not None,
+            files={record.block: (name, record.files[name].size)},
+            pool=ShardPool(self.path, manifest.rows_per_shard, 1),
+            describe=partial(self._describe, manifest),
+        )
+        found = False
+        try:
+            for row in range(record.start, record.stop):
+                if text := sharded.check_row(row):
+                    found = True
+                    clip_id, view = self.clip_ids[row // manifest.num_views], row % manifest.num_views
+                    self.damages.append(
+                        Damage(
+                            kind=DamageKind.ROW,
+                            path=name,
+                            problem=text,
+                            block=record.block,
+                            array=array,
+                            row=row,
+                            clip_id=clip_id,
+                            view=view,
+                        )
+                    )
+        except CacheDamageError as error:
+            self._add(DamageKind.INDEX, name, f"{error}; {self._span(manifest, record.block)}", record.block)
+            return
+        if not found:
+            self._add(DamageKind.INDEX, name, f"{problem}, outside its rows", record.block)
+
+    def _check_status(self, manifest: Manifest, record: CommitRecord) -> None:
+        failed = {failure.row for failure in record.failures}
+        describe = partial(self._describe, manifest)
+        status = read_table_block(self.path, manifest, "status", record.block, describe)
+        for row in range(record.start, record.stop):
+            expected = Status.FAILED if row in failed else Status.DONE
+            if status[row - record.start] != expected:
+                text = f"{describe(row)} has status {status[row - record.start]}, expected {expected}"
+                self._add(DamageKind.STATUS, commit_name(record.block), text, record.block)
+
+    def _find_stray(self, manifest: Manifest) -> None:
+        known = {TABLES_RECORD, *(self.tables.files if self.tables else ())}
+        for block in range(manifest.num_blocks):
+            known.update([commit_name(block), *manifest.block_files(block).values()])
+        complete = self.tables is not None and self.tables.protocols_complete
+        for name in sorted(list_files(self.path) - known):
+            unlisted = name.endswith("zarr.json") or name.startswith("clips/") or name.startswith(f"{PROTOCOLS}/")
+            if complete or not unlisted:
+                self._add(DamageKind.STRAY, name, "does not belong to the cache; `ifcar cache repair` removes it")
+
+    def _describe(self, manifest: Manifest, row: int) -> str:
+        return describe_row(row, self.clip_ids, manifest.num_views)
+
+    def _span(self, manifest: Manifest, block: int) -> str:
+        rows = manifest.rows_of(block)
+        first, last = self._describe(manifest, rows.start), self._describe(manifest, rows.stop - 1)
+        return f"affects {first} to {last}"

@@ -1,0 +1,121 @@
+"""Read a cache in its `.zarr` folder: commit records, raw shards and row tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from ifcar.cache.commits import TABLES_RECORD, Failure, digest_problem, read_commits, read_tables
+from ifcar.cache.layout import list_protocols, read_clip_ids, read_manifest, read_protocol
+from ifcar.cache.manifest import Manifest
+from ifcar.cache.reader import CacheReader
+from ifcar.cache.schema import ProtocolTable
+from ifcar.cache.shards import CRC_BYTES, ShardedArray, ShardPool
+from ifcar.errors import CacheDamageError
+
+
+class ZarrReader(CacheReader):
+    """A cache in its `.zarr` folder.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        manifest = read_manifest(path)
+        tables = read_tables(path / TABLES_RECORD)
+        for name, digest in tables.files.items():
+            problem = digest_problem(path, name, digest)
+            if problem:
+                raise CacheDamageError(f"{path / name} {problem}; run `ifcar cache verify`")
+        super().__init__(path, manifest, read_clip_ids(path))
+        self.protocols_complete = tables.protocols_complete
+        self.commits = read_commits(path, manifest)
+        self._committed = np.zeros(self.num_rows, dtype=np.bool_)
+        for record in self.commits.values():
+            self._committed[record.start : record.stop] = True
+        self._pool = ShardPool(path, manifest.rows_per_shard)
+        self._sharded = {name: self.sharded(name) for name, array in self._arrays.items() if array.is_feature}
+
+    def protocol_names(self) -> list[str]:
+        """Return the names of the stored protocols, sorted."""
+        if not self.protocols_complete:
+            raise CacheDamageError(
+                f"{self.path}: its protocols were being replaced when the writer stopped; "
+                "run the same `ifcar extract` again"
+            )
+        return list_protocols(self.path)
+
+    def failures(self) -> list[Failure]:
+        """Return every failed row of the committed blocks, in row order."""
+        return [failure for block in sorted(self.commits) for failure in self.commits[block].failures]
+
+    def committed_rows(self) -> NDArray[np.bool_]:
+        """Return (R,) True for rows of committed blocks."""
+        return self._committed
+
+    def close(self) -> None:
+        """Release open files."""
+        self._pool.clear()
+
+    def sharded(self, name: str) -> ShardedArray:
+        """Return the raw rows of a feature array."""
+        paths = {block: self.manifest.block_files(block)[name] for block in self.commits}
+        return ShardedArray(
+            name,
+            self._arrays[name],
+            rows_per_shard=self.manifest.rows_per_shard,
+            compressed=self.manifest.compression is not None,
+            files={block: (path, self.commits[block].files[path].size) for block, path in paths.items()},
+            pool=self._pool,
+            describe=self.describe_row,
+        )
+
+    def _load_protocol(self, name: str) -> ProtocolTable:
+        return read_protocol(self.path, name)
+
+    def _load_table(self, name: str) -> NDArray[Any]:
+        array = self._arrays[name]
+        table = np.zeros((self.num_rows, *array.shape), dtype=array.dtype)
+        for block, record in self.commits.items():
+            table[record.start : record.stop] = read_table_block(
+                self.path, self.manifest, name, block, self.describe_row
+            )
+        return table
+
+    def _fill(self, name: str, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+        self._sharded[name].read(rows, out)
+
+
+def read_table_block(
+    root: Path, manifest: Manifest, name: str, block: int, describe: Callable[[int], str]
+) -> NDArray[Any]:
+    """Read one block of a row table, its checksum verified.
+
+    Args:
+        root: the cache's folder.
+        manifest: the cache's manifest.
+        name: name of a row table.
+        block: a committed block.
+        describe: row number → text for messages.
+
+    Raises:
+        CacheDamageError: the chunk is missing, truncated or does not match its checksum.
+    """
+    array, rows = manifest.spec.arrays()[name], manifest.rows_of(block)
+    path = root / manifest.block_files(block)[name]
+    data = path.read_bytes() if path.exists() else b""
+    payload, checksum = data[:-CRC_BYTES], int.from_bytes(data[-CRC_BYTES:], "little")
+    expected = manifest.rows_per_shard * array.row_bytes()
+    if len(payload) != expected or google_crc32c.value(payload) != checksum:
+        raise CacheDamageError(
+            f"{name}, {describe(rows.start)} to {describe(rows.stop - 1)}: the chunk {path} is missing or does "
+            "not match its checksum; run `ifcar cache repair`, then the same `ifcar extract` again"
+        )
+    values = np.frombuffer(payload, dtype=np.dtype(array.dtype).newbyteorder("<"))
+    return values.reshape(-1, *array.shape)[: len(rows)]

@@ -1,0 +1,82 @@
+"""`i3d_r50`: the inflated ResNet-50 of PyTorchVideo's hub, trained on Kinetics-400 with 8 frames, every 8th.
+
+Source: Carreira and Zisserman 2017, "Quo Vadis, Action Recognition?"; Wang and Gupta 2018 for its use under
+regions; architecture and weights: PyTorchVideo, model zoo entry I3D 8x8 R50 (top-1 73.27 on Kinetics-400).
+Shapes for T × S × S: blocks[5] (res5) gives (2048, T/2, S/32, S/32). Spatial stride 16 replaces res5's stride by
+dilation 2, which keeps every weight's receptive field and state-dict key: (2048, T/2, S/16, S/16).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from ifcar.extract.backbones.base import BACKBONES, Backbone, BackboneFamily, BackboneSpec
+from ifcar.extract.backbones.pytorchvideo_blocks import build_blocks
+
+_NUM_FEATURE_BLOCKS = 6
+
+
+def _spec(spatial_stride: int) -> BackboneSpec:
+    return BackboneSpec(
+        name="i3d_r50",
+        channels=2048,
+        temporal_stride=2,
+        spatial_stride=spatial_stride,
+        layer="blocks.5",
+        frame_multiple=2,
+        mean=0.45,
+        std=0.225,
+        weights_url="https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/I3D_8x8_R50.pyth",
+        license="Apache-2.0 (PyTorchVideo)",
+    )
+
+
+class I3DResNet50(Backbone):
+    """Inflated ResNet-50 up to res5; keys are those of I3D_8x8_R50.pyth."""
+
+    def __init__(self, spec: BackboneSpec) -> None:
+        super().__init__(spec)
+        dilated = spec.spatial_stride == 16
+
+        def build() -> Any:
+            from pytorchvideo.models.resnet import create_resnet
+
+            # The arguments of pytorchvideo.models.hub.i3d_r50, and res5's stride and dilation.
+            return create_resnet(
+                stem_conv_kernel_size=(5, 7, 7),
+                stage1_pool=nn.MaxPool3d,
+                stage_conv_a_kernel_size=(
+                    (3, 1, 1),
+                    [(3, 1, 1), (1, 1, 1)],
+                    [(3, 1, 1), (1, 1, 1)],
+                    [(1, 1, 1), (3, 1, 1)],
+                ),
+                stage_spatial_h_stride=(1, 2, 2, 1 if dilated else 2),
+                stage_spatial_w_stride=(1, 2, 2, 1 if dilated else 2),
+                stage_conv_b_dilation=(*((1, 1, 1),) * 3, (1, 2, 2) if dilated else (1, 1, 1)),
+            )
+
+        self.blocks = build_blocks(build)
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Return res5's output (B, 2048, T/2, H, W) for a normalised video (B, 3, T, S, S)."""
+        for block in self.blocks[:_NUM_FEATURE_BLOCKS]:
+            video = block(video)
+        return video
+
+    def classify(self, video: Tensor) -> Tensor:
+        """Return logits (B, 400): the published linear layer on the global average of res5.
+
+        At 8 × 224 × 224 and stride 32 this is the published head; on larger inputs that one averages over
+        sliding windows of 4 × 7 × 7 instead.
+        """
+        head: Any = self.blocks[_NUM_FEATURE_BLOCKS]
+        logits: Tensor = head.proj(self(video).mean(dim=(2, 3, 4)))
+        return logits
+
+
+BACKBONES.register(
+    "i3d_r50", BackboneFamily(specs={stride: _spec(stride) for stride in (16, 32)}, build=I3DResNet50), __name__
+)

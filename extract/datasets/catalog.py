@@ -1,0 +1,7 @@
+"""The datasets that exist: importing one registers it."""
+
+from ifcar.extract.datasets.contract import DATASETS
+from ifcar.extract.datasets.something_else import SomethingElse
+from ifcar.extract.datasets.toybox import Toybox, ToyboxStandard
+
+__all__ = ["DATASETS", "SomethingElse", "Toybox", "ToyboxStandard"]

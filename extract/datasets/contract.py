@@ -1,0 +1,96 @@
+"""What a dataset adapter gives the extraction engine, and the registry of datasets."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from ifcar.cache.schema import ProtocolTable
+from ifcar.extract.tracks import Tracks
+from ifcar.registry import Registry
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clip:
+    """A span of video that carries labels.
+
+    Args:
+        clip_id: its name in annotations and splits.
+        source: video file or folder of frames; None when there are no pixels.
+        frame_size: (width, height) in pixels, when known without opening the source.
+    """
+
+    clip_id: str
+    source: Path | None
+    frame_size: tuple[int, int] | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listing:
+    """Everything a dataset holds.
+
+    Args:
+        clips: in cache order.
+        problems: clips left out and files not found, one line each; never fatal.
+        digest: SHA-256 over the annotations, part of the cache's fingerprint.
+    """
+
+    clips: Sequence[Clip]
+    problems: Sequence[str] = field(default_factory=tuple)
+    digest: str = ""
+
+
+class Dataset(ABC):
+    """Files on disk, read as clips, tracks and protocols.
+
+    Attributes:
+        name: the registered name.
+        summary: one line for `ifcar list datasets`.
+        default_root: folder under the data directory.
+        default_weights: weights that `extract` takes when none are named.
+        default_crop: side of the crop in pixels that `extract` takes when none is named.
+        annotation_fps: frame rate that annotated frame numbers count in, for video files of another rate.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    default_root: ClassVar[str]
+    default_weights: ClassVar[str] = "published"
+    default_crop: ClassVar[int] = 224
+    annotation_fps: ClassVar[float] = 12.0
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @abstractmethod
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Make the files (generated data) or check that they are there.
+
+        Raises:
+            MissingDataError: a file is missing; the message says what to download and where to put it.
+        """
+
+    @abstractmethod
+    def listing(self, *, needs_pixels: bool) -> Listing:
+        """Read the annotations and list the clips."""
+
+    @abstractmethod
+    def tracks(self, clip_id: str) -> Tracks:
+        """Return the boxes of a listed clip."""
+
+    @abstractmethod
+    def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
+        """Return the protocols over these clips, and one line for everything about them that is incomplete."""
+
+
+DATASETS: Registry[type[Dataset]] = Registry("dataset")
+
+
+def register_dataset(dataset: type[Dataset]) -> type[Dataset]:
+    """Class decorator: add the dataset to `DATASETS` under its name."""
+    return DATASETS.register(dataset.name, dataset, dataset.__module__)

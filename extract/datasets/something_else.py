@@ -1,0 +1,168 @@
+"""Something-Else (Materzynska et al. 2020): Something-Something v2 videos with hand and object boxes.
+
+Facts of the files that the reader relies on: a record's `name` ("ID/0007.jpg", frames from 1) says which frame it
+annotates, never its position; frame numbers count at 12 per second; `standard_category` is "0000", "0001", … for the
+objects of the label and "hand" (or "person") for subjects; boxes may reach past the border.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ifcar.cache.schema import ProtocolTable
+from ifcar.errors import InputError, MissingDataError
+from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
+from ifcar.extract.datasets.splits import read_json, read_protocols
+from ifcar.extract.tracks import Detection, Tracks, link
+
+SUBJECTS = frozenset({"hand", "person"})
+VIDEO_ENDINGS = (".webm", ".mp4")
+FRAME_NAME = re.compile(r"^(?P<clip>.+)/(?P<frame>\d+)\.[A-Za-z]+$")
+
+
+@register_dataset
+class SomethingElse(Dataset):
+    """Frames or videos, box annotations and splits under one folder."""
+
+    name = "something-else"
+    summary = "Something-Something v2 videos with Something-Else boxes and splits (174 actions)"
+    default_root = "something-else"
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._tracks: dict[str, Tracks] = {}
+
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Check that the folder and its annotations are there."""
+        if not self.root.is_dir():
+            raise MissingDataError(
+                f"{self.root}: no such folder; put annotations.json (Something-Else boxes), frames/ID/0001.jpg … or "
+                "videos/ID.webm (Something-Something v2), and splits/PROTOCOL/*.json there, or name it with --data-root"
+            )
+        if not self._annotation_files():
+            raise MissingDataError(
+                f"{self.root}: neither annotations.json nor annotations/*.json; download the box annotations of "
+                "Something-Else and put them there"
+            )
+
+    def listing(self, *, needs_pixels: bool) -> Listing:
+        """Read every annotation part and pair it with pixels or sizes; what does not pair is listed."""
+        digest = hashlib.sha256()
+        for path in self._annotation_files():
+            digest.update(path.read_bytes())
+            for clip_id, records in _annotation_parts(path):
+                if clip_id in self._tracks:
+                    raise InputError(f"{path}: clip {clip_id!r} is annotated twice")
+                self._tracks[clip_id] = read_tracks(path, clip_id, records)
+        sizes = self._sizes()
+        sources = self._sources() if needs_pixels else {}
+        problems: list[str] = []
+        clips: list[Clip] = []
+        for clip_id in sorted(self._tracks, key=lambda c: (not c.isdecimal(), int(c) if c.isdecimal() else 0, c)):
+            if needs_pixels and clip_id not in sources:
+                problems.append(f"{clip_id}: annotated, but there is no frames/{clip_id}/ nor videos/{clip_id}.webm")
+            elif not needs_pixels and clip_id not in sizes:
+                problems.append(f"{clip_id}: no size in videoid2size.json, which is needed without pixels")
+            elif not len(self._tracks[clip_id].frames):
+                problems.append(f"{clip_id}: its annotation lists no frame")
+            else:
+                clips.append(Clip(clip_id=clip_id, source=sources.get(clip_id), frame_size=sizes.get(clip_id)))
+        problems += [f"{c}: has pixels, but no annotation" for c in sorted(set(sources) - set(self._tracks))]
+        return Listing(clips=clips, problems=problems, digest=digest.hexdigest())
+
+    def tracks(self, clip_id: str) -> Tracks:
+        """Return the boxes of a clip that `listing` named."""
+        return self._tracks[clip_id]
+
+    def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
+        """Read every folder below splits/."""
+        return read_protocols(self.root / "splits", clip_ids)
+
+    def _annotation_files(self) -> list[Path]:
+        single = self.root / "annotations.json"
+        return [single] if single.is_file() else sorted((self.root / "annotations").glob("*.json"))
+
+    def _sources(self) -> dict[str, Path]:
+        sources: dict[str, Path] = {}
+        videos = self.root / "videos"
+        for path in sorted(videos.iterdir()) if videos.is_dir() else []:
+            if path.suffix.lower() in VIDEO_ENDINGS:
+                sources[path.stem] = path
+        frames = self.root / "frames"
+        for path in sorted(frames.iterdir()) if frames.is_dir() else []:
+            if path.is_dir():
+                sources[path.name] = path
+        if not sources:
+            raise MissingDataError(
+                f"{self.root}: no pixels; put frames/ID/0001.jpg … or videos/ID.webm there (Something-Something v2), "
+                "or extract boxes only with --backbone none"
+            )
+        return sources
+
+    def _sizes(self) -> dict[str, tuple[int, int]]:
+        path = self.root / "videoid2size.json"
+        if not path.is_file():
+            return {}
+        content = read_json(path)
+        try:
+            return {str(k): (int(v[0]), int(v[1])) for k, v in content.items()}
+        except (AttributeError, TypeError, ValueError, IndexError) as error:
+            raise InputError(f"{path}: expected {{id: [width, height]}} ({error})") from error
+
+
+def _annotation_parts(path: Path) -> Iterator[tuple[str, Any]]:
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object {{clip id: [record, …]}}, found {type(content).__name__}")
+    yield from content.items()
+
+
+def read_tracks(path: Path, clip_id: str, records: Any) -> Tracks:
+    """Turn one clip's annotation records into tracks.
+
+    Args:
+        path: the file, for messages.
+        clip_id: the clip.
+        records: list of {"name": "ID/0001.jpg", "labels": [{"box2d", "standard_category"}, …]}.
+
+    Raises:
+        InputError: a record is not of that form, or two records name the same frame.
+    """
+    if not isinstance(records, list):
+        raise InputError(f"{path}: clip {clip_id!r}: expected a list of records, found {type(records).__name__}")
+    by_frame: dict[int, list[Detection]] = {}
+    for record in records:
+        frame = _frame_number(path, clip_id, record)
+        if frame in by_frame:
+            raise InputError(f"{path}: clip {clip_id!r}: two records name the frame {record['name']!r}")
+        by_frame[frame] = [_detection(path, record["name"], label) for label in record.get("labels") or []]
+    frames = np.array(sorted(by_frame), np.int64)
+    return link(frames, [by_frame[int(f)] for f in frames])
+
+
+def _frame_number(path: Path, clip_id: str, record: Any) -> int:
+    """Return the frame number from 0 that a record's name states."""
+    name = record.get("name") if isinstance(record, dict) else None
+    match = FRAME_NAME.match(name) if isinstance(name, str) else None
+    if match is None or match["clip"] != clip_id or int(match["frame"]) < 1:
+        raise InputError(f"{path}: clip {clip_id!r}: record name {name!r} is not '{clip_id}/0001.jpg' or later")
+    return int(match["frame"]) - 1
+
+
+def _detection(path: Path, frame_name: str, label: Mapping[str, Any]) -> Detection:
+    try:
+        key = str(label["standard_category"])
+        box = label["box2d"]
+        x1, y1, x2, y2 = (float(box[k]) for k in ("x1", "y1", "x2", "y2"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: {frame_name}: a label lacks standard_category or box2d x1, y1, x2, y2") from error
+    if not all(map(math.isfinite, (x1, y1, x2, y2))):
+        raise InputError(f"{path}: {frame_name}: box of {key!r} is not finite: {(x1, y1, x2, y2)}")
+    return Detection(key=key, is_subject=key in SUBJECTS, box=(x1, y1, x2, y2))

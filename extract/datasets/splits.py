@@ -1,0 +1,202 @@
+"""Split and label files in Something-Else's format, read as protocol tables.
+
+splits/PROTOCOL/labels.json      {"Moving something up": 76, …}
+splits/PROTOCOL/train.json       [{"id", "template": "Moving [something] up", "placeholders": […]}, …]
+splits/PROTOCOL/validation.json  the same; these are the test clips
+splits/fewshot/…                 base and novel classes, under the names in which they were published
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ifcar.cache.schema import ProtocolTable, Split
+from ifcar.errors import InputError
+
+TRAIN_NAMES = ("train.json",)
+TEST_NAMES = ("validation.json",)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProtocolFiles:
+    """Where one protocol's three files are; the first name that exists is taken."""
+
+    name: str
+    labels: tuple[str, ...] = ("labels.json",)
+    train: tuple[str, ...] = TRAIN_NAMES
+    test: tuple[str, ...] = TEST_NAMES
+
+
+NOVEL_TEST = ("finetune_validation.json", "finetune_validation_set.json")
+FEW_SHOT = (
+    ProtocolFiles(
+        name="fewshot-base",
+        labels=("base_labels.json",),
+        train=("base_training_set.json", "base_train_set.json", "base_training.json"),
+        test=("base_validation_set.json",),
+    ),
+    *(
+        ProtocolFiles(
+            name=f"fewshot-{shots}",
+            labels=("finetune_labels.json",),
+            train=(f"finetune_{shots}shot_training.json", f"finetune_{shots}shot_train.json"),
+            test=(*NOVEL_TEST, f"finetune_{shots}shot_validation.json"),
+        )
+        for shots in (5, 10)
+    ),
+)
+
+
+def read_protocols(splits: Path, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
+    """Read every protocol folder below `splits`.
+
+    Args:
+        splits: folder that holds one folder a protocol.
+        clip_ids: the cache's clips, in order.
+
+    Returns:
+        The tables, sorted by name, and one line for everything incomplete: a missing list, clips that are not there.
+
+    Raises:
+        InputError: a file is not what it should be.
+    """
+    tables: list[ProtocolTable] = []
+    notes: list[str] = []
+    for folder in sorted(p for p in splits.iterdir() if p.is_dir()) if splits.is_dir() else []:
+        few_shot = any((folder / name).is_file() for files in FEW_SHOT for name in files.labels)
+        for files in FEW_SHOT if few_shot else (ProtocolFiles(name=folder.name),):
+            table = _read_protocol(folder, files, clip_ids, notes)
+            if table is not None:
+                tables.append(table)
+    return sorted(_with_sibling_groups(tables), key=lambda t: t.name), notes
+
+
+def template_class(template: str) -> str:
+    """Return the class name of a template: "Moving [something] up" → "Moving something up"."""
+    return template.replace("[", "").replace("]", "")
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file. Raises InputError with the line where it breaks."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path}: not valid JSON at line {error.lineno}, column {error.colno} ({error.msg}); download it again"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error.reason}); download it again") from error
+
+
+def _read_protocol(
+    folder: Path, files: ProtocolFiles, clip_ids: Sequence[str], notes: list[str]
+) -> ProtocolTable | None:
+    labels_path = _first(folder, files.labels)
+    if labels_path is None:
+        notes.append(f"protocol {files.name}: left out, {folder / files.labels[0]} is missing")
+        return None
+    classes = _read_classes(labels_path)
+    number = {clip_id: i for i, clip_id in enumerate(clip_ids)}
+    target_of = {name: k for k, name in enumerate(classes)}
+    split = np.zeros(len(clip_ids), np.uint8)
+    targets = np.full(len(clip_ids), -1, np.int16)
+    groups = np.full(len(clip_ids), -1, np.int32)
+    group_of: dict[str, int] = {}
+    for part, names in ((Split.TRAIN, files.train), (Split.TEST, files.test)):
+        path = _first(folder, names)
+        if path is None:
+            notes.append(f"protocol {files.name}: no {part.name.lower()} clips, {folder / names[0]} is missing")
+            continue
+        absent = 0
+        for entry in _entries(path):
+            i = number.get(entry["id"])
+            if i is None:
+                absent += 1
+                continue
+            if split[i] not in (Split.NONE, part):
+                raise InputError(f"{path}: clip {entry['id']!r} is also in the train list; a clip must not be in both")
+            split[i] = part
+            targets[i] = _target(path, entry, target_of)
+            placeholders = entry.get("placeholders") or [""]
+            groups[i] = group_of.setdefault(str(placeholders[0]).lower(), len(group_of))
+        if absent:
+            notes.append(
+                f"protocol {files.name}: {absent} {part.name.lower()} clips of {path.name} are not in the data"
+            )
+    return ProtocolTable(
+        name=files.name,
+        label_kind="single",
+        classes=tuple(classes),
+        split=split,
+        targets=targets,
+        groups=groups,
+        group_names=tuple(group_of),
+        group_kind="object",
+    )
+
+
+def _first(folder: Path, names: Sequence[str]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _read_classes(path: Path) -> list[str]:
+    """Return the class names in target order."""
+    content = read_json(path)
+    if not isinstance(content, dict) or not content:
+        raise InputError(f"{path}: expected a JSON object {{class name: number}}, found {type(content).__name__}")
+    try:
+        numbers = {str(name): int(value) for name, value in content.items()}
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: a class number is not a whole number ({error})") from error
+    if sorted(numbers.values()) != list(range(len(numbers))):
+        raise InputError(f"{path}: the class numbers must be 0 … {len(numbers) - 1}, each once")
+    return sorted(numbers, key=numbers.__getitem__)
+
+
+def _entries(path: Path) -> list[Mapping[str, Any]]:
+    content = read_json(path)
+    if not isinstance(content, list):
+        raise InputError(f"{path}: expected a JSON list of clips, found {type(content).__name__}")
+    for place, entry in enumerate(content):
+        if not isinstance(entry, dict) or not isinstance(entry.get("id"), str):
+            raise InputError(f"{path}: entry {place} has no text 'id'")
+    return content
+
+
+def _target(path: Path, entry: Mapping[str, Any], target_of: Mapping[str, int]) -> int:
+    template = entry.get("template")
+    if not isinstance(template, str):
+        raise InputError(f"{path}: clip {entry['id']!r} has no text 'template'")
+    name = template_class(template)
+    if name not in target_of:
+        raise InputError(f"{path}: clip {entry['id']!r} has class {name!r}, which its labels.json does not list")
+    return target_of[name]
+
+
+def _with_sibling_groups(tables: Sequence[ProtocolTable]) -> list[ProtocolTable]:
+    """Give leave-one-group-out families their groups.
+
+    Three or more protocols with the same classes whose test sets are disjoint and together hold every clip of the
+    family leave one group out each: a clip's group is then the protocol that tests on it, so that a part held out of
+    a training split can be a whole subject.
+    """
+    out = list(tables)
+    for classes in {t.classes for t in tables}:
+        family = [i for i, t in enumerate(tables) if t.classes == classes and (t.split == Split.TEST).any()]
+        tested = np.sum([tables[i].split == Split.TEST for i in family], axis=0)
+        used = np.any([tables[i].split != Split.NONE for i in family], axis=0)
+        if len(family) < 3 or not np.array_equal(tested == 1, used):
+            continue
+        groups = np.full(len(used), -1, np.int32)
+        for group, i in enumerate(family):
+            groups[tables[i].split == Split.TEST] = group
+        names = tuple(f"tested by {tables[i].name}" for i in family)
+        for i in family:
+            out[i] = replace(tables[i], groups=groups, group_names=names, group_kind="left-out group")
+    return out

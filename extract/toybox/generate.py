@@ -1,0 +1,164 @@
+"""Generation of a whole toybox: videos in parallel, then annotations, splits and the mark of completeness."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from ifcar.errors import InputError
+from ifcar.extract.toybox.actions import ACTIONS
+from ifcar.extract.toybox.annotations import annotation_records
+from ifcar.extract.toybox.encode import write_video
+from ifcar.extract.toybox.looks import LOOKS
+from ifcar.extract.toybox.render import render_frames
+from ifcar.extract.toybox.scene import HEIGHT, WIDTH, build_scene
+from ifcar.extract.toybox.splits import NUM_CLIPS, Size, plan_clip, split_files
+
+VERSION = 1
+"""Raised whenever the same seed gives other pictures, boxes or splits."""
+COMPLETE_FILE = "toybox.json"
+STARTED_FILE = "toybox.started.json"
+
+_log = logging.getLogger(__name__)
+
+Records = list[dict[str, Any]]
+
+
+def generate_toybox(
+    root: Path,
+    *,
+    size: Size = "small",
+    seed: int = 0,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    num_clips: int | None = None,
+) -> None:
+    """Render the generated data set into `root`, in Something-Else's files; go on where a stopped run ended.
+
+    Every video depends on (seed, clip number) only, so results are equal for any number of workers. A complete
+    set of the same kind is left as it is.
+
+    Args:
+        root: folder to fill; made when missing.
+        size: "small" (324 training and 162 test clips) or "standard" (3,996 and 1,998).
+        seed: what everything random is drawn from, at least 0.
+        workers: processes; None takes one for each CPU core, 1 renders in this process.
+        progress: called with (videos done, videos in all) after each video.
+        num_clips: generate only the first clips of the size, at least 54 (for tests).
+
+    Raises:
+        InputError: an argument is out of range, or `root` holds another toybox or videos of another origin.
+    """
+    identity = _identity(size, seed, num_clips)
+    if workers is not None and workers < 1:
+        raise InputError(f"workers must be at least 1, found {workers}")
+    if _check_root(root, identity):
+        return
+    videos = root / "videos"
+    videos.mkdir(parents=True, exist_ok=True)
+    _write_json(root / STARTED_FILE, identity)
+    total = int(identity["num_clips"])
+    plans = [plan_clip(seed, number) for number in range(total)]
+    annotations: dict[str, Records] = {}
+    rendered = _render_all(partial(render_clip, videos, seed), total, workers or os.cpu_count() or 1)
+    for done, (plan, records) in enumerate(zip(plans, rendered, strict=True), start=1):
+        annotations[plan.video_id] = records
+        if progress is not None:
+            progress(done, total)
+    _write_json(root / "annotations.json", annotations)
+    _write_json(root / "videoid2size.json", {video_id: [WIDTH, HEIGHT] for video_id in annotations})
+    for name, content in split_files(plans, seed).items():
+        _write_json(root / "splits" / name, content)
+    counts = {
+        "classes": len(ACTIONS),
+        "looks": len(LOOKS),
+        "train": sum(plan.is_train for plan in plans),
+        "test": sum(not plan.is_train for plan in plans),
+        "frames": sum(len(records) for records in annotations.values()),
+    }
+    _write_json(root / COMPLETE_FILE, identity | {"counts": counts})
+    (root / STARTED_FILE).unlink()
+    _log.info("toybox of %d clips is complete in %s", total, root)
+
+
+def render_clip(videos: Path, seed: int, number: int) -> Records:
+    """Write the video of one clip unless it is there, and return its annotation records."""
+    plan = plan_clip(seed, number)
+    scene = build_scene(plan.action, plan.nouns, plan.distractor, seed, number)
+    path = videos / f"{plan.video_id}.webm"
+    if not path.exists():
+        partial_path = path.with_suffix(".webm.partial")
+        write_video(partial_path, render_frames(scene, seed, number))
+        partial_path.replace(path)
+    return annotation_records(scene, plan.video_id, seed, number)
+
+
+def _render_all(task: Callable[[int], Records], total: int, workers: int) -> Iterator[Records]:
+    """Yield the records of clips 0, 1, … in order, from `workers` processes."""
+    if workers == 1:
+        yield from map(task, range(total))
+        return
+    pool = ProcessPoolExecutor(
+        min(workers, total), mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
+    )
+    try:
+        yield from pool.map(task, range(total), chunksize=4)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _identity(size: Size, seed: int, num_clips: int | None) -> dict[str, Any]:
+    if size not in NUM_CLIPS:
+        raise InputError(f"toybox size must be one of {', '.join(NUM_CLIPS)}, found {size!r}")
+    if seed < 0:
+        raise InputError(f"toybox seed must be at least 0, found {seed}")
+    whole = NUM_CLIPS[size]
+    if num_clips is not None and not 3 * len(ACTIONS) <= num_clips <= whole:
+        raise InputError(f"num_clips must be from {3 * len(ACTIONS)} to {whole}, found {num_clips}")
+    return {"size": size, "seed": seed, "version": VERSION, "num_clips": num_clips or whole}
+
+
+def _check_root(root: Path, identity: dict[str, Any]) -> bool:
+    """Return True when `root` already holds the complete set; refuse a folder that holds something else."""
+    for name in (COMPLETE_FILE, STARTED_FILE):
+        path = root / name
+        if not path.exists():
+            continue
+        found = _read_mark(path)
+        differing = [key for key in identity if found.get(key) != identity[key]]
+        if differing:
+            what = ", ".join(f"{key} {found.get(key)!r} instead of {identity[key]!r}" for key in differing)
+            raise InputError(
+                f"{root} holds a toybox with {what}; give another folder, ask for what is there, or delete it"
+            )
+        if name == COMPLETE_FILE:
+            return True
+    if not (root / STARTED_FILE).exists() and any((root / "videos").glob("*")):
+        raise InputError(f"{root / 'videos'} holds files that no toybox run wrote; give an empty folder")
+    return False
+
+
+def _read_mark(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not valid JSON ({error}); delete its folder and generate again") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} must hold an object, found {type(found).__name__}; delete its folder")
+    return found
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial_path = path.with_name(path.name + ".partial")
+    partial_path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    partial_path.replace(path)

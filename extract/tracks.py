@@ -1,0 +1,127 @@
+"""Boxes over time: linking detections into tracks, and choosing which N tracks a clip keeps.
+
+Boxes here are pixels (x1, y1, x2, y2); NaN where a track has no box in a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from ifcar.cache.schema import Category
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Detection:
+    """One annotated box in one frame.
+
+    Args:
+        key: the slot's name ("0000", "hand", …); equal keys in one frame are different instances.
+        is_subject: True for a hand or a person.
+        box: (x1, y1, x2, y2) in pixels.
+    """
+
+    key: str
+    is_subject: bool
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tracks:
+    """The M instances of a clip over its F annotated frames.
+
+    Args:
+        frames: (F,) int64 frame numbers from 0, ascending.
+        boxes: (F, M, 4) float32 pixels; NaN = absent.
+        categories: (M,) uint8, `Category.SUBJECT` or `Category.OBJECT`.
+    """
+
+    frames: NDArray[np.int64]
+    boxes: FloatArray
+    categories: NDArray[np.uint8]
+
+    def keep(self, num_instances: int) -> Tracks:
+        """Keep at most N tracks: subjects first, then the tracks with most boxes, then the order of the keys."""
+        lengths = np.isfinite(self.boxes[..., 0]).sum(axis=0)
+        order = np.lexsort((np.arange(len(lengths)), -lengths, self.categories != Category.SUBJECT))
+        chosen = order[:num_instances]
+        return Tracks(frames=self.frames, boxes=self.boxes[:, chosen], categories=self.categories[chosen])
+
+    def at(self, frames: NDArray[np.int64]) -> FloatArray:
+        """Return the boxes at these frame numbers, (len(frames), M, 4); NaN where a frame has no record."""
+        out = np.full((len(frames), *self.boxes.shape[1:]), np.nan, np.float32)
+        if len(self.frames):
+            place = np.searchsorted(self.frames, frames).clip(max=len(self.frames) - 1)
+            known = self.frames[place] == frames
+            out[known] = self.boxes[place[known]]
+        return out
+
+
+def box_iou(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
+    """Return intersection over union of (A, 4) and (B, 4) pixel boxes: (A, B)."""
+    a64, b64 = a.astype(np.float64), b.astype(np.float64)
+    low = np.maximum(a64[:, None, :2], b64[None, :, :2])
+    high = np.minimum(a64[:, None, 2:], b64[None, :, 2:])
+    inter = (high - low).clip(min=0).prod(-1)
+    area_a = (a64[:, 2:] - a64[:, :2]).prod(-1)
+    area_b = (b64[:, 2:] - b64[:, :2]).prod(-1)
+    overlap: NDArray[np.float64] = inter / np.maximum(area_a[:, None] + area_b[None] - inter, 1e-9)
+    return overlap
+
+
+def link(frames: NDArray[np.int64], detections: Sequence[Sequence[Detection]]) -> Tracks:
+    """Turn per-frame detections into tracks.
+
+    A key that occurs at most once in every frame is one track. Detections that share a key (several hands) are linked
+    over time by overlap: Hungarian assignment on IoU with each track's last box, distance breaking ties, so that there
+    are as many tracks as boxes at once.
+
+    Args:
+        frames: (F,) ascending frame numbers.
+        detections: for each frame, its boxes.
+    """
+    keys = sorted({d.key for frame in detections for d in frame})
+    columns: list[FloatArray] = []
+    categories: list[int] = []
+    for key in keys:
+        of_key = [[d for d in frame if d.key == key] for frame in detections]
+        is_subject = any(d.is_subject for frame in of_key for d in frame)
+        linked = _link_one_key([np.array([d.box for d in f], np.float32).reshape(-1, 4) for f in of_key])
+        columns += linked
+        categories += [int(Category.SUBJECT if is_subject else Category.OBJECT)] * len(linked)
+    boxes = np.stack(columns, axis=1) if columns else np.zeros((len(frames), 0, 4), np.float32)
+    return Tracks(frames=frames, boxes=boxes, categories=np.array(categories, np.uint8))
+
+
+def _link_one_key(boxes_of_frame: Sequence[FloatArray]) -> list[FloatArray]:
+    """Link the boxes of one key; return one (F, 4) column a track."""
+    columns: list[FloatArray] = []
+    last: list[FloatArray] = []
+    for frame, boxes in enumerate(boxes_of_frame):
+        free = set(range(len(boxes)))
+        if columns and len(boxes):
+            for track, box in _assign(np.stack(last), boxes):
+                columns[track][frame] = last[track] = boxes[box]
+                free.discard(box)
+        for box in sorted(free):
+            column = np.full((len(boxes_of_frame), 4), np.nan, np.float32)
+            column[frame] = boxes[box]
+            columns.append(column)
+            last.append(boxes[box])
+    return columns
+
+
+def _assign(last: FloatArray, boxes: FloatArray) -> list[tuple[int, int]]:
+    """Match track ends to boxes: highest total IoU, then the smallest distance between centres."""
+    distance = np.linalg.norm(
+        (last[:, None, :2] + last[:, None, 2:] - boxes[None, :, :2] - boxes[None, :, 2:]), axis=-1
+    )
+    cost = -box_iou(last, boxes) + 1e-3 * distance / (1.0 + distance.max())
+    rows, columns = linear_sum_assignment(cost)
+    return list(zip(rows.tolist(), columns.tolist(), strict=True))

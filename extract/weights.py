@@ -1,0 +1,298 @@
+"""Filling a backbone with weights: from a file, from the published address, or random but well conditioned."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import logging
+import math
+import os
+import pickle
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ifcar.errors import InputError, MissingDataError
+from ifcar.extract.backbones.base import Backbone
+
+logger = logging.getLogger(__name__)
+
+_TORCH_SUFFIXES = (".pyth", ".pt", ".pth")
+_WRAPPERS = ("model_state", "state_dict")
+_OPTIONAL_KEY = "num_batches_tracked"
+_NUM_NAMED = 3
+_CHUNK_BYTES = 1 << 20
+_TIMEOUT_SEC = 30.0
+_CALIBRATION_CLIPS = 8
+_CALIBRATION_SIZE = 112
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeightsRecord:
+    """Which weights a backbone holds.
+
+    Args:
+        description: for people: the file, the address, or that they are random.
+        identity: for the fingerprint: SHA-256 of the file as hexadecimal text, or "random:SEED".
+    """
+
+    description: str
+    identity: str
+
+
+def load_weights(backbone: Backbone, source: str, weights_dir: Path = Path("weights")) -> WeightsRecord:
+    """Fill every parameter and buffer of `backbone`.
+
+    Args:
+        backbone: from `build_backbone`.
+        source: a file (.safetensors, .pyth, .pt, .pth), "random:SEED", or "published".
+        weights_dir: folder for downloads; `weights/` under the current directory unless given.
+
+    Returns:
+        What was loaded.
+
+    Raises:
+        MissingDataError: the file is not there.
+        InputError: the file cannot be read or does not fit, its SHA-256 is another than the recorded one, the
+            download failed, or there are no published weights.
+    """
+    if source.startswith("random:"):
+        seed_text = source.removeprefix("random:")
+        if not seed_text.isdecimal():
+            raise InputError(f"weights {source!r}: the seed is no number; expected random:SEED, as random:0")
+        logger.warning("%s has random weights (seed %s): its features are untrained", backbone.spec.name, seed_text)
+        randomise(backbone, int(seed_text))
+        return WeightsRecord(description=f"random, seed {int(seed_text)}", identity=f"random:{int(seed_text)}")
+    if source == "published":
+        url = backbone.spec.weights_url
+        if url is None:
+            raise InputError(f"backbone {backbone.spec.name!r} has no published weights; use --weights FILE")
+        path, description = download(url, weights_dir), f"published, {url}"
+    else:
+        path = Path(source).expanduser()
+        description = str(path)
+    load_file_into(backbone, path)
+    return WeightsRecord(description=description, identity=sha256_file(path))
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal text."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_file_into(backbone: Backbone, path: Path) -> None:
+    """Copy a state dict from a file into `backbone`; every key must have its counterpart, of the same shape.
+
+    The state dict may lie under "model_state" or "state_dict", its keys may all start with "module.", and
+    BatchNorm's `num_batches_tracked` may be absent.
+
+    Raises:
+        MissingDataError: no such file.
+        InputError: not readable, or missing or unexpected keys or shapes; the message names the first few.
+    """
+    found = _read_state(path)
+    expected = backbone.state_dict()
+    missing = [key for key in expected if key not in found and not key.endswith(_OPTIONAL_KEY)]
+    unexpected = [key for key in found if key not in expected]
+    reshaped = [
+        f"{key} {tuple(value.shape)} for {tuple(expected[key].shape)}"
+        for key, value in found.items()
+        if key in expected and value.shape != expected[key].shape
+    ]
+    faults = [
+        f"{len(keys)} {what} ({', '.join(keys[:_NUM_NAMED])}{', …' if len(keys) > _NUM_NAMED else ''})"
+        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
+        if keys
+    ]
+    if faults:
+        raise InputError(
+            f"{path}: these weights do not fit backbone {backbone.spec.name!r}: {'; '.join(faults)}; expected its "
+            f"{len(expected)} parameters and buffers, each once"
+        )
+    broken = [key for key, value in found.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise InputError(f"{path}: {broken[0]} holds NaN or infinity; expected finite weights, fetch it again")
+    backbone.load_state_dict({**expected, **found}, strict=True)
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    """Return the bare state dict of a weights file."""
+    if not path.is_file():
+        raise MissingDataError(
+            f"{path}: no such weights file; expected a {', '.join(('.safetensors', *_TORCH_SUFFIXES))} file, "
+            '"published" or "random:SEED"'
+        )
+    try:
+        if path.suffix == ".safetensors":
+            content: object = load_file(path)
+        elif path.suffix in _TORCH_SUFFIXES:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            known = ", ".join((".safetensors", *_TORCH_SUFFIXES))
+            raise InputError(f"{path}: unknown kind of weights file {path.suffix!r}; expected one of: {known}")
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError) as error:
+        first_line = str(error).strip().partition("\n")[0]
+        raise InputError(f"{path}: cannot be read as weights ({first_line}); fetch it again") from error
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not content:
+        raise InputError(f"{path}: holds a {type(content).__name__}; expected a state dict of named tensors")
+    strays = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
+    if strays:
+        raise InputError(f"{path}: entry {strays[0]!r} is no tensor; expected a state dict of named tensors")
+    prefix = "module." if all(key.startswith("module.") for key in content) else ""
+    return {key.removeprefix(prefix): value for key, value in content.items()}
+
+
+def download(url: str, weights_dir: Path) -> Path:
+    """Return the local copy of a published file, fetching it on the first call.
+
+    The SHA-256 is written to NAME.sha256 beside the file when it is first seen; from then on a file, or a new
+    download, with another one is refused.
+
+    Args:
+        url: https address (file: and http: addresses work too).
+        weights_dir: folder that keeps the file.
+
+    Raises:
+        InputError: no network, an incomplete download, or another SHA-256 than the recorded one.
+    """
+    path = weights_dir / Path(urllib.parse.urlparse(url).path).name
+    sidecar = path.with_name(path.name + ".sha256")
+    if not path.is_file():
+        _fetch(url, path, sidecar)
+    digest = sha256_file(path)
+    if not sidecar.is_file():
+        _write_whole(sidecar, f"{digest}  {path.name}\n".encode())
+    _check_digest(path, digest, sidecar)
+    return path
+
+
+def _check_digest(path: Path, digest: str, sidecar: Path) -> None:
+    recorded = sidecar.read_text(encoding="utf-8").split()
+    if recorded[:1] != [digest]:
+        raise InputError(
+            f"{path}: its SHA-256 is {digest}, but {sidecar.name} records {recorded[0] if recorded else 'nothing'}; "
+            "delete both files to fetch and record anew if you trust the source"
+        )
+
+
+def _fetch(url: str, path: Path, sidecar: Path) -> None:
+    """Download to a temporary file beside `path`, check it, and rename it into place."""
+    logger.info("downloading %s to %s", url, path)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as out, urllib.request.urlopen(url, timeout=_TIMEOUT_SEC) as reply:  # noqa: S310
+            stated_bytes = reply.headers.get("Content-Length")
+            while chunk := reply.read(_CHUNK_BYTES):
+                out.write(chunk)
+            out.flush()
+            os.fsync(out.fileno())
+        found_bytes = part.stat().st_size
+        if stated_bytes is not None and found_bytes != int(stated_bytes):
+            raise OSError(f"got {found_bytes} of {stated_bytes} bytes")
+        if sidecar.is_file():
+            _check_digest(path, sha256_file(part), sidecar)
+        part.replace(path)
+    except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
+        reason = " ".join(str(getattr(error, "reason", error)).split())
+        raise InputError(
+            f"cannot download {url} to {path.parent} ({reason}); fetch it elsewhere and give it as "
+            "--weights FILE, or use --weights random:0 for untrained features"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_bytes(content)
+    part.replace(path)
+
+
+def randomise(backbone: Backbone, seed: int) -> None:
+    """Give `backbone` random weights whose deep features are well conditioned.
+
+    Convolutions get He's normal initialisation (variance 2 / fan-in), linear layers variance 1 / fan-in, biases
+    0, BatchNorm scale 1 and shift 0. Then one forward pass over 8 synthetic videos (drifting coloured blobs
+    on drifting noise of several scales, 112 × 112) sets BatchNorm's running mean and variance to the statistics of
+    that batch; without this a deep random network's features explode or die. All draws come from generators
+    seeded with `seed`; the global generators are neither read nor moved. The same seed gives the same weights;
+    the running statistics agree across machines and thread counts up to float rounding.
+
+    Args:
+        backbone: any backbone; it ends in evaluation mode.
+        seed: seed of weights and videos.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    norms: list[nn.BatchNorm3d] = []
+    with torch.no_grad():
+        for module in backbone.modules():
+            if isinstance(module, nn.Conv3d | nn.Linear):
+                gain = 2.0 if isinstance(module, nn.Conv3d) else 1.0
+                std = math.sqrt(gain / module.weight[0].numel())
+                module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * std)
+                if module.bias is not None:
+                    module.bias.zero_()
+            elif isinstance(module, nn.BatchNorm3d):
+                module.reset_parameters()
+                norms.append(module)
+        backbone.eval()
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.train()
+            norm.momentum = None  # the plain average over batches, here of one
+        num_frames = 2 * max(4, backbone.spec.frame_multiple)
+        frames = synthetic_videos(_CALIBRATION_CLIPS, num_frames, _CALIBRATION_SIZE, generator)
+        device = next(backbone.parameters()).device
+        backbone.classify(backbone.normalise(frames.to(device)))
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        backbone.eval()
+
+
+def synthetic_videos(num_clips: int, num_frames: int, size: int, generator: torch.Generator) -> Tensor:
+    """Return smooth random videos: three drifting blobs over drifting noise of several scales.
+
+    Args:
+        num_clips: B.
+        num_frames: T.
+        size: S in pixels.
+        generator: source of all draws, on the CPU.
+
+    Returns:
+        (B, T, S, S, 3) uint8.
+    """
+    shape = (num_clips, num_frames, 3, size, size)
+    video = torch.rand((num_clips, 1, 3, 1, 1), generator=generator).expand(shape).clone()
+    for cells, strength in ((3, 0.3), (12, 0.15), (size // 2, 0.08)):
+        # A larger noise picture than the frame, over which the frame's window drifts.
+        noise = torch.randn((num_clips, 3, cells + 2, cells + 2), generator=generator) * strength
+        picture = F.interpolate(noise, size=(size + num_frames,) * 2, mode="bilinear", align_corners=False)
+        for frame in range(num_frames):
+            video[:, frame] += picture[:, :, frame : frame + size, frame : frame + size]
+    axis = (torch.arange(size) + 0.5) / size
+    time = torch.linspace(0, 1, num_frames)[None, :, None]
+    for _ in range(3):
+        start, drift = (torch.rand((num_clips, 1, 2), generator=generator) for _ in range(2))
+        radius, colour = (
+            torch.rand((num_clips, 1), generator=generator),
+            torch.rand((num_clips, 3), generator=generator),
+        )
+        centre = start + (drift - 0.5) * time  # (B, T, 2)
+        bumps = torch.exp(-((axis - centre[..., None]) ** 2) / (0.005 + 0.04 * radius[..., None, None]))  # (B, T, 2, S)
+        mask = (bumps[:, :, 1, :, None] * bumps[:, :, 0, None, :])[:, :, None]  # (B, T, 1, S, S)
+        video = video * (1 - mask) + colour[:, None, :, None, None] * mask
+    return (video.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2).contiguous()

@@ -1,0 +1,178 @@
+"""From a cache to batches: which rows a split has, and their arrays, preloaded where they fit."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ifcar.cache.reader import CacheReader
+from ifcar.cache.schema import ProtocolTable, Split, Status
+from ifcar.errors import InputError
+from ifcar.heads.contract import InstanceBatch
+
+Memory = Literal["auto", "ram", "stream"]
+PRELOAD_SHARE = 0.5  # of the memory that is free
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """The labelled clips of one part of a protocol.
+
+    Args:
+        name: "train", "test", "held_out", …
+        clips: (n,) clip numbers.
+        targets: (n,) int64 classes.
+        rows: (n, V) rows of each clip.
+        usable: (n, V) True where the row is done.
+        plain: (n, V) True where the row is done and not augmented: what a test averages over.
+    """
+
+    name: str
+    clips: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    usable: NDArray[np.bool_]
+    plain: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def part(self, name: str, chosen: NDArray[np.bool_]) -> Examples:
+        """Return the clips where `chosen` (n,) is True, under another name."""
+        return Examples(
+            name=name,
+            clips=self.clips[chosen],
+            targets=self.targets[chosen],
+            rows=self.rows[chosen],
+            usable=self.usable[chosen],
+            plain=self.plain[chosen],
+        )
+
+    def draw_rows(self, places: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """Return one usable row for each of these clips, at random."""
+        if self.rows.shape[1] == 1:
+            return self.rows[places, 0]
+        scores = np.where(self.usable[places], rng.random((len(places), self.rows.shape[1])), -1.0)
+        return self.rows[places, scores.argmax(axis=1)]
+
+
+def read_examples(reader: CacheReader, protocol: ProtocolTable, split: Split) -> Examples:
+    """Return the clips of a split that have at least one finished row.
+
+    Raises:
+        InputError: there is none.
+    """
+    clips = protocol.clips(split)
+    name = split.name.lower()
+    if not len(clips):
+        raise InputError(
+            f"{reader.path}: protocol {protocol.name!r} has no {name} clips in this cache; "
+            "check the split files' ids, or extract without --limit"
+        )
+    rows = clips[:, None] * reader.num_views + np.arange(reader.num_views)
+    usable = reader.status()[rows] == Status.DONE
+    plain = usable & ~reader.table("augmented")[rows]
+    kept = usable.any(axis=1) & plain.any(axis=1)
+    if not kept.any():
+        raise InputError(
+            f"{reader.path}: none of the {len(clips)} {name} clips of protocol {protocol.name!r} is extracted; "
+            "run `ifcar extract` again, with --retry-failed for failed clips"
+        )
+    examples = Examples(
+        name=name,
+        clips=clips,
+        targets=protocol.targets[clips].astype(np.int64),
+        rows=rows,
+        usable=usable,
+        plain=plain,
+    )
+    return examples.part(name, kept)
+
+
+def hold_out(
+    train: Examples, protocol: ProtocolTable, share: float
+) -> tuple[Examples, Examples]:
+    """Split the training clips in a fitting part and a held-out part; the same for every run of a protocol.
+
+    Whole groups are held out where the protocol has at least three of them among the training clips, in an order drawn
+    with a fixed seed, so that the held-out part resembles a test on unseen groups; otherwise single clips.
+
+    Args:
+        train: the training clips.
+        protocol: gives the groups.
+        share: of the clips to hold out, at least.
+
+    Returns:
+        (fitting part, held-out part).
+    """
+    rng = np.random.default_rng(0)
+    groups = protocol.groups[train.clips]
+    chosen = np.zeros(len(train), np.bool_)
+    if len(np.unique(groups)) >= 3 and (groups >= 0).all():
+        for group in rng.permutation(np.unique(groups)):
+            if chosen.mean() >= share:
+                break
+            chosen |= groups == group
+    else:
+        chosen[rng.permutation(len(train))[: max(1, round(share * len(train)))]] = True
+    return train.part("fit", ~chosen), train.part("held_out", chosen)
+
+
+def free_bytes() -> int:
+    """Return the memory that is free, in bytes."""
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+class BatchReader:
+    """Random access to the rows that a run needs.
+
+    Args:
+        reader: the open cache.
+        arrays: names of the arrays to fetch.
+        rows: the rows that will be asked for.
+        device: where batches go.
+        memory: "ram" loads the rows at once, "stream" reads every batch from disk, "auto" loads what fits in half
+            of the free memory.
+    """
+
+    def __init__(
+        self,
+        reader: CacheReader,
+        arrays: tuple[str, ...],
+        rows: NDArray[np.int64],
+        device: torch.device,
+        memory: Memory = "auto",
+    ) -> None:
+        self.reader, self.device = reader, device
+        known = reader.spec.arrays()
+        self.features = tuple(name for name in arrays if name in known and known[name].is_feature)
+        self.tables = {name: torch.from_numpy(reader.table(name)) for name in ("boxes", "categories")}
+        self.rows = np.unique(rows)
+        self.num_bytes = sum(known[name].row_bytes() for name in self.features) * len(self.rows)
+        fits = self.num_bytes <= PRELOAD_SHARE * free_bytes()
+        self.preloaded = memory == "ram" or (memory == "auto" and fits)
+        self._loaded: dict[str, torch.Tensor] = {}
+        if self.preloaded:
+            for name in self.features:
+                self._loaded[name] = torch.from_numpy(reader.read_rows(name, self.rows))
+
+    def describe(self) -> str:
+        """Return one line on where the rows are."""
+        size = f"{self.num_bytes / 2**20:,.0f} MiB of features, {len(self.rows):,} rows"
+        return f"{size}, preloaded to memory" if self.preloaded else f"{size}, streamed from disk"
+
+    def batch(self, rows: NDArray[np.int64]) -> InstanceBatch:
+        """Return the arrays of these rows, in this order."""
+        if self.preloaded:
+            places = torch.from_numpy(np.searchsorted(self.rows, rows))
+            features = {name: value[places] for name, value in self._loaded.items()}
+        else:
+            features = {name: torch.from_numpy(self.reader.read_rows(name, rows)) for name in self.features}
+        index = torch.from_numpy(rows)
+        batch = InstanceBatch(boxes=self.tables["boxes"][index], categories=self.tables["categories"][index], **features)
+        return batch.to(self.device)

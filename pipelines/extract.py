@@ -1,0 +1,383 @@
+"""`ifcar extract`: videos, boxes and labels to a cache."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifcar.cache.durable import write_atomic
+from ifcar.cache.reader import open_cache
+from ifcar.cache.schema import CacheSpec, ProtocolTable, Provenance, Split
+from ifcar.cache.writer import CacheWriter
+from ifcar.errors import CacheMismatchError, InputError
+from ifcar.extract.backbones.base import Backbone, BackboneSpec
+from ifcar.extract.backbones.catalog import build_backbone, get_backbone
+from ifcar.extract.datasets.catalog import DATASETS
+from ifcar.extract.datasets.contract import Clip, Dataset
+from ifcar.extract.engine import EngineOptions, FeatureExtractor, RowArrays, ViewDataset, extract_rows
+from ifcar.extract.roi import parse_pooled_mode, pooled_size
+from ifcar.extract.views import ViewPolicy
+from ifcar.extract.weights import load_weights
+from ifcar.pipelines.folders import folder
+from ifcar.pipelines.progress import Progress, counter
+
+FEATURE_VERSION = 1  # raised whenever the code changes what a feature's value is
+SPATIAL_STRIDES = (16, 32)
+VERSIONED_PACKAGES = ("ifcar", "torch", "torchvision", "pytorchvideo", "numpy", "av", "zarr")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExtractConfig:
+    """Options of `ifcar extract`; None takes the dataset's own default.
+
+    Args:
+        dataset: registered name.
+        data_root: the dataset's folder; default: its name under the data folder.
+        out: the cache; default: DATASET-BACKBONE.zarr under the caches folder.
+        backbone: registered name.
+        weights: a file, "published" or "random:SEED".
+        frames: T, frames sampled for a view.
+        crop: side of the square that the network sees, in pixels.
+        views: V, views of a clip.
+        instances: N, instance slots.
+        spatial_stride: 16 or 32 pixels a cell of the last feature map.
+        pooled: RoIAlign bins, "3" or "7-max".
+        grid: store the feature map itself as well.
+        framing: "stretch" or "center", see `ViewPolicy`.
+        flip: mirror half of the augmented views.
+        seed: of the augmented views.
+        batch_size: views per forward pass.
+        workers: decoding processes; default: one less than the cores, at most 8.
+        precision: "fp32" or "bf16".
+        device: "cpu", "cuda", "cuda:1", …; default: cuda where there is one.
+        limit: only the first so many clips.
+        retry_failed: also compute the rows that failed before.
+        overwrite: remove a cache that is in the way.
+    """
+
+    dataset: str
+    data_root: Path | None = None
+    out: Path | None = None
+    backbone: str = "i3d_r50"
+    weights: str | None = None
+    frames: int = 8
+    crop: int | None = None
+    views: int = 1
+    instances: int = 4
+    spatial_stride: int = 16
+    pooled: str = "3"
+    grid: bool = False
+    framing: str = "stretch"
+    flip: bool = False
+    seed: int = 0
+    batch_size: int = 8
+    workers: int | None = None
+    precision: str = "fp32"
+    device: str | None = None
+    limit: int | None = None
+    retry_failed: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExtractResult:
+    """What an extraction left behind.
+
+    Args:
+        cache: the cache's path.
+        num_clips: clips in the cache.
+        num_rows: rows in the cache.
+        num_computed: rows computed now.
+        num_failed: rows whose status is failed.
+        failures_file: the list of failed rows, when there are any.
+        notes: clips left out and files not found, one line each.
+    """
+
+    cache: Path
+    num_clips: int
+    num_rows: int
+    num_computed: int
+    num_failed: int
+    failures_file: Path | None
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A dataset, read."""
+
+    dataset: Dataset
+    clips: Sequence[Clip]
+    digest: str
+    protocols: Sequence[ProtocolTable]
+    notes: Sequence[str]
+
+    def clip_ids(self) -> list[str]:
+        """Return the ids in cache order."""
+        return [clip.clip_id for clip in self.clips]
+
+    def training(self) -> NDArray[np.bool_]:
+        """Return (num_clips,), True where some protocol trains on the clip."""
+        used = np.zeros(len(self.clips), np.bool_)
+        for protocol in self.protocols:
+            used |= protocol.split == Split.TRAIN
+        return used
+
+
+def extract(config: ExtractConfig, progress: Progress) -> ExtractResult:
+    """Run stage one: decode, run the backbone, pool instances, write and commit block after block.
+
+    Interrupted at any point and run again with the same options, it goes on where it was.
+
+    Raises:
+        InputError, MissingDataError: options or files are not usable.
+        CacheMismatchError: the cache in the way was made with other options.
+    """
+    backbone_spec = _backbone_spec(config)
+    source = read_source(config, progress, needs_pixels=backbone_spec.reads_pixels)
+    policy = _policy(config, source.dataset)
+    spec = _cache_spec(config, policy, backbone_spec)
+    backbone, weights_identity = _load_backbone(config, source.dataset, backbone_spec, progress)
+    provenance = _provenance(config, source, policy, backbone_spec, weights_identity)
+    path = config.out or folder("caches") / f"{config.dataset}-{config.backbone}.zarr"
+    writer = _open_writer(path, config, spec, provenance, source, policy)
+    options = _engine_options(config)
+    views = ViewDataset(
+        source.dataset, source.clips, source.training(), policy, reads_pixels=backbone_spec.reads_pixels
+    )
+    extractor = FeatureExtractor(backbone, spec, parse_pooled_mode(config.pooled), options)
+    retry = writer.failed_rows() if config.retry_failed else {}
+    pending = writer.pending_blocks()
+    num_rows = sum(len(writer.rows_of(block)) for block in pending) + len(retry)
+    if num_rows:
+        _run(writer, views, extractor, options, pending, sorted(retry), num_rows, progress)
+    return _result(path, writer, source, num_rows)
+
+
+def read_source(config: ExtractConfig, progress: Progress, *, needs_pixels: bool) -> Source:
+    """Read the dataset's annotations and protocols, rendering it first where it is generated."""
+    dataset_type = DATASETS.get(config.dataset)
+    dataset = dataset_type(config.data_root or folder("data") / dataset_type.default_root)
+    dataset.prepare(counter(progress, f"rendering {config.dataset}"))
+    listing = dataset.listing(needs_pixels=needs_pixels)
+    if config.limit is not None and config.limit < 1:
+        raise InputError(f"--limit is {config.limit}; expected at least 1")
+    clips = list(listing.clips)[: config.limit]
+    if not clips:
+        first = f" The first problem: {listing.problems[0]}" if listing.problems else ""
+        raise InputError(f"{dataset.root}: no clip can be extracted.{first}")
+    protocols, notes = dataset.protocols([clip.clip_id for clip in clips])
+    return Source(
+        dataset=dataset,
+        clips=clips,
+        digest=listing.digest,
+        protocols=protocols,
+        notes=[*listing.problems, *notes],
+    )
+
+
+def _backbone_spec(config: ExtractConfig) -> BackboneSpec:
+    if config.spatial_stride not in SPATIAL_STRIDES:
+        raise InputError(f"spatial stride is {config.spatial_stride}; expected 16 or 32")
+    return get_backbone(config.backbone).spec(config.spatial_stride)
+
+
+def _policy(config: ExtractConfig, dataset: Dataset) -> ViewPolicy:
+    return ViewPolicy(
+        num_frames=config.frames,
+        crop_size=dataset.default_crop if config.crop is None else config.crop,
+        num_instances=config.instances,
+        num_views=config.views,
+        framing=config.framing,  # type: ignore[arg-type]  # checked by ViewPolicy
+        flip=config.flip,
+        seed=config.seed,
+    )
+
+
+def _cache_spec(config: ExtractConfig, policy: ViewPolicy, backbone: BackboneSpec) -> CacheSpec:
+    num_steps = backbone.num_steps(policy.num_frames)
+    if not backbone.reads_pixels:
+        return CacheSpec(num_frames=policy.num_frames, num_steps=num_steps, num_instances=policy.num_instances)
+    return CacheSpec(
+        num_frames=policy.num_frames,
+        num_steps=num_steps,
+        num_instances=policy.num_instances,
+        channels=backbone.channels,
+        pooled_size=pooled_size(parse_pooled_mode(config.pooled)),
+        grid_size=backbone.grid_size(policy.crop_size) if config.grid else None,
+    )
+
+
+def _load_backbone(
+    config: ExtractConfig, dataset: Dataset, spec: BackboneSpec, progress: Progress
+) -> tuple[Backbone | None, str]:
+    """Return the network in evaluation mode and its weights' identity."""
+    if not spec.reads_pixels:
+        if config.weights is not None:
+            raise InputError(f"--weights {config.weights} would be ignored: backbone 'none' reads no pixels")
+        return None, "none"
+    backbone = build_backbone(config.backbone, num_frames=config.frames, spatial_stride=config.spatial_stride)
+    weights = config.weights or dataset.default_weights
+    record = load_weights(backbone, weights, folder("weights"))
+    progress.say(f"{config.backbone}: weights {record.description}")
+    return backbone.eval(), record.identity
+
+
+def _provenance(
+    config: ExtractConfig, source: Source, policy: ViewPolicy, backbone: BackboneSpec, weights: str
+) -> Provenance:
+    identity: dict[str, Any] = {
+        "feature_version": FEATURE_VERSION,
+        "dataset": {"name": config.dataset, "annotations": source.digest},
+        "views": {
+            "num_frames": policy.num_frames,
+            "num_views": policy.num_views,
+            "num_instances": policy.num_instances,
+            "framing": policy.framing,
+            "seed": policy.seed if policy.num_views > 1 else None,
+            "min_scale": policy.min_scale if policy.num_views > 1 else None,
+            "flip": policy.flip if policy.num_views > 1 else None,
+            "training_clips": _digest_of_training(source) if policy.num_views > 1 else None,
+        },
+        "backbone": {"name": backbone.name, "weights": weights},
+    }
+    if backbone.reads_pixels:
+        identity["views"]["crop_size"] = policy.crop_size
+        identity["backbone"] |= {
+            "layer": backbone.layer,
+            "spatial_stride": backbone.spatial_stride,
+            "pooled": config.pooled,
+            "precision": config.precision,
+        }
+    environment: dict[str, Any] = {name: version(name) for name in VERSIONED_PACKAGES}
+    environment["python"] = platform.python_version()
+    return Provenance(identity=identity, environment=environment)
+
+
+def _digest_of_training(source: Source) -> str:
+    """Return which clips may be augmented, as a short hexadecimal text."""
+    import hashlib
+
+    return hashlib.sha256(np.packbits(source.training()).tobytes()).hexdigest()[:16]
+
+
+def _open_writer(
+    path: Path,
+    config: ExtractConfig,
+    spec: CacheSpec,
+    provenance: Provenance,
+    source: Source,
+    policy: ViewPolicy,
+) -> CacheWriter:
+    if config.overwrite and path.exists():
+        if not (path / "zarr.json").is_file():
+            raise InputError(f"{path}: not a cache, so --overwrite will not remove it; name another --out")
+        shutil.rmtree(path)
+    arguments: dict[str, Any] = {
+        "spec": spec,
+        "provenance": provenance,
+        "clip_ids": source.clip_ids(),
+        "num_views": policy.num_views,
+        "protocols": source.protocols,
+    }
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return CacheWriter.create(path, **arguments)
+    return CacheWriter.resume(path, **arguments)
+
+
+def _engine_options(config: ExtractConfig) -> EngineOptions:
+    import torch
+
+    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"--device {device}: torch sees no CUDA device; use --device cpu")
+    cores = os.cpu_count() or 1
+    workers = min(8, max(1, cores - 1)) if config.workers is None else config.workers
+    return EngineOptions(batch_size=config.batch_size, num_workers=workers, device=device, precision=config.precision)
+
+
+def _run(
+    writer: CacheWriter,
+    views: ViewDataset,
+    extractor: FeatureExtractor,
+    options: EngineOptions,
+    pending: Sequence[int],
+    retry: Sequence[int],
+    num_rows: int,
+    progress: Progress,
+) -> None:
+    progress.start(f"extracting {len(views.clips)} clips", num_rows)
+    failed = 0
+
+    def on_rows(count: int, bad: int) -> None:
+        nonlocal failed
+        failed += bad
+        progress.advance(count, note=f"{failed} failed" if failed else "")
+
+    plan = [(block, list(writer.rows_of(block)), None) for block in pending]
+    extract_rows(writer, views, extractor, options, plan, on_rows)
+    for block, rows, arrays in _reopened(writer, retry):
+        extract_rows(writer, views, extractor, options, [(block, rows, arrays)], on_rows)
+    progress.finish()
+
+
+def _reopened(writer: CacheWriter, retry: Sequence[int]) -> Iterator[tuple[int, list[int], RowArrays]]:
+    """Yield every block that has rows to try again, opened only when its turn comes."""
+    for block in range(writer.num_blocks):
+        rows = [row for row in retry if row in writer.rows_of(block)]
+        if rows:
+            yield block, rows, writer.reopen_block(block)
+
+
+def _result(path: Path, writer: CacheWriter, source: Source, num_computed: int) -> ExtractResult:
+    reader = open_cache(path)
+    failures = reader.failures()
+    failures_file = path.with_suffix(".failures.jsonl")
+    if failures:
+        lines = [
+            json.dumps({"row": f.row, "clip": f.clip_id, "view": f.view, "reason": f.reason}, ensure_ascii=False)
+            for f in failures
+        ]
+        write_atomic(failures_file, ("\n".join(lines) + "\n").encode())
+    else:
+        failures_file.unlink(missing_ok=True)
+    num_rows = reader.num_rows
+    reader.close()
+    return ExtractResult(
+        cache=path,
+        num_clips=len(source.clips),
+        num_rows=num_rows,
+        num_computed=num_computed,
+        num_failed=len(failures),
+        failures_file=failures_file if failures else None,
+        notes=source.notes,
+    )
+
+
+def only_cache(cache: Path | None) -> Path:
+    """Return the cache to work on: the named one, or the only one there is.
+
+    Raises:
+        InputError: none is named and there is not exactly one; the message lists them.
+    """
+    if cache is not None:
+        return cache
+    found = sorted(folder("caches").glob("*.zarr"))
+    if not found:
+        raise CacheMismatchError(
+            f"no cache in {folder('caches')}/; make one with `ifcar extract --dataset toybox`, or name one with --cache"
+        )
+    if len(found) > 1:
+        raise InputError("several caches; choose one with --cache: " + ", ".join(str(path) for path in found))
+    return found[0]
