@@ -49,7 +49,8 @@ class HDF5Reader(CacheReader):
         except OSError as error:
             raise CacheDamageError(f"{path} does not open as HDF5 ({error}); export it again") from error
         try:
-            attributes = dict.fromkeys(OPTIONAL_ATTRIBUTES) | dict(self._file.attrs)
+            attributes: dict[str, Any] = dict.fromkeys(OPTIONAL_ATTRIBUTES)
+            attributes |= dict(self._file.attrs)
             for name in JSON_ATTRIBUTES:
                 if name in attributes:
                     attributes[name] = json.loads(attributes[name])

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-
 from ifcar.cache.commits import (
     COMMITS,
     TABLES_RECORD,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import logging
-import math
 import os
 import pickle
 import urllib.error
@@ -16,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ifcar.errors import InputError, MissingDataError
 from ifcar.extract.backbones.base import Backbone
+from ifcar.extract.backbones.random_init import randomise
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +31,6 @@ _OPTIONAL_KEY = "num_batches_tracked"
 _NUM_NAMED = 3
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_SEC = 30.0
-_CALIBRATION_CLIPS = 8
-_CALIBRATION_SIZE = 112
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -220,79 +217,3 @@ def _write_whole(path: Path, content: bytes) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}")
     part.write_bytes(content)
     part.replace(path)
-
-
-def randomise(backbone: Backbone, seed: int) -> None:
-    """Give `backbone` random weights whose deep features are well conditioned.
-
-    Convolutions get He's normal initialisation (variance 2 / fan-in), linear layers variance 1 / fan-in, biases
-    0, BatchNorm scale 1 and shift 0. Then one forward pass over 8 synthetic videos (drifting coloured blobs
-    on drifting noise of several scales, 112 × 112) sets BatchNorm's running mean and variance to the statistics of
-    that batch; without this a deep random network's features explode or die. All draws come from generators
-    seeded with `seed`; the global generators are neither read nor moved. The same seed gives the same weights;
-    the running statistics agree across machines and thread counts up to float rounding.
-
-    Args:
-        backbone: any backbone; it ends in evaluation mode.
-        seed: seed of weights and videos.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    norms: list[nn.BatchNorm3d] = []
-    with torch.no_grad():
-        for module in backbone.modules():
-            if isinstance(module, nn.Conv3d | nn.Linear):
-                gain = 2.0 if isinstance(module, nn.Conv3d) else 1.0
-                std = math.sqrt(gain / module.weight[0].numel())
-                module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * std)
-                if module.bias is not None:
-                    module.bias.zero_()
-            elif isinstance(module, nn.BatchNorm3d):
-                module.reset_parameters()
-                norms.append(module)
-        backbone.eval()
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.train()
-            norm.momentum = None  # the plain average over batches, here of one
-        num_frames = 2 * max(4, backbone.spec.frame_multiple)
-        frames = synthetic_videos(_CALIBRATION_CLIPS, num_frames, _CALIBRATION_SIZE, generator)
-        device = next(backbone.parameters()).device
-        backbone.classify(backbone.normalise(frames.to(device)))
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        backbone.eval()
-
-
-def synthetic_videos(num_clips: int, num_frames: int, size: int, generator: torch.Generator) -> Tensor:
-    """Return smooth random videos: three drifting blobs over drifting noise of several scales.
-
-    Args:
-        num_clips: B.
-        num_frames: T.
-        size: S in pixels.
-        generator: source of all draws, on the CPU.
-
-    Returns:
-        (B, T, S, S, 3) uint8.
-    """
-    shape = (num_clips, num_frames, 3, size, size)
-    video = torch.rand((num_clips, 1, 3, 1, 1), generator=generator).expand(shape).clone()
-    for cells, strength in ((3, 0.3), (12, 0.15), (size // 2, 0.08)):
-        # A larger noise picture than the frame, over which the frame's window drifts.
-        noise = torch.randn((num_clips, 3, cells + 2, cells + 2), generator=generator) * strength
-        picture = F.interpolate(noise, size=(size + num_frames,) * 2, mode="bilinear", align_corners=False)
-        for frame in range(num_frames):
-            video[:, frame] += picture[:, :, frame : frame + size, frame : frame + size]
-    axis = (torch.arange(size) + 0.5) / size
-    time = torch.linspace(0, 1, num_frames)[None, :, None]
-    for _ in range(3):
-        start, drift = (torch.rand((num_clips, 1, 2), generator=generator) for _ in range(2))
-        radius, colour = (
-            torch.rand((num_clips, 1), generator=generator),
-            torch.rand((num_clips, 3), generator=generator),
-        )
-        centre = start + (drift - 0.5) * time  # (B, T, 2)
-        bumps = torch.exp(-((axis - centre[..., None]) ** 2) / (0.005 + 0.04 * radius[..., None, None]))  # (B, T, 2, S)
-        mask = (bumps[:, :, 1, :, None] * bumps[:, :, 0, None, :])[:, :, None]  # (B, T, 1, S, S)
-        video = video * (1 - mask) + colour[:, None, :, None, None] * mask
-    return (video.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2).contiguous()

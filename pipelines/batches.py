@@ -56,9 +56,11 @@ class Examples:
     def draw_rows(self, places: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         """Return one usable row for each of these clips, at random."""
         if self.rows.shape[1] == 1:
-            return self.rows[places, 0]
+            only: NDArray[np.int64] = self.rows[places, 0]
+            return only
         scores = np.where(self.usable[places], rng.random((len(places), self.rows.shape[1])), -1.0)
-        return self.rows[places, scores.argmax(axis=1)]
+        drawn: NDArray[np.int64] = self.rows[places, scores.argmax(axis=1)]
+        return drawn
 
 
 def read_examples(reader: CacheReader, protocol: ProtocolTable, split: Split) -> Examples:
@@ -94,9 +96,7 @@ def read_examples(reader: CacheReader, protocol: ProtocolTable, split: Split) ->
     return examples.part(name, kept)
 
 
-def hold_out(
-    train: Examples, protocol: ProtocolTable, share: float
-) -> tuple[Examples, Examples]:
+def hold_out(train: Examples, protocol: ProtocolTable, share: float) -> tuple[Examples, Examples]:
     """Split the training clips in a fitting part and a held-out part; the same for every run of a protocol.
 
     Whole groups are held out where the protocol has at least three of them among the training clips, in an order drawn
@@ -174,5 +174,7 @@ class BatchReader:
         else:
             features = {name: torch.from_numpy(self.reader.read_rows(name, rows)) for name in self.features}
         index = torch.from_numpy(rows)
-        batch = InstanceBatch(boxes=self.tables["boxes"][index], categories=self.tables["categories"][index], **features)
+        batch = InstanceBatch(
+            boxes=self.tables["boxes"][index], categories=self.tables["categories"][index], **features
+        )
         return batch.to(self.device)

@@ -28,13 +28,15 @@ class TrainState:
     """Everything that changes while a head trains; a checkpoint holds exactly this.
 
     Args:
-        step: optimiser steps done.
+        phase: "fit", or "refit" for the second training on the whole training split.
+        step: optimiser steps done in this phase.
         best_score: highest held-out top-1 so far (then lowest loss), or None without a held-out part.
         best_step: the step it was reached at.
         best_weights: the head's state there.
         history: one record a round.
     """
 
+    phase: str = "fit"
     step: int = 0
     best_score: tuple[float, float] | None = None
     best_step: int = 0
@@ -58,7 +60,6 @@ class Trainer:
         label_smoothing: of the cross entropy.
         seed: of batch order and view choice.
         clip_ids: names of clips, for messages and predictions.
-        phase: "fit" or "refit", for the history.
     """
 
     head: Head
@@ -72,7 +73,6 @@ class Trainer:
     label_smoothing: float
     seed: int
     clip_ids: list[str]
-    phase: str
 
 
 def make_optimizer(head: Head, plan: Plan, weight_decay: float) -> torch.optim.Optimizer:
@@ -144,7 +144,7 @@ def finish_round(trainer: Trainer, state: TrainState, sums: Mapping[str, float],
     """Evaluate the held-out part, keep the best weights and append to the history."""
     n = sums["n"]
     record: dict[str, Any] = {
-        "phase": trainer.phase,
+        "phase": state.phase,
         "epoch": state.step // trainer.plan.steps_per_epoch,
         "step": state.step,
         "lr": trainer.plan.lr_at(state.step - 1),

@@ -6,8 +6,7 @@ from typing import Literal
 
 from ifcar.extract.datasets.contract import Progress, register_dataset
 from ifcar.extract.datasets.something_else import SomethingElse
-def generate_toybox(*a,**k): ...
-
+from ifcar.extract.toybox.generate import generate_toybox
 
 
 @register_dataset

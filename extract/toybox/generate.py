@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -107,13 +109,25 @@ def _render_all(task: Callable[[int], Records], total: int, workers: int) -> Ite
     if workers == 1:
         yield from map(task, range(total))
         return
-    pool = ProcessPoolExecutor(
-        min(workers, total), mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
-    )
+    pool = ProcessPoolExecutor(min(workers, total), mp_context=get_context("spawn"), initializer=_start_worker)
     try:
         yield from pool.map(task, range(total), chunksize=4)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Keep to one thread, leave Ctrl-C to the parent, and end when the parent is gone, however it ended."""
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _identity(size: Size, seed: int, num_clips: int | None) -> dict[str, Any]:

@@ -1,0 +1,183 @@
+"""`ifcar ensemble`: late fusion of runs, the weighted average of their class probabilities (Yan et al. 2020, §4.2)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifcar.errors import InputError
+from ifcar.heads.catalog import HEADS
+from ifcar.pipelines.runs import (
+    ENSEMBLE,
+    EnsembleConfig,
+    Run,
+    RunConfig,
+    finished_runs,
+    fresh_folder,
+    is_finished,
+    open_run,
+    write_config,
+    write_results,
+)
+from ifcar.pipelines.scores import Metrics, Predictions, measure
+
+WEIGHT_STEPS = 20  # candidate weights are multiples of 1/20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnsembleResult:
+    """A fused run beside its members."""
+
+    run: Run
+    members: Sequence[Run]
+    weights: Sequence[float]
+
+
+def ensemble(
+    runs: Sequence[Path],
+    *,
+    weights: Sequence[float] | Literal["held_out"] | None = None,
+    out: Path | None = None,
+) -> EnsembleResult:
+    """Fuse runs of the same cache and protocol.
+
+    Args:
+        runs: run folders; none takes the newest finished i3d run and the newest finished relational run that share
+            a cache and a protocol. The choice looks at ages only, never at scores.
+        weights: None for equal ones, one number a run, or "held_out": the weights that score highest on the part
+            held out of the training split, which no member's stored predictions there were trained on.
+        out: folder of the ensemble's run; default: a fresh one.
+
+    Raises:
+        InputError: the runs do not go together, or no weights can be chosen.
+    """
+    started = time.perf_counter()
+    members = [open_run(path) for path in runs] if runs else newest_pair()
+    first = _check_members(members)
+    chosen_on = "held_out" if weights == "held_out" else "equal" if weights is None else "given"
+    if weights == "held_out":
+        numbers = choose_weights(members)
+    else:
+        numbers = _normalised(members, [1.0] * len(members) if weights is None else weights)
+    splits = [m.split for m in members[0].metrics if all(o.metric(m.split) is not None for o in members)]
+    predictions = [fuse(members, split, numbers) for split in splits]
+    metrics: list[Metrics] = [measure(p, seed=first.seed, started=started) for p in predictions]
+    path = out or fresh_folder(f"{ENSEMBLE}-" + "+".join(m.path.name for m in members))
+    if is_finished(path):
+        raise InputError(f"{path}: holds a finished run; name another --out")
+    path.mkdir(parents=True, exist_ok=True)
+    config = EnsembleConfig(
+        members=tuple(str(m.path) for m in members),
+        weights=tuple(numbers),
+        chosen_on=chosen_on,
+        cache=first.cache,
+        protocol=first.protocol,
+        fingerprint=first.fingerprint,
+    )
+    write_config(path, config)
+    write_results(path, predictions, metrics)
+    return EnsembleResult(run=open_run(path), members=members, weights=numbers)
+
+
+def newest_pair() -> list[Run]:
+    """Return the newest finished i3d run and the newest finished relational run of the same cache and protocol.
+
+    Raises:
+        InputError: there is no such pair; says which command makes one.
+    """
+    single = [(r, r.config) for r in reversed(finished_runs()) if isinstance(r.config, RunConfig)]
+    for relational, config in single:
+        if not HEADS.get(config.head).relational:
+            continue
+        for frame, other in single:
+            same = (other.fingerprint, other.protocol) == (config.fingerprint, config.protocol)
+            if other.head == "i3d" and same:
+                return [frame, relational]
+    raise InputError(
+        "no finished i3d run and relational run of the same cache and protocol; train them with "
+        "`ifcar fit-head i3d` and `ifcar fit-head sfi --aux-weight 5`, or name the runs"
+    )
+
+
+def fuse(members: Sequence[Run], split: str, weights: Sequence[float]) -> Predictions:
+    """Return log Σ_m w_m softmax(logits_m) over the clips of a part, which must be the same in every member."""
+    parts = [m.predictions(split) for m in members]
+    for member, part in zip(members[1:], parts[1:], strict=True):
+        if not np.array_equal(part.clip_ids, parts[0].clip_ids) or not np.array_equal(part.targets, parts[0].targets):
+            raise InputError(f"{member.path}: its {split} clips are not those of {members[0].path}")
+    probability = sum(w * softmax(p.logits) for w, p in zip(weights, parts, strict=True))
+    logits = np.log(np.maximum(probability, np.finfo(np.float32).tiny))
+    return Predictions(
+        split=split, clip_ids=parts[0].clip_ids, logits=logits.astype(np.float32), targets=parts[0].targets
+    )
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return class probabilities along the last axis."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    total: NDArray[np.float64] = shifted / shifted.sum(axis=-1, keepdims=True)
+    return total
+
+
+def choose_weights(members: Sequence[Run]) -> list[float]:
+    """Return the weights with the lowest cross entropy on the held-out part, by coordinate search in steps of 1/20.
+
+    Raises:
+        InputError: a member was trained without a held-out part.
+    """
+    for member in members:
+        if member.metric("held_out") is None:
+            raise InputError(
+                f"{member.path}: trained by the paper's schedule, without a held-out part; give --weights or equal ones"
+            )
+    weights = [1.0 / len(members)] * len(members)
+    best = measure(fuse(members, "held_out", weights), seed=0, started=0.0).loss
+    for _ in range(3):
+        for place in range(len(members)):
+            for step in range(WEIGHT_STEPS + 1):
+                candidate = _with_share(weights, place, step / WEIGHT_STEPS)
+                loss = measure(fuse(members, "held_out", candidate), seed=0, started=0.0).loss
+                if loss < best - 1e-9:
+                    best, weights = loss, candidate
+    return weights
+
+
+def _with_share(weights: Sequence[float], place: int, share: float) -> list[float]:
+    """Return the weights with one set to `share` and the others scaled to fill up 1."""
+    rest = sum(w for i, w in enumerate(weights) if i != place)
+    if rest == 0:
+        return [share if i == place else (1 - share) / (len(weights) - 1) for i in range(len(weights))]
+    return [share if i == place else w * (1 - share) / rest for i, w in enumerate(weights)]
+
+
+def _normalised(members: Sequence[Run], weights: Sequence[float]) -> list[float]:
+    if len(weights) != len(members):
+        raise InputError(f"{len(weights)} weights for {len(members)} runs; give one a run")
+    if not all(np.isfinite(w) and w >= 0 for w in weights) or not sum(weights) > 0:
+        raise InputError(f"weights {list(weights)}: expected numbers of at least 0 with a positive sum")
+    return [w / sum(weights) for w in weights]
+
+
+def _check_members(members: Sequence[Run]) -> RunConfig:
+    """Return the first member's config after checking that all share cache and protocol."""
+    if len(members) < 2:
+        raise InputError("an ensemble needs at least two runs")
+    configs = []
+    for member in members:
+        if not isinstance(member.config, RunConfig):
+            raise InputError(f"{member.path}: is an ensemble itself; name its members instead")
+        configs.append(member.config)
+    for member, config in zip(members[1:], configs[1:], strict=True):
+        for what in ("fingerprint", "protocol"):
+            if getattr(config, what) != getattr(configs[0], what):
+                raise InputError(
+                    f"{member.path}: another {what} ({getattr(config, what)}) than {members[0].path} "
+                    f"({getattr(configs[0], what)}); runs of one cache and protocol can be fused"
+                )
+    return configs[0]

@@ -1,0 +1,71 @@
+"""`ifcar evaluate`: a finished run, scored again from its weights and cache."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ifcar.cache.reader import open_cache
+from ifcar.cache.schema import Split
+from ifcar.errors import CacheMismatchError, InputError
+from ifcar.pipelines.batches import read_examples
+from ifcar.pipelines.checkpoint import load_tensors
+from ifcar.pipelines.fit import build_head, head_options, open_batches
+from ifcar.pipelines.runs import EnsembleConfig, open_run
+from ifcar.pipelines.scores import Metrics, measure, per_class, predict
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """What `ifcar evaluate` shows.
+
+    Args:
+        metrics: of the test part.
+        classes: per class: name, clips, top-1; worst first.
+        agrees: whether the logits equal those stored with the run, to 1e-4.
+    """
+
+    metrics: Metrics
+    classes: Sequence[dict[str, Any]]
+    agrees: bool
+
+
+def evaluate(path: Path, *, cache: Path | None = None, device: str | None = None) -> Evaluation:
+    """Load a run's weights, score the test part of its protocol again and compare with the stored logits.
+
+    Raises:
+        MissingDataError, InputError: not a finished run, or damaged.
+        CacheMismatchError: the cache is not the one that the run was trained from.
+    """
+    started = time.perf_counter()
+    run = open_run(path)
+    config = run.config
+    if isinstance(config, EnsembleConfig):
+        raise InputError(
+            f"{path}: an ensemble has no weights of its own; evaluate its members, or see its metrics.json"
+        )
+    reader = open_cache(cache or config.cache)
+    if reader.fingerprint != config.fingerprint:
+        raise CacheMismatchError(
+            f"{reader.path}: fingerprint {reader.fingerprint[:12]}…, but {path} was trained from "
+            f"{config.fingerprint[:12]}…; name its cache with --cache"
+        )
+    protocol = reader.protocol(config.protocol)
+    head = build_head(config, reader, protocol)
+    head.load_state_dict(load_tensors(path / "model.safetensors"))
+    tested = read_examples(reader, protocol, Split.TEST)
+    batches = open_batches(reader, head.reads(head_options(config)), [tested], device, "auto")
+    predictions = predict(head.to(batches.device), batches, tested, reader.clip_ids)
+    stored = run.predictions("test").logits
+    agrees = stored.shape == predictions.logits.shape and np.allclose(stored, predictions.logits, atol=1e-4, rtol=1e-4)
+    reader.close()
+    return Evaluation(
+        metrics=measure(predictions, seed=config.seed, started=started),
+        classes=per_class(predictions, protocol.classes),
+        agrees=bool(agrees),
+    )

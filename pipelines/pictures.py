@@ -1,0 +1,105 @@
+"""Pictures of cached clips: the sampled frames, as the network saw them, with the boxes that it was given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from ifcar.cache.reader import CacheReader
+from ifcar.cache.schema import Category, Status
+from ifcar.errors import InputError
+from ifcar.extract.datasets.catalog import DATASETS
+from ifcar.extract.decode import read_frames
+from ifcar.extract.geometry import Crop
+from ifcar.pipelines.folders import folder
+
+SUBJECT_COLOUR, OBJECT_COLOURS = "#e69f00", ("#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
+SIDE = 224
+
+
+def draw_clips(reader: CacheReader, clip_ids: Sequence[str], out: Path, data_root: Path | None = None) -> list[Path]:
+    """Draw one PNG a clip: its T frames with boxes; subjects dashed and orange, objects in one colour a slot.
+
+    Args:
+        reader: the open cache.
+        clip_ids: clips to draw; empty for the first ten.
+        out: folder for the pictures.
+        data_root: the dataset's folder, when it is not at its default place. Without pixels, boxes alone are drawn.
+    """
+    unknown = [c for c in clip_ids if c not in reader.clip_ids]
+    if unknown:
+        raise InputError(f"{reader.path}: no clip {unknown[0]!r}; `ifcar cache info` lists examples")
+    dataset_type = DATASETS.get(str(reader.identity["dataset"]["name"]))
+    dataset = dataset_type(data_root or folder("data") / dataset_type.default_root)
+    has_pixels = dataset.root.is_dir() and reader.identity["backbone"]["name"] != "none"
+    sources = {}
+    if has_pixels:
+        sources = {c.clip_id: c.source for c in dataset.listing(needs_pixels=True).clips}
+    out.mkdir(parents=True, exist_ok=True)
+    labels = _labels(reader)
+    done = reader.status() == Status.DONE
+    paths = []
+    for clip_id in clip_ids or reader.clip_ids[:10]:
+        row = reader.clip_ids.index(clip_id) * reader.num_views
+        if done[row]:
+            paths.append(out / f"{clip_id}.png")
+            _draw(reader, row, sources.get(clip_id), f"{clip_id}: {labels.get(clip_id, 'unlabelled')}", paths[-1])
+    return paths
+
+
+def _labels(reader: CacheReader) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for name in reader.protocol_names():
+        protocol = reader.protocol(name)
+        if protocol.label_kind == "single":
+            for number in np.flatnonzero(protocol.targets >= 0):
+                labels.setdefault(reader.clip_ids[number], protocol.classes[int(protocol.targets[number])])
+    return labels
+
+
+def _draw(reader: CacheReader, row: int, source: Path | None, title: str, path: Path) -> None:
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    from matplotlib.patches import Rectangle
+
+    boxes, categories = reader.table("boxes")[row], reader.table("categories")[row]
+    numbers = reader.table("frame_indices")[row].tolist()
+    flip = bool(reader.table("flip")[row])
+    frames = None
+    if source is not None:
+        crop = Crop(*(float(v) for v in reader.table("crop")[row]))
+        frames = read_frames(source, numbers, crop, SIDE, flip)
+    columns = min(len(boxes), 8)
+    rows = -(-len(boxes) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.9 * columns, 2.1 * rows + 0.4), squeeze=False)
+    for t, axis in enumerate(axes.flat):
+        axis.set_axis_off()
+        if t >= len(boxes):
+            continue
+        blank = np.full((SIDE, SIDE, 3), 245, np.uint8)
+        axis.imshow(blank if frames is None else frames[t], extent=(0, 1, 1, 0), aspect="equal")
+        axis.set_title(f"frame {numbers[t] + 1}", fontsize=7, pad=2)
+        for slot, (box, category) in enumerate(zip(boxes[t], categories[t], strict=True)):
+            if category == Category.EMPTY:
+                continue
+            subject = category == Category.SUBJECT
+            colour = SUBJECT_COLOUR if subject else OBJECT_COLOURS[slot % len(OBJECT_COLOURS)]
+            corner = (box[0] - box[2] / 2, box[1] - box[3] / 2)
+            style = "--" if subject else "-"
+            axis.add_patch(Rectangle(corner, box[2], box[3], fill=False, ec=colour, lw=1.6, ls=style))
+            axis.text(
+                corner[0] + 0.01,
+                corner[1] + 0.01,
+                str(slot),
+                fontsize=6,
+                color="white",
+                va="top",
+                bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.6},
+            )
+    figure.suptitle(f"{title}   (dashed: hand or person; solid: object; number: slot)", fontsize=8)
+    figure.tight_layout(rect=(0, 0, 1, 0.98))
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

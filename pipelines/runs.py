@@ -1,0 +1,180 @@
+"""Run folders: what a finished run holds, and finding runs.
+
+config.yaml         everything needed to repeat the run, with the cache's fingerprint
+model.safetensors   the weights (not in an ensemble)
+history.jsonl       one line a round
+predictions.npz     SPLIT/clip_ids, SPLIT/logits, SPLIT/targets for every evaluated part
+metrics.json        one record a part; written last: a run with it is finished
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ifcar.cache.durable import write_atomic
+from ifcar.errors import InputError, MissingDataError
+from ifcar.pipelines.configs import from_plain, read_yaml, to_plain
+from ifcar.pipelines.folders import folder
+from ifcar.pipelines.schedule import ScheduleConfig
+from ifcar.pipelines.scores import Metrics, Predictions
+
+ENSEMBLE = "ensemble"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """Everything that decides a run's numbers; config.yaml holds it, and `fit-head --config` takes it.
+
+    Args:
+        head: registered name.
+        cache: path of the cache.
+        protocol: name of the protocol.
+        preset: the head's preset that `options` started from.
+        options: the head's config, as plain values.
+        aux_weights: weight of each auxiliary loss.
+        schedule: the training schedule.
+        seed: of initial weights, batch order, views and dropout.
+        fingerprint: of the cache; filled in by the run.
+    """
+
+    head: str
+    cache: Path
+    protocol: str
+    preset: str = "paper"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    aux_weights: Mapping[str, float] = field(default_factory=dict)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    seed: int = 0
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnsembleConfig:
+    """What an ensemble is made of.
+
+    Args:
+        members: run folders.
+        weights: of the members' probabilities, summing to 1.
+        chosen_on: "equal", "given" or "held_out".
+        cache: the members' cache.
+        protocol: the members' protocol.
+        fingerprint: of the cache.
+        head: always "ensemble", so that a listing tells it from a head.
+    """
+
+    members: tuple[str, ...]
+    weights: tuple[float, ...]
+    chosen_on: str
+    cache: Path
+    protocol: str
+    fingerprint: str
+    head: str = ENSEMBLE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished run."""
+
+    path: Path
+    config: RunConfig | EnsembleConfig
+    metrics: Sequence[Metrics]
+
+    def metric(self, split: str) -> Metrics | None:
+        """Return the metrics of a part, or None when it was not evaluated."""
+        return next((m for m in self.metrics if m.split == split), None)
+
+    def predictions(self, split: str) -> Predictions:
+        """Read the predictions of a part.
+
+        Raises:
+            InputError: the run has none for it, or the file is damaged.
+        """
+        path = self.path / "predictions.npz"
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return Predictions(
+                    split=split,
+                    clip_ids=stored[f"{split}/clip_ids"],
+                    logits=stored[f"{split}/logits"],
+                    targets=stored[f"{split}/targets"],
+                )
+        except KeyError as error:
+            raise InputError(f"{path}: holds no predictions for {split!r}") from error
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{path}: cannot be read ({error}); make it again with `ifcar evaluate`") from error
+
+
+def write_config(path: Path, config: RunConfig | EnsembleConfig) -> None:
+    """Write config.yaml."""
+    write_atomic(path / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True).encode())
+
+
+def write_results(path: Path, predictions: Sequence[Predictions], metrics: Sequence[Metrics]) -> None:
+    """Write predictions.npz, then metrics.json."""
+    arrays: dict[str, Any] = {}
+    for p in predictions:
+        arrays |= {f"{p.split}/clip_ids": p.clip_ids, f"{p.split}/logits": p.logits, f"{p.split}/targets": p.targets}
+    temporary = path / "predictions.tmp.npz"
+    np.savez(temporary, **arrays)
+    temporary.replace(path / "predictions.npz")
+    write_atomic(path / "metrics.json", (json.dumps([asdict(m) for m in metrics], indent=1) + "\n").encode())
+
+
+def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """Write history.jsonl whole."""
+    write_atomic(path / "history.jsonl", "".join(json.dumps(record) + "\n" for record in history).encode())
+
+
+def is_finished(path: Path) -> bool:
+    """Return whether the folder holds a finished run."""
+    return (path / "metrics.json").is_file()
+
+
+def read_config(path: Path) -> RunConfig | EnsembleConfig:
+    """Read a config file. Raises InputError naming unknown keys and wrong values."""
+    content = read_yaml(path)
+    if isinstance(content, Mapping) and content.get("head") == ENSEMBLE:
+        return from_plain(EnsembleConfig, content, str(path))
+    return from_plain(RunConfig, content, str(path))
+
+
+def open_run(path: Path) -> Run:
+    """Open a finished run.
+
+    Raises:
+        MissingDataError: no such folder, or the run is not finished.
+        InputError: a file in it is damaged.
+    """
+    if not path.is_dir():
+        raise MissingDataError(f"{path}: no such run; `ifcar list runs` shows those in {folder('runs')}/")
+    if not is_finished(path):
+        raise MissingDataError(f"{path}: not a finished run (no metrics.json); go on with `ifcar fit-head --resume`")
+    try:
+        metrics = [Metrics(**record) for record in json.loads((path / "metrics.json").read_text(encoding="utf-8"))]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path / 'metrics.json'}: damaged ({error}); make it again with `ifcar evaluate`") from error
+    return Run(path=path, config=read_config(path / "config.yaml"), metrics=metrics)
+
+
+def finished_runs(runs: Path | None = None) -> list[Run]:
+    """Return the finished runs below the runs folder, oldest first."""
+    root = folder("runs") if runs is None else runs
+    paths = [p.parent for p in root.glob("*/metrics.json")] if root.is_dir() else []
+    return [open_run(p) for p in sorted(paths, key=lambda p: ((p / "metrics.json").stat().st_mtime_ns, p.name))]
+
+
+def fresh_folder(name: str) -> Path:
+    """Return a run folder that does not exist yet, NAME or NAME-2 or a later one."""
+    root = folder("runs")
+    path, number = root / name, 1
+    while path.exists():
+        number += 1
+        path = root / f"{name}-{number}"
+    return path
