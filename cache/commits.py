@@ -24,10 +24,10 @@ TABLES_RECORD = f"{COMMITS}/tables.json"
 
 @dataclass(frozen=True, slots=True)
 class FileDigest:
-    """Size and CRC-32C that a file must have."""
+    """Size and SHA-256 that a file must have."""
 
     size: int
-    crc32c: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +101,8 @@ def digest_problem(root: Path, name: str, expected: FileDigest) -> str | None:
         return "is missing"
     if size != expected.size:
         return f"has {size} bytes, expected {expected.size}"
-    if checksum != expected.crc32c:
-        return f"has CRC-32C {checksum:08x}, expected {expected.crc32c:08x}"
+    if checksum != expected.sha256:
+        return f"has SHA-256 {checksum[:12]}…, expected {expected.sha256[:12]}…"
     return None
 
 
@@ -198,12 +198,12 @@ def read_tables(path: Path) -> TablesRecord:
         raise CacheDamageError(f"{path} is not a tables record ({error!r}); run `ifcar cache repair`") from error
 
 
-def _files_json(files: Mapping[str, FileDigest]) -> dict[str, dict[str, int]]:
-    return {name: {"size": digest.size, "crc32c": digest.crc32c} for name, digest in files.items()}
+def _files_json(files: Mapping[str, FileDigest]) -> dict[str, dict[str, Any]]:
+    return {name: {"size": digest.size, "sha256": digest.sha256} for name, digest in files.items()}
 
 
-def _parse_files(files: Mapping[str, Mapping[str, int]]) -> dict[str, FileDigest]:
-    return {name: FileDigest(entry["size"], entry["crc32c"]) for name, entry in files.items()}
+def _parse_files(files: Mapping[str, Mapping[str, Any]]) -> dict[str, FileDigest]:
+    return {name: FileDigest(int(entry["size"]), str(entry["sha256"])) for name, entry in files.items()}
 
 
 def _text(body: Mapping[str, Any]) -> bytes:

@@ -12,6 +12,7 @@ class DamageKind(StrEnum):
 
     ROW = "row"
     INDEX = "index"
+    FOREIGN = "foreign shard"
     MISSING = "missing file"
     METADATA = "metadata"
     COMMIT = "commit record"

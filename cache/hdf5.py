@@ -114,8 +114,8 @@ def write_texts(group: h5py.Group, name: str, texts: list[str]) -> None:
     encoded = [text.encode() for text in texts]
     length = max([1, *map(len, encoded)])
     checked = {"chunks": (len(texts),), "fletcher32": True} if texts else {}
-    data = np.array(encoded, dtype=f"S{length}")
-    group.create_dataset(name, data=data, dtype=h5py.string_dtype("utf-8", length), **checked)
+    data = np.array(encoded, dtype=h5py.string_dtype("utf-8", length))
+    group.create_dataset(name, data=data, **checked)
 
 
 def read_texts(dataset: h5py.Dataset) -> list[str]:

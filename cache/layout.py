@@ -133,8 +133,11 @@ def read_manifest(root: Path) -> Manifest:
 
 def read_clip_ids(root: Path) -> list[str]:
     """Read the id of every clip."""
-    values = _read_arrays(root, CLIPS, ["ids"])[1]["ids"]
-    return [str(value) for value in values]
+    folder = root / CLIPS / "ids"
+    try:
+        return [str(value) for value in np.asarray(zarr.open_array(folder, mode="r", zarr_format=3)[...])]
+    except Exception as error:
+        raise CacheDamageError(f"{folder} is not readable ({error}); run `ifcar cache verify`") from error
 
 
 def read_protocol(root: Path, name: str) -> ProtocolTable:

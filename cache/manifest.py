@@ -146,10 +146,11 @@ def check_fingerprint(path: Path, manifest: Manifest, clip_ids: Sequence[str]) -
     Raises:
         CacheDamageError: they do not belong together.
     """
-    identity = manifest.provenance.identity
-    if len(clip_ids) != manifest.num_clips or manifest.fingerprint != fingerprint(
-        manifest.spec, identity, clip_ids, manifest.num_views
-    ):
+    try:
+        found = fingerprint(manifest.spec, manifest.provenance.identity, clip_ids, manifest.num_views)
+    except (TypeError, ValueError) as error:
+        raise CacheDamageError(f"{path} has a damaged identity ({error}); run `ifcar cache verify`") from error
+    if len(clip_ids) != manifest.num_clips or manifest.fingerprint != found:
         raise CacheDamageError(
             f"{path}: the fingerprint does not match the attributes and clip ids; run `ifcar cache verify`"
         )

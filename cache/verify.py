@@ -139,8 +139,10 @@ class _Verification:
             damages=tuple(self.damages),
         )
 
-    def _add(self, kind: DamageKind, path: str, problem: str, block: int | None = None) -> None:
-        self.damages.append(Damage(kind=kind, path=path, problem=problem, block=block))
+    def _add(
+        self, kind: DamageKind, path: str, problem: str, block: int | None = None, array: str | None = None
+    ) -> None:
+        self.damages.append(Damage(kind=kind, path=path, problem=problem, block=block, array=array))
 
     def _check_tables(self) -> Manifest | None:
         """Check all files outside blocks; return the manifest when it can be trusted."""
@@ -183,11 +185,11 @@ class _Verification:
         for array, name in manifest.block_files(block).items():
             problem = digest_problem(self.path, name, record.files[name])
             if problem and not (self.path / name).exists():
-                self._add(DamageKind.MISSING, name, f"{problem}; {self._span(manifest, block)}", block)
+                self._add(DamageKind.MISSING, name, f"{problem}; {self._span(manifest, block)}", block, array)
             elif problem and manifest.spec.arrays()[array].is_feature:
                 self._locate(manifest, record, array, problem)
             elif problem:
-                self._add(DamageKind.ROW, name, f"{problem}; {self._span(manifest, block)}", block)
+                self._add(DamageKind.ROW, name, f"{problem}; {self._span(manifest, block)}", block, array)
             elif array == "status":
                 self._check_status(manifest, record)
 
@@ -222,10 +224,12 @@ class _Verification:
                         )
                     )
         except CacheDamageError as error:
-            self._add(DamageKind.INDEX, name, f"{error}; {self._span(manifest, record.block)}", record.block)
+            problem = f"{error}; {self._span(manifest, record.block)}"
+            self._add(DamageKind.INDEX, name, problem, record.block, array)
             return
         if not found:
-            self._add(DamageKind.INDEX, name, f"{problem}, outside its rows", record.block)
+            problem += "; its rows match their own checksums but are not those that were committed"
+            self._add(DamageKind.FOREIGN, name, problem, record.block, array)
 
     def _check_status(self, manifest: Manifest, record: CommitRecord) -> None:
         failed = {failure.row for failure in record.failures}

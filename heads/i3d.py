@@ -11,6 +11,7 @@ from torch import nn
 from ifcar.cache.schema import CacheSpec
 from ifcar.errors import CacheMismatchError
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require_fraction
+from ifcar.heads.rows import RowNorm
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,9 +19,11 @@ class I3DConfig:
     """Options of the baseline.
 
     Args:
+        input_norm: standardise each cached channel, as in `JointConfig`.
         dropout: before the classifier, 0.3 in Wang and Gupta 2018 §6, whose training of I3D the paper follows.
     """
 
+    input_norm: bool = True
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
@@ -53,6 +56,7 @@ class I3D(Head):
                 "head 'i3d' reads 'frame_features', which this cache does not hold (backbone none); "
                 "extract with a backbone, or use a head with --streams layout"
             )
+        self.input_norm = RowNorm(spec.channels, affine=False) if config.input_norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(spec.channels, num_classes)
 
@@ -66,4 +70,4 @@ class I3D(Head):
             logits (B, K); no auxiliary loss.
         """
         pooled = batch.array("frame_features").to(self.classifier.weight.dtype).mean(dim=1)
-        return HeadOutput(logits=self.classifier(self.dropout(pooled)))
+        return HeadOutput(logits=self.classifier(self.dropout(self.input_norm(pooled))))

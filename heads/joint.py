@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ifcar.cache.schema import CacheSpec
 from ifcar.errors import CacheMismatchError
 from ifcar.heads.contract import InstanceBatch, require, require_fraction, require_widths
-from ifcar.heads.rows import linear_norm_relu, scatter_rows, step_index
+from ifcar.heads.rows import RowNorm, linear_norm_relu, scatter_rows, step_index
 
 Streams = Literal["appearance", "layout", "both"]
 STREAMS: tuple[Streams, ...] = ("appearance", "layout", "both")
@@ -33,6 +33,9 @@ class JointConfig:
         reduction_dim: width of the 1×1×1 reduction applied first when the cache has more channels (the paper's
             backbone ends in it: 2048 → 512); 0 leaves the channels as they are.
         layout_dim: d_non_app.
+        input_norm: standardise each cached channel by batch statistics (running ones in evaluation) before the first
+            layer. Frozen features keep the backbone's scale and offset; the paper fine-tunes the backbone, which
+            adapts them. An affine map before a linear layer: the head stays the same function. Released: no.
         dropout: after the appearance embedding, as in the released code; the paper names none.
         appearance_relu: ReLU after the appearance embedding. Released: yes; the paper: a linear transformation.
         mask_empty: leave empty slots out of every statistic and result. Released: no.
@@ -43,6 +46,7 @@ class JointConfig:
     appearance_dim: int = 512
     reduction_dim: int = 512
     layout_dim: int = 512
+    input_norm: bool = True
     dropout: float = 0.3
     appearance_relu: bool = False
     mask_empty: bool = True
@@ -76,6 +80,7 @@ class Appearance(nn.Module):
                 "extract with a backbone, or use --streams layout"
             )
         channels = spec.channels
+        self.input_norm = RowNorm(channels, affine=False) if config.input_norm else None
         self.reduction: nn.Linear | None = None
         if 0 < config.reduction_dim < channels:
             self.reduction = nn.Linear(channels, config.reduction_dim)
@@ -87,6 +92,11 @@ class Appearance(nn.Module):
     def forward(self, regions: Tensor) -> Tensor:
         """Map (M, C, P, P) to (M, d_app)."""
         regions = regions.to(self.embed.weight.dtype)
+        if self.input_norm is not None:
+            regions = self.input_norm(regions.movedim(1, -1).flatten(0, -2)).unflatten(
+                0, (len(regions), *regions.shape[2:])
+            )
+            regions = regions.movedim(-1, 1)
         if self.reduction is not None:
             regions = self.reduction(regions.movedim(1, -1)).movedim(-1, 1)
         embedded: Tensor = self.embed(regions.flatten(1))

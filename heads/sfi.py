@@ -77,7 +77,7 @@ class SFIConfig:
     def released(cls) -> SFIConfig:
         """Return the config that reproduces the authors' released code."""
         return cls(
-            joint=JointConfig(appearance_relu=True, mask_empty=False, scale_grad_by_freq=True),
+            joint=JointConfig(appearance_relu=True, input_norm=False, mask_empty=False, scale_grad_by_freq=True),
             other_edges=True,
             edge_relu=True,
             residual="linear",

@@ -23,7 +23,7 @@ from ifcar.extract.toybox.encode import write_video
 from ifcar.extract.toybox.looks import LOOKS
 from ifcar.extract.toybox.render import render_frames
 from ifcar.extract.toybox.scene import HEIGHT, WIDTH, build_scene
-from ifcar.extract.toybox.splits import NUM_CLIPS, Size, plan_clip, split_files
+from ifcar.extract.toybox.splits import NUM_CLIPS, ClipPlan, Size, plan_clip, split_files
 
 VERSION = 1
 """Raised whenever the same seed gives other pictures, boxes or splits."""
@@ -76,9 +76,16 @@ def generate_toybox(
         annotations[plan.video_id] = records
         if progress is not None:
             progress(done, total)
+    _write_tables(root, plans, annotations, identity)
+    (root / STARTED_FILE).unlink()
+    _log.info("toybox of %d clips is complete in %s", total, root)
+
+
+def _write_tables(root: Path, plans: list[ClipPlan], annotations: dict[str, Records], identity: dict[str, Any]) -> None:
+    """Write annotations, sizes and splits, and last the file that marks the set complete."""
     _write_json(root / "annotations.json", annotations)
     _write_json(root / "videoid2size.json", {video_id: [WIDTH, HEIGHT] for video_id in annotations})
-    for name, content in split_files(plans, seed).items():
+    for name, content in split_files(plans, int(identity["seed"])).items():
         _write_json(root / "splits" / name, content)
     counts = {
         "classes": len(ACTIONS),
@@ -88,8 +95,6 @@ def generate_toybox(
         "frames": sum(len(records) for records in annotations.values()),
     }
     _write_json(root / COMPLETE_FILE, identity | {"counts": counts})
-    (root / STARTED_FILE).unlink()
-    _log.info("toybox of %d clips is complete in %s", total, root)
 
 
 def render_clip(videos: Path, seed: int, number: int) -> Records:

@@ -1,0 +1,110 @@
+"""What the command line prints: tables, progress, JSON and the one line of an error."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+SHOW_AFTER_SEC = 2.0
+PLAIN_EVERY_SEC = 10.0
+
+
+class Screen:
+    """Shows a pipeline's progress on stderr: a bar on a terminal, a line every ten seconds elsewhere.
+
+    Args:
+        quiet: show nothing, for --json.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True)
+        self.quiet = quiet
+        self._bar: Progress | None = None
+        self._title, self._total, self._done = "", 0, 0
+        self._started = self._spoken = 0.0
+
+    def start(self, title: str, total: int) -> None:
+        """Begin a stage."""
+        self.finish()
+        self._title, self._total, self._done = title, total, 0
+        self._started = self._spoken = time.monotonic()
+        if not self.quiet and self.console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}", markup=False),
+                console=self.console,
+                transient=True,
+            )
+            self._bar.start()
+            self._bar.add_task(title, total=total, note="", rate="")
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Finish items of the stage."""
+        self._done += count
+        now = time.monotonic()
+        rate = self._done / max(now - self._started, 1e-9)
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], advance=count, note=note, rate=f"{rate:.1f}/s")
+        elif not self.quiet and now - self._spoken >= PLAIN_EVERY_SEC:
+            left = (self._total - self._done) / max(rate, 1e-9)
+            line = f"{self._title}: {self._done}/{self._total}, {rate:.1f}/s, {left:.0f} s left"
+            self.say(f"{line}  {note}" if note else line)
+            self._spoken = now
+
+    def finish(self) -> None:
+        """End the stage; says how long it took when that was over two seconds."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        took = time.monotonic() - self._started
+        if self._title and took >= SHOW_AFTER_SEC:
+            self.say(f"{self._title}: {self._done}/{self._total} in {took:.1f} s")
+        self._title = ""
+
+    def say(self, line: str) -> None:
+        """Print one line to stderr."""
+        if not self.quiet:
+            self.console.print(Text(line), soft_wrap=True)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a table to stdout; text from data is never read as markup."""
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    table = Table(title=Text(title), title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(value)) for value in row))
+    console.print(table)
+
+
+def print_json(content: Any) -> None:
+    """Print one JSON value to stdout."""
+    sys.stdout.write(json.dumps(content, indent=1, default=_plain, ensure_ascii=False) + "\n")
+
+
+def fail(message: str, code: int = 2) -> int:
+    """Print one line to stderr and return the exit code."""
+    sys.stderr.write("ifcar: " + " ".join(message.split()) + "\n")
+    return code
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -1,0 +1,106 @@
+"""`ifcar list` and `ifcar cache info`: what there is, as columns and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ifcar.cache.reader import open_cache
+from ifcar.cache.schema import Split, Status
+from ifcar.pipelines.folders import folder
+from ifcar.pipelines.runs import RunConfig, finished_runs
+
+Rows = tuple[list[str], list[list[str]]]
+
+
+def list_datasets() -> Rows:
+    """Return the registered datasets."""
+    from ifcar.extract.datasets.catalog import DATASETS
+
+    rows = [[n, DATASETS.get(n).summary, str(folder("data") / DATASETS.get(n).default_root)] for n in DATASETS.names()]
+    return ["name", "what", "default folder"], rows
+
+
+def list_backbones() -> Rows:
+    """Return the registered backbones at every spatial stride."""
+    from ifcar.extract.backbones.catalog import get_backbone, names
+
+    rows = []
+    for name in names():
+        for stride, spec in sorted(get_backbone(name).specs.items()):
+            steps = f"T/{spec.temporal_stride}" if spec.temporal_stride > 1 else "T"
+            rows.append([name, str(stride or "–"), str(spec.channels or "–"), steps, spec.layer or "–"])
+    return ["name", "spatial stride", "channels", "steps", "layer"], rows
+
+
+def list_heads() -> Rows:
+    """Return the registered heads."""
+    from ifcar.heads.catalog import HEADS
+
+    rows = []
+    for name in HEADS.names():
+        head = HEADS.get(name)
+        rows.append([name, head.source, head.formula, ", ".join(head.presets), ", ".join(head.auxiliary) or "–"])
+    return ["name", "source", "formula", "presets", "auxiliary losses"], rows
+
+
+def list_caches() -> Rows:
+    """Return the caches in the caches folder."""
+    rows = []
+    for path in sorted(folder("caches").glob("*.zarr")):
+        reader = open_cache(path)
+        done = int((reader.status() == Status.DONE).sum())
+        backbone = reader.identity["backbone"]["name"]
+        rows.append(
+            [str(path), str(backbone), str(reader.num_clips), f"{done}/{reader.num_rows}", reader.fingerprint[:12]]
+        )
+        reader.close()
+    return ["cache", "backbone", "clips", "rows done", "fingerprint"], rows
+
+
+def list_runs() -> Rows:
+    """Return the finished runs in the runs folder, oldest first."""
+    rows = []
+    for run in finished_runs():
+        test = run.metric("test")
+        seed = str(run.config.seed) if isinstance(run.config, RunConfig) else "–"
+        scores = ["–", "–", "–"] if test is None else [str(test.n), f"{100 * test.top1:.1f}", f"{100 * test.top5:.1f}"]
+        rows.append([str(run.path), run.config.head, run.config.protocol, seed, *scores])
+    return ["run", "head", "protocol", "seed", "test n", "top-1", "top-5"], rows
+
+
+LISTINGS: dict[str, Callable[[], Rows]] = {
+    "datasets": list_datasets,
+    "backbones": list_backbones,
+    "heads": list_heads,
+    "caches": list_caches,
+    "runs": list_runs,
+}
+
+
+def describe_cache(path: Path) -> dict[str, Any]:
+    """Return what `ifcar cache info` shows: arrays, protocols, single facts and failures."""
+    reader = open_cache(path)
+    status = reader.status()
+    arrays = [
+        [name, str([reader.num_rows, *spec.shape]), spec.dtype, f"{reader.array_bytes(name) / 2**20:.1f}"]
+        for name, spec in reader.spec.arrays().items()
+    ]
+    protocols = []
+    for name in reader.protocol_names():
+        p = reader.protocol(name)
+        groups = f"{len(p.group_names)} by {p.group_kind}" if p.group_names else "–"
+        protocols.append(
+            [name, str(len(p.classes)), *(str(len(p.clips(s))) for s in (Split.TRAIN, Split.TEST)), groups]
+        )
+    counts = ", ".join(f"{int((status == s).sum())} {s.name.lower()}" for s in Status)
+    facts = [
+        f"rows: {counts} ({reader.num_clips} clips × {reader.num_views} views)",
+        f"fingerprint: {reader.fingerprint}",
+    ]
+    facts += [f"{key}: {value}" for key, value in reader.identity.items()]
+    facts.append("made with: " + ", ".join(f"{k} {v}" for k, v in reader.environment.items()))
+    failures = [[str(f.row), f.clip_id, str(f.view), f.reason] for f in reader.failures()]
+    reader.close()
+    return {"arrays": arrays, "protocols": protocols, "facts": facts, "failures": failures}

@@ -1,0 +1,119 @@
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cache_cases import SPEC, block_arrays
+
+from ifcar.cache.damage import DamageKind
+from ifcar.cache.durable import list_files
+from ifcar.cache.reader import open_cache
+from ifcar.cache.verify import verify_cache
+from ifcar.errors import CacheDamageError
+
+CLIPS = 256 * 5 + 40
+SCRIPT = Path(__file__).with_name("write_slowly.py")
+
+
+def start(path: Path, kill_at: int = 0, protocol: str = "compositional") -> subprocess.Popen[str]:
+    command = [sys.executable, str(SCRIPT), str(path), str(CLIPS), str(kill_at), protocol]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def run(path: Path, kill_at: int = 0, protocol: str = "compositional") -> tuple[int, str]:
+    process = start(path, kill_at, protocol)
+    output = process.communicate()[0]
+    return process.returncode, output
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    path = tmp_path_factory.mktemp("whole") / "c.zarr"
+    code, output = run(path)
+    assert code == 0
+    return path, int(output.split()[-1])
+
+
+def assert_committed_rows_are_right(path: Path) -> None:
+    reader, expected = open_cache(path), block_arrays(range(CLIPS))[0]
+    rows = np.flatnonzero(reader.committed_rows())
+    for name in SPEC.arrays():
+        assert np.array_equal(reader.read_rows(name, rows), expected[name][rows])
+    report = verify_cache(path)
+    assert {damage.kind for damage in report.damages} <= {DamageKind.STRAY}
+    assert all(damage.path.endswith(".partial") for damage in report.damages)
+
+
+def assert_same_files(path: Path, whole: Path) -> None:
+    assert list_files(path) == list_files(whole)
+    assert all((path / name).read_bytes() == (whole / name).read_bytes() for name in list_files(whole))
+    assert verify_cache(path).ok
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_writer_killed_at_random_moments_loses_only_the_block_in_flight(
+    tmp_path: Path, uninterrupted: tuple[Path, int]
+) -> None:
+    path, rng, kills = tmp_path / "c.zarr", np.random.default_rng(), 0
+    for _ in range(6):
+        process = start(path)
+        assert process.stdout is not None
+        if process.stdout.readline().startswith("block"):
+            time.sleep(rng.uniform(0, 0.04))
+            process.kill()
+        process.communicate()
+        kills += process.returncode == -signal.SIGKILL
+        assert_committed_rows_are_right(path)
+    assert kills
+    assert run(path)[0] == 0
+    assert_same_files(path, uninterrupted[0])
+
+
+def test_writer_killed_at_any_file_operation_ends_bit_identical(
+    tmp_path: Path, uninterrupted: tuple[Path, int]
+) -> None:
+    path, operations = tmp_path / "c.zarr", uninterrupted[1]
+    rng = np.random.default_rng(11)
+    for kill_at in rng.integers(operations // 3, operations // 2, 3).tolist() + rng.integers(60, 250, 7).tolist():
+        code, _ = run(path, kill_at)
+        assert code in (0, -signal.SIGKILL)
+        if path.exists():
+            assert_committed_rows_are_right(path)
+    assert run(path)[0] == 0
+    assert_same_files(path, uninterrupted[0])
+
+
+@pytest.mark.parametrize("kill_at", [1, 30, 70])
+def test_killed_creation_leaves_no_cache_and_the_next_one_succeeds(
+    tmp_path: Path, uninterrupted: tuple[Path, int], kill_at: int
+) -> None:
+    path = tmp_path / "c.zarr"
+    assert run(path, kill_at)[0] == -signal.SIGKILL
+    assert not path.exists()
+    assert run(path)[0] == 0
+    assert_same_files(path, uninterrupted[0])
+
+
+def test_killed_replacement_of_protocols_never_shows_wrong_tables(
+    tmp_path: Path, uninterrupted: tuple[Path, int]
+) -> None:
+    path = tmp_path / "c.zarr"
+    assert run(path)[0] == 0
+    wanted = ["other", "compositional"]
+    code, output = run(path, protocol="other")
+    operations = int(output.split()[-1])
+    assert code == 0
+    kills = 0
+    for part in (0.4, 0.6, 0.7, 0.8, 0.9, 0.97):
+        kills += run(path, int(operations * part), wanted[1])[0] == -signal.SIGKILL
+        wanted.reverse()
+        try:
+            assert len(open_cache(path).protocol_names()) == 2
+        except CacheDamageError as error:
+            assert "run the same `ifcar extract` again" in str(error)
+    assert kills > 3
+    assert run(path)[0] == 0
+    assert_same_files(path, uninterrupted[0])
