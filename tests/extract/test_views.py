@@ -1,0 +1,68 @@
+"""Views: segments, determinism, and boxes that follow the pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ifcar.extract.decode import VideoInfo
+from ifcar.extract.tracks import Tracks
+from ifcar.extract.views import ViewPolicy, frames_per_annotation, plan_view, segment_frames
+
+VIDEO = VideoInfo(num_frames=50, fps=None, width=100, height=80)
+
+
+def moving_tracks(num_frames: int = 40) -> Tracks:
+    frames = np.arange(num_frames)
+    boxes = np.stack([frames, np.full_like(frames, 20), frames + 20, np.full_like(frames, 60)], -1)
+    return Tracks(
+        frames=frames, boxes=boxes[:, None].astype(np.float32), categories=np.array([2], np.uint8)
+    )
+
+
+def view(policy: ViewPolicy, number: int, training: bool = True):  # type: ignore[no-untyped-def]
+    return plan_view(policy, "7", moving_tracks(), VIDEO, 12.0, view_number=number, is_training=training)
+
+
+def test_centre_view_takes_the_middle_of_each_segment_of_the_annotated_span() -> None:
+    assert view(ViewPolicy(num_frames=8), 0).frame_indices.tolist() == [2, 7, 12, 17, 22, 27, 32, 37]
+
+
+def test_short_clip_repeats_frames() -> None:
+    assert segment_frames(3, 5, np.full(4, 0.5)).tolist() == [3, 3, 4, 4]
+
+
+def test_boxes_are_those_of_the_sampled_frames() -> None:
+    v = view(ViewPolicy(num_frames=8), 0)
+    np.testing.assert_allclose(v.boxes[:, 0, 0], (v.frame_indices + 10) / 100, atol=1e-6)
+    np.testing.assert_allclose(v.boxes[:, 0, 1:], np.tile([0.5, 0.2, 0.5], (8, 1)), atol=1e-6)
+
+
+def test_augmented_views_are_drawn_from_clip_and_number_only() -> None:
+    policy = ViewPolicy(num_views=3, flip=True)
+    first, again, other = view(policy, 1), view(policy, 1), view(policy, 2)
+    assert first.augmented and first.crop == again.crop
+    np.testing.assert_array_equal(first.boxes, again.boxes)
+    assert first.crop != other.crop
+
+
+def test_test_clips_are_never_augmented() -> None:
+    policy = ViewPolicy(num_views=4)
+    views = [view(policy, k, training=False) for k in range(4)]
+    assert not any(v.augmented for v in views)
+    assert len({tuple(v.frame_indices) for v in views}) > 1
+    assert len({v.crop for v in views}) == 1
+
+
+def test_augmented_frames_stay_in_their_segments() -> None:
+    policy = ViewPolicy(num_frames=8, num_views=40)
+    for number in range(1, 40):
+        frames = view(policy, number).frame_indices
+        assert (frames // 5 == np.arange(8)).all()
+
+
+def test_frame_numbers_follow_another_frame_rate() -> None:
+    assert frames_per_annotation(12.3, 12.0) == 1.0
+    assert frames_per_annotation(24.0, 12.0) == 2.0
+    fast = VideoInfo(num_frames=100, fps=24.0, width=100, height=80)
+    v = plan_view(ViewPolicy(), "7", moving_tracks(), fast, 12.0, view_number=0, is_training=False)
+    np.testing.assert_allclose(v.boxes[:, 0, 0], (np.rint(v.frame_indices / 2) + 10) / 100, atol=1e-6)

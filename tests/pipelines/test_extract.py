@@ -1,0 +1,161 @@
+"""Extraction end to end on small files: resume, failures, fingerprints, plain reading."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fixtures.something_else import box_at, write_dataset
+
+from ifcar.cache import schema
+from ifcar.cache.reader import open_cache
+from ifcar.cache.verify import verify_cache
+from ifcar.errors import CacheMismatchError, InputError
+from ifcar.pipelines.extract import ExtractConfig, extract
+from ifcar.pipelines.progress import Silent
+
+ROOT = Path(__file__).parents[2]
+
+
+def config(root: Path, out: Path, **changes: object) -> ExtractConfig:
+    values: dict[str, object] = {
+        "dataset": "something-else",
+        "data_root": root,
+        "out": out,
+        "weights": "random:0",
+        "crop": 32,
+        "workers": 0,
+        "batch_size": 4,
+        **changes,
+    }
+    return ExtractConfig(**values)  # type: ignore[arg-type]
+
+
+def boxes_only(root: Path, out: Path, **changes: object) -> ExtractConfig:
+    return config(root, out, backbone="none", weights=None, **changes)
+
+
+def files_below(cache: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(cache)): p.read_bytes() for p in sorted(cache.rglob("*")) if p.is_file()}
+
+
+def test_bytes_do_not_depend_on_decode_workers(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "d")
+    extract(config(root, tmp_path / "a.zarr", workers=0, views=2), Silent())
+    extract(config(root, tmp_path / "b.zarr", workers=2, views=2), Silent())
+    assert files_below(tmp_path / "a.zarr") == files_below(tmp_path / "b.zarr")
+
+
+def test_features_belong_to_their_boxes(tmp_path: Path) -> None:
+    """Stored boxes are the drawn ones, and an object's feature differs from the empty slots' zeros."""
+    root = write_dataset(tmp_path / "d")
+    extract(config(root, tmp_path / "a.zarr"), Silent())
+    reader = open_cache(tmp_path / "a.zarr")
+    row = reader.clip_ids.index("103")
+    frames, boxes = reader.table("frame_indices")[row], reader.table("boxes")[row]
+    for t, frame in enumerate(frames):
+        x1, y1, x2, y2 = box_at(3, int(frame))
+        expected = np.array([(x1 + x2) / 128, (y1 + y2) / 96, (x2 - x1) / 64, (y2 - y1) / 48])
+        np.testing.assert_allclose(boxes[t, 1], expected, atol=1e-6)
+    features = reader.read_rows("instance_features", np.array([row]))[0]
+    assert features.shape == (4, 4, 2048, 3, 3) and features[:, :2].any() and not features[:, 2:].any()
+
+
+def test_bad_video_fails_alone_and_can_be_retried(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "d")
+    frame = root / "frames" / "102" / "0006.jpg"
+    good = frame.read_bytes()
+    frame.write_bytes(b"")
+    result = extract(config(root, tmp_path / "a.zarr"), Silent())
+    assert result.num_failed == 1 and result.failures_file is not None
+    assert "0006.jpg" in result.failures_file.read_text()
+    reader = open_cache(tmp_path / "a.zarr")
+    assert [f.clip_id for f in reader.failures()] == ["102"]
+    assert (reader.status() == schema.Status.DONE).sum() == 7
+    frame.write_bytes(good)
+    again = extract(config(root, tmp_path / "a.zarr"), Silent())
+    assert again.num_computed == 0 and again.num_failed == 1
+    retried = extract(config(root, tmp_path / "a.zarr", retry_failed=True), Silent())
+    assert retried.num_computed == 1 and retried.num_failed == 0 and not result.failures_file.exists()
+    extract(config(root, tmp_path / "b.zarr"), Silent())
+    for name in ("instance_features", "boxes"):
+        a, b = (open_cache(tmp_path / f"{k}.zarr").read_rows(name, np.arange(8)) for k in "ab")
+        np.testing.assert_allclose(a.astype(np.float32), b.astype(np.float32), rtol=2e-2, atol=2e-3)
+
+
+def test_killed_extraction_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    """SIGKILL at random moments of an extraction of twelve blocks."""
+    root = write_dataset(tmp_path / "d", num_clips=30, pixels=False)
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from ifcar.pipelines.extract import ExtractConfig, extract; from ifcar.pipelines.progress import Silent\n"
+        "extract(ExtractConfig(dataset='something-else', data_root=Path(sys.argv[1]), out=Path(sys.argv[2]),"
+        " backbone='none', views=100, workers=0), Silent())\n"
+    )
+    command = [sys.executable, "-c", script, str(root)]
+    subprocess.run([*command, str(tmp_path / "whole.zarr")], check=True, cwd=ROOT)
+    rng = np.random.default_rng(0)
+    kills = 0
+    for _ in range(40):
+        process = subprocess.Popen([*command, str(tmp_path / "killed.zarr")], cwd=ROOT)
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "killed.zarr").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(float(rng.uniform(0.0, 0.8)))
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        if process.wait() == 0:
+            break
+        if kills == 4:
+            subprocess.run([*command, str(tmp_path / "killed.zarr")], check=True, cwd=ROOT)
+            break
+    assert kills > 0
+    assert files_below(tmp_path / "killed.zarr") == files_below(tmp_path / "whole.zarr")
+    assert verify_cache(tmp_path / "killed.zarr").ok
+
+
+def test_other_options_are_refused_by_name(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "d", pixels=False)
+    extract(boxes_only(root, tmp_path / "a.zarr"), Silent())
+    with pytest.raises(CacheMismatchError, match="num_instances"):
+        extract(boxes_only(root, tmp_path / "a.zarr", instances=3), Silent())
+    extract(boxes_only(root, tmp_path / "a.zarr", instances=3, overwrite=True), Silent())
+    assert open_cache(tmp_path / "a.zarr").spec.num_instances == 3
+
+
+def test_overwrite_never_removes_what_is_no_cache(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "d", pixels=False)
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.tex").write_text("x")
+    with pytest.raises(InputError, match="not a cache"):
+        extract(boxes_only(root, tmp_path / "precious", overwrite=True), Silent())
+    assert (tmp_path / "precious" / "thesis.tex").read_text() == "x"
+
+
+def test_readme_snippet_reads_a_cache_without_ifcar(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "d")
+    (tmp_path / "caches").mkdir()
+    extract(config(root, tmp_path / "caches" / "toybox-i3d_r50.zarr"), Silent())
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    snippet = text.split("```python\n")[1].split("```")[0]
+    assert "ifcar" not in snippet.replace("# ifcar", "")
+    values: dict[str, object] = {}
+    before = Path.cwd()
+    os.chdir(tmp_path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            exec(snippet, values)
+    finally:
+        os.chdir(before)
+    assert list(values["ids"])[:2] == ["100", "101"]  # type: ignore[call-overload]
+    assert values["done"].all() and values["features"].shape == (4, 4, 2048, 3, 3)  # type: ignore[attr-defined]
+    assert values["targets"].tolist() == [0, 1] * 4  # type: ignore[attr-defined]

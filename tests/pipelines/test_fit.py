@@ -1,0 +1,222 @@
+"""Training from a cache: determinism, resume, held-out parts, ensembles, and evaluation against scikit-learn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fixtures.something_else import write_dataset
+from safetensors.numpy import load_file
+from sklearn.metrics import log_loss, top_k_accuracy_score
+
+from ifcar.cache.reader import open_cache
+from ifcar.cache.schema import Split
+from ifcar.errors import CacheMismatchError, InputError
+from ifcar.pipelines import phases
+from ifcar.pipelines.batches import BatchReader, hold_out, read_examples
+from ifcar.pipelines.ensemble import choose_weights, ensemble, softmax
+from ifcar.pipelines.evaluate import evaluate
+from ifcar.pipelines.extract import ExtractConfig, extract
+from ifcar.pipelines.fit import default_protocol, fit, make_run_config
+from ifcar.pipelines.progress import Silent
+from ifcar.pipelines.runs import Run, RunConfig
+from ifcar.pipelines.schedule import ScheduleConfig, make_plan
+from ifcar.pipelines.scores import Predictions, measure
+from ifcar.pipelines.train import NonFiniteError
+
+SHORT = ScheduleConfig(kind="stretched", min_steps=60, batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = write_dataset(tmp_path_factory.mktemp("data") / "d", num_clips=32, pixels=False)
+    out = root.parent / "boxes.zarr"
+    options = ExtractConfig(
+        dataset="something-else", data_root=root, out=out, backbone="none", views=4, workers=0, instances=3
+    )
+    extract(options, Silent())
+    return out
+
+
+@pytest.fixture(autouse=True)
+def runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("IFCAR_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+def config(cache: Path, head: str = "sfi", schedule: ScheduleConfig = SHORT, **options: object) -> RunConfig:
+    values: dict[str, object] = {"streams": "layout", "preset": "small", **options}
+    return make_run_config(head, cache, schedule=schedule, **values)  # type: ignore[arg-type]
+
+
+def same_run(a: Run, b: Run) -> None:
+    left, right = (load_file(r.path / "model.safetensors") for r in (a, b))
+    assert left.keys() == right.keys()
+    for key, value in left.items():
+        np.testing.assert_array_equal(value, right[key], err_msg=key)
+    for m, n in zip(a.metrics, b.metrics, strict=True):
+        assert replace(m, seconds=0.0) == replace(n, seconds=0.0)
+
+
+def test_layout_head_learns_direction_and_is_deterministic(cache: Path) -> None:
+    first, second = (fit(config(cache, aux_weight=1.0), Silent()) for _ in range(2))
+    test = first.run.metric("test")
+    assert test is not None and test.n == 16 and test.top1 == 1.0
+    assert first.run.path != second.run.path
+    same_run(first.run, second.run)
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 12, 22])
+def test_resumed_run_ends_like_an_uninterrupted_one(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+) -> None:
+    """Stop after a checkpoint in the fit and in the refit phase, then go on."""
+    chosen = config(cache, schedule=replace(SHORT, min_steps=120))
+    whole = fit(chosen, Silent(), out=tmp_path / "whole")
+    saved, save = 0, phases.save_checkpoint
+
+    def save_then_stop(*arguments: object) -> None:
+        nonlocal saved
+        save(*arguments)  # type: ignore[arg-type]
+        saved += 1
+        if saved == stop_after:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(phases, "save_checkpoint", save_then_stop)
+    with pytest.raises(KeyboardInterrupt):
+        fit(chosen, Silent(), out=tmp_path / "stopped")
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="--resume"):
+        fit(chosen, Silent(), out=tmp_path / "stopped")
+    with pytest.raises(InputError, match="another seed"):
+        fit(replace(chosen, seed=1), Silent(), out=tmp_path / "stopped", resume=True)
+    resumed = fit(chosen, Silent(), out=tmp_path / "stopped", resume=True)
+    same_run(whole.run, resumed.run)
+    history = [(r.path / "history.jsonl").read_text().count("\n") for r in (whole.run, resumed.run)]
+    assert history[0] == history[1]
+
+
+def test_streamed_batches_equal_preloaded_ones(cache: Path) -> None:
+    same_run(fit(config(cache), Silent(), memory="ram").run, fit(config(cache), Silent(), memory="stream").run)
+
+
+def test_held_out_part_is_whole_groups_and_the_same_for_every_seed(cache: Path) -> None:
+    reader = open_cache(cache)
+    protocol = reader.protocol("compositional")
+    train = read_examples(reader, protocol, Split.TRAIN)
+    fitting, held_out = hold_out(train, protocol, 0.2)
+    assert not set(protocol.groups[fitting.clips]) & set(protocol.groups[held_out.clips])
+    assert len(fitting) + len(held_out) == len(train) and len(held_out) >= 0.2 * len(train)
+    again = hold_out(train, protocol, 0.2)[1]
+    np.testing.assert_array_equal(held_out.clips, again.clips)
+    assert not set(held_out.clips) & set(protocol.clips(Split.TEST))
+
+
+def test_training_draws_augmented_views_and_tests_never_do(cache: Path) -> None:
+    reader = open_cache(cache)
+    protocol = reader.protocol("compositional")
+    augmented = reader.table("augmented")
+    train, test = (read_examples(reader, protocol, s) for s in (Split.TRAIN, Split.TEST))
+    drawn = train.draw_rows(np.arange(len(train)), np.random.default_rng(0))
+    assert augmented[drawn].any() and not augmented[test.rows[test.plain]].any()
+
+
+def test_paper_schedule_is_the_papers() -> None:
+    appearance = make_plan(ScheduleConfig(kind="paper"), 54_919, reads_appearance=True)
+    layout = make_plan(ScheduleConfig(), 54_919, reads_appearance=False)
+    assert (appearance.epochs, appearance.steps_per_epoch, appearance.batch_size) == (30, 763, 72)
+    rates = [appearance.lr_at(e * 763) for e in (0, 4, 5, 10, 29)]
+    np.testing.assert_allclose(rates, [1e-2, 1e-2, 1e-3, 1e-4, 1e-7])
+    assert layout.kind == "paper" and layout.epochs == 50
+    np.testing.assert_allclose([layout.lr_at(e * 763) for e in (34, 35, 45)], [1e-2, 1e-3, 1e-4])
+    assert make_plan(ScheduleConfig(), 300, reads_appearance=True).kind == "stretched"
+
+
+def test_metrics_equal_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(200, 9)).astype(np.float32)
+    targets = rng.integers(0, 9, 200)
+    m = measure(
+        Predictions(split="test", clip_ids=np.arange(200).astype(str), logits=logits, targets=targets),
+        seed=0,
+        started=0.0,
+    )
+    assert m.top1 == pytest.approx(top_k_accuracy_score(targets, logits, k=1))
+    assert m.top5 == pytest.approx(top_k_accuracy_score(targets, logits, k=5))
+    assert m.loss == pytest.approx(log_loss(targets, softmax(logits), labels=range(9)), abs=1e-6)
+    tied = Predictions(
+        split="t", clip_ids=np.array(["a"]), logits=np.zeros((1, 9), np.float32), targets=np.array([0])
+    )
+    assert measure(tied, seed=0, started=0.0).top1 == 0.0
+
+
+def test_ensemble_is_the_average_of_probabilities(cache: Path) -> None:
+    members = [fit(config(cache, head, seed=k), Silent()).run for k, head in enumerate(("base", "sfi"))]
+    fused = ensemble([m.path for m in members], weights=[1, 3]).run
+    expected = 0.25 * softmax(members[0].predictions("test").logits)
+    expected += 0.75 * softmax(members[1].predictions("test").logits)
+    np.testing.assert_allclose(softmax(fused.predictions("test").logits), expected, atol=1e-6)
+    chosen = choose_weights(members)
+    assert sum(chosen) == pytest.approx(1.0)
+    with pytest.raises(InputError, match="no finished i3d run"):
+        ensemble([])
+
+
+def test_evaluate_gives_the_stored_logits_and_refuses_another_cache(cache: Path, tmp_path: Path) -> None:
+    run = fit(config(cache), Silent()).run
+    result = evaluate(run.path)
+    assert result.agrees and result.metrics.top1 == run.metric("test").top1  # type: ignore[union-attr]
+    assert sum(c["n"] for c in result.classes) == 16
+    root = write_dataset(tmp_path / "other", num_clips=8, pixels=False)
+    other = ExtractConfig(dataset="something-else", data_root=root, out=tmp_path / "o.zarr", backbone="none", workers=0)
+    extract(other, Silent())
+    with pytest.raises(CacheMismatchError, match="was trained from"):
+        evaluate(run.path, cache=tmp_path / "o.zarr")
+
+
+def test_config_of_a_run_repeats_it(cache: Path, tmp_path: Path) -> None:
+    from ifcar.pipelines.runs import read_config
+
+    first = fit(config(cache, settings=["joint.dropout=0.1"]), Silent()).run
+    stored = read_config(first.path / "config.yaml")
+    assert isinstance(stored, RunConfig) and stored.options["joint"]["dropout"] == 0.1
+    same_run(first, fit(stored, Silent(), out=tmp_path / "again").run)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"head": "sfii"}, "did you mean 'sfi'"),
+        ({"preset": "papr"}, "did you mean 'paper'"),
+        ({"streams": "layuot"}, "streams is 'layuot'"),
+        ({"aux_weight": -1.0}, "aux-weight is -1"),
+        ({"head": "base", "aux_weight": 5.0}, "would be ignored"),
+        ({"settings": ["joint.droput=0.5"]}, "did you mean 'dropout'"),
+        ({"settings": ["joint.dropout=high"]}, "expected float"),
+        ({"settings": ["lstm_layers=0"]}, "whole number"),
+    ],
+)
+def test_bad_run_options_are_one_clear_line(cache: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        config(cache, **{"head": "sfi", **options})  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_appearance_head_on_boxes_only_says_what_to_do(cache: Path) -> None:
+    with pytest.raises(CacheMismatchError, match="--streams layout"):
+        fit(config(cache, streams="both"), Silent())
+    assert default_protocol(cache) == "compositional"
+
+
+def test_non_finite_loss_stops_before_the_weights_move(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = BatchReader.batch
+
+    def poisoned(self: BatchReader, rows: np.ndarray) -> object:  # type: ignore[type-arg]
+        good = batch(self, rows)
+        return replace(good, boxes=good.boxes * float("nan"))
+
+    monkeypatch.setattr(BatchReader, "batch", poisoned)
+    with pytest.raises(NonFiniteError, match=r"step 0 .*clips: \d+"):
+        fit(config(cache), Silent())

@@ -1,0 +1,115 @@
+"""The command line as a newcomer meets it: exit codes, one-line errors, JSON, help."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fixtures.something_else import write_dataset
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from ifcar.cli import main; main()", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("place")
+    write_dataset(folder / "data" / "something-else", num_clips=16, pixels=False)
+    made = run(folder, "extract", "--dataset", "something-else", "--backbone", "none", "--workers", "0")
+    assert made.returncode == 0, made.stderr
+    return folder
+
+
+def test_help_does_not_import_torch() -> None:
+    code = (
+        "import sys\nfrom ifcar.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "assert not {'torch', 'zarr', 'av'} & set(sys.modules), sorted(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "fit-head" in done.stdout, done.stderr
+
+
+def test_short_forms_work_after_extract(place: Path) -> None:
+    for head in ("base", "sfi"):
+        options = ("--streams", "layout", "--preset", "small", "--min-steps", "30")
+        done = run(place, "fit-head", head, *options, "--json")
+        assert done.returncode == 0, done.stderr
+        content = json.loads(done.stdout)
+        assert {m["split"] for m in content["metrics"]} == {"train", "test", "held_out"}
+    runs = [r["run"] for r in json.loads(run(place, "list", "runs", "--json").stdout)]
+    assert len(runs) == 2
+    fused = run(place, "ensemble", *runs, "--weights", "held-out", "--json")
+    assert fused.returncode == 0, fused.stderr
+    assert run(place, "evaluate", runs[0]).returncode == 0
+    assert run(place, "list", "heads").stdout.count("sfi") >= 1
+
+
+def test_cache_commands(place: Path) -> None:
+    cache = "caches/something-else-none.zarr"
+    assert "compositional" in run(place, "cache", "info", cache).stdout
+    assert json.loads(run(place, "cache", "verify", cache, "--json").stdout) == {"clean": True, "damages": []}
+    assert run(place, "cache", "export", cache, "--out", "x.h5").returncode == 0
+    assert "compositional" in run(place, "cache", "info", "x.h5").stdout
+    assert run(place, "cache", "show", cache, "--clip", "101").returncode == 0
+    assert (place / "pictures" / "101.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("extract", "--dataset", "toybx"), "unknown dataset 'toybx', did you mean 'toybox'?"),
+        (("extract", "--dataset", "something-else", "--backbone", "i3d_r51"), "did you mean 'i3d_r50'?"),
+        (("extract", "--dataset", "something-else", "--data-root", "nowhere"), "no such folder; put"),
+        (("extract", "--dataset", "something-else"), "no pixels; put frames/ID"),
+        (
+            ("extract", "--dataset", "something-else", "--backbone", "none", "--instances", "2"),
+            "num_instances",
+        ),
+        (("extract",), "Missing option '--dataset'"),
+        (("fit-head", "sfy"), "unknown head 'sfy'"),
+        (("fit-head", "sfi"), "does not hold (backbone none)"),
+        (("fit-head", "i3d"), "does not hold (backbone none)"),
+        (("fit-head", "sfi", "--streams", "layout", "--protocol", "compositionel"), "compositional"),
+        (("fit-head", "sfi", "--streams", "layout", "--memory", "disk"), "expected auto, ram or stream"),
+        (("fit-head", "sfi", "--streams", "layout", "--set", "pol=sum"), "did you mean 'pool'"),
+        (("fit-head", "sfi", "--cache", "nowhere.zarr"), "nowhere.zarr"),
+        (("evaluate", "runs/none"), "no such run"),
+        (("ensemble", "runs/none", "runs/nothing"), "no such run"),
+        (("list", "haeds"), "cannot list 'haeds'"),
+        (("cache", "verify", "nowhere.zarr"), "nowhere.zarr"),
+        (("nonsense",), "No such command"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(place: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = run(place, *arguments)
+    assert done.returncode == 2, done
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr, done.stderr
+
+
+def test_several_caches_ask_for_one(tmp_path: Path) -> None:
+    (tmp_path / "caches" / "a.zarr").mkdir(parents=True)
+    (tmp_path / "caches" / "b.zarr").mkdir()
+    done = run(tmp_path, "fit-head", "sfi")
+    assert done.returncode == 2 and "a.zarr" in done.stderr and "b.zarr" in done.stderr
+
+
+def test_no_cache_says_which_command_makes_one(tmp_path: Path) -> None:
+    done = run(tmp_path, "fit-head", "sfi")
+    assert done.returncode == 2 and "ifcar extract --dataset toybox" in done.stderr
+
+
+def test_weights_that_do_not_fit_name_the_keys(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    write_dataset(tmp_path / "data" / "something-else", num_clips=4)
+    save_file({"head.weight": torch.zeros(2)}, tmp_path / "w.safetensors")
+    done = run(tmp_path, "extract", "--dataset", "something-else", "--weights", "w.safetensors")
+    assert done.returncode == 2 and "do not fit backbone" in done.stderr and done.stderr.count("\n") == 1
