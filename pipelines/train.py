@@ -129,7 +129,7 @@ def train_step(
     total = torch.stack(list(losses.values())).sum()
     if not torch.isfinite(total):
         clips = [trainer.clip_ids[c] for c in trainer.examples.clips[places]]
-        parts = ", ".join(f"{name} {float(value):g}" for name, value in losses.items())
+        parts = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.items())
         raise NonFiniteError(
             f"loss is not finite at step {step} ({parts}); weights left as they were; clips: {', '.join(clips)}. "
             "Lower --lr, or check the cache with `ifcar cache verify`"

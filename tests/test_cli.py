@@ -37,7 +37,7 @@ def test_help_does_not_import_torch() -> None:
 
 def test_short_forms_work_after_extract(place: Path) -> None:
     for head in ("base", "sfi"):
-        options = ("--streams", "layout", "--preset", "small", "--min-steps", "30")
+        options = ("--streams", "layout", "--preset", "small", "--schedule", "stretched", "--min-steps", "30")
         done = run(place, "fit-head", head, *options, "--json")
         assert done.returncode == 0, done.stderr
         content = json.loads(done.stdout)

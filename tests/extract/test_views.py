@@ -14,9 +14,7 @@ VIDEO = VideoInfo(num_frames=50, fps=None, width=100, height=80)
 def moving_tracks(num_frames: int = 40) -> Tracks:
     frames = np.arange(num_frames)
     boxes = np.stack([frames, np.full_like(frames, 20), frames + 20, np.full_like(frames, 60)], -1)
-    return Tracks(
-        frames=frames, boxes=boxes[:, None].astype(np.float32), categories=np.array([2], np.uint8)
-    )
+    return Tracks(frames=frames, boxes=boxes[:, None].astype(np.float32), categories=np.array([2], np.uint8))
 
 
 def view(policy: ViewPolicy, number: int, training: bool = True):  # type: ignore[no-untyped-def]

@@ -70,12 +70,12 @@ def test_features_belong_to_their_boxes(tmp_path: Path) -> None:
 
 def test_bad_video_fails_alone_and_can_be_retried(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "d")
-    frame = root / "frames" / "102" / "0006.jpg"
+    frame = root / "frames" / "102" / "0005.jpg"
     good = frame.read_bytes()
     frame.write_bytes(b"")
     result = extract(config(root, tmp_path / "a.zarr"), Silent())
     assert result.num_failed == 1 and result.failures_file is not None
-    assert "0006.jpg" in result.failures_file.read_text()
+    assert "0005.jpg" in result.failures_file.read_text()
     reader = open_cache(tmp_path / "a.zarr")
     assert [f.clip_id for f in reader.failures()] == ["102"]
     assert (reader.status() == schema.Status.DONE).sum() == 7

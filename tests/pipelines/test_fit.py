@@ -146,9 +146,7 @@ def test_metrics_equal_scikit_learn() -> None:
     assert m.top1 == pytest.approx(top_k_accuracy_score(targets, logits, k=1))
     assert m.top5 == pytest.approx(top_k_accuracy_score(targets, logits, k=5))
     assert m.loss == pytest.approx(log_loss(targets, softmax(logits), labels=range(9)), abs=1e-6)
-    tied = Predictions(
-        split="t", clip_ids=np.array(["a"]), logits=np.zeros((1, 9), np.float32), targets=np.array([0])
-    )
+    tied = Predictions(split="t", clip_ids=np.array(["a"]), logits=np.zeros((1, 9), np.float32), targets=np.array([0]))
     assert measure(tied, seed=0, started=0.0).top1 == 0.0
 
 
