@@ -108,8 +108,8 @@ def extract(
 ) -> None:
     """Run the backbone once over every clip and write the cache; interrupted and run again, it goes on."""
     values = {k: v for k, v in locals().items() if k != "as_json"}
-    from ifcar.pipelines.extract import ExtractConfig
     from ifcar.pipelines.extract import extract as run_extract
+    from ifcar.pipelines.sources import ExtractConfig
 
     result = run_extract(ExtractConfig(**values), Screen(quiet=as_json))
     if as_json:
@@ -161,8 +161,8 @@ def fit_head(
     """Train one head from a cache and evaluate it on the protocol's test clips."""
     from dataclasses import replace
 
-    from ifcar.pipelines.extract import only_cache
     from ifcar.pipelines.fit import fit, make_run_config
+    from ifcar.pipelines.folders import only_cache
     from ifcar.pipelines.runs import RunConfig, read_config
 
     if resume and out is None:

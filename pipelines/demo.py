@@ -17,13 +17,14 @@ from ifcar.cache.reader import open_cache
 from ifcar.errors import InputError
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.ensemble import ensemble
-from ifcar.pipelines.extract import ExtractConfig, ExtractResult, extract
+from ifcar.pipelines.extract import ExtractResult, extract
 from ifcar.pipelines.fit import fit, make_run_config, run_name
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.pictures import draw_clips
 from ifcar.pipelines.progress import Progress, Silent
 from ifcar.pipelines.runs import Run, RunConfig, is_finished, open_run, read_config
 from ifcar.pipelines.schedule import ScheduleConfig
+from ifcar.pipelines.sources import ExtractConfig
 
 PROTOCOLS = ("compositional", "shuffled")
 SEEDS = (0, 1, 2)

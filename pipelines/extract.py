@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -13,80 +14,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ifcar.cache.durable import write_atomic
 from ifcar.cache.reader import open_cache
-from ifcar.cache.schema import CacheSpec, ProtocolTable, Provenance, Split
+from ifcar.cache.schema import CacheSpec, Provenance
 from ifcar.cache.writer import CacheWriter
-from ifcar.errors import CacheMismatchError, InputError
+from ifcar.errors import InputError
 from ifcar.extract.backbones.base import Backbone, BackboneSpec
 from ifcar.extract.backbones.catalog import build_backbone, get_backbone
-from ifcar.extract.datasets.catalog import DATASETS
-from ifcar.extract.datasets.contract import Clip, Dataset
+from ifcar.extract.datasets.contract import Dataset
 from ifcar.extract.engine import EngineOptions, FeatureExtractor, RowArrays, ViewDataset, extract_rows
 from ifcar.extract.roi import parse_pooled_mode, pooled_size
 from ifcar.extract.views import ViewPolicy
 from ifcar.extract.weights import load_weights
 from ifcar.pipelines.folders import folder
-from ifcar.pipelines.progress import Progress, counter
+from ifcar.pipelines.progress import Progress
+from ifcar.pipelines.sources import ExtractConfig, Source, read_source
 
 FEATURE_VERSION = 1  # raised whenever the code changes what a feature's value is
 SPATIAL_STRIDES = (16, 32)
 VERSIONED_PACKAGES = ("ifcar", "torch", "torchvision", "pytorchvideo", "numpy", "av", "zarr")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ExtractConfig:
-    """Options of `ifcar extract`; None takes the dataset's own default.
-
-    Args:
-        dataset: registered name.
-        data_root: the dataset's folder; default: its name under the data folder.
-        out: the cache; default: DATASET-BACKBONE.zarr under the caches folder.
-        backbone: registered name.
-        weights: a file, "published" or "random:SEED".
-        frames: T, frames sampled for a view.
-        crop: side of the square that the network sees, in pixels.
-        views: V, views of a clip.
-        instances: N, instance slots.
-        spatial_stride: 16 or 32 pixels a cell of the last feature map.
-        pooled: RoIAlign bins, "3" or "7-max".
-        grid: store the feature map itself as well.
-        framing: "stretch" or "center", see `ViewPolicy`.
-        flip: mirror half of the augmented views.
-        seed: of the augmented views.
-        batch_size: views per forward pass.
-        workers: decoding processes; default: one less than the cores, at most 8.
-        precision: "fp32" or "bf16".
-        device: "cpu", "cuda", "cuda:1", …; default: cuda where there is one.
-        limit: only the first so many clips.
-        retry_failed: also compute the rows that failed before.
-        overwrite: remove a cache that is in the way.
-    """
-
-    dataset: str
-    data_root: Path | None = None
-    out: Path | None = None
-    backbone: str = "i3d_r50"
-    weights: str | None = None
-    frames: int = 8
-    crop: int | None = None
-    views: int = 1
-    instances: int = 4
-    spatial_stride: int = 16
-    pooled: str = "3"
-    grid: bool = False
-    framing: str = "stretch"
-    flip: bool = False
-    seed: int = 0
-    batch_size: int = 8
-    workers: int | None = None
-    precision: str = "fp32"
-    device: str | None = None
-    limit: int | None = None
-    retry_failed: bool = False
-    overwrite: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,28 +57,6 @@ class ExtractResult:
     num_failed: int
     failures_file: Path | None
     notes: Sequence[str] = field(default_factory=tuple)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
-    """A dataset, read."""
-
-    dataset: Dataset
-    clips: Sequence[Clip]
-    digest: str
-    protocols: Sequence[ProtocolTable]
-    notes: Sequence[str]
-
-    def clip_ids(self) -> list[str]:
-        """Return the ids in cache order."""
-        return [clip.clip_id for clip in self.clips]
-
-    def training(self) -> NDArray[np.bool_]:
-        """Return (num_clips,), True where some protocol trains on the clip."""
-        used = np.zeros(len(self.clips), np.bool_)
-        for protocol in self.protocols:
-            used |= protocol.split == Split.TRAIN
-        return used
 
 
 def extract(config: ExtractConfig, progress: Progress) -> ExtractResult:
@@ -162,28 +87,6 @@ def extract(config: ExtractConfig, progress: Progress) -> ExtractResult:
     if num_rows:
         _run(writer, views, extractor, options, pending, sorted(retry), num_rows, progress)
     return _result(path, writer, source, num_rows)
-
-
-def read_source(config: ExtractConfig, progress: Progress, *, needs_pixels: bool) -> Source:
-    """Read the dataset's annotations and protocols, rendering it first where it is generated."""
-    dataset_type = DATASETS.get(config.dataset)
-    dataset = dataset_type(config.data_root or folder("data") / dataset_type.default_root)
-    dataset.prepare(counter(progress, f"rendering {config.dataset}"))
-    listing = dataset.listing(needs_pixels=needs_pixels)
-    if config.limit is not None and config.limit < 1:
-        raise InputError(f"--limit is {config.limit}; expected at least 1")
-    clips = list(listing.clips)[: config.limit]
-    if not clips:
-        first = f" The first problem: {listing.problems[0]}" if listing.problems else ""
-        raise InputError(f"{dataset.root}: no clip can be extracted.{first}")
-    protocols, notes = dataset.protocols([clip.clip_id for clip in clips])
-    return Source(
-        dataset=dataset,
-        clips=clips,
-        digest=listing.digest,
-        protocols=protocols,
-        notes=[*listing.problems, *notes],
-    )
 
 
 def _backbone_spec(config: ExtractConfig) -> BackboneSpec:
@@ -266,8 +169,6 @@ def _provenance(
 
 def _digest_of_training(source: Source) -> str:
     """Return which clips may be augmented, as a short hexadecimal text."""
-    import hashlib
-
     return hashlib.sha256(np.packbits(source.training()).tobytes()).hexdigest()[:16]
 
 
@@ -363,21 +264,3 @@ def _result(path: Path, writer: CacheWriter, source: Source, num_computed: int) 
         failures_file=failures_file if failures else None,
         notes=source.notes,
     )
-
-
-def only_cache(cache: Path | None) -> Path:
-    """Return the cache to work on: the named one, or the only one there is.
-
-    Raises:
-        InputError: none is named and there is not exactly one; the message lists them.
-    """
-    if cache is not None:
-        return cache
-    found = sorted(folder("caches").glob("*.zarr"))
-    if not found:
-        raise CacheMismatchError(
-            f"no cache in {folder('caches')}/; make one with `ifcar extract --dataset toybox`, or name one with --cache"
-        )
-    if len(found) > 1:
-        raise InputError("several caches; choose one with --cache: " + ", ".join(str(path) for path in found))
-    return found[0]

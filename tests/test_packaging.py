@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 NOT_PACKAGES = {"tests", "benchmarks", "docs", "build", "dist"}
@@ -17,3 +23,19 @@ def test_package_list_matches_the_folders() -> None:
         if parts and parts[0] not in NOT_PACKAGES and not parts[0].startswith("."):
             found.add(".".join(("ifcar", *parts)))
     assert listed == found
+
+
+@pytest.mark.slow
+def test_wheel_holds_exactly_the_package(tmp_path: Path) -> None:
+    tracked = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    source = tmp_path / "source"
+    for name in [*tracked.split(), "pyproject.toml", "README.md", "LICENSE", "py.typed"]:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, source / name)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path), str(source)]
+    subprocess.run(command, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        held = {n for n in archive.namelist() if ".dist-info/" not in n}
+    package = {n for n in tracked.split() if n.split("/")[0] not in NOT_PACKAGES}
+    assert held == {f"ifcar/{n}" for n in package} | {"ifcar/py.typed"}

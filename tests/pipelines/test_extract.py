@@ -18,8 +18,9 @@ from ifcar.cache import schema
 from ifcar.cache.reader import open_cache
 from ifcar.cache.verify import verify_cache
 from ifcar.errors import CacheMismatchError, InputError
-from ifcar.pipelines.extract import ExtractConfig, extract
+from ifcar.pipelines.extract import extract
 from ifcar.pipelines.progress import Silent
+from ifcar.pipelines.sources import ExtractConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -95,7 +96,7 @@ def test_killed_extraction_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "d", num_clips=30, pixels=False)
     script = (
         "import sys; from pathlib import Path\n"
-        "from ifcar.pipelines.extract import ExtractConfig, extract; from ifcar.pipelines.progress import Silent\n"
+        "from ifcar.pipelines.sources import ExtractConfig; from ifcar.pipelines.extract import extract; from ifcar.pipelines.progress import Silent\n"
         "extract(ExtractConfig(dataset='something-else', data_root=Path(sys.argv[1]), out=Path(sys.argv[2]),"
         " backbone='none', views=100, workers=0), Silent())\n"
     )

@@ -18,12 +18,13 @@ from ifcar.pipelines import phases
 from ifcar.pipelines.batches import BatchReader, hold_out, read_examples
 from ifcar.pipelines.ensemble import choose_weights, ensemble, softmax
 from ifcar.pipelines.evaluate import evaluate
-from ifcar.pipelines.extract import ExtractConfig, extract
+from ifcar.pipelines.extract import extract
 from ifcar.pipelines.fit import default_protocol, fit, make_run_config
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs import Run, RunConfig
 from ifcar.pipelines.schedule import ScheduleConfig, make_plan
 from ifcar.pipelines.scores import Predictions, measure
+from ifcar.pipelines.sources import ExtractConfig
 from ifcar.pipelines.train import NonFiniteError
 
 SHORT = ScheduleConfig(kind="stretched", min_steps=60, batch_size=8)

@@ -1,0 +1,114 @@
+"""What is extracted: the options, and the dataset that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifcar.cache.schema import ProtocolTable, Split
+from ifcar.errors import InputError
+from ifcar.extract.datasets.catalog import DATASETS
+from ifcar.extract.datasets.contract import Clip, Dataset
+from ifcar.pipelines.folders import folder
+from ifcar.pipelines.progress import Progress, counter
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExtractConfig:
+    """Options of `ifcar extract`; None takes the dataset's own default.
+
+    Args:
+        dataset: registered name.
+        data_root: the dataset's folder; default: its name under the data folder.
+        out: the cache; default: DATASET-BACKBONE.zarr under the caches folder.
+        backbone: registered name.
+        weights: a file, "published" or "random:SEED".
+        frames: T, frames sampled for a view.
+        crop: side of the square that the network sees, in pixels.
+        views: V, views of a clip.
+        instances: N, instance slots.
+        spatial_stride: 16 or 32 pixels a cell of the last feature map.
+        pooled: RoIAlign bins, "3" or "7-max".
+        grid: store the feature map itself as well.
+        framing: "stretch" or "center", see `ViewPolicy`.
+        flip: mirror half of the augmented views.
+        seed: of the augmented views.
+        batch_size: views per forward pass.
+        workers: decoding processes; default: one less than the cores, at most 8.
+        precision: "fp32" or "bf16".
+        device: "cpu", "cuda", "cuda:1", …; default: cuda where there is one.
+        limit: only the first so many clips.
+        retry_failed: also compute the rows that failed before.
+        overwrite: remove a cache that is in the way.
+    """
+
+    dataset: str
+    data_root: Path | None = None
+    out: Path | None = None
+    backbone: str = "i3d_r50"
+    weights: str | None = None
+    frames: int = 8
+    crop: int | None = None
+    views: int = 1
+    instances: int = 4
+    spatial_stride: int = 16
+    pooled: str = "3"
+    grid: bool = False
+    framing: str = "stretch"
+    flip: bool = False
+    seed: int = 0
+    batch_size: int = 8
+    workers: int | None = None
+    precision: str = "fp32"
+    device: str | None = None
+    limit: int | None = None
+    retry_failed: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A dataset, read."""
+
+    dataset: Dataset
+    clips: Sequence[Clip]
+    digest: str
+    protocols: Sequence[ProtocolTable]
+    notes: Sequence[str]
+
+    def clip_ids(self) -> list[str]:
+        """Return the ids in cache order."""
+        return [clip.clip_id for clip in self.clips]
+
+    def training(self) -> NDArray[np.bool_]:
+        """Return (num_clips,), True where some protocol trains on the clip."""
+        used = np.zeros(len(self.clips), np.bool_)
+        for protocol in self.protocols:
+            used |= protocol.split == Split.TRAIN
+        return used
+
+
+def read_source(config: ExtractConfig, progress: Progress, *, needs_pixels: bool) -> Source:
+    """Read the dataset's annotations and protocols, rendering it first where it is generated."""
+    dataset_type = DATASETS.get(config.dataset)
+    dataset = dataset_type(config.data_root or folder("data") / dataset_type.default_root)
+    dataset.prepare(counter(progress, f"rendering {config.dataset}"))
+    listing = dataset.listing(needs_pixels=needs_pixels)
+    if config.limit is not None and config.limit < 1:
+        raise InputError(f"--limit is {config.limit}; expected at least 1")
+    clips = list(listing.clips)[: config.limit]
+    if not clips:
+        first = f" The first problem: {listing.problems[0]}" if listing.problems else ""
+        raise InputError(f"{dataset.root}: no clip can be extracted.{first}")
+    protocols, notes = dataset.protocols([clip.clip_id for clip in clips])
+    return Source(
+        dataset=dataset,
+        clips=clips,
+        digest=listing.digest,
+        protocols=protocols,
+        notes=[*listing.problems, *notes],
+    )
