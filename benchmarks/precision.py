@@ -1,4 +1,4 @@
-"""Relative error of features from float16 storage and from bf16, against float32: python benchmarks/precision.py [WEIGHTS].
+"""Relative error of features from float16 storage and bf16: python benchmarks/precision.py [WEIGHTS].
 
 With a weights file it measures i3d_inception at 224 pixels, without one i3d_r50 with random weights at 112.
 """

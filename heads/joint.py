@@ -21,6 +21,7 @@ from ifcar.heads.rows import RowNorm, linear_norm_relu, scatter_rows, step_index
 Streams = Literal["appearance", "layout", "both"]
 STREAMS: tuple[Streams, ...] = ("appearance", "layout", "both")
 NUM_CATEGORIES = 3
+BOX_DIM, MOTION_DIM = 4, 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +39,8 @@ class JointConfig:
             adapts them. An affine map before a linear layer: the head stays the same function. Released: no.
         dropout: after the appearance embedding, as in the released code; the paper names none.
         appearance_relu: ReLU after the appearance embedding. Released: yes; the paper: a linear transformation.
+        motion: give the position MLP, beside the box, how far its centre moved since the last step and how far it is
+            from its mean over the clip (zero where the instance is absent). Not in the paper; off by default.
         mask_empty: leave empty slots out of every statistic and result. Released: no.
         scale_grad_by_freq: divide an embedding row's gradient by its count in the batch. Released: yes.
     """
@@ -49,6 +52,7 @@ class JointConfig:
     input_norm: bool = True
     dropout: float = 0.3
     appearance_relu: bool = False
+    motion: bool = False
     mask_empty: bool = True
     scale_grad_by_freq: bool = False
 
@@ -110,7 +114,8 @@ class Layout(nn.Module):
     def __init__(self, config: JointConfig) -> None:
         super().__init__()
         width, half = config.layout_dim, config.layout_dim // 2
-        self.position = nn.Sequential(*linear_norm_relu(4, half), *linear_norm_relu(half, width))
+        position_dim = BOX_DIM + MOTION_DIM if config.motion else BOX_DIM
+        self.position = nn.Sequential(*linear_norm_relu(position_dim, half), *linear_norm_relu(half, width))
         self.category = nn.Embedding(NUM_CATEGORIES, half, padding_idx=0, scale_grad_by_freq=config.scale_grad_by_freq)
         self.fusion = nn.Sequential(
             *linear_norm_relu(width + half, width),
@@ -121,7 +126,7 @@ class Layout(nn.Module):
         )
 
     def forward(self, boxes: Tensor, categories: Tensor) -> Tensor:
-        """Map (M, 4) boxes and (M,) categories to (M, d_non_app)."""
+        """Map (M, 4) boxes, or (M, 8) with motion, and (M,) categories to (M, d_non_app)."""
         boxes = boxes.to(self.category.weight.dtype)
         out: Tensor = self.fusion(torch.cat([self.position(boxes), self.category(categories)], dim=-1))
         return out
@@ -168,6 +173,26 @@ class JointFrontEnd(nn.Module):
         if self.appearance is not None:
             parts.append(self.appearance(batch.array("instance_features")[mask]))
         if self.layout is not None:
-            parts.append(self.layout(boxes[mask], categories[mask]))
+            positions = torch.cat([boxes, motion_of(boxes, categories > 0)], dim=-1) if self.config.motion else boxes
+            parts.append(self.layout(positions[mask], categories[mask]))
         features = scatter_rows(torch.cat(parts, dim=-1), mask)
         return JointFeatures(features=features, boxes=boxes, categories=categories, instance_mask=mask)
+
+
+def motion_of(boxes: Tensor, present: Tensor) -> Tensor:
+    """Return how each instance's centre moves.
+
+    Args:
+        boxes: (B, T′, N, 4).
+        present: (B, T′, N), True where an instance has a box.
+
+    Returns:
+        (B, T′, N, 4): offset from the previous step, zero unless present in both, and from the mean over the steps
+        in which it is present.
+    """
+    there = present.unsqueeze(-1).to(boxes.dtype)
+    centres = boxes[..., :2] * there
+    offset = torch.zeros_like(centres)
+    offset[:, 1:] = (centres[:, 1:] - centres[:, :-1]) * there[:, 1:] * there[:, :-1]
+    mean = centres.sum(1, keepdim=True) / there.sum(1, keepdim=True).clamp(min=1)
+    return torch.cat([offset, (centres - mean) * there], dim=-1)

@@ -46,6 +46,8 @@ def variants() -> list[Any]:
                 for stream in ("appearance", "layout"):
                     changed = replace(narrow(config), joint=replace(narrow(config).joint, streams=stream))
                     configs[f"{preset}-{stream}"] = changed
+                moving = replace(narrow(config), joint=replace(narrow(config).joint, streams="layout", motion=True))
+                configs[f"{preset}-motion-layout"] = moving
             out += [
                 pytest.param(head, c, LAYOUT_SPEC if k.endswith("layout") else SPEC, id=f"{name}-{k}")
                 for k, c in configs.items()

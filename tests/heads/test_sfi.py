@@ -14,6 +14,7 @@ from fixtures.batches import SPEC, random_batch
 
 from ifcar.cache.schema import CacheSpec
 from ifcar.heads.contract import InstanceBatch
+from ifcar.heads.joint import motion_of
 from ifcar.heads.sfi import SFI, SFIConfig
 
 GOLDEN_NAMES = {
@@ -192,3 +193,19 @@ def test_paper_preset_has_the_papers_dimensions() -> None:
     assert head.temporal[0].weight.shape == (512, 4 * 1024)
     assert head.prediction.position.weight.shape == (4, 1024)
     assert head.prediction.offset.weight.shape == (2, 1024)
+
+
+def test_motion_input_is_offset_and_distance_from_the_mean() -> None:
+    batch = random_batch(5, SPEC, seed=4)
+    boxes, real = batch.boxes[:, ::2], batch.categories[:, ::2] > 0
+    motion = motion_of(boxes, real)
+    for b in range(5):
+        for n in range(boxes.shape[2]):
+            steps = [t for t in range(boxes.shape[1]) if real[b, t, n]]
+            for t in range(boxes.shape[1]):
+                expected = torch.zeros(4)
+                if t in steps:
+                    if t - 1 in steps:
+                        expected[:2] = boxes[b, t, n, :2] - boxes[b, t - 1, n, :2]
+                    expected[2:] = boxes[b, t, n, :2] - sum(boxes[b, s, n, :2] for s in steps) / len(steps)
+                torch.testing.assert_close(motion[b, t, n], expected)

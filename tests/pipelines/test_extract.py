@@ -96,7 +96,8 @@ def test_killed_extraction_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "d", num_clips=30, pixels=False)
     script = (
         "import sys; from pathlib import Path\n"
-        "from ifcar.pipelines.sources import ExtractConfig; from ifcar.pipelines.extract import extract; from ifcar.pipelines.progress import Silent\n"
+        "from ifcar.pipelines.sources import ExtractConfig; from ifcar.pipelines.extract import extract\n"
+        "from ifcar.pipelines.progress import Silent\n"
         "extract(ExtractConfig(dataset='something-else', data_root=Path(sys.argv[1]), out=Path(sys.argv[2]),"
         " backbone='none', views=100, workers=0), Silent())\n"
     )
