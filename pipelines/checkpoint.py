@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -79,8 +79,8 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no mapping)
-    except Exception as error:  # safetensors raises its own base class, and OSError for a missing file
-        raise InputError(f"{path}: cannot be read ({error}); train the run again with --overwrite") from error
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); train the run again") from error
 
 
 def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
