@@ -31,6 +31,8 @@ app = typer.Typer(
 cache_app = typer.Typer(help="Look at, check, repair, draw and export caches.", no_args_is_help=True)
 app.add_typer(cache_app, name="cache")
 
+INTERRUPTED = 130
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 CacheOption = Annotated[Path | None, typer.Option(help="Cache to use; default: the only one in caches/.")]
 CacheArgument = Annotated[Path, typer.Argument(help="Path of the cache, NAME.zarr or an exported NAME.h5.")]
@@ -387,12 +389,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = bool(os.environ.get("IFCAR_DEBUG"))
     try:
         code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt  # newer typer turns Ctrl-C into this code
     except IfcarError as error:
         if debug:
             raise
         code = fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        code = fail("interrupted; what is finished is kept, run the same command again to go on", 130)
+        code = fail(
+            "interrupted; what is finished is kept, go on with the same command (fit-head: --resume --out RUN)",
+            INTERRUPTED,
+        )
     except OSError as error:
         if debug:
             raise

@@ -83,7 +83,8 @@ class Screen:
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table to stdout; text from data is never read as markup."""
     console = Console() if sys.stdout.isatty() else Console(width=160)
-    table = Table(title=Text(title), title_justify="left")
+    console.print(Text(title, style="italic"), soft_wrap=True)
+    table = Table()
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:

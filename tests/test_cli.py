@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,23 @@ def test_bad_input_is_one_line_and_exit_2(place: Path, arguments: tuple[str, ...
     assert done.returncode == 2, done
     assert message in done.stderr
     assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr, done.stderr
+
+
+def test_interrupt_keeps_the_checkpoint_and_resume_finishes(place: Path) -> None:
+    options = ("--streams", "layout", "--preset", "small", "--schedule", "stretched", "--min-steps", "4000")
+    command = [sys.executable, "-c", "from ifcar.cli import main; main()", "fit-head", "sfi", *options]
+    command += ["--out", "stopped", "--no-refit", "--epochs", "4000"]
+    process = subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (place / "stopped" / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "ifcar: interrupted" in errors and "Traceback" not in errors
+    resumed = run(place, "fit-head", "--resume", "--out", "stopped", "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    assert not (place / "stopped" / "checkpoint.safetensors").exists()
 
 
 def test_several_caches_ask_for_one(tmp_path: Path) -> None:
