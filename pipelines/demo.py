@@ -18,11 +18,13 @@ from ifcar.errors import InputError
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.ensemble import ensemble
 from ifcar.pipelines.extract import ExtractResult, extract
-from ifcar.pipelines.fit import fit, make_run_config, run_name
+from ifcar.pipelines.fit import fit
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.pictures import draw_clips
 from ifcar.pipelines.progress import Progress, Silent
-from ifcar.pipelines.runs import Run, RunConfig, is_finished, open_run, read_config
+from ifcar.pipelines.resolve import make_run_config
+from ifcar.pipelines.run_config import RunConfig, run_name
+from ifcar.pipelines.runs import Run, is_finished, open_run, read_config
 from ifcar.pipelines.schedule import ScheduleConfig
 from ifcar.pipelines.sources import ExtractConfig
 
@@ -178,7 +180,8 @@ def _fit_all(configs: Sequence[RunConfig], paths: Sequence[Path], progress: Prog
 
 
 def _same(config: RunConfig, run: Run) -> bool:
-    return {**to_plain(config), "fingerprint": ""} == {**to_plain(run.config), "fingerprint": ""}
+    same: bool = {**to_plain(run.config), "fingerprint": "", "protocol_digest": ""} == to_plain(config)
+    return same
 
 
 def _one_thread() -> None:

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from ifcar.errors import InputError
 from ifcar.heads.catalog import HEADS
+from ifcar.pipelines.run_config import ENSEMBLE, EnsembleConfig, RunConfig
+from ifcar.pipelines.run_data import write_run_data
 from ifcar.pipelines.runs import (
-    ENSEMBLE,
-    EnsembleConfig,
     Run,
-    RunConfig,
     finished_runs,
     fresh_folder,
     is_finished,
@@ -81,6 +80,7 @@ def ensemble(
         fingerprint=first.fingerprint,
     )
     write_config(path, config)
+    write_run_data(path, members[0].data())
     write_results(path, predictions, metrics)
     return EnsembleResult(run=open_run(path), members=members, weights=numbers)
 

@@ -15,8 +15,10 @@ from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.pipelines.batches import read_examples
 from ifcar.pipelines.checkpoint import load_tensors
-from ifcar.pipelines.fit import build_head, head_options, open_batches
-from ifcar.pipelines.runs import EnsembleConfig, open_run
+from ifcar.pipelines.fit import build_head, open_batches
+from ifcar.pipelines.resolve import head_options
+from ifcar.pipelines.run_config import EnsembleConfig
+from ifcar.pipelines.runs import open_run
 from ifcar.pipelines.scores import Metrics, measure, per_class, predict
 
 
@@ -56,7 +58,7 @@ def evaluate(path: Path, *, cache: Path | None = None, device: str | None = None
             f"{config.fingerprint[:12]}…; name its cache with --cache"
         )
     protocol = reader.protocol(config.protocol)
-    head = build_head(config, reader, protocol)
+    head = build_head(config, reader.spec, len(protocol.classes))
     head.load_state_dict(load_tensors(path / "model.safetensors"))
     tested = read_examples(reader, protocol, Split.TEST)
     batches = open_batches(reader, head.reads(head_options(config)), [tested], device, "auto")

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from ifcar.cache.reader import CacheReader, open_cache
-from ifcar.cache.schema import ProtocolTable, Split
-from ifcar.errors import CacheMismatchError, InputError, nearest
+from ifcar.cache.schema import CacheSpec, ProtocolTable, Split
+from ifcar.errors import InputError
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
 from ifcar.pipelines.batches import BatchReader, Examples, Memory, read_examples
 from ifcar.pipelines.checkpoint import NAME as CHECKPOINT
-from ifcar.pipelines.checkpoint import save_tensors
-from ifcar.pipelines.configs import from_plain, set_option, to_plain
+from ifcar.pipelines.checkpoint import load_tensors, save_tensors
+from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.events import write_events
 from ifcar.pipelines.phases import train_phases
 from ifcar.pipelines.progress import Progress
+from ifcar.pipelines.resolve import head_options, resolve
+from ifcar.pipelines.run_config import FineTuneConfig, RunConfig, run_id, run_name
+from ifcar.pipelines.run_data import RunData, write_run_data
 from ifcar.pipelines.runs import (
     Run,
-    RunConfig,
     fresh_folder,
     is_finished,
     open_run,
@@ -33,10 +34,8 @@ from ifcar.pipelines.runs import (
     write_config,
     write_results,
 )
-from ifcar.pipelines.schedule import Plan, ScheduleConfig, make_plan
+from ifcar.pipelines.schedule import Plan, make_plan
 from ifcar.pipelines.scores import measure, predict
-
-PREFERRED_PROTOCOL = "compositional"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,88 +55,6 @@ class FitResult:
     steps: int
     best_step: int | None
     refit: bool
-
-
-def make_run_config(
-    head: str,
-    cache: Path,
-    *,
-    protocol: str | None = None,
-    preset: str = "paper",
-    streams: str | None = None,
-    aux_weight: float = 0.0,
-    settings: Sequence[str] = (),
-    schedule: ScheduleConfig | None = None,
-    seed: int = 0,
-) -> RunConfig:
-    """Resolve a head's preset, streams, auxiliary loss and single settings to a run's config.
-
-    Args:
-        head: registered name.
-        cache: the cache's path.
-        protocol: default: "compositional" where there is one, else the only one.
-        preset: one of the head's presets.
-        streams: "appearance", "layout" or "both".
-        aux_weight: λ of the head's auxiliary loss; 0 leaves it out.
-        settings: "key=value" changes of single options, "joint.dropout=0.5".
-        schedule: training schedule.
-        seed: of everything random.
-
-    Raises:
-        InputError: an unknown name, or a setting that the head would ignore.
-    """
-    kind = HEADS.get(head)
-    if preset not in kind.presets:
-        raise InputError(
-            f"head {head!r} has no preset {preset!r}{nearest(preset, kind.presets)} Known: {', '.join(kind.presets)}"
-        )
-    options = to_plain(kind.presets[preset])
-    if streams is not None:
-        if "joint" not in options:
-            raise InputError(f"--streams {streams} would be ignored: head {head!r} has one stream only")
-        options["joint"]["streams"] = streams
-    if aux_weight < 0:
-        raise InputError(f"--aux-weight is {aux_weight}; expected 0 (off) or more")
-    if aux_weight and not kind.auxiliary:
-        raise InputError(f"--aux-weight {aux_weight:g} would be ignored: head {head!r} has no auxiliary loss")
-    aux_weights = {name: aux_weight for name in kind.auxiliary if aux_weight}
-    for name in kind.auxiliary:
-        options[name] = name in aux_weights
-    for assignment in settings:
-        set_option(options, assignment)
-    from_plain(kind.config_type, options, f"head {head}")
-    return RunConfig(
-        head=head,
-        cache=cache,
-        protocol=protocol or default_protocol(cache),
-        preset=preset,
-        options=options,
-        aux_weights=aux_weights,
-        schedule=schedule or ScheduleConfig(),
-        seed=seed,
-    )
-
-
-def default_protocol(cache: Path) -> str:
-    """Return "compositional", or the only protocol of a cache."""
-    reader = open_cache(cache)
-    names = reader.protocol_names()
-    reader.close()
-    if PREFERRED_PROTOCOL in names:
-        return PREFERRED_PROTOCOL
-    if len(names) == 1:
-        return names[0]
-    raise InputError(f"{cache}: choose one with --protocol: {', '.join(names) or 'the cache has no protocol'}")
-
-
-def run_name(config: RunConfig) -> str:
-    """Return the folder name that a run gets by default."""
-    joint = config.options.get("joint")
-    streams = joint["streams"] if isinstance(joint, Mapping) and joint["streams"] != "both" else ""
-    aux = "-".join(f"{name}{weight:g}" for name, weight in config.aux_weights.items())
-    preset = "" if config.preset == "paper" else config.preset
-    parts = (config.head, streams, aux, preset, config.protocol, f"seed{config.seed}")
-    return "-".join(part for part in parts if part)
 
 
 def fit(
@@ -165,20 +82,18 @@ def fit(
     """
     started = time.perf_counter()
     reader = open_cache(config.cache)
-    if config.fingerprint and config.fingerprint != reader.fingerprint:
-        raise CacheMismatchError(
-            f"{config.cache}: fingerprint {reader.fingerprint[:12]}…, but the run's config was made for "
-            f"{config.fingerprint[:12]}…; name the right --cache, or train a new run"
-        )
-    config = replace(config, fingerprint=reader.fingerprint)
     protocol = reader.protocol(config.protocol)
+    config = resolve(config, reader, protocol)
     if protocol.label_kind != "single":
         raise InputError(f"protocol {protocol.name!r} has several labels a clip, which this version does not train on")
     trained, tested = read_examples(reader, protocol, Split.TRAIN), read_examples(reader, protocol, Split.TEST)
-    head = build_head(config, reader, protocol)
+    head = build_head(config, reader.spec, len(protocol.classes))
+    if config.fine_tune is not None:
+        config = start_from_base(config, config.fine_tune, head)
     arrays = head.reads(head_options(config))
     plan = make_plan(config.schedule, len(trained), reads_appearance=any("features" in name for name in arrays))
     path = _open_folder(out or fresh_folder(run_name(config)), config, resume=resume)
+    write_run_data(path, run_data(reader, protocol))
     batches = open_batches(reader, arrays, [trained, tested], device, memory)
     progress.say(f"{config.head}: {batches.describe()}")
     head.to(batches.device)
@@ -197,15 +112,52 @@ def fit(
     )
 
 
-def head_options(config: RunConfig) -> Any:
-    """Return the head's config dataclass of a run."""
-    return from_plain(HEADS.get(config.head).config_type, config.options, f"head {config.head}")
-
-
-def build_head(config: RunConfig, reader: CacheReader, protocol: ProtocolTable) -> Head:
-    """Build a run's head for a cache, with weights drawn from the run's seed."""
+def build_head(config: RunConfig, spec: CacheSpec, num_classes: int) -> Head:
+    """Build a run's head for a cache's dimensions, with weights drawn from the run's seed."""
     torch.manual_seed(config.seed)
-    return HEADS.get(config.head)(head_options(config), reader.spec, len(protocol.classes))
+    return HEADS.get(config.head)(head_options(config), spec, num_classes)
+
+
+def start_from_base(config: RunConfig, fine_tune: FineTuneConfig, head: Head) -> RunConfig:
+    """Load the base run's weights into `head`, keeping a new classifier where the classes differ.
+
+    Returns:
+        The config with the base run's id.
+
+    Raises:
+        MissingDataError, InputError: the base run is not finished, is another head, or was trained on another cache.
+    """
+    base = open_run(fine_tune.base)
+    if not isinstance(base.config, RunConfig) or base.config.head != config.head:
+        raise InputError(
+            f"{base.path}: a run of {base.config.head!r}; a {config.head!r} run can start from its own kind"
+        )
+    differing = [k for k in ("fingerprint", "options") if getattr(base.config, k) != getattr(config, k)]
+    if differing:
+        raise InputError(f"{base.path}: another {', '.join(differing)} than the run that is to start from it")
+    base_id = run_id(base.config)
+    if fine_tune.base_id not in ("", base_id):
+        raise InputError(f"{base.path}: not the run that was started from; it has been trained anew since")
+    weights = load_tensors(base.path / "model.safetensors")
+    own = head.state_dict()
+    kept = {k for k in own if k.startswith("classifier.") and weights[k].shape != own[k].shape}
+    head.load_state_dict({k: own[k] if k in kept else v for k, v in weights.items()})
+    if fine_tune.train == "classifier":
+        for name, parameter in head.named_parameters():
+            parameter.requires_grad_(name.startswith("classifier."))
+    return replace(config, fine_tune=replace(fine_tune, base_id=base_id))
+
+
+def run_data(reader: CacheReader, protocol: ProtocolTable) -> RunData:
+    """Return the facts that a run keeps about its data."""
+    return RunData(
+        spec=reader.spec,
+        identity=reader.identity,
+        protocol=protocol.name,
+        classes=protocol.classes,
+        num_train=len(protocol.clips(Split.TRAIN)),
+        num_test=len(protocol.clips(Split.TEST)),
+    )
 
 
 def open_batches(

@@ -9,7 +9,8 @@ from typing import Any
 from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import Split, Status
 from ifcar.pipelines.folders import folder
-from ifcar.pipelines.runs import RunConfig, finished_runs
+from ifcar.pipelines.run_config import RunConfig
+from ifcar.pipelines.runs import finished_runs
 
 Rows = tuple[list[str], list[list[str]]]
 

@@ -1,6 +1,6 @@
 """The phases of one training: fit with a held-out part that chooses the stopping point, then refit on everything.
 
-The paper's schedule has one phase and no held-out part.
+The paper's schedule, and one without a held-out part, have one phase.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ifcar.cache.schema import ProtocolTable
 from ifcar.heads.contract import Head
 from ifcar.pipelines.batches import BatchReader, Examples, hold_out
 from ifcar.pipelines.checkpoint import load_state, restore_model, save_checkpoint
 from ifcar.pipelines.progress import Progress
-from ifcar.pipelines.runs import RunConfig, write_history
+from ifcar.pipelines.run_config import RunConfig
+from ifcar.pipelines.runs import write_history
 from ifcar.pipelines.schedule import Plan, for_all_clips
 from ifcar.pipelines.scores import Predictions, predict
 from ifcar.pipelines.train import Trainer, TrainState, make_optimizer, train
@@ -69,11 +69,13 @@ def train_phases(
             label_smoothing=config.schedule.label_smoothing,
             seed=config.seed,
             clip_ids=clip_ids,
+            classifier_only=config.fine_tune is not None and config.fine_tune.train == "classifier",
         )
         run_trainer(trainer, state, path, progress, f"{path.name} {state.phase}")
 
+    initial = {k: v.detach().clone() for k, v in head.state_dict().items()}
     state = load_state(path) or TrainState()
-    if plan.kind == "paper":
+    if plan.kind == "paper" or not config.schedule.held_out:
         run_phase(state, trained, None, plan, plan.num_steps)
         return Outcome(held_out=None, history=state.history, steps=state.step, best_step=None, refit=False)
     fitting, held_out = hold_out(trained, protocol, config.schedule.held_out)
@@ -83,7 +85,8 @@ def train_phases(
     if config.schedule.refit:
         if state.phase == "fit":
             state.phase, state.step = "refit", 0
-            reset_weights(head, config.seed)
+            head.load_state_dict(initial)
+            torch.manual_seed(config.seed)
         stop = max(1, round(state.best_step * plan.num_steps / fit_plan.num_steps))
         run_phase(state, trained, None, plan, stop)
     final = state.best_weights
@@ -122,12 +125,3 @@ def run_trainer(trainer: Trainer, state: TrainState, path: Path, progress: Progr
 
     train(trainer, state, on_round)
     progress.finish()
-
-
-def reset_weights(head: Head, seed: int) -> None:
-    """Draw every weight anew from the seed and forget running statistics."""
-    torch.manual_seed(seed)
-    for module in head.modules():
-        reset = getattr(module, "reset_parameters", None)
-        if isinstance(module, nn.Module) and reset is not None:
-            reset()

@@ -1,6 +1,7 @@
 """Run folders: what a finished run holds, and finding runs.
 
 config.yaml         everything needed to repeat the run, with the cache's fingerprint
+data.json           what it was trained on: cache dimensions and identity, class names
 model.safetensors   the weights (not in an ensemble)
 history.jsonl       one line a round
 predictions.npz     SPLIT/clip_ids, SPLIT/logits, SPLIT/targets for every evaluated part
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,60 +23,9 @@ from ifcar.cache.durable import write_atomic
 from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.configs import from_plain, read_yaml, to_plain
 from ifcar.pipelines.folders import folder
-from ifcar.pipelines.schedule import ScheduleConfig
+from ifcar.pipelines.run_config import ENSEMBLE, EnsembleConfig, RunConfig
+from ifcar.pipelines.run_data import RunData, read_run_data
 from ifcar.pipelines.scores import Metrics, Predictions
-
-ENSEMBLE = "ensemble"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunConfig:
-    """Everything that decides a run's numbers; config.yaml holds it, and `fit-head --config` takes it.
-
-    Args:
-        head: registered name.
-        cache: path of the cache.
-        protocol: name of the protocol.
-        preset: the head's preset that `options` started from.
-        options: the head's config, as plain values.
-        aux_weights: weight of each auxiliary loss.
-        schedule: the training schedule.
-        seed: of initial weights, batch order, views and dropout.
-        fingerprint: of the cache; filled in by the run.
-    """
-
-    head: str
-    cache: Path
-    protocol: str
-    preset: str = "paper"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    aux_weights: Mapping[str, float] = field(default_factory=dict)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    seed: int = 0
-    fingerprint: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EnsembleConfig:
-    """What an ensemble is made of.
-
-    Args:
-        members: run folders.
-        weights: of the members' probabilities, summing to 1.
-        chosen_on: "equal", "given" or "held_out".
-        cache: the members' cache.
-        protocol: the members' protocol.
-        fingerprint: of the cache.
-        head: always "ensemble", so that a listing tells it from a head.
-    """
-
-    members: tuple[str, ...]
-    weights: tuple[float, ...]
-    chosen_on: str
-    cache: Path
-    protocol: str
-    fingerprint: str
-    head: str = ENSEMBLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +39,10 @@ class Run:
     def metric(self, split: str) -> Metrics | None:
         """Return the metrics of a part, or None when it was not evaluated."""
         return next((m for m in self.metrics if m.split == split), None)
+
+    def data(self) -> RunData:
+        """Read what the run was trained on. Raises InputError when its file is missing or damaged."""
+        return read_run_data(self.path)
 
     def predictions(self, split: str) -> Predictions:
         """Read the predictions of a part.

@@ -26,7 +26,8 @@ class ScheduleConfig:
         lr: initial learning rate; None takes 1e-2 for SGD and 1e-3 for Adam.
         weight_decay: L2 factor; decoupled for Adam.
         min_steps: fewest optimiser steps of a stretched schedule.
-        held_out: share of the training clips, whole groups of them where the protocol has groups.
+        held_out: share of the training clips, whole groups of them where the protocol has groups; 0 holds nothing
+            out and trains all the steps once.
         refit: after the stopping point is chosen, train again on the whole training split up to it.
         label_smoothing: of the cross entropy.
     """
@@ -49,8 +50,8 @@ class ScheduleConfig:
             raise InputError(f"lr is {self.lr}; expected a positive number")
         if not 0 <= self.weight_decay < math.inf:
             raise InputError(f"weight_decay is {self.weight_decay}; expected at least 0")
-        if not 0 < self.held_out < 1:
-            raise InputError(f"held_out is {self.held_out}; expected between 0 and 1")
+        if not 0 <= self.held_out < 1:
+            raise InputError(f"held_out is {self.held_out}; expected at least 0 and below 1")
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"label_smoothing is {self.label_smoothing}; expected at least 0 and below 1")
 

@@ -60,6 +60,7 @@ class Trainer:
         label_smoothing: of the cross entropy.
         seed: of batch order and view choice.
         clip_ids: names of clips, for messages and predictions.
+        classifier_only: everything but the classifier is frozen and runs in evaluation mode.
     """
 
     head: Head
@@ -73,11 +74,12 @@ class Trainer:
     label_smoothing: float
     seed: int
     clip_ids: list[str]
+    classifier_only: bool = False
 
 
 def make_optimizer(head: Head, plan: Plan, weight_decay: float) -> torch.optim.Optimizer:
     """Return SGD with momentum 0.9 (paper) or Adam with decoupled weight decay (stretched)."""
-    parameters = list(head.parameters())
+    parameters = [p for p in head.parameters() if p.requires_grad]
     if plan.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=plan.lr, momentum=0.9, weight_decay=weight_decay)
     return torch.optim.AdamW(parameters, lr=plan.lr, weight_decay=weight_decay, foreach=True)
@@ -122,7 +124,7 @@ def train_step(
     Raises:
         NonFiniteError: the loss is not finite; names the step and the clips.
     """
-    trainer.head.train()
+    trainer.head.train(not trainer.classifier_only)
     out = trainer.head(batch)
     losses = {"classification": F.cross_entropy(out.logits, targets, label_smoothing=trainer.label_smoothing)}
     losses |= {name: value * trainer.aux_weights[name] for name, value in out.losses.items()}

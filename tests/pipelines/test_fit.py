@@ -19,9 +19,11 @@ from ifcar.pipelines.batches import BatchReader, hold_out, read_examples
 from ifcar.pipelines.ensemble import choose_weights, ensemble, softmax
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.fit import default_protocol, fit, make_run_config
+from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.runs import Run, RunConfig
+from ifcar.pipelines.resolve import default_protocol, make_run_config
+from ifcar.pipelines.run_config import RunConfig
+from ifcar.pipelines.runs import Run
 from ifcar.pipelines.schedule import ScheduleConfig, make_plan
 from ifcar.pipelines.scores import Predictions, measure
 from ifcar.pipelines.sources import ExtractConfig

@@ -1,0 +1,96 @@
+"""`ifcar cache …`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ifcar.commands.options import CacheArgument, Json, say
+from ifcar.console import Screen, print_json, print_table
+from ifcar.errors import InputError
+
+
+def info(cache: CacheArgument, as_json: Json = False) -> None:
+    """Show what a cache holds: arrays, protocols, provenance and failed clips."""
+    from ifcar.pipelines.listing import describe_cache
+
+    facts = describe_cache(cache)
+    if as_json:
+        print_json(facts)
+        return
+    print_table(str(cache), ["array", "shape", "dtype", "MiB"], facts["arrays"])
+    print_table("protocols", ["name", "classes", "train", "test", "groups"], facts["protocols"])
+    for line in facts["facts"]:
+        say(line)
+    if facts["failures"]:
+        print_table("failed", ["row", "clip", "view", "reason"], facts["failures"])
+
+
+def verify(cache: CacheArgument, as_json: Json = False) -> None:
+    """Read every byte again and name what is damaged; exit 1 when anything is."""
+    from ifcar.cache.verify import verify_cache
+    from ifcar.pipelines.progress import counter
+
+    report = verify_cache(cache, counter(Screen(quiet=as_json), "verifying"))
+    lines = [str(d) for d in report.damages]
+    if as_json:
+        print_json({"clean": not lines, "damages": lines})
+    else:
+        for line in lines:
+            say(line)
+        say(f"{cache}: {'clean' if not lines else f'{len(lines)} damaged; mend with `ifcar cache repair {cache}`'}")
+    if lines:
+        raise typer.Exit(1)
+
+
+def repair(cache: CacheArgument, as_json: Json = False) -> None:
+    """Drop damaged blocks, so that running `ifcar extract` again computes just those."""
+    from ifcar.cache.verify import repair_cache
+
+    blocks = repair_cache(cache)
+    if as_json:
+        print_json({"dropped": blocks})
+    elif blocks:
+        say(f"{cache}: dropped blocks {', '.join(map(str, blocks))}; run the same `ifcar extract` again")
+    else:
+        say(f"{cache}: nothing to drop")
+
+
+def export(
+    cache: CacheArgument,
+    out: Annotated[Path | None, typer.Option(help="The file; default: the cache's name with .h5.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="hdf5.")] = "hdf5",
+    as_json: Json = False,
+) -> None:
+    """Write a finished cache as one HDF5 file; every command that takes --cache reads it back."""
+    from ifcar.cache.export import export_hdf5
+    from ifcar.pipelines.progress import counter
+
+    if format_ != "hdf5":
+        raise InputError(f"--format is {format_!r}; expected hdf5")
+    path = out or cache.with_suffix(".h5")
+    export_hdf5(cache, path, counter(Screen(quiet=as_json), "exporting"))
+    if as_json:
+        print_json({"path": path, "bytes": path.stat().st_size})
+    else:
+        say(f"{path}: {path.stat().st_size / 2**20:,.1f} MiB")
+
+
+def show(
+    cache: CacheArgument,
+    clip: Annotated[list[str] | None, typer.Option(help="Clip to draw; again for more; default: ten.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("pictures"),
+    data_root: Annotated[Path | None, typer.Option(help="The dataset's folder; default: data/DATASET.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw clips as PNG: the sampled frames with the boxes that heads are given."""
+    from ifcar.cache.reader import open_cache
+    from ifcar.pipelines.pictures import draw_clips
+
+    paths = draw_clips(open_cache(cache), clip or [], out, data_root)
+    if as_json:
+        print_json({"pictures": paths})
+    else:
+        say(f"{len(paths)} pictures in {out}/")

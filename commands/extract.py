@@ -1,0 +1,64 @@
+"""`ifcar extract`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ifcar.commands.options import Device, Json, say
+from ifcar.console import Screen, print_json, print_table
+
+
+def extract(
+    dataset: Annotated[str, typer.Option(help="One of `ifcar list datasets`.")],
+    data_root: Annotated[Path | None, typer.Option(help="The dataset's folder; default: data/DATASET.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The cache; default: caches/DATASET-BACKBONE.zarr.")] = None,
+    backbone: Annotated[str, typer.Option(help="One of `ifcar list backbones`; none reads no pixels.")] = "i3d_r50",
+    weights: Annotated[
+        str | None, typer.Option(help="A file, published, or random:SEED; default: published (toybox: random:0).")
+    ] = None,
+    frames: Annotated[int, typer.Option(help="T, frames sampled for a view.")] = 8,
+    crop: Annotated[int | None, typer.Option(help="Side of the crop in pixels; default: 224 (toybox: 112).")] = None,
+    views: Annotated[int, typer.Option(help="V, views of a clip; all but the first of training clips vary.")] = 1,
+    instances: Annotated[int, typer.Option(help="N, instance slots: subjects first, then the longest tracks.")] = 4,
+    spatial_stride: Annotated[int, typer.Option(help="16 or 32 pixels a cell of the last feature map.")] = 16,
+    pooled: Annotated[str, typer.Option(help="RoIAlign bins: 3, or 7-max (7×7, max-pooled to one).")] = "3",
+    grid: Annotated[bool, typer.Option("--grid", help="Store the feature map itself as well.")] = False,
+    framing: Annotated[str, typer.Option(help="View 0: stretch (whole frame) or center (centre square).")] = "stretch",
+    flip: Annotated[bool, typer.Option("--flip", help="Mirror half of the augmented views.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the augmented views.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Views per forward pass.")] = 8,
+    workers: Annotated[int | None, typer.Option(help="Decoding processes; default: cores − 1, at most 8.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    device: Device = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many clips.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed clips again.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove a cache that is in the way.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run the backbone once over every clip and write the cache; interrupted and run again, it goes on."""
+    values = {k: v for k, v in locals().items() if k != "as_json"}
+    from ifcar.pipelines.extract import extract as run_extract
+    from ifcar.pipelines.sources import ExtractConfig
+
+    result = run_extract(ExtractConfig(**values), Screen(quiet=as_json))
+    if as_json:
+        print_json(asdict(result))
+    else:
+        for note in result.notes[:20]:
+            say(f"note: {note}")
+        if len(result.notes) > 20:
+            say(f"note: … and {len(result.notes) - 20} more (all with --json)")
+        print_table(
+            str(result.cache),
+            ["clips", "rows", "computed now", "failed"],
+            [[str(v) for v in (result.num_clips, result.num_rows, result.num_computed, result.num_failed)]],
+        )
+        streams = " --streams layout" if backbone == "none" else ""
+        say(f"Next: `ifcar fit-head sfi{streams} --aux-weight 5`, or `ifcar cache show {result.cache}` for pictures.")
+    if result.num_failed:
+        say(f"{result.num_failed} rows failed; reasons in {result.failures_file}; try again with --retry-failed")
+        raise typer.Exit(1)

@@ -1,0 +1,127 @@
+"""`ifcar fit-head` and `ifcar evaluate`: one head, trained from a cache and scored again."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ifcar.commands.options import CacheOption, Device, Json, print_metrics, say, schedule_from
+from ifcar.console import Screen, print_json, print_table
+from ifcar.errors import InputError
+
+
+def fit_head(
+    head: Annotated[str | None, typer.Argument(help="One of `ifcar list heads`; not with --config.")] = None,
+    cache: CacheOption = None,
+    protocol: Annotated[str | None, typer.Option(help="Default: compositional, or the only one.")] = None,
+    preset: Annotated[str, typer.Option(help="paper, small, or another of `ifcar list heads`.")] = "paper",
+    streams: Annotated[str | None, typer.Option(help="appearance, layout or both.")] = None,
+    aux_weight: Annotated[float, typer.Option(help="Weight λ of the auxiliary loss; 0: without.")] = 0.0,
+    schedule: Annotated[str, typer.Option(help="auto, paper or stretched.")] = "auto",
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs.")] = None,
+    min_steps: Annotated[int | None, typer.Option(help="Fewest steps of a stretched schedule (1500).")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Clips per step; default: 72, or 32 stretched.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate; default: 1e-2 SGD, 1e-3 Adam.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Default: 1e-4.")] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="Default: 0.")] = None,
+    refit: Annotated[
+        bool | None, typer.Option(help="Train again on the whole training split up to the stopping point.")
+    ] = None,
+    setting: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of a head option.")] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, batches, views and dropout.")] = 0,
+    config: Annotated[Path | None, typer.Option(help="A run's config.yaml, in place of the options above.")] = None,
+    device: Device = None,
+    memory: Annotated[str, typer.Option(help="auto, ram (preload) or stream (read every batch).")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="Run folder; default: a fresh one in runs/.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the stopped run in --out.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train one head from a cache and evaluate it on the protocol's test clips."""
+    from dataclasses import replace
+
+    from ifcar.pipelines.fit import fit
+    from ifcar.pipelines.folders import only_cache
+    from ifcar.pipelines.resolve import make_run_config
+    from ifcar.pipelines.run_config import RunConfig
+    from ifcar.pipelines.runs import read_config
+
+    if resume and out is None:
+        raise InputError("--resume needs --out, the folder of the stopped run")
+    if memory not in ("auto", "ram", "stream"):
+        raise InputError(f"--memory is {memory!r}; expected auto, ram or stream")
+    if config is not None or (resume and head is None and out is not None):
+        source = config or Path(str(out)) / "config.yaml"
+        read = read_config(source)
+        if head is not None or not isinstance(read, RunConfig):
+            raise InputError(f"{source}: give a head's config alone, without a head name")
+        run_config = read if cache is None else replace(read, cache=cache)
+    elif head is None:
+        raise InputError("name a head (`ifcar list heads`), or give --config")
+    else:
+        run_config = make_run_config(
+            head,
+            only_cache(cache),
+            protocol=protocol,
+            preset=preset,
+            streams=streams,
+            aux_weight=aux_weight,
+            settings=setting or (),
+            schedule=schedule_from(
+                kind=schedule,
+                epochs=epochs,
+                min_steps=min_steps,
+                batch_size=batch_size,
+                lr=lr,
+                weight_decay=weight_decay,
+                label_smoothing=label_smoothing,
+                refit=refit,
+            ),
+            seed=seed,
+        )
+    result = fit(
+        run_config,
+        Screen(quiet=as_json),
+        out=out,
+        resume=resume,
+        device=device,
+        memory=memory,  # type: ignore[arg-type]
+    )
+    plan = result.plan
+    used = f"{plan.kind} schedule, {result.steps:,} steps of {plan.optimizer}, batch {plan.batch_size}"
+    if result.best_step is not None:
+        used += f"; stopping point step {result.best_step:,}, chosen on the held-out part of the training split"
+        used += ", then trained again on all of it" if result.refit else ""
+    if as_json:
+        print_json({"run": result.run.path, "schedule": used, "metrics": [asdict(m) for m in result.run.metrics]})
+        return
+    print_metrics(result.run)
+    say(f"Used: {used}.")
+    say(f"Next: `ifcar evaluate {result.run.path}` (per class), or `ifcar ensemble` once an i3d run stands beside it.")
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    cache: Annotated[Path | None, typer.Option(help="The run's cache, when it was moved.")] = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Score a run's test clips again from its weights and cache: top-1, top-5 and per class."""
+    from ifcar.pipelines.evaluate import evaluate as run_evaluate
+
+    result = run_evaluate(run, cache=cache, device=device)
+    if as_json:
+        print_json(asdict(result))
+    else:
+        m = result.metrics
+        print_table(
+            f"{run}, per class",
+            ["class", "n", "top-1"],
+            [[str(c["class"]), str(c["n"]), f"{100 * c['top1']:.1f}"] for c in result.classes],
+        )
+        say(f"test, n = {m.n}: top-1 {100 * m.top1:.1f}, top-5 {100 * m.top5:.1f}, loss {m.loss:.3f}")
+        say(f"The logits stored with the run are {'the same' if result.agrees else 'NOT the same (over 1e-4 apart)'}.")
+    if not result.agrees:
+        raise typer.Exit(1)

@@ -1,0 +1,39 @@
+"""Options that several commands share, and what they print in the same way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ifcar.console import print_table
+
+if TYPE_CHECKING:
+    from ifcar.pipelines.runs import Run
+    from ifcar.pipelines.schedule import ScheduleConfig
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+CacheOption = Annotated[Path | None, typer.Option(help="Cache to use; default: the only one in caches/.")]
+CacheArgument = Annotated[Path, typer.Argument(help="Path of the cache, NAME.zarr or an exported NAME.h5.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; default: cuda where there is one.")]
+Processes = Annotated[int | None, typer.Option(help="Training processes; default: one a core.")]
+
+
+def schedule_from(**values: Any) -> ScheduleConfig:
+    """Return the schedule with the given options; None leaves a default."""
+    from ifcar.pipelines.configs import from_plain
+    from ifcar.pipelines.schedule import ScheduleConfig
+
+    return from_plain(ScheduleConfig, {k: v for k, v in values.items() if v is not None}, "options")
+
+
+def print_metrics(run: Run) -> None:
+    """Print a run's metrics, one line a part."""
+    rows = [[m.split, str(m.n), f"{100 * m.top1:.1f}", f"{100 * m.top5:.1f}", f"{m.loss:.3f}"] for m in run.metrics]
+    print_table(str(run.path), ["part", "n", "top-1", "top-5", "loss"], rows)
+
+
+def say(line: str) -> None:
+    """Print one line to stdout."""
+    typer.echo(line)

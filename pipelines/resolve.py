@@ -1,0 +1,116 @@
+"""From a user's options to a run's config, and from there to one that names its data exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ifcar.cache.reader import CacheReader, open_cache
+from ifcar.cache.schema import ProtocolTable
+from ifcar.errors import CacheMismatchError, InputError, nearest
+from ifcar.heads.catalog import HEADS
+from ifcar.pipelines.configs import from_plain, set_option, to_plain
+from ifcar.pipelines.run_config import RunConfig
+from ifcar.pipelines.run_data import protocol_digest
+from ifcar.pipelines.schedule import ScheduleConfig
+
+PREFERRED_PROTOCOL = "compositional"
+
+
+def make_run_config(
+    head: str,
+    cache: Path,
+    *,
+    protocol: str | None = None,
+    preset: str = "paper",
+    streams: str | None = None,
+    aux_weight: float = 0.0,
+    settings: Sequence[str] = (),
+    schedule: ScheduleConfig | None = None,
+    seed: int = 0,
+) -> RunConfig:
+    """Resolve a head's preset, streams, auxiliary loss and single settings to a run's config.
+
+    Args:
+        head: registered name.
+        cache: the cache's path.
+        protocol: default: "compositional" where there is one, else the only one.
+        preset: one of the head's presets.
+        streams: "appearance", "layout" or "both".
+        aux_weight: λ of the head's auxiliary loss; 0 leaves it out.
+        settings: "key=value" changes of single options, "joint.dropout=0.5".
+        schedule: training schedule.
+        seed: of everything random.
+
+    Raises:
+        InputError: an unknown name, or a setting that the head would ignore.
+    """
+    kind = HEADS.get(head)
+    if preset not in kind.presets:
+        raise InputError(
+            f"head {head!r} has no preset {preset!r}{nearest(preset, kind.presets)} Known: {', '.join(kind.presets)}"
+        )
+    options = to_plain(kind.presets[preset])
+    if streams is not None:
+        if "joint" not in options:
+            raise InputError(f"--streams {streams} would be ignored: head {head!r} has one stream only")
+        options["joint"]["streams"] = streams
+    if aux_weight < 0:
+        raise InputError(f"--aux-weight is {aux_weight}; expected 0 (off) or more")
+    if aux_weight and not kind.auxiliary:
+        raise InputError(f"--aux-weight {aux_weight:g} would be ignored: head {head!r} has no auxiliary loss")
+    aux_weights = {name: aux_weight for name in kind.auxiliary if aux_weight}
+    for name in kind.auxiliary:
+        options[name] = name in aux_weights
+    for assignment in settings:
+        set_option(options, assignment)
+    from_plain(kind.config_type, options, f"head {head}")
+    return RunConfig(
+        head=head,
+        cache=cache,
+        protocol=protocol or default_protocol(cache),
+        preset=preset,
+        options=options,
+        aux_weights=aux_weights,
+        schedule=schedule or ScheduleConfig(),
+        seed=seed,
+    )
+
+
+def default_protocol(cache: Path) -> str:
+    """Return "compositional", or the only protocol of a cache."""
+    reader = open_cache(cache)
+    names = reader.protocol_names()
+    reader.close()
+    if PREFERRED_PROTOCOL in names:
+        return PREFERRED_PROTOCOL
+    if len(names) == 1:
+        return names[0]
+    raise InputError(f"{cache}: choose one with --protocol: {', '.join(names) or 'the cache has no protocol'}")
+
+
+def head_options(config: RunConfig) -> Any:
+    """Return the head's config dataclass of a run."""
+    return from_plain(HEADS.get(config.head).config_type, config.options, f"head {config.head}")
+
+
+def resolve(config: RunConfig, reader: CacheReader, protocol: ProtocolTable) -> RunConfig:
+    """Fill in the cache's fingerprint and the protocol's digest.
+
+    Raises:
+        CacheMismatchError: the config was made for another cache, or for another state of its protocol.
+    """
+    if config.fingerprint and config.fingerprint != reader.fingerprint:
+        raise CacheMismatchError(
+            f"{config.cache}: fingerprint {reader.fingerprint[:12]}…, but the run's config was made for "
+            f"{config.fingerprint[:12]}…; name the right --cache, or train a new run"
+        )
+    digest = protocol_digest(reader, protocol)
+    if config.protocol_digest and config.protocol_digest != digest:
+        raise CacheMismatchError(
+            f"{config.cache}: protocol {protocol.name!r} or the extracted rows changed since the run's config was "
+            "made; train a new run"
+        )
+    return replace(config, fingerprint=reader.fingerprint, protocol_digest=digest)

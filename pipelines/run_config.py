@@ -1,0 +1,113 @@
+"""What decides a run's numbers, and the id and the name that follow from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ifcar.pipelines.configs import to_plain
+from ifcar.pipelines.schedule import ScheduleConfig
+
+ENSEMBLE = "ensemble"
+ID_LENGTH = 12  # hexadecimal digits of a run's id that its folder's name shows
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FineTuneConfig:
+    """Start from another run's weights, with a new classifier where the classes differ.
+
+    Args:
+        base: folder of the finished run to start from.
+        train: "classifier": only the last linear layer moves, all else is frozen, running statistics too (as in the
+            released code of Materzynska et al. 2020, whose few-shot settings Yan et al. 2020 §4.2 follow); "all":
+            everything moves.
+        base_id: the base run's id; filled in by the run.
+    """
+
+    base: Path
+    train: Literal["classifier", "all"] = "classifier"
+    base_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """Everything that decides a run's numbers; config.yaml holds it, and `fit-head --config` takes it.
+
+    Args:
+        head: registered name.
+        cache: path of the cache.
+        protocol: name of the protocol.
+        preset: the head's preset that `options` started from.
+        options: the head's config, as plain values.
+        aux_weights: weight of each auxiliary loss.
+        schedule: the training schedule.
+        seed: of initial weights, batch order, views and dropout.
+        fine_tune: the run to start from, or None to start from the seed.
+        fingerprint: of the cache; filled in by the run.
+        protocol_digest: SHA-256 over the protocol's table and which rows are extracted; filled in by the run.
+    """
+
+    head: str
+    cache: Path
+    protocol: str
+    preset: str = "paper"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    aux_weights: Mapping[str, float] = field(default_factory=dict)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    seed: int = 0
+    fine_tune: FineTuneConfig | None = None
+    fingerprint: str = ""
+    protocol_digest: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnsembleConfig:
+    """What an ensemble is made of.
+
+    Args:
+        members: run folders.
+        weights: of the members' probabilities, summing to 1.
+        chosen_on: "equal", "given" or "held_out".
+        cache: the members' cache.
+        protocol: the members' protocol.
+        fingerprint: of the cache.
+        head: always "ensemble", so that a listing tells it from a head.
+    """
+
+    members: tuple[str, ...]
+    weights: tuple[float, ...]
+    chosen_on: str
+    cache: Path
+    protocol: str
+    fingerprint: str
+    head: str = ENSEMBLE
+
+
+def run_id(config: RunConfig) -> str:
+    """Return the SHA-256 of everything that decides the run's numbers; where files lie does not enter it.
+
+    The config must be resolved, with fingerprint and protocol digest: the id of a run on other data is another id.
+    """
+    assert config.fingerprint and config.protocol_digest
+    content = to_plain(config)
+    del content["cache"]
+    if content["fine_tune"] is not None:
+        assert content["fine_tune"]["base_id"]
+        del content["fine_tune"]["base"]
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def run_name(config: RunConfig) -> str:
+    """Return a short readable name: head, streams, auxiliary weight, preset, protocol, seed."""
+    joint = config.options.get("joint")
+    streams = joint["streams"] if isinstance(joint, Mapping) and joint["streams"] != "both" else ""
+    aux = "-".join(f"{name}{weight:g}" for name, weight in config.aux_weights.items())
+    preset = "" if config.preset == "paper" else config.preset
+    tuned = "" if config.fine_tune is None else f"tuned-{config.fine_tune.train}"
+    parts = (config.head, streams, aux, preset, config.protocol, tuned, f"seed{config.seed}")
+    return "-".join(part for part in parts if part)
