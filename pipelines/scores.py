@@ -80,14 +80,22 @@ def predict(head: Head, batches: BatchReader, examples: Examples, ids: Sequence[
     )
 
 
-def measure(predictions: Predictions, *, seed: int, started: float) -> Metrics:
-    """Return top-1, top-5 and cross entropy of predictions.
+def target_ranks(predictions: Predictions) -> NDArray[np.int64]:
+    """Return (n,) how many other classes score at least as high as a clip's own; below k means right at top-k.
 
-    Ties count against the prediction: a class is among the k highest when fewer than k others score at least as high.
+    Ties count against the prediction.
     """
+    logits, targets = predictions.logits, predictions.targets
+    own = logits[np.arange(len(targets)), targets]
+    ranks: NDArray[np.int64] = (logits >= own[:, None]).sum(axis=1) - 1
+    return ranks
+
+
+def measure(predictions: Predictions, *, seed: int, started: float) -> Metrics:
+    """Return top-1, top-5 (see `target_ranks`) and cross entropy of predictions."""
     logits, targets = predictions.logits.astype(np.float64), predictions.targets
     own = logits[np.arange(len(targets)), targets]
-    rank = (logits >= own[:, None]).sum(axis=1) - 1
+    rank = target_ranks(predictions)
     highest = logits.max(axis=1)
     log_total = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1))
     return Metrics(

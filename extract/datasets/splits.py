@@ -3,7 +3,8 @@
 splits/PROTOCOL/labels.json      {"Moving something up": 76, …}
 splits/PROTOCOL/train.json       [{"id", "template": "Moving [something] up", "placeholders": […]}, …]
 splits/PROTOCOL/validation.json  the same; these are the test clips
-splits/fewshot/…                 base and novel classes, under the names in which they were published
+splits/fewshot/…                 base and novel classes, under the names in which they were published; further draws of
+                                 the shots, where there are any, end in _draw2.json, _draw3.json, …
 """
 
 from __future__ import annotations
@@ -25,15 +26,25 @@ TEST_NAMES = ("validation.json",)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProtocolFiles:
-    """Where one protocol's three files are; the first name that exists is taken."""
+    """Where one protocol's three files are; the first name that exists is taken.
+
+    Args:
+        name: the protocol's name.
+        labels: names of the label file.
+        train: names of the list of training clips.
+        test: names of the list of test clips.
+        optional: there is no such protocol when its training list is missing.
+    """
 
     name: str
     labels: tuple[str, ...] = ("labels.json",)
     train: tuple[str, ...] = TRAIN_NAMES
     test: tuple[str, ...] = TEST_NAMES
+    optional: bool = False
 
 
 NOVEL_TEST = ("finetune_validation.json", "finetune_validation_set.json")
+MAX_DRAWS = 20
 FEW_SHOT = (
     ProtocolFiles(
         name="fewshot-base",
@@ -43,12 +54,17 @@ FEW_SHOT = (
     ),
     *(
         ProtocolFiles(
-            name=f"fewshot-{shots}",
+            name=f"fewshot-{shots}" + (f"-draw{draw}" if draw > 1 else ""),
             labels=("finetune_labels.json",),
-            train=(f"finetune_{shots}shot_training.json", f"finetune_{shots}shot_train.json"),
+            train=tuple(
+                f"finetune_{shots}shot_{word}" + (f"_draw{draw}" if draw > 1 else "") + ".json"
+                for word in ("training", "train")
+            ),
             test=(*NOVEL_TEST, f"finetune_{shots}shot_validation.json"),
+            optional=draw > 1,
         )
         for shots in (5, 10)
+        for draw in range(1, MAX_DRAWS + 1)
     ),
 )
 
@@ -97,6 +113,8 @@ def read_json(path: Path) -> Any:
 def _read_protocol(
     folder: Path, files: ProtocolFiles, clip_ids: Sequence[str], notes: list[str]
 ) -> ProtocolTable | None:
+    if files.optional and _first(folder, files.train) is None:
+        return None
     labels_path = _first(folder, files.labels)
     if labels_path is None:
         notes.append(f"protocol {files.name}: left out, {folder / files.labels[0]} is missing")

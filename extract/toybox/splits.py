@@ -22,7 +22,10 @@ _ID_PRIME = 220_873
 _ID_STEP = 100_003
 _SHUFFLE_STREAM = 1 << 40
 _NUM_BASE = 9
-_SHOTS = {"finetune_5shot_training.json": 5, "finetune_10shot_train.json": 10}
+_SHOTS = {"finetune_5shot_training": 5, "finetune_10shot_train": 10}
+_NUM_DRAWS = 3
+_POOL = 15
+"""Clips of a novel class that shots are drawn from; the three draws of five shots share none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,7 +124,7 @@ def _shuffled_train(plans: Sequence[ClipPlan], seed: int) -> set[int]:
 
 
 def _few_shot_files(plans: Sequence[ClipPlan], seed: int, base_train: set[int]) -> dict[str, Any]:
-    """Return the few-shot files; the ten shots of a class begin with its five shots."""
+    """Return the few-shot files: three draws, tested on the same clips; ten shots of a class begin with its five."""
     classes = [int(k) for k in np.random.default_rng([seed, _SHUFFLE_STREAM, 1]).permutation(len(ACTIONS))]
     base, novel = set(classes[:_NUM_BASE]), set(classes[_NUM_BASE:])
     groups = _by_class(plans, seed)
@@ -132,10 +135,13 @@ def _few_shot_files(plans: Sequence[ClipPlan], seed: int, base_train: set[int]) 
         "fewshot/base_validation_set.json": [p.entry() for p in clips if p.number not in base_train],
         "fewshot/finetune_labels.json": _label_map(sorted(novel)),
     }
-    taken: set[int] = set()
+    pools = [groups[k][: min(_POOL, len(groups[k]) - 1)] for k in sorted(novel)]
     for name, shots in _SHOTS.items():
-        chosen = [p for k in sorted(novel) for p in groups[k][: min(shots, len(groups[k]) - 1)]]
-        files[f"fewshot/{name}"] = [p.entry() for p in chosen]
-        taken.update(p.number for p in chosen)
+        for draw in range(_NUM_DRAWS):
+            first = draw * _POOL // _NUM_DRAWS
+            chosen = [p for pool in pools for p in (pool[first:] + pool[:first])[:shots]]
+            suffix = f"_draw{draw + 1}" if draw else ""
+            files[f"fewshot/{name}{suffix}.json"] = [p.entry() for p in chosen]
+    taken = {p.number for pool in pools for p in pool}
     rest = [p for p in plans if p.class_number in novel and p.number not in taken]
     return files | {"fewshot/finetune_validation.json": [p.entry() for p in rest]}

@@ -246,7 +246,11 @@ def test_few_shot_classes_are_disjoint_and_ten_shots_contain_the_five(small_spli
     ids = {name: {e["id"] for e in c} for name, c in few.items() if isinstance(c, list)}
     five, ten = ids["finetune_5shot_training.json"], ids["finetune_10shot_train.json"]
     assert five < ten
-    assert not ten & ids["finetune_validation.json"]
+    draws = [ids[f"finetune_5shot_training{suffix}.json"] for suffix in ("", "_draw2", "_draw3")]
+    assert len(set.union(*draws)) == 3 * len(five) == 3 * 5 * 9
+    for suffix in ("", "_draw2", "_draw3"):
+        assert not ids[f"finetune_10shot_train{suffix}.json"] & ids["finetune_validation.json"]
+        assert ids[f"finetune_5shot_training{suffix}.json"] < ids[f"finetune_10shot_train{suffix}.json"]
     for name, count in (("finetune_5shot_training", 5), ("finetune_10shot_train", 10)):
         assert set(Counter(e["template"] for e in few[f"{name}.json"]).values()) == {count}
     assert not ids["base_training_set.json"] & ids["base_validation_set.json"]

@@ -1,0 +1,100 @@
+"""Intervals and paired tests over clips.
+
+A system trained S times has, for each clip, the share of its runs that are right: 0, 1/S, … 1. Accuracy is the mean of
+these shares. Resampling n clips with replacement means drawing how often each distinct share occurs, a multinomial
+draw, so that ten thousand resamples of fifty thousand clips cost a table of 10,000 × (S + 1) counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+NUM_RESAMPLES = 10_000
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairedTest:
+    """How one system differs from another on the same clips.
+
+    Args:
+        difference: mean difference of accuracy, as a share.
+        low: lower end of its 95 % bootstrap interval.
+        high: upper end.
+        p: two-sided p value, before any correction.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def bootstrap_means(values: NDArray[np.float64], seed: int = 0) -> NDArray[np.float64]:
+    """Return the means of `NUM_RESAMPLES` bootstrap resamples of (n,) values."""
+    distinct, counts = np.unique(values, return_counts=True)
+    drawn = np.random.default_rng(seed).multinomial(len(values), counts / len(values), size=NUM_RESAMPLES)
+    means: NDArray[np.float64] = drawn @ distinct / len(values)
+    return means
+
+
+def bootstrap_interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
+    """Return the 95 % percentile interval of the mean of (n,) values over resampled clips."""
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(bootstrap_means(values, seed), [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def paired_bootstrap(ours: NDArray[np.float64], other: NDArray[np.float64], seed: int = 0) -> PairedTest:
+    """Test whether two systems differ, by resampling the clips that both were tested on.
+
+    Args:
+        ours: (n,) share of the first system's runs that are right, clip by clip.
+        other: (n,) the same of the second system.
+        seed: of the resampling.
+
+    Returns:
+        The difference, its interval, and p = 2 · min(P(mean ≤ 0), P(mean ≥ 0)) over resamples, each share counted with
+        one added resample so that p is never 0.
+    """
+    differences = ours - other
+    means = bootstrap_means(differences, seed)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    below, above = (float((count.sum() + 1) / (NUM_RESAMPLES + 1)) for count in (means <= 0, means >= 0))
+    return PairedTest(
+        difference=float(differences.mean()), low=float(low), high=float(high), p=min(1.0, 2 * min(below, above))
+    )
+
+
+def mcnemar(ours: NDArray[np.float64], other: NDArray[np.float64]) -> PairedTest:
+    """Test whether two single runs differ, by the exact McNemar test; the interval is the paired bootstrap's.
+
+    Args:
+        ours: (n,) 1 where the first run is right, else 0.
+        other: (n,) the same of the second run.
+
+    Raises:
+        ValueError: a value is neither 0 nor 1 (several seeds).
+    """
+    if not (np.isin(ours, (0, 1)).all() and np.isin(other, (0, 1)).all()):
+        raise ValueError("McNemar's test takes one run a system; use the paired bootstrap for several seeds")
+    won, lost = int(((ours == 1) & (other == 0)).sum()), int(((ours == 0) & (other == 1)).sum())
+    p = float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
+    interval = paired_bootstrap(ours, other)
+    return PairedTest(difference=interval.difference, low=interval.low, high=interval.high, p=p)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return Holm's step-down corrected p values, in the same order: they control the family-wise error."""
+    order = np.argsort(p_values, kind="stable")
+    corrected, highest = [1.0] * len(p_values), 0.0
+    for place, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[index]))
+        corrected[index] = highest
+    return corrected

@@ -1,0 +1,1 @@
+"""`ifcar report`: one self-contained page of tables, figures and clips."""
