@@ -16,6 +16,7 @@ from ifcar.commands.demo import demo
 from ifcar.commands.ensemble import ensemble
 from ifcar.commands.extract import extract
 from ifcar.commands.fit import evaluate, fit_head
+from ifcar.commands.grid import few_shot, grid
 from ifcar.commands.listing import list_
 from ifcar.console import fail
 from ifcar.errors import IfcarError
@@ -35,6 +36,8 @@ app.command()(extract)
 app.command("fit-head")(fit_head)
 app.command()(evaluate)
 app.command()(ensemble)
+app.command()(grid)
+app.command("few-shot")(few_shot)
 app.command("list")(list_)
 cache_app = typer.Typer(help="Look at, check, repair, draw and export caches.", no_args_is_help=True)
 for command in (cache.info, cache.verify, cache.repair, cache.export, cache.show):

@@ -12,7 +12,8 @@ from ifcar.errors import InputError
 
 
 def list_(
-    what: Annotated[str, typer.Argument(help="datasets, backbones, heads, caches or runs.")], as_json: Json = False
+    what: Annotated[str, typer.Argument(help="datasets, backbones, heads, caches, runs or grids.")],
+    as_json: Json = False,
 ) -> None:
     """List what there is."""
     from ifcar.pipelines.listing import LISTINGS

@@ -3,6 +3,12 @@
 from ifcar.heads.base import Base
 from ifcar.heads.contract import HEADS
 from ifcar.heads.i3d import I3D
+from ifcar.heads.i3d_stin_nl import I3DSTINNL
+from ifcar.heads.nl import NL
+from ifcar.heads.proposal_avg import ProposalAvg
 from ifcar.heads.sfi import SFI
+from ifcar.heads.stin import STIN
+from ifcar.heads.stin_nl import STINNL
+from ifcar.heads.strg import STRG
 
-__all__ = ["HEADS", "I3D", "SFI", "Base"]
+__all__ = ["HEADS", "I3D", "I3DSTINNL", "NL", "SFI", "STIN", "STINNL", "STRG", "Base", "ProposalAvg"]

@@ -80,6 +80,9 @@ class Head(nn.Module, ABC):
         presets: named configs; "paper" is the default, "small" a narrow one for laptops.
         relational: True when instances (not only the frame) decide, so that it can be fused with `i3d`.
         auxiliary: names of its auxiliary losses; each is also a bool field of the config that builds it.
+        classifier: the last layer; its output is the logits, so that few-shot learning can replace and train it alone.
+
+    Every initial weight comes from a module's own `reset_parameters`, under torch's seed.
     """
 
     name: ClassVar[str]
@@ -89,6 +92,7 @@ class Head(nn.Module, ABC):
     presets: ClassVar[Mapping[str, Any]]
     relational: ClassVar[bool] = True
     auxiliary: ClassVar[tuple[str, ...]] = ()
+    classifier: nn.Linear
 
     @classmethod
     @abstractmethod

@@ -9,8 +9,8 @@ from typing import ClassVar
 from torch import nn
 
 from ifcar.cache.schema import CacheSpec
-from ifcar.errors import CacheMismatchError
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require_fraction
+from ifcar.heads.frame import frame_channels
 from ifcar.heads.rows import RowNorm
 
 
@@ -51,14 +51,10 @@ class I3D(Head):
 
     def __init__(self, config: I3DConfig, spec: CacheSpec, num_classes: int) -> None:
         super().__init__(config, spec, num_classes)
-        if not spec.channels:
-            raise CacheMismatchError(
-                "head 'i3d' reads 'frame_features', which this cache does not hold (backbone none); "
-                "extract with a backbone, or use a head with --streams layout"
-            )
-        self.input_norm = RowNorm(spec.channels, affine=False) if config.input_norm else nn.Identity()
+        channels = frame_channels(spec, self.name, "a head with --streams layout")
+        self.input_norm = RowNorm(channels, affine=False) if config.input_norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(spec.channels, num_classes)
+        self.classifier = nn.Linear(channels, num_classes)
 
     def forward(self, batch: InstanceBatch) -> HeadOutput:
         """Score each view.

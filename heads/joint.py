@@ -34,6 +34,8 @@ class JointConfig:
         reduction_dim: width of the 1×1×1 reduction applied first when the cache has more channels (the paper's
             backbone ends in it: 2048 → 512); 0 leaves the channels as they are.
         layout_dim: d_non_app.
+        layout_layers: Linear–ReLU layers after the fusion of position and category. Released: 2; the original STIN
+            (Materzynska et al. 2020): 0.
         input_norm: standardise each cached channel by batch statistics (running ones in evaluation) before the first
             layer. Frozen features keep the backbone's scale and offset; the paper fine-tunes the backbone, which
             adapts them. An affine map before a linear layer: the head stays the same function. Released: no.
@@ -49,6 +51,7 @@ class JointConfig:
     appearance_dim: int = 512
     reduction_dim: int = 512
     layout_dim: int = 512
+    layout_layers: int = 2
     input_norm: bool = True
     dropout: float = 0.3
     appearance_relu: bool = False
@@ -60,6 +63,7 @@ class JointConfig:
         require(self.streams in STREAMS, "streams", self.streams, "one of " + ", ".join(STREAMS))
         require_widths(appearance_dim=self.appearance_dim, layout_dim=self.layout_dim)
         require(self.layout_dim % 2 == 0, "layout_dim", self.layout_dim, "an even number")
+        require(self.layout_layers >= 0, "layout_layers", self.layout_layers, "0 (none) or a number of layers")
         require(self.reduction_dim >= 0, "reduction_dim", self.reduction_dim, "0 (off) or a width")
         require_fraction(dropout=self.dropout)
 
@@ -117,13 +121,9 @@ class Layout(nn.Module):
         position_dim = BOX_DIM + MOTION_DIM if config.motion else BOX_DIM
         self.position = nn.Sequential(*linear_norm_relu(position_dim, half), *linear_norm_relu(half, width))
         self.category = nn.Embedding(NUM_CATEGORIES, half, padding_idx=0, scale_grad_by_freq=config.scale_grad_by_freq)
-        self.fusion = nn.Sequential(
-            *linear_norm_relu(width + half, width),
-            nn.Linear(width, width),
-            nn.ReLU(),
-            nn.Linear(width, width),
-            nn.ReLU(),
-        )
+        self.fusion = nn.Sequential(*linear_norm_relu(width + half, width))
+        for _ in range(config.layout_layers):
+            self.fusion.extend([nn.Linear(width, width), nn.ReLU()])
 
     def forward(self, boxes: Tensor, categories: Tensor) -> Tensor:
         """Map (M, 4) boxes, or (M, 8) with motion, and (M,) categories to (M, d_non_app)."""

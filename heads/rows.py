@@ -35,6 +35,13 @@ def masked_mean(values: Tensor, mask: Tensor, dim: int) -> Tensor:
     return (values * weights).sum(dim) / weights.sum(dim).clamp(min=1)
 
 
+def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
+    """Return the softmax of `scores` over the last axis where `mask`, broadcast to them, is True; zero elsewhere."""
+    # The lowest finite number, not −∞: a row without any True must not become NaN, also not in its gradient.
+    weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1)
+    return weights.masked_fill(~mask, 0)
+
+
 def slot_mask(instance_mask: Tensor) -> Tensor:
     """Return (B, N): True for a slot that is real in at least one of the steps of (B, T′, N)."""
     return instance_mask.any(dim=1)

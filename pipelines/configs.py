@@ -39,7 +39,8 @@ def from_plain(kind: type[C], content: object, where: str) -> C:
         where: what is being read, for messages.
 
     Raises:
-        InputError: not a mapping, an unknown key (with the nearest known one), a missing key, or a wrong type.
+        InputError: not a mapping, an unknown key (with the nearest known one), a missing key, a wrong type, or a
+            value that the dataclass refuses.
     """
     if not isinstance(content, Mapping):
         raise InputError(f"{where}: expected a mapping of options, found {type(content).__name__}")
@@ -56,7 +57,10 @@ def from_plain(kind: type[C], content: object, where: str) -> C:
     ]
     if absent:
         raise InputError(f"{where}: missing key {', '.join(absent)}")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
@@ -73,7 +77,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         if not isinstance(value, Sequence) or isinstance(value, str):
             raise InputError(f"{where} is {value!r}; expected a list")
-        return tuple(_value(arguments[0], item, where) for item in value)
+        return tuple(_value(arguments[0], item, f"{where}[{place}]") for place, item in enumerate(value))
     if origin in (dict, Mapping) or hint in (dict, Mapping) or origin is typing.get_origin(Mapping[str, float]):
         if not isinstance(value, Mapping):
             raise InputError(f"{where} is {value!r}; expected a mapping")
@@ -100,37 +104,54 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
     raise InputError(f"{where} is {value!r}; expected {getattr(hint, '__name__', hint)}")
 
 
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """The safe loader, which also refuses a key that a mapping names twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str) and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is named twice", key_node.start_mark)
+            seen.add(key if isinstance(key, str) else None)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> Any:
     """Parse a YAML file safely.
 
     Raises:
         MissingDataError: there is no such file.
-        InputError: it is not YAML; the message says where.
+        InputError: it is not YAML, or names a key twice; the message says where.
     """
     if not path.is_file():
         raise MissingDataError(f"{path}: no such file")
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506  (a safe loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
 
 
-def set_option(content: dict[str, Any], assignment: str) -> None:
-    """Put one "a.b=value" into nested plain options; the value is read as YAML.
-
-    Raises:
-        InputError: not of that form, or `a` is no group of options.
-    """
-    key, equals, text = assignment.partition("=")
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Return key and value of "a.b=value"; the value is read as YAML. Raises InputError when it is not of that form."""
+    key, equals, value = text.partition("=")
     if not equals or not key:
-        raise InputError(f"--set {assignment!r}: expected KEY=VALUE, for example joint.dropout=0.5")
+        raise InputError(f"--set {text!r}: expected KEY=VALUE, for example joint.dropout=0.5")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {text!r}: the value is not valid YAML") from error
+
+
+def set_option(content: dict[str, Any], key: str, value: Any) -> None:
+    """Put a value under a dotted key into nested plain options. Raises InputError when there is no such option."""
     *groups, last = key.split(".")
     place = content
     for group in groups:
         inner = place.get(group)
         if not isinstance(inner, dict):
-            raise InputError(f"--set {assignment!r}: no group of options {group!r}{nearest(group, place)}")
+            raise InputError(f"option {key!r}: no group of options {group!r}{nearest(group, place)}")
         place = inner
     if last not in place:
-        raise InputError(f"--set {assignment!r}: unknown key {last!r}{nearest(last, place)} Known: {', '.join(place)}")
-    place[last] = yaml.safe_load(text)
+        raise InputError(f"option {key!r}: unknown key {last!r}{nearest(last, place)} Known: {', '.join(place)}")
+    place[last] = value

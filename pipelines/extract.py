@@ -23,7 +23,14 @@ from ifcar.errors import InputError
 from ifcar.extract.backbones.base import Backbone, BackboneSpec
 from ifcar.extract.backbones.catalog import build_backbone, get_backbone
 from ifcar.extract.datasets.contract import Dataset
-from ifcar.extract.engine import EngineOptions, FeatureExtractor, RowArrays, ViewDataset, extract_rows
+from ifcar.extract.engine import (
+    EngineOptions,
+    FeatureExtractor,
+    RowArrays,
+    ViewDataset,
+    choose_device,
+    extract_rows,
+)
 from ifcar.extract.roi import parse_pooled_mode, pooled_size
 from ifcar.extract.views import ViewPolicy
 from ifcar.extract.weights import load_weights
@@ -72,13 +79,20 @@ def extract(config: ExtractConfig, progress: Progress) -> ExtractResult:
     source = read_source(config, progress, needs_pixels=backbone_spec.reads_pixels)
     policy = _policy(config, source.dataset)
     spec = _cache_spec(config, policy, backbone_spec)
-    backbone, weights_identity = _load_backbone(config, source.dataset, backbone_spec, progress)
+    backbone, weights_identity = load_backbone(
+        backbone_spec, policy.num_frames, config.weights, source.dataset.default_weights, progress
+    )
     provenance = _provenance(config, source, policy, backbone_spec, weights_identity)
     path = config.out or folder("caches") / f"{config.dataset}-{config.backbone}.zarr"
     writer = _open_writer(path, config, spec, provenance, source, policy)
     options = _engine_options(config)
     views = ViewDataset(
-        source.dataset, source.clips, source.training(), policy, reads_pixels=backbone_spec.reads_pixels
+        source.clips,
+        source.dataset.tracks,
+        source.dataset.annotation_fps,
+        source.training(),
+        policy,
+        reads_pixels=backbone_spec.reads_pixels,
     )
     extractor = FeatureExtractor(backbone, spec, parse_pooled_mode(config.pooled), options)
     retry = writer.failed_rows() if config.retry_failed else {}
@@ -121,18 +135,28 @@ def _cache_spec(config: ExtractConfig, policy: ViewPolicy, backbone: BackboneSpe
     )
 
 
-def _load_backbone(
-    config: ExtractConfig, dataset: Dataset, spec: BackboneSpec, progress: Progress
+def load_backbone(
+    spec: BackboneSpec, num_frames: int, weights: str | None, default: str, progress: Progress
 ) -> tuple[Backbone | None, str]:
-    """Return the network in evaluation mode and its weights' identity."""
+    """Return the network in evaluation mode, None where no pixels are read, and its weights' identity.
+
+    Args:
+        spec: which backbone.
+        num_frames: T, frames of a view.
+        weights: a file, "published" or "random:SEED"; None takes `default`.
+        default: the same kinds of text.
+        progress: told which weights were loaded.
+
+    Raises:
+        InputError, MissingDataError: the weights cannot be loaded, or would be ignored.
+    """
     if not spec.reads_pixels:
-        if config.weights is not None:
-            raise InputError(f"--weights {config.weights} would be ignored: backbone 'none' reads no pixels")
+        if weights is not None:
+            raise InputError(f"--weights {weights} would be ignored: backbone 'none' reads no pixels")
         return None, "none"
-    backbone = build_backbone(config.backbone, num_frames=config.frames, spatial_stride=config.spatial_stride)
-    weights = config.weights or dataset.default_weights
-    record = load_weights(backbone, weights, folder("weights"))
-    progress.say(f"{config.backbone}: weights {record.description}")
+    backbone = build_backbone(spec.name, num_frames=num_frames, spatial_stride=spec.spatial_stride)
+    record = load_weights(backbone, weights or default, folder("weights"))
+    progress.say(f"{spec.name}: weights {record.description}")
     return backbone.eval(), record.identity
 
 
@@ -198,14 +222,14 @@ def _open_writer(
 
 
 def _engine_options(config: ExtractConfig) -> EngineOptions:
-    import torch
-
-    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"--device {device}: torch sees no CUDA device; use --device cpu")
     cores = os.cpu_count() or 1
     workers = min(8, max(1, cores - 1)) if config.workers is None else config.workers
-    return EngineOptions(batch_size=config.batch_size, num_workers=workers, device=device, precision=config.precision)
+    return EngineOptions(
+        batch_size=config.batch_size,
+        num_workers=workers,
+        device=choose_device(config.device),
+        precision=config.precision,
+    )
 
 
 def _run(

@@ -71,12 +71,24 @@ def list_runs() -> Rows:
     return ["run", "head", "protocol", "seed", "test n", "top-1", "top-5"], rows
 
 
+def list_grids() -> Rows:
+    """Return the grid files that come with ifcar."""
+    from ifcar.pipelines.grid.config import read_grid, shipped_grids
+
+    rows = []
+    for name in shipped_grids():
+        grid = read_grid(Path(name))
+        rows.append([name, grid.title, grid.dataset or "any", str(len(grid.systems)), str(len(grid.seeds))])
+    return ["name", "what", "data", "systems", "seeds"], rows
+
+
 LISTINGS: dict[str, Callable[[], Rows]] = {
     "datasets": list_datasets,
     "backbones": list_backbones,
     "heads": list_heads,
     "caches": list_caches,
     "runs": list_runs,
+    "grids": list_grids,
 }
 
 

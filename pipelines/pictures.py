@@ -8,9 +8,11 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
+from numpy.typing import NDArray
+
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Category, Status
-from ifcar.errors import InputError
+from ifcar.errors import CacheMismatchError, IfcarError, InputError, MissingDataError
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.decode import read_frames
 from ifcar.extract.geometry import Crop
@@ -27,17 +29,15 @@ def draw_clips(reader: CacheReader, clip_ids: Sequence[str], out: Path, data_roo
         reader: the open cache.
         clip_ids: clips to draw; empty for the first ten.
         out: folder for the pictures.
-        data_root: the dataset's folder, when it is not at its default place. Without pixels, boxes alone are drawn.
+        data_root: the dataset's folder, when it is not at its default place. Without its videos, boxes alone are drawn.
     """
     unknown = [c for c in clip_ids if c not in reader.clip_ids]
     if unknown:
         raise InputError(f"{reader.path}: no clip {unknown[0]!r}; `ifcar cache info` lists examples")
-    dataset_type = DATASETS.get(str(reader.identity["dataset"]["name"]))
-    dataset = dataset_type(data_root or folder("data") / dataset_type.default_root)
-    has_pixels = dataset.root.is_dir() and reader.identity["backbone"]["name"] != "none"
-    sources = {}
-    if has_pixels:
-        sources = {c.clip_id: c.source for c in dataset.listing(needs_pixels=True).clips}
+    try:
+        sources = find_sources(reader, data_root)
+    except IfcarError:
+        sources = {}
     out.mkdir(parents=True, exist_ok=True)
     labels = _labels(reader)
     done = reader.status() == Status.DONE
@@ -48,6 +48,55 @@ def draw_clips(reader: CacheReader, clip_ids: Sequence[str], out: Path, data_roo
             paths.append(out / f"{clip_id}.png")
             _draw(reader, row, sources.get(clip_id), f"{clip_id}: {labels.get(clip_id, 'unlabelled')}", paths[-1])
     return paths
+
+
+def find_sources(reader: CacheReader, data_root: Path | None = None) -> dict[str, Path]:
+    """Return the video or folder of frames of each clip, by clip id, whether or not the cache's backbone read pixels.
+
+    Args:
+        reader: the open cache.
+        data_root: the dataset's folder, when it is not at its default place.
+
+    Raises:
+        MissingDataError, InputError: the dataset's files are not there or not usable.
+        CacheMismatchError: they are not what the cache was made from, so that boxes and pixels might not belong together.
+    """
+    identity = reader.identity["dataset"]
+    dataset_type = DATASETS.get(str(identity["name"]))
+    dataset = dataset_type(data_root or folder("data") / dataset_type.default_root)
+    if not dataset.root.is_dir():
+        raise MissingDataError(f"{dataset.root}: no such folder; name the videos' folder with --data-root")
+    listing = dataset.listing(needs_pixels=True)
+    if listing.digest != identity["annotations"]:
+        raise CacheMismatchError(f"{dataset.root}: other annotations than those that {reader.path} was made from")
+    return {clip.clip_id: clip.source for clip in listing.clips if clip.source is not None}
+
+
+def view_frames(reader: CacheReader, row: int, source: Path, frames: Sequence[int], side: int) -> NDArray[np.uint8]:
+    """Read frames of a cached view, cropped and mirrored as the network saw them.
+
+    Args:
+        reader: the open cache.
+        row: the view's row.
+        source: its video or folder of frames.
+        frames: which of the T frames, from 0.
+        side: S, of the result in pixels.
+
+    Returns:
+        (len(frames), S, S, 3) uint8 RGB.
+
+    Raises:
+        DecodeError: a frame cannot be read.
+    """
+    where = np.array([row])
+    numbers = reader.read_rows("frame_indices", where)[0]
+    crop = Crop(*(float(v) for v in reader.read_rows("crop", where)[0]))
+    return read_frames(source, [int(numbers[t]) for t in frames], crop, side, bool(reader.read_rows("flip", where)[0]))
+
+
+def instance_colour(slot: int, category: int) -> str:
+    """Return the colour of an instance's box: one for all subjects, for objects one a slot."""
+    return SUBJECT_COLOUR if category == Category.SUBJECT else OBJECT_COLOURS[slot % len(OBJECT_COLOURS)]
 
 
 def _labels(reader: CacheReader) -> dict[str, str]:
@@ -67,11 +116,7 @@ def _draw(reader: CacheReader, row: int, source: Path | None, title: str, path: 
 
     boxes, categories = reader.table("boxes")[row], reader.table("categories")[row]
     numbers = reader.table("frame_indices")[row].tolist()
-    flip = bool(reader.table("flip")[row])
-    frames = None
-    if source is not None:
-        crop = Crop(*(float(v) for v in reader.table("crop")[row]))
-        frames = read_frames(source, numbers, crop, SIDE, flip)
+    frames = None if source is None else view_frames(reader, row, source, range(len(numbers)), SIDE)
     columns = min(len(boxes), 8)
     rows = -(-len(boxes) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(1.9 * columns, 2.1 * rows + 0.4), squeeze=False)
@@ -86,7 +131,7 @@ def _draw(reader: CacheReader, row: int, source: Path | None, title: str, path: 
             if category == Category.EMPTY:
                 continue
             subject = category == Category.SUBJECT
-            colour = SUBJECT_COLOUR if subject else OBJECT_COLOURS[slot % len(OBJECT_COLOURS)]
+            colour = instance_colour(slot, category)
             corner = (box[0] - box[2] / 2, box[1] - box[3] / 2)
             style = "--" if subject else "-"
             axis.add_patch(Rectangle(corner, box[2], box[3], fill=False, ec=colour, lw=1.6, ls=style))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from ifcar.cache.reader import CacheReader, open_cache
 from ifcar.cache.schema import ProtocolTable
 from ifcar.errors import CacheMismatchError, InputError, nearest
 from ifcar.heads.catalog import HEADS
-from ifcar.pipelines.configs import from_plain, set_option, to_plain
+from ifcar.pipelines.configs import from_plain, parse_assignment, set_option, to_plain
 from ifcar.pipelines.run_config import RunConfig
 from ifcar.pipelines.run_data import protocol_digest
 from ifcar.pipelines.schedule import ScheduleConfig
@@ -28,6 +28,7 @@ def make_run_config(
     streams: str | None = None,
     aux_weight: float = 0.0,
     settings: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
     schedule: ScheduleConfig | None = None,
     seed: int = 0,
 ) -> RunConfig:
@@ -41,6 +42,7 @@ def make_run_config(
         streams: "appearance", "layout" or "both".
         aux_weight: λ of the head's auxiliary loss; 0 leaves it out.
         settings: "key=value" changes of single options, "joint.dropout=0.5".
+        options: the same as values by dotted name.
         schedule: training schedule.
         seed: of everything random.
 
@@ -52,27 +54,30 @@ def make_run_config(
         raise InputError(
             f"head {head!r} has no preset {preset!r}{nearest(preset, kind.presets)} Known: {', '.join(kind.presets)}"
         )
-    options = to_plain(kind.presets[preset])
+    resolved = to_plain(kind.presets[preset])
     if streams is not None:
-        if "joint" not in options:
+        if "joint" not in resolved:
             raise InputError(f"--streams {streams} would be ignored: head {head!r} has one stream only")
-        options["joint"]["streams"] = streams
+        resolved["joint"]["streams"] = streams
     if aux_weight < 0:
-        raise InputError(f"--aux-weight is {aux_weight}; expected 0 (off) or more")
+        raise InputError(f"aux-weight is {aux_weight}; expected 0 (off) or more")
     if aux_weight and not kind.auxiliary:
         raise InputError(f"--aux-weight {aux_weight:g} would be ignored: head {head!r} has no auxiliary loss")
     aux_weights = {name: aux_weight for name in kind.auxiliary if aux_weight}
     for name in kind.auxiliary:
-        options[name] = name in aux_weights
+        resolved[name] = name in aux_weights
     for assignment in settings:
-        set_option(options, assignment)
-    from_plain(kind.config_type, options, f"head {head}")
+        key, value = parse_assignment(assignment)
+        set_option(resolved, key, value)
+    for key, value in (options or {}).items():
+        set_option(resolved, key, value)
+    from_plain(kind.config_type, resolved, f"head {head}")
     return RunConfig(
         head=head,
         cache=cache,
         protocol=protocol or default_protocol(cache),
         preset=preset,
-        options=options,
+        options=resolved,
         aux_weights=aux_weights,
         schedule=schedule or ScheduleConfig(),
         seed=seed,

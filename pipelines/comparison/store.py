@@ -28,6 +28,8 @@ class Comparison:
         paired_test: "bootstrap" or "mcnemar".
         notes: lines that belong below the table: failed runs, why no published figures, …
         rows: in order.
+        cache: path of the cache behind the runs.
+        fingerprint: the cache's.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Comparison:
     paired_test: str
     notes: tuple[str, ...]
     rows: tuple[ResultRow, ...]
+    cache: str = ""
+    fingerprint: str = ""
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> Path:

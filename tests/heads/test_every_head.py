@@ -17,8 +17,23 @@ from ifcar.cache.schema import CacheSpec
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
+from ifcar.heads.joint import STREAMS
 
 SMALL = {"appearance_dim": 16, "layout_dim": 16, "reduction_dim": 4}
+
+PADDING_CHECKS = ("padding_does_not_change_logits", "another_empty_slot_changes_nothing")
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "nl": [{"attention": "dot"}, {"blocks": 2}],
+    "stin": [{"classifier_dim": 16}],
+    "i3d-stin-nl": [{"frame_relu": True}],
+    "strg": [
+        {"graphs": "similarity"},
+        {"graphs": "spatial-temporal"},
+        {"non_local": True},
+        {"residual": False},
+        {"layers": 1},
+    ],
+}
 
 
 def narrow(config: Any) -> Any:
@@ -34,7 +49,7 @@ def narrow(config: Any) -> Any:
 
 
 def variants() -> list[Any]:
-    """Every head, preset, stream and auxiliary loss."""
+    """Every head, preset, auxiliary loss and stream, and the paper's preset with each of `OPTIONS`."""
     out = []
     for name in HEADS.names():
         head = HEADS.get(name)
@@ -43,23 +58,29 @@ def variants() -> list[Any]:
             for loss in head.auxiliary:
                 configs |= {f"{k}+{loss}": replace(c, **{loss: True}) for k, c in configs.items()}
             if any(f.name == "joint" for f in fields(config)):
-                for stream in ("appearance", "layout"):
-                    changed = replace(narrow(config), joint=replace(narrow(config).joint, streams=stream))
-                    configs[f"{preset}-{stream}"] = changed
+                for stream in STREAMS:
+                    if stream != config.joint.streams:
+                        changed = replace(narrow(config), joint=replace(narrow(config).joint, streams=stream))
+                        configs[f"{preset}-{stream}"] = changed
                 moving = replace(narrow(config), joint=replace(narrow(config).joint, streams="layout", motion=True))
                 configs[f"{preset}-motion-layout"] = moving
-            out += [
-                pytest.param(head, c, LAYOUT_SPEC if k.endswith("layout") else SPEC, id=f"{name}-{k}")
-                for k, c in configs.items()
-            ]
+            for option in OPTIONS.get(name, []) if preset == "paper" else []:
+                ((field, value),) = option.items()
+                configs[f"{preset}-{field}-{value}"] = replace(narrow(config), **option)
+            out += [pytest.param(head, c, spec_for(head, c), id=f"{name}-{k}") for k, c in configs.items()]
     return out
+
+
+def spec_for(head: type[Head], config: Any) -> CacheSpec:
+    """A cache without pixels wherever the head can do with one."""
+    return LAYOUT_SPEC if {*head.reads(config)} <= {"boxes", "categories"} else SPEC
 
 
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize(("head", "config", "spec"), variants())
 def test_head_keeps_the_contract(head: type[Head], config: Any, spec: CacheSpec, check: str) -> None:
     joint = getattr(config, "joint", None)
-    if check == "padding_does_not_change_logits" and joint is not None and not joint.mask_empty:
+    if check in PADDING_CHECKS and joint is not None and not joint.mask_empty:
         with pytest.raises(AssertionError):
             CHECKS[check](head, config, spec)
         return
@@ -87,8 +108,21 @@ def test_unknown_head_names_the_nearest() -> None:
         HEADS.get("sfy")
 
 
-@pytest.mark.parametrize("name", ["i3d", "sfi", "base"])
+@pytest.mark.parametrize("name", HEADS.names())
 def test_head_without_its_array_says_what_to_do(name: str) -> None:
     head = HEADS.get(name)
-    with pytest.raises(CacheMismatchError, match="--streams layout"):
-        head(head.presets["paper"], LAYOUT_SPEC, 3)
+    for config in head.presets.values():
+        if spec_for(head, config) is SPEC:
+            with pytest.raises(CacheMismatchError, match="--streams layout"):
+                head(config, LAYOUT_SPEC, 3)
+        else:
+            head(config, LAYOUT_SPEC, 3)
+
+
+def test_layout_stream_needs_no_pixels_unless_the_head_reads_the_frame() -> None:
+    for name in ("base", "sfi", "nl", "strg", "stin", "stin-nl"):
+        config = HEADS.get(name).presets["paper"]
+        config = replace(config, joint=replace(config.joint, streams="layout"))
+        assert set(HEADS.get(name).reads(config)) == {"boxes", "categories"}
+    for name, preset in (("i3d", "paper"), ("proposal-avg", "paper"), ("i3d-stin-nl", "paper"), ("strg", "full")):
+        assert "frame_features" in HEADS.get(name).reads(HEADS.get(name).presets[preset])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,14 +42,6 @@ GOLDEN_NAMES = {
     "pos_decoder": "prediction.position",
     "offset_decoder": "prediction.offset",
 }
-
-
-@pytest.fixture(scope="module")
-def golden() -> Path:
-    shared = os.environ.get("IFCAR_SHARED")
-    if not shared:
-        pytest.skip("IFCAR_SHARED is not set: the golden tensors of the released code lie there")
-    return Path(shared) / "golden"
 
 
 @pytest.mark.parametrize("name", ["sfi", "sfi_pred"])

@@ -1,0 +1,128 @@
+"""`ifcar grid` and `ifcar few-shot`: many runs and one table."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ifcar.commands.options import CacheOption, Device, Json, Processes, say, schedule_from
+from ifcar.console import Screen, print_json, print_table
+from ifcar.errors import InputError
+
+if TYPE_CHECKING:
+    from ifcar.pipelines.grid.plan import GridPlan
+    from ifcar.pipelines.grid.run import GridResult
+
+
+def grid(
+    file: Annotated[Path, typer.Argument(help="Grid file, or the name of a shipped one: `ifcar list grids`.")],
+    cache: CacheOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs with their ids; train nothing.")] = False,
+    processes: Processes = None,
+    device: Device = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the table; default: runs/NAME.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train every run of a grid file that is not there yet, and write one table with intervals and tests."""
+    from ifcar.pipelines.folders import only_cache
+    from ifcar.pipelines.grid.config import read_grid
+    from ifcar.pipelines.grid.plan import plan_grid
+    from ifcar.pipelines.grid.run import run_grid
+
+    plan = plan_grid(read_grid(file), only_cache(cache))
+    if dry_run:
+        _print_plan(plan, as_json=as_json)
+        return
+    show_grid(run_grid(plan, Screen(quiet=as_json), out=out, processes=processes, device=device), as_json=as_json)
+
+
+def few_shot(
+    head: Annotated[str, typer.Argument(help="One of `ifcar list heads`.")],
+    shots: Annotated[list[int] | None, typer.Option(help="Clips a novel class; again for more (5, 10).")] = None,
+    cache: CacheOption = None,
+    preset: Annotated[str, typer.Option(help="paper, small, or another of `ifcar list heads`.")] = "paper",
+    streams: Annotated[str | None, typer.Option(help="appearance, layout or both.")] = None,
+    aux_weight: Annotated[float, typer.Option(help="Weight λ of the auxiliary loss; 0: without.")] = 0.0,
+    setting: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of a head option.")] = None,
+    train: Annotated[
+        str, typer.Option(help="What fine-tuning moves: classifier (the last layer, as published) or all.")
+    ] = "classifier",
+    schedule: Annotated[str, typer.Option(help="Of the base training: auto, paper or stretched.")] = "auto",
+    min_steps: Annotated[int | None, typer.Option(help="Fewest steps of a stretched base training (1500).")] = None,
+    tune_schedule: Annotated[
+        str | None, typer.Option(help="Of the fine-tuning: paper or stretched; default: as the base training's.")
+    ] = None,
+    tune_steps: Annotated[int | None, typer.Option(help="Fewest steps of a stretched fine-tuning (300).")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Again for more runs; default: 0.")] = None,
+    processes: Processes = None,
+    device: Device = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the table; default: runs/few-shot-HEAD.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a head on base classes, fine-tune it on 5 or 10 clips of each novel class, and test it on these."""
+    from ifcar.pipelines.configs import parse_assignment
+    from ifcar.pipelines.few_shot import few_shot_grid
+    from ifcar.pipelines.folders import only_cache
+    from ifcar.pipelines.grid.plan import TUNE_STEPS, plan_grid
+    from ifcar.pipelines.grid.run import run_grid
+
+    if train not in ("classifier", "all"):
+        raise InputError(f"--train is {train!r}; expected classifier or all")
+    tuning = None
+    if tune_schedule is not None or tune_steps is not None:
+        tuning = schedule_from(kind=tune_schedule or "stretched", min_steps=tune_steps or TUNE_STEPS, held_out=0.0)
+    config = few_shot_grid(
+        head,
+        shots=shots or (5, 10),
+        train="all" if train == "all" else "classifier",
+        preset=preset,
+        streams=streams,
+        aux_weight=aux_weight,
+        settings=dict(parse_assignment(text) for text in setting or ()),
+        schedule=schedule_from(kind=schedule, min_steps=min_steps),
+        tune_schedule=tuning,
+        seeds=seed or (0,),
+    )
+    plan = plan_grid(config, only_cache(cache))
+    show_grid(run_grid(plan, Screen(quiet=as_json), out=out, processes=processes, device=device), as_json=as_json)
+
+
+def _print_plan(plan: GridPlan, *, as_json: bool) -> None:
+    from ifcar.pipelines.run_config import run_id
+    from ifcar.pipelines.runs import is_finished
+
+    rows = []
+    for cell in plan.cells:
+        for job in cell.jobs:
+            state = "done" if is_finished(job.path) else "stopped" if job.path.exists() else "to do"
+            name, protocol = cell.variant.name, job.config.protocol
+            rows.append([name, protocol, str(cell.seed), run_id(job.config)[:12], state, str(job.path)])
+    columns = ["system", "protocol", "seed", "id", "state", "folder"]
+    if as_json:
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
+        return
+    print_table(f"{plan.config.name}: {len(plan.jobs())} runs on {plan.cache}", columns, rows)
+    for fusion in plan.config.ensembles:
+        say(f"fused: {fusion.name} = {' + '.join(fusion.members)}")
+
+
+def show_grid(result: GridResult, *, as_json: bool) -> None:
+    """Print a grid's table, and exit with 1 when a run failed."""
+    from ifcar.pipelines.comparison.formats import caption, cells
+
+    comparison = result.comparison
+    if as_json:
+        print_json({**asdict(comparison), "folder": result.folder, "failed": [asdict(f) for f in result.failures]})
+    else:
+        header, rows = cells(comparison)
+        print_table(comparison.title or comparison.name, header, rows)
+        say(caption(comparison))
+        for note in comparison.notes:
+            say(f"note: {note}")
+        say(f"{result.num_runs} runs, {result.num_made} of them made now; tables: {result.folder}/table.md, .tex, .csv")
+        say(f"Next: `ifcar report {result.folder}`")
+    if result.failures:
+        raise typer.Exit(1)

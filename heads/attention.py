@@ -1,0 +1,74 @@
+"""Attention among the nodes of a clip, and the non-local block made of it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from ifcar.heads.rows import masked_softmax
+from ifcar.heads.zero_linear import ZeroLinear
+
+Similarity = Literal["softmax", "dot"]
+SIMILARITIES: tuple[Similarity, ...] = ("softmax", "dot")
+
+
+class Attention(nn.Module):
+    """Gather from all nodes of a clip what each node attends to.
+
+        out_i = W Σ_j a_ij g(x_j) + b
+        softmax:  a_ij = softmax_j(θ(x_i)ᵀ φ(x_j) / √d)
+        dot:      a_ij = θ(x_i)ᵀ φ(x_j) / M,   M the number of real nodes
+
+    θ, φ, g are linear with biases. Under softmax a bias of φ adds the same to a whole row and cancels, so it is built
+    only on request.
+
+    Source: Wang et al. 2018 (Non-local neural networks), §3.2, embedded Gaussian and dot product.
+    Differs: the √d, which is in their released code.
+    """
+
+    def __init__(self, width: int, key_dim: int, similarity: Similarity, output: nn.Linear, key_bias: bool) -> None:
+        super().__init__()
+        self.similarity = similarity
+        self.scale = key_dim**-0.5
+        self.query = nn.Linear(width, key_dim)
+        self.key = nn.Linear(width, key_dim, bias=key_bias)
+        self.value = nn.Linear(width, key_dim)
+        self.output = output
+
+    def forward(self, nodes: Tensor, mask: Tensor) -> Tensor:
+        """Attend.
+
+        Args:
+            nodes: (B, M, D), finite everywhere.
+            mask: (B, M), True = real.
+
+        Returns:
+            (B, M, D); rows of nodes that are not real hold nothing of use.
+        """
+        scores = self.query(nodes) @ self.key(nodes).transpose(1, 2)  # (B, M, M)
+        if self.similarity == "softmax":
+            weights = masked_softmax(scores * self.scale, mask.unsqueeze(1))
+        else:
+            real = mask.sum(1).clamp(min=1).to(nodes.dtype)
+            weights = scores.masked_fill(~mask.unsqueeze(1), 0) / real[:, None, None]
+        out: Tensor = self.output(weights @ self.value(nodes))
+        return out
+
+
+class NonLocal(nn.Module):
+    """Non-local block, z_i = x_i + W y_i, that starts as the identity.
+
+    Source: Wang et al. 2018, Eq. 1–6.
+    Differs: no batch normalisation after W; W itself starts at zero, where they start that layer's gain at zero.
+    """
+
+    def __init__(self, width: int, key_dim: int, similarity: Similarity) -> None:
+        super().__init__()
+        output = ZeroLinear(key_dim, width)
+        self.attention = Attention(width, key_dim, similarity, output, key_bias=similarity == "dot")
+
+    def forward(self, nodes: Tensor, mask: Tensor) -> Tensor:
+        """Map nodes (B, M, D) with mask (B, M) to (B, M, D), zero where the mask is False."""
+        out: Tensor = nodes + self.attention(nodes, mask)
+        return out * mask.unsqueeze(-1).to(out.dtype)

@@ -1,0 +1,118 @@
+"""Graphs over the instances of a clip and convolutions on them (Wang and Gupta 2018, §4.2–5).
+
+A node is an instance at a step; nodes are numbered step by step, M = T′·N. A graph is (B, M, M): row i holds the
+weights with which node i gathers from the others. Rows and columns of empty slots are zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ifcar.heads.rows import masked_softmax
+from ifcar.heads.zero_linear import ZeroLinear
+
+
+class SimilarityGraph(nn.Module):
+    """Similarity in feature space, normalised over each row.
+
+        F(x_i, x_j) = φ(x_i)ᵀ φ′(x_j),  φ(x) = w x,  φ′(x) = w′ x;   G_ij = exp F_ij / Σ_j exp F_ij
+
+    Source: Wang and Gupta 2018, Eq. 1–2.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.phi = nn.Linear(width, width, bias=False)
+        self.phi_prime = nn.Linear(width, width, bias=False)
+
+    def forward(self, nodes: Tensor, mask: Tensor) -> Tensor:
+        """Return the graph (B, M, M) of nodes (B, M, D) with mask (B, M), True = real."""
+        affinity = self.phi(nodes) @ self.phi_prime(nodes).transpose(1, 2)
+        return masked_softmax(affinity, mask.unsqueeze(1) & mask.unsqueeze(2))
+
+
+def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
+    """Return the intersection over union (…, N, L) of boxes (…, N, 4) with boxes (…, L, 4), both (cx, cy, w, h)."""
+    first, second = first.unsqueeze(-2), second.unsqueeze(-3)
+    low = torch.maximum(first[..., :2] - first[..., 2:] / 2, second[..., :2] - second[..., 2:] / 2)
+    high = torch.minimum(first[..., :2] + first[..., 2:] / 2, second[..., :2] + second[..., 2:] / 2)
+    intersection = (high - low).clamp(min=0).prod(-1)
+    union = first[..., 2:].prod(-1) + second[..., 2:].prod(-1) - intersection
+    return intersection / union.clamp(min=torch.finfo(union.dtype).tiny)
+
+
+def spatial_temporal_graphs(boxes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Link boxes that overlap in neighbouring steps, forwards and backwards in time.
+
+        G^front_ij = σ_ij / Σ_j σ_ij,   G^back_ji = σ_ij / Σ_i σ_ij,   σ_ij the IoU of box i at t and box j at t + 1
+
+    A box that overlaps none, as every box of the last step does in the front graph, has a row of zeros.
+
+    Source: Wang and Gupta 2018, §4.3, Eq. 3.
+
+    Args:
+        boxes: (B, T′, N, 4).
+        mask: (B, T′, N), True = real.
+
+    Returns:
+        The front and the back graph, each (B, M, M).
+    """
+    num_clips, num_steps, num_slots = mask.shape
+    linked = mask[:, :-1].unsqueeze(-1) & mask[:, 1:].unsqueeze(-2)  # (B, T′ − 1, N, N)
+    overlap = pairwise_iou(boxes[:, :-1], boxes[:, 1:]).masked_fill(~linked, 0)
+    front = boxes.new_zeros(num_clips, num_steps, num_slots, num_steps, num_slots)
+    back = torch.zeros_like(front)
+    for t in range(num_steps - 1):
+        front[:, t, :, t + 1] = row_normalised(overlap[:, t])
+        back[:, t + 1, :, t] = row_normalised(overlap[:, t].transpose(1, 2))
+    num_nodes = num_steps * num_slots
+    return front.reshape(num_clips, num_nodes, num_nodes), back.reshape(num_clips, num_nodes, num_nodes)
+
+
+def row_normalised(weights: Tensor) -> Tensor:
+    """Scale the last axis of weights ≥ 0 to a sum of 1; a row of zeros stays one."""
+    total = weights.sum(-1, keepdim=True)
+    return weights / total.clamp(min=torch.finfo(total.dtype).tiny)
+
+
+class GraphConvolution(nn.Module):
+    """One layer over one or several graphs, Z = Σ_i G_i X W_i.
+
+    Source: Wang and Gupta 2018, Eq. 4–5.
+    """
+
+    def __init__(self, width: int, num_graphs: int, linear: type[nn.Linear]) -> None:
+        super().__init__()
+        self.weights = nn.ModuleList(linear(width, width, bias=False) for _ in range(num_graphs))
+
+    def forward(self, graphs: Sequence[Tensor], nodes: Tensor) -> Tensor:
+        """Map nodes (B, M, D) to (B, M, D)."""
+        out = torch.zeros_like(nodes)
+        for graph, weight in zip(graphs, self.weights, strict=True):
+            out = out + graph @ weight(nodes)
+        return out
+
+
+class GraphNetwork(nn.Module):
+    """Graph convolutions in a row, LayerNorm and ReLU between them; the last layer starts at zero.
+
+    Source: Wang and Gupta 2018, §5 and §6.
+    """
+
+    def __init__(self, width: int, num_graphs: int, layers: int, last_activation: bool) -> None:
+        super().__init__()
+        kinds = [nn.Linear] * (layers - 1) + [ZeroLinear]
+        self.convolutions = nn.ModuleList(GraphConvolution(width, num_graphs, kind) for kind in kinds)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers - 1 + last_activation))
+
+    def forward(self, graphs: Sequence[Tensor], nodes: Tensor) -> Tensor:
+        """Map nodes (B, M, D) to (B, M, D)."""
+        for i, convolution in enumerate(self.convolutions):
+            nodes = convolution(graphs, nodes)
+            if i < len(self.norms):
+                nodes = F.relu(self.norms[i](nodes))
+        return nodes

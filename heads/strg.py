@@ -1,0 +1,194 @@
+"""STRG: convolutions on similarity and space-time graphs of instances (Wang and Gupta 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ifcar.cache.schema import CacheSpec
+from ifcar.heads.attention import NonLocal
+from ifcar.heads.contract import (
+    Head,
+    HeadOutput,
+    InstanceBatch,
+    register_head,
+    require,
+    require_fraction,
+    require_widths,
+)
+from ifcar.heads.frame import GlobalFeature, frame_channels
+from ifcar.heads.graphs import GraphNetwork, SimilarityGraph, spatial_temporal_graphs
+from ifcar.heads.joint import JointConfig, JointFeatures, JointFrontEnd
+from ifcar.heads.rows import masked_mean
+
+Graphs = Literal["similarity", "spatial-temporal", "joint"]
+GRAPHS: tuple[Graphs, ...] = ("similarity", "spatial-temporal", "joint")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class STRGConfig:
+    """Options of STRG; defaults are those of Ours-STRG, on joint features (Yan et al. 2020, Table 2).
+
+    Args:
+        joint: the front end.
+        graphs: the similarity graph (Eq. 1–2), the front and back graphs (Eq. 3), or both in two branches ("joint").
+        layers: graph convolutions in each branch.
+        last_activation: LayerNorm and ReLU after the last layer too. Wang and Gupta name both before a feature goes on
+            to the next layer, so the last has none; and as it starts at zero, a ReLU after it would keep it there.
+        residual: add the nodes to what the branches make of them, so that training starts from the instances' own
+            features. Released code of Yan et al.: yes. Wang and Gupta: no, they start from the global feature.
+        non_local: a non-local block on the nodes before the graphs. In Wang and Gupta's "NL + joint GCN" (Table 2b)
+            the blocks sit in the backbone; a cache holds the backbone's output only.
+        key_dim: width of that block's θ, φ and g.
+        pool: "steps", mean over the instances of a step, the steps concatenated (released code of Yan et al.), or
+            "nodes", mean over all nodes (Wang and Gupta).
+        hidden_dim: width of a Linear–ReLU layer after pooling; 0 leaves it out (Wang and Gupta).
+        frame_dim: width to which the global feature is reduced, which is concatenated then; 0 leaves it out.
+        dropout: before the classifier; 0.3 in Wang and Gupta.
+    """
+
+    joint: JointConfig = field(default_factory=JointConfig)
+    graphs: Graphs = "joint"
+    layers: int = 3
+    last_activation: bool = False
+    residual: bool = True
+    non_local: bool = False
+    key_dim: int = 512
+    pool: Literal["steps", "nodes"] = "steps"
+    hidden_dim: int = 1024
+    frame_dim: int = 0
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.graphs in GRAPHS, "graphs", self.graphs, "one of " + ", ".join(GRAPHS))
+        require_widths(layers=self.layers, key_dim=self.key_dim)
+        require(self.pool in ("steps", "nodes"), "pool", self.pool, "steps or nodes")
+        require(self.hidden_dim >= 0, "hidden_dim", self.hidden_dim, "0 (off) or a width")
+        require(self.frame_dim >= 0, "frame_dim", self.frame_dim, "0 (off) or a width")
+        require_fraction(dropout=self.dropout)
+
+    @classmethod
+    def full(cls) -> STRGConfig:
+        """Return the config of Wang and Gupta 2018: appearance nodes of 512, and the global feature."""
+        return cls(
+            joint=JointConfig(streams="appearance", reduction_dim=0, dropout=0.0),
+            residual=False,
+            pool="nodes",
+            hidden_dim=0,
+            frame_dim=512,
+            dropout=0.3,
+        )
+
+
+class GraphReasoning(nn.Module):
+    """Two branches of graph convolutions whose results are added at the end.
+
+        Z = GCN(G^sim, X) + GCN(G^front, G^back, X)
+
+    Source: Wang and Gupta 2018, §5.
+    """
+
+    def __init__(self, width: int, config: STRGConfig) -> None:
+        super().__init__()
+        self.similarity_graph: SimilarityGraph | None = None
+        self.similarity: GraphNetwork | None = None
+        self.spatial_temporal: GraphNetwork | None = None
+        if config.graphs != "spatial-temporal":
+            self.similarity_graph = SimilarityGraph(width)
+            self.similarity = GraphNetwork(width, 1, config.layers, config.last_activation)
+        if config.graphs != "similarity":
+            self.spatial_temporal = GraphNetwork(width, 2, config.layers, config.last_activation)
+
+    def forward(self, nodes: Tensor, joint: JointFeatures) -> Tensor:
+        """Return what the graphs make of nodes (B, M, D): (B, M, D)."""
+        out = torch.zeros_like(nodes)
+        if self.similarity is not None and self.similarity_graph is not None:
+            graph = self.similarity_graph(nodes, joint.instance_mask.flatten(1, 2))
+            out = out + self.similarity([graph], nodes)
+        if self.spatial_temporal is not None:
+            graphs = spatial_temporal_graphs(joint.boxes.to(nodes.dtype), joint.instance_mask)
+            out = out + self.spatial_temporal(graphs, nodes)
+        return out
+
+
+@register_head
+class STRG(Head):
+    """Score a clip from its instances after graph convolutions over the whole clip.
+
+        Z = [X +] GCN(G^sim, X) + GCN(G^front, G^back, X),   one layer: Z = Σ_i G_i X W_i
+        paper: logits = W ReLU(W_1 [mean_i z_i^1 ; … ; mean_i z_i^T′] + b_1) + b
+        full:  logits = W [mean_{t,i} z_i^t ; W_g mean_t(frame_features_t)] + b
+
+    Source: Wang and Gupta 2018, §4–6, Eq. 1–5 (preset full); Yan et al. 2020, Table 2, Ours-STRG (preset paper).
+    Differs: preset paper takes the pooling, the layer after it and the residual from the released code of Yan et al.
+    That code has the similarity graph only, holds it constant (no gradient to φ and φ′), puts a ReLU without LayerNorm
+    after every layer, starts none at zero, and has no bias in the layer after pooling; here all of this follows
+    Wang and Gupta. In preset full nodes and frame are reduced to 512 by a linear layer each, after RoIAlign, where the
+    paper's backbone ends in one for both.
+    """
+
+    name = "strg"
+    source = "Wang and Gupta 2018, §4–6, Eq. 1–5; Yan et al. 2020, Table 2"
+    formula = "Z = X + GCN(G_sim, X) + GCN(G_front, G_back, X); logits = W ReLU(W_1 concat_t mean_i z_i^t + b_1) + b"
+    config_type = STRGConfig
+    presets: ClassVar[Mapping[str, STRGConfig]] = {
+        "paper": STRGConfig(),
+        "full": STRGConfig.full(),
+        "small": STRGConfig(
+            joint=JointConfig(appearance_dim=64, layout_dim=64, reduction_dim=0), key_dim=64, hidden_dim=64
+        ),
+    }
+
+    @classmethod
+    def reads(cls, config: STRGConfig) -> tuple[str, ...]:
+        """Return the arrays of the chosen streams, and the global feature's where it is on."""
+        return ("frame_features", *config.joint.reads()) if config.frame_dim else config.joint.reads()
+
+    def __init__(self, config: STRGConfig, spec: CacheSpec, num_classes: int) -> None:
+        super().__init__(config, spec, num_classes)
+        self.config = config
+        self.frame: GlobalFeature | None = None
+        if config.frame_dim:
+            channels = frame_channels(spec, self.name, "preset paper with --streams layout")
+            self.frame = GlobalFeature(channels, config.frame_dim, config.joint.input_norm)
+        width = config.joint.joint_dim()
+        self.joint = JointFrontEnd(config.joint, spec)
+        self.non_local = NonLocal(width, config.key_dim, "softmax") if config.non_local else None
+        self.reasoning = GraphReasoning(width, config)
+        pooled_dim = width * spec.num_steps if config.pool == "steps" else width
+        self.hidden = nn.Sequential()
+        if config.hidden_dim:
+            self.hidden.extend([nn.Linear(pooled_dim, config.hidden_dim), nn.ReLU()])
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear((config.hidden_dim or pooled_dim) + config.frame_dim, num_classes)
+
+    def forward(self, batch: InstanceBatch) -> HeadOutput:
+        """Score each view.
+
+        Args:
+            batch: boxes (B, T, N, 4), categories (B, T, N); instance_features (B, T′, N, C, P, P) as the streams need
+                them; frame_features (B, T′, C) where `frame_dim` asks for them. Empty slots may hold anything.
+
+        Returns:
+            logits (B, K); no auxiliary loss. Independent of slot order and of what empty slots hold.
+        """
+        joint = self.joint(batch)
+        mask = joint.instance_mask
+        nodes = joint.features.flatten(1, 2)  # (B, T′·N, D)
+        if self.non_local is not None:
+            nodes = self.non_local(nodes, mask.flatten(1, 2))
+        updated = self.reasoning(nodes, joint)
+        if self.config.residual:
+            updated = updated + nodes
+        if self.config.pool == "steps":
+            pooled = masked_mean(updated.unflatten(1, mask.shape[1:]), mask, dim=2).flatten(1)  # (B, T′·D)
+        else:
+            pooled = masked_mean(updated, mask.flatten(1, 2), dim=1)  # (B, D)
+        clip = self.hidden(pooled)
+        if self.frame is not None:
+            clip = torch.cat([clip, self.frame(batch)], dim=-1)
+        return HeadOutput(logits=self.classifier(self.dropout(clip)))

@@ -1,0 +1,1 @@
+"""`ifcar grid`: a file of named systems becomes runs, and the runs a table."""

@@ -1,0 +1,201 @@
+"""A grid file: what it may say, and the checks that need no cache."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ifcar.errors import InputError, nearest
+from ifcar.pipelines.configs import from_plain, read_yaml
+from ifcar.pipelines.schedule import ScheduleConfig
+
+SHIPPED = Path(__file__).with_name("files")
+SINGLE_FACTORS = ("head", "preset", "streams", "aux_weight")
+GROUP_FACTORS = ("settings", "schedule")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SystemConfig:
+    """One line of the table, or with `product` several.
+
+    Args:
+        name: what the table calls it; {FACTOR} stands for a product's value. A product whose name shows no factor has
+            them appended.
+        head: registered name.
+        preset: the head's preset; None takes the grid's.
+        streams: "appearance", "layout" or "both".
+        aux_weight: λ of the head's auxiliary loss; 0 leaves it out.
+        settings: head options by dotted name, as in `--set`.
+        schedule: changes of the grid's schedule, by field.
+        product: for each factor its values: head, preset, streams, aux_weight, settings.OPTION or schedule.FIELD.
+        published: "top1" and "top5" in percent from the paper.
+    """
+
+    name: str
+    head: str | None = None
+    preset: str | None = None
+    streams: str | None = None
+    aux_weight: float = 0.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+    product: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    published: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for factor, values in self.product.items():
+            group, _, key = factor.partition(".")
+            if factor not in SINGLE_FACTORS and not (group in GROUP_FACTORS and key):
+                known = [*SINGLE_FACTORS, *(f"{g}.NAME" for g in GROUP_FACTORS)]
+                raise InputError(
+                    f"system {self.name!r}: unknown factor {factor!r} in product{nearest(factor, known)} "
+                    f"Known: {', '.join(known)}"
+                )
+            if not values:
+                raise InputError(f"system {self.name!r}: factor {factor!r} of its product has no values")
+        for place in re.findall(r"\{([^{}]*)\}", self.name):
+            if place not in self.product:
+                raise InputError(f"system {self.name!r}: {{{place}}} in its name is no factor of its product")
+        if self.head is None and "head" not in self.product:
+            raise InputError(f"system {self.name!r}: names no head; `ifcar list heads` lists them")
+        check_published(f"system {self.name!r}", self.published)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FusionConfig:
+    """A late fusion of systems, seed by seed.
+
+    Args:
+        name: what the table calls it.
+        members: names of systems.
+        weights: "equal", or "held_out": chosen on the held-out part of the training split.
+        published: "top1" and "top5" in percent from the paper.
+    """
+
+    name: str
+    members: tuple[str, ...]
+    weights: Literal["equal", "held_out"] = "equal"
+    published: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.members) < 2:
+            raise InputError(f"ensemble {self.name!r}: needs at least two members")
+        check_published(f"ensemble {self.name!r}", self.published)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PublishedOn:
+    """The data behind the published figures; they are printed only beside results on the same.
+
+    Args:
+        dataset: registered name.
+        classes: number of classes, by protocol.
+        train: number of training clips, by protocol, where it is known.
+        test: number of test clips, by protocol, where it is known.
+    """
+
+    dataset: str
+    classes: Mapping[str, int]
+    train: Mapping[str, int] = field(default_factory=dict)
+    test: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FewShotConfig:
+    """Train on base classes, then fine-tune on a few clips of novel ones.
+
+    Args:
+        base: protocol of the base classes.
+        shots: numbers of shots; the protocols are fewshot-SHOTS and its further draws.
+        train: "classifier" or "all", see `FineTuneConfig`.
+        schedule: of the fine-tuning; None follows the base run's, see `ifcar.pipelines.grid.plan.tuned`.
+    """
+
+    base: str = "fewshot-base"
+    shots: tuple[int, ...] = (5, 10)
+    train: Literal["classifier", "all"] = "classifier"
+    schedule: ScheduleConfig | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GridConfig:
+    """A grid file.
+
+    Args:
+        name: short name; the grid's folder is named after it.
+        title: one line over the table.
+        dataset: registered name of the data that the file is meant for; None for any.
+        protocols: names of the protocols; empty takes "compositional" or the only one.
+        pool: put the test clips of all protocols together (leave one group out), one line a system.
+        seeds: one run each.
+        preset: of every head that does not say otherwise.
+        schedule: of every system that does not say otherwise.
+        systems: lines of the table.
+        ensembles: late fusions, below them.
+        few_shot: base and novel classes in place of `protocols`.
+        baseline: name of the line that the others are tested against; None tests nothing.
+        paired_test: "bootstrap", or "mcnemar" for a single seed.
+        published_on: the data behind the published figures.
+    """
+
+    name: str
+    title: str = ""
+    dataset: str | None = None
+    protocols: tuple[str, ...] = ()
+    pool: bool = False
+    seeds: tuple[int, ...] = (0, 1, 2)
+    preset: str = "paper"
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    systems: tuple[SystemConfig, ...] = ()
+    ensembles: tuple[FusionConfig, ...] = ()
+    few_shot: FewShotConfig | None = None
+    baseline: str | None = None
+    paired_test: Literal["bootstrap", "mcnemar"] = "bootstrap"
+    published_on: PublishedOn | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise InputError(f"name is {self.name!r}; expected letters, digits, '.', '_' and '-', as for a folder")
+        if not self.systems:
+            raise InputError("systems: there are none; name at least one")
+        for what, values in (("seeds", self.seeds), ("protocols", self.protocols)):
+            for value, count in Counter(values).items():
+                if count > 1:
+                    raise InputError(f"{what}: {value!r} is named {count} times")
+        if not self.seeds:
+            raise InputError("seeds: there are none; name at least one")
+        if self.few_shot is not None and self.protocols:
+            raise InputError("protocols and few_shot exclude each other; few_shot brings its own protocols")
+        if self.paired_test == "mcnemar" and len(self.seeds) > 1:
+            raise InputError(f"paired_test mcnemar compares single runs, but there are {len(self.seeds)} seeds")
+
+
+def check_published(where: str, published: Mapping[str, float]) -> None:
+    """Refuse keys of a published figure that no table has."""
+    for key in published:
+        if not re.fullmatch(r"(top1|top5)(@\S+)?", key):
+            raise InputError(
+                f"{where}: unknown key {key!r} in published; expected top1, top5, or top1@PROTOCOL for one protocol"
+            )
+
+
+def read_grid(file: Path) -> GridConfig:
+    """Read a grid file; a bare name stands for a shipped one.
+
+    Raises:
+        MissingDataError, InputError: it is not there, or says what it must not; the message says where.
+    """
+    shipped = SHIPPED / f"{file}.yaml"
+    path = shipped if not file.exists() and file.suffix == "" and shipped.is_file() else file
+    if not path.exists() and file.suffix == "":
+        names = shipped_grids()
+        raise InputError(f"{file}: no such file or shipped grid{nearest(str(file), names)} Shipped: {', '.join(names)}")
+    return from_plain(GridConfig, read_yaml(path), str(path))
+
+
+def shipped_grids() -> list[str]:
+    """Return the names of the grid files that come with ifcar."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))

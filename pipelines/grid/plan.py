@@ -1,0 +1,292 @@
+"""From a grid file and a cache to runs: every system, protocol and seed resolved and checked before one starts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ifcar.cache.reader import CacheReader, open_cache
+from ifcar.cache.schema import ProtocolTable, Split
+from ifcar.errors import CacheMismatchError, IfcarError, InputError, nearest
+from ifcar.heads.catalog import HEADS
+from ifcar.pipelines.batches import read_examples
+from ifcar.pipelines.configs import from_plain, to_plain
+from ifcar.pipelines.fleet import Job
+from ifcar.pipelines.folders import folder
+from ifcar.pipelines.grid.config import FewShotConfig, FusionConfig, GridConfig, PublishedOn, SystemConfig
+from ifcar.pipelines.resolve import default_protocol, head_options, make_run_config, resolve
+from ifcar.pipelines.run_config import ID_LENGTH, FineTuneConfig, RunConfig, run_id, run_name
+from ifcar.pipelines.schedule import ScheduleConfig, make_plan
+
+TUNE_STEPS = 300
+POOLED = "all protocols"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Variant:
+    """A system with the values of its product filled in.
+
+    Args:
+        name: the table's line.
+        system: without a product.
+        factors: λ and the product's values, by name.
+    """
+
+    name: str
+    system: SystemConfig
+    factors: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """One column of results of every system: a protocol, pooled protocols, or a number of shots.
+
+    Args:
+        label: what the table calls it.
+        draws: the protocols of each draw; without few-shot draws one, with several protocols when they are pooled.
+        tuned: whether its runs start from those of the first stage.
+    """
+
+    label: str
+    draws: Sequence[Sequence[str]]
+    tuned: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """The runs of one system, stage, seed and draw: one a protocol."""
+
+    variant: Variant
+    stage: Stage
+    seed: int
+    draw: int
+    jobs: Sequence[Job]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridPlan:
+    """Everything a grid will do.
+
+    Args:
+        config: the grid.
+        cache: its cache.
+        dataset: name of the cache's data.
+        fingerprint: the cache's.
+        variants: lines of the table.
+        stages: columns.
+        cells: in the table's order.
+        published: labels of the stages that are the data of the published figures.
+    """
+
+    config: GridConfig
+    cache: Path
+    dataset: str
+    fingerprint: str
+    variants: Sequence[Variant]
+    stages: Sequence[Stage]
+    cells: Sequence[Cell]
+    published: frozenset[str] = field(default_factory=frozenset)
+
+    def jobs(self) -> list[Job]:
+        """Return every run once."""
+        return list({job.path: job for cell in self.cells for job in cell.jobs}.values())
+
+
+def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
+    """Resolve a grid on a cache.
+
+    Raises:
+        InputError, CacheMismatchError: anything that would make a run fail that can be known before: an unknown or
+            duplicate name, a value out of range, a protocol or an array that the cache does not have.
+    """
+    reader = open_cache(cache)
+    dataset = str(reader.identity["dataset"]["name"])
+    if config.dataset not in (None, dataset):
+        raise CacheMismatchError(f"grid {config.name!r} is for {config.dataset}, but {cache} holds {dataset}")
+    variants = [variant for system in config.systems for variant in expand(system)]
+    _check_names(variants, config.ensembles, config.baseline)
+    stages = _stages(config, reader)
+    tables = {name: reader.protocol(name) for stage in stages for draw in stage.draws for name in draw}
+    for table in tables.values():
+        read_examples(reader, table, Split.TRAIN)
+        read_examples(reader, table, Split.TEST)
+    cells: list[Cell] = []
+    for variant in variants:
+        try:
+            made = list(_cells(config, variant, stages, tables, reader))
+            _check_feedable(made[0].jobs[0].config, reader)
+        except IfcarError as error:
+            raise type(error)(f"system {variant.name!r}: {error}") from error
+        cells += made
+    published = frozenset(s.label for s in stages if _is_published_data(config.published_on, dataset, s, tables))
+    plan = GridPlan(
+        config=config,
+        cache=cache,
+        dataset=dataset,
+        fingerprint=reader.fingerprint,
+        variants=variants,
+        stages=stages,
+        cells=cells,
+        published=published,
+    )
+    reader.close()
+    return plan
+
+
+def expand(system: SystemConfig) -> Iterator[Variant]:
+    """Yield a system once for every combination of its product's values, the last factor fastest."""
+    for values in itertools.product(*system.product.values()):
+        factors = dict(zip(system.product, values, strict=True))
+        content: dict[str, Any] = {**to_plain(system), "product": {}, "name": _name(system.name, factors)}
+        for factor, value in factors.items():
+            group, _, key = factor.partition(".")
+            if key:
+                content[group] = {**content[group], key: value}
+            else:
+                content[factor] = value
+        filled = from_plain(SystemConfig, content, f"system {content['name']!r}")
+        yield Variant(name=filled.name, system=filled, factors={"aux_weight": filled.aux_weight, **factors})
+
+
+def _name(template: str, factors: Mapping[str, Any]) -> str:
+    name = template
+    for factor, value in factors.items():
+        name = name.replace(f"{{{factor}}}", _text(value))
+    if name == template and factors:
+        name += " (" + ", ".join(f"{factor} {_text(value)}" for factor, value in factors.items()) + ")"
+    return name
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _check_names(variants: Sequence[Variant], ensembles: Sequence[FusionConfig], baseline: str | None) -> None:
+    names: list[str] = []
+    for name in (*(v.name for v in variants), *(e.name for e in ensembles)):
+        if name in names:
+            raise InputError(f"two lines are called {name!r}; every system and ensemble needs a name of its own")
+        names.append(name)
+    systems = [v.name for v in variants]
+    for fusion in ensembles:
+        for member in fusion.members:
+            if member not in systems:
+                raise InputError(f"ensemble {fusion.name!r}: no system {member!r}{nearest(member, systems)}")
+    if baseline is not None and baseline not in names:
+        raise InputError(f"baseline {baseline!r} is no line of the table{nearest(baseline, names)}")
+
+
+def _stages(config: GridConfig, reader: CacheReader) -> list[Stage]:
+    known = reader.protocol_names()
+    if config.few_shot is not None:
+        return _few_shot_stages(config.few_shot, known, reader.path)
+    protocols = config.protocols or (default_protocol(reader.path),)
+    for name in protocols:
+        if name not in known:
+            raise InputError(f"{reader.path} has no protocol {name!r}{nearest(name, known)} It has: {', '.join(known)}")
+    if config.pool:
+        return [Stage(label=POOLED, draws=[protocols])]
+    return [Stage(label=name, draws=[[name]]) for name in protocols]
+
+
+def _few_shot_stages(few_shot: FewShotConfig, known: Sequence[str], cache: Path) -> list[Stage]:
+    stages = [Stage(label=few_shot.base, draws=[[few_shot.base]])]
+    for shots in few_shot.shots:
+        name = f"fewshot-{shots}"
+        draws = sorted((p for p in known if p.startswith(f"{name}-draw")), key=lambda p: int(p.rpartition("draw")[2]))
+        stages.append(Stage(label=name, draws=[[p] for p in (name, *draws)], tuned=True))
+    for stage in stages:
+        if stage.draws[0][0] not in known:
+            shown = ", ".join(p for p in known if p.startswith("fewshot")) or "none"
+            raise InputError(f"{cache} has no protocol {stage.label!r}; its few-shot protocols: {shown}")
+    return stages
+
+
+def _cells(
+    config: GridConfig,
+    variant: Variant,
+    stages: Sequence[Stage],
+    tables: Mapping[str, ProtocolTable],
+    reader: CacheReader,
+) -> Iterator[Cell]:
+    for stage in stages:
+        for seed in config.seeds:
+            for draw, protocols in enumerate(stage.draws):
+                jobs = []
+                for name in protocols:
+                    run = _run_config(config, variant.system, name, seed, reader.path)
+                    if stage.tuned:
+                        assert config.few_shot is not None
+                        base = resolve(
+                            _run_config(config, variant.system, config.few_shot.base, seed, reader.path),
+                            reader,
+                            tables[config.few_shot.base],
+                        )
+                        run = tuned(run, base, config.few_shot, tables[config.few_shot.base])
+                    run = resolve(run, reader, tables[name])
+                    jobs.append(Job(config=run, path=run_folder(run)))
+                yield Cell(variant=variant, stage=stage, seed=seed, draw=draw, jobs=jobs)
+
+
+def run_folder(config: RunConfig) -> Path:
+    """Return the folder of a resolved run: its readable name and its id, the same for every grid that asks for it."""
+    return folder("runs") / f"{run_name(config)}-{run_id(config)[:ID_LENGTH]}"
+
+
+def _run_config(config: GridConfig, system: SystemConfig, protocol: str, seed: int, cache: Path) -> RunConfig:
+    assert system.head is not None
+    schedule = {**to_plain(config.schedule), **to_plain(system.schedule)}
+    return make_run_config(
+        system.head,
+        cache,
+        protocol=protocol,
+        preset=system.preset or config.preset,
+        streams=system.streams,
+        aux_weight=system.aux_weight,
+        options=system.settings,
+        schedule=from_plain(ScheduleConfig, schedule, "schedule"),
+        seed=seed,
+    )
+
+
+def tuned(run: RunConfig, base: RunConfig, few_shot: FewShotConfig, base_table: ProtocolTable) -> RunConfig:
+    """Return the config of the run that fine-tunes `base` on the run's own protocol.
+
+    Without a schedule of its own it follows the base run's: the paper's where that was used, else `TUNE_STEPS` steps of
+    Adam on all shots, with nothing held out: there is nothing to spare.
+    """
+    schedule = few_shot.schedule
+    if schedule is None:
+        reads = HEADS.get(base.head).reads(head_options(base))
+        appearance = any("features" in name for name in reads)
+        plan = make_plan(base.schedule, len(base_table.clips(Split.TRAIN)), reads_appearance=appearance)
+        stretched = ScheduleConfig(kind="stretched", min_steps=TUNE_STEPS, held_out=0.0)
+        schedule = ScheduleConfig(kind="paper") if plan.kind == "paper" else stretched
+    start = FineTuneConfig(base=run_folder(base), train=few_shot.train, base_id=run_id(base))
+    return replace(run, schedule=schedule, fine_tune=start)
+
+
+def _check_feedable(config: RunConfig, reader: CacheReader) -> None:
+    """Build the head without memory, so that it says what the cache lacks."""
+    with torch.device("meta"):
+        HEADS.get(config.head)(head_options(config), reader.spec, 2)
+
+
+def _is_published_data(
+    published: PublishedOn | None, dataset: str, stage: Stage, tables: Mapping[str, ProtocolTable]
+) -> bool:
+    """Return whether a stage's data is that of the published figures: dataset, classes and numbers of clips."""
+    if published is None or dataset != published.dataset or len(stage.draws) > 1 or len(stage.draws[0]) > 1:
+        return False
+    table = tables[stage.draws[0][0]]
+    num_train, num_test = len(table.clips(Split.TRAIN)), len(table.clips(Split.TEST))
+    return (
+        len(table.classes) == published.classes.get(table.name)
+        and num_train == published.train.get(table.name, num_train)
+        and num_test == published.test.get(table.name, num_test)
+    )

@@ -1,0 +1,191 @@
+"""`ifcar grid`: make every run of a grid file that is not there yet, fuse, and compare."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from ifcar.cache.durable import write_atomic
+from ifcar.errors import IfcarError, InputError
+from ifcar.pipelines.comparison.formats import write_tables
+from ifcar.pipelines.comparison.results import Replicate, System, summarise
+from ifcar.pipelines.comparison.store import NAME as RESULTS
+from ifcar.pipelines.comparison.store import Comparison, read_comparison, write_comparison
+from ifcar.pipelines.configs import to_plain
+from ifcar.pipelines.ensemble import ensemble
+from ifcar.pipelines.fleet import Failure, fit_all
+from ifcar.pipelines.folders import folder
+from ifcar.pipelines.grid.config import FusionConfig
+from ifcar.pipelines.grid.plan import Cell, GridPlan, Stage
+from ifcar.pipelines.progress import Progress
+from ifcar.pipelines.run_config import ENSEMBLE, ID_LENGTH
+from ifcar.pipelines.runs import Run, is_finished, open_run
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GridResult:
+    """What a grid left behind.
+
+    Args:
+        comparison: the table.
+        folder: holds grid.yaml, results.json and the tables.
+        files: the tables.
+        failures: runs that could not be made.
+        num_runs: runs of the grid, fusions not counted.
+        num_made: how many of them were made now.
+    """
+
+    comparison: Comparison
+    folder: Path
+    files: Sequence[Path]
+    failures: Sequence[Failure]
+    num_runs: int
+    num_made: int
+
+
+def run_grid(
+    plan: GridPlan,
+    progress: Progress,
+    *,
+    out: Path | None = None,
+    processes: int | None = None,
+    device: str | None = None,
+) -> GridResult:
+    """Make the runs of a plan and write its table.
+
+    Finished runs are kept, stopped ones resumed, so the same command goes on after a kill. A run that fails is listed;
+    its system is compared with the runs that are left.
+
+    Raises:
+        InputError: the folder holds results of another cache, or no run could be made at all.
+    """
+    path = out or folder("runs") / plan.config.name
+    _check_folder(path, plan)
+    path.mkdir(parents=True, exist_ok=True)
+    content = yaml.safe_dump(to_plain(plan.config), sort_keys=False, allow_unicode=True)
+    write_atomic(path / "grid.yaml", content.encode())
+    jobs = plan.jobs()
+    before = sum(is_finished(job.path) for job in jobs)
+    failures = fit_all(jobs, progress, processes=processes, device=device)
+    made = sum(is_finished(job.path) for job in jobs) - before
+    if len(failures) == len(jobs):
+        raise InputError(f"grid {plan.config.name!r}: every run failed; the first: {failures[0].reason}")
+    systems = _systems(plan)
+    for fusion in plan.config.ensembles:
+        systems += _fused(plan, fusion, systems, failures)
+    baseline = plan.config.baseline
+    notes = [f"failed: {failure.path.name}: {failure.reason}" for failure in failures]
+    if baseline is not None and not any(s.name == baseline for s in systems):
+        notes.append(f"no run of the baseline {baseline!r} is finished: nothing is tested")
+    comparison = Comparison(
+        name=plan.config.name,
+        title=plan.config.title,
+        dataset=plan.dataset,
+        baseline=baseline or "",
+        paired_test=plan.config.paired_test,
+        notes=(*notes, *_published_notes(plan)),
+        rows=tuple(summarise(systems, baseline=baseline, paired_test=plan.config.paired_test)),
+        cache=str(plan.cache),
+        fingerprint=plan.fingerprint,
+    )
+    write_comparison(path, comparison)
+    files = write_tables(path, comparison)
+    return GridResult(
+        comparison=comparison, folder=path, files=files, failures=failures, num_runs=len(jobs), num_made=made
+    )
+
+
+def _check_folder(path: Path, plan: GridPlan) -> None:
+    if is_finished(path):
+        raise InputError(f"{path}: holds a run; name another --out")
+    if (path / RESULTS).is_file() and read_comparison(path).fingerprint != plan.fingerprint:
+        raise InputError(f"{path}: holds the results of another cache; name another --out")
+
+
+def _systems(plan: GridPlan) -> list[System]:
+    """Return the systems that have at least one replicate whose runs are all finished, in the table's order."""
+    systems = []
+    for variant in plan.variants:
+        for stage in plan.stages:
+            cells = [c for c in plan.cells if c.variant is variant and c.stage is stage]
+            replicates = [_replicate(c) for c in cells if all(is_finished(job.path) for job in c.jobs)]
+            if replicates:
+                systems.append(
+                    System(
+                        name=variant.name,
+                        protocol=stage.label,
+                        replicates=replicates,
+                        factors=variant.factors,
+                        published=_published(plan, stage, variant.system.published),
+                    )
+                )
+    return systems
+
+
+def _replicate(cell: Cell) -> Replicate:
+    return Replicate(seed=cell.seed, draw=cell.draw, runs=[open_run(job.path) for job in cell.jobs])
+
+
+def _fused(plan: GridPlan, fusion: FusionConfig, systems: Sequence[System], failures: list[Failure]) -> list[System]:
+    """Fuse the members' runs of every stage, seed and draw for which all members are finished."""
+    fused = []
+    for stage in plan.stages:
+        members = [s for name in fusion.members for s in systems if (s.name, s.protocol) == (name, stage.label)]
+        if len(members) < len(fusion.members):
+            continue
+        replicates = []
+        for place in members[0].replicates:
+            own = [r for m in members for r in m.replicates if (r.seed, r.draw) == (place.seed, place.draw)]
+            if len(own) < len(members):
+                continue
+            try:
+                runs = [_fuse(fusion, runs) for runs in zip(*(r.runs for r in own), strict=True)]
+            except IfcarError as error:
+                failures.append(Failure(path=Path(fusion.name), reason=str(error)))
+                continue
+            replicates.append(replace(place, runs=runs))
+        if replicates:
+            published = _published(plan, stage, fusion.published)
+            fused.append(
+                System(name=fusion.name, protocol=stage.label, replicates=replicates, factors={}, published=published)
+            )
+    return fused
+
+
+def _fuse(fusion: FusionConfig, members: Sequence[Run]) -> Run:
+    """Fuse runs, or open the fusion that an earlier grid made of the same runs."""
+    names = [member.path.name for member in members]
+    key = hashlib.sha256(json.dumps([names, fusion.weights]).encode()).hexdigest()[:ID_LENGTH]
+    path = folder("runs") / f"{ENSEMBLE}-{'+'.join(str(m.config.head) for m in members)}-{key}"
+    if is_finished(path):
+        return open_run(path)
+    return ensemble(
+        [member.path for member in members], weights="held_out" if fusion.weights == "held_out" else None, out=path
+    ).run
+
+
+def _published(plan: GridPlan, stage: Stage, published: Mapping[str, float]) -> dict[str, float]:
+    """Return the published figures of a stage: "top1@STAGE", or "top1" of the only stage; none on other data."""
+    if stage.label not in plan.published:
+        return {}
+    out: dict[str, float] = {}
+    for key in ("top1", "top5"):
+        for name in (f"{key}@{stage.label}", key):
+            if name in published:
+                out.setdefault(key, published[name])
+    return out
+
+
+def _published_notes(plan: GridPlan) -> list[str]:
+    config = plan.config
+    if config.published_on is None:
+        return []
+    others = [stage.label for stage in plan.stages if stage.label not in plan.published]
+    if not others:
+        return []
+    return [f"no published figures beside {', '.join(others)}: other data than the paper's (clips or classes differ)"]

@@ -1,0 +1,327 @@
+"""`ifcar predict`: a finished run on one new video with boxes, through the live backbone instead of the cache.
+
+Everything but pixels and boxes comes from the run's folder: which backbone, layer and weights, how views are sampled
+and pooled, and the head. The new video is seen as a test clip of the run's cache would be: through V views, none of
+them augmented, with features rounded to float16 and logits averaged over views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ifcar.cache.schema import Category
+from ifcar.errors import CacheMismatchError, InputError
+from ifcar.extract.backbones.base import BackboneSpec
+from ifcar.extract.backbones.catalog import get_backbone
+from ifcar.extract.datasets.catalog import DATASETS
+from ifcar.extract.datasets.contract import Clip
+from ifcar.extract.datasets.something_else import read_one_clip
+from ifcar.extract.decode import VideoInfo, probe
+from ifcar.extract.engine import (
+    EngineOptions,
+    FeatureExtractor,
+    RowArrays,
+    ViewDataset,
+    choose_device,
+    fault_of_features,
+)
+from ifcar.extract.geometry import FULL_FRAME, boxes_to_crop
+from ifcar.extract.roi import parse_pooled_mode
+from ifcar.extract.tracks import Tracks
+from ifcar.extract.views import View, ViewPolicy, frames_per_annotation
+from ifcar.heads.catalog import HEADS
+from ifcar.heads.contract import InstanceBatch
+from ifcar.pipelines.checkpoint import load_tensors
+from ifcar.pipelines.ensemble import softmax
+from ifcar.pipelines.extract import FEATURE_VERSION, load_backbone
+from ifcar.pipelines.fit import build_head
+from ifcar.pipelines.progress import Progress
+from ifcar.pipelines.resolve import head_options
+from ifcar.pipelines.run_config import RunConfig
+from ifcar.pipelines.run_data import RunData
+from ifcar.pipelines.runs import Run, open_run
+
+DEFAULT_TOP = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassScore:
+    """A class and its probability."""
+
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """What a run says about one video.
+
+    Args:
+        clip_id: the clip's id in the boxes file.
+        top: the likeliest classes, best first.
+        logits: (members, K) float32, averaged over views; one row for a run that is no ensemble.
+        probabilities: (K,) float64; an ensemble's are its members', weighted.
+        num_views: views that were averaged.
+        num_frames: T, frames of a view.
+        num_subjects: subject slots with a box in some sampled frame.
+        num_objects: the same for objects.
+        num_tracks: instances that the boxes file gives the clip.
+    """
+
+    clip_id: str
+    top: Sequence[ClassScore]
+    logits: NDArray[np.float32]
+    probabilities: NDArray[np.float64]
+    num_views: int
+    num_frames: int
+    num_subjects: int
+    num_objects: int
+    num_tracks: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """How the features behind a run were made, read back from its cache's identity.
+
+    Args:
+        backbone: the network.
+        weights: identity of its weights.
+        policy: how views are sampled; what only augmented views need may be missing from the identity.
+        pooled: RoIAlign mode, or None without pixels.
+        precision: of the backbone, or None without pixels.
+        annotation_fps: the rate that annotated frame numbers count in.
+    """
+
+    backbone: BackboneSpec
+    weights: str
+    policy: ViewPolicy
+    pooled: str | None
+    precision: str | None
+    annotation_fps: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """A trained head and its share of the probabilities; 1 for a run that is no ensemble."""
+
+    path: Path
+    config: RunConfig
+    share: float
+
+    def reads(self) -> tuple[str, ...]:
+        """Return the names of the arrays that the head reads."""
+        return HEADS.get(self.config.head).reads(head_options(self.config))
+
+
+def predict(
+    run: Path,
+    video: Path,
+    boxes: Path,
+    progress: Progress,
+    *,
+    clip: str | None = None,
+    weights: str | None = None,
+    top: int | None = None,
+    device: str | None = None,
+) -> Prediction:
+    """Run backbone and head on one video; the run's cache is not needed.
+
+    A run from boxes alone (backbone `none`) opens the video only for its size. A head that reads no features of a cache
+    that has some needs no backbone weights.
+
+    Args:
+        run: folder of a finished run or ensemble.
+        video: a video file, or a folder of frames 0001.jpg, ….
+        boxes: JSON in Something-Else's record format, {ID: [record, …]} or one clip's list of records.
+        progress: told about the work.
+        clip: ID in the boxes file; default: the video's name, or the only one.
+        weights: the backbone's, a file, "published" or "random:SEED"; they must be those that the run was trained on.
+            Default: random ones are made again, others are the published ones.
+        top: how many classes to return; default: 5, or all when there are fewer.
+        device: default: cuda where there is one.
+
+    Raises:
+        MissingDataError, InputError: the run, the video or the boxes cannot be used.
+        CacheMismatchError: the backbone or its weights are not those that the run was trained on.
+    """
+    opened = open_run(run)
+    data = opened.data()
+    members = _members(opened, data)
+    num_top = _num_top(top, len(data.classes))
+    recipe = _recipe(run, data)
+    clip_id, tracks = read_one_clip(boxes, clip, video.name if video.is_dir() else video.stem)
+    info = probe(video)
+    _check_boxes(boxes, clip_id, tracks, video, info, recipe)
+    views = ViewDataset(
+        [Clip(clip_id=clip_id, source=video, frame_size=(info.width, info.height))],
+        lambda _: tracks,
+        recipe.annotation_fps,
+        np.zeros(1, np.bool_),
+        recipe.policy,
+        reads_pixels=recipe.backbone.reads_pixels,
+    )
+    on = choose_device(device)
+    reads_features = any("features" in array for member in members for array in member.reads())
+    if not reads_features and weights is not None:
+        raise InputError(f"--weights {weights} would be ignored: {run} reads boxes only")
+    seen, features = [views.plan(row) for row in range(len(views))], RowArrays()
+    if reads_features:
+        features = _live_features(run, data, recipe, views, weights, on, progress)
+    logits = np.stack([_score(member, data, seen, features, on) for member in members])
+    probabilities = np.array([member.share for member in members]) @ softmax(logits)
+    slots = np.stack([view.categories for view in seen]).max(axis=(0, 1))  # (N,)
+    best = np.argsort(-probabilities, kind="stable")[:num_top]
+    return Prediction(
+        clip_id=clip_id,
+        top=tuple(ClassScore(name=data.classes[k], probability=float(probabilities[k])) for k in best),
+        logits=logits,
+        probabilities=probabilities,
+        num_views=len(seen),
+        num_frames=data.spec.num_frames,
+        num_subjects=int((slots == Category.SUBJECT).sum()),
+        num_objects=int((slots == Category.OBJECT).sum()),
+        num_tracks=tracks.boxes.shape[1],
+    )
+
+
+def _num_top(top: int | None, num_classes: int) -> int:
+    if top is None:
+        return min(DEFAULT_TOP, num_classes)
+    if not 1 <= top <= num_classes:
+        raise InputError(f"--top is {top}; expected 1 to {num_classes}, the run's classes")
+    return top
+
+
+def _members(run: Run, data: RunData) -> list[Member]:
+    """Return the run itself, or the members of an ensemble, which must have been trained on the same data."""
+    if isinstance(run.config, RunConfig):
+        return [Member(path=run.path, config=run.config, share=1.0)]
+    members = []
+    for stored, share in zip(run.config.members, run.config.weights, strict=True):
+        member = open_run(_member_folder(run.path, Path(stored)))
+        if not isinstance(member.config, RunConfig) or member.data() != data:
+            raise InputError(f"{member.path}: trained on other data than the ensemble {run.path}; fuse the runs again")
+        members.append(Member(path=member.path, config=member.config, share=share))
+    return members
+
+
+def _member_folder(ensemble: Path, stored: Path) -> Path:
+    """Return where a member lies: where it was, or beside the ensemble when the runs were moved together."""
+    beside = ensemble.absolute().parent / stored.name
+    return beside if not stored.is_dir() and beside.is_dir() else stored
+
+
+def _recipe(run: Path, data: RunData) -> Recipe:
+    """Read how features were made, and check that this version makes them in the same way.
+
+    Raises:
+        InputError: the run's record lacks a fact, or names an unknown backbone or dataset.
+        CacheMismatchError: the code has changed since what a feature's value is.
+    """
+    try:
+        version, backbone, views = (data.identity[key] for key in ("feature_version", "backbone", "views"))
+        spec = get_backbone(backbone["name"]).spec(backbone.get("spatial_stride", 0))
+        recipe = Recipe(
+            backbone=spec,
+            weights=backbone["weights"],
+            policy=_policy(views),
+            pooled=backbone["pooled"] if spec.reads_pixels else None,
+            precision=backbone["precision"] if spec.reads_pixels else None,
+            annotation_fps=DATASETS.get(data.identity["dataset"]["name"]).annotation_fps,
+        )
+        made = (version, backbone["layer"] if spec.reads_pixels else spec.layer, data.spec.channels)
+    except KeyError as error:
+        raise InputError(f"{run}: data.json does not state the features' {error}; train the run again") from error
+    now = (FEATURE_VERSION, spec.layer, spec.channels)
+    if made != now:
+        raise CacheMismatchError(
+            f"{run}: trained on features (version, layer, channels) {made}, but this version of ifcar makes {now}; "
+            "extract and train again"
+        )
+    return recipe
+
+
+def _policy(identity: Mapping[str, Any]) -> ViewPolicy:
+    """Return the view policy; what the identity leaves out as without effect keeps its default."""
+    known = {field.name for field in fields(ViewPolicy)}
+    return ViewPolicy(**{key: value for key, value in identity.items() if key in known and value is not None})
+
+
+def _check_boxes(boxes: Path, clip_id: str, tracks: Tracks, video: Path, info: VideoInfo, recipe: Recipe) -> None:
+    """Refuse boxes that cannot belong to the video; single ones that reach out of it are clipped, as in extraction."""
+    size = (info.width, info.height)
+    if not boxes_to_crop(tracks.boxes, size, FULL_FRAME, False).any():
+        x1, y1, x2, y2 = tracks.boxes[np.isfinite(tracks.boxes).all(axis=-1)][0]
+        raise InputError(
+            f"{boxes}: clip {clip_id!r}: no box lies in the {size[0]} × {size[1]} pixels of {video}, the first is "
+            f"({x1:g}, {y1:g}, {x2:g}, {y2:g}); expected x1, y1, x2, y2 in the video's pixels"
+        )
+    first = int(np.rint(tracks.frames[0] * frames_per_annotation(info.fps, recipe.annotation_fps)))
+    if first >= info.num_frames:
+        raise InputError(
+            f"{boxes}: clip {clip_id!r}: the first annotated frame is number {first + 1} of {video}, which has "
+            f"{info.num_frames}; expected frame numbers from 1 at {recipe.annotation_fps:g} per second"
+        )
+
+
+def _live_features(
+    run: Path,
+    data: RunData,
+    recipe: Recipe,
+    views: ViewDataset,
+    weights: str | None,
+    device: str,
+    progress: Progress,
+) -> RowArrays:
+    """Return the arrays over views that a cache would hold, float16, by name."""
+    assert recipe.pooled is not None and recipe.precision is not None
+    default = recipe.weights if recipe.weights.startswith("random:") else "published"
+    backbone, found = load_backbone(recipe.backbone, recipe.policy.num_frames, weights, default, progress)
+    if found != recipe.weights:
+        raise CacheMismatchError(
+            f"{run}: trained on {recipe.backbone.name} weights {recipe.weights}, but {weights or default} are {found}; "
+            "name the run's own with --weights"
+        )
+    options = EngineOptions(num_workers=0, device=device, precision=recipe.precision)
+    extractor = FeatureExtractor(backbone, data.spec, parse_pooled_mode(recipe.pooled), options)
+    parts: list[RowArrays] = []
+    progress.start("running the backbone", len(views))
+    for start in range(0, len(views), options.batch_size):
+        batch = [views[row] for row in range(start, min(start + options.batch_size, len(views)))]
+        _refuse(item.failure for item in batch)
+        parts.append(extractor(batch))
+        _refuse(fault_of_features(parts[-1], place) for place in range(len(batch)))
+        progress.advance(len(batch))
+    progress.finish()
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _refuse(faults: Iterable[str]) -> None:
+    """Raise InputError with the first fault that is not empty."""
+    for fault in filter(None, faults):
+        raise InputError(fault)
+
+
+@torch.inference_mode()
+def _score(
+    member: Member, data: RunData, views: Sequence[View], features: RowArrays, device: str
+) -> NDArray[np.float32]:
+    """Return a head's logits (K,), averaged over the views."""
+    head = build_head(member.config, data.spec, len(data.classes))
+    head.load_state_dict(load_tensors(member.path / "model.safetensors"))
+    batch = InstanceBatch(
+        boxes=torch.from_numpy(np.stack([view.boxes for view in views])),
+        categories=torch.from_numpy(np.stack([view.categories for view in views])),
+        **{name: torch.from_numpy(features[name]) for name in member.reads() if name in features},
+    )
+    on = torch.device(device)
+    logits = head.to(on).eval()(batch.to(on)).logits.float().cpu().numpy()
+    mean: NDArray[np.float32] = logits.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return mean

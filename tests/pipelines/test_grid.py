@@ -1,0 +1,304 @@
+"""Grids and few-shot on real files: product, resume after SIGKILL, failing runs, fine-tuning, bad files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from fixtures.something_else import write_dataset
+from safetensors.numpy import load_file
+
+from ifcar.errors import CacheMismatchError, IfcarError, InputError
+from ifcar.pipelines.comparison.store import read_comparison
+from ifcar.pipelines.configs import from_plain
+from ifcar.pipelines.extract import extract
+from ifcar.pipelines.few_shot import few_shot_grid
+from ifcar.pipelines.fleet import fit_all
+from ifcar.pipelines.grid.config import GridConfig, read_grid, shipped_grids
+from ifcar.pipelines.grid.plan import plan_grid
+from ifcar.pipelines.grid.run import run_grid
+from ifcar.pipelines.progress import Silent
+from ifcar.pipelines.run_config import run_id
+from ifcar.pipelines.schedule import ScheduleConfig
+from ifcar.pipelines.sources import ExtractConfig
+
+SHORT = {"kind": "stretched", "min_steps": 30, "batch_size": 8, "refit": False}
+GRID = {
+    "name": "tiny",
+    "title": "Tiny",
+    "seeds": [0, 1],
+    "preset": "small",
+    "schedule": SHORT,
+    "baseline": "base",
+    "systems": [
+        {"name": "base", "head": "base", "streams": "layout"},
+        {"name": "λ = {aux_weight}", "head": "sfi", "streams": "layout", "product": {"aux_weight": [0, 5]}},
+    ],
+    "ensembles": [{"name": "both", "members": ["base", "λ = 5"]}],
+}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = write_dataset(tmp_path_factory.mktemp("data") / "d", num_clips=48, pixels=False)
+    write_few_shot(root)
+    out = root.parent / "boxes.zarr"
+    extract(
+        ExtractConfig(
+            dataset="something-else", data_root=root, out=out, backbone="none", views=2, workers=0, instances=3
+        ),
+        Silent(),
+    )
+    return out
+
+
+def write_few_shot(root: Path) -> None:
+    """Write base classes (clips 100 … 123), novel classes (124 … 147), five shots in two draws."""
+    folder = root / "splits" / "fewshot"
+    folder.mkdir()
+
+    def entries(clips: range, verb: str) -> list[dict[str, object]]:
+        side = {0: "left", 1: "right"}
+        return [
+            {
+                "id": str(100 + k),
+                "template": f"{verb} [something] {side[k % 2]}",
+                "placeholders": ["thing"],
+                "label": "x",
+            }
+            for k in clips
+        ]
+
+    files = {
+        "base_labels.json": {"Moving something left": 0, "Moving something right": 1},
+        "base_training_set.json": entries(range(16), "Moving"),
+        "base_validation_set.json": entries(range(16, 24), "Moving"),
+        "finetune_labels.json": {"Sliding something right": 0, "Sliding something left": 1, "Never shown": 2},
+        "finetune_5shot_training.json": entries(range(24, 34), "Sliding"),
+        "finetune_5shot_training_draw2.json": entries(range(28, 38), "Sliding"),
+        "finetune_validation.json": entries(range(38, 48), "Sliding"),
+    }
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("IFCAR_RUNS", str(tmp_path / "runs"))
+    return tmp_path
+
+
+def grid(**changes: object) -> GridConfig:
+    return from_plain(GridConfig, {**GRID, **changes}, "grid")
+
+
+def table_bytes(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.suffix in (".csv", ".md", ".tex", ".yaml")}
+
+
+def test_grid_makes_every_run_once_and_compares_them(cache: Path, place: Path) -> None:
+    plan = plan_grid(grid(), cache)
+    assert len(plan.jobs()) == 6 and len({run_id(job.config) for job in plan.jobs()}) == 6
+    result = run_grid(plan, Silent(), processes=2)
+    assert (result.num_runs, result.num_made, len(result.failures)) == (6, 6, 0)
+    rows = {row.system: row for row in result.comparison.rows}
+    assert list(rows) == ["base", "λ = 0", "λ = 5", "both"]
+    assert rows["λ = 5"].factors["aux_weight"] == 5 and rows["both"].head == "ensemble"
+    assert all(row.n == 24 and row.seeds == (0, 1) for row in rows.values())
+    assert rows["base"].against is None and rows["both"].p_corrected is not None
+    before = {job.path: (job.path / "metrics.json").stat().st_mtime_ns for job in plan.jobs()}
+    again = run_grid(plan_grid(grid(), cache), Silent(), processes=2)
+    assert again.num_made == 0 and again.comparison == result.comparison
+    assert before == {path: (path / "metrics.json").stat().st_mtime_ns for path in before}
+    wider = run_grid(plan_grid(grid(name="wider", seeds=[0, 1, 2], ensembles=[]), cache), Silent(), processes=2)
+    assert (wider.num_runs, wider.num_made) == (9, 3)  # another grid shares the finished runs
+    assert read_comparison(place / "runs" / "tiny") == result.comparison
+
+
+def test_run_id_follows_the_config_and_the_data_but_not_the_place(cache: Path, tmp_path: Path) -> None:
+    ids = [run_id(job.config) for job in plan_grid(grid(), cache).jobs()]
+    moved = tmp_path / "moved.zarr"
+    moved.symlink_to(cache)
+    assert [run_id(job.config) for job in plan_grid(grid(), moved).jobs()] == ids
+    other = plan_grid(grid(schedule={**SHORT, "min_steps": 31}), cache)
+    assert not set(ids) & {run_id(job.config) for job in other.jobs()}
+    job = plan_grid(grid(), cache).jobs()[0]
+    assert run_id(replace(job.config, protocol_digest="other")) != ids[0]
+
+
+def command(cache: Path, file: Path) -> list[str]:
+    code = "from ifcar.cli import main; main()"
+    return [sys.executable, "-c", code, "grid", str(file), "--cache", str(cache), "--processes", "2"]
+
+
+def test_killed_grid_goes_on_to_the_same_bytes(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "grid.yaml"
+    slower = {**GRID, "schedule": {**SHORT, "min_steps": 400}}
+    file.write_text(yaml.safe_dump(slower))
+    folders = []
+    for name in ("whole", "killed"):
+        runs = tmp_path / name
+        environment = {**os.environ, "IFCAR_RUNS": str(runs)}
+        if name == "killed":
+            for count in (1, 3):
+                process = subprocess.Popen(command(cache, file), env=environment, start_new_session=True)
+                deadline = time.monotonic() + 120
+                while len(list(runs.glob("*/history.jsonl"))) < count and time.monotonic() < deadline:
+                    time.sleep(0.02)
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        done = subprocess.run(command(cache, file), env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        folders.append(runs)
+    whole, killed = folders
+    assert table_bytes(whole / "tiny") == table_bytes(killed / "tiny")
+    for path in whole.glob("*/model.safetensors"):
+        assert path.read_bytes() == (killed / path.parent.name / path.name).read_bytes()
+
+
+def test_killed_worker_is_replaced_and_its_run_made(cache: Path, tmp_path: Path) -> None:
+    file, runs = tmp_path / "grid.yaml", tmp_path / "runs"
+    file.write_text(yaml.safe_dump({**GRID, "schedule": {**SHORT, "min_steps": 400}}))
+    process = subprocess.Popen(command(cache, file), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(runs.glob("*/history.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    workers = [c for c in children if "spawn_main" in Path(f"/proc/{c}/cmdline").read_text()]
+    os.kill(int(workers[-1]), signal.SIGKILL)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert len(list(runs.glob("*/metrics.json"))) == 8
+
+
+def test_failing_run_is_reported_and_leaves_the_rest(cache: Path) -> None:
+    systems = [
+        *GRID["systems"],  # type: ignore[misc]
+        {"name": "wild", "head": "base", "streams": "layout", "schedule": {"lr": 1e30}},
+    ]
+    result = run_grid(plan_grid(grid(systems=systems), cache), Silent(), processes=2)
+    assert len(result.failures) == 2 and all("not finite" in f.reason for f in result.failures)
+    assert "\n" not in result.failures[0].reason
+    assert [row.system for row in result.comparison.rows] == ["base", "λ = 0", "λ = 5", "both"]
+    assert sum(note.startswith("failed: ") for note in result.comparison.notes) == 2
+
+
+def test_few_shot_moves_only_the_classifier_and_covers_every_draw(cache: Path) -> None:
+    options = {"preset": "small", "streams": "layout", "schedule": ScheduleConfig(**SHORT)}  # type: ignore[arg-type]
+    frozen = plan_grid(few_shot_grid("sfi", shots=[5], aux_weight=1.0, **options), cache)  # type: ignore[arg-type]
+    result = run_grid(frozen, Silent(), processes=2)
+    assert not result.failures
+    rows = {row.protocol: row for row in result.comparison.rows}
+    assert rows["fewshot-base"].n == 8 and rows["fewshot-base"].seeds == (0,)
+    assert rows["fewshot-5"].n == 10 and rows["fewshot-5"].seeds == (0, 0)  # two draws
+    base, *tuned = (job.path for job in frozen.jobs())
+    before = load_file(base / "model.safetensors")
+    for path in tuned:
+        after = load_file(path / "model.safetensors")
+        moved = {k for k in before if before[k].shape != after[k].shape or (before[k] != after[k]).any()}
+        assert moved == {"classifier.weight", "classifier.bias"} and after["classifier.bias"].shape == (3,)
+    everything = plan_grid(few_shot_grid("sfi", shots=[5], aux_weight=1.0, train="all", **options), cache)  # type: ignore[arg-type]
+    assert everything.jobs()[0].path == base
+    assert not fit_all(everything.jobs(), Silent(), processes=2)
+    after = load_file(everything.jobs()[1].path / "model.safetensors")
+    assert sum((before[k] != after[k]).any() for k in before if before[k].shape == after[k].shape) > 20
+
+
+def test_fine_tuning_needs_its_base_run(cache: Path) -> None:
+    config = few_shot_grid("base", shots=[5], preset="small", streams="layout", schedule=ScheduleConfig(lr=1e30))
+    with pytest.raises(InputError, match="every run failed"):
+        run_grid(plan_grid(config, cache), Silent(), processes=1)
+
+
+def test_published_figures_stand_beside_the_same_data_only(cache: Path) -> None:
+    systems = [{**GRID["systems"][0], "published": {"top1": 44.1}}]  # type: ignore[index]
+    same = {"dataset": "something-else", "classes": {"compositional": 2}, "train": {"compositional": 24}}
+    for published_on, expected in ((same, {"top1": 44.1}), ({**same, "train": {"compositional": 54919}}, {})):
+        config = grid(systems=systems, ensembles=[], baseline=None, seeds=[0], published_on=published_on)
+        (row,) = run_grid(plan_grid(config, cache), Silent(), processes=1).comparison.rows
+        assert row.published == expected
+
+
+def test_shipped_grids_are_valid_and_published_figures_are_the_papers() -> None:
+    grids = {name: read_grid(Path(name)) for name in shipped_grids()}
+    assert {"table1", "table2", "table3", "figure3"} <= set(grids)
+    for name in ("table1", "table2", "table3", "figure3"):
+        twin = grids[f"toybox-{name}"]
+        assert twin.dataset == "toybox" and [s.name for s in twin.systems] == [s.name for s in grids[name].systems]
+        assert not any(s.published for s in (*twin.systems, *twin.ensembles))
+    figures = {s.name: s.published for s in (*grids["table1"].systems, *grids["table1"].ensembles)}
+    assert figures["I3D"] == {"top1": 40.0, "top5": 69.3}
+    assert figures["Ours-SFI + Pred"] == {"top1": 59.6, "top5": 85.8}
+    assert figures["I3D, Ours-SFI + Pred"] == {"top1": 61.0, "top5": 86.5}
+    assert {s.name: s.published.get("top1") for s in grids["table2"].systems}["Ours-STIN"] == 57.5
+    few = {s.name: s.published for s in grids["table3"].systems}["Ours-SFI + Pred"]
+    assert (few["top1@fewshot-5"], few["top1@fewshot-10"]) == (30.7, 36.2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"nam": "x"}, r"unknown key 'nam', did you mean 'name'"),
+        ({"systems": [{"name": "a", "head": "sfy"}]}, r"system 'a': unknown head 'sfy', did you mean 'sfi'"),
+        ({"systems": [{"name": "a", "haed": "sfi"}]}, r"systems\[0\]: unknown key 'haed', did you mean 'head'"),
+        ({"systems": [*GRID["systems"], GRID["systems"][0]]}, "two lines are called 'base'"),  # type: ignore[misc,index]
+        ({"systems": [{"name": "base", "head": "sfi", "aux_weight": -1}]}, "aux-weight is -1"),
+        ({"systems": [{"name": "base", "head": "base", "product": {"lr": [1]}}]}, "unknown factor 'lr'"),
+        ({"systems": [{"name": "{x}", "head": "base"}]}, "is no factor of its product"),
+        ({"systems": [{"name": "base", "head": "base", "streams": "layout", "aux_weight": 5}]}, "would be ignored"),
+        ({"systems": [{"name": "base", "head": "base", "settings": {"pol": 1}}]}, "unknown key 'pol'"),
+        ({"systems": [{"name": "base", "head": "base", "schedule": {"lr": -1}}]}, "lr is -1"),
+        ({"systems": []}, "name at least one"),
+        ({"protocols": ["compositionel"]}, "did you mean 'compositional'"),
+        ({"seeds": [0, 0]}, "0 is named 2 times"),
+        ({"seeds": []}, "seeds: there are none"),
+        ({"baseline": "bas"}, "baseline 'bas' is no line of the table, did you mean 'base'"),
+        ({"ensembles": [{"name": "e", "members": ["base", "λ = 6"]}]}, "no system 'λ = 6'"),
+        ({"paired_test": "mcnemar"}, "there are 2 seeds"),
+        ({"dataset": "toybox"}, "is for toybox"),
+        ({"name": "../x"}, "as for a folder"),
+        ({"few_shot": {"shots": [7]}, "protocols": []}, "no protocol 'fewshot-7'"),
+    ],
+)
+def test_bad_grid_is_one_line_before_any_run(
+    cache: Path, place: Path, changes: dict[str, object], message: str
+) -> None:
+    content = {**GRID, **changes}
+    if "systems" in changes and "two lines" not in message:
+        content |= {"ensembles": [], "baseline": None}
+    (place / "bad.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(IfcarError, match=message) as caught:
+        plan_grid(read_grid(place / "bad.yaml"), cache)
+    assert "\n" not in str(caught.value) and not (place / "runs").exists()
+
+
+def test_head_that_the_cache_cannot_feed_is_refused_before_any_run(cache: Path) -> None:
+    with pytest.raises(CacheMismatchError, match=r"system 'a': .*--streams layout"):
+        plan_grid(grid(systems=[{"name": "a", "head": "sfi"}], ensembles=[], baseline=None), cache)
+    (cache.parent / "twice.yaml").write_text("name: a\nname: b\n")
+    with pytest.raises(InputError, match="key 'name' is named twice"):
+        read_grid(cache.parent / "twice.yaml")
+    with pytest.raises(InputError, match="did you mean 'table1'"):
+        read_grid(Path("tabel1"))
+
+
+def test_other_caches_results_are_not_overwritten(cache: Path, tmp_path: Path) -> None:
+    config = grid(systems=GRID["systems"][:1], ensembles=[], seeds=[0])  # type: ignore[index]
+    run_grid(plan_grid(config, cache), Silent(), processes=1)
+    root = write_dataset(tmp_path / "other", num_clips=16, pixels=False)
+    options = ExtractConfig(
+        dataset="something-else", data_root=root, out=tmp_path / "o.zarr", backbone="none", workers=0
+    )
+    extract(options, Silent())
+    with pytest.raises(InputError, match="results of another cache"):
+        run_grid(plan_grid(config, tmp_path / "o.zarr"), Silent(), processes=1)
+    assert np.isfinite(read_comparison(tmp_path / "runs" / "tiny").rows[0].top1[0])
