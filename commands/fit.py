@@ -20,6 +20,10 @@ def fit_head(
     preset: Annotated[str, typer.Option(help="paper, small, or another of `ifcar list heads`.")] = "paper",
     streams: Annotated[str | None, typer.Option(help="appearance, layout or both.")] = None,
     aux_weight: Annotated[float, typer.Option(help="Weight λ of the auxiliary loss; 0: without.")] = 0.0,
+    graphs: Annotated[
+        str | None, typer.Option(help="strg: similarity, spatial-temporal or joint (its default).")
+    ] = None,
+    non_local: Annotated[bool, typer.Option("--non-local", help="strg: a non-local block before the graphs.")] = False,
     schedule: Annotated[str, typer.Option(help="auto, paper or stretched.")] = "auto",
     epochs: Annotated[int | None, typer.Option(help="Number of epochs.")] = None,
     min_steps: Annotated[int | None, typer.Option(help="Fewest steps of a stretched schedule (1500).")] = None,
@@ -69,6 +73,7 @@ def fit_head(
             streams=streams,
             aux_weight=aux_weight,
             settings=setting or (),
+            options=({} if graphs is None else {"graphs": graphs}) | ({"non_local": True} if non_local else {}),
             schedule=schedule_from(
                 kind=schedule,
                 epochs=epochs,

@@ -2,7 +2,7 @@
 
 A system trained S times has, for each clip, the share of its runs that are right: 0, 1/S, … 1. Accuracy is the mean of
 these shares. Resampling n clips with replacement means drawing how often each distinct share occurs, a multinomial
-draw, so that ten thousand resamples of fifty thousand clips cost a table of 10,000 × (S + 1) counts.
+draw, so that a hundred thousand resamples of fifty thousand clips cost a table of 100,000 × (S + 1) counts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-NUM_RESAMPLES = 10_000
+NUM_RESAMPLES = 100_000
 CONFIDENCE = 0.95
 
 
