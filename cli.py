@@ -18,6 +18,7 @@ from ifcar.commands.extract import extract
 from ifcar.commands.fit import evaluate, fit_head
 from ifcar.commands.grid import few_shot, grid
 from ifcar.commands.listing import list_
+from ifcar.commands.predict import predict
 from ifcar.console import fail
 from ifcar.errors import IfcarError
 
@@ -35,6 +36,7 @@ app.command()(demo)
 app.command()(extract)
 app.command("fit-head")(fit_head)
 app.command()(evaluate)
+app.command()(predict)
 app.command()(ensemble)
 app.command()(grid)
 app.command("few-shot")(few_shot)

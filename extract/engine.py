@@ -21,9 +21,9 @@ from ifcar.cache.writer import CacheWriter
 from ifcar.errors import InputError
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.datasets.contract import Clip
-from ifcar.extract.datasets.contract import Dataset as VideoDataset
 from ifcar.extract.decode import VideoInfo, probe, read_frames
 from ifcar.extract.roi import PooledMode, roi_features
+from ifcar.extract.tracks import Tracks
 from ifcar.extract.views import View, ViewPolicy, plan_view
 
 logger = logging.getLogger(__name__)
@@ -55,6 +55,14 @@ class EngineOptions:
             raise InputError(f"precision is {self.precision!r}; expected fp32 or bf16")
 
 
+def choose_device(device: str | None) -> str:
+    """Return the named device, or cuda where there is one, else cpu. Raises InputError when cuda is named in vain."""
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if chosen.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"--device {chosen}: torch sees no CUDA device; use --device cpu")
+    return chosen
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decoded:
     """One row's view with its pixels, or the reason why there are none.
@@ -76,8 +84,9 @@ class ViewDataset(Dataset[Decoded]):
     """Row number → decoded view.
 
     Args:
-        videos: the dataset, listed.
         clips: the cache's clips, in order.
+        tracks: gives a clip's boxes by its id.
+        annotation_fps: the rate that annotated frame numbers count in.
         training: (num_clips,) True where some protocol trains on the clip.
         policy: how views are sampled.
         reads_pixels: False for backbone `none`.
@@ -85,50 +94,53 @@ class ViewDataset(Dataset[Decoded]):
 
     def __init__(
         self,
-        videos: VideoDataset,
         clips: Sequence[Clip],
+        tracks: Callable[[str], Tracks],
+        annotation_fps: float,
         training: NDArray[np.bool_],
         policy: ViewPolicy,
         *,
         reads_pixels: bool,
     ) -> None:
-        self.videos, self.clips, self.training, self.policy = videos, clips, training, policy
+        self.clips, self.training, self.policy = clips, training, policy
+        self.tracks, self.annotation_fps = tracks, annotation_fps
         self.reads_pixels = reads_pixels
 
     def __len__(self) -> int:
         return len(self.clips) * self.policy.num_views
 
     def __getitem__(self, row: int) -> Decoded:
-        number, view_number = divmod(row, self.policy.num_views)
-        clip = self.clips[number]
-        tracks = self.videos.tracks(clip.clip_id)
         try:
-            view = plan_view(
-                self.policy,
-                clip.clip_id,
-                tracks,
-                self._video_info(clip),
-                self.videos.annotation_fps,
-                view_number=view_number,
-                is_training=bool(self.training[number]),
-            )
+            view = self.plan(row)
             frames = None
             if self.reads_pixels:
-                assert clip.source is not None
-                pixels = read_frames(
-                    clip.source, view.frame_indices.tolist(), view.crop, self.policy.crop_size, view.flip
-                )
+                source = _present(self.clips[row // self.policy.num_views].source)
+                pixels = read_frames(source, view.frame_indices.tolist(), view.crop, self.policy.crop_size, view.flip)
                 frames = torch.from_numpy(pixels)
         except (InputError, OSError) as error:
             return Decoded(row=row, failure=str(error))
         return Decoded(row=row, view=view, frames=frames)
+
+    def plan(self, row: int) -> View:
+        """Return a row's view without its pixels. Raises InputError when the source cannot be read."""
+        number, view_number = divmod(row, self.policy.num_views)
+        clip = self.clips[number]
+        return plan_view(
+            self.policy,
+            clip.clip_id,
+            self.tracks(clip.clip_id),
+            self._video_info(clip),
+            self.annotation_fps,
+            view_number=view_number,
+            is_training=bool(self.training[number]),
+        )
 
     def _video_info(self, clip: Clip) -> VideoInfo:
         if self.reads_pixels:
             assert clip.source is not None
             return probe(clip.source)
         assert clip.frame_size is not None
-        last = int(self.videos.tracks(clip.clip_id).frames[-1])
+        last = int(self.tracks(clip.clip_id).frames[-1])
         return VideoInfo(num_frames=last + 1, fps=None, width=clip.frame_size[0], height=clip.frame_size[1])
 
 
@@ -267,7 +279,16 @@ def _fill(filled: RowArrays, batch: Sequence[Decoded], features: RowArrays, firs
         filled["augmented"][i] = view.augmented
         filled["status"][i] = Status.DONE
         for name, values in features.items():
-            if not np.isfinite(values[place]).all():
-                bad[item.row] = f"{name} leave the range of float16 (±65504) or are not finite; check the weights"
             filled[name][i] = values[place]
+        fault = fault_of_features(features, place)
+        if fault:
+            bad[item.row] = fault
     return bad
+
+
+def fault_of_features(features: RowArrays, place: int) -> str:
+    """Return why the features at this place of a batch cannot be used, or an empty string."""
+    for name, values in features.items():
+        if not np.isfinite(values[place]).all():
+            return f"{name} leave the range of float16 (±65504) or are not finite; check the weights"
+    return ""

@@ -7,10 +7,9 @@ them augmented, with features rounded to float16 and logits averaged over views.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +17,6 @@ from numpy.typing import NDArray
 
 from ifcar.cache.schema import Category
 from ifcar.errors import CacheMismatchError, InputError
-from ifcar.extract.backbones.base import BackboneSpec
-from ifcar.extract.backbones.catalog import get_backbone
-from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.datasets.something_else import read_one_clip
 from ifcar.extract.decode import VideoInfo, probe
@@ -35,14 +31,15 @@ from ifcar.extract.engine import (
 from ifcar.extract.geometry import FULL_FRAME, boxes_to_crop
 from ifcar.extract.roi import parse_pooled_mode
 from ifcar.extract.tracks import Tracks
-from ifcar.extract.views import View, ViewPolicy, frames_per_annotation
+from ifcar.extract.views import View, frames_per_annotation
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.checkpoint import load_tensors
 from ifcar.pipelines.ensemble import softmax
-from ifcar.pipelines.extract import FEATURE_VERSION, load_backbone
+from ifcar.pipelines.extract import load_backbone
 from ifcar.pipelines.fit import build_head
 from ifcar.pipelines.progress import Progress
+from ifcar.pipelines.recipe import Recipe, read_recipe
 from ifcar.pipelines.resolve import head_options
 from ifcar.pipelines.run_config import RunConfig
 from ifcar.pipelines.run_data import RunData
@@ -84,27 +81,6 @@ class Prediction:
     num_subjects: int
     num_objects: int
     num_tracks: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
-    """How the features behind a run were made, read back from its cache's identity.
-
-    Args:
-        backbone: the network.
-        weights: identity of its weights.
-        policy: how views are sampled; what only augmented views need may be missing from the identity.
-        pooled: RoIAlign mode, or None without pixels.
-        precision: of the backbone, or None without pixels.
-        annotation_fps: the rate that annotated frame numbers count in.
-    """
-
-    backbone: BackboneSpec
-    weights: str
-    policy: ViewPolicy
-    pooled: str | None
-    precision: str | None
-    annotation_fps: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,9 +131,9 @@ def predict(
     data = opened.data()
     members = _members(opened, data)
     num_top = _num_top(top, len(data.classes))
-    recipe = _recipe(run, data)
-    clip_id, tracks = read_one_clip(boxes, clip, video.name if video.is_dir() else video.stem)
+    recipe = read_recipe(run, data)
     info = probe(video)
+    clip_id, tracks = read_one_clip(boxes, clip, video.name if video.is_dir() else video.stem)
     _check_boxes(boxes, clip_id, tracks, video, info, recipe)
     views = ViewDataset(
         [Clip(clip_id=clip_id, source=video, frame_size=(info.width, info.height))],
@@ -216,42 +192,6 @@ def _member_folder(ensemble: Path, stored: Path) -> Path:
     """Return where a member lies: where it was, or beside the ensemble when the runs were moved together."""
     beside = ensemble.absolute().parent / stored.name
     return beside if not stored.is_dir() and beside.is_dir() else stored
-
-
-def _recipe(run: Path, data: RunData) -> Recipe:
-    """Read how features were made, and check that this version makes them in the same way.
-
-    Raises:
-        InputError: the run's record lacks a fact, or names an unknown backbone or dataset.
-        CacheMismatchError: the code has changed since what a feature's value is.
-    """
-    try:
-        version, backbone, views = (data.identity[key] for key in ("feature_version", "backbone", "views"))
-        spec = get_backbone(backbone["name"]).spec(backbone.get("spatial_stride", 0))
-        recipe = Recipe(
-            backbone=spec,
-            weights=backbone["weights"],
-            policy=_policy(views),
-            pooled=backbone["pooled"] if spec.reads_pixels else None,
-            precision=backbone["precision"] if spec.reads_pixels else None,
-            annotation_fps=DATASETS.get(data.identity["dataset"]["name"]).annotation_fps,
-        )
-        made = (version, backbone["layer"] if spec.reads_pixels else spec.layer, data.spec.channels)
-    except KeyError as error:
-        raise InputError(f"{run}: data.json does not state the features' {error}; train the run again") from error
-    now = (FEATURE_VERSION, spec.layer, spec.channels)
-    if made != now:
-        raise CacheMismatchError(
-            f"{run}: trained on features (version, layer, channels) {made}, but this version of ifcar makes {now}; "
-            "extract and train again"
-        )
-    return recipe
-
-
-def _policy(identity: Mapping[str, Any]) -> ViewPolicy:
-    """Return the view policy; what the identity leaves out as without effect keeps its default."""
-    known = {field.name for field in fields(ViewPolicy)}
-    return ViewPolicy(**{key: value for key, value in identity.items() if key in known and value is not None})
 
 
 def _check_boxes(boxes: Path, clip_id: str, tracks: Tracks, video: Path, info: VideoInfo, recipe: Recipe) -> None:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ifcar.cache.schema import ProtocolTable
-from ifcar.errors import InputError, MissingDataError
+from ifcar.errors import InputError, MissingDataError, nearest
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
 from ifcar.extract.datasets.splits import read_json, read_protocols
 from ifcar.extract.tracks import Detection, Tracks, link
@@ -57,7 +57,7 @@ class SomethingElse(Dataset):
         digest = hashlib.sha256()
         for path in self._annotation_files():
             digest.update(path.read_bytes())
-            for clip_id, records in _annotation_parts(path):
+            for clip_id, records in _records_by_clip(path, read_json(path)).items():
                 if clip_id in self._tracks:
                     raise InputError(f"{path}: clip {clip_id!r} is annotated twice")
                 self._tracks[clip_id] = read_tracks(path, clip_id, records)
@@ -117,11 +117,67 @@ class SomethingElse(Dataset):
             raise InputError(f"{path}: expected {{id: [width, height]}} ({error})") from error
 
 
-def _annotation_parts(path: Path) -> Iterator[tuple[str, Any]]:
-    content = read_json(path)
+def _records_by_clip(path: Path, content: Any) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a JSON object {{clip id: [record, …]}}, found {type(content).__name__}")
-    yield from content.items()
+    return content
+
+
+def read_one_clip(path: Path, clip_id: str | None, likely_id: str) -> tuple[str, Tracks]:
+    """Read one clip's boxes from an annotation file, or from a file that holds just one clip's list of records.
+
+    Args:
+        path: JSON, {clip id: [record, …]} or [record, …].
+        clip_id: the clip; None takes `likely_id` where the file has it, else the only clip that the file has.
+        likely_id: the name that the clip probably has.
+
+    Returns:
+        The clip's id and its tracks, with at least one frame and one box.
+
+    Raises:
+        MissingDataError: no such file.
+        InputError: not of that form, no such clip, several to choose from, or no box.
+    """
+    if not path.is_file():
+        raise MissingDataError(f"{path}: no such file; expected boxes in Something-Else's record format (JSON)")
+    content = read_json(path)
+    if isinstance(content, list):
+        content = {_stated_clip(path, content): content}
+    by_clip = _records_by_clip(path, content)
+    chosen = _choose_clip(path, list(by_clip), clip_id, likely_id)
+    tracks = read_tracks(path, chosen, by_clip[chosen])
+    if not tracks.boxes.shape[1]:
+        raise InputError(f"{path}: clip {chosen!r}: none of its {len(tracks.frames)} records has a box")
+    return chosen, tracks
+
+
+def _stated_clip(path: Path, records: list[Any]) -> str:
+    """Return the clip id that the first of these records names."""
+    first = records[0] if records else None
+    name = first.get("name") if isinstance(first, dict) else None
+    match = FRAME_NAME.match(name) if isinstance(name, str) else None
+    if match is None:
+        found = f"the name {name!r}" if records else "an empty list"
+        raise InputError(f"{path}: expected records {{'name': 'ID/0001.jpg', 'labels': […]}}, found {found}")
+    return match["clip"]
+
+
+def _choose_clip(path: Path, known: Sequence[str], clip_id: str | None, likely_id: str) -> str:
+    if not known:
+        raise InputError(f"{path}: holds no clip; expected {{clip id: [record, …]}}")
+    if clip_id is not None:
+        if clip_id not in known:
+            hint = nearest(clip_id, known) or f"; it holds {len(known)}, the first is {known[0]!r}"
+            raise InputError(f"{path}: no clip {clip_id!r}{hint}")
+        return clip_id
+    if likely_id in known:
+        return likely_id
+    if len(known) > 1:
+        raise InputError(
+            f"{path}: {len(known)} clips and none is called {likely_id!r}{nearest(likely_id, known)}; "
+            f"choose one with --clip, the first is {known[0]!r}"
+        )
+    return known[0]
 
 
 def read_tracks(path: Path, clip_id: str, records: Any) -> Tracks:
@@ -142,7 +198,10 @@ def read_tracks(path: Path, clip_id: str, records: Any) -> Tracks:
         frame = _frame_number(path, clip_id, record)
         if frame in by_frame:
             raise InputError(f"{path}: clip {clip_id!r}: two records name the frame {record['name']!r}")
-        by_frame[frame] = [_detection(path, record["name"], label) for label in record.get("labels") or []]
+        labels = record.get("labels") or []
+        if not isinstance(labels, list):
+            raise InputError(f"{path}: {record['name']}: labels are a {type(labels).__name__}; expected a list")
+        by_frame[frame] = [_detection(path, record["name"], label) for label in labels]
     frames = np.array(sorted(by_frame), np.int64)
     return link(frames, [by_frame[int(f)] for f in frames])
 

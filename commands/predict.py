@@ -1,0 +1,56 @@
+"""`ifcar predict`: a finished run on one new video."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ifcar.commands.options import Device, Json, say
+from ifcar.console import Screen, print_json, print_table
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run or ensemble.")],
+    video: Annotated[Path, typer.Argument(help="A video file, or a folder of frames 0001.jpg, ….")],
+    boxes: Annotated[
+        Path,
+        typer.Option(help="JSON, Something-Else's records: {ID: [record, …]}, or one clip's list of records."),
+    ],
+    clip: Annotated[
+        str | None, typer.Option(help="ID in the boxes file; default: the video's name, or the only one.")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="The backbone's weights that the run was trained on: a file, published or random:SEED."),
+    ] = None,
+    top: Annotated[int | None, typer.Option(help="Number of classes to print; default: 5.")] = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Run backbone and head on one new video and print the likeliest classes; the run's cache is not needed.
+
+    Boxes are in the video's pixels and name their frames (ID/0001.jpg is the first), at the rate of the dataset that
+    the run was trained on: 12 frames a second for Something-Else. A run without pixels (backbone none) opens the video
+    only for its size.
+    """
+    from ifcar.pipelines.predict import predict as run_predict
+
+    result = run_predict(run, video, boxes, Screen(quiet=as_json), clip=clip, weights=weights, top=top, device=device)
+    if as_json:
+        print_json({"run": run, "video": video, **asdict(result)})
+        return
+    print_table(
+        f"{video}, by {run}",
+        ["class", "probability"],
+        [[score.name, f"{score.probability:.3f}"] for score in result.top],
+    )
+    views = "1 view" if result.num_views == 1 else f"{result.num_views} views, averaged,"
+    say(
+        f"Seen of clip {result.clip_id!r}: {result.num_subjects + result.num_objects} of {result.num_tracks} tracks "
+        f"(subjects {result.num_subjects}, objects {result.num_objects}), {views} of {result.num_frames} frames."
+    )
+    if not result.num_subjects + result.num_objects:
+        say("note: no sampled frame has a box; the boxes did not enter the prediction")

@@ -1,0 +1,73 @@
+"""How the features behind a run were made, read back from what the run keeps about its data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ifcar.errors import CacheMismatchError, InputError
+from ifcar.extract.backbones.base import BackboneSpec
+from ifcar.extract.backbones.catalog import get_backbone
+from ifcar.extract.datasets.catalog import DATASETS
+from ifcar.extract.views import ViewPolicy
+from ifcar.pipelines.extract import FEATURE_VERSION
+from ifcar.pipelines.run_data import RunData
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """How the features behind a run were made, read back from its cache's identity.
+
+    Args:
+        backbone: the network.
+        weights: identity of its weights.
+        policy: how views are sampled; what only augmented views need may be missing from the identity.
+        pooled: RoIAlign mode, or None without pixels.
+        precision: of the backbone, or None without pixels.
+        annotation_fps: the rate that annotated frame numbers count in.
+    """
+
+    backbone: BackboneSpec
+    weights: str
+    policy: ViewPolicy
+    pooled: str | None
+    precision: str | None
+    annotation_fps: float
+
+
+def read_recipe(run: Path, data: RunData) -> Recipe:
+    """Read how features were made, and check that this version makes them in the same way.
+
+    Raises:
+        InputError: the run's record lacks a fact, or names an unknown backbone or dataset.
+        CacheMismatchError: the code has changed since what a feature's value is.
+    """
+    try:
+        version, backbone, views = (data.identity[key] for key in ("feature_version", "backbone", "views"))
+        spec = get_backbone(backbone["name"]).spec(backbone.get("spatial_stride", 0))
+        recipe = Recipe(
+            backbone=spec,
+            weights=backbone["weights"],
+            policy=_policy(views),
+            pooled=backbone["pooled"] if spec.reads_pixels else None,
+            precision=backbone["precision"] if spec.reads_pixels else None,
+            annotation_fps=DATASETS.get(data.identity["dataset"]["name"]).annotation_fps,
+        )
+        made = (version, backbone["layer"] if spec.reads_pixels else spec.layer, data.spec.channels)
+    except KeyError as error:
+        raise InputError(f"{run}: data.json does not state the features' {error}; train the run again") from error
+    now = (FEATURE_VERSION, spec.layer, spec.channels)
+    if made != now:
+        raise CacheMismatchError(
+            f"{run}: trained on features (version, layer, channels) {made}, but this version of ifcar makes {now}; "
+            "extract and train again"
+        )
+    return recipe
+
+
+def _policy(identity: Mapping[str, Any]) -> ViewPolicy:
+    """Return the view policy; what the identity leaves out as without effect keeps its default."""
+    known = {field.name for field in fields(ViewPolicy)}
+    return ViewPolicy(**{key: value for key, value in identity.items() if key in known and value is not None})
