@@ -52,6 +52,25 @@ def test_short_forms_work_after_extract(place: Path) -> None:
     assert run(place, "list", "heads").stdout.count("sfi") >= 1
 
 
+def test_grid_few_shot_and_predict_print_tables(place: Path) -> None:
+    file = place / "grid.yaml"
+    file.write_text(
+        "name: tiny\nseeds: [0]\npreset: small\nbaseline: SFI\nschedule: {kind: stretched, min_steps: 30}\n"
+        "systems:\n- {name: SFI, head: sfi, streams: layout}\n- {name: STIN, head: stin, streams: layout}\n"
+    )
+    planned = json.loads(run(place, "grid", str(file), "--dry-run", "--json").stdout)
+    assert [r["state"] for r in planned] == ["to do", "to do"]
+    made = run(place, "grid", str(file))
+    assert made.returncode == 0 and "Next: `ifcar report runs/tiny`" in made.stdout, made.stderr
+    assert (place / "runs" / "tiny" / "table.tex").is_file()
+    assert [r["state"] for r in json.loads(run(place, "grid", str(file), "--dry-run", "--json").stdout)] == ["done"] * 2
+    assert "table1" in run(place, "list", "grids").stdout
+    refused = run(place, "few-shot", "sfi", "--streams", "layout")
+    assert refused.returncode == 2 and "no protocol 'fewshot-base'" in refused.stderr
+    unknown = run(place, "predict", planned[0]["folder"], "nowhere.mp4", "--boxes", "nothing.json")
+    assert unknown.returncode == 2 and unknown.stderr.count("\n") == 1, unknown.stderr
+
+
 def test_cache_commands(place: Path) -> None:
     cache = "caches/something-else-none.zarr"
     assert "compositional" in run(place, "cache", "info", cache).stdout
@@ -83,6 +102,9 @@ def test_cache_commands(place: Path) -> None:
         (("fit-head", "sfi", "--cache", "nowhere.zarr"), "nowhere.zarr"),
         (("evaluate", "runs/none"), "no such run"),
         (("ensemble", "runs/none", "runs/nothing"), "no such run"),
+        (("grid", "tabel1"), "did you mean 'table1'"),
+        (("grid", "table1"), "does not hold (backbone none)"),
+        (("fit-head", "sfi", "--graphs", "joint"), "unknown key 'graphs'"),
         (("list", "haeds"), "cannot list 'haeds'"),
         (("cache", "verify", "nowhere.zarr"), "nowhere.zarr"),
         (("nonsense",), "No such command"),
