@@ -19,6 +19,7 @@ from ifcar.commands.fit import evaluate, fit_head
 from ifcar.commands.grid import few_shot, grid
 from ifcar.commands.listing import list_
 from ifcar.commands.predict import predict
+from ifcar.commands.report import report
 from ifcar.console import fail
 from ifcar.errors import IfcarError
 
@@ -40,6 +41,7 @@ app.command()(predict)
 app.command()(ensemble)
 app.command()(grid)
 app.command("few-shot")(few_shot)
+app.command()(report)
 app.command("list")(list_)
 cache_app = typer.Typer(help="Look at, check, repair, draw and export caches.", no_args_is_help=True)
 for command in (cache.info, cache.verify, cache.repair, cache.export, cache.show):

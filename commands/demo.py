@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ifcar.commands.grid import show_grid
-from ifcar.commands.options import Json, Processes
+from ifcar.commands.options import Json, Processes, say
 from ifcar.console import Screen
 
 
@@ -12,4 +12,6 @@ def demo(processes: Processes = None, as_json: Json = False) -> None:
     from ifcar.pipelines.demo import demo as run_demo
 
     result = run_demo(Screen(quiet=as_json), processes=processes)
+    if not as_json:
+        say(f"Report: open {result.report.page} in a browser; it needs no network")
     show_grid(result.grid, as_json=as_json)

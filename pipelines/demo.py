@@ -11,6 +11,7 @@ from ifcar.pipelines.grid.config import read_grid
 from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.grid.run import GridResult, run_grid
 from ifcar.pipelines.progress import Progress
+from ifcar.pipelines.report.report import ReportResult, report
 from ifcar.pipelines.sources import ExtractConfig
 
 GRID = Path("demo")
@@ -26,6 +27,7 @@ class DemoResult:
 
     extraction: ExtractResult
     grid: GridResult
+    report: ReportResult
 
 
 def demo(progress: Progress, *, processes: int | None = None) -> DemoResult:
@@ -37,4 +39,5 @@ def demo(progress: Progress, *, processes: int | None = None) -> DemoResult:
     cache = folder("caches") / "demo.zarr"
     extraction = extract(ExtractConfig(dataset="toybox", pooled="7-max", out=cache), progress)
     grid = run_grid(plan_grid(read_grid(GRID), cache), progress, processes=processes)
-    return DemoResult(extraction=extraction, grid=grid)
+    page = report([grid.folder], progress, compare="Ours-SFI + Pred")
+    return DemoResult(extraction=extraction, grid=grid, report=page)

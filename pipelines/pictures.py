@@ -7,12 +7,11 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-
 from numpy.typing import NDArray
 
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Category, Status
-from ifcar.errors import CacheMismatchError, IfcarError, InputError, MissingDataError
+from ifcar.errors import CacheMismatchError, InputError, MissingDataError
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.decode import read_frames
 from ifcar.extract.geometry import Crop
@@ -36,7 +35,7 @@ def draw_clips(reader: CacheReader, clip_ids: Sequence[str], out: Path, data_roo
         raise InputError(f"{reader.path}: no clip {unknown[0]!r}; `ifcar cache info` lists examples")
     try:
         sources = find_sources(reader, data_root)
-    except IfcarError:
+    except (MissingDataError, CacheMismatchError):
         sources = {}
     out.mkdir(parents=True, exist_ok=True)
     labels = _labels(reader)
@@ -59,7 +58,7 @@ def find_sources(reader: CacheReader, data_root: Path | None = None) -> dict[str
 
     Raises:
         MissingDataError, InputError: the dataset's files are not there or not usable.
-        CacheMismatchError: they are not what the cache was made from, so that boxes and pixels might not belong together.
+        CacheMismatchError: they are not what the cache was made from, so boxes and pixels may not belong together.
     """
     identity = reader.identity["dataset"]
     dataset_type = DATASETS.get(str(identity["name"]))
@@ -67,7 +66,7 @@ def find_sources(reader: CacheReader, data_root: Path | None = None) -> dict[str
     if not dataset.root.is_dir():
         raise MissingDataError(f"{dataset.root}: no such folder; name the videos' folder with --data-root")
     listing = dataset.listing(needs_pixels=True)
-    if listing.digest != identity["annotations"]:
+    if listing.digest != identity.get("annotations"):
         raise CacheMismatchError(f"{dataset.root}: other annotations than those that {reader.path} was made from")
     return {clip.clip_id: clip.source for clip in listing.clips if clip.source is not None}
 

@@ -1,0 +1,70 @@
+"""`ifcar report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ifcar.commands.options import Json, say
+from ifcar.console import Screen, print_json, print_table
+
+
+def report(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Runs, or folders of `ifcar grid`; default: every grid in runs/, else every finished run."),
+    ] = None,
+    compare: Annotated[
+        str | None, typer.Option(help="System A of the figures; default: the table's last that is not B.")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option("--with", help="System B, which A is compared with; default: the table's baseline.")
+    ] = None,
+    protocol: Annotated[str | None, typer.Option(help="Protocol of the figures; default: the table's first.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("report"),
+    clips: Annotated[int, typer.Option(help="Clips in the gallery; 0: none.")] = 24,
+    data_root: Annotated[
+        Path | None, typer.Option(help="The dataset's folder, for the frames; default: data/DATASET.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="The runs' cache, if moved; default: where they were trained from.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write one self-contained page of tables, figures and clips, and each figure as SVG, PNG and CSV."""
+    from ifcar.pipelines.report.report import report as write_report
+
+    result = write_report(
+        folders or [],
+        Screen(quiet=as_json),
+        compare=compare,
+        baseline=baseline,
+        protocol=protocol,
+        out=out,
+        num_clips=clips,
+        data_root=data_root,
+        cache=cache,
+    )
+    if as_json:
+        print_json(
+            {
+                "page": result.page,
+                "bytes": result.size_bytes,
+                "figures": [{"title": title, "files": files, "rows": rows} for title, files, rows in result.figures],
+                "comparisons": [{"title": title, "a": a, "b": b} for title, a, b in result.pairs],
+                "notes": result.notes,
+            }
+        )
+        return
+    rows = [["the page", str(result.page), f"{result.size_bytes / 2**20:.1f} MiB"]]
+    for title, files, count in result.figures:
+        rows.append([title, ", ".join([str(files[0]), *(path.suffix for path in files[1:])]), f"{count} rows"])
+    print_table("report", ["what", "file", "size"], rows)
+    for title, a, b in result.pairs:
+        if b:
+            say(f"{title}: A is {a}, B is {b}; choose others with --compare A --with B")
+    for note in result.notes:
+        say(f"note: {note}")
+    say(f"Next: open {result.page} in a browser; it needs no network")

@@ -1,0 +1,169 @@
+"""From folders to comparisons: those that `ifcar grid` wrote, and plain runs put together by their configs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ifcar.errors import IfcarError, InputError, MissingDataError
+from ifcar.heads.catalog import HEADS
+from ifcar.pipelines.comparison.results import Replicate, System, summarise
+from ifcar.pipelines.comparison.store import NAME as RESULTS
+from ifcar.pipelines.comparison.store import Comparison, read_comparison
+from ifcar.pipelines.configs import to_plain
+from ifcar.pipelines.folders import folder
+from ifcar.pipelines.run_config import EnsembleConfig, RunConfig
+from ifcar.pipelines.runs import Run, finished_runs, is_finished, open_run, read_config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """A comparison, and the folder that its runs lie beside; None for plain runs."""
+
+    comparison: Comparison
+    folder: Path | None = None
+
+
+def gather(folders: Sequence[Path], *, baseline: str | None = None) -> list[Gathered]:
+    """Read comparisons, and make one of the plain runs of each cache and protocol.
+
+    Args:
+        folders: comparison folders and run folders; none takes every comparison in the runs folder, or where there is
+            none every finished run.
+        baseline: name of the system that plain runs are tested against; default: the first.
+
+    Raises:
+        MissingDataError, InputError: a folder is neither, or there is nothing to report.
+    """
+    chosen = list(dict.fromkeys(folders)) or _default_folders()
+    gathered, runs = [], []
+    for path in chosen:
+        if (path / RESULTS).is_file():
+            gathered.append(Gathered(comparison=read_comparison(path), folder=path))
+        elif is_finished(path):
+            runs.append(open_run(path))
+        elif path.is_dir():
+            raise InputError(
+                f"{path}: neither a comparison (results.json, which `ifcar grid` writes) nor a finished run "
+                "(metrics.json); `ifcar list runs` shows the finished runs"
+            )
+        else:
+            raise MissingDataError(f"{path}: no such folder; name a run or a comparison, or none for all in runs/")
+    return gathered + [Gathered(comparison=c) for c in compare_runs(runs, baseline)]
+
+
+def _default_folders() -> list[Path]:
+    root = folder("runs")
+    found = sorted(path.parent for path in root.glob(f"*/{RESULTS}")) or [run.path for run in finished_runs()]
+    if not found:
+        raise InputError(
+            f"{root}/ holds no comparison and no finished run; make them with `ifcar grid GRID` or "
+            "`ifcar fit-head HEAD`, or name folders"
+        )
+    return found
+
+
+def compare_runs(runs: Sequence[Run], baseline: str | None) -> list[Comparison]:
+    """Return one comparison for each set of runs that were tested on the same clips of the same cache."""
+    groups: dict[tuple[str, str, str], list[Run]] = {}
+    for run in runs:
+        clips = "\n".join(run.predictions("test").clip_ids.tolist())
+        key = (run.config.fingerprint, run.config.protocol, hashlib.sha256(clips.encode()).hexdigest())
+        groups.setdefault(key, []).append(run)
+    return [_comparison(group, baseline) for group in groups.values()]
+
+
+def _comparison(runs: Sequence[Run], baseline: str | None) -> Comparison:
+    systems, notes = group_runs(runs)
+    names = [system.name for system in systems]
+    tested = baseline if baseline in names else names[0] if len(names) > 1 else None
+    config = runs[0].config
+    dataset = str(dict(runs[0].data().identity).get("dataset", {}).get("name", "unknown data"))
+    return Comparison(
+        name=f"{dataset}-{config.protocol}",
+        title=f"Runs on {dataset}, {config.protocol}",
+        dataset=dataset,
+        baseline=tested or "",
+        paired_test="bootstrap",
+        notes=tuple(notes),
+        rows=tuple(summarise(systems, baseline=tested)),
+        cache=str(config.cache),
+        fingerprint=config.fingerprint,
+    )
+
+
+def group_runs(runs: Sequence[Run]) -> tuple[list[System], list[str]]:
+    """Put runs that differ only in their seed together, in the order of the first of each; returns them and notes."""
+    by_config: dict[str, dict[int, Run]] = {}
+    notes = []
+    for run in runs:
+        seeds = by_config.setdefault(_key(run.config), {})
+        seed = run.metrics[0].seed
+        if seed in seeds:
+            notes.append(f"left out: {seeds[seed].path}, which repeats the config and the seed of {run.path}")
+        seeds[seed] = run
+    systems: list[System] = []
+    taken: dict[str, int] = {}
+    for seeds in by_config.values():
+        config = next(iter(seeds.values())).config
+        name = system_name(config)
+        taken[name] = taken.get(name, 0) + 1
+        systems.append(
+            System(
+                name=name if taken[name] == 1 else f"{name} ({taken[name]})",
+                protocol=config.protocol,
+                replicates=[Replicate(seed=seed, runs=[seeds[seed]]) for seed in sorted(seeds)],
+                factors={"aux_weight": aux_weight(config)},
+            )
+        )
+    return systems, notes
+
+
+def system_name(config: RunConfig | EnsembleConfig) -> str:
+    """Return a short readable name of a config, the same for every seed and protocol."""
+    if isinstance(config, EnsembleConfig):
+        members = [_member_config(member) for member in config.members]
+        return " ⊕ ".join(Path(n).name if c is None else system_name(c) for n, c in members)
+    joint = config.options.get("joint")
+    streams = str(joint["streams"]) if isinstance(joint, dict) and joint.get("streams", "both") != "both" else ""
+    aux = [f"{name} λ = {weight:g}" for name, weight in config.aux_weights.items()]
+    tuned = "" if config.fine_tune is None else "fine-tuned"
+    return ", ".join(part for part in (config.head, streams, *aux, config.preset, tuned) if part)
+
+
+def aux_weight(config: RunConfig | EnsembleConfig) -> float:
+    """Return the weight λ of a config's only auxiliary loss; 0 where there is none or more than one."""
+    weights = [] if isinstance(config, EnsembleConfig) else list(config.aux_weights.values())
+    return float(weights[0]) if len(weights) == 1 else 0.0
+
+
+def _member_config(member: str) -> tuple[str, RunConfig | EnsembleConfig | None]:
+    try:
+        return member, read_config(Path(member) / "config.yaml")
+    except (IfcarError, OSError):
+        return member, None
+
+
+def _key(config: RunConfig | EnsembleConfig) -> str:
+    """Return everything that decides the numbers of a config's runs, but not the seed, as text."""
+    if isinstance(config, EnsembleConfig):
+        members = [name if c is None else _key(c) for name, c in map(_member_config, config.members)]
+        weights = [] if config.chosen_on == "held_out" else list(config.weights)
+        return json.dumps(["ensemble", members, config.chosen_on, weights])
+    if config.fine_tune is not None:
+        config = replace(config, fine_tune=replace(config.fine_tune, base=Path(), base_id=""))
+    content: dict[str, Any] = {**to_plain(config), "cache": "", "seed": 0}
+    return json.dumps(content, sort_keys=True, ensure_ascii=False)
+
+
+def family(config: RunConfig | EnsembleConfig) -> str:
+    """Return what a config shares with those that differ from it in the auxiliary loss, or in the seed, only."""
+    if isinstance(config, EnsembleConfig):
+        return _key(config)
+    names = HEADS.get(config.head).auxiliary if config.head in HEADS.names() else ()
+    options = {key: value for key, value in config.options.items() if key not in names}
+    return _key(replace(config, aux_weights={}, options=options))

@@ -1,0 +1,113 @@
+"""The page: sections of figures, tables and clips, rendered to one HTML file that asks nothing of the network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from ifcar import __version__
+from ifcar.pipelines.report.drawing import Drawing, csv_text
+from ifcar.pipelines.report.gallery import Gallery
+from ifcar.pipelines.report.tables import Table
+
+HERE = Path(__file__).parent
+MOST_NUMBERS = 60  # rows of a figure's numbers that the page shows as a table; more are a download only
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownFigure:
+    """A figure on the page, with its SVG's bytes."""
+
+    drawing: Drawing
+    svg: bytes
+
+    def svg_uri(self) -> str:
+        """Return the picture as a data URI; inside an image no script of an SVG runs."""
+        return _data_uri("image/svg+xml", self.svg)
+
+    def csv_uri(self) -> str:
+        """Return the numbers as a data URI."""
+        return _data_uri("text/csv;charset=utf-8", csv_text(self.drawing.columns, self.drawing.rows).encode())
+
+    def shows_numbers(self) -> bool:
+        """Return whether the numbers are few enough to stand on the page."""
+        return len(self.drawing.rows) <= MOST_NUMBERS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One part of a chapter.
+
+    Args:
+        name: for its anchor.
+        title: heading.
+        text: one paragraph, or empty.
+        figures: side by side where there is room.
+        tables: below them.
+        folded: whether the tables open on request only.
+        gallery: clips, or None.
+    """
+
+    name: str
+    title: str
+    text: str = ""
+    figures: Sequence[ShownFigure] = field(default_factory=tuple)
+    tables: Sequence[Table] = field(default_factory=tuple)
+    folded: bool = False
+    gallery: Gallery | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChapterPage:
+    """One comparison on the page.
+
+    Args:
+        ident: unique on the page, for anchors.
+        title: heading.
+        facts: (what, value) about the data.
+        pair: ("A" or "B", system).
+        notes: what is missing and why.
+        sections: in order.
+    """
+
+    ident: str
+    title: str
+    facts: Sequence[tuple[str, str]]
+    pair: Sequence[tuple[str, str]]
+    notes: Sequence[str]
+    sections: Sequence[Section]
+
+
+def render(chapters: Sequence[ChapterPage]) -> str:
+    """Return the page. Everything but its own style and script is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["number"] = _number
+    script = (HERE / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template("template.html").render(
+        chapters=chapters,
+        version=__version__,
+        # our own files, not data
+        style=Markup((HERE / "style.css").read_text(encoding="utf-8")),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        script_digest=digest,
+    )
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _number(value: object) -> str:
+    """Return a number of a figure's table: shares and losses to four digits."""
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

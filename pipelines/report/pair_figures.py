@@ -1,0 +1,233 @@
+"""Figures that look at A and B closely: gains by class, confusion, accuracy by number of instances."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+from numpy.typing import NDArray
+
+from ifcar.pipelines.comparison.statistics import bootstrap_interval, paired_bootstrap
+from ifcar.pipelines.report.chapter import Chapter
+from ifcar.pipelines.report.drawing import COLOURS, GAIN, INK, LOSS, Drawing, new_figure, short
+from ifcar.pipelines.report.systems import SystemScores
+
+NUM_EXTREMES = 5
+MOST_CLASSES = 20
+SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", "#cfe3f1", "#5aa2cf", "#0072b2", "#00344f"])
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassGain:
+    """How A and B do on one class; accuracies are shares, means over seeds."""
+
+    name: str
+    n: int
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+
+
+def class_gains(a: SystemScores, b: SystemScores, classes: Sequence[str]) -> list[ClassGain]:
+    """Return the classes that have test clips, the largest gain of A over B first."""
+    gains = []
+    ours, other = a.mean_right(), b.mean_right()
+    for k, name in enumerate(classes):
+        mine = a.targets == k
+        if not mine.any():
+            continue
+        test = paired_bootstrap(ours[mine], other[mine])
+        gains.append(
+            ClassGain(
+                name=name,
+                n=int(mine.sum()),
+                a=float(ours[mine].mean()),
+                b=float(other[mine].mean()),
+                difference=test.difference,
+                low=test.low,
+                high=test.high,
+            )
+        )
+    return sorted(gains, key=lambda g: -g.difference)
+
+
+def draw_gains(chapter: Chapter, gains: Sequence[ClassGain]) -> Drawing:
+    """Draw the five largest gains of A over B and the five largest losses."""
+    assert chapter.a is not None and chapter.b is not None
+    num = min(NUM_EXTREMES, len(gains) // 2)
+    shown = list(gains) if len(gains) <= 2 * NUM_EXTREMES else [*gains[:num], *gains[-num:]]
+    names = [f"{short(gain.name, 28, 3)} ({gain.n})" for gain in shown]
+    figure, axes = new_figure(1.2 + sum(0.36 + 0.1 * name.count("\n") for name in names))
+    for place, gain in enumerate(shown):
+        colour, hatch = (GAIN, "") if gain.difference >= 0 else (LOSS, "////")
+        axes.barh(place, 100 * gain.difference, color=colour, hatch=hatch, ec="white", height=0.68, zorder=2)
+        axes.plot([100 * gain.low, 100 * gain.high], [place, place], color=INK, lw=1.1, zorder=3)
+    if len(shown) < len(gains):
+        axes.axhline(num - 0.5, color="#bbbbbb", lw=1, ls=":")
+    axes.axvline(0, color=INK, lw=1, zorder=4)
+    axes.set_yticks(range(len(shown)), names, fontsize=10)
+    axes.set_ylim(len(shown) - 0.4, -0.6)
+    axes.set_xlabel("A − B, top-1 (points)")
+    axes.grid(axis="x", color="#e3e3e3", lw=0.8, zorder=0)
+    ahead, behind = sum(g.difference > 0 for g in gains), sum(g.difference < 0 for g in gains)
+    what = "All classes" if len(shown) == len(gains) else f"The {num} classes with the largest and the {num} with the "
+    what += "" if len(shown) == len(gains) else "smallest difference"
+    caption = (
+        f"{what}, of {len(gains)} with test clips: top-1 of A ({chapter.a.name}) minus top-1 of B ({chapter.b.name}), "
+        f"each a mean over its seeds ({len(chapter.a.seeds)} and {len(chapter.b.seeds)}); in brackets the class's test "
+        "clips. Thin line: 95 % bootstrap interval over the class's clips, not corrected for looking at many classes. "
+        f"A is ahead on {ahead} classes, behind on {behind}, level on {len(gains) - ahead - behind}."
+    )
+    values = "; ".join(f"{g.name} {100 * g.difference:+.1f}" for g in shown)
+    return Drawing(
+        name="gains",
+        title="Largest gains and losses",
+        caption=caption,
+        alt=f"Bar chart of the difference in top-1 between A and B in percentage points: {values}.",
+        figure=figure,
+        columns=["class", "n", "top1_a", "top1_b", "difference", "difference_low", "difference_high"],
+        rows=[[g.name, g.n, g.a, g.b, g.difference, g.low, g.high] for g in gains],
+    )
+
+
+def confusion(targets: NDArray[np.int64], probabilities: NDArray[np.float64]) -> Counts:
+    """Return (K, K) how many clips of each class (row) have each class as their most probable one (column)."""
+    num = probabilities.shape[1]
+    counts: Counts = np.bincount(targets * num + probabilities.argmax(axis=1), minlength=num * num).reshape(num, num)
+    return counts
+
+
+def most_confused(counts: Sequence[Counts]) -> NDArray[np.int64]:
+    """Return the classes that occur, or those of the most frequent errors where more than `MOST_CLASSES` occur."""
+    total = np.sum(counts, axis=0)
+    occurring = np.flatnonzero(total.sum(axis=0) + total.sum(axis=1))
+    if len(occurring) <= MOST_CLASSES:
+        return occurring
+    errors = total - np.diag(np.diag(total))
+    chosen: set[int] = set()
+    for pair in np.argsort(-errors, axis=None, kind="stable"):
+        both = chosen | {int(k) for k in np.unravel_index(pair, errors.shape)}
+        if len(both) > MOST_CLASSES:
+            break
+        chosen = both
+    return np.array(sorted(chosen))
+
+
+def draw_confusion(
+    chapter: Chapter, letter: str, system: SystemScores, counts: Counts, shown: NDArray[np.int64]
+) -> Drawing:
+    """Draw which classes one system takes for which."""
+    assert chapter.data is not None
+    classes = chapter.data.classes
+    part = counts[np.ix_(shown, shown)]
+    size = counts.sum(axis=1)
+    share = part / np.maximum(1, size[shown])[:, None]
+    figure, axes = new_figure(1.9 + 0.3 * len(shown))
+    image = axes.imshow(share, cmap=SHADES, vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(np.arange(len(shown) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(shown) + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="#e8e8e8", lw=0.7)
+    size_of_text = 8.0 if part.max(initial=0) < 100 else 6.0
+    for row, column in zip(*np.nonzero(part), strict=True):
+        shade = "white" if share[row, column] > 0.45 else INK
+        axes.text(column, row, str(part[row, column]), ha="center", va="center", fontsize=size_of_text, color=shade)
+    numbers = [str(k + 1) for k in shown]
+    axes.set_xticks(range(len(shown)), numbers, fontsize=8.5, rotation=90 if shown.max(initial=0) > 98 else 0)
+    axes.set_yticks(range(len(shown)), [f"{short(classes[k], 26)}  {k + 1}" for k in shown], fontsize=8)
+    axes.set_xlabel("most probable class (number as on the left)")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(which="both", length=0)
+    bar = figure.colorbar(image, ax=axes, location="top", shrink=0.6, aspect=30, pad=0.02)
+    bar.ax.tick_params(labelsize=9)
+    bar.set_label(f"{letter}: {short(system.name, 40, 1)} – share of the class's clips", fontsize=10)
+    bar.outline.set_visible(False)
+    errors = int(counts.sum() - np.trace(counts))
+    hidden = int(counts.sum() - part.sum())
+    which = (
+        f" Shown: the {len(shown)} classes of the most frequent errors of A and B; the numbers hold all."
+        if hidden
+        else ""
+    )
+    caption = (
+        f"{letter} ({system.name}): classes (rows) and what they are taken for (columns), in clips; n = "
+        f"{int(counts.sum()):,}, {errors:,} of them off the diagonal. Prediction: the most probable class of the "
+        f"probabilities averaged over {len(system.seeds)} seeds.{which}"
+    )
+    pairs = [(int(counts[i, j]), classes[i], classes[j]) for i, j in zip(*np.nonzero(counts), strict=True) if i != j]
+    worst = "; ".join(f"{m} of {i} as {j}" for m, i, j in sorted(pairs, key=lambda p: -p[0])[:5])
+    return Drawing(
+        name=f"confusion-{letter.lower()}",
+        title=f"Confusion of {letter}",
+        caption=caption,
+        alt=f"Matrix of classes and predictions. Most frequent errors: {worst or 'none'}.",
+        figure=figure,
+        columns=["class", "predicted", "clips", "share_of_class"],
+        rows=[
+            [classes[i], classes[j], int(counts[i, j]), float(counts[i, j] / size[i])]
+            for i, j in zip(*np.nonzero(counts), strict=True)
+        ],
+        wide=True,
+    )
+
+
+def draw_instances(chapter: Chapter, num_instances: NDArray[np.int64]) -> Drawing:
+    """Draw top-1 of A and B over the number of instances of a clip; −1 marks clips without one."""
+    figure, axes = new_figure(3.7)
+    values = [int(v) for v in np.unique(num_instances) if v >= 0]
+    rows: list[list[object]] = []
+    words = []
+    pair = {system.name: (letter, side) for (letter, system), side in zip(chapter.pair(), (-0.09, 0.09), strict=False)}
+    for system in sorted(chapter.systems, key=lambda s: pair.get(s.name, ("C", 0))):
+        right = system.mean_right()
+        means, intervals = [], []
+        for value in values:
+            mine = right[num_instances == value]
+            means.append(float(mine.mean()))
+            intervals.append(bootstrap_interval(mine))
+            rows.append([system.name, value, len(mine), means[-1], *intervals[-1]])
+        if system.name in pair:
+            letter, side = pair[system.name]
+            mean = 100 * np.array(means)
+            low, high = (100 * np.array(intervals)).T
+            axes.errorbar(
+                np.arange(len(values)) + side,
+                mean,
+                yerr=np.maximum(0, np.stack([mean - low, high - mean])),
+                fmt="o-" if letter == "A" else "s--",
+                ms=7,
+                capsize=4,
+                elinewidth=1.4,
+                color=COLOURS[letter],
+                label=short(f"{letter}: {system.name}", 40, 1),
+            )
+            words.append(f"{letter}: " + ", ".join(f"{m:.1f} at {v}" for v, m in zip(values, mean, strict=True)))
+    counts = [int((num_instances == v).sum()) for v in values]
+    axes.set_xticks(range(len(values)), [f"{v}\nn = {n}" for v, n in zip(values, counts, strict=True)])
+    axes.set_xlim(-0.5, len(values) - 0.5)
+    axes.set_xlabel("instances in the clip's cached view")
+    axes.set_ylabel("test top-1 (%)")
+    axes.grid(axis="y", color="#e3e3e3", lw=0.8)
+    axes.legend(loc="best")
+    missing = int((num_instances < 0).sum())
+    caption = (
+        "Test top-1, mean over seeds, of clips with so many instances (hands, persons and objects that fill a slot in "
+        "at least one sampled frame; the cache keeps at most as many as it has slots). Error bars: 95 % bootstrap "
+        f"interval over the n clips below each point. n = {sum(counts):,} in all"
+    )
+    caption += f"; {missing} clips have no view in the cache." if missing else "."
+    if len(chapter.systems) > len(pair):
+        caption += " The numbers hold the other systems as well."
+    return Drawing(
+        name="instances",
+        title="Top-1 by number of instances",
+        caption=caption,
+        alt=f"Test top-1 in percent over the number of instances. {'; '.join(words)}.",
+        figure=figure,
+        columns=["system", "num_instances", "n", "top1", "top1_low", "top1_high"],
+        rows=rows,
+    )

@@ -1,0 +1,161 @@
+"""`ifcar report`: one self-contained page of tables, figures and clips, and every figure as files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ifcar.cache.durable import write_atomic
+from ifcar.errors import InputError, MissingDataError
+from ifcar.pipelines.progress import Progress
+from ifcar.pipelines.report.chapter import Chapter, open_chapters
+from ifcar.pipelines.report.drawing import drawing_style
+from ifcar.pipelines.report.gather import gather
+from ifcar.pipelines.report.page import ChapterPage, Section, render
+from ifcar.pipelines.report.sections import FigureFolder, chapter_sections
+from ifcar.pipelines.report.views import CachedViews, open_views
+
+PAGE, FIGURES, FILES = "index.html", "figures", "files.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportResult:
+    """What a report left behind.
+
+    Args:
+        page: the HTML file.
+        size_bytes: of the page.
+        figures: (title, files, rows of numbers) of every figure.
+        pairs: (comparison's title, A, B) of every chapter; empty text where there is none.
+        notes: what is missing and why.
+    """
+
+    page: Path
+    size_bytes: int
+    figures: Sequence[tuple[str, Sequence[Path], int]]
+    pairs: Sequence[tuple[str, str, str]]
+    notes: Sequence[str]
+
+
+def report(
+    folders: Sequence[Path],
+    progress: Progress,
+    *,
+    compare: str | None = None,
+    baseline: str | None = None,
+    protocol: str | None = None,
+    out: Path = Path("report"),
+    num_clips: int = 24,
+    data_root: Path | None = None,
+    cache: Path | None = None,
+) -> ReportResult:
+    """Write OUT/index.html and OUT/figures/.
+
+    Args:
+        folders: run folders and comparison folders; none takes all comparisons in the runs folder, else all runs.
+        progress: is told what is drawn.
+        compare: name of system A.
+        baseline: name of system B.
+        protocol: the one that the figures show; default: that of each table's first row.
+        out: the report's folder; figures of an earlier report in it are replaced.
+        num_clips: clips in each gallery, at most.
+        data_root: the dataset's folder, when it is not at its default place.
+        cache: the runs' cache, when it is no longer where they were trained from.
+
+    Raises:
+        MissingDataError, InputError: a folder, a name or a number is not usable.
+    """
+    _check(out, num_clips, data_root)
+    chapters = open_chapters(gather(folders, baseline=baseline), compare=compare, baseline=baseline, protocol=protocol)
+    figures = _fresh_figures(out)
+    pages = []
+    written: list[tuple[str, Sequence[Path], int]] = []
+    notes: list[str] = []
+    for place, chapter in enumerate(chapters):
+        prefix = "" if len(chapters) == 1 else f"{place + 1}-{_file_name(chapter.comparison.name)}-"
+        progress.say(f"report: {chapter.comparison.title or chapter.comparison.name}")
+        views = _views(chapter, cache, data_root)
+        with drawing_style():
+            folder = FigureFolder(path=figures, prefix=prefix, written=written)
+            sections = chapter_sections(chapter, views, folder, num_clips, progress)
+        pages.append(_page(f"c{place + 1}", chapter, views, sections))
+        notes += chapter.notes
+        if isinstance(views, str):
+            notes.append(f"no pictures and no numbers of instances: {views}")
+        else:
+            notes += [s.gallery.without_pictures for s in sections if s.gallery and s.gallery.without_pictures]
+            views.reader.close()
+    content = render(pages).encode()
+    write_atomic(out / PAGE, content)
+    write_atomic(figures / FILES, json.dumps([p.name for _, paths, _ in written for p in paths], indent=1).encode())
+    return ReportResult(
+        page=out / PAGE,
+        size_bytes=len(content),
+        figures=written,
+        pairs=[(c.comparison.title or c.comparison.name, *_names(c)) for c in chapters],
+        notes=list(dict.fromkeys(notes)),
+    )
+
+
+def _check(out: Path, num_clips: int, data_root: Path | None) -> None:
+    if num_clips < 0:
+        raise InputError(f"--clips is {num_clips}; expected 0 (no gallery) or more")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; name a folder with --out")
+    if data_root is not None and not data_root.is_dir():
+        raise MissingDataError(f"--data-root {data_root}: no such folder; leave it out to draw boxes without frames")
+
+
+def _fresh_figures(out: Path) -> Path:
+    """Return the folder of figures, without those that an earlier report says it wrote."""
+    figures = out / FIGURES
+    figures.mkdir(parents=True, exist_ok=True)
+    try:
+        old = json.loads((figures / FILES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return figures
+    for name in old if isinstance(old, list) else ():
+        if isinstance(name, str) and Path(name).name == name:
+            (figures / name).unlink(missing_ok=True)
+    return figures
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:40] or "comparison"
+
+
+def _views(chapter: Chapter, cache: Path | None, data_root: Path | None) -> CachedViews | str:
+    if chapter.a is None:
+        return "no run is at hand"
+    paths = [cache] if cache is not None else chapter.caches()
+    return open_views(paths, chapter.fingerprint(), chapter.a.clip_ids.tolist(), data_root)
+
+
+def _page(ident: str, chapter: Chapter, views: CachedViews | str, sections: Sequence[Section]) -> ChapterPage:
+    comparison, data = chapter.comparison, chapter.data
+    facts = [("data", comparison.dataset), ("protocol of the figures", chapter.protocol)]
+    facts.append(("test clips", f"{chapter.rows()[0].n:,}"))
+    if data is not None:
+        backbone = dict(data.identity).get("backbone", {})
+        facts.append(("classes", str(len(data.classes))))
+        if chapter.a is not None and len(chapter.a.replicates[0]) == 1:  # pooled protocols share training clips
+            facts.append(("training clips", f"{data.num_train:,}"))
+        facts.append(("backbone", f"{backbone.get('name', 'unknown')}, weights {backbone.get('weights', 'unknown')}"))
+    if chapter.fingerprint():
+        state = "not at hand" if isinstance(views, str) else str(views.reader.path)
+        facts.append(("cache", f"{state}, fingerprint {chapter.fingerprint()[:12]}"))
+    return ChapterPage(
+        ident=ident,
+        title=comparison.title or comparison.name,
+        facts=facts,
+        pair=[(letter, system.name) for letter, system in chapter.pair()],
+        notes=chapter.notes,
+        sections=sections,
+    )
+
+
+def _names(chapter: Chapter) -> tuple[str, str]:
+    return chapter.a.name if chapter.a else "", chapter.b.name if chapter.b else ""

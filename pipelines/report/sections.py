@@ -1,0 +1,172 @@
+"""What a chapter of the page says, section by section."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifcar.cache.durable import write_atomic
+from ifcar.pipelines.comparison.formats import numbers
+from ifcar.pipelines.progress import Progress
+from ifcar.pipelines.report.chapter import Chapter
+from ifcar.pipelines.report.drawing import Drawing, save_drawing
+from ifcar.pipelines.report.gallery import Gallery, make_gallery
+from ifcar.pipelines.report.page import Section, ShownFigure
+from ifcar.pipelines.report.pair_figures import (
+    class_gains,
+    confusion,
+    draw_confusion,
+    draw_gains,
+    draw_instances,
+    most_confused,
+)
+from ifcar.pipelines.report.system_figures import FEWEST_WEIGHTS, draw_accuracies, draw_weights, weight_curves
+from ifcar.pipelines.report.systems import mean_probabilities
+from ifcar.pipelines.report.tables import errors_table, gains_table, results_table, runs_table
+from ifcar.pipelines.report.training_figures import draw_training
+from ifcar.pipelines.report.views import CachedViews
+
+NO_RUNS = "Left out: no run of this table is at hand, so there are no predictions to look at."
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureFolder:
+    """Where figures go.
+
+    Args:
+        path: the folder.
+        prefix: of every file's name, when a report has several chapters.
+        written: filled with (figure's title, its files, rows of its numbers).
+    """
+
+    path: Path
+    prefix: str
+    written: list[tuple[str, Sequence[Path], int]]
+
+    def save(self, drawing: Drawing) -> ShownFigure:
+        """Write a figure's files and return it for the page."""
+        named = replace(drawing, name=self.prefix + drawing.name)
+        files, svg = save_drawing(named, self.path)
+        self.written.append((named.title, files, len(named.rows)))
+        return ShownFigure(drawing=named, svg=svg)
+
+
+def chapter_sections(
+    chapter: Chapter, views: CachedViews | str, figures: FigureFolder, num_clips: int, progress: Progress
+) -> list[Section]:
+    """Draw everything about a comparison, in the order of the page."""
+    probabilities = [mean_probabilities(system) for _, system in chapter.pair()]
+    sections = [
+        _results(chapter, figures),
+        _weights(chapter, figures),
+        _gains(chapter, figures),
+        _confusion(chapter, probabilities, figures),
+        _instances(chapter, views, figures),
+        _training(chapter, figures),
+        _clips(chapter, probabilities, views, num_clips, progress),
+    ]
+    if chapter.systems:
+        sections.append(Section(name="runs", title="Runs", tables=[runs_table(chapter)], folded=True))
+    return sections
+
+
+def _results(chapter: Chapter, figures: FigureFolder) -> Section:
+    drawing = draw_accuracies(chapter)
+    path = figures.path / f"{figures.prefix}results.csv"
+    write_atomic(path, numbers(chapter.comparison).encode())
+    figures.written.append(("Results, the whole table", [path], len(chapter.comparison.rows)))
+    return Section(
+        name="results",
+        title="Results",
+        text=" ".join(f"{note.rstrip('.')}." for note in chapter.comparison.notes),
+        figures=[figures.save(drawing)],
+        tables=[results_table(chapter.comparison)],
+    )
+
+
+def _weights(chapter: Chapter, figures: FigureFolder) -> Section:
+    curves = weight_curves(chapter)
+    names = ["lambda" if place == 0 else f"lambda-{place + 1}" for place in range(len(curves))]
+    shown = [figures.save(draw_weights(chapter, c, name)) for c, name in zip(curves, names, strict=True)]
+    text = "" if shown else f"Left out: no {FEWEST_WEIGHTS} systems of the table differ in the weight λ only."
+    return Section(name="lambda", title="Weight λ", text=text, figures=shown)
+
+
+def _gains(chapter: Chapter, figures: FigureFolder) -> Section:
+    title = "Gains by class"
+    if chapter.a is None or chapter.b is None or chapter.data is None:
+        text = NO_RUNS if chapter.a is None else "Left out: there is one system only, and nothing to compare it with."
+        return Section(name="gains", title=title, text=text)
+    gains = class_gains(chapter.a, chapter.b, chapter.data.classes)
+    return Section(
+        name="gains", title=title, figures=[figures.save(draw_gains(chapter, gains))], tables=[gains_table(gains)]
+    )
+
+
+def _confusion(chapter: Chapter, probabilities: Sequence[NDArray[np.float64]], figures: FigureFolder) -> Section:
+    title = "Confusion between classes"
+    if chapter.a is None or chapter.data is None:
+        return Section(name="confusion", title=title, text=NO_RUNS)
+    counts = [confusion(chapter.a.targets, p) for p in probabilities]
+    shown = most_confused(counts)
+    return Section(
+        name="confusion",
+        title=title,
+        figures=[
+            figures.save(draw_confusion(chapter, letter, system, own, shown))
+            for (letter, system), own in zip(chapter.pair(), counts, strict=True)
+        ],
+        tables=[errors_table(counts, chapter.data.classes)],
+    )
+
+
+def _instances(chapter: Chapter, views: CachedViews | str, figures: FigureFolder) -> Section:
+    title = "Accuracy by number of instances"
+    if chapter.a is None:
+        return Section(name="instances", title=title, text=NO_RUNS)
+    if isinstance(views, str):
+        text = f"Left out: the number of instances stands in the cache, which cannot be used: {views}."
+        return Section(name="instances", title=title, text=text)
+    num_instances = views.num_instances(chapter.a.clip_ids.tolist())
+    if not (num_instances >= 0).any():
+        return Section(name="instances", title=title, text="Left out: the cache has no view of the test clips.")
+    return Section(name="instances", title=title, figures=[figures.save(draw_instances(chapter, num_instances))])
+
+
+def _training(chapter: Chapter, figures: FigureFolder) -> Section:
+    shown = [figures.save(drawing) for drawing in draw_training(chapter)]
+    text = NO_RUNS if chapter.a is None else "Left out: no run has a history.jsonl; ensembles are not trained."
+    return Section(name="training", title="Training", text="" if shown else text, figures=shown)
+
+
+def _clips(
+    chapter: Chapter,
+    probabilities: Sequence[NDArray[np.float64]],
+    views: CachedViews | str,
+    num_clips: int,
+    progress: Progress,
+) -> Section:
+    if chapter.a is None:
+        return Section(name="clips", title="Clips", text=NO_RUNS)
+    if num_clips == 0:
+        return Section(name="clips", title="Clips", text="Left out: --clips 0.")
+    gallery = make_gallery(chapter, probabilities, views, num_clips, progress)
+    return Section(name="clips", title="Clips", text=_how_chosen(chapter, gallery), gallery=gallery)
+
+
+def _how_chosen(chapter: Chapter, gallery: Gallery) -> str:
+    parts = [
+        f"{shown} of {total} where {clause}"
+        for clause, (shown, total) in zip(gallery.outcomes.values(), gallery.counts, strict=True)
+    ]
+    seeds = " and ".join(f"{letter}'s over {len(system.seeds)}" for letter, system in chapter.pair())
+    return (
+        f"{len(gallery.cards)} test clips, chosen by rule and not by eye: the same number of each outcome, or all "
+        "where there are fewer, at even distances from the outcome's clips in the order of class and id. Chosen: "
+        f"{', '.join(parts)}. Beside each clip stand the three most probable classes of each system; probabilities are "
+        f"means over seeds ({seeds}), and right means that the label is the most probable class."
+    )

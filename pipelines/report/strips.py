@@ -1,0 +1,165 @@
+"""The picture of a clip: its sampled frames side by side, and its boxes as an overlay."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ifcar.cache.reader import CacheReader
+from ifcar.cache.schema import Category
+from ifcar.extract.decode import DecodeError, probe
+from ifcar.pipelines.pictures import instance_colour, view_frames
+from ifcar.pipelines.report.views import CachedViews
+
+MOST_FRAMES = 8
+COLUMNS = 4
+CELL_WIDTH, CELL_GAP = 160, 3  # pixels
+SHORTEST, TALLEST = 90, 240  # pixels
+JPEG_QUALITY = 80
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Box:
+    """A box of the overlay, in pixels of the strip."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    slot: int
+    subject: bool
+    colour: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """Where one sampled frame lies in the strip, in pixels, and its number in the video, from 1."""
+
+    x: int
+    y: int
+    number: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """One clip's picture.
+
+    Args:
+        width: of the strip in pixels.
+        height: of the strip in pixels.
+        cell_width: of a frame in pixels.
+        cell_height: of a frame in pixels.
+        cells: one a frame.
+        boxes: of all frames.
+        jpeg: the frames as a data URI, or empty: then only the boxes are drawn.
+        alt: what it shows, in words.
+    """
+
+    width: int
+    height: int
+    cell_width: int
+    cell_height: int
+    cells: Sequence[Cell]
+    boxes: Sequence[Box]
+    jpeg: str
+    alt: str
+
+
+def make_strip(views: CachedViews, clip_id: str) -> Strip | None:
+    """Return a clip's picture; None where the cache has no view of it."""
+    row = views.rows.get(clip_id)
+    if row is None:
+        return None
+    where = np.array([row])
+    boxes, categories, numbers, crop = (
+        views.reader.read_rows(name, where)[0] for name in ("boxes", "categories", "frame_indices", "crop")
+    )
+    num_frames = len(boxes)
+    frames = np.unique(np.linspace(0, num_frames - 1, min(num_frames, MOST_FRAMES)).round().astype(int))
+    source = views.sources.get(clip_id)
+    pixels, cell_height = None, CELL_WIDTH
+    if source is not None:
+        pixels, cell_height = _read_pixels(views.reader, row, source, frames, crop)
+    columns = min(COLUMNS, len(frames))
+    cells = [
+        Cell(
+            x=place % columns * (CELL_WIDTH + CELL_GAP),
+            y=place // columns * (cell_height + CELL_GAP),
+            number=int(numbers[t]) + 1,
+        )
+        for place, t in enumerate(frames)
+    ]
+    width = columns * (CELL_WIDTH + CELL_GAP) - CELL_GAP
+    height = -(-len(frames) // columns) * (cell_height + CELL_GAP) - CELL_GAP
+    return Strip(
+        width=width,
+        height=height,
+        cell_width=CELL_WIDTH,
+        cell_height=cell_height,
+        cells=cells,
+        boxes=[
+            box
+            for cell, t in zip(cells, frames, strict=True)
+            for box in _boxes(boxes[t], categories[t], cell, cell_height)
+        ],
+        jpeg="" if pixels is None else _sheet(pixels, cells, width, height),
+        alt=_words(cells, categories, has_pixels=pixels is not None),
+    )
+
+
+def _read_pixels(
+    reader: CacheReader, row: int, source: Path, frames: NDArray[np.int64], crop: NDArray[np.float32]
+) -> tuple[list[Image.Image] | None, int]:
+    """Return the frames in the video's own proportions and their height; (None, …) where they cannot be read."""
+    try:
+        info = probe(source)
+        squares = view_frames(reader, row, source, frames.tolist(), max(CELL_WIDTH, TALLEST))
+    except DecodeError:
+        return None, CELL_WIDTH
+    aspect = float(crop[3]) * info.height / (float(crop[2]) * info.width)
+    height = int(np.clip(round(CELL_WIDTH * aspect), SHORTEST, TALLEST))
+    size = (CELL_WIDTH, height)
+    return [Image.fromarray(square).resize(size, Image.Resampling.LANCZOS) for square in squares], height
+
+
+def _sheet(pixels: Sequence[Image.Image], cells: Sequence[Cell], width: int, height: int) -> str:
+    sheet = Image.new("RGB", (width, height), "white")
+    for picture, cell in zip(pixels, cells, strict=True):
+        sheet.paste(picture, (cell.x, cell.y))
+    out = io.BytesIO()
+    sheet.save(out, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def _boxes(boxes: NDArray[np.float32], categories: NDArray[np.uint8], cell: Cell, cell_height: int) -> list[Box]:
+    return [
+        Box(
+            x=round(cell.x + float(cx - w / 2) * CELL_WIDTH, 1),
+            y=round(cell.y + float(cy - h / 2) * cell_height, 1),
+            width=round(float(w) * CELL_WIDTH, 1),
+            height=round(float(h) * cell_height, 1),
+            slot=slot,
+            subject=bool(category == Category.SUBJECT),
+            colour=instance_colour(slot, int(category)),
+        )
+        for slot, ((cx, cy, w, h), category) in enumerate(zip(boxes, categories, strict=True))
+        if category != Category.EMPTY
+    ]
+
+
+def _words(cells: Sequence[Cell], categories: NDArray[np.uint8], *, has_pixels: bool) -> str:
+    counts = [
+        int((categories == category).any(axis=0).sum()) for category in (int(Category.SUBJECT), int(Category.OBJECT))
+    ]
+    subjects = f"{counts[0]} {'hand or person' if counts[0] == 1 else 'hands or persons'}"
+    objects = f"{counts[1]} {'object' if counts[1] == 1 else 'objects'}"
+    numbers = ", ".join(str(cell.number) for cell in cells)
+    what = "Sampled frames with boxes" if has_pixels else "Boxes of the sampled frames, without pixels"
+    return f"{what}: frames {numbers}; {subjects}, {objects}."

@@ -1,0 +1,93 @@
+"""The cached view behind each test clip: its boxes, its number of instances, and its frames where they are at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifcar.cache.reader import CacheReader, open_cache
+from ifcar.cache.schema import Category, Status
+from ifcar.errors import IfcarError, InputError
+from ifcar.pipelines.pictures import find_sources
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachedViews:
+    """One view a clip: the first that is extracted and not augmented.
+
+    Args:
+        reader: the open cache.
+        rows: row of a clip, by clip id; clips that are not extracted are not in it.
+        sources: video or folder of frames, by clip id; empty when there are no pixels.
+        without_pixels: why there are none; empty when there are.
+    """
+
+    reader: CacheReader
+    rows: dict[str, int]
+    sources: dict[str, Path]
+    without_pixels: str = ""
+
+    def num_instances(self, clip_ids: Sequence[str]) -> NDArray[np.int64]:
+        """Return (n,) how many slots of each clip hold an instance in at least one frame; −1 for a clip without row."""
+        rows = np.array([self.rows.get(clip_id, -1) for clip_id in clip_ids], np.int64)
+        counts = np.full(len(rows), -1, np.int64)
+        known = rows >= 0
+        categories = self.reader.read_rows("categories", rows[known])
+        counts[known] = (categories != Category.EMPTY).any(axis=1).sum(axis=1)
+        return counts
+
+
+def open_views(
+    paths: Sequence[Path], fingerprint: str, clip_ids: Sequence[str], data_root: Path | None
+) -> CachedViews | str:
+    """Open the first of these caches that the runs were trained from, and find the videos.
+
+    Args:
+        paths: where it may be.
+        fingerprint: what it must hold.
+        clip_ids: the clips that are asked for.
+        data_root: the dataset's folder, when it is not at its default place.
+
+    Returns:
+        The views, or one sentence that says why there are none.
+    """
+    reasons = []
+    for path in paths:
+        try:
+            reader = open_cache(path)
+        except (IfcarError, OSError) as error:
+            reasons.append(str(error))
+            continue
+        if reader.fingerprint == fingerprint:
+            return _views(reader, clip_ids, data_root)
+        reasons.append(
+            f"{path} has the fingerprint {reader.fingerprint[:12]}, but the runs were trained from {fingerprint[:12]}"
+        )
+        reader.close()
+    return "; ".join(reasons) or "the runs name no cache"
+
+
+def _views(reader: CacheReader, clip_ids: Sequence[str], data_root: Path | None) -> CachedViews:
+    plain = (reader.status() == Status.DONE) & ~reader.table("augmented")
+    plain = plain.reshape(reader.num_clips, reader.num_views)
+    numbers = {clip_id: number for number, clip_id in enumerate(reader.clip_ids)}
+    rows = {}
+    for clip_id in clip_ids:
+        number = numbers.get(clip_id)
+        if number is not None and plain[number].any():
+            rows[clip_id] = number * reader.num_views + int(plain[number].argmax())
+    sources: dict[str, Path] = {}
+    without_pixels = ""
+    try:
+        sources = find_sources(reader, data_root)
+    except InputError as error:
+        if data_root is not None:
+            raise
+        without_pixels = str(error)
+    except IfcarError as error:
+        without_pixels = str(error)
+    return CachedViews(reader=reader, rows=rows, sources=sources, without_pixels=without_pixels)
