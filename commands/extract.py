@@ -33,6 +33,9 @@ def extract(
     batch_size: Annotated[int, typer.Option(help="Views per forward pass.")] = 8,
     workers: Annotated[int | None, typer.Option(help="Decoding processes; default: cores − 1, at most 8.")] = None,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="torch.compile the backbone: slower to begin, faster on many clips.")
+    ] = False,
     device: Device = None,
     limit: Annotated[int | None, typer.Option(help="Only the first so many clips.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed clips again.")] = False,
@@ -40,7 +43,7 @@ def extract(
     as_json: Json = False,
 ) -> None:
     """Run the backbone once over every clip and write the cache; interrupted and run again, it goes on."""
-    values = {k: v for k, v in locals().items() if k != "as_json"}
+    values = {k.rstrip("_"): v for k, v in locals().items() if k != "as_json"}
     from ifcar.pipelines.extract import extract as run_extract
     from ifcar.pipelines.sources import ExtractConfig
 

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from ifcar.cache.schema import CacheSpec, Status, zeros_for_rows
 from ifcar.cache.writer import CacheWriter
 from ifcar.errors import InputError
 from ifcar.extract.backbones.base import Backbone
+from ifcar.extract.backbones.fold import folded
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.decode import VideoInfo, probe, read_frames
 from ifcar.extract.roi import PooledMode, roi_features
@@ -32,19 +32,21 @@ RowArrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineOptions:
-    """How fast, not what: nothing here but `precision` changes a feature.
+    """How fast, not what: nothing here but `precision` changes a feature by more than rounding.
 
     Args:
         batch_size: views per forward pass.
         num_workers: decoding processes; 0 decodes in the main process.
         device: where the backbone runs.
-        precision: "fp32" or "bf16" (autocast).
+        precision: of the backbone's weights and activations, "fp32" or "bf16".
+        compile: run the backbone through torch.compile, which takes minutes to begin with.
     """
 
     batch_size: int = 8
     num_workers: int = 1
     device: str = "cpu"
     precision: str = "fp32"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.num_workers < 0:
@@ -157,9 +159,12 @@ class FeatureExtractor:
     def __init__(self, backbone: Backbone | None, spec: CacheSpec, pooled: PooledMode, options: EngineOptions) -> None:
         self.device = torch.device(options.device)
         self.backbone = backbone
+        self.dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
         if backbone is not None:
-            self.backbone = backbone.to(self.device).to(memory_format=torch.channels_last_3d).eval()
-        self.spec, self.pooled, self.bf16 = spec, pooled, options.precision == "bf16"
+            self.backbone = folded(backbone).to(self.device, self.dtype).to(memory_format=torch.channels_last_3d)
+            if options.compile:
+                self.backbone.compile()
+        self.spec, self.pooled = spec, pooled
 
     @torch.inference_mode()
     def __call__(self, batch: Sequence[Decoded]) -> RowArrays:
@@ -169,10 +174,7 @@ class FeatureExtractor:
         frames = torch.stack([_present(d.frames) for d in batch]).to(self.device)
         boxes = torch.stack([torch.from_numpy(_present(d.view).boxes) for d in batch]).to(self.device)
         categories = torch.stack([torch.from_numpy(_present(d.view).categories) for d in batch]).to(self.device)
-        cast = torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
-        with cast:
-            feature_map = self.backbone(self.backbone.normalise(frames))
-        feature_map = feature_map.float()  # (B, C, T′, H, W)
+        feature_map = self.backbone(self.backbone.normalise(frames).to(self.dtype)).float()  # (B, C, T′, H, W)
         out = {
             "instance_features": roi_features(feature_map, boxes, categories, self.pooled),
             "frame_features": feature_map.mean(dim=(3, 4)).transpose(1, 2),

@@ -11,7 +11,7 @@ from torch import nn
 from ifcar.cache.schema import CacheSpec
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require_widths
 from ifcar.heads.joint import JointConfig, JointFrontEnd
-from ifcar.heads.rows import linear_norm_relu, masked_mean
+from ifcar.heads.rows import RowLayers, linear_norm_relu, masked_mean
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +56,7 @@ class Base(Head):
         super().__init__(config, spec, num_classes)
         self.joint = JointFrontEnd(config.joint, spec)
         width = config.joint.joint_dim() * spec.num_steps
-        self.mlp = nn.Sequential(
+        self.mlp = RowLayers(
             *linear_norm_relu(width, config.hidden_dim),
             *linear_norm_relu(config.hidden_dim, config.hidden_dim),
         )

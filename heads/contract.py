@@ -83,6 +83,10 @@ class Head(nn.Module, ABC):
         classifier: the last layer; its output is the logits, so that few-shot learning can replace and train it alone.
 
     Every initial weight comes from a module's own `reset_parameters`, under torch's seed.
+
+    No shape or branch of a forward pass depends on values, only on the config and the batch's shapes, and whatever
+    a training step remembers is a buffer that it changes in place: heads of one config can be stacked under
+    `torch.func.vmap`, captured, and never wait for the device.
     """
 
     name: ClassVar[str]

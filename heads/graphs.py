@@ -61,16 +61,16 @@ def spatial_temporal_graphs(boxes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor
     Returns:
         The front and the back graph, each (B, M, M).
     """
-    num_clips, num_steps, num_slots = mask.shape
     linked = mask[:, :-1].unsqueeze(-1) & mask[:, 1:].unsqueeze(-2)  # (B, T′ − 1, N, N)
     overlap = pairwise_iou(boxes[:, :-1], boxes[:, 1:]).masked_fill(~linked, 0)
-    front = boxes.new_zeros(num_clips, num_steps, num_slots, num_steps, num_slots)
-    back = torch.zeros_like(front)
-    for t in range(num_steps - 1):
-        front[:, t, :, t + 1] = row_normalised(overlap[:, t])
-        back[:, t + 1, :, t] = row_normalised(overlap[:, t].transpose(1, 2))
-    num_nodes = num_steps * num_slots
-    return front.reshape(num_clips, num_nodes, num_nodes), back.reshape(num_clips, num_nodes, num_nodes)
+    forwards, backwards = row_normalised(overlap), row_normalised(overlap.transpose(2, 3))
+    return _block_diagonal(forwards, 1), _block_diagonal(backwards, -1)
+
+
+def _block_diagonal(blocks: Tensor, offset: int) -> Tensor:
+    """Put blocks (B, T′ − 1, N, N) beside the diagonal of T′ × T′ blocks, above for offset 1, below for −1."""
+    by_step = torch.diag_embed(blocks.permute(0, 2, 3, 1), offset=offset, dim1=1, dim2=3)  # (B, T′, N, T′, N)
+    return by_step.flatten(3, 4).flatten(1, 2)
 
 
 def row_normalised(weights: Tensor) -> Tensor:

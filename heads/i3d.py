@@ -10,6 +10,7 @@ from torch import nn
 
 from ifcar.cache.schema import CacheSpec
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require_fraction
+from ifcar.heads.dropout import Dropout
 from ifcar.heads.frame import frame_channels
 from ifcar.heads.rows import RowNorm
 
@@ -53,7 +54,7 @@ class I3D(Head):
         super().__init__(config, spec, num_classes)
         channels = frame_channels(spec, self.name, "a head with --streams layout")
         self.input_norm = RowNorm(channels, affine=False) if config.input_norm else nn.Identity()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout, (channels,))
         self.classifier = nn.Linear(channels, num_classes)
 
     def forward(self, batch: InstanceBatch) -> HeadOutput:

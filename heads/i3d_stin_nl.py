@@ -14,6 +14,7 @@ from torch import nn
 
 from ifcar.cache.schema import CacheSpec
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require_fraction, require_widths
+from ifcar.heads.dropout import Dropout
 from ifcar.heads.frame import GlobalFeature, frame_channels
 from ifcar.heads.joint import JointConfig, JointFrontEnd
 from ifcar.heads.stin import classifier_layers
@@ -93,7 +94,7 @@ class I3DSTINNL(Head):
         self.frame = nn.Sequential(
             GlobalFeature(channels, config.frame_dim, config.joint.input_norm),
             nn.ReLU() if config.frame_relu else nn.Identity(),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout, (config.frame_dim,)),
         )
         self.joint = JointFrontEnd(config.joint, spec)
         self.trunk = NonLocalInteraction(

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ifcar.cache.schema import CacheSpec
 from ifcar.errors import CacheMismatchError
 from ifcar.heads.contract import InstanceBatch, require, require_fraction, require_widths
-from ifcar.heads.rows import RowNorm, linear_norm_relu, scatter_rows, step_index
+from ifcar.heads.dropout import Dropout
+from ifcar.heads.rows import RowLayers, RowNorm, keep_real, linear_norm_relu, step_index
 
 Streams = Literal["appearance", "layout", "both"]
 STREAMS: tuple[Streams, ...] = ("appearance", "layout", "both")
@@ -78,7 +80,11 @@ class JointConfig:
 
 
 class Appearance(nn.Module):
-    """Embed RoI features: an optional 1×1×1 reduction of the channels, then one linear layer over all bins."""
+    """Embed RoI features: an optional 1×1×1 reduction of the channels, then one linear layer over all bins.
+
+    The standardisation of the input is folded into the first layer, W (x − μ)/σ + b = (W/σ) x + (b − W μ/σ), so that
+    the features themselves, the largest tensor of all, are only read.
+    """
 
     def __init__(self, config: JointConfig, spec: CacheSpec) -> None:
         super().__init__()
@@ -88,28 +94,56 @@ class Appearance(nn.Module):
                 "extract with a backbone, or use --streams layout"
             )
         channels = spec.channels
+        self.bins = spec.pooled_size**2
         self.input_norm = RowNorm(channels, affine=False) if config.input_norm else None
         self.reduction: nn.Linear | None = None
         if 0 < config.reduction_dim < channels:
             self.reduction = nn.Linear(channels, config.reduction_dim)
             channels = config.reduction_dim
-        self.embed = nn.Linear(channels * spec.pooled_size**2, config.appearance_dim)
+        self.embed = nn.Linear(channels * self.bins, config.appearance_dim)
         self.activation = nn.ReLU() if config.appearance_relu else nn.Identity()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout, (spec.num_steps, spec.num_instances, config.appearance_dim))
 
-    def forward(self, regions: Tensor) -> Tensor:
-        """Map (M, C, P, P) to (M, d_app)."""
-        regions = regions.to(self.embed.weight.dtype)
-        if self.input_norm is not None:
-            regions = self.input_norm(regions.movedim(1, -1).flatten(0, -2)).unflatten(
-                0, (len(regions), *regions.shape[2:])
-            )
-            regions = regions.movedim(-1, 1)
-        if self.reduction is not None:
-            regions = self.reduction(regions.movedim(1, -1)).movedim(-1, 1)
-        embedded: Tensor = self.embed(regions.flatten(1))
-        out: Tensor = self.dropout(self.activation(embedded))
+    def forward(self, regions: Tensor, mask: Tensor) -> Tensor:
+        """Map (B, T′, N, C, P, P) with mask (B, T′, N), True = real, to (B, T′, N, d_app)."""
+        rows = torch.where(mask[..., None, None, None], regions, 0).flatten(0, 2).flatten(2)  # (R, C, bins)
+        dtype = self.embed.weight.dtype
+        if self.reduction is None:
+            embedded = self._first_layer(self.embed, rows.to(dtype), mask)
+        else:
+            by_bin = rows.transpose(1, 2).to(dtype, memory_format=torch.contiguous_format).flatten(0, 1)
+            real = mask.flatten().repeat_interleave(self.bins)
+            reduced = self._first_layer(self.reduction, by_bin.unsqueeze(2), real)  # (R · bins, reduction_dim)
+            weight = self.embed.weight.view(len(self.embed.weight), -1, self.bins).transpose(1, 2).flatten(1)
+            embedded = F.linear(reduced.view(len(rows), -1), weight, self.embed.bias)
+        out: Tensor = self.dropout(self.activation(embedded.view(*mask.shape, -1)))
         return out
+
+    def _first_layer(self, linear: nn.Linear, rows: Tensor, mask: Tensor) -> Tensor:
+        """Map (R, C, bins) by `linear`, after standardising each channel where that is on."""
+        if self.input_norm is None:
+            return F.linear(rows.flatten(1), linear.weight, linear.bias)
+        statistics = self.input_norm.centre_and_scale(rows, mask)
+        mean, inverse = (s.repeat_interleave(rows.shape[2]) for s in statistics)
+        weight = linear.weight * inverse
+        return F.linear(rows.flatten(1), weight, linear.bias - (weight * mean).sum(1))
+
+
+class CategoryEmbedding(nn.Embedding):
+    """`nn.Embedding` of the categories as a product with one-hot rows, which can be stacked; row 0 does not train."""
+
+    def __init__(self, width: int, scale_grad_by_freq: bool) -> None:
+        super().__init__(NUM_CATEGORIES, width, padding_idx=0, scale_grad_by_freq=scale_grad_by_freq)
+
+    def forward(self, categories: Tensor) -> Tensor:
+        """Map (…) to (…, width)."""
+        known = torch.arange(NUM_CATEGORIES, device=categories.device)
+        one_hot = (categories.unsqueeze(-1) == known).to(self.weight.dtype)
+        share = (known > 0).to(self.weight.dtype)
+        if self.scale_grad_by_freq:
+            share = share / one_hot.flatten(0, -2).sum(0).clamp(min=1)
+        constant = self.weight.detach()
+        return one_hot @ (constant + (self.weight - constant) * share.unsqueeze(1))
 
 
 class Layout(nn.Module):
@@ -119,16 +153,16 @@ class Layout(nn.Module):
         super().__init__()
         width, half = config.layout_dim, config.layout_dim // 2
         position_dim = BOX_DIM + MOTION_DIM if config.motion else BOX_DIM
-        self.position = nn.Sequential(*linear_norm_relu(position_dim, half), *linear_norm_relu(half, width))
-        self.category = nn.Embedding(NUM_CATEGORIES, half, padding_idx=0, scale_grad_by_freq=config.scale_grad_by_freq)
-        self.fusion = nn.Sequential(*linear_norm_relu(width + half, width))
+        self.position = RowLayers(*linear_norm_relu(position_dim, half), *linear_norm_relu(half, width))
+        self.category = CategoryEmbedding(half, config.scale_grad_by_freq)
+        self.fusion = linear_norm_relu(width + half, width)
         for _ in range(config.layout_layers):
             self.fusion.extend([nn.Linear(width, width), nn.ReLU()])
 
-    def forward(self, boxes: Tensor, categories: Tensor) -> Tensor:
-        """Map (M, 4) boxes, or (M, 8) with motion, and (M,) categories to (M, d_non_app)."""
-        boxes = boxes.to(self.category.weight.dtype)
-        out: Tensor = self.fusion(torch.cat([self.position(boxes), self.category(categories)], dim=-1))
+    def forward(self, boxes: Tensor, categories: Tensor, mask: Tensor) -> Tensor:
+        """Map boxes (…, 4), or (…, 8) with motion, and categories (…) with mask (…) to (…, d_non_app)."""
+        position = self.position(boxes.to(self.category.weight.dtype), mask)
+        out: Tensor = self.fusion(torch.cat([position, self.category(categories)], dim=-1), mask)
         return out
 
 
@@ -138,7 +172,7 @@ class JointFeatures:
 
     Args:
         features: (B, T′, N, D); zero at masked slots.
-        boxes: (B, T′, N, 4).
+        boxes: (B, T′, N, 4); zero at masked slots.
         categories: (B, T′, N) int64.
         instance_mask: (B, T′, N), True = real (all True when empty slots are not masked).
     """
@@ -166,16 +200,16 @@ class JointFrontEnd(nn.Module):
     def forward(self, batch: InstanceBatch) -> JointFeatures:
         """Return the joint features of a batch; what empty slots hold changes nothing."""
         steps = step_index(batch.boxes.shape[1], self.num_steps, batch.boxes.device)
-        boxes = batch.boxes[:, steps]
         categories = batch.categories[:, steps].long()
         mask = categories > 0 if self.config.mask_empty else torch.ones_like(categories, dtype=torch.bool)
+        boxes = torch.where(mask.unsqueeze(-1), batch.boxes[:, steps], 0)
         parts = []
         if self.appearance is not None:
-            parts.append(self.appearance(batch.array("instance_features")[mask]))
+            parts.append(self.appearance(batch.array("instance_features"), mask))
         if self.layout is not None:
             positions = torch.cat([boxes, motion_of(boxes, categories > 0)], dim=-1) if self.config.motion else boxes
-            parts.append(self.layout(positions[mask], categories[mask]))
-        features = scatter_rows(torch.cat(parts, dim=-1), mask)
+            parts.append(self.layout(positions, categories, mask))
+        features = keep_real(torch.cat(parts, dim=-1), mask)
         return JointFeatures(features=features, boxes=boxes, categories=categories, instance_mask=mask)
 
 
@@ -183,7 +217,7 @@ def motion_of(boxes: Tensor, present: Tensor) -> Tensor:
     """Return how each instance's centre moves.
 
     Args:
-        boxes: (B, T′, N, 4).
+        boxes: (B, T′, N, 4); where absent, anything.
         present: (B, T′, N), True where an instance has a box.
 
     Returns:
@@ -191,8 +225,8 @@ def motion_of(boxes: Tensor, present: Tensor) -> Tensor:
         in which it is present.
     """
     there = present.unsqueeze(-1).to(boxes.dtype)
-    centres = boxes[..., :2] * there
-    offset = torch.zeros_like(centres)
-    offset[:, 1:] = (centres[:, 1:] - centres[:, :-1]) * there[:, 1:] * there[:, :-1]
+    centres = torch.where(present.unsqueeze(-1), boxes[..., :2], 0)
+    moved = (centres[:, 1:] - centres[:, :-1]) * there[:, 1:] * there[:, :-1]
+    offset = torch.cat([torch.zeros_like(centres[:, :1]), moved], dim=1)
     mean = centres.sum(1, keepdim=True) / there.sum(1, keepdim=True).clamp(min=1)
     return torch.cat([offset, (centres - mean) * there], dim=-1)

@@ -12,7 +12,7 @@ from ifcar.cache.schema import CacheSpec
 from ifcar.heads.attention import SIMILARITIES, NonLocal, Similarity
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require, require_widths
 from ifcar.heads.joint import JointConfig, JointFrontEnd
-from ifcar.heads.rows import masked_mean, scatter_rows, slot_mask
+from ifcar.heads.rows import keep_real, masked_mean, slot_mask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,6 +97,6 @@ class NL(Head):
         nodes, real = joint.features.flatten(1, 2), mask.flatten(1, 2)  # (B, T′·N, D), (B, T′·N)
         for block in self.blocks:
             nodes = block(nodes, real)
-        steps = scatter_rows(self.step(nodes[real]), mask)  # (B, T′, N, step_dim)
+        steps = keep_real(self.step(nodes).unflatten(1, mask.shape[1:]), mask)  # (B, T′, N, step_dim)
         instances = self.temporal(steps.transpose(1, 2).flatten(2))  # (B, N, hidden_dim)
         return HeadOutput(logits=self.classifier(masked_mean(instances, slot_mask(mask), dim=1)))

@@ -11,6 +11,7 @@ from torch import nn
 
 from ifcar.cache.schema import CacheSpec
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require_fraction, require_widths
+from ifcar.heads.dropout import Dropout
 from ifcar.heads.frame import GlobalFeature, frame_channels
 from ifcar.heads.joint import JointConfig, JointFrontEnd
 from ifcar.heads.rows import masked_mean
@@ -68,8 +69,9 @@ class ProposalAvg(Head):
         channels = frame_channels(spec, self.name, "head 'base' with --streams layout")
         self.joint = JointFrontEnd(config.joint, spec)
         self.frame = GlobalFeature(channels, config.frame_dim, config.joint.input_norm)
-        self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(config.joint.joint_dim() + config.frame_dim, num_classes)
+        width = config.joint.joint_dim() + config.frame_dim
+        self.dropout = Dropout(config.dropout, (width,))
+        self.classifier = nn.Linear(width, num_classes)
 
     def forward(self, batch: InstanceBatch) -> HeadOutput:
         """Score each view.

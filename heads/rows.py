@@ -1,32 +1,187 @@
-"""Working on real rows only: padding is dropped before a layer sees it and restored as zeros after."""
+"""Working on dense rows of which some are padding: every mean, softmax and statistic counts the real ones only.
+
+A row's mask says whether it is real. Shapes never depend on the mask, so that heads can be stacked (`torch.func.vmap`),
+captured and run without waiting for a device. What a layer makes of a padded row is finite and of no use.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-class RowNorm(nn.BatchNorm1d):
-    """Batch normalisation over rows that also takes 0 or 1 training rows, using its running statistics there."""
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """Normalise (rows, channels)."""
-        if self.training and rows.shape[0] < 2:
-            return F.batch_norm(rows, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        return super().forward(rows)
+EPS = 1e-5
+MOMENTUM = 0.1
+BLOCK_VALUES = 2**18
 
 
-def linear_norm_relu(in_dim: int, out_dim: int) -> nn.Sequential:
+class _Normalise(torch.autograd.Function):
+    """y = (x − μ) / √(σ² + ε) · γ + β, with μ and σ² of the real rows, or given ones where `use_batch` is False."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        rows: Tensor, weights: Tensor, mean: Tensor, var: Tensor, use_batch: Tensor, gain: Tensor, bias: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the normalised rows, the mean and the variance that were used."""
+        count = weights.sum().clamp(min=1)
+        mean = torch.where(use_batch, (rows * weights).sum(0) / count, mean)
+        centred = rows - mean
+        var = torch.where(use_batch, (centred.square() * weights).sum(0) / count, var)
+        return torch.addcmul(bias, centred, gain * (var + EPS).rsqrt()), mean, var
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        rows, weights, _, _, use_batch, gain, _ = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(rows, weights, use_batch, gain, *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        """Return dx = γ/σ · (dy − 1/n Σ dy − x̂/n Σ dy x̂) for real rows, dγ = Σ dy x̂ and dβ = Σ dy."""
+        rows, weights, use_batch, gain, mean, var = ctx.saved_tensors
+        inverse = (var + EPS).rsqrt()
+        d_bias = grad.sum(0)
+        d_gain = ((grad * rows).sum(0) - mean * d_bias) * inverse
+        scale = gain * inverse
+        share = scale * use_batch / weights.sum().clamp(min=1)
+        slope = share * inverse * d_gain
+        through_statistics = torch.addcmul(share * d_bias - slope * mean, rows, slope)
+        d_rows = torch.addcmul(grad * scale, weights, through_statistics, value=-1)
+        return d_rows, None, None, None, None, d_gain, d_bias
+
+
+class RowNorm(nn.Module):
+    """Batch normalisation over the real rows of a dense tensor.
+
+    Equals `nn.BatchNorm1d` on the real rows alone, in values, gradients and running statistics, and has its state.
+    With fewer than 2 real rows it uses its running statistics, in training too, and leaves them.
+    """
+
+    eps = EPS
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, num_channels: int, affine: bool = True) -> None:
+        super().__init__()
+        self.num_channels = num_channels
+        self.register_parameter("weight", nn.Parameter(torch.empty(num_channels)) if affine else None)
+        self.register_parameter("bias", nn.Parameter(torch.empty(num_channels)) if affine else None)
+        self.register_buffer("running_mean", torch.zeros(num_channels))
+        self.register_buffer("running_var", torch.ones(num_channels))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set gains to 1, biases to 0 and the running statistics to those of a standard normal distribution."""
+        with torch.no_grad():
+            if self.weight is not None and self.bias is not None:
+                self.weight.fill_(1)
+                self.bias.zero_()
+            self.running_mean.zero_()
+            self.running_var.fill_(1)
+            self.num_batches_tracked.zero_()
+
+    def extra_repr(self) -> str:
+        """Return what tells this layer from another in a printed model."""
+        return f"{self.num_channels}, affine={self.weight is not None}"
+
+    def forward(self, rows: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Normalise, in the precision of the running statistics.
+
+        Args:
+            rows: (…, C), finite everywhere.
+            mask: (…), True = real; None = all.
+
+        Returns:
+            (…, C), in the type of `rows`.
+        """
+        flat = rows.flatten(0, -2).to(self.running_mean.dtype)
+        gain = torch.ones_like(self.running_mean) if self.weight is None else self.weight
+        bias = torch.zeros_like(self.running_mean) if self.bias is None else self.bias
+        if self.training:
+            weights = row_weights(flat, mask)
+            count = weights.sum()
+            known = (self.running_mean, self.running_var)
+            out, mean, var = _Normalise.apply(flat, weights, *known, count >= 2, gain, bias)
+            self._track(mean, var, count)
+        else:
+            scale = gain * (self.running_var + EPS).rsqrt()
+            out = torch.addcmul(bias - self.running_mean * scale, flat, scale)
+        normalised: Tensor = out.to(rows.dtype).view(rows.shape)
+        return normalised
+
+    def centre_and_scale(self, rows: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (μ, 1/σ) of each channel, both (C,), to be folded into the linear layer that follows.
+
+        Args:
+            rows: (R, C, bins), zero where the mask is False; a channel's statistics are taken over rows and bins.
+            mask: (R,), True = real.
+        """
+        if not self.training:
+            return self.running_mean, (self.running_var + EPS).rsqrt()
+        columns = rows.flatten(1)
+        weights = row_weights(columns, mask)
+        count, bins = weights.sum(), rows.shape[2]
+        use_batch = count * bins >= 2
+        real = count.clamp(min=1)
+        column_mean = columns.sum(0) / real
+        # On a CPU in blocks, whose temporaries stay in its cache.
+        num_blocks = 1 + columns.numel() // BLOCK_VALUES if columns.device.type == "cpu" else 1
+        squares = [
+            torch.addcmul(part, weight, column_mean, value=-1).square().sum(0)
+            for part, weight in zip(columns.chunk(num_blocks), weights.chunk(num_blocks), strict=True)
+        ]
+        column_var = torch.stack(squares).sum(0) / real
+        by_bin = column_mean.view(-1, bins)
+        mean = by_bin.mean(1)
+        # A channel's variance is the mean of its bins' own variances plus the variance of their means.
+        var = column_var.view(-1, bins).mean(1) + (by_bin - mean.unsqueeze(1)).square().mean(1)
+        mean = torch.where(use_batch, mean, self.running_mean)
+        var = torch.where(use_batch, var, self.running_var)
+        self._track(mean, var, count * bins)
+        return mean, (var + EPS).rsqrt()
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
+        """Move the running statistics towards a batch's, in place; not at all for a batch of fewer than 2 rows."""
+        enough = count >= 2
+        unbiased = var * (count / (count - 1).clamp(min=1))
+        self.running_mean.add_((mean - self.running_mean) * MOMENTUM * enough)
+        self.running_var.add_((unbiased - self.running_var) * MOMENTUM * enough)
+        self.num_batches_tracked.add_(enough)
+
+
+class RowLayers(nn.Sequential):
+    """Layers in a row, of which the norms are told which rows are real."""
+
+    def forward(self, rows: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map (…, C) with mask (…) to (…, D)."""
+        for layer in self:
+            rows = layer(rows, mask) if isinstance(layer, RowNorm) else layer(rows)
+        return rows
+
+
+def linear_norm_relu(in_dim: int, out_dim: int) -> RowLayers:
     """Return Linear (no bias) → RowNorm → ReLU."""
-    return nn.Sequential(nn.Linear(in_dim, out_dim, bias=False), RowNorm(out_dim), nn.ReLU())
+    return RowLayers(nn.Linear(in_dim, out_dim, bias=False), RowNorm(out_dim), nn.ReLU())
 
 
-def scatter_rows(rows: Tensor, mask: Tensor) -> Tensor:
-    """Put (M, D) rows where `mask` is True and zeros elsewhere: shape (*mask.shape, D)."""
-    out = rows.new_zeros((*mask.shape, rows.shape[-1]))
-    out[mask] = rows
-    return out
+def row_weights(rows: Tensor, mask: Tensor | None) -> Tensor:
+    """Return (R, 1), 1 for the real ones of (R, C) rows and 0 for padding."""
+    if mask is None:
+        return rows.new_ones(len(rows), 1)
+    return mask.reshape(-1, 1).to(rows.dtype)
+
+
+def keep_real(values: Tensor, mask: Tensor) -> Tensor:
+    """Return `values` (…, D), finite everywhere, with zeros where `mask` (…) is False."""
+    return values * mask.unsqueeze(-1).to(values.dtype)
 
 
 def masked_mean(values: Tensor, mask: Tensor, dim: int) -> Tensor:

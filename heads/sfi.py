@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from ifcar.cache.schema import CacheSpec
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require, require_widths
 from ifcar.heads.joint import JointConfig, JointFeatures, JointFrontEnd
-from ifcar.heads.rows import linear_norm_relu, slot_mask
+from ifcar.heads.recurrent import FlowLSTM
+from ifcar.heads.rows import RowLayers, keep_real, linear_norm_relu, masked_mean, slot_mask
 
 SUBJECT_SUBJECT, SUBJECT_OBJECT, OBJECT_OBJECT = 1, 2, 4  # products of the two categories
 OTHER = 0  # self pairs and pairs with an empty slot, released code only
@@ -95,8 +96,9 @@ class CompositionalReasoning(nn.Module):
 
         g_i = ψS( f_i + Σ_e Σ_{(i,j) ∈ E_e} φ_e([f_i, f_j]) ),   e ∈ {ss, so, oo},   j ≠ i
 
-    φ_e is one linear layer without bias, so W_e [f_i ; f_j] = A_e f_i + B_e f_j is computed per instance and added
-    per pair.
+    φ_e is one linear layer without bias, W_e = [A_e B_e], so no pair needs a product of its own:
+    Σ_{(i,j) ∈ E_e} W_e [f_i ; f_j] = W_e [n_e f_i ; Σ_{(i,j) ∈ E_e} f_j], n_e the number of i's pairs of type e. With a
+    ReLU on every pair's message, A_e f_i and B_e f_j are computed per instance and added per pair, of its one type.
     """
 
     def __init__(self, width: int, config: SFIConfig) -> None:
@@ -112,21 +114,36 @@ class CompositionalReasoning(nn.Module):
     def forward(self, joint: JointFeatures) -> Tensor:
         """Return semantic features (B, T′, N, D); zero at masked slots."""
         f = joint.features
-        pair_type = joint.categories.unsqueeze(-1) * joint.categories.unsqueeze(-2)  # (B, T′, N, N)
-        pair_type = pair_type.masked_fill(torch.eye(f.shape[2], dtype=torch.bool, device=f.device), OTHER)
+        itself = torch.eye(f.shape[2], dtype=torch.bool, device=f.device)
+        pair_type = (joint.categories.unsqueeze(-1) * joint.categories.unsqueeze(-2)).masked_fill(itself, OTHER)
+        pairs = torch.stack([pair_type == e for e in self.edge_types], dim=2).to(f.dtype)  # (B, T′, E, N, N)
+        message = self._each_pair(f, pairs) if self.edge_relu else self._summed_pairs(f, pairs)
+        return keep_real(self.fusion(self.residual(f) + message), joint.instance_mask)
+
+    def _summed_pairs(self, f: Tensor, pairs: Tensor) -> Tensor:
+        """Return the messages (B, T′, N, D): the pairs of a type are added before its product."""
+        own = torch.diag_embed(pairs.sum(-1))
+        weights = torch.stack([own, pairs], dim=-2)  # (B, T′, E, N, 2, N)
         message = torch.zeros_like(f)
-        for edge_type, edge in zip(self.edge_types, self.edges, strict=True):
-            pairs = (pair_type == edge_type).to(f.dtype)
-            assert isinstance(edge, nn.Linear)
-            own, other = edge.weight.chunk(2, dim=1)
-            from_own, from_other = F.linear(f, own), F.linear(f, other)
-            if self.edge_relu:
-                each = F.relu(from_own.unsqueeze(-2) + from_other.unsqueeze(-3))  # (B, T′, N, N, D)
-                message = message + torch.einsum("btij,btijd->btid", pairs, each)
-            else:
-                message = message + pairs.sum(-1, keepdim=True) * from_own + pairs @ from_other
-        semantic: Tensor = self.fusion(self.residual(f) + message)
-        return semantic * joint.instance_mask.unsqueeze(-1).to(f.dtype)
+        for edge, weight in zip(self.edges, weights.unbind(2), strict=True):
+            ends = weight.flatten(2, 3) @ f  # (B, T′, 2N, D)
+            message = message + edge(ends.reshape(*f.shape[:3], -1))
+        return message
+
+    def _each_pair(self, f: Tensor, pairs: Tensor) -> Tensor:
+        """Return the messages (B, T′, N, D), each pair's own ReLU before their sum."""
+        own, other = zip(*(_weight_of(edge).chunk(2, dim=1) for edge in self.edges), strict=True)  # E times (D, D)
+        products = F.linear(f, torch.cat([*own, *other])).view(*f.shape[:3], 2, len(self.edges), -1)
+        from_own, from_other = products.unbind(3)  # (B, T′, N, E, D)
+        type_of_pair = pairs.permute(0, 1, 3, 4, 2)  # (B, T′, N, N, E)
+        each = type_of_pair @ from_own + (type_of_pair.transpose(2, 3) @ from_other).transpose(2, 3)
+        return F.relu(each).sum(3)
+
+
+def _weight_of(layer: nn.Module) -> Tensor:
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight
 
 
 class PositionalPrediction(nn.Module):
@@ -146,34 +163,32 @@ class PositionalPrediction(nn.Module):
         self.position = nn.Linear(width, 4, bias=config.decoder_bias)
         self.offset = nn.Linear(width, 2, bias=config.decoder_bias)
 
-    def states(self, semantic: Tensor, flow: Tensor, lstm: nn.LSTM) -> Tensor:
-        """Return predicted states (M, T′ − T_obs, D) from LSTM inputs and outputs (M, T′, D)."""
-        observed, num_steps = self.num_observed, semantic.shape[1]
-        if self.history == "prefix":
-            return flow[:, observed - 1 : num_steps - 1]
-        windows = [lstm(semantic[:, t - observed : t])[0][:, -1] for t in range(observed, num_steps)]
-        return torch.stack(windows, dim=1)
+    def states(self, semantic: Tensor, lstm: FlowLSTM) -> tuple[Tensor, Tensor]:
+        """Return the LSTM's outputs (M, T′, D) and the predicted states (M, T′ − T_obs, D) from its inputs."""
+        if self.history == "window":
+            return lstm.with_windows(semantic, self.num_observed)
+        flow = lstm(semantic)
+        return flow, flow[:, self.num_observed - 1 : -1]
 
-    def forward(self, states: Tensor, boxes: Tensor, present: Tensor, num_clips: int) -> Tensor:
+    def forward(self, states: Tensor, boxes: Tensor, present: Tensor) -> Tensor:
         """Return the loss.
 
         Args:
-            states: (M, T′ − T_obs, D) predicted states of M slots.
-            boxes: (M, T′, 4).
-            present: (M, T′), True where the slot holds an instance; other steps are no targets.
-            num_clips: B, which the loss is averaged over.
+            states: (B, N, T′ − T_obs, D) predicted states.
+            boxes: (B, N, T′, 4), finite everywhere.
+            present: (B, N, T′), True where the slot holds an instance; other steps are no targets.
         """
         observed = self.num_observed
-        boxes = boxes.to(states.dtype)
-        target = boxes[:, observed:]
-        offset = (boxes[:, observed:] - boxes[:, observed - 1 : -1])[..., :2]
-        now, before = present[:, observed:], present[:, observed - 1 : -1]
+        boxes = boxes.to(torch.promote_types(boxes.dtype, states.dtype))
+        target = boxes[:, :, observed:]
+        offset = (target - boxes[:, :, observed - 1 : -1])[..., :2]
+        now, before = present[:, :, observed:], present[:, :, observed - 1 : -1]
         position_error = (self.position(states) - target).square().sum(-1) * now
         offset_error = (self.offset(states) - offset).square().sum(-1) * (now & before)
         total: Tensor = (position_error + offset_error).sum()
         if self.reduction == "sum":
-            return total / num_clips
-        return total / max(1, boxes.shape[0])
+            return total / len(boxes)
+        return total / present.any(2).sum().clamp(min=1)
 
 
 @register_head
@@ -214,8 +229,8 @@ class SFI(Head):
         self.config = config
         self.joint = JointFrontEnd(config.joint, spec)
         self.reasoning = CompositionalReasoning(width, config)
-        self.lstm = nn.LSTM(width, width, num_layers=config.lstm_layers, batch_first=True)
-        self.temporal = nn.Sequential(
+        self.lstm = FlowLSTM(width, config.lstm_layers)
+        self.temporal = RowLayers(
             *linear_norm_relu(spec.num_steps * width, config.temporal_hidden_dim),
             *linear_norm_relu(config.temporal_hidden_dim, config.temporal_dim),
         )
@@ -235,19 +250,17 @@ class SFI(Head):
         """
         joint = self.joint(batch)
         slots = slot_mask(joint.instance_mask)  # (B, N)
-        semantic = self.reasoning(joint).transpose(1, 2)[slots]  # (M, T′, D)
-        flow = self.lstm(semantic)[0] if len(semantic) else semantic
+        semantic = self.reasoning(joint).transpose(1, 2).flatten(0, 1)  # (B·N, T′, D)
+        if self.prediction is None:
+            flow = self.lstm(semantic)
+        else:
+            flow, states = self.prediction.states(semantic, self.lstm)
         temporal = flow + semantic if self.config.lstm_residual else flow
-        z = self.temporal(temporal.flatten(1))  # (M, temporal_dim)
-        clip_of_slot = slots.nonzero()[:, 0]
-        pooled = z.new_zeros(len(slots), z.shape[-1]).index_add(0, clip_of_slot, z)
-        if self.config.pool == "mean":
-            pooled = pooled / slots.sum(1, keepdim=True).clamp(min=1).to(z.dtype)
+        z = self.temporal(temporal.reshape(*slots.shape, -1), slots)  # (B, N, temporal_dim)
+        pooled = masked_mean(z, slots, dim=1) if self.config.pool == "mean" else keep_real(z, slots).sum(1)
         logits = self.classifier(pooled)
         if self.prediction is None:
             return HeadOutput(logits=logits)
-        states = self.prediction.states(semantic, flow, self.lstm)
-        boxes = joint.boxes.transpose(1, 2)[slots]
-        present = joint.instance_mask.transpose(1, 2)[slots]
-        loss = self.prediction(states, boxes, present, len(slots))
+        boxes, present = joint.boxes.transpose(1, 2), joint.instance_mask.transpose(1, 2)
+        loss = self.prediction(states.view(*slots.shape, *states.shape[1:]), boxes, present)
         return HeadOutput(logits=logits, losses={"prediction": loss})

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ifcar.cache.schema import CacheSpec
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require, require_widths
 from ifcar.heads.joint import JointConfig, JointFeatures, JointFrontEnd
-from ifcar.heads.rows import linear_norm_relu, masked_mean, scatter_rows, slot_mask
+from ifcar.heads.rows import RowLayers, keep_real, linear_norm_relu, masked_mean, slot_mask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,10 +75,8 @@ class Interaction(nn.Module):
 
     def __init__(self, width: int, num_steps: int, hidden_dim: int) -> None:
         super().__init__()
-        self.spatial = nn.Sequential(
-            *linear_norm_relu(2 * width, hidden_dim), *linear_norm_relu(hidden_dim, hidden_dim)
-        )
-        self.temporal = nn.Sequential(
+        self.spatial = RowLayers(*linear_norm_relu(2 * width, hidden_dim), *linear_norm_relu(hidden_dim, hidden_dim))
+        self.temporal = RowLayers(
             *linear_norm_relu(num_steps * hidden_dim, hidden_dim), *linear_norm_relu(hidden_dim, hidden_dim)
         )
 
@@ -87,9 +85,9 @@ class Interaction(nn.Module):
         f, mask = joint.features, joint.instance_mask
         slots = slot_mask(mask)
         pairs = torch.cat([f, message_from_others(f, mask)], dim=-1)  # (B, T′, N, 2D)
-        spatial = scatter_rows(self.spatial(pairs[mask]), mask)
-        over_time = spatial.transpose(1, 2)[slots].flatten(1)  # (M, T′·hidden_dim)
-        return scatter_rows(self.temporal(over_time), slots)
+        spatial = keep_real(self.spatial(pairs, mask), mask)
+        over_time = spatial.transpose(1, 2).flatten(2)  # (B, N, T′·hidden_dim)
+        return keep_real(self.temporal(over_time, slots), slots)
 
 
 def classifier_layers(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:

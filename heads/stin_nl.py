@@ -15,7 +15,7 @@ from ifcar.cache.schema import CacheSpec
 from ifcar.heads.attention import Attention
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require, require_widths
 from ifcar.heads.joint import JointConfig, JointFeatures, JointFrontEnd
-from ifcar.heads.rows import linear_norm_relu, masked_mean, scatter_rows, slot_mask
+from ifcar.heads.rows import keep_real, linear_norm_relu, masked_mean, slot_mask
 from ifcar.heads.stin import Interaction, classifier_layers
 
 
@@ -84,7 +84,7 @@ class SlotNonLocal(nn.Module):
     def forward(self, instances: Tensor, slots: Tensor) -> Tensor:
         """Map (B, N, D) with mask (B, N) to (B, N, D), zero where the mask is False."""
         attended = instances + slots_normalised(self.attention(instances, slots), slots)
-        return scatter_rows(self.fusion(attended[slots]), slots)
+        return keep_real(self.fusion(attended, slots), slots)
 
 
 class NonLocalInteraction(nn.Module):

@@ -20,6 +20,7 @@ from ifcar.heads.contract import (
     require_fraction,
     require_widths,
 )
+from ifcar.heads.dropout import Dropout
 from ifcar.heads.frame import GlobalFeature, frame_channels
 from ifcar.heads.graphs import GraphNetwork, SimilarityGraph, spatial_temporal_graphs
 from ifcar.heads.joint import JointConfig, JointFeatures, JointFrontEnd
@@ -163,8 +164,9 @@ class STRG(Head):
         self.hidden = nn.Sequential()
         if config.hidden_dim:
             self.hidden.extend([nn.Linear(pooled_dim, config.hidden_dim), nn.ReLU()])
-        self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear((config.hidden_dim or pooled_dim) + config.frame_dim, num_classes)
+        clip_dim = (config.hidden_dim or pooled_dim) + config.frame_dim
+        self.dropout = Dropout(config.dropout, (clip_dim,))
+        self.classifier = nn.Linear(clip_dim, num_classes)
 
     def forward(self, batch: InstanceBatch) -> HeadOutput:
         """Score each view.

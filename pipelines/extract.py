@@ -38,7 +38,7 @@ from ifcar.pipelines.folders import folder
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.sources import ExtractConfig, Source, read_source
 
-FEATURE_VERSION = 1  # raised whenever the code changes what a feature's value is
+FEATURE_VERSION = 2  # raised whenever the code changes what a feature's value is
 SPATIAL_STRIDES = (16, 32)
 VERSIONED_PACKAGES = ("ifcar", "torch", "torchvision", "pytorchvideo", "numpy", "av", "zarr")
 
@@ -229,6 +229,7 @@ def _engine_options(config: ExtractConfig) -> EngineOptions:
         num_workers=workers,
         device=choose_device(config.device),
         precision=config.precision,
+        compile=config.compile,
     )
 
 

@@ -40,6 +40,7 @@ class ExtractConfig:
         batch_size: views per forward pass.
         workers: decoding processes; default: one less than the cores, at most 8.
         precision: "fp32" or "bf16".
+        compile: run the backbone through torch.compile.
         device: "cpu", "cuda", "cuda:1", …; default: cuda where there is one.
         limit: only the first so many clips.
         retry_failed: also compute the rows that failed before.
@@ -64,6 +65,7 @@ class ExtractConfig:
     batch_size: int = 8
     workers: int | None = None
     precision: str = "fp32"
+    compile: bool = False
     device: str | None = None
     limit: int | None = None
     retry_failed: bool = False

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ifcar.cache.schema import CacheSpec
 from ifcar.heads.contract import Head, InstanceBatch
+from ifcar.heads.dropout import Dropout, draw_noise
 
 NUM_CLASSES = 5
 
@@ -41,22 +42,34 @@ def total_loss(head: Head, batch: InstanceBatch, labels: Tensor) -> Tensor:
     return F.cross_entropy(out.logits, labels) + sum(out.losses.values(), torch.zeros(()))
 
 
-def fill_empty_slots(batch: InstanceBatch, seed: int) -> InstanceBatch:
-    """Put noise into the boxes and features of empty slots; categories stay 0."""
-    g = torch.Generator().manual_seed(seed)
+def in_double(batch: InstanceBatch) -> InstanceBatch:
+    return map_batch(batch, lambda _, v: v.double() if v.is_floating_point() else v)
+
+
+def fill_empty_slots(batch: InstanceBatch, content: Callable[[Tensor], Tensor]) -> InstanceBatch:
+    """Put `content` into the boxes and features of empty slots; categories stay 0."""
     num_frames = batch.boxes.shape[1]
     empty = batch.categories == 0
 
     def change(name: str, value: Tensor) -> Tensor:
         if name == "boxes":
-            return torch.where(empty[..., None], torch.rand(value.shape, generator=g), value)
+            return torch.where(empty[..., None], content(value), value)
         if name == "instance_features":
             stride = num_frames // value.shape[1]
-            hole = empty[:, ::stride][..., None, None, None]
-            return torch.where(hole, 10 * torch.randn(value.shape, generator=g), value)
+            return torch.where(empty[:, ::stride][..., None, None, None], content(value), value)
         return value
 
     return map_batch(batch, change)
+
+
+def give_noise(source: Head, target: Head) -> None:
+    """Drop in `target` what `source` drops, and something in the slots that only `target` has."""
+    pairs = zip(source.modules(), target.modules(), strict=True)
+    for first, second in ((a, b) for a, b in pairs if isinstance(a, Dropout)):
+        assert isinstance(second, Dropout) and first.noise is not None
+        noise = torch.rand(len(first.noise), *second.shape, dtype=first.noise.dtype)
+        noise[tuple(slice(n) for n in first.noise.shape)] = first.noise
+        second.noise = noise
 
 
 def check_shape_and_finite(head: type[Head], config: Any, spec: CacheSpec) -> None:
@@ -104,22 +117,27 @@ def check_initial_weights_come_from_reset_parameters(head: type[Head], config: A
 
 
 def check_padding_does_not_change_logits(head: type[Head], config: Any, spec: CacheSpec) -> None:
-    batch = random_batch(7, spec)
+    batch = in_double(random_batch(7, spec))
+    contents: list[Callable[[Tensor], Tensor]] = [
+        lambda v: 10 * torch.randn(v.shape, generator=torch.Generator().manual_seed(3), dtype=v.dtype),
+        lambda v: torch.full_like(v, torch.nan),
+        lambda v: torch.full_like(v, torch.inf),
+    ]
     for training in (False, True):
-        model = build_moved(head, config, spec).train(training).double()
-        torch.manual_seed(1)
-        clean = model(map_batch(batch, lambda _, v: v.double() if v.is_floating_point() else v))
-        torch.manual_seed(1)
-        noisy = fill_empty_slots(batch, 3)
-        filled = model(map_batch(noisy, lambda _, v: v.double() if v.is_floating_point() else v))
-        torch.testing.assert_close(clean.logits, filled.logits, rtol=0, atol=0)
-        for name, loss in clean.losses.items():
-            torch.testing.assert_close(loss, filled.losses[name], rtol=0, atol=0)
+        results = []
+        for filled in [batch, *(fill_empty_slots(batch, content) for content in contents)]:
+            model = build_moved(head, config, spec).train(training).double()
+            draw_noise(model, 7, torch.Generator().manual_seed(1))
+            total_loss(model, filled, torch.arange(7) % NUM_CLASSES).backward()
+            values = {"logits": model(filled).logits, **model(filled).losses, **dict(model.named_buffers())}
+            results.append(values | {k: p.grad for k, p in model.named_parameters()})
+        for filled_result in results[1:]:
+            torch.testing.assert_close(filled_result, results[0], rtol=0, atol=0)
 
 
 def check_another_empty_slot_changes_nothing(head: type[Head], config: Any, spec: CacheSpec) -> None:
     """Training statistics too: rows of padding that hold zeros would move them."""
-    batch = map_batch(random_batch(7, spec), lambda _, v: v.double() if v.is_floating_point() else v)
+    batch = in_double(random_batch(7, spec))
     wider_spec = replace(spec, num_instances=spec.num_instances + 1)
     by_slot = ("boxes", "categories", "instance_features")
     wider = map_batch(batch, lambda k, v: torch.cat([v, torch.zeros_like(v[:, :, :1])], 2) if k in by_slot else v)
@@ -127,13 +145,71 @@ def check_another_empty_slot_changes_nothing(head: type[Head], config: Any, spec
         first = build_moved(head, config, spec).train(training).double()
         second = build_moved(head, config, wider_spec).train(training).double()
         second.load_state_dict(first.state_dict())
-        torch.manual_seed(1)
-        narrow_out = first(batch)
-        torch.manual_seed(1)
-        wider_out = second(wider)
+        draw_noise(first, 7)
+        give_noise(first, second)
+        narrow_out, wider_out = first(batch), second(wider)
         torch.testing.assert_close(narrow_out.logits, wider_out.logits, rtol=1e-9, atol=1e-9)
         for name, loss in narrow_out.losses.items():
             torch.testing.assert_close(loss, wider_out.losses[name], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(dict(first.state_dict()), dict(second.state_dict()), rtol=1e-9, atol=1e-9)
+
+
+def check_stacks(head: type[Head], config: Any, spec: CacheSpec) -> None:
+    """Heads of one config that train stacked, on one batch or on one each, do what each would do alone."""
+    labels, exact = torch.arange(7) % NUM_CLASSES, {"rtol": 1e-9, "atol": 1e-9}
+    for own in (False, True):
+        batches = [in_double(random_batch(7, spec, seed=k if own else 0)) for k in range(3)]
+        heads = [build_moved(head, config, spec, seed).double().train() for seed in range(3)]
+        for seed, model in enumerate(heads):
+            draw_noise(model, 7, torch.Generator().manual_seed(seed))
+        parameters, buffers = torch.func.stack_module_state(heads)  # type: ignore[arg-type]
+        buffers = {name: value.clone() for name, value in buffers.items()}
+        arrays = [{f.name: v for f in fields(b) if (v := getattr(b, f.name)) is not None} for b in batches]
+        data = {k: torch.stack([a[k] for a in arrays]) for k in arrays[0]} if own else arrays[0]
+
+        def losses_of(weights: Any, statistics: Any, arrays: Any, model: Head = heads[0]) -> tuple[Tensor, Any, Any]:
+            out = torch.func.functional_call(model, (weights, statistics), (InstanceBatch(**arrays),))
+            total = F.cross_entropy(out.logits, labels) + sum(out.losses.values(), torch.zeros(()))
+            return total, out.logits, dict(out.losses)
+
+        in_dims = (0, 0, 0 if own else None)
+        total, logits, losses = torch.func.vmap(losses_of, in_dims=in_dims)(parameters, buffers, data)
+        total.sum().backward()
+        for k, (model, batch) in enumerate(zip(heads, batches, strict=True)):
+            out = model(batch)
+            torch.testing.assert_close(logits[k], out.logits, **exact)
+            torch.testing.assert_close({n: loss[k] for n, loss in losses.items()}, dict(out.losses), **exact)
+            (F.cross_entropy(out.logits, labels) + sum(out.losses.values(), torch.zeros(()))).backward()
+            for name, parameter in model.named_parameters():
+                torch.testing.assert_close(parameters[name].grad[k], parameter.grad, **exact)
+            torch.testing.assert_close({n: v[k] for n, v in buffers.items()}, dict(model.named_buffers()), **exact)
+
+
+def check_looks_at_no_value(head: type[Head], config: Any, spec: CacheSpec) -> None:
+    """A step runs on tensors without values: no shape, branch or wait depends on what they hold."""
+    batch = random_batch(6, spec).to(torch.device("meta"))
+    model = build(head, config, spec).to("meta").train()
+    with torch.device("meta"):
+        total_loss(model, batch, torch.zeros(6, dtype=torch.long)).backward()
+    assert all(p.grad is not None and p.grad.shape == p.shape for p in model.parameters())
+
+
+def check_trains_in_bf16(head: type[Head], config: Any, spec: CacheSpec) -> None:
+    """Under autocast loss and gradients are finite, statistics stay float32 and near the exact ones."""
+    batch, labels = random_batch(16, spec), torch.arange(16) % NUM_CLASSES
+    exact, rounded = (build_moved(head, config, spec).train() for _ in range(2))
+    for model in (exact, rounded):
+        draw_noise(model, 16, torch.Generator().manual_seed(0))
+    loss = total_loss(exact, batch, labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded_loss = total_loss(rounded, batch, labels)
+    rounded_loss.backward()
+    torch.testing.assert_close(rounded_loss, loss, rtol=0.1, atol=0.1)
+    for name, parameter in rounded.named_parameters():
+        assert parameter.grad is not None and parameter.grad.dtype == torch.float32, name
+        assert torch.isfinite(parameter.grad).all(), name
+    for name, buffer in exact.named_buffers():
+        torch.testing.assert_close(rounded.get_buffer(name), buffer, rtol=0.1, atol=0.1)
 
 
 def check_slot_order_does_not_change_logits(head: type[Head], config: Any, spec: CacheSpec) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ifcar.extract.backbones.base import BACKBONES, Backbone, BackboneFamily, BackboneSpec
@@ -68,7 +67,7 @@ class SlowFastResNet50(Backbone):
         for block in self.blocks[:_NUM_FEATURE_BLOCKS]:
             pathways = block(pathways)
         slow, fast = pathways
-        return torch.cat([slow, F.avg_pool3d(fast, (ALPHA, 1, 1))], dim=1)
+        return torch.cat([slow, fast.reshape(*fast.shape[:2], -1, ALPHA, *fast.shape[3:]).mean(dim=3)], dim=1)
 
     def classify(self, video: Tensor) -> Tensor:
         """Return logits (B, 400): the published linear layer on the global average of both pathways.

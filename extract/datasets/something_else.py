@@ -10,19 +10,22 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import ijson
 import numpy as np
 
 from ifcar.cache.schema import ProtocolTable
 from ifcar.errors import InputError, MissingDataError, nearest
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
 from ifcar.extract.datasets.splits import read_json, read_protocols
+from ifcar.extract.track_store import TrackStore
 from ifcar.extract.tracks import Detection, Tracks, link
 
 SUBJECTS = frozenset({"hand", "person"})
+_PEEK_BYTES = 64
 VIDEO_ENDINGS = (".webm", ".mp4")
 FRAME_NAME = re.compile(r"^(?P<clip>.+)/(?P<frame>\d+)\.[A-Za-z]+$")
 
@@ -37,7 +40,7 @@ class SomethingElse(Dataset):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self._tracks: dict[str, Tracks] = {}
+        self._tracks = TrackStore()
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Check that the folder and its annotations are there."""
@@ -55,12 +58,12 @@ class SomethingElse(Dataset):
     def listing(self, *, needs_pixels: bool) -> Listing:
         """Read every annotation part and pair it with pixels or sizes; what does not pair is listed."""
         digest = hashlib.sha256()
+        self._tracks = TrackStore()
         for path in self._annotation_files():
-            digest.update(path.read_bytes())
-            for clip_id, records in _records_by_clip(path, read_json(path)).items():
+            for clip_id, records in stream_records(path, digest):
                 if clip_id in self._tracks:
                     raise InputError(f"{path}: clip {clip_id!r} is annotated twice")
-                self._tracks[clip_id] = read_tracks(path, clip_id, records)
+                self._tracks.add(clip_id, read_tracks(path, clip_id, records))
         sizes = self._sizes()
         sources = self._sources() if needs_pixels else {}
         problems: list[str] = []
@@ -70,7 +73,7 @@ class SomethingElse(Dataset):
                 problems.append(f"{clip_id}: annotated, but there is no frames/{clip_id}/ nor videos/{clip_id}.webm")
             elif not needs_pixels and clip_id not in sizes:
                 problems.append(f"{clip_id}: no size in videoid2size.json, which is needed without pixels")
-            elif not len(self._tracks[clip_id].frames):
+            elif not self._tracks.num_frames(clip_id):
                 problems.append(f"{clip_id}: its annotation lists no frame")
             else:
                 clips.append(Clip(clip_id=clip_id, source=sources.get(clip_id), frame_size=sizes.get(clip_id)))
@@ -79,7 +82,7 @@ class SomethingElse(Dataset):
 
     def tracks(self, clip_id: str) -> Tracks:
         """Return the boxes of a clip that `listing` named."""
-        return self._tracks[clip_id]
+        return self._tracks.get(clip_id)
 
     def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
         """Read every folder below splits/."""
@@ -115,6 +118,45 @@ class SomethingElse(Dataset):
             return {str(k): (int(v[0]), int(v[1])) for k, v in content.items()}
         except (AttributeError, TypeError, ValueError, IndexError) as error:
             raise InputError(f"{path}: expected {{id: [width, height]}} ({error})") from error
+
+
+class _HashedFile:
+    """A binary file whose bytes enter a digest as they are read."""
+
+    def __init__(self, file: BinaryIO, digest: hashlib._Hash) -> None:
+        self.file, self.digest = file, digest
+
+    def read(self, size: int = -1) -> bytes:
+        """Read up to `size` bytes."""
+        content = self.file.read(size)
+        self.digest.update(content)
+        return content
+
+
+def stream_records(path: Path, digest: hashlib._Hash) -> Iterator[tuple[str, Any]]:
+    """Yield (clip id, records) of an annotation file one clip at a time, so that memory does not grow with the file.
+
+    Args:
+        path: JSON, {clip id: [record, …]}.
+        digest: takes the file's bytes; complete when the iterator has ended.
+
+    Raises:
+        InputError: not JSON, or not of that form.
+    """
+    with path.open("rb") as file:
+        first = file.read(_PEEK_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+        if first and first != b"{":
+            raise InputError(
+                f"{path}: expected a JSON object {{clip id: [record, …]}}, found one that begins {first!r}"
+            )
+        file.seek(0)
+        try:
+            yield from ijson.kvitems(_HashedFile(file, digest), "", use_float=True)
+        except ijson.JSONError as error:
+            problem = " ".join(str(error).split())
+            raise InputError(
+                f"{path}: not valid JSON before byte {file.tell():,} ({problem}); download it again"
+            ) from error
 
 
 def _records_by_clip(path: Path, content: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +147,33 @@ def test_cad120_protocols_leave_one_group_out(shared: Path) -> None:
         assert table.group_kind == "left-out group" and len(table.group_names) == 4
         tested = np.unique(table.groups[table.split == Split.TEST])
         assert len(tested) == 1 and tested[0] not in table.groups[table.split == Split.TRAIN]
+
+
+def test_annotations_are_streamed_with_bounded_memory(tmp_path: Path) -> None:
+    """Reading ten times the clips costs less than a twentieth of what parsing the whole file would."""
+    peaks = []
+    for count in (300, 3000):
+        root = tmp_path / str(count)
+        root.mkdir()
+        boxes = {"x1": 1, "y1": 2, "x2": 30.5, "y2": 40}
+        labels = [{"standard_category": "0000", "box2d": boxes}, {"standard_category": "hand", "box2d": boxes}]
+        clips = {str(k): [{"name": f"{k}/{f + 1:04d}.jpg", "labels": labels} for f in range(20)] for k in range(count)}
+        (root / "annotations.json").write_text(json.dumps(clips))
+        (root / "videoid2size.json").write_text(json.dumps({clip: [64, 48] for clip in clips}))
+        dataset = SomethingElse(root)
+        tracemalloc.start()
+        assert len(dataset.listing(needs_pixels=False).clips) == count
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert dataset.tracks(str(count - 1)).boxes[3, 0].tolist() == [1, 2, 30.5, 40]
+    parsed = 2700 * 20 * 2 * 500  # bytes of python objects that the further clips' records would take
+    assert peaks[1] - peaks[0] < parsed / 20
+
+
+def test_truncated_annotations_name_file_and_place(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "d", pixels=False)
+    whole = (root / "annotations.json").read_text()
+    for content, message in ((whole[:500], "not valid JSON before byte 500"), ("[]", "begins with b'\\['")):
+        (root / "annotations.json").write_text(content)
+        with pytest.raises(InputError, match=message):
+            SomethingElse(root).listing(needs_pixels=False)
