@@ -146,9 +146,8 @@ def stream_records(path: Path, digest: hashlib._Hash) -> Iterator[tuple[str, Any
     with path.open("rb") as file:
         first = file.read(_PEEK_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
         if first and first != b"{":
-            raise InputError(
-                f"{path}: expected a JSON object {{clip id: [record, …]}}, found one that begins {first!r}"
-            )
+            found = f"it begins with {first.decode(errors='replace')!r}"
+            raise InputError(f"{path}: expected a JSON object {{clip id: [record, …]}}, but {found}")
         file.seek(0)
         try:
             yield from ijson.kvitems(_HashedFile(file, digest), "", use_float=True)

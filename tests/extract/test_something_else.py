@@ -173,7 +173,7 @@ def test_annotations_are_streamed_with_bounded_memory(tmp_path: Path) -> None:
 def test_truncated_annotations_name_file_and_place(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "d", pixels=False)
     whole = (root / "annotations.json").read_text()
-    for content, message in ((whole[:500], "not valid JSON before byte 500"), ("[]", "begins with b'\\['")):
+    for content, message in ((whole[:500], "not valid JSON before byte 500"), ("[]", "begins with '\\['")):
         (root / "annotations.json").write_text(content)
         with pytest.raises(InputError, match=message):
             SomethingElse(root).listing(needs_pixels=False)
