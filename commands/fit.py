@@ -31,6 +31,9 @@ def fit_head(
     lr: Annotated[float | None, typer.Option(help="Learning rate; default: 1e-2 SGD, 1e-3 Adam.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Default: 1e-4.")] = None,
     label_smoothing: Annotated[float | None, typer.Option(help="Default: 0.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32 (default), or bf16 for the matrix products of training.")
+    ] = None,
     refit: Annotated[
         bool | None, typer.Option(help="Train again on the whole training split up to the stopping point.")
     ] = None,
@@ -83,6 +86,7 @@ def fit_head(
                 weight_decay=weight_decay,
                 label_smoothing=label_smoothing,
                 refit=refit,
+                precision=precision,
             ),
             seed=seed,
         )

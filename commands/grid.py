@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ifcar.commands.options import CacheOption, Device, Json, Processes, say, schedule_from
+from ifcar.commands.options import CacheOption, Device, FleetSize, Json, Processes, say, schedule_from
 from ifcar.console import Screen, print_json, print_table
 from ifcar.errors import InputError
 
@@ -22,6 +22,7 @@ def grid(
     cache: CacheOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs with their ids; train nothing.")] = False,
     processes: Processes = None,
+    fleet: FleetSize = None,
     device: Device = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the table; default: runs/NAME.")] = None,
     as_json: Json = False,
@@ -36,7 +37,8 @@ def grid(
     if dry_run:
         _print_plan(plan, as_json=as_json)
         return
-    show_grid(run_grid(plan, Screen(quiet=as_json), out=out, processes=processes, device=device), as_json=as_json)
+    result = run_grid(plan, Screen(quiet=as_json), out=out, processes=processes, device=device, fleet_size=fleet)
+    show_grid(result, as_json=as_json)
 
 
 def few_shot(
@@ -58,6 +60,7 @@ def few_shot(
     tune_steps: Annotated[int | None, typer.Option(help="Fewest steps of a stretched fine-tuning (300).")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Again for more runs; default: 0.")] = None,
     processes: Processes = None,
+    fleet: FleetSize = None,
     device: Device = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the table; default: runs/few-shot-HEAD.")] = None,
     as_json: Json = False,
@@ -87,7 +90,8 @@ def few_shot(
         seeds=seed or (0,),
     )
     plan = plan_grid(config, only_cache(cache))
-    show_grid(run_grid(plan, Screen(quiet=as_json), out=out, processes=processes, device=device), as_json=as_json)
+    result = run_grid(plan, Screen(quiet=as_json), out=out, processes=processes, device=device, fleet_size=fleet)
+    show_grid(result, as_json=as_json)
 
 
 def _print_plan(plan: GridPlan, *, as_json: bool) -> None:

@@ -17,6 +17,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 CacheOption = Annotated[Path | None, typer.Option(help="Cache to use; default: the only one in caches/.")]
 CacheArgument = Annotated[Path, typer.Argument(help="Path of the cache, NAME.zarr or an exported NAME.h5.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; default: cuda where there is one.")]
+FleetSize = Annotated[
+    int | None,
+    typer.Option("--fleet", min=1, help="Runs that train together at most, 1: each alone; default: by free memory."),
+]
 Processes = Annotated[int | None, typer.Option(help="Training processes; default: one a core.")]
 
 

@@ -137,7 +137,7 @@ class BatchReader:
         rows: the rows that will be asked for.
         device: where batches go.
         memory: "ram" loads the rows at once, "stream" reads every batch from disk, "auto" loads what fits in half
-            of the free memory.
+            of the free memory. What was loaded moves on to a GPU where it fits in half of its free memory.
     """
 
     def __init__(
@@ -160,6 +160,8 @@ class BatchReader:
         if self.preloaded:
             for name in self.features:
                 self._loaded[name] = torch.from_numpy(reader.read_rows(name, self.rows))
+            if device.type == "cuda" and self.num_bytes <= PRELOAD_SHARE * torch.cuda.mem_get_info(device)[0]:
+                self._loaded = {name: value.to(device) for name, value in self._loaded.items()}
 
     def describe(self) -> str:
         """Return one line on where the rows are."""
@@ -167,12 +169,14 @@ class BatchReader:
         return f"{size}, preloaded to memory" if self.preloaded else f"{size}, streamed from disk"
 
     def batch(self, rows: NDArray[np.int64]) -> InstanceBatch:
-        """Return the arrays of these rows, in this order."""
+        """Return the arrays of these rows, in this order; rows (B,) give (B, …), rows (M, B) give (M, B, …)."""
         if self.preloaded:
             places = torch.from_numpy(np.searchsorted(self.rows, rows))
-            features = {name: value[places] for name, value in self._loaded.items()}
+            features = {name: value[places.to(value.device)] for name, value in self._loaded.items()}
         else:
-            features = {name: torch.from_numpy(self.reader.read_rows(name, rows)) for name in self.features}
+            once, places_once = np.unique(rows, return_inverse=True)  # runs that train together read a row once
+            index = torch.from_numpy(places_once.reshape(rows.shape))
+            features = {name: torch.from_numpy(self.reader.read_rows(name, once))[index] for name in self.features}
         index = torch.from_numpy(rows)
         batch = InstanceBatch(
             boxes=self.tables["boxes"][index], categories=self.tables["categories"][index], **features

@@ -1,38 +1,33 @@
-"""Saving a training run in the middle, as safetensors and JSON, so that it goes on to the same end."""
+"""Saving a fleet in the middle of its training, as safetensors and JSON, so that it goes on to the same end."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ifcar.cache.durable import fsync_path
 from ifcar.errors import InputError
-from ifcar.heads.contract import Head
-from ifcar.pipelines.train import TrainState
+from ifcar.pipelines.trainer import MemberState, Trainer, TrainState
 
 NAME = "checkpoint.safetensors"
 
 
-def save_checkpoint(folder: Path, head: Head, optimizer: torch.optim.Optimizer, state: TrainState) -> None:
+def save_checkpoint(folder: Path, trainer: Trainer, state: TrainState) -> None:
     """Write everything that changes while training, atomically."""
-    tensors = {f"head/{k}": v for k, v in head.state_dict().items()}
-    tensors |= {f"best/{k}": v for k, v in state.best_weights.items()}
-    for index, slots in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{k}": v for k, v in slots.items() if isinstance(v, Tensor)}
-    tensors["random/torch"] = torch.get_rng_state()
-    facts = {
-        "phase": state.phase,
-        "step": state.step,
-        "best_score": state.best_score,
-        "best_step": state.best_step,
-        "history": state.history,
-    }
+    tensors = {f"heads/{k}": v for k, v in trainer.stack.states().items()}
+    for row, slots in trainer.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{row}/{k}": v for k, v in slots.items() if isinstance(v, Tensor)}
+    members = []
+    for number, member in enumerate(state.members):
+        tensors |= {f"best/{number}/{k}": v for k, v in member.best_weights.items()}
+        members.append({f.name: getattr(member, f.name) for f in fields(member) if f.name != "best_weights"})
+    facts = {"phase": state.phase, "step": state.step, "members": members}
     save_tensors(folder / NAME, tensors, {"state": json.dumps(facts)})
 
 
@@ -41,28 +36,31 @@ def load_state(folder: Path) -> TrainState | None:
     if not (folder / NAME).is_file():
         return None
     tensors, facts = _read(folder)
-    score = facts["best_score"]
-    return TrainState(
-        phase=str(facts["phase"]),
-        step=int(facts["step"]),
-        best_score=None if score is None else (score[0], score[1]),
-        best_step=int(facts["best_step"]),
-        best_weights=_below(tensors, "best/"),
-        history=list(facts["history"]),
-    )
+    members = [
+        MemberState(
+            best_score=None if member["best_score"] is None else tuple(member["best_score"]),
+            best_step=member["best_step"],
+            best_weights=_below(tensors, f"best/{number}/"),
+            history=member["history"],
+            failure=member["failure"],
+        )
+        for number, member in enumerate(facts["members"])
+    ]
+    return TrainState(phase=facts["phase"], step=int(facts["step"]), members=members)
 
 
-def restore_model(folder: Path, head: Head, optimizer: torch.optim.Optimizer) -> None:
-    """Put a checkpoint's weights, optimiser state and random state back."""
+def restore(folder: Path, trainer: Trainer) -> None:
+    """Put a checkpoint's heads and optimiser state back into a trainer of the same phase."""
     tensors, _ = _read(folder)
-    head.load_state_dict(_below(tensors, "head/"))
-    content = optimizer.state_dict()
+    heads = _below(tensors, "heads/")
+    for place in range(len(trainer.stack)):
+        trainer.stack.load(place, {key: value[place] for key, value in heads.items()})
+    content = trainer.optimizer.state_dict()
     content["state"] = {}
     for key, value in _below(tensors, "optimizer/").items():
-        index, _, slot = key.partition("/")
-        content["state"].setdefault(int(index), {})[slot] = value
-    optimizer.load_state_dict(content)
-    torch.set_rng_state(tensors["random/torch"])
+        row, _, slot = key.partition("/")
+        content["state"].setdefault(int(row), {})[slot] = value
+    trainer.optimizer.load_state_dict(content)
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:

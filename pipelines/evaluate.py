@@ -20,6 +20,7 @@ from ifcar.pipelines.resolve import head_options
 from ifcar.pipelines.run_config import EnsembleConfig
 from ifcar.pipelines.runs import open_run
 from ifcar.pipelines.scores import Metrics, measure, per_class, predict
+from ifcar.pipelines.stack import stack_heads
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +63,7 @@ def evaluate(path: Path, *, cache: Path | None = None, device: str | None = None
     head.load_state_dict(load_tensors(path / "model.safetensors"))
     tested = read_examples(reader, protocol, Split.TEST)
     batches = open_batches(reader, head.reads(head_options(config)), [tested], device, "auto")
-    predictions = predict(head.to(batches.device), batches, tested, reader.clip_ids)
+    (predictions,) = predict(stack_heads([head], batches.device), batches, tested, reader.clip_ids)
     stored = run.predictions("test").logits
     agrees = stored.shape == predictions.logits.shape and np.allclose(stored, predictions.logits, atol=1e-4, rtol=1e-4)
     reader.close()

@@ -19,7 +19,7 @@ def write_events(folder: Path, history: Sequence[Mapping[str, Any]], metrics: Se
     with SummaryWriter(str(folder)) as writer:
         for record in history:
             for name, value in record.items():
-                if isinstance(value, int | float) and name not in ("epoch", "step"):
+                if isinstance(value, int | float) and name not in ("epoch", "step", "fleet"):
                     writer.add_scalar(f"{record['phase']}/{name}", value, record["step"])
         last = history[-1]["step"] if history else 0
         for m in metrics:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,8 @@ from ifcar.pipelines.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.checkpoint import load_tensors, save_tensors
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.events import write_events
-from ifcar.pipelines.phases import train_phases
+from ifcar.pipelines.jobs import Failure, Job
+from ifcar.pipelines.phases import Data, Entry, Outcome, stack_states, train_phases
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.resolve import head_options, resolve
 from ifcar.pipelines.run_config import FineTuneConfig, RunConfig, run_id, run_name
@@ -32,10 +34,12 @@ from ifcar.pipelines.runs import (
     open_run,
     read_config,
     write_config,
+    write_history,
     write_results,
 )
 from ifcar.pipelines.schedule import Plan, make_plan
-from ifcar.pipelines.scores import measure, predict
+from ifcar.pipelines.scores import Predictions, measure, predict
+from ifcar.pipelines.trainer import NonFiniteError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,36 +84,109 @@ def fit(
         InputError, CacheMismatchError: config, cache and folder do not go together.
         NonFiniteError: the loss stopped being a number.
     """
+    path = out or fresh_folder(run_name(config))
+    if is_finished(path):
+        raise InputError(f"{path}: holds a finished run; name another --out")
+    stopped = (path / "config.yaml").is_file()
+    if stopped and not resume:
+        raise InputError(f"{path}: holds a run that was stopped; go on with --resume, or name another --out")
+    if resume and not stopped:
+        raise InputError(f"{path}: no stopped run to resume")
+    (result,) = fit_together([Job(config=config, path=path)], path, progress, device=device, memory=memory)
+    if isinstance(result, Failure):
+        raise NonFiniteError(result.reason)
+    return result
+
+
+def fit_together(
+    jobs: Sequence[Job],
+    folder: Path,
+    progress: Progress,
+    *,
+    device: str | None = None,
+    memory: Memory = "auto",
+) -> list[FitResult | Failure]:
+    """Train the runs of a fleet in lockstep, evaluate each, and write its run folder unless it is finished.
+
+    Goes on from the checkpoint in `folder` where there is one.
+
+    Args:
+        jobs: runs that `ifcar.pipelines.fleet.fleet_key` does not tell apart.
+        folder: of the fleet's checkpoint; the run's own for a fleet of one.
+        progress: told about every round.
+        device: default: cuda where there is one.
+        memory: see `BatchReader`.
+
+    Returns:
+        For each run what it became, or why its numbers stopped being finite.
+
+    Raises:
+        InputError, CacheMismatchError: config, cache and folder of a run do not go together.
+    """
     started = time.perf_counter()
-    reader = open_cache(config.cache)
-    protocol = reader.protocol(config.protocol)
-    config = resolve(config, reader, protocol)
+    reader = open_cache(jobs[0].config.cache)
+    protocol = reader.protocol(jobs[0].config.protocol)
     if protocol.label_kind != "single":
         raise InputError(f"protocol {protocol.name!r} has several labels a clip, which this version does not train on")
     trained, tested = read_examples(reader, protocol, Split.TRAIN), read_examples(reader, protocol, Split.TEST)
+    entries = [_enter(job, reader, protocol, len(trained)) for job in jobs]
+    left = [not is_finished(entry.path) for entry in entries]
+    for entry in itertools.compress(entries, left):
+        _open_folder(entry.path, entry.config)
+        write_run_data(entry.path, run_data(reader, protocol))
+    config = entries[0].config
+    batches = open_batches(
+        reader, HEADS.get(config.head).reads(head_options(config)), [trained, tested], device, memory
+    )
+    progress.say(f"{config.head}: {batches.describe()}")
+    data = Data(batches=batches, trained=trained, protocol=protocol, clip_ids=reader.clip_ids)
+    outcomes, held_out = train_phases(entries, data, folder, progress)
+    done = [number for number, outcome in enumerate(outcomes) if outcome.failure is None]
+    predictions: dict[int, list[Predictions]] = {number: [] for number in done}
+    for part in (trained, tested, held_out) if done else ():
+        if part is not None:
+            states = [outcomes[n].best_weights if part is held_out else outcomes[n].weights for n in done]
+            stack = stack_states([entries[n] for n in done], states, batches.device)
+            for number, found in zip(done, predict(stack, batches, part, reader.clip_ids), strict=True):
+                predictions[number].append(found)
+    results: list[FitResult | Failure] = []
+    for number, (entry, outcome) in enumerate(zip(entries, outcomes, strict=True)):
+        if outcome.failure is not None:
+            results.append(Failure(path=entry.path, reason=outcome.failure))
+            continue
+        if left[number]:
+            _write(entry, outcome, predictions[number], started)
+        results.append(
+            FitResult(
+                run=open_run(entry.path),
+                plan=entry.plan,
+                steps=outcome.steps,
+                best_step=outcome.best_step,
+                refit=outcome.refit,
+            )
+        )
+        (entry.path / CHECKPOINT).unlink(missing_ok=True)
+    reader.close()
+    return results
+
+
+def _enter(job: Job, reader: CacheReader, protocol: ProtocolTable, num_clips: int) -> Entry:
+    config = resolve(job.config, reader, protocol)
     head = build_head(config, reader.spec, len(protocol.classes))
     if config.fine_tune is not None:
         config = start_from_base(config, config.fine_tune, head)
     arrays = head.reads(head_options(config))
-    plan = make_plan(config.schedule, len(trained), reads_appearance=any("features" in name for name in arrays))
-    path = _open_folder(out or fresh_folder(run_name(config)), config, resume=resume)
-    write_run_data(path, run_data(reader, protocol))
-    batches = open_batches(reader, arrays, [trained, tested], device, memory)
-    progress.say(f"{config.head}: {batches.describe()}")
-    head.to(batches.device)
-    outcome = train_phases(config, head, batches, trained, protocol, plan, path, reader.clip_ids, progress)
-    predictions = [predict(head, batches, part, reader.clip_ids) for part in (trained, tested)]
-    if outcome.held_out is not None:
-        predictions.append(outcome.held_out)
-    save_tensors(path / "model.safetensors", dict(head.state_dict()))
-    metrics = [measure(p, seed=config.seed, started=started) for p in predictions]
-    write_events(path / "events", outcome.history, metrics)
-    write_results(path, predictions, metrics)
-    (path / CHECKPOINT).unlink(missing_ok=True)
-    reader.close()
-    return FitResult(
-        run=open_run(path), plan=plan, steps=outcome.steps, best_step=outcome.best_step, refit=outcome.refit
-    )
+    plan = make_plan(config.schedule, num_clips, reads_appearance=any("features" in name for name in arrays))
+    return Entry(config=config, path=job.path, head=head, plan=plan)
+
+
+def _write(entry: Entry, outcome: Outcome, predictions: Sequence[Predictions], started: float) -> None:
+    """Write everything that a finished run holds, its metrics last."""
+    metrics = [measure(p, seed=entry.config.seed, started=started) for p in predictions]
+    save_tensors(entry.path / "model.safetensors", outcome.weights)
+    write_history(entry.path, outcome.history)
+    write_events(entry.path / "events", outcome.history, metrics)
+    write_results(entry.path, predictions, metrics)
 
 
 def build_head(config: RunConfig, spec: CacheSpec, num_classes: int) -> Head:
@@ -171,20 +248,13 @@ def open_batches(
     return BatchReader(reader, arrays, rows, torch.device(chosen), memory)
 
 
-def _open_folder(path: Path, config: RunConfig, *, resume: bool) -> Path:
+def _open_folder(path: Path, config: RunConfig) -> None:
     """Make the run folder, or check that the stopped run in it is of this config."""
-    if is_finished(path):
-        raise InputError(f"{path}: holds a finished run; name another --out")
     if (path / "config.yaml").is_file():
-        if not resume:
-            raise InputError(f"{path}: holds a run that was stopped; go on with --resume, or name another --out")
         stopped = read_config(path / "config.yaml")
         differing = [k for k, v in to_plain(config).items() if to_plain(stopped).get(k) != v]
         if differing:
             raise InputError(f"{path}: the stopped run has another {', '.join(differing)}; --resume needs the same")
-        return path
-    if resume:
-        raise InputError(f"{path}: no stopped run to resume")
+        return
     path.mkdir(parents=True, exist_ok=True)
     write_config(path, config)
-    return path

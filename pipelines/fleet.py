@@ -1,172 +1,222 @@
-"""Many runs at once: a pool of processes, one thread each; one failing run does not stop the others."""
+"""Fleets: which runs train together, and how many at once.
+
+Runs that differ in seed, λ, learning rate, weight decay and dropout rates only have weights of the same shapes and see
+batches of the same sizes, so that they can go through the same layers in lockstep.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ifcar.errors import IfcarError, InputError
-from ifcar.pipelines.fit import fit
-from ifcar.pipelines.progress import Progress, Silent
-from ifcar.pipelines.run_config import RunConfig, run_id
-from ifcar.pipelines.runs import is_finished, open_run, read_config
+import numpy as np
+import torch
+from torch import Tensor
 
-MAX_BREAKS = 2  # a run that is under way when its pool breaks this often is given up
+from ifcar.cache.durable import write_atomic
+from ifcar.cache.reader import open_cache
+from ifcar.cache.schema import CacheSpec, Split
+from ifcar.heads.catalog import HEADS
+from ifcar.heads.contract import InstanceBatch
+from ifcar.pipelines.batches import PRELOAD_SHARE, free_bytes
+from ifcar.pipelines.checkpoint import NAME as CHECKPOINT
+from ifcar.pipelines.configs import to_plain
+from ifcar.pipelines.jobs import Job
+from ifcar.pipelines.resolve import head_options
+from ifcar.pipelines.run_config import ID_LENGTH, RunConfig, run_id
+from ifcar.pipelines.runs import is_finished
+from ifcar.pipelines.schedule import make_plan
+
+FOLDER, MEMBERS = ".fleets", "members.json"
+FLEET_SHARE = 0.5  # of the memory that is free, for the fleets that train at once
+MOST_ON_CPU, MOST_ON_CUDA = 16, 64  # beyond these a run gets no faster (benchmarks/fleets.py)
+LARGE_ON_CPU = 256 * 2**20  # bytes of a run that fills a core's caches alone and gets slower beside others
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """A run to be made.
+class Fleet:
+    """Runs that train together.
 
     Args:
-        config: resolved: with fingerprint, protocol digest and, where it starts from another run, that run's id.
-        path: its folder.
+        jobs: the runs, in the order of their rows.
+        folder: of the checkpoint.
     """
 
-    config: RunConfig
-    path: Path
+    jobs: tuple[Job, ...]
+    folder: Path
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Failure:
-    """A run that could not be made.
+def make_fleet(jobs: Sequence[Job]) -> Fleet:
+    """Return the fleet of these runs; a single run keeps its checkpoint in its own folder."""
+    if len(jobs) == 1:
+        return Fleet(jobs=tuple(jobs), folder=jobs[0].path)
+    ids = json.dumps([run_id(job.config) for job in jobs])
+    name = hashlib.sha256(ids.encode()).hexdigest()[:ID_LENGTH]
+    return Fleet(jobs=tuple(jobs), folder=jobs[0].path.parent / FOLDER / name)
+
+
+def plan_fleets(
+    jobs: Sequence[Job], *, processes: int, device: str, fleet_size: int | None = None
+) -> tuple[list[Fleet], list[str]]:
+    """Group unfinished runs into fleets, those that a stopped grid left as it left them, and write down who is where.
 
     Args:
-        path: its folder.
-        reason: one line.
-    """
-
-    path: Path
-    reason: str
-
-
-def fit_all(
-    jobs: Sequence[Job], progress: Progress, *, processes: int | None = None, device: str | None = None
-) -> list[Failure]:
-    """Make every run that is not finished; go on with stopped ones.
-
-    Runs that start from another run of the list wait for it. A run that raises, or whose process dies, is reported and
-    leaves the others alone.
-
-    Args:
-        jobs: the runs; their folders differ.
-        progress: told about every finished run.
-        processes: runs at once; default: one a core.
-        device: see `fit`.
-
-    Raises:
-        InputError: a folder holds a finished run of another config.
-    """
-    todo = [job for job in jobs if not _is_made(job)]
-    failures: list[Failure] = []
-    if not todo:
-        return failures
-    progress.start(f"training {len(todo)} runs", len(todo))
-    for wave in _waves(todo):
-        failed = {failure.path for failure in failures}
-        ready = []
-        for job in wave:
-            base = None if job.config.fine_tune is None else job.config.fine_tune.base
-            if base in failed:
-                failures.append(Failure(path=job.path, reason=f"the run it starts from failed ({base})"))
-                progress.advance(1)
-            else:
-                ready.append(job)
-        failures += _fit_wave(ready, progress, processes or os.cpu_count() or 1, device)
-    progress.finish()
-    return failures
-
-
-def _is_made(job: Job) -> bool:
-    if not is_finished(job.path):
-        return False
-    made = open_run(job.path).config
-    if not isinstance(made, RunConfig) or run_id(made) != run_id(job.config):
-        raise InputError(f"{job.path}: holds a finished run of another config; remove it, or work in another folder")
-    return True
-
-
-def _waves(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Return the jobs that start from nothing, then those that start from another run."""
-    fresh = [job for job in jobs if job.config.fine_tune is None]
-    tuned = [job for job in jobs if job.config.fine_tune is not None]
-    return [wave for wave in (fresh, tuned) if wave]
-
-
-def _fit_wave(jobs: Sequence[Job], progress: Progress, processes: int, device: str | None) -> list[Failure]:
-    """Make runs at once; after a worker's death go on in a new pool."""
-    failures: list[Failure] = []
-    breaks = dict.fromkeys((job.path for job in jobs), 0)
-    left = list(jobs)
-    while left:
-        left, broken = _fit_in_pool(left, progress, processes, device, failures)
-        for job in broken:
-            breaks[job.path] += 1
-            if breaks[job.path] < MAX_BREAKS:
-                left.append(job)
-            else:
-                failures.append(Failure(path=job.path, reason="its process died (out of memory?)"))
-                progress.advance(1)
-        processes = 1 if broken else processes
-    return failures
-
-
-def _fit_in_pool(
-    jobs: Sequence[Job], progress: Progress, processes: int, device: str | None, failures: list[Failure]
-) -> tuple[list[Job], list[Job]]:
-    """Make runs in one pool.
+        jobs: the runs; finished ones matter only as members of a stopped fleet.
+        processes: fleets that train at once.
+        device: "cpu", "cuda", …
+        fleet_size: runs in a fleet at most; default: by free memory, and so that every process has work.
 
     Returns:
-        (jobs not begun when the pool broke, jobs that may have broken it); both empty when it did not.
+        The fleets, large ones first, and one line on each choice of size.
     """
-    context = multiprocessing.get_context("spawn")
-    done: set[Path] = set()
-    with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context, initializer=_one_thread) as pool:
-        futures: dict[Future[_Outcome], Job] = {pool.submit(_fit_one, job, device): job for job in jobs}
-        try:
-            for future in as_completed(futures):
-                job = futures[future]
-                outcome = future.result()
-                done.add(job.path)
-                if not outcome.ok:
-                    failures.append(Failure(path=job.path, reason=outcome.text))
-                progress.advance(1, note=outcome.text)
-        except BrokenProcessPool:
-            unfinished = [job for job in jobs if job.path not in done and not is_finished(job.path)]
-            progress.advance(len(jobs) - len(done) - len(unfinished))
-            begun = [job for job in unfinished if (job.path / "config.yaml").is_file()] or unfinished[:1]
-            return [job for job in unfinished if job not in begun], begun
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return [], []
+    stopped = [
+        fleet for fleet in _stopped_fleets(jobs) if fleet_size is None or len(fleet.jobs) <= fleet_size or _begun(fleet)
+    ]
+    placed = {job.path for fleet in stopped for job in fleet.jobs}
+    left = [job for job in jobs if job.path not in placed and not is_finished(job.path)]
+    alone = [make_fleet([job]) for job in left if (job.path / CHECKPOINT).is_file()]
+    groups: dict[str, list[Job]] = {}
+    for job in left:
+        if not (job.path / CHECKPOINT).is_file():
+            groups.setdefault(fleet_key(job.config), []).append(job)
+    fleets, lines = [], []
+    cuda = device.startswith("cuda")
+    free = torch.cuda.mem_get_info(torch.device(device))[0] if cuda else free_bytes()
+    share = -(-len(left) // processes)
+    for group in groups.values():
+        size = fleet_size or 1
+        if fleet_size is None and len(group) > 1:
+            size, line = choose_size(group, processes=processes, free=free, cuda=cuda)
+            lines.append(line)
+        number = -(-len(group) // min(size, share))
+        group = sorted(group, key=lambda job: job.config.seed)  # those of one seed share their batches
+        fleets += [make_fleet([group[n] for n in part]) for part in np.array_split(np.arange(len(group)), number)]
+    for fleet in fleets:
+        if len(fleet.jobs) > 1:
+            fleet.folder.mkdir(parents=True, exist_ok=True)
+            names = [job.path.name for job in fleet.jobs]
+            write_atomic(fleet.folder / MEMBERS, (json.dumps(names, indent=1) + "\n").encode())
+    return sorted([*stopped, *alone, *fleets], key=lambda fleet: -len(fleet.jobs)), lines
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Outcome:
-    ok: bool
-    text: str
+def fleet_key(config: RunConfig) -> str:
+    """Return what the runs of a fleet have in common; a resolved config's everything but what each may have its own."""
+    content = to_plain(config)
+    for key in ("seed", "cache", "preset"):
+        del content[key]
+    for key in ("lr", "weight_decay"):
+        del content["schedule"][key]
+    for key in ("base", "base_id"):
+        if content["fine_tune"] is not None:
+            del content["fine_tune"][key]
+    content["aux_weights"] = sorted(content["aux_weights"])
+    content["options"] = _without_dropout(content["options"])
+    return json.dumps(content, sort_keys=True)
 
 
-def _one_thread() -> None:
-    import torch
+def _without_dropout(options: Any) -> Any:
+    if not isinstance(options, Mapping):
+        return options
+    return {key: _without_dropout(value) for key, value in options.items() if key != "dropout"}
 
-    torch.set_num_threads(1)
+
+def end_fleet(fleet: Fleet) -> None:
+    """Remove what a fleet of several runs kept while it trained."""
+    if len(fleet.jobs) > 1 and fleet.folder.is_dir():
+        (fleet.folder / MEMBERS).unlink(missing_ok=True)  # first: without it the rest means nothing
+        shutil.rmtree(fleet.folder)
 
 
-def _fit_one(job: Job, device: str | None) -> _Outcome:
-    """Make one run in a worker process; whatever goes wrong becomes the run's failure."""
-    try:
-        stopped = (job.path / "config.yaml").is_file() and read_config(job.path / "config.yaml") is not None
-        result = fit(job.config, Silent(), out=job.path, resume=stopped, device=device)
-    except Exception as error:
-        kind = "" if isinstance(error, IfcarError) else f"{type(error).__name__}: "
-        return _Outcome(ok=False, text=" ".join(f"{job.path.name}: {kind}{error}".split()))
-    test = result.run.metric("test")
-    assert test is not None
-    return _Outcome(ok=True, text=f"{job.path.name}: {100 * test.top1:.1f}")
+def _begun(fleet: Fleet) -> bool:
+    return (fleet.folder / CHECKPOINT).is_file()
+
+
+def _stopped_fleets(jobs: Sequence[Job]) -> list[Fleet]:
+    """Return the fleets that an earlier grid did not end and whose runs are all among `jobs`; remove what is done."""
+    known = {job.path: job for job in jobs}
+    fleets: list[Fleet] = []
+    for file in sorted({path for job in jobs for path in (job.path.parent / FOLDER).glob(f"*/{MEMBERS}")}):
+        members = [file.parent.parent.parent / name for name in json.loads(file.read_text(encoding="utf-8"))]
+        if all(path in known for path in members):
+            fleet = make_fleet([known[path] for path in members])
+            if fleet.folder != file.parent:
+                continue  # of runs with the same names but other configs
+            if all(is_finished(path) for path in members):
+                end_fleet(fleet)
+            else:
+                fleets.append(fleet)
+    fleets.sort(key=lambda fleet: (not _begun(fleet), fleet.folder))
+    placed: set[Path] = set()
+    kept = []
+    for fleet in fleets:
+        if placed.isdisjoint(job.path for job in fleet.jobs):
+            placed |= {job.path for job in fleet.jobs}
+            kept.append(fleet)
+    return kept
+
+
+def choose_size(group: Sequence[Job], *, processes: int, free: int, cuda: bool) -> tuple[int, str]:
+    """Return how many runs of a group may train together, and one line that says why.
+
+    Args:
+        group: runs of one key.
+        processes: fleets that train at once.
+        free: bytes of memory that are free.
+        cuda: whether that is a GPU's.
+    """
+    config = group[0].config
+    reader = open_cache(config.cache)
+    protocol = reader.protocol(config.protocol)
+    num_train, num_test = (len(protocol.clips(split)) for split in (Split.TRAIN, Split.TEST))
+    each = member_bytes(config, reader.spec, len(protocol.classes), num_train)
+    arrays = reader.spec.arrays()
+    reads = HEADS.get(config.head).reads(head_options(config))
+    row = sum(arrays[name].row_bytes() for name in reads if arrays[name].is_feature)
+    preloaded = (num_train + num_test) * reader.num_views * row
+    reader.close()
+    usable = FLEET_SHARE * (free - processes * (preloaded if preloaded <= PRELOAD_SHARE * free else 0))
+    size = min(max(1, int(usable / processes / each)), MOST_ON_CUDA if cuda else MOST_ON_CPU)
+    if not cuda and each > LARGE_ON_CPU:
+        size = 1
+    size = 1 << (size.bit_length() - 1)  # a power of two: a little more or less free memory changes nothing
+    return size, (
+        f"{config.head}, {len(group)} runs: {each / 2**20:,.0f} MiB a run, {free / 2**30:,.1f} GiB free, "
+        f"so at most {size} together"
+    )
+
+
+def member_bytes(config: RunConfig, spec: CacheSpec, num_classes: int, num_clips: int) -> int:
+    """Return an estimate of the memory that one more run of a fleet takes: weights, optimiser, batch, activations.
+
+    The activations are those that the backward pass of one batch keeps, counted on a head without memory.
+    """
+    kind, options = HEADS.get(config.head), head_options(config)
+    reads = kind.reads(options)
+    plan = make_plan(config.schedule, num_clips, reads_appearance=any("features" in name for name in reads))
+    arrays = {name: spec.arrays()[name] for name in {*reads, "boxes", "categories"}}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with torch.device("meta"):
+        head = kind(options, spec, num_classes)
+        batch = InstanceBatch(
+            **{
+                name: torch.zeros((plan.batch_size, *array.shape), dtype=getattr(torch, array.dtype))
+                for name, array in arrays.items()
+            }
+        )
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            head(batch)
+    weights = 4 * sum(parameter.numel() for parameter in head.parameters())
+    copies = 6 + (2 if plan.optimizer == "adam" else 1)  # start, weights, gradients twice, best, final; optimiser state
+    rows = plan.batch_size * sum(array.row_bytes() for array in arrays.values())
+    activations = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    return copies * weights + rows + 2 * activations

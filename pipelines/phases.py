@@ -1,42 +1,82 @@
-"""The phases of one training: fit with a held-out part that chooses the stopping point, then refit on everything.
+"""The phases of a fleet's training: fit with a held-out part that chooses each run's stopping point, then refit.
 
-The paper's schedule, and one without a held-out part, have one phase.
+The paper's schedule, and one without a held-out part, have one phase. A single run is a fleet of one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ifcar.cache.schema import ProtocolTable
 from ifcar.heads.contract import Head
 from ifcar.pipelines.batches import BatchReader, Examples, hold_out
-from ifcar.pipelines.checkpoint import load_state, restore_model, save_checkpoint
+from ifcar.pipelines.checkpoint import load_state, restore, save_checkpoint
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.run_config import RunConfig
 from ifcar.pipelines.runs import write_history
 from ifcar.pipelines.schedule import Plan, for_all_clips
-from ifcar.pipelines.scores import Predictions, predict
-from ifcar.pipelines.train import Trainer, TrainState, make_optimizer, train
+from ifcar.pipelines.stack import Stack, stack_heads
+from ifcar.pipelines.train import make_optimizer, train
+from ifcar.pipelines.trainer import Member, MemberState, Trainer, TrainState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One run of a fleet, before it is trained.
+
+    Args:
+        config: resolved.
+        path: its folder.
+        head: as it starts; training works on a copy.
+        plan: its schedule on the whole training split.
+    """
+
+    config: RunConfig
+    path: Path
+    head: Head
+    plan: Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What the runs of a fleet are trained on.
+
+    Args:
+        batches: reads rows.
+        trained: the whole training split.
+        protocol: gives the clips' groups.
+        clip_ids: names of clips.
+    """
+
+    batches: BatchReader
+    trained: Examples
+    protocol: ProtocolTable
+    clip_ids: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What training left besides the weights.
+    """What training left of one run.
 
     Args:
-        held_out: predictions of the held-out part by the weights of the stopping point, which never saw it.
+        failure: why it was stopped before its end, or None.
+        weights: the head's final state.
+        best_weights: its state at the stopping point, which never saw the held-out part; empty without one.
         history: one record a round.
         steps: optimiser steps behind the final weights.
         best_step: the stopping point, when a held-out part chose it.
         refit: whether the final weights were trained on the whole training split.
     """
 
-    held_out: Predictions | None
+    failure: str | None
+    weights: dict[str, Tensor]
+    best_weights: dict[str, Tensor]
     history: Sequence[dict[str, Any]]
     steps: int
     best_step: int | None
@@ -44,84 +84,129 @@ class Outcome:
 
 
 def train_phases(
-    config: RunConfig,
-    head: Head,
-    batches: BatchReader,
-    trained: Examples,
-    protocol: ProtocolTable,
-    plan: Plan,
-    path: Path,
-    clip_ids: list[str],
-    progress: Progress,
-) -> Outcome:
-    """Train by the plan, from the checkpoint in `path` where there is one; leaves the final weights in `head`."""
+    entries: Sequence[Entry], data: Data, folder: Path, progress: Progress
+) -> tuple[list[Outcome], Examples | None]:
+    """Train by the runs' plans, from the checkpoint in `folder` where there is one.
 
-    def run_phase(state: TrainState, examples: Examples, held_out: Examples | None, plan: Plan, stop: int) -> None:
-        trainer = Trainer(
-            head=head,
-            optimizer=make_optimizer(head, plan, config.schedule.weight_decay),
-            batches=batches,
-            examples=examples,
-            held_out=held_out,
-            plan=plan,
-            stop_step=stop,
-            aux_weights=config.aux_weights,
-            label_smoothing=config.schedule.label_smoothing,
-            seed=config.seed,
-            clip_ids=clip_ids,
-            classifier_only=config.fine_tune is not None and config.fine_tune.train == "classifier",
-        )
-        run_trainer(trainer, state, path, progress, f"{path.name} {state.phase}")
-
-    initial = {k: v.detach().clone() for k, v in head.state_dict().items()}
-    state = load_state(path) or TrainState()
-    if plan.kind == "paper" or not config.schedule.held_out:
-        run_phase(state, trained, None, plan, plan.num_steps)
-        return Outcome(held_out=None, history=state.history, steps=state.step, best_step=None, refit=False)
-    fitting, held_out = hold_out(trained, protocol, config.schedule.held_out)
+    Returns:
+        One outcome a run, and the held-out part.
+    """
+    schedule, plan = entries[0].config.schedule, entries[0].plan
+    state = load_state(folder) or TrainState(members=[MemberState() for _ in entries])
+    if plan.kind == "paper" or not schedule.held_out:
+        stops = [plan.num_steps] * len(entries)
+        weights = _run_phase(entries, data, data.trained, None, stops, state, folder, progress)
+        ends = zip(state.members, weights, strict=True)
+        return [_outcome(member, own, plan.num_steps, chosen=False, refit=False) for member, own in ends], None
+    fitting, held_out = hold_out(data.trained, data.protocol, schedule.held_out)
     fit_plan = for_all_clips(plan, len(fitting))
     if state.phase == "fit":
-        run_phase(state, fitting, held_out, fit_plan, fit_plan.num_steps)
-    if config.schedule.refit:
+        shorter = [replace(e, plan=replace(fit_plan, lr=e.plan.lr)) for e in entries]
+        stops = [fit_plan.num_steps] * len(entries)
+        _run_phase(shorter, data, fitting, held_out, stops, state, folder, progress)
+    steps, weights = [m.best_step for m in state.members], [m.best_weights for m in state.members]
+    if schedule.refit:
         if state.phase == "fit":
             state.phase, state.step = "refit", 0
-            head.load_state_dict(initial)
-            torch.manual_seed(config.seed)
-        stop = max(1, round(state.best_step * plan.num_steps / fit_plan.num_steps))
-        run_phase(state, trained, None, plan, stop)
-    final = state.best_weights
-    if config.schedule.refit:
-        final = {k: v.clone() for k, v in head.state_dict().items()}
-    head.load_state_dict(state.best_weights)
-    held_out_predictions = predict(head, batches, held_out, clip_ids)
-    head.load_state_dict(final)
+            for member in state.members:
+                member.best_step = 0 if member.failure else member.best_step
+        per_step = plan.num_steps / fit_plan.num_steps
+        steps = [max(1, round(m.best_step * per_step)) if m.best_step else 0 for m in state.members]
+        weights = _run_phase(entries, data, data.trained, None, steps, state, folder, progress)
+    outcomes = [
+        _outcome(member, own, count, chosen=True, refit=schedule.refit)
+        for member, own, count in zip(state.members, weights, steps, strict=True)
+    ]
+    return outcomes, held_out
+
+
+def stack_states(entries: Sequence[Entry], states: Sequence[dict[str, Tensor]], device: torch.device) -> Stack:
+    """Return a stack of the runs' heads in these states."""
+    stack = stack_heads([entry.head for entry in entries], device)
+    for place, state in enumerate(states):
+        stack.load(place, state)
+    return stack
+
+
+def _outcome(member: MemberState, weights: dict[str, Tensor], steps: int, *, chosen: bool, refit: bool) -> Outcome:
     return Outcome(
-        held_out=held_out_predictions,
-        history=state.history,
-        steps=state.step if config.schedule.refit else state.best_step,
-        best_step=state.best_step,
-        refit=config.schedule.refit,
+        failure=member.failure,
+        weights=weights,
+        best_weights=member.best_weights,
+        history=member.history,
+        steps=steps,
+        best_step=member.best_step if chosen else None,
+        refit=refit,
     )
 
 
-def run_trainer(trainer: Trainer, state: TrainState, path: Path, progress: Progress, title: str) -> None:
-    """Train one phase from its state, showing progress and saving a checkpoint every round."""
+def _run_phase(
+    entries: Sequence[Entry],
+    data: Data,
+    examples: Examples,
+    held_out: Examples | None,
+    stops: Sequence[int],
+    state: TrainState,
+    folder: Path,
+    progress: Progress,
+) -> list[dict[str, Tensor]]:
+    """Train one phase from where `state` is, showing progress and saving a checkpoint every round.
+
+    Returns:
+        The runs' states at the end.
+    """
+    order = sorted(range(len(entries)), key=lambda number: -stops[number])
+    stack = stack_heads([entries[number].head for number in order], data.batches.device)
+    members = [
+        Member(
+            plan=entries[number].plan,
+            stop_step=stops[number],
+            weight_decay=entries[number].config.schedule.weight_decay,
+            aux_weights=entries[number].config.aux_weights,
+            seed=entries[number].config.seed,
+            state=state.members[number],
+        )
+        for number in order
+    ]
+    config = entries[0].config
+    trainer = Trainer(
+        stack=stack,
+        members=members,
+        optimizer=make_optimizer(stack, members),
+        batches=data.batches,
+        examples=examples,
+        held_out=held_out,
+        label_smoothing=config.schedule.label_smoothing,
+        precision=config.schedule.precision,
+        clip_ids=data.clip_ids,
+        classifier_only=config.fine_tune is not None and config.fine_tune.train == "classifier",
+    )
     if state.step:
-        restore_model(path, trainer.head, trainer.optimizer)
-    progress.start(title, trainer.stop_step)
+        restore(folder, trainer)
+    name = entries[0].path.name + (f" and {len(entries) - 1} more" if len(entries) > 1 else "")
+    progress.start(f"{name} {state.phase}", max(stops))
     progress.advance(state.step)
     last = state.step
 
     def on_round(state: TrainState) -> None:
         nonlocal last
-        record = state.history[-1]
-        note = f"loss {record['classification_loss']:.3f}"
-        if "held_out_top1" in record:
-            note += f", held-out top-1 {100 * record['held_out_top1']:.1f}"
-        progress.advance(state.step - last, note=note)
+        progress.advance(state.step - last, note=_note(state))
         last = state.step
-        save_checkpoint(path, trainer.head, trainer.optimizer, state)
-        write_history(path, state.history)
+        save_checkpoint(folder, trainer, state)
+        for entry, member in zip(entries, state.members, strict=True):
+            write_history(entry.path, member.history)
 
     train(trainer, state, on_round)
     progress.finish()
+    return [stack.state(order.index(number)) for number in range(len(entries))]
+
+
+def _note(state: TrainState) -> str:
+    """Return the last round of the first run that goes on."""
+    history = next((member.history for member in state.members if member.history and not member.failure), None)
+    if history is None:
+        return ""
+    note = f"loss {history[-1]['classification_loss']:.3f}"
+    if "held_out_top1" in history[-1]:
+        note += f", held-out top-1 {100 * history[-1]['held_out_top1']:.1f}"
+    return note

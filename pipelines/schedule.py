@@ -30,6 +30,8 @@ class ScheduleConfig:
             out and trains all the steps once.
         refit: after the stopping point is chosen, train again on the whole training split up to it.
         label_smoothing: of the cross entropy.
+        precision: "fp32", or "bf16" for the matrix products of training; weights, optimiser, losses and every
+            evaluation stay in fp32.
     """
 
     kind: Literal["auto", "paper", "stretched"] = "auto"
@@ -41,6 +43,7 @@ class ScheduleConfig:
     held_out: float = 0.15
     refit: bool = True
     label_smoothing: float = 0.0
+    precision: Literal["fp32", "bf16"] = "fp32"
 
     def __post_init__(self) -> None:
         for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size), ("min_steps", self.min_steps)):

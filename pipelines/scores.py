@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ifcar.heads.contract import Head
 from ifcar.pipelines.batches import BatchReader, Examples
+from ifcar.pipelines.stack import Stack
 
-TEST_BATCH = 256
+TEST_BATCH, MIN_TEST_BATCH = 256, 32  # rows at once: of one head, and the fewest of a stack of many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,26 +58,31 @@ class Metrics:
 
 
 @torch.inference_mode()
-def predict(head: Head, batches: BatchReader, examples: Examples, ids: Sequence[str]) -> Predictions:
-    """Score every clip of a part in evaluation mode, averaging the logits of its plain views."""
-    head.eval()
+def predict(stack: Stack, batches: BatchReader, examples: Examples, ids: Sequence[str]) -> list[Predictions]:
+    """Score every clip of a part with every head in evaluation mode, averaging the logits of its plain views."""
+    stack.set_training(False)
     clip_of_row = np.repeat(np.arange(len(examples)), examples.rows.shape[1])[examples.plain.ravel()]
     rows = examples.rows[examples.plain]
+    size = max(MIN_TEST_BATCH, TEST_BATCH // len(stack))
     logits = np.concatenate(
         [
-            head(batches.batch(rows[start : start + TEST_BATCH])).logits.float().cpu().numpy()
-            for start in range(0, len(rows), TEST_BATCH)
-        ]
+            stack.score(batches.batch(rows[start : start + size]), own=False).logits.float().cpu().numpy()
+            for start in range(0, len(rows), size)
+        ],
+        axis=1,
     )
-    total = np.zeros((len(examples), logits.shape[1]), np.float64)
-    np.add.at(total, clip_of_row, logits)
-    mean = total / np.bincount(clip_of_row, minlength=len(examples))[:, None]
-    return Predictions(
-        split=examples.name,
-        clip_ids=np.array([ids[c] for c in examples.clips]),
-        logits=mean.astype(np.float32),
-        targets=examples.targets,
-    )
+    total = np.zeros((len(examples), len(stack), logits.shape[2]), np.float64)
+    np.add.at(total, clip_of_row, logits.swapaxes(0, 1))
+    mean = total / np.bincount(clip_of_row, minlength=len(examples))[:, None, None]
+    return [
+        Predictions(
+            split=examples.name,
+            clip_ids=np.array([ids[c] for c in examples.clips]),
+            logits=mean[:, place].astype(np.float32),
+            targets=examples.targets,
+        )
+        for place in range(len(stack))
+    ]
 
 
 def target_ranks(predictions: Predictions) -> NDArray[np.int64]:

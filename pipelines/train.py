@@ -1,164 +1,155 @@
-"""The training loop."""
+"""The training loop, of one run or of a fleet of runs in lockstep."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ifcar.errors import IfcarError
-from ifcar.heads.contract import Head, InstanceBatch
-from ifcar.pipelines.batches import BatchReader, Examples
-from ifcar.pipelines.schedule import Plan
+from ifcar.pipelines.noise import draw_noise
 from ifcar.pipelines.scores import measure, predict
+from ifcar.pipelines.stack import Stack
+from ifcar.pipelines.trainer import Member, Trainer, TrainState
 
 
-class NonFiniteError(IfcarError):
-    """A loss or gradient stopped being a number; the weights were not moved."""
-
-
-@dataclass(kw_only=True)
-class TrainState:
-    """Everything that changes while a head trains; a checkpoint holds exactly this.
-
-    Args:
-        phase: "fit", or "refit" for the second training on the whole training split.
-        step: optimiser steps done in this phase.
-        best_score: highest held-out top-1 so far (then lowest loss), or None without a held-out part.
-        best_step: the step it was reached at.
-        best_weights: the head's state there.
-        history: one record a round.
-    """
-
-    phase: str = "fit"
-    step: int = 0
-    best_score: tuple[float, float] | None = None
-    best_step: int = 0
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trainer:
-    """What a training run is made of.
-
-    Args:
-        head: the model.
-        optimizer: its optimiser.
-        batches: reads rows.
-        examples: the clips trained on.
-        held_out: the clips that choose the stopping point, or None.
-        plan: the resolved schedule.
-        stop_step: train up to this step of the plan.
-        aux_weights: weight of each auxiliary loss.
-        label_smoothing: of the cross entropy.
-        seed: of batch order and view choice.
-        clip_ids: names of clips, for messages and predictions.
-        classifier_only: everything but the classifier is frozen and runs in evaluation mode.
-    """
-
-    head: Head
-    optimizer: torch.optim.Optimizer
-    batches: BatchReader
-    examples: Examples
-    held_out: Examples | None
-    plan: Plan
-    stop_step: int
-    aux_weights: Mapping[str, float]
-    label_smoothing: float
-    seed: int
-    clip_ids: list[str]
-    classifier_only: bool = False
-
-
-def make_optimizer(head: Head, plan: Plan, weight_decay: float) -> torch.optim.Optimizer:
-    """Return SGD with momentum 0.9 (paper) or Adam with decoupled weight decay (stretched)."""
-    parameters = [p for p in head.parameters() if p.requires_grad]
-    if plan.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=plan.lr, momentum=0.9, weight_decay=weight_decay)
-    return torch.optim.AdamW(parameters, lr=plan.lr, weight_decay=weight_decay, foreach=True)
+def make_optimizer(stack: Stack, members: list[Member]) -> torch.optim.Optimizer:
+    """Return SGD with momentum 0.9 (paper) or Adam with decoupled weight decay (stretched), at each member's rates."""
+    groups = [
+        {"params": [row], "lr": member.plan.lr, "weight_decay": member.weight_decay}
+        for row, member in zip(stack.weights.unbind(), members, strict=True)
+    ]
+    if members[0].plan.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=0.0, momentum=0.9, fused=True)
+    return torch.optim.AdamW(groups, lr=0.0, fused=True)
 
 
 def train(trainer: Trainer, state: TrainState, on_round: Callable[[TrainState], None]) -> None:
-    """Train from `state.step` to the stopping step, evaluating and reporting once a round.
+    """Train from `state.step` to the last stopping step, evaluating and reporting once a round.
 
-    The order of clips, the view of each and nothing else random but dropout depend on (seed, epoch), so a run that
-    goes on from a checkpoint sees what an uninterrupted one sees.
+    The order of clips and the view of each depend on (seed, epoch), dropout on (seed, phase, step), and nothing else is
+    random: a run sees in a fleet what it sees alone, and after going on from a checkpoint what it sees uninterrupted.
     """
-    plan, started = trainer.plan, time.perf_counter()
-    sums: dict[str, float] = {}
-    round_steps = plan.epochs_per_round * plan.steps_per_epoch
-    while state.step < trainer.stop_step:
+    members, plan, started = trainer.members, trainer.members[0].plan, time.perf_counter()
+    last, round_steps = members[0].stop_step, plan.epochs_per_round * plan.steps_per_epoch
+    stack = trainer.stack
+    sums: dict[str, Tensor] = {}
+    while state.step < last:
         epoch, place = divmod(state.step, plan.steps_per_epoch)
-        rng = np.random.default_rng([trainer.seed, epoch])
-        order = rng.permutation(len(trainer.examples))
-        rows = trainer.examples.draw_rows(order, rng)
-        for chunk in np.array_split(np.arange(len(order)), plan.steps_per_epoch)[place:]:
-            for group in trainer.optimizer.param_groups:
-                group["lr"] = plan.lr_at(state.step)
-            targets = torch.from_numpy(trainer.examples.targets[order[chunk]]).to(trainer.batches.device)
-            losses = train_step(trainer, trainer.batches.batch(rows[chunk]), targets, order[chunk], state.step)
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + value * len(chunk)
-            sums["n"] = sums.get("n", 0.0) + len(chunk)
+        order, rows = draw_epoch(trainer, epoch)
+        for chunk in np.array_split(np.arange(len(trainer.examples)), plan.steps_per_epoch)[place:]:
+            count = sum(member.stop_step > state.step for member in members)
+            stack = stack if len(stack) == count else trainer.stack.first(count)
+            losses = train_step(trainer, stack, state, order[:count, chunk], rows[:count, chunk])
+            sums = {k: sums[k][:count] + v * len(chunk) if k in sums else v * len(chunk) for k, v in losses.items()}
             state.step += 1
-            if state.step % round_steps == 0 or state.step == trainer.stop_step:
-                finish_round(trainer, state, sums, time.perf_counter() - started)
+            ended = state.step == last or all(member.state.failure for member in members)
+            is_round = ended or state.step % round_steps == 0
+            if is_round or any(member.stop_step == state.step for member in members):
+                finish_round(trainer, stack, state, sums, time.perf_counter() - started, everyone=is_round)
+            if is_round:
                 sums = {}
                 on_round(state)
-            if state.step >= trainer.stop_step:
-                break
+            if ended:
+                return
+
+
+def draw_epoch(trainer: Trainer, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the order of clips and the row of each, both (M, n), or (1, n) when all members have the same seed."""
+    seeds = [member.seed for member in trainer.members]
+    orders, rows = [], []
+    for seed in seeds[:1] if len(set(seeds)) == 1 else seeds:
+        rng = np.random.default_rng([seed, epoch])
+        orders.append(rng.permutation(len(trainer.examples)))
+        rows.append(trainer.examples.draw_rows(orders[-1], rng))
+    return np.stack(orders), np.stack(rows)
 
 
 def train_step(
-    trainer: Trainer, batch: InstanceBatch, targets: Tensor, places: np.ndarray[Any, np.dtype[np.int64]], step: int
-) -> dict[str, float]:
-    """Do one optimiser step and return its losses by name.
+    trainer: Trainer, stack: Stack, state: TrainState, places: NDArray[np.int64], rows: NDArray[np.int64]
+) -> dict[str, Tensor]:
+    """Do one optimiser step of the members still training.
 
-    Raises:
-        NonFiniteError: the loss is not finite; names the step and the clips.
+    Args:
+        trainer: what is trained.
+        stack: the heads still training, the first m of the trainer's.
+        state: tells phase and step.
+        places: (m, B), or (1, B) for all the same, which examples to train on.
+        rows: the same shape, their rows.
+
+    Returns:
+        The losses by name, and "n", all (m,) float64.
     """
-    trainer.head.train(not trainer.classifier_only)
-    out = trainer.head(batch)
-    losses = {"classification": F.cross_entropy(out.logits, targets, label_smoothing=trainer.label_smoothing)}
-    losses |= {name: value * trainer.aux_weights[name] for name, value in out.losses.items()}
-    total = torch.stack(list(losses.values())).sum()
-    if not torch.isfinite(total):
-        clips = [trainer.clip_ids[c] for c in trainer.examples.clips[places]]
-        parts = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.items())
-        raise NonFiniteError(
-            f"loss is not finite at step {step} ({parts}); weights left as they were; clips: {', '.join(clips)}. "
-            "Lower --lr, or check the cache with `ifcar cache verify`"
-        )
-    trainer.optimizer.zero_grad(set_to_none=True)
-    total.backward()  # type: ignore[no-untyped-call]
+    members, device, own = trainer.members[: len(stack)], trainer.batches.device, len(places) > 1
+    stack.set_training(not trainer.classifier_only)
+    seeds = [member.seed for member in members]
+    noise = draw_noise(stack.template, seeds, state.phase, state.step, places.shape[1], device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=trainer.precision == "bf16"):
+        out = stack.score(trainer.batches.batch(rows if own else rows[0]), own=own, noise=noise)
+    targets = torch.from_numpy(trainer.examples.targets[places]).to(device).expand(len(stack), -1)
+    each = F.cross_entropy(
+        out.logits.transpose(1, 2), targets, label_smoothing=trainer.label_smoothing, reduction="none"
+    )
+    losses = {"classification": each.mean(1)}
+    for name, value in out.losses.items():
+        losses[name] = value * value.new_tensor([member.aux_weights[name] for member in members])
+    total = torch.stack(list(losses.values())).sum(0)
+    stack.fill_gradients(total)
+    losses = {name: loss.detach().double() for name, loss in losses.items()}
+    stop_non_finite(trainer, state.step, losses, (stack.gradients.sum(1) + total.detach()).isfinite().tolist(), places)
+    for place, group in enumerate(trainer.optimizer.param_groups):
+        moves = place < len(stack) and members[place].state.failure is None
+        group["params"][0].grad = stack.gradients[place] if moves else None
+        group["lr"] = trainer.members[place].plan.lr_at(state.step)
     trainer.optimizer.step()
-    return {name: float(value.detach()) for name, value in losses.items()}
+    return losses | {"n": torch.ones_like(losses["classification"])}
 
 
-def finish_round(trainer: Trainer, state: TrainState, sums: Mapping[str, float], seconds: float) -> None:
-    """Evaluate the held-out part, keep the best weights and append to the history."""
-    n = sums["n"]
-    record: dict[str, Any] = {
-        "phase": state.phase,
-        "epoch": state.step // trainer.plan.steps_per_epoch,
-        "step": state.step,
-        "lr": trainer.plan.lr_at(state.step - 1),
-        **{f"{name}_loss": value / n for name, value in sums.items() if name != "n"},
-        "seconds": round(seconds, 3),
-    }
+def stop_non_finite(
+    trainer: Trainer, step: int, losses: Mapping[str, Tensor], finite: list[bool], places: NDArray[np.int64]
+) -> None:
+    """Mark the members whose loss or gradient is not finite as failed, before their weights move."""
+    for place, member in enumerate(trainer.members[: len(finite)]):
+        if not finite[place] and member.state.failure is None:
+            own = {name: float(loss[place]) for name, loss in losses.items()}
+            what = "gradient" if np.isfinite(sum(own.values())) else "loss"
+            parts = ", ".join(f"{name} {value:g}" for name, value in own.items())
+            clips = [trainer.clip_ids[c] for c in trainer.examples.clips[places[min(place, len(places) - 1)]]]
+            member.state.failure = (
+                f"{what} is not finite at step {step} ({parts}); weights left as they were; clips: {', '.join(clips)}. "
+                "Lower --lr, or check the cache with `ifcar cache verify`"
+            )
+
+
+def finish_round(
+    trainer: Trainer, stack: Stack, state: TrainState, sums: Mapping[str, Tensor], seconds: float, *, everyone: bool
+) -> None:
+    """Evaluate the held-out part, keep the best weights and append to the histories of those whose round ends here."""
+    held_out = None
     if trainer.held_out is not None:
-        predictions = predict(trainer.head, trainer.batches, trainer.held_out, trainer.clip_ids)
-        held_out = measure(predictions, seed=trainer.seed, started=time.perf_counter())
-        record |= {"held_out_top1": held_out.top1, "held_out_loss": held_out.loss}
-        score = (held_out.top1, -held_out.loss)
-        if state.best_score is None or score > state.best_score:
-            state.best_score, state.best_step = score, state.step
-            state.best_weights = {k: v.detach().clone() for k, v in trainer.head.state_dict().items()}
-    state.history.append(record)
+        held_out = predict(stack, trainer.batches, trainer.held_out, trainer.clip_ids)
+    for place, member in enumerate(trainer.members[: len(stack)]):
+        mine = member.state
+        if mine.failure is not None or not (everyone or member.stop_step == state.step):
+            continue
+        mean = {f"{name}_loss": float(value[place] / sums["n"][place]) for name, value in sums.items() if name != "n"}
+        record = {
+            "phase": state.phase,
+            "epoch": state.step // member.plan.steps_per_epoch,
+            "step": state.step,
+            "lr": member.plan.lr_at(state.step - 1),
+            **mean,
+            "seconds": round(seconds, 3),
+            "fleet": len(trainer.members),
+        }
+        if held_out is not None:
+            metrics = measure(held_out[place], seed=member.seed, started=time.perf_counter())
+            record |= {"held_out_top1": metrics.top1, "held_out_loss": metrics.loss}
+            score = (metrics.top1, -metrics.loss)
+            if mine.best_score is None or score > mine.best_score:
+                mine.best_score, mine.best_step, mine.best_weights = score, state.step, stack.state(place)
+        mine.history.append(record)

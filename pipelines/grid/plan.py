@@ -16,9 +16,9 @@ from ifcar.errors import CacheMismatchError, IfcarError, InputError, nearest
 from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.batches import read_examples
 from ifcar.pipelines.configs import from_plain, to_plain
-from ifcar.pipelines.fleet import Job
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.grid.config import FewShotConfig, FusionConfig, GridConfig, PublishedOn, SystemConfig
+from ifcar.pipelines.jobs import Job
 from ifcar.pipelines.resolve import default_protocol, head_options, make_run_config, resolve
 from ifcar.pipelines.run_config import ID_LENGTH, FineTuneConfig, RunConfig, run_id, run_name
 from ifcar.pipelines.schedule import ScheduleConfig, make_plan

@@ -18,10 +18,11 @@ from ifcar.pipelines.comparison.store import NAME as RESULTS
 from ifcar.pipelines.comparison.store import Comparison, read_comparison, write_comparison
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.ensemble import ensemble
-from ifcar.pipelines.fleet import Failure, fit_all
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.grid.config import FusionConfig
 from ifcar.pipelines.grid.plan import Cell, GridPlan, Stage
+from ifcar.pipelines.jobs import Failure
+from ifcar.pipelines.pool import fit_all
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.run_config import ENSEMBLE, ID_LENGTH
 from ifcar.pipelines.runs import Run, is_finished, open_run
@@ -55,6 +56,7 @@ def run_grid(
     out: Path | None = None,
     processes: int | None = None,
     device: str | None = None,
+    fleet_size: int | None = None,
 ) -> GridResult:
     """Make the runs of a plan and write its table.
 
@@ -71,7 +73,7 @@ def run_grid(
     write_atomic(path / "grid.yaml", content.encode())
     jobs = plan.jobs()
     before = sum(is_finished(job.path) for job in jobs)
-    failures = fit_all(jobs, progress, processes=processes, device=device)
+    failures = fit_all(jobs, progress, processes=processes, device=device, fleet_size=fleet_size)
     made = sum(is_finished(job.path) for job in jobs) - before
     if len(failures) == len(jobs):
         raise InputError(f"grid {plan.config.name!r}: every run failed; the first: {failures[0].reason}")

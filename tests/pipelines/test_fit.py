@@ -27,7 +27,7 @@ from ifcar.pipelines.runs import Run
 from ifcar.pipelines.schedule import ScheduleConfig, make_plan
 from ifcar.pipelines.scores import Predictions, measure
 from ifcar.pipelines.sources import ExtractConfig
-from ifcar.pipelines.train import NonFiniteError
+from ifcar.pipelines.trainer import NonFiniteError
 
 SHORT = ScheduleConfig(kind="stretched", min_steps=60, batch_size=8)
 

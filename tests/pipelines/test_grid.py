@@ -22,10 +22,10 @@ from ifcar.pipelines.comparison.store import read_comparison
 from ifcar.pipelines.configs import from_plain
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.few_shot import few_shot_grid
-from ifcar.pipelines.fleet import fit_all
 from ifcar.pipelines.grid.config import GridConfig, read_grid, shipped_grids
 from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.grid.run import run_grid
+from ifcar.pipelines.pool import fit_all
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.run_config import run_id
 from ifcar.pipelines.schedule import ScheduleConfig
@@ -149,11 +149,11 @@ def test_killed_grid_goes_on_to_the_same_bytes(cache: Path, tmp_path: Path, monk
         runs = tmp_path / name
         environment = {**os.environ, "IFCAR_RUNS": str(runs)}
         if name == "killed":
-            for count in (1, 3):
+            for pattern, count in (("history.jsonl", 1), ("history.jsonl", 3), ("metrics.json", 1)):
                 process = subprocess.Popen(command(cache, file), env=environment, start_new_session=True)
                 deadline = time.monotonic() + 120
-                while len(list(runs.glob("*/history.jsonl"))) < count and time.monotonic() < deadline:
-                    time.sleep(0.02)
+                while len(list(runs.glob(f"*/{pattern}"))) < count and time.monotonic() < deadline:
+                    time.sleep(0.002)
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         done = subprocess.run(command(cache, file), env=environment, capture_output=True, text=True, check=False)

@@ -1,0 +1,230 @@
+"""Time per run and step of fleets: python benchmarks/fleets.py [--paper] [--small] [--device cuda] [--rounds 5].
+
+SFI with its prediction task on random rows of toybox's size (preset small, 2048 channels, 1 bin, T′ = N = 4, batch 32)
+or, with --paper, of the paper's (512 wide, 3×3 bins, batch 72). Fleets of 1, 4, 16 and 64, as far as memory allows, and
+as a sweep of one seed (batches shared) and of many (own batches); one thread each, as in the grid's processes. A run
+alone is timed with one thread and with all of them; at last all cores train, a process each, single runs and then 16 in
+fleets. Turns are interleaved, medians are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import numpy as np
+import torch
+from machine import median, save, synchronise
+
+from ifcar.cache.reader import open_cache
+from ifcar.cache.schema import CacheSpec, ProtocolTable, Provenance, Split, Status, zeros_for_rows
+from ifcar.cache.writer import CacheWriter
+from ifcar.pipelines.batches import BatchReader, free_bytes, read_examples
+from ifcar.pipelines.fit import build_head
+from ifcar.pipelines.fleet import FLEET_SHARE, member_bytes
+from ifcar.pipelines.pool import prepare_worker
+from ifcar.pipelines.resolve import head_options, make_run_config
+from ifcar.pipelines.run_config import RunConfig
+from ifcar.pipelines.schedule import ScheduleConfig, make_plan
+from ifcar.pipelines.stack import stack_heads
+from ifcar.pipelines.train import draw_epoch, make_optimizer, train_step
+from ifcar.pipelines.trainer import Member, MemberState, Trainer, TrainState
+
+NUM_CLIPS, NUM_CLASSES = 144, 18
+TOYBOX = CacheSpec(num_frames=8, num_steps=4, num_instances=4, channels=2048, pooled_size=1)
+PAPER = replace(TOYBOX, pooled_size=3)
+
+
+def write_cache(path: Path, spec: CacheSpec) -> None:
+    """Write random rows, of which about two thirds of the slots hold an instance."""
+    rng = np.random.default_rng(0)
+    table = ProtocolTable(
+        name="random",
+        label_kind="single",
+        classes=tuple(str(k) for k in range(NUM_CLASSES)),
+        split=np.full(NUM_CLIPS, Split.TRAIN, np.uint8),
+        targets=rng.integers(0, NUM_CLASSES, NUM_CLIPS).astype(np.int16),
+        groups=np.full(NUM_CLIPS, -1, np.int32),
+    )
+    writer = CacheWriter.create(
+        path,
+        spec=spec,
+        provenance=Provenance(identity={"dataset": {"name": "random"}}, environment={}),
+        clip_ids=[str(k) for k in range(NUM_CLIPS)],
+        num_views=1,
+        protocols=[table],
+    )
+    for block in writer.pending_blocks():
+        rows = writer.rows_of(block)
+        arrays = zeros_for_rows(spec, len(rows))
+        arrays["status"][:] = Status.DONE
+        arrays["boxes"][:] = rng.random(arrays["boxes"].shape)
+        slots = rng.integers(1, 3, (len(rows), 1, spec.num_instances)) * (
+            rng.random((len(rows), 1, spec.num_instances)) < 0.67
+        )
+        slots[:, :, 0] = 1
+        arrays["categories"][:] = slots
+        arrays["instance_features"][:] = rng.random(arrays["instance_features"].shape, np.float32)
+        writer.write_block(block, arrays, {})
+
+
+def make_step(configs: list[RunConfig], cache: Path, device: torch.device) -> Callable[[], None]:
+    """Return one training step of a fleet of these runs."""
+    reader = open_cache(cache)
+    protocol = reader.protocol("random")
+    examples = read_examples(reader, protocol, Split.TRAIN)
+    heads = [build_head(config, reader.spec, NUM_CLASSES) for config in configs]
+    plan = make_plan(configs[0].schedule, len(examples), reads_appearance=True)
+    members = [
+        Member(
+            plan=plan,
+            stop_step=10**9,
+            weight_decay=1e-4,
+            aux_weights=config.aux_weights,
+            seed=config.seed,
+            state=MemberState(),
+        )
+        for config in configs
+    ]
+    stack = stack_heads(heads, device)
+    trainer = Trainer(
+        stack=stack,
+        members=members,
+        optimizer=make_optimizer(stack, members),
+        batches=BatchReader(reader, heads[0].reads(head_options(configs[0])), examples.rows[:, 0], device),
+        examples=examples,
+        held_out=None,
+        label_smoothing=0.0,
+        precision=configs[0].schedule.precision,
+        clip_ids=reader.clip_ids,
+        classifier_only=False,
+    )
+    state = TrainState(members=[member.state for member in members])
+    order, rows = draw_epoch(trainer, 0)
+
+    def step() -> None:
+        first = state.step * plan.batch_size % (len(examples) - plan.batch_size + 1)
+        chunk = slice(first, first + plan.batch_size)
+        train_step(trainer, stack, state, order[:, chunk], rows[:, chunk])
+        state.step += 1
+
+    return step
+
+
+def train_beside_others(
+    configs: list[RunConfig], cache: Path, start: Barrier, count: int, seconds: Queue[float]
+) -> None:
+    """Train a fleet in one of several processes, and report how long each of `count` steps took in the median."""
+    torch.set_num_threads(1)
+    prepare_worker()
+    step = make_step(configs, cache, torch.device("cpu"))
+    step()
+    start.wait()
+    times = []
+    for _ in range(count):
+        started = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - started)
+    seconds.put(median(times))
+
+
+def on_all_cores(config: RunConfig, cache: Path, members: int, count: int) -> float:
+    """Return the seconds a run and step when `members` runs are spread over one process a core."""
+    cores = os.cpu_count() or 1
+    context = multiprocessing.get_context("spawn")
+    start, seconds = context.Barrier(cores), context.Queue()
+    parts = np.array_split(np.arange(members), cores)
+    processes = [
+        context.Process(
+            target=train_beside_others,
+            args=([replace(config, seed=int(seed)) for seed in part], cache, start, count, seconds),
+        )
+        for part in parts
+    ]
+    for process in processes:
+        process.start()
+    slowest = max(seconds.get() for _ in processes)
+    for process in processes:
+        process.join()
+    return slowest / members
+
+
+def main() -> None:
+    """Measure, print a table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--paper", action="store_true")
+    parser.add_argument("--small", action="store_true", help="fleets of 1 and 4 only")
+    parser.add_argument("--layout", action="store_true", help="boxes and categories only")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    device, spec = torch.device(options.device), PAPER if options.paper else TOYBOX
+    prepare_worker()
+    schedule = ScheduleConfig(kind="paper" if options.paper else "stretched", precision=options.precision)
+    with tempfile.TemporaryDirectory() as folder:
+        cache = Path(folder) / "random.zarr"
+        write_cache(cache, spec)
+        config = make_run_config(
+            "sfi",
+            cache,
+            protocol="random",
+            preset="paper" if options.paper else "small",
+            streams="layout" if options.layout else None,
+            aux_weight=5.0,
+            schedule=schedule,
+        )
+        each = member_bytes(config, spec, NUM_CLASSES, NUM_CLIPS)
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_bytes()
+        sizes = [m for m in ((1, 4) if options.small else (1, 4, 16, 64)) if m == 1 or m * each < FLEET_SHARE * free]
+        steps: dict[str, tuple[int, int, Callable[[], None]]] = {}
+        alone = make_step([config], cache, device)
+        if device.type == "cpu":
+            steps["alone, all threads"] = (1, os.cpu_count() or 1, alone)
+        steps["alone"] = (1, 1, alone)
+        for m in sizes[1:]:
+            steps[f"{m}, one seed"] = (m, 1, make_step([replace(config) for _ in range(m)], cache, device))
+            steps[f"{m}, own seeds"] = (m, 1, make_step([replace(config, seed=k) for k in range(m)], cache, device))
+        times: dict[str, list[float]] = {name: [] for name in steps}
+        load = os.getloadavg()[0]
+        for turn in range(options.rounds + 1):
+            for name, (m, threads, step) in steps.items():
+                torch.set_num_threads(threads)
+                count = max(1, 8 // m)
+                started = time.perf_counter()
+                for _ in range(count):
+                    step()
+                synchronise(options.device)
+                if turn:  # the first is a warm-up
+                    times[name].append((time.perf_counter() - started) / count / m)
+        result = {name: median(values) for name, values in times.items()}
+        if device.type == "cpu" and not options.small:
+            cores = os.cpu_count() or 1
+            result[f"alone, {cores} processes"] = on_all_cores(config, cache, cores, 8 * options.rounds)
+            result[f"16, own seeds, {cores} processes"] = on_all_cores(config, cache, 16, options.rounds)
+    print("| members | ms a run and step | of alone |")
+    print("|---|---|---|")
+    for name, value in result.items():
+        print(f"| {name} | {1e3 * value:.2f} | {value / result['alone']:.2f} |")
+    parts = ["paper" if options.paper else "toybox", "layout" if options.layout else "", options.precision]
+    name = "-".join(["fleets", *(part for part in parts if part)])
+    content = {
+        "load_before": load,
+        "bytes_a_member": each,
+        "rounds": options.rounds,
+        "seconds_a_run_and_step": result,
+        "of_alone": {key: value / result["alone"] for key, value in result.items()},
+    }
+    print(f"load before {load:.1f}; {save(name, content, options.device)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""Many fleets of runs at once: a pool of processes, one thread each; what fails does not stop the others."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ifcar.errors import IfcarError, InputError
+from ifcar.pipelines.checkpoint import NAME as CHECKPOINT
+from ifcar.pipelines.fit import fit_together
+from ifcar.pipelines.fleet import Fleet, end_fleet, make_fleet, plan_fleets
+from ifcar.pipelines.jobs import Failure, Job
+from ifcar.pipelines.progress import Progress, Silent
+from ifcar.pipelines.run_config import RunConfig, run_id
+from ifcar.pipelines.runs import is_finished, open_run
+
+MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_MAX = -1, -4  # of glibc's mallopt
+MAX_BREAKS = 2  # a fleet that is under way when its pool breaks this often is taken apart, a single run given up
+
+
+def fit_all(
+    jobs: Sequence[Job],
+    progress: Progress,
+    *,
+    processes: int | None = None,
+    device: str | None = None,
+    fleet_size: int | None = None,
+) -> list[Failure]:
+    """Make every run that is not finished; go on with stopped ones.
+
+    Runs that differ in numbers only train together, see `ifcar.pipelines.fleet`. Runs that start from another run of
+    the list wait for it. A run whose numbers stop being finite is reported and leaves the others alone; the runs of a
+    fleet that raises, or whose process keeps dying, are made one by one, and reported if they do so again.
+
+    Args:
+        jobs: the runs; their folders differ.
+        progress: told about every finished run.
+        processes: fleets at once; default: one a core, or a single one on a GPU.
+        device: see `fit`.
+        fleet_size: runs in a fleet at most; 1 trains every run alone; default: by free memory.
+
+    Raises:
+        InputError: a folder holds a finished run of another config.
+    """
+    num_left = len([job for job in jobs if not _is_made(job)])
+    failures: list[Failure] = []
+    if not num_left:
+        return failures
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    processes = processes or (1 if device.startswith("cuda") else os.cpu_count() or 1)
+    progress.start(f"training {num_left} runs", num_left)
+    for wave in _waves(jobs):
+        failed = {failure.path for failure in failures}
+        ready = []
+        for job in wave:
+            base = None if job.config.fine_tune is None else job.config.fine_tune.base
+            if base in failed:
+                failures.append(Failure(path=job.path, reason=f"the run it starts from failed ({base})"))
+                progress.advance(1)
+            else:
+                ready.append(job)
+        fleets, lines = plan_fleets(ready, processes=processes, device=device, fleet_size=fleet_size)
+        for line in lines:
+            progress.say(line)
+        failures += _fit_wave(fleets, progress, processes, device)
+    progress.finish()
+    return failures
+
+
+def _is_made(job: Job) -> bool:
+    if not is_finished(job.path):
+        return False
+    made = open_run(job.path).config
+    if not isinstance(made, RunConfig) or run_id(made) != run_id(job.config):
+        raise InputError(f"{job.path}: holds a finished run of another config; remove it, or work in another folder")
+    return True
+
+
+def _waves(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Return the jobs that start from nothing, then those that start from another run."""
+    fresh = [job for job in jobs if job.config.fine_tune is None]
+    tuned = [job for job in jobs if job.config.fine_tune is not None]
+    return [wave for wave in (fresh, tuned) if wave]
+
+
+def _fit_wave(fleets: Sequence[Fleet], progress: Progress, processes: int, device: str) -> list[Failure]:
+    """Make fleets at once; after a worker's death go on in a new pool, one at a time."""
+    failures: list[Failure] = []
+    breaks: dict[Path, int] = {}
+    left = list(fleets)
+    while left:
+        left, broken, raised = _fit_in_pool(left, progress, processes, device, failures)
+        for fleet in broken:
+            breaks[fleet.folder] = breaks.get(fleet.folder, 0) + 1
+            if breaks[fleet.folder] < MAX_BREAKS:
+                left.append(fleet)
+            elif len(fleet.jobs) > 1:
+                raised.append(fleet)
+            else:
+                failures.append(Failure(path=fleet.jobs[0].path, reason="its process died (out of memory?)"))
+                progress.advance(1)
+        for fleet in raised:
+            end_fleet(fleet)
+            alone = [make_fleet([job]) for job in fleet.jobs if not is_finished(job.path)]
+            breaks |= {single.folder: MAX_BREAKS - 1 for single in alone}
+            left += alone
+        processes = 1 if broken else processes
+    return failures
+
+
+def _fit_in_pool(
+    fleets: Sequence[Fleet], progress: Progress, processes: int, device: str, failures: list[Failure]
+) -> tuple[list[Fleet], list[Fleet], list[Fleet]]:
+    """Make fleets in one pool.
+
+    Returns:
+        (fleets not begun when the pool broke, fleets that may have broken it, fleets of several runs that raised).
+    """
+    context = multiprocessing.get_context("spawn")
+    left = {path for path in _paths(fleets) if not is_finished(path)}
+    done: set[Path] = set()
+    raised: list[Fleet] = []
+    with ProcessPoolExecutor(min(processes, len(fleets)), mp_context=context, initializer=prepare_worker) as pool:
+        futures: dict[Future[_Outcome], Fleet] = {pool.submit(_fit_fleet, fleet, device): fleet for fleet in fleets}
+        try:
+            for future in as_completed(futures):
+                fleet = futures[future]
+                outcome = future.result()
+                done.add(fleet.folder)
+                if outcome.raised and len(fleet.jobs) > 1:
+                    raised.append(fleet)
+                    progress.say(f"{outcome.text}; training its {len(fleet.jobs)} runs one by one")
+                    continue
+                failures += outcome.failures
+                progress.advance(outcome.num_made + len(outcome.failures), note=outcome.text)
+        except BrokenProcessPool:
+            lost = [fleet for fleet in fleets if fleet.folder not in done]
+            progress.advance(sum(path in left and is_finished(path) for path in _paths(lost)))
+            unfinished = [rest for fleet in lost for rest in _rest(fleet)]
+            begun = [f for f in unfinished if any((job.path / "config.yaml").is_file() for job in f.jobs)]
+            begun = begun or unfinished[:1]
+            return [fleet for fleet in unfinished if fleet not in begun], begun, raised
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [], [], raised
+
+
+def _paths(fleets: Sequence[Fleet]) -> list[Path]:
+    return [job.path for fleet in fleets for job in fleet.jobs]
+
+
+def _rest(fleet: Fleet) -> list[Fleet]:
+    """Return what is left of a fleet whose process is gone: itself, or what its end did not report."""
+    left = [job for job in fleet.jobs if not is_finished(job.path)]
+    whole = len(left) == len(fleet.jobs) or (fleet.folder / CHECKPOINT).is_file()
+    return [fleet] if left and whole else [make_fleet([job]) for job in left]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Outcome:
+    num_made: int
+    failures: tuple[Failure, ...]
+    text: str
+    raised: bool = False
+
+
+def prepare_worker() -> None:
+    """Set a process up for training beside others."""
+    torch.set_num_threads(1)
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep what is freed: a fleet asks for the same large tensors every step; fresh pages are slow."""
+    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
+        for option, value in ((MALLOC_MMAP_MAX, 0), (MALLOC_TRIM_THRESHOLD, 2**31 - 1)):
+            ctypes.CDLL(None).mallopt(option, value)
+
+
+def _fit_fleet(fleet: Fleet, device: str) -> _Outcome:
+    """Make the runs of a fleet in a worker process; whatever goes wrong becomes the runs' failure."""
+    before = [is_finished(job.path) for job in fleet.jobs]
+    name = fleet.jobs[0].path.name
+    try:
+        results = fit_together(fleet.jobs, fleet.folder, Silent(), device=device)
+    except Exception as error:
+        kind = "" if isinstance(error, IfcarError) else f"{type(error).__name__}: "
+        text = " ".join(f"{name}: {kind}{error}".split())
+        return _Outcome(num_made=0, failures=(Failure(path=fleet.jobs[0].path, reason=text),), text=text, raised=True)
+    end_fleet(fleet)
+    failures, made, text = [], 0, ""
+    for job, old, result in zip(fleet.jobs, before, results, strict=True):
+        if isinstance(result, Failure):
+            failures.append(Failure(path=job.path, reason=f"{job.path.name}: {result.reason}"))
+            continue
+        test = result.run.metric("test")
+        assert test is not None
+        text = text or f"{job.path.name}: {100 * test.top1:.1f}"
+        made += not old
+    return _Outcome(num_made=made, failures=tuple(failures), text=text or failures[0].reason)

@@ -1,0 +1,103 @@
+"""What a phase of training is made of, and everything that changes while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ifcar.errors import IfcarError
+from ifcar.pipelines.batches import BatchReader, Examples
+from ifcar.pipelines.schedule import Plan
+from ifcar.pipelines.stack import Stack
+
+
+class NonFiniteError(IfcarError):
+    """A loss or gradient stopped being a number; the weights were not moved."""
+
+
+@dataclass(kw_only=True)
+class MemberState:
+    """What one run of a fleet has found so far, besides its weights.
+
+    Args:
+        best_score: highest held-out top-1 so far (then lowest loss), or None without a held-out part.
+        best_step: the step it was reached at.
+        best_weights: the head's state there.
+        history: one record a round.
+        failure: why it was stopped before its end, or None.
+    """
+
+    best_score: tuple[float, float] | None = None
+    best_step: int = 0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    failure: str | None = None
+
+
+@dataclass(kw_only=True)
+class TrainState:
+    """Everything that changes while a fleet trains; a checkpoint holds this, the heads and the optimiser.
+
+    Args:
+        members: one of each run, in the fleet's order.
+        phase: "fit", or "refit" for the second training on the whole training split.
+        step: optimiser steps done in this phase.
+    """
+
+    members: list[MemberState]
+    phase: Literal["fit", "refit"] = "fit"
+    step: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """What one run brings to a phase of its fleet's training.
+
+    Args:
+        plan: its schedule; the plans of a fleet differ in the learning rate only.
+        stop_step: train up to this step of the plan.
+        weight_decay: L2 factor; decoupled for Adam.
+        aux_weights: weight of each auxiliary loss.
+        seed: of batch order, view choice and dropout.
+        state: what it has found so far.
+    """
+
+    plan: Plan
+    stop_step: int
+    weight_decay: float
+    aux_weights: Mapping[str, float]
+    seed: int
+    state: MemberState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """What a phase of training is made of.
+
+    Args:
+        stack: the heads, in the order of `members`.
+        members: the runs; none stops later than the one before it, so those still training are the stack's first.
+        optimizer: one group a member, over its row of weights.
+        batches: reads rows.
+        examples: the clips trained on.
+        held_out: the clips that choose the stopping points, or None.
+        label_smoothing: of the cross entropy.
+        precision: "fp32", or "bf16" for the products of the forward pass.
+        clip_ids: names of clips, for messages and predictions.
+        classifier_only: everything but the classifier is frozen and runs in evaluation mode.
+    """
+
+    stack: Stack
+    members: Sequence[Member]
+    optimizer: torch.optim.Optimizer
+    batches: BatchReader
+    examples: Examples
+    held_out: Examples | None
+    label_smoothing: float
+    precision: Literal["fp32", "bf16"]
+    clip_ids: list[str]
+    classifier_only: bool

@@ -1,0 +1,407 @@
+"""Fleets: a run trains among others as it does alone, fails alone, and goes on with the same others after a stop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from fixtures.batches import SPEC, random_batch
+from fixtures.something_else import write_dataset
+from safetensors.numpy import load_file
+from torch import Tensor
+
+from ifcar.cache.reader import open_cache
+from ifcar.cache.schema import Split
+from ifcar.heads.catalog import HEADS
+from ifcar.heads.contract import Head, InstanceBatch
+from ifcar.pipelines import fit as fitting
+from ifcar.pipelines import phases
+from ifcar.pipelines.batches import read_examples
+from ifcar.pipelines.checkpoint import NAME as CHECKPOINT
+from ifcar.pipelines.extract import extract
+from ifcar.pipelines.fit import FitResult, build_head, fit, fit_together, open_batches
+from ifcar.pipelines.fleet import FOLDER, Fleet, choose_size, fleet_key, make_fleet, member_bytes, plan_fleets
+from ifcar.pipelines.grid.plan import run_folder
+from ifcar.pipelines.jobs import Failure, Job
+from ifcar.pipelines.noise import draw_noise
+from ifcar.pipelines.phases import Data, Entry, train_phases
+from ifcar.pipelines.pool import fit_all
+from ifcar.pipelines.progress import Silent
+from ifcar.pipelines.resolve import head_options, make_run_config, resolve
+from ifcar.pipelines.run_config import RunConfig
+from ifcar.pipelines.runs import is_finished, open_run
+from ifcar.pipelines.schedule import Plan, ScheduleConfig, make_plan
+from ifcar.pipelines.sources import ExtractConfig
+from ifcar.pipelines.stack import stack_heads
+from ifcar.pipelines.train import make_optimizer
+from ifcar.pipelines.trainer import Member, MemberState
+
+SHORT = ScheduleConfig(kind="stretched", epochs=20, batch_size=8)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = write_dataset(tmp_path_factory.mktemp("data") / "d", num_clips=32, pixels=False)
+    out = root.parent / "boxes.zarr"
+    options = ExtractConfig(
+        dataset="something-else", data_root=root, out=out, backbone="none", views=2, workers=0, instances=3
+    )
+    extract(options, Silent())
+    return out
+
+
+@pytest.fixture(autouse=True)
+def runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("IFCAR_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+def config(cache: Path, head: str = "sfi", schedule: ScheduleConfig = SHORT, **options: object) -> RunConfig:
+    values: dict[str, object] = {"streams": "layout", "preset": "small", **options}
+    if head == "sfi":
+        values.setdefault("aux_weight", 1.0)
+    made = make_run_config(head, cache, schedule=schedule, **values)  # type: ignore[arg-type]
+    reader = open_cache(cache)
+    return resolve(made, reader, reader.protocol(made.protocol))
+
+
+def mixed(cache: Path) -> list[RunConfig]:
+    """Four runs that differ in everything that runs of a fleet may differ in."""
+    return [
+        config(cache),
+        config(cache, seed=1, aux_weight=5.0),
+        config(cache, seed=2, schedule=replace(SHORT, lr=3e-3)),
+        config(cache, schedule=replace(SHORT, weight_decay=0.1), settings=["joint.dropout=0.1"]),
+    ]
+
+
+def fleet_of(configs: list[RunConfig]) -> Fleet:
+    fleet = make_fleet([Job(config=c, path=run_folder(c)) for c in configs])
+    fleet.folder.mkdir(parents=True, exist_ok=True)
+    return fleet
+
+
+def train_fleet(fleet: Fleet) -> list[FitResult | Failure]:
+    return fit_together(fleet.jobs, fleet.folder, Silent(), device="cpu")
+
+
+def weights_of(path: Path) -> bytes:
+    return (path / "model.safetensors").read_bytes()
+
+
+def double(batch: InstanceBatch) -> InstanceBatch:
+    names = ("boxes", "instance_features", "frame_features", "grid_features")
+    return replace(batch, **{name: getattr(batch, name).double() for name in names})
+
+
+def members(lrs: list[float], decays: list[float], optimizer: str) -> list[Member]:
+    plan = Plan(
+        kind="paper",
+        optimizer=optimizer,  # type: ignore[arg-type]
+        batch_size=4,
+        lr=0.0,
+        epochs=1,
+        steps_per_epoch=1,
+        milestones=(),
+        epochs_per_round=1,
+    )
+    return [
+        Member(plan=replace(plan, lr=lr), stop_step=1, weight_decay=decay, aux_weights={}, seed=k, state=MemberState())
+        for k, (lr, decay) in enumerate(zip(lrs, decays, strict=True))
+    ]
+
+
+def train_stack(
+    heads: list[Head], runs: list[Member], batches: Callable[[int, int], InstanceBatch], *, own: bool
+) -> list[dict[str, Tensor]]:
+    """Train heads for six steps in one stack; `batches` gives the batch of a run and a step."""
+    stack = stack_heads(heads, CPU)
+    optimizer = make_optimizer(stack, runs)
+    labels = torch.arange(6) % 5
+    for step in range(6):
+        stack.set_training(True)
+        many = [batches(run.seed, step) for run in runs]
+        batch = many[0]
+        if own:
+            names = ("boxes", "categories", "instance_features", "frame_features", "grid_features")
+            batch = InstanceBatch(**{name: torch.stack([getattr(b, name) for b in many]) for name in names})
+        noise = draw_noise(stack.template, [run.seed for run in runs], "fit", step, 6, CPU)
+        out = stack.score(batch, own=own, noise=noise)
+        losses = F.cross_entropy(out.logits.transpose(1, 2), labels.expand(len(runs), -1), reduction="none").mean(1)
+        stack.fill_gradients(losses + sum(out.losses.values(), torch.zeros(())))
+        for place, group in enumerate(optimizer.param_groups):
+            group["params"][0].grad = stack.gradients[place]
+        optimizer.step()
+    return [stack.state(place) for place in range(len(runs))]
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("name", HEADS.names())
+def test_every_head_trains_in_a_stack_as_alone(name: str, own: bool) -> None:
+    """In float64 to 1e-9, among other weights, dropout and learning rates, on its own batch or a shared one."""
+    kind = HEADS.get(name)
+    options = kind.presets.get("small", kind.presets["paper"])
+    if kind.auxiliary:
+        options = replace(options, **dict.fromkeys(kind.auxiliary, True))
+    heads = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        mine = options
+        if hasattr(options, "joint"):
+            mine = replace(options, joint=replace(options.joint, dropout=0.1 * seed))
+        heads.append(kind(mine, SPEC, 5).double())
+    runs = members([1e-3, 3e-3, 1e-4], [0.0, 0.1, 1e-4], "adam")
+
+    def batches(seed: int, step: int) -> InstanceBatch:
+        return double(random_batch(6, SPEC, seed=10 * step + seed * own))
+
+    together = train_stack(heads, runs, batches, own=own)
+    for place in range(3):
+        (alone,) = train_stack(heads[place : place + 1], runs[place : place + 1], batches, own=False)
+        start = heads[place].state_dict()
+        assert any(not torch.equal(alone[key], start[key]) for key in alone)
+        for key, value in alone.items():
+            torch.testing.assert_close(together[place][key], value, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_optimiser_of_a_stack_is_torch_s_for_each_member(optimizer: str) -> None:
+    torch.manual_seed(0)
+    rates, decays = [1e-2, 1e-3, 3e-2], [0.0, 1e-4, 0.1]
+    heads = [HEADS.get("base")(HEADS.get("base").presets["small"], SPEC, 5).double() for _ in rates]
+    stack = stack_heads(heads, CPU)
+    made = make_optimizer(stack, members(rates, decays, optimizer))
+    own: list[torch.optim.Optimizer] = []
+    for head, lr, decay in zip(heads, rates, decays, strict=True):
+        if optimizer == "sgd":
+            own.append(torch.optim.SGD(head.parameters(), lr=lr, momentum=0.9, weight_decay=decay))
+        else:
+            own.append(torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=decay))
+    for step in range(50):
+        for place, (head, single) in enumerate(zip(heads, own, strict=True)):
+            for name, parameter in head.named_parameters():
+                parameter.grad = torch.randn(parameter.shape, dtype=torch.float64)
+                first, end, _ = stack.columns[name]
+                stack.gradients[place, first:end] = parameter.grad.flatten()
+            group = made.param_groups[place]
+            group["lr"] = single.param_groups[0]["lr"] = rates[place] * (1 - step / 100)
+            group["params"][0].grad = stack.gradients[place]
+            single.step()
+        made.step()
+    for place, head in enumerate(heads):
+        for name, value in stack.state(place).items():
+            torch.testing.assert_close(value, head.state_dict()[name], rtol=1e-7, atol=1e-7)
+
+
+def entries_of(configs: list[RunConfig], tmp_path: Path) -> tuple[list[Entry], Data]:
+    reader = open_cache(configs[0].cache)
+    protocol = reader.protocol(configs[0].protocol)
+    trained = read_examples(reader, protocol, Split.TRAIN)
+    heads = [build_head(c, reader.spec, len(protocol.classes)).double() for c in configs]
+    plans = [make_plan(c.schedule, len(trained), reads_appearance=False) for c in configs]
+    batches = open_batches(reader, heads[0].reads(head_options(configs[0])), [trained], "cpu", "auto")
+    data = Data(batches=batches, trained=trained, protocol=protocol, clip_ids=reader.clip_ids)
+    entries = []
+    for place, (c, head, plan) in enumerate(zip(configs, heads, plans, strict=True)):
+        path = tmp_path / str(place)
+        path.mkdir()
+        entries.append(Entry(config=c, path=path, head=head, plan=plan))
+    return entries, data
+
+
+def test_both_phases_of_a_member_are_those_of_the_run_alone(cache: Path, tmp_path: Path) -> None:
+    """Stopping points included: to 1e-9 in float64."""
+    entries, data = entries_of(mixed(cache), tmp_path)
+    together, _ = train_phases(entries, data, tmp_path, Silent())
+    assert len({outcome.steps for outcome in together}) > 1  # they stop at different steps
+    for entry, outcome in zip(entries, together, strict=True):
+        (alone,), _ = train_phases([entry], data, entry.path, Silent())
+        assert (outcome.best_step, outcome.steps) == (alone.best_step, alone.steps)
+        assert [r["step"] for r in outcome.history] == [r["step"] for r in alone.history]
+        for key, value in alone.weights.items():
+            torch.testing.assert_close(outcome.weights[key], value, rtol=1e-9, atol=1e-9)
+        for mine, own in zip(outcome.history, alone.history, strict=True):
+            for key in ("classification_loss", "prediction_loss", "lr"):
+                assert mine[key] == pytest.approx(own[key], rel=1e-9)
+
+
+def test_run_of_a_fleet_has_the_files_and_metrics_of_the_run_alone(cache: Path, tmp_path: Path) -> None:
+    """In float32: losses to 1e-4 while rounding has not grown yet, and logits to 0.25 at the end."""
+    calm = [c if c.schedule.lr is None else replace(c, schedule=SHORT) for c in mixed(cache)]
+    fleet = fleet_of(calm)
+    for place, result in enumerate(train_fleet(fleet)):
+        assert isinstance(result, FitResult)
+        alone = fit(fleet.jobs[place].config, Silent(), out=tmp_path / f"alone{place}").run
+        assert sorted(p.name for p in result.run.path.iterdir()) == sorted(p.name for p in alone.path.iterdir())
+        mine, own = (read_history(run.path) for run in (result.run, alone))
+        assert {record["fleet"] for record in mine} == {4} and {record["fleet"] for record in own} == {1}
+        for key in ("classification_loss", "prediction_loss", "held_out_loss"):
+            assert [r[key] for r in mine[:3]] == pytest.approx([r[key] for r in own[:3]], rel=1e-4)
+        for split in ("train", "test", "held_out"):
+            logits = [run.predictions(split).logits for run in (result.run, alone)]
+            np.testing.assert_allclose(*logits, atol=0.25)
+
+
+def test_non_finite_member_stops_and_the_others_do_not_notice(cache: Path, tmp_path: Path) -> None:
+    schedule = replace(SHORT, refit=False)
+    calm = [config(cache, schedule=schedule, seed=seed) for seed in range(3)]
+    wild = [calm[0], config(cache, schedule=replace(schedule, lr=1e30), seed=1), calm[2]]
+    assert all(isinstance(result, FitResult) for result in train_fleet(fleet_of(calm)))
+    before = {}
+    for number in (0, 2):
+        path = run_folder(calm[number])
+        before[number] = (weights_of(path), without_seconds(path))
+        path.rename(tmp_path / path.name)
+    results = train_fleet(fleet_of(wild))
+    failed = results[1]
+    assert isinstance(failed, Failure) and not is_finished(failed.path)
+    assert all(part in failed.reason for part in ("not finite at step", "classification", "weights left", "clips:"))
+    for number in (0, 2):
+        assert (weights_of(run_folder(calm[number])), without_seconds(run_folder(calm[number]))) == before[number]
+
+
+def read_history(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (path / "history.jsonl").read_text().splitlines()]
+
+
+def without_seconds(path: Path) -> list[dict[str, float]]:
+    return [{key: value for key, value in record.items() if key != "seconds"} for record in read_history(path)]
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, module: object, name: str, count: int) -> None:
+    """Interrupt after the `count`-th call of a function."""
+    called, function = 0, getattr(module, name)
+
+    def call_then_stop(*arguments: object) -> None:
+        nonlocal called
+        function(*arguments)
+        called += 1
+        if called == count:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, name, call_then_stop)
+
+
+@pytest.mark.parametrize(
+    ("place", "count"), [("checkpoint", 1), ("checkpoint", 4), ("checkpoint", 30), ("results", 1), ("results", 3)]
+)
+def test_stopped_fleet_goes_on_with_the_same_members_to_the_same_bytes(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, count: int
+) -> None:
+    jobs = fleet_of(mixed(cache)).jobs
+    (whole,), _ = plan_fleets(jobs, processes=1, device="cpu")
+    train_fleet(whole)
+    expected = {job.path.name: weights_of(job.path) for job in jobs}
+    monkeypatch.setenv("IFCAR_RUNS", str(tmp_path / "stopped"))
+    jobs = tuple(Job(config=job.config, path=run_folder(job.config)) for job in jobs)
+    (fleet,), _ = plan_fleets(jobs, processes=1, device="cpu")
+    with monkeypatch.context() as patch:
+        module, name = (phases, "save_checkpoint") if place == "checkpoint" else (fitting, "_write")
+        stop_after(patch, module, name, count)
+        with pytest.raises(KeyboardInterrupt):
+            train_fleet(fleet)
+    assert sum(is_finished(job.path) for job in jobs) == (count if place == "results" else 0)
+    (again,), _ = plan_fleets(jobs, processes=2, device="cpu")  # two processes would have made two fleets
+    assert again == fleet
+    assert not fit_all(jobs, Silent(), processes=2, device="cpu")
+    assert {job.path.name: weights_of(job.path) for job in jobs} == expected
+    assert not list((tmp_path / "stopped" / FOLDER).iterdir())
+
+
+def test_grouping_is_the_same_every_time_and_separates_what_cannot_train_together(cache: Path) -> None:
+    other = [
+        config(cache, aux_weight=0.0),
+        config(cache, head="base"),
+        config(cache, schedule=replace(SHORT, epochs=21)),
+        config(cache, schedule=replace(SHORT, batch_size=4)),
+        config(cache, schedule=replace(SHORT, refit=False)),
+        config(cache, schedule=replace(SHORT, precision="bf16")),
+        config(cache, settings=["lstm_layers=1"]),
+    ]
+    assert len({fleet_key(c) for c in mixed(cache)}) == 1
+    assert len({fleet_key(c) for c in [*mixed(cache), *other]}) == 1 + len(other)
+    jobs = [Job(config=c, path=run_folder(c)) for c in [*mixed(cache), *other]]
+    fleets, lines = plan_fleets(jobs, processes=1, device="cpu")
+    assert [len(fleet.jobs) for fleet in fleets] == [4] + [1] * 7
+    assert len(lines) == 1 and "sfi, 4 runs" in lines[0] and "at most" in lines[0]
+    assert plan_fleets(jobs, processes=1, device="cpu")[0] == fleets
+    assert sorted(job.path for fleet in fleets for job in fleet.jobs) == sorted(job.path for job in jobs)
+
+
+def test_fleets_are_as_large_as_asked_and_give_every_process_work(cache: Path) -> None:
+    configs = [config(cache, seed=seed) for seed in range(7)]
+    jobs = [Job(config=c, path=run_folder(c)) for c in configs]
+
+    def sizes(**options: object) -> list[int]:
+        fleets, _ = plan_fleets(jobs, device="cpu", **options)  # type: ignore[arg-type]
+        for fleet in fleets:
+            (fleet.folder / "members.json").unlink(missing_ok=True)
+        return [len(fleet.jobs) for fleet in fleets]
+
+    assert sizes(processes=1) == [7]
+    assert sizes(processes=2) == [4, 3]
+    assert sizes(processes=1, fleet_size=3) == [3, 2, 2]
+    assert sizes(processes=1, fleet_size=1) == [1] * 7
+
+
+def test_fleet_size_follows_the_memory_that_is_free(cache: Path) -> None:
+    jobs = [Job(config=c, path=run_folder(c)) for c in (config(cache, seed=seed) for seed in range(40))]
+    reader = open_cache(cache)
+    each = member_bytes(jobs[0].config, reader.spec, 2, 16)
+    sizes = [choose_size(jobs, processes=1, free=n * each, cuda=True)[0] for n in (1, 2, 9, 40, 10_000)]
+    assert sizes == [1, 1, 4, 16, 64]
+    assert choose_size(jobs, processes=2, free=40 * each, cuda=True)[0] == 8
+    assert choose_size(jobs, processes=1, free=10_000 * each, cuda=False)[0] <= 16
+    wide = [replace(job, config=config(cache, preset="paper", settings=["joint.layout_dim=4096"])) for job in jobs[:2]]
+    assert choose_size(wide, processes=1, free=2**50, cuda=False)[0] == 1
+
+
+@pytest.mark.parametrize("name", HEADS.names())
+def test_memory_of_a_member_covers_its_weights_batch_and_activations(name: str, cache: Path) -> None:
+    kind = HEADS.get(name)
+    made = RunConfig(head=name, cache=cache, protocol="compositional", options={}, schedule=SHORT)
+    small, large = (member_bytes(made, SPEC, 5, n) for n in (2, 8))  # the batch is no larger than the split
+    weights = 4 * sum(p.numel() for p in kind(kind.config_type(), SPEC, 5).parameters())
+    assert 8 * weights < small < large
+
+
+def test_fleet_that_raises_is_taken_apart(cache: Path) -> None:
+    fleet = fleet_of([config(cache, seed=seed) for seed in range(3)])
+    bad = fleet.jobs[1].path
+    bad.mkdir(parents=True)
+    text = "head: base\ncache: x\nprotocol: y\n"
+    (bad / "config.yaml").write_text(text)  # a stopped run of another config
+    (failure,) = fit_all(fleet.jobs, Silent(), processes=1, device="cpu")
+    assert failure.path == bad and "the stopped run has another" in failure.reason
+    assert [is_finished(job.path) for job in fleet.jobs] == [True, False, True]
+    assert all(record["fleet"] == 1 for record in read_history(fleet.jobs[0].path))
+
+
+def test_stopped_single_run_stays_single(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [Job(config=c, path=run_folder(c)) for c in (config(cache, seed=seed) for seed in range(3))]
+    with monkeypatch.context() as patch:
+        stop_after(patch, phases, "save_checkpoint", 2)
+        with pytest.raises(KeyboardInterrupt):
+            fit(jobs[0].config, Silent(), out=jobs[0].path)
+    assert (jobs[0].path / CHECKPOINT).is_file()
+    fleets, _ = plan_fleets(jobs, processes=1, device="cpu")
+    assert [tuple(job.path for job in fleet.jobs) for fleet in fleets] == [
+        (jobs[1].path, jobs[2].path),
+        (jobs[0].path,),
+    ]
+
+
+def test_bf16_training_ends_near_fp32_and_is_evaluated_in_fp32(cache: Path) -> None:
+    full, half = (fit(config(cache, schedule=replace(SHORT, precision=p)), Silent()).run for p in ("fp32", "bf16"))  # type: ignore[arg-type]
+    left, right = (load_file(run.path / "model.safetensors") for run in (full, half))
+    assert all(value.dtype == right[key].dtype for key, value in left.items())
+    assert any((value != right[key]).any() for key, value in left.items())
+    np.testing.assert_allclose(half.predictions("test").logits, full.predictions("test").logits, atol=0.5)
+    assert open_run(half.path).config.schedule.precision == "bf16"  # type: ignore[union-attr]
