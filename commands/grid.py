@@ -57,7 +57,9 @@ def few_shot(
     tune_schedule: Annotated[
         str | None, typer.Option(help="Of the fine-tuning: paper or stretched; default: as the base training's.")
     ] = None,
-    tune_steps: Annotated[int | None, typer.Option(help="Fewest steps of a stretched fine-tuning (300).")] = None,
+    tune_steps: Annotated[
+        int | None, typer.Option(help="Fewest steps of a stretched fine-tuning (classifier 1000, all 300).")
+    ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Again for more runs; default: 0.")] = None,
     processes: Processes = None,
     fleet: FleetSize = None,
@@ -69,14 +71,16 @@ def few_shot(
     from ifcar.pipelines.configs import parse_assignment
     from ifcar.pipelines.few_shot import few_shot_grid
     from ifcar.pipelines.folders import only_cache
-    from ifcar.pipelines.grid.plan import TUNE_STEPS, plan_grid
+    from ifcar.pipelines.grid.plan import TUNING, plan_grid
     from ifcar.pipelines.grid.run import run_grid
 
     if train not in ("classifier", "all"):
         raise InputError(f"--train is {train!r}; expected classifier or all")
     tuning = None
     if tune_schedule is not None or tune_steps is not None:
-        tuning = schedule_from(kind=tune_schedule or "stretched", min_steps=tune_steps or TUNE_STEPS, held_out=0.0)
+        kind, (num_steps, lr) = tune_schedule or "stretched", TUNING[train]
+        rate = lr if kind == "stretched" else None
+        tuning = schedule_from(kind=kind, min_steps=tune_steps or num_steps, lr=rate, held_out=0.0)
     config = few_shot_grid(
         head,
         shots=shots or (5, 10),

@@ -23,7 +23,8 @@ from ifcar.pipelines.resolve import default_protocol, head_options, make_run_con
 from ifcar.pipelines.run_config import ID_LENGTH, FineTuneConfig, RunConfig, run_id, run_name
 from ifcar.pipelines.schedule import ScheduleConfig, make_plan
 
-TUNE_STEPS = 300
+TUNING = {"classifier": (1000, 1e-2), "all": (300, 1e-3)}
+"""Steps and learning rate of a fine-tuning on few shots, enough to fit these on toybox."""
 POOLED = "all protocols"
 
 
@@ -257,7 +258,7 @@ def _run_config(config: GridConfig, system: SystemConfig, protocol: str, seed: i
 def tuned(run: RunConfig, base: RunConfig, few_shot: FewShotConfig, base_table: ProtocolTable) -> RunConfig:
     """Return the config of the run that fine-tunes `base` on the run's own protocol.
 
-    Without a schedule of its own it follows the base run's: the paper's where that was used, else `TUNE_STEPS` steps of
+    Without a schedule of its own it follows the base run's: the paper's where that was used, else `TUNING` steps of
     Adam on all shots, with nothing held out: there is nothing to spare.
     """
     schedule = few_shot.schedule
@@ -265,7 +266,8 @@ def tuned(run: RunConfig, base: RunConfig, few_shot: FewShotConfig, base_table: 
         reads = HEADS.get(base.head).reads(head_options(base))
         appearance = any("features" in name for name in reads)
         plan = make_plan(base.schedule, len(base_table.clips(Split.TRAIN)), reads_appearance=appearance)
-        stretched = ScheduleConfig(kind="stretched", min_steps=TUNE_STEPS, held_out=0.0)
+        num_steps, lr = TUNING[few_shot.train]
+        stretched = ScheduleConfig(kind="stretched", min_steps=num_steps, lr=lr, held_out=0.0)
         schedule = ScheduleConfig(kind="paper") if plan.kind == "paper" else stretched
     start = FineTuneConfig(base=run_folder(base), train=few_shot.train, base_id=run_id(base))
     return replace(run, schedule=schedule, fine_tune=start)

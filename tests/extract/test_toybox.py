@@ -18,7 +18,7 @@ from ifcar.errors import InputError
 from ifcar.extract.toybox.actions import ACTIONS
 from ifcar.extract.toybox.annotations import annotation_records
 from ifcar.extract.toybox.effects import apply_effect
-from ifcar.extract.toybox.generate import COMPLETE_FILE, STARTED_FILE, generate_toybox
+from ifcar.extract.toybox.generate import COMPLETE_FILE, STARTED_FILE, VERSION, generate_toybox
 from ifcar.extract.toybox.looks import LOOKS, draw_object, nouns_of
 from ifcar.extract.toybox.motion import line_motion
 from ifcar.extract.toybox.render import render_frames
@@ -97,7 +97,7 @@ def test_progress_counts_every_video_even_those_already_rendered(toybox, tmp_pat
     (tmp_path / "videos").mkdir()
     for path in toybox.glob("videos/*.webm"):
         (tmp_path / "videos" / path.name).hardlink_to(path)
-    mark = {"size": "small", "seed": 0, "version": 1, "num_clips": FEW}
+    mark = {"size": "small", "seed": 0, "version": VERSION, "num_clips": FEW}
     (tmp_path / STARTED_FILE).write_text(json.dumps(mark))
     calls = []
     generate_toybox(tmp_path, num_clips=FEW, workers=1, progress=lambda *counts: calls.append(counts))
@@ -118,7 +118,7 @@ def test_other_size_in_the_same_folder_is_refused(toybox):
 
 
 def test_stopped_set_of_another_seed_is_refused(tmp_path):
-    mark = {"size": "small", "seed": 3, "version": 1, "num_clips": NUM_CLIPS["small"]}
+    mark = {"size": "small", "seed": 3, "version": VERSION, "num_clips": NUM_CLIPS["small"]}
     (tmp_path / STARTED_FILE).write_text(json.dumps(mark))
     with pytest.raises(InputError, match="seed 3 instead of 0"):
         generate_toybox(tmp_path)
