@@ -35,8 +35,8 @@ from ifcar.pipelines.resolve import head_options, make_run_config
 from ifcar.pipelines.run_config import RunConfig
 from ifcar.pipelines.schedule import ScheduleConfig, make_plan
 from ifcar.pipelines.stack import stack_heads
-from ifcar.pipelines.train import draw_epoch, make_optimizer, train_step
-from ifcar.pipelines.trainer import Member, MemberState, Trainer, TrainState
+from ifcar.pipelines.train import draw_epoch, train_step
+from ifcar.pipelines.trainer import Member, MemberState, Trainer, TrainState, make_optimizer
 
 NUM_CLIPS, NUM_CLASSES = 144, 18
 TOYBOX = CacheSpec(num_frames=8, num_steps=4, num_instances=4, channels=2048, pooled_size=1)

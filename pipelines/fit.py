@@ -141,14 +141,7 @@ def fit_together(
     progress.say(f"{config.head}: {batches.describe()}")
     data = Data(batches=batches, trained=trained, protocol=protocol, clip_ids=reader.clip_ids)
     outcomes, held_out = train_phases(entries, data, folder, progress)
-    done = [number for number, outcome in enumerate(outcomes) if outcome.failure is None]
-    predictions: dict[int, list[Predictions]] = {number: [] for number in done}
-    for part in (trained, tested, held_out) if done else ():
-        if part is not None:
-            states = [outcomes[n].best_weights if part is held_out else outcomes[n].weights for n in done]
-            stack = stack_states([entries[n] for n in done], states, batches.device)
-            for number, found in zip(done, predict(stack, batches, part, reader.clip_ids), strict=True):
-                predictions[number].append(found)
+    predictions = _predict(entries, outcomes, [trained, tested], held_out, data)
     results: list[FitResult | Failure] = []
     for number, (entry, outcome) in enumerate(zip(entries, outcomes, strict=True)):
         if outcome.failure is not None:
@@ -168,6 +161,27 @@ def fit_together(
         (entry.path / CHECKPOINT).unlink(missing_ok=True)
     reader.close()
     return results
+
+
+def _predict(
+    entries: Sequence[Entry],
+    outcomes: Sequence[Outcome],
+    parts: Sequence[Examples],
+    held_out: Examples | None,
+    data: Data,
+) -> dict[int, list[Predictions]]:
+    """Score the parts with the final weights, the held-out part with the best ones, of every run that did not fail."""
+    done = [number for number, outcome in enumerate(outcomes) if outcome.failure is None]
+    predictions: dict[int, list[Predictions]] = {number: [] for number in done}
+    sides = [([outcomes[n].weights for n in done], list(parts))]
+    if held_out is not None:
+        sides.append(([outcomes[n].best_weights for n in done], [held_out]))
+    for states, scored in sides if done else ():
+        stack = stack_states([entries[n] for n in done], states, data.batches.device)
+        for part in scored:
+            for number, found in zip(done, predict(stack, data.batches, part, data.clip_ids), strict=True):
+                predictions[number].append(found)
+    return predictions
 
 
 def _enter(job: Job, reader: CacheReader, protocol: ProtocolTable, num_clips: int) -> Entry:

@@ -22,8 +22,8 @@ from ifcar.pipelines.run_config import RunConfig
 from ifcar.pipelines.runs import write_history
 from ifcar.pipelines.schedule import Plan, for_all_clips
 from ifcar.pipelines.stack import Stack, stack_heads
-from ifcar.pipelines.train import make_optimizer, train
-from ifcar.pipelines.trainer import Member, MemberState, Trainer, TrainState
+from ifcar.pipelines.train import train
+from ifcar.pipelines.trainer import Member, MemberState, Trainer, TrainState, make_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)

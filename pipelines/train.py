@@ -14,18 +14,7 @@ from torch import Tensor
 from ifcar.pipelines.noise import draw_noise
 from ifcar.pipelines.scores import measure, predict
 from ifcar.pipelines.stack import Stack
-from ifcar.pipelines.trainer import Member, Trainer, TrainState
-
-
-def make_optimizer(stack: Stack, members: list[Member]) -> torch.optim.Optimizer:
-    """Return SGD with momentum 0.9 (paper) or Adam with decoupled weight decay (stretched), at each member's rates."""
-    groups = [
-        {"params": [row], "lr": member.plan.lr, "weight_decay": member.weight_decay}
-        for row, member in zip(stack.weights.unbind(), members, strict=True)
-    ]
-    if members[0].plan.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=0.9, fused=True)
-    return torch.optim.AdamW(groups, lr=0.0, fused=True)
+from ifcar.pipelines.trainer import Trainer, TrainState
 
 
 def train(trainer: Trainer, state: TrainState, on_round: Callable[[TrainState], None]) -> None:

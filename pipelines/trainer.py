@@ -101,3 +101,14 @@ class Trainer:
     precision: Literal["fp32", "bf16"]
     clip_ids: list[str]
     classifier_only: bool
+
+
+def make_optimizer(stack: Stack, members: Sequence[Member]) -> torch.optim.Optimizer:
+    """Return SGD with momentum 0.9 (paper) or Adam with decoupled weight decay (stretched), at each member's rates."""
+    groups = [
+        {"params": [row], "lr": member.plan.lr, "weight_decay": member.weight_decay}
+        for row, member in zip(stack.weights.unbind(), members, strict=True)
+    ]
+    if members[0].plan.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=0.0, momentum=0.9, fused=True)
+    return torch.optim.AdamW(groups, lr=0.0, fused=True)

@@ -39,8 +39,7 @@ from ifcar.pipelines.runs import is_finished, open_run
 from ifcar.pipelines.schedule import Plan, ScheduleConfig, make_plan
 from ifcar.pipelines.sources import ExtractConfig
 from ifcar.pipelines.stack import stack_heads
-from ifcar.pipelines.train import make_optimizer
-from ifcar.pipelines.trainer import Member, MemberState
+from ifcar.pipelines.trainer import Member, MemberState, make_optimizer
 
 SHORT = ScheduleConfig(kind="stretched", epochs=20, batch_size=8)
 CPU = torch.device("cpu")
