@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -11,9 +9,9 @@ from torch import Tensor, nn
 class Dropout(nn.Module):
     """Zero each value with probability p in training and scale the others by 1 / (1 − p).
 
-    The noise is a buffer: whoever trains sets it before a step with `draw_noise`. Where it is unset, or of another
-    number of clips, torch's global generator makes it. Noise and p are buffers outside the state dict, so that heads
-    that differ in both can be stacked.
+    The noise, uniform in [0, 1) and of shape (B, *shape), is a buffer that whoever trains sets before a step. Where it
+    is unset, or of another number of clips, torch's global generator makes it. Noise and p are buffers outside the
+    state dict, so that heads that differ in both can be stacked.
 
     Args:
         p: share of values dropped, in [0, 1).
@@ -42,21 +40,3 @@ class Dropout(nn.Module):
     def extra_repr(self) -> str:
         """Return what tells this layer from another in a printed model."""
         return f"shape={self.shape}"
-
-
-def draw_noise(head: nn.Module, num_clips: int, generator: torch.Generator | None = None) -> None:
-    """Set the noise of every `Dropout` of a head, in the order of its modules.
-
-    Args:
-        head: its dropouts keep the noise until the next call.
-        num_clips: B of the batch that follows.
-        generator: of the CPU, so that the noise does not depend on the device; default: torch's global one.
-    """
-    for module in head.modules():
-        if isinstance(module, Dropout):
-            size = math.prod((num_clips, *module.shape))
-            noise = torch.rand(size, generator=generator).view(num_clips, *module.shape)
-            if module.noise is not None and module.noise.shape == noise.shape:
-                module.noise.copy_(noise)  # in place: a captured graph reads it from here
-            else:
-                module.noise = noise.to(module.p.device)

@@ -14,6 +14,7 @@ import torch
 from ifcar.cache.reader import CacheReader, open_cache
 from ifcar.cache.schema import CacheSpec, ProtocolTable, Split
 from ifcar.errors import InputError
+from ifcar.extract.engine import choose_device
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
 from ifcar.pipelines.batches import BatchReader, Examples, Memory, read_examples
@@ -255,11 +256,8 @@ def open_batches(
     reader: CacheReader, arrays: tuple[str, ...], parts: Sequence[Examples], device: str | None, memory: Memory
 ) -> BatchReader:
     """Open the rows of these parts for random access."""
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if chosen.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"--device {chosen}: torch sees no CUDA device; use --device cpu")
     rows = np.concatenate([part.rows[part.usable] for part in parts])
-    return BatchReader(reader, arrays, rows, torch.device(chosen), memory)
+    return BatchReader(reader, arrays, rows, torch.device(choose_device(device)), memory)
 
 
 def _open_folder(path: Path, config: RunConfig) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from fixtures.batches import random_batch
+from fixtures.noise import draw_noise
 from torch import Tensor, nn
 
 from ifcar.cache.schema import CacheSpec
 from ifcar.heads.contract import Head, InstanceBatch
-from ifcar.heads.dropout import Dropout, draw_noise
+from ifcar.heads.dropout import Dropout
 
 NUM_CLASSES = 5
 

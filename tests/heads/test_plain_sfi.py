@@ -9,10 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fixtures.batches import random_batch
+from fixtures.noise import draw_noise
 from fixtures.plain_sfi import PlainSFI
 
 from ifcar.cache.schema import CacheSpec
-from ifcar.heads.dropout import draw_noise
 from ifcar.heads.sfi import SFI
 
 SPEC = CacheSpec(num_frames=10, num_steps=5, num_instances=4, channels=24, pooled_size=3)

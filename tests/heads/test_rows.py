@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from fixtures.noise import draw_noise
 from torch import nn
 
-from ifcar.heads.dropout import Dropout, draw_noise
+from ifcar.heads.dropout import Dropout
 from ifcar.heads.rows import RowLayers, RowNorm, linear_norm_relu
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
