@@ -198,6 +198,29 @@ def test_descriptors_differ_between_activities_and_gather_from_where_their_atten
 
 
 @pytest.mark.parametrize(
+    ("num_groups", "num_observations", "num_classes", "millions"),
+    [  # Tables 3a, 3b and 4
+        (1, 64, 157, 50.4),
+        (8, 64, 157, 6.3),
+        (32, 64, 157, 1.6),
+        (64, 64, 157, 0.8),
+        (32, 16, 157, 0.4),
+        (32, 32, 157, 0.8),
+        (32, 128, 157, 3.2),
+        (32, 64, 1024, 1.7),
+    ],
+)
+def test_parameters_are_those_of_the_papers_tables(
+    num_groups: int, num_observations: int, num_classes: int, millions: float
+) -> None:
+    spec = CacheSpec(num_frames=32, num_steps=4, num_instances=1, channels=2048, pooled_size=1, grid_size=(7, 7))
+    config = ActivitySpecificConfig(num_groups=num_groups, num_observations=num_observations)
+    with torch.device("meta"):
+        head = ActivitySpecific(config, spec, num_classes)
+    assert round(sum(p.numel() for p in head.parameters()) / 1e6, 1) == millions
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"descriptor_dim": 100}, "descriptor_dim is 100; expected a multiple of num_groups, 32"),
