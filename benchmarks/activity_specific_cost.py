@@ -4,8 +4,8 @@ Counts only, nothing is timed: the same on every machine. At the paper's size (C
 positions, one view) beside its Tables 3a, 3b and 4. The paper does not say how it counts. What comes nearest:
 
 - a multiplication and an addition count as one;
-- "written out": the three grouped maps of every position, 3 K C C′/n · 196; scores and sums of Attn_O, 2 K C′ · 196; and
-  of Attn_A, 2 A K C′; nothing of the correlation;
+- "written out": the three grouped maps of every position, 3 K C C′/n · 196; scores and sums of Attn_O, 2 K C′ · 196,
+  and of Attn_A, 2 A K C′; nothing of the correlation;
 - "with correlation": W^β and W^γ of Attn_C, 2 A C′², its scores and the correlated descriptors, 2 A² C′, as well. At
   1024 activities this alone is more than the paper's whole figure;
 - "as computed": the products that torch runs in this head's forward pass, correlation and all. It applies the maps to

@@ -64,8 +64,8 @@ class HeadOutput:
     outputs: Tensor | None = None
 
     def trained(self) -> Tensor:
-        """Return (B, O, K): the logits of every output that is trained on the labels."""
-        return self.logits.unsqueeze(1) if self.outputs is None else self.outputs
+        """Return (…, O, K): the logits of every output that is trained on the labels."""
+        return self.logits.unsqueeze(-2) if self.outputs is None else self.outputs
 
 
 class HeadConfig(Protocol):

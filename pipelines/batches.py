@@ -53,6 +53,11 @@ class Examples:
             plain=self.plain[chosen],
         )
 
+    def labels(self, num_classes: int) -> torch.Tensor:
+        """Return (n, K) bool, True where a clip has the class, whatever the kind of labels."""
+        targets = torch.from_numpy(self.targets)
+        return targets.bool() if targets.ndim == 2 else targets.unsqueeze(1) == torch.arange(num_classes)
+
     def draw_rows(self, places: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         """Return one usable row for each of these clips, at random."""
         if self.rows.shape[1] == 1:

@@ -155,6 +155,8 @@ def _run_phase(
     Returns:
         The runs' states at the end.
     """
+    for entry in entries:
+        entry.head.learn_labels(examples.labels(len(data.protocol.classes)))
     order = sorted(range(len(entries)), key=lambda number: -stops[number])
     stack = stack_heads([entries[number].head for number in order], data.batches.device)
     members = [

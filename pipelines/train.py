@@ -80,10 +80,11 @@ def train_step(
     with torch.autocast(device.type, torch.bfloat16, enabled=trainer.precision == "bf16"):
         out = stack.score(trainer.batches.batch(rows if own else rows[0]), own=own, noise=noise)
     targets = torch.from_numpy(trainer.examples.targets[places]).to(device).expand(len(stack), -1)
-    each = F.cross_entropy(
-        out.logits.transpose(1, 2), targets, label_smoothing=trainer.label_smoothing, reduction="none"
-    )
-    losses = {"classification": each.mean(1)}
+    each = [
+        F.cross_entropy(o.transpose(1, 2), targets, label_smoothing=trainer.label_smoothing, reduction="none").mean(1)
+        for o in out.trained().unbind(-2)
+    ]
+    losses = {"classification": torch.stack(each).mean(0)}
     for name, value in out.losses.items():
         losses[name] = value * value.new_tensor([member.aux_weights[name] for member in members])
     total = torch.stack(list(losses.values())).sum(0)

@@ -15,6 +15,7 @@ from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.drawing import Drawing, save_drawing
 from ifcar.pipelines.report.gallery import Gallery, make_gallery
+from ifcar.pipelines.report.insights import activity_drawings, graph_drawings
 from ifcar.pipelines.report.page import Section, ShownFigure
 from ifcar.pipelines.report.pair_figures import (
     class_gains,
@@ -67,6 +68,7 @@ def chapter_sections(
         _confusion(chapter, probabilities, figures),
         _instances(chapter, views, figures),
         _training(chapter, figures),
+        *_insights(chapter, views, figures),
         _clips(chapter, probabilities, views, num_clips, progress),
     ]
     if chapter.systems:
@@ -141,6 +143,19 @@ def _training(chapter: Chapter, figures: FigureFolder) -> Section:
     shown = [figures.save(drawing) for drawing in draw_training(chapter)]
     text = NO_RUNS if chapter.a is None else "Left out: no run has a history.jsonl; ensembles are not trained."
     return Section(name="training", title="Training", text="" if shown else text, figures=shown)
+
+
+def _insights(chapter: Chapter, views: CachedViews | str, figures: FigureFolder) -> list[Section]:
+    """Return what trained heads look at, a section for each kind of head that the table has and that can show it."""
+    if isinstance(views, str) or chapter.a is None or chapter.data is None:
+        return []
+    sections = []
+    for make in (activity_drawings, graph_drawings):
+        title, drawings = make(chapter, views, chapter.data.classes)
+        if drawings:
+            shown = [figures.save(drawing) for drawing in drawings]
+            sections.append(Section(name=title.split()[0].lower(), title=title, figures=shown))
+    return sections
 
 
 def _clips(

@@ -34,6 +34,13 @@ class SystemScores:
     targets: NDArray[np.int64]
     right: NDArray[np.float64]
 
+    def labels(self, num_classes: int) -> NDArray[np.bool_]:
+        """Return (n, K), True where a clip has the class."""
+        if self.targets.ndim == 2:
+            return self.targets.astype(bool)
+        one_hot: NDArray[np.bool_] = self.targets[:, None] == np.arange(num_classes)
+        return one_hot
+
     def mean_right(self) -> NDArray[np.float64]:
         """Return (n,) the share of seeds that are right on each clip."""
         mean: NDArray[np.float64] = self.right.mean(axis=0)
