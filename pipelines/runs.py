@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ def write_results(path: Path, predictions: Sequence[Predictions], metrics: Seque
     temporary = path / "predictions.tmp.npz"
     np.savez(temporary, **arrays)
     temporary.replace(path / "predictions.npz")
-    write_atomic(path / "metrics.json", (json.dumps([asdict(m) for m in metrics], indent=1) + "\n").encode())
+    write_atomic(path / "metrics.json", (json.dumps([m.record() for m in metrics], indent=1) + "\n").encode())
 
 
 def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ifcar.heads.activity_specific import ActivitySpecific
 from ifcar.heads.strg import STRG
@@ -62,9 +63,7 @@ def graph_drawings(chapter: Chapter, views: CachedViews, classes: Sequence[str])
     return title, [drawing for drawing in drawings if drawing is not None]
 
 
-def _choose(
-    system: SystemScores, counts: np.ndarray[tuple[int, ...], np.dtype[np.int64]], views: CachedViews
-) -> list[int]:
+def _choose(system: SystemScores, counts: NDArray[np.int64], views: CachedViews) -> list[int]:
     """Return places of the test clips with the highest count that have a view."""
     ids = system.clip_ids.tolist()
     known = [place for place in range(len(ids)) if ids[place] in views.rows]

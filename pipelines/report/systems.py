@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.errors import InputError
-from ifcar.pipelines.ensemble import softmax
+from ifcar.pipelines.objectives import softmax
 from ifcar.pipelines.runs import Run
 from ifcar.pipelines.scores import target_ranks
 
@@ -55,11 +55,14 @@ def read_system(name: str, replicates: Sequence[Sequence[Run]], seeds: Sequence[
     """Read which test clips a system gets right.
 
     Raises:
-        InputError: predictions are missing or damaged, or its seeds were tested on different clips.
+        InputError: predictions are missing or damaged, of a multi-label protocol, or its seeds were tested on
+            different clips.
     """
     clip_ids, targets, right = None, None, []
     for runs in replicates:
         parts = [run.predictions("test") for run in runs]
+        if parts[0].multi:
+            raise InputError("its clips have several labels each; figures of single clips need one class a clip")
         ids = np.concatenate([p.clip_ids for p in parts])
         if clip_ids is None:
             clip_ids, targets = ids, np.concatenate([p.targets for p in parts])
