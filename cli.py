@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -23,7 +24,7 @@ from ifcar.commands.report import report
 from ifcar.console import fail
 from ifcar.errors import IfcarError
 
-INTERRUPTED = 130
+SIGNALLED = 128  # a shell's exit code of a command that a signal ended, less the signal's number
 
 app = typer.Typer(
     name="ifcar",
@@ -58,12 +59,20 @@ def options(version: Annotated[bool, typer.Option("--version", help="Print the v
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 some items failed, 2 bad input, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 some items failed, 2 bad input, 130 interrupted, 143 terminated."""
     logging.basicConfig(format="ifcar: %(message)s", level=logging.WARNING)
     debug = bool(os.environ.get("IFCAR_DEBUG"))
+    stop = signal.SIGINT
+
+    def terminate(*_: object) -> None:
+        nonlocal stop
+        stop = signal.SIGTERM
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
         code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
-        if code == INTERRUPTED:
+        if code == SIGNALLED + signal.SIGINT:
             raise KeyboardInterrupt  # newer typer turns Ctrl-C into this code
     except IfcarError as error:
         if debug:
@@ -72,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = fail(
             "interrupted; what is finished is kept, go on with the same command (fit-head: --resume --out RUN)",
-            INTERRUPTED,
+            SIGNALLED + stop,
         )
     except OSError as error:
         if debug:

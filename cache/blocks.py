@@ -9,6 +9,7 @@ never read and never committed.
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -26,6 +27,8 @@ from ifcar.cache.manifest import Manifest, check_fingerprint, check_same, new_ma
 from ifcar.cache.schema import CacheSpec, Provenance, Status
 from ifcar.cache.zarr_reader import ZarrReader
 from ifcar.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +119,7 @@ class BlockStage:
                 data = encode_block(self.path, name, Path(file).name, rows, arrays[name])
                 digests[file] = FileDigest(len(data), hashlib.sha256(data).hexdigest())
                 write_flushed(staged_path(self.path, file, attempt), data)
+                logger.debug("block %d: %s staged", block, name)
         except BaseException:
             remove_files(staged_path(self.path, file, attempt) for file in self.manifest.block_files(block).values())
             raise

@@ -94,4 +94,4 @@ def _refusal(path: Path, holder: bytes) -> str:
         who = "process {process} on {host} since {since} ({command})".format(**record)
     except (ValueError, KeyError, TypeError):
         who = "another process"  # it has the lock and has not written its name yet
-    return f"{path}: {who} writes there; wait for it, stop it, or name another --out"
+    return f"{path}: {who} writes there; wait for it, stop it, or work in another place"

@@ -169,9 +169,12 @@ class CacheWriter:
             remove_files([self.path / commit_name(record.block)])
         for path, place in files.items():
             path.replace(place)
+            logger.debug("block %d: %s in place", record.block, place.parent.name)
         for folder in sorted({place.parent for place in files.values()}):
             fsync_path(folder)
+        logger.debug("block %d: flushed", record.block)
         write_atomic(self.path / commit_name(record.block), encode_commit(record))
+        logger.debug("block %d: committed", record.block)
         self._commits[record.block] = record
         self._reopened.discard(record.block)
 

@@ -14,7 +14,7 @@ from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.pipelines.batches import read_examples
-from ifcar.pipelines.checkpoint import load_tensors
+from ifcar.pipelines.checkpoint import load_head
 from ifcar.pipelines.fit import build_head, open_batches
 from ifcar.pipelines.resolve import head_options
 from ifcar.pipelines.run_config import EnsembleConfig
@@ -60,7 +60,7 @@ def evaluate(path: Path, *, cache: Path | None = None, device: str | None = None
         )
     protocol = reader.protocol(config.protocol)
     head = build_head(config, reader.spec, len(protocol.classes))
-    head.load_state_dict(load_tensors(path / "model.safetensors"))
+    load_head(head, path / "model.safetensors")
     tested = read_examples(reader, protocol, Split.TEST)
     batches = open_batches(reader, head.reads(head_options(config)), [tested], device, "auto")
     (predictions,) = predict(stack_heads([head], batches.device), batches, tested, reader.clip_ids)

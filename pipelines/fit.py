@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ifcar.cache.lock import locked
 from ifcar.cache.reader import CacheReader, open_cache
 from ifcar.cache.schema import CacheSpec, ProtocolTable, Split
 from ifcar.errors import InputError
@@ -123,7 +125,17 @@ def fit_together(
 
     Raises:
         InputError, CacheMismatchError: config, cache and folder of a run do not go together.
+        LockedError: another process trains one of the runs.
     """
+    with ExitStack() as locks:
+        for job in jobs:
+            locks.enter_context(locked(job.path))
+        return _fit_locked(jobs, folder, progress, device, memory)
+
+
+def _fit_locked(
+    jobs: Sequence[Job], folder: Path, progress: Progress, device: str | None, memory: Memory
+) -> list[FitResult | Failure]:
     started = time.perf_counter()
     reader = open_cache(jobs[0].config.cache)
     protocol = reader.protocol(jobs[0].config.protocol)

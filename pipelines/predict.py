@@ -34,7 +34,7 @@ from ifcar.extract.tracks import Tracks
 from ifcar.extract.views import View, frames_per_annotation
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
-from ifcar.pipelines.checkpoint import load_tensors
+from ifcar.pipelines.checkpoint import load_head
 from ifcar.pipelines.ensemble import softmax
 from ifcar.pipelines.extract import load_backbone
 from ifcar.pipelines.fit import build_head
@@ -255,7 +255,7 @@ def _score(
 ) -> NDArray[np.float32]:
     """Return a head's logits (K,), averaged over the views."""
     head = build_head(member.config, data.spec, len(data.classes))
-    head.load_state_dict(load_tensors(member.path / "model.safetensors"))
+    load_head(head, member.path / "model.safetensors")
     batch = InstanceBatch(
         boxes=torch.from_numpy(np.stack([view.boxes for view in views])),
         categories=torch.from_numpy(np.stack([view.categories for view in views])),

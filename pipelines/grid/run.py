@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from ifcar.cache.durable import write_atomic
+from ifcar.cache.lock import locked
 from ifcar.errors import IfcarError, InputError
 from ifcar.pipelines.comparison.formats import write_tables
 from ifcar.pipelines.comparison.results import Replicate, System, summarise
@@ -65,8 +66,16 @@ def run_grid(
 
     Raises:
         InputError: the folder holds results of another cache, or no run could be made at all.
+        LockedError: another process makes a grid in the folder.
     """
     path = out or folder("runs") / plan.config.name
+    with locked(path):
+        return _make(plan, path, progress, processes, device, fleet_size)
+
+
+def _make(
+    plan: GridPlan, path: Path, progress: Progress, processes: int | None, device: str | None, fleet_size: int | None
+) -> GridResult:
     _check_folder(path, plan)
     path.mkdir(parents=True, exist_ok=True)
     content = yaml.safe_dump(to_plain(plan.config), sort_keys=False, allow_unicode=True)
