@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ifcar.cache.durable import write_atomic
+from ifcar.cache.lock import locked
 from ifcar.cache.reader import open_cache
 from ifcar.cache.writer import CacheWriter
 from ifcar.errors import InputError
@@ -62,14 +63,15 @@ def extract(config: ExtractConfig, progress: Progress, engine: ExtractEngine | N
     config = engine.settle(config)
     preparation = prepare(config, progress)
     path = config.out or folder("caches") / f"{config.dataset}-{config.backbone}.zarr"
-    writer = _open_writer(path, preparation)
-    tasks = _tasks(writer, retry_failed=config.retry_failed)
-    num_rows = sum(len(task.rows) for task in tasks)
-    if num_rows:
-        progress.start(f"extracting {len(preparation.source.clips)} clips", num_rows)
-        engine.run(preparation, writer, tasks, progress)
-        progress.finish()
-    return _result(path, writer, preparation.source, num_rows)
+    with locked(path):
+        writer = _open_writer(path, preparation)
+        tasks = _tasks(writer, retry_failed=config.retry_failed)
+        num_rows = sum(len(task.rows) for task in tasks)
+        if num_rows:
+            progress.start(f"extracting {len(preparation.source.clips)} clips", num_rows)
+            engine.run(preparation, writer, tasks, progress)
+            progress.finish()
+        return _result(path, writer, preparation.source, num_rows)
 
 
 def _tasks(writer: CacheWriter, *, retry_failed: bool) -> list[BlockTask]:
