@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -13,45 +12,14 @@ from queue import Empty, SimpleQueue
 
 import torch
 
-from ifcar import __version__
 from ifcar.cache.blocks import BlockStage, StagedBlock
 from ifcar.errors import IfcarError
 from ifcar.extract.engine import BlockTask, RowArrays, extract_rows
 from ifcar.pipelines.engines.local import engine_options
+from ifcar.pipelines.engines.station import Station
 from ifcar.pipelines.preparation import Preparation, prepare
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.sources import ExtractConfig
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Station:
-    """What an actor needs to stand where the driver stands.
-
-    Args:
-        working_folder: of the driver, absolute.
-        environment: the driver's variables that start with IFCAR_.
-        version: the driver's ifcar.
-    """
-
-    working_folder: Path
-    environment: Mapping[str, str]
-    version: str
-
-    @classmethod
-    def here(cls) -> Station:
-        """Return this process's."""
-        environment = {key: value for key, value in os.environ.items() if key.startswith("IFCAR_")}
-        return cls(working_folder=Path.cwd(), environment=environment, version=__version__)
-
-    def take(self) -> str:
-        """Move this process there; return what differs, or an empty string."""
-        if __version__ != self.version:
-            return f"its ifcar is {__version__}, the driver's {self.version}"
-        if not self.working_folder.is_dir():
-            return f"it has no folder {self.working_folder}"
-        os.chdir(self.working_folder)
-        os.environ.update(self.environment)
-        return ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,16 +30,12 @@ class Assignment:
         station: where the driver stands.
         config: the options, with absolute paths.
         cache: the cache, absolute.
-        mark: file in the cache that the driver wrote.
-        mark_text: what it holds; tells the shared cache from a copy.
         num_cores: cores that the actor has to itself.
     """
 
     station: Station
     config: ExtractConfig
     cache: Path
-    mark: Path
-    mark_text: str
     num_cores: int
 
 
@@ -106,7 +70,7 @@ class BlockActor:
     def prepare(self) -> Sight:
         """Load everything, and say what differs from what the driver sees."""
         assignment = self._assignment
-        difference = assignment.station.take() or self._missing()
+        difference = assignment.station.take()
         if difference:
             return Sight(difference=difference)
         torch.set_num_threads(assignment.num_cores)
@@ -128,19 +92,6 @@ class BlockActor:
     def rows_done(self) -> tuple[int, dict[int, tuple[int, int]]]:
         """Return (rows since the start, block in hand → (rows done, failed rows))."""
         return self._total, dict(self._parts)
-
-    def _missing(self) -> str:
-        assignment = self._assignment
-        for path in (assignment.config.data_root, assignment.cache):
-            if path is not None and not path.exists():
-                return f"it has no {path}; data and cache must lie on a file system that every node shares"
-        try:
-            found = assignment.mark.read_text()
-        except OSError:
-            found = ""
-        if found != assignment.mark_text:
-            return f"its {assignment.cache} is not the driver's: they lie on different file systems"
-        return ""
 
     def _serve(self, preparation: Preparation) -> None:
         assignment = self._assignment

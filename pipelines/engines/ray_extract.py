@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -12,14 +11,15 @@ from queue import Empty, SimpleQueue
 from types import ModuleType
 from typing import Any
 
-from ifcar.cache.durable import remove_partials
+from ifcar.cache.durable import PARTIAL_SUFFIX, remove_partials
 from ifcar.cache.writer import CacheWriter
 from ifcar.errors import InputError
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.engine import BlockTask
-from ifcar.pipelines.engines.actor import Assignment, BlockActor, Sight, Station
+from ifcar.pipelines.engines.actor import Assignment, BlockActor, Sight
 from ifcar.pipelines.engines.cluster import Node, RayConfig, connected, import_ray, living_nodes
 from ifcar.pipelines.engines.driver import Event, Joined, Lost, RowsDone, Said, Staged, drive
+from ifcar.pipelines.engines.station import station_here
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.preparation import Preparation
 from ifcar.pipelines.progress import Progress
@@ -53,26 +53,22 @@ class RayEngine:
         self, preparation: Preparation, writer: CacheWriter, tasks: Sequence[BlockTask], progress: Progress
     ) -> None:
         """Compute the tasks on every node that sees what the driver sees."""
-        mark, text = writer.path / "driver.partial", secrets.token_hex(16)
-        mark.write_text(text)
-        assignment = Assignment(
-            station=Station.here(),
-            config=preparation.config,
-            cache=writer.path.absolute(),
-            mark=mark.absolute(),
-            mark_text=text,
-            num_cores=1,
-        )
+        config, cache = preparation.config, writer.path.absolute()
+        assert config.data_root is not None
         versions = {name: str(value) for name, value in preparation.provenance.environment.items()}
         try:
-            with connected(self.config) as ray:
+            with (
+                station_here(cache / f"driver{PARTIAL_SUFFIX}", [config.data_root, cache]) as station,
+                connected(self.config) as ray,
+            ):
+                assignment = Assignment(station=station, config=config, cache=cache, num_cores=1)
                 crew = RayCrew(ray, assignment, versions, self.config.actor_cpus)
                 try:
                     drive(tasks, crew, writer, progress)
                 finally:
                     crew.dismiss()
         finally:
-            remove_partials(writer.path)
+            remove_partials(cache)
 
 
 @dataclass(kw_only=True, slots=True)
