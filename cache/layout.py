@@ -79,7 +79,7 @@ def encode_block(root: Path, name: str, key: str, rows: range, values: NDArray[A
     with zarr.config.set(STORE_EMPTY):
         array = zarr.open_array(MemoryStore(stored), mode="r+", zarr_format=3)
         array[rows.start : rows.stop] = values
-    return memoryview(np.asarray(stored[key].as_numpy_array())).cast("B")
+    return np.asarray(stored[key].as_numpy_array()).data.cast("B")
 
 
 def write_protocol(root: Path, table: ProtocolTable) -> None:

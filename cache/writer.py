@@ -128,6 +128,10 @@ class CacheWriter:
         """Return the rows of a block."""
         return self._manifest.rows_of(block)
 
+    def block_of(self, row: int) -> int:
+        """Return the block that holds a row."""
+        return row // self._manifest.rows_per_shard
+
     def pending_blocks(self) -> list[int]:
         """Return the blocks that are not committed, ascending."""
         return [block for block in range(self.num_blocks) if block not in self._commits]

@@ -20,11 +20,11 @@ from ifcar.errors import CacheMismatchError, InputError
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.datasets.something_else import read_one_clip
 from ifcar.extract.decode import VideoInfo, probe
+from ifcar.extract.decoded_views import ViewDataset
 from ifcar.extract.engine import (
     EngineOptions,
     FeatureExtractor,
     RowArrays,
-    ViewDataset,
     choose_device,
     fault_of_features,
 )
@@ -36,8 +36,8 @@ from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.checkpoint import load_head
 from ifcar.pipelines.ensemble import softmax
-from ifcar.pipelines.extract import load_backbone
 from ifcar.pipelines.fit import build_head
+from ifcar.pipelines.preparation import load_backbone
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.recipe import Recipe, read_recipe
 from ifcar.pipelines.resolve import head_options

@@ -12,7 +12,7 @@ from ifcar.extract.backbones.base import BackboneSpec
 from ifcar.extract.backbones.catalog import get_backbone
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.views import ViewPolicy
-from ifcar.pipelines.extract import FEATURE_VERSION
+from ifcar.pipelines.preparation import FEATURE_VERSION
 from ifcar.pipelines.run_data import RunData
 
 

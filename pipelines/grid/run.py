@@ -18,6 +18,7 @@ from ifcar.pipelines.comparison.results import Replicate, System, summarise
 from ifcar.pipelines.comparison.store import NAME as RESULTS
 from ifcar.pipelines.comparison.store import Comparison, read_comparison, write_comparison
 from ifcar.pipelines.configs import to_plain
+from ifcar.pipelines.engines.cluster import RayConfig
 from ifcar.pipelines.ensemble import ensemble
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.grid.config import FusionConfig
@@ -58,6 +59,7 @@ def run_grid(
     processes: int | None = None,
     device: str | None = None,
     fleet_size: int | None = None,
+    cluster: RayConfig | None = None,
 ) -> GridResult:
     """Make the runs of a plan and write its table.
 
@@ -82,7 +84,7 @@ def _make(
     write_atomic(path / "grid.yaml", content.encode())
     jobs = plan.jobs()
     before = sum(is_finished(job.path) for job in jobs)
-    failures = fit_all(jobs, progress, processes=processes, device=device, fleet_size=fleet_size)
+    failures = fit_all(jobs, progress, processes=processes, device=device, fleet_size=fleet_size, cluster=cluster)
     made = sum(is_finished(job.path) for job in jobs) - before
     if len(failures) == len(jobs):
         raise InputError(f"grid {plan.config.name!r}: every run failed; the first: {failures[0].reason}")
