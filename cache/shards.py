@@ -160,6 +160,22 @@ class ShardedArray:
         read = self._read_zstd if self._compressed else self._read_plain
         read(rows.tolist(), flat, shards)
 
+    def advise(self, rows: NDArray[np.int64]) -> None:
+        """Tell the operating system which rows will be read soon; it fetches many at once, where `read` waits for each.
+
+        Rows of blocks that are not committed are passed over.
+
+        Raises:
+            CacheDamageError: a shard cannot be opened.
+        """
+        if not hasattr(os, "posix_fadvise"):
+            return
+        for row in rows.tolist():
+            block, local = divmod(row, self._rows_per_shard)
+            if block in self._files:
+                shard = self._shard(block, row)
+                os.posix_fadvise(shard.descriptor, shard.offsets[local], shard.sizes[local], os.POSIX_FADV_WILLNEED)
+
     def check_row(self, row: int) -> str | None:
         """Return what is wrong with a row's chunk, or None.
 
