@@ -1,4 +1,4 @@
-"""Videos and annotations of Something-Something's kind for the benchmarks: 240 lines, 12 frames a second, VP9 in WebM."""
+"""Videos and annotations of Something-Something's kind: 240 lines, 12 frames a second, VP9 in WebM."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def write_videos(root: Path, num_clips: int, num_videos: int = 12) -> None:
 
 
 def render(rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return (NUM_FRAMES, HEIGHT, WIDTH, 3) frames: a textured desk, two textured things that move over it, a camera's noise."""
+    """Return (NUM_FRAMES, HEIGHT, WIDTH, 3) frames: a textured desk, two things that move over it, camera noise."""
+
     def texture(width: int, height: int) -> NDArray[np.float32]:
         coarse = rng.uniform(20, 220, (max(2, height // 24), max(2, width // 24), 3)).astype(np.float32)
         fine = rng.normal(0, 8, (height, width, 3)).astype(np.float32)
@@ -54,7 +55,7 @@ def render(rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def encode(path: Path, frames: NDArray[np.uint8]) -> None:
-    """Write frames as VP9, at about the size of the dataset's own files (90 kB)."""
+    """Write frames as VP9, at about the size of the dataset's own files, some 80 kB."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libvpx-vp9", rate=FPS)
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"

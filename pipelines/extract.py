@@ -35,6 +35,7 @@ from ifcar.extract.roi import parse_pooled_mode, pooled_size
 from ifcar.extract.views import ViewPolicy
 from ifcar.extract.weights import load_weights
 from ifcar.pipelines.folders import folder
+from ifcar.pipelines.heap import keep_freed_memory
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.sources import ExtractConfig, Source, read_source
 
@@ -94,6 +95,7 @@ def extract(config: ExtractConfig, progress: Progress) -> ExtractResult:
         policy,
         reads_pixels=backbone_spec.reads_pixels,
     )
+    keep_freed_memory()
     extractor = FeatureExtractor(backbone, spec, parse_pooled_mode(config.pooled), options)
     retry = writer.failed_rows() if config.retry_failed else {}
     pending = writer.pending_blocks()
@@ -223,7 +225,7 @@ def _open_writer(
 
 def _engine_options(config: ExtractConfig) -> EngineOptions:
     cores = os.cpu_count() or 1
-    workers = min(8, max(1, cores - 1)) if config.workers is None else config.workers
+    workers = min(8, cores) if config.workers is None else config.workers
     return EngineOptions(
         batch_size=config.batch_size,
         num_workers=workers,
