@@ -1,4 +1,7 @@
-"""Videos and annotations of Something-Something's kind: 240 lines, 12 frames a second, VP9 in WebM."""
+"""Folders of clips for the benchmarks: videos of Something-Something's kind, or tiny frames for very many clips.
+
+A video has 240 lines, 12 frames a second, 45 frames, VP9 in WebM, some 80 kB, as the dataset's own.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WIDTH, HEIGHT, NUM_FRAMES, FPS = 427, 240, 45, 12
+TINY_FRAMES = 12
 
 
 def write_videos(root: Path, num_clips: int, num_videos: int = 12) -> None:
@@ -18,14 +22,34 @@ def write_videos(root: Path, num_clips: int, num_videos: int = 12) -> None:
     videos = root / "videos"
     videos.mkdir(parents=True)
     rng = np.random.default_rng(0)
+    num_videos = min(num_clips, num_videos)
     for k in range(num_videos):
         encode(videos / f"{k}.webm", render(rng))
     for clip in range(num_videos, num_clips):
         (videos / f"{clip}.webm").hardlink_to(videos / f"{clip % num_videos}.webm")
+    write_annotations(root, num_clips, NUM_FRAMES, 1.0)
+
+
+def write_folders(root: Path, num_clips: int) -> None:
+    """Write a Something-Else folder of `num_clips` clips with boxes of their own, all linked to 12 tiny pictures."""
+    shared = root / "frames" / "shared"
+    shared.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for k in range(TINY_FRAMES):
+        cv2.imwrite(str(shared / f"{k + 1:04d}.jpg"), rng.integers(0, 255, (24, 32, 3), dtype=np.uint8))
+    for clip in range(num_clips):
+        (root / "frames" / str(clip)).symlink_to("shared")
+    (root / "videoid2size.json").write_text(json.dumps({str(clip): [32, 24] for clip in range(num_clips)}))
+    write_annotations(root, num_clips, TINY_FRAMES, 32 / WIDTH)
+
+
+def write_annotations(root: Path, num_clips: int, num_frames: int, scale: float) -> None:
+    """Write annotations.json, clip by clip."""
+    rng = np.random.default_rng(1)
     with (root / "annotations.json").open("w") as file:
         file.write("{")
         for clip in range(num_clips):
-            text = json.dumps(records(str(clip), rng))
+            text = json.dumps(records(str(clip), num_frames, scale, rng))
             file.write(f'{", " if clip else ""}"{clip}": {text}')
         file.write("}")
 
@@ -65,14 +89,19 @@ def encode(path: Path, frames: NDArray[np.uint8]) -> None:
         container.mux(stream.encode())
 
 
-def records(clip_id: str, rng: np.random.Generator) -> list[dict[str, object]]:
-    """Return a clip's annotation: a hand and a thing in every frame."""
+def records(clip_id: str, num_frames: int, scale: float, rng: np.random.Generator) -> list[dict[str, object]]:
+    """Return a clip's annotation: a hand and a thing in every frame, in pixels of a frame `scale` times as large."""
     out: list[dict[str, object]] = []
-    x, y, dx, dy = rng.uniform(20, 200), rng.uniform(20, 100), rng.uniform(-0.4, 3), rng.uniform(-0.4, 1)
-    for k in range(NUM_FRAMES):
+    x, y, dx, dy = (float(v) for v in rng.uniform((20, 20, -0.4, -0.4), (200, 100, 1.4, 1)))
+    for k in range(num_frames):
         left, top = x + k * dx, y + k * dy
-        box = {"x1": left, "y1": top, "x2": left + 90, "y2": top + 70}
-        hand = {"x1": left + 40, "y1": top + 30, "x2": left + 160, "y2": top + 130}
-        labels = [{"standard_category": "0000", "box2d": box}, {"standard_category": "hand", "box2d": hand}]
+        thing, hand = (left, top, left + 90, top + 70), (left + 40, top + 30, left + 140, top + 110)
+        labels = [
+            {"standard_category": category, "box2d": dict(zip(("x1", "y1", "x2", "y2"), box, strict=True))}
+            for category, box in (
+                ("0000", [round(scale * v, 2) for v in thing]),
+                ("hand", [round(scale * v, 2) for v in hand]),
+            )
+        ]
         out.append({"name": f"{clip_id}/{k + 1:04d}.jpg", "labels": labels})
     return out
