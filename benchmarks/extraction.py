@@ -1,11 +1,11 @@
-"""Extraction against the backbone alone: python benchmarks/extraction.py [--device cuda] [--small] [--scale].
+"""Extraction against the backbone alone: python benchmarks/extraction.py [--device cuda] [--small] [--parts …].
 
 backbone    one batch of views from memory through i3d_r50: the plain eager fp32 loop, folded fp32, folded bf16, and on
             a GPU both compiled. The plain loop has a process of its own, with the C library's allocator as it comes.
-end to end  `extract` on generated videos of Something-Something's kind (427 × 240, 45 frames, VP9): decoding, backbone,
+end-to-end  `extract` on generated videos of Something-Something's kind (427 × 240, 45 frames, VP9): decoding, backbone,
             RoIAlign, writing; from the first batch on, against the same backbone fed from memory with the same batch
-            size, precision and threads. On a CPU the ratio can be no better than the backbone's share of all CPU seconds.
---scale     seconds a clip and peak memory at 1,000 and 10,000 tiny clips, without pixels and with them.
+            size, precision and threads. On a CPU the backbone's share of all CPU seconds bounds that ratio.
+scale       seconds a clip and peak memory at 1,000 and 10,000 tiny clips, without pixels and with them.
 
 The sides of a comparison are interleaved, medians count. Works in a temporary folder.
 """
@@ -37,6 +37,7 @@ from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.sources import ExtractConfig
 
 FRAMES, PLAIN = 8, "plain eager fp32"
+PARTS = ("backbone", "end-to-end", "scale")
 
 
 def backbone(device: str) -> Backbone:
@@ -168,7 +169,8 @@ def end_to_end(device: str, precision: str, batch: int, crop: int, clips: int, w
     return {
         "precision": precision, "crop": crop, "batch": batch, "clips": clips,
         "clips_per_sec": 1 / whole, "backbone_clips_per_sec": 1 / seconds, "ratio": seconds / whole,
-        "cpu_ms_per_clip": 1000 * whole_used, "backbone_cpu_ms_per_clip": 1000 * used, "backbone_share": used / whole_used,
+        "cpu_ms_per_clip": 1000 * whole_used, "backbone_cpu_ms_per_clip": 1000 * used,
+        "backbone_share": used / whole_used,
         "backbone_before_after": [before[0], after[0]],
     }  # fmt: skip
 
@@ -207,43 +209,60 @@ def scale_child(connection: Connection, num_clips: int, pixels: bool) -> None:
 
 
 def main() -> None:
-    """Run the parts that were asked for, print and save."""
+    """Run the parts that were asked for, print and save each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--small", action="store_true", help="64-pixel crops, few rounds: does it run?")
-    parser.add_argument("--scale", action="store_true", help="also 1,000 against 10,000 clips")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
+    parser.add_argument("--small", action="store_true", help="64-pixel crops, few clips: does it run?")
     parser.add_argument("--clips", type=int, help="clips of the end-to-end part; default: 96, on a GPU 4,096")
     parser.add_argument("--workers", type=int, help="decoding processes")
     arguments = parser.parse_args()
-    device, cpu = arguments.device, arguments.device == "cpu"
-    crop = 64 if arguments.small else 224
-    batch = 8 if cpu else 64
-    clips = arguments.clips or (16 if arguments.small else 96 if cpu else 4096)
+    device, cpu, small = arguments.device, arguments.device == "cpu", arguments.small
+    crop, batch = 64 if small else 224, 8 if cpu else 64
+    clips = arguments.clips or (16 if small else 96 if cpu else 4096)
     here = facts(device)
-    content: dict[str, Any] = {"backbone": backbone_times(device, batch, crop, 3 if cpu else 10)}
+    print(here)
+    suffix = "-small" if small else ""
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        write_videos(Path("videos"), clips)
-        content["end_to_end"] = [
-            end_to_end(device, precision, batch, crop, clips, arguments.workers) for precision in ("fp32", "bf16")
-        ]
-        if arguments.scale:
-            sizes = (200, 2000) if arguments.small else (1000, 10_000)
-            content["scale"] = [scale(n, pixels) for pixels in (False, True) for n in sizes]
+        for part in arguments.parts:
+            if part == "backbone":
+                found = backbone_times(device, batch, crop, 3 if cpu else 10)
+                show_backbone(found)
+            elif part == "end-to-end":
+                write_videos(Path("videos"), clips)
+                found = {p: end_to_end(device, p, batch, crop, clips, arguments.workers) for p in ("fp32", "bf16")}
+                show_end_to_end(found)
+            else:
+                few, many = (200, 2000) if small else (1000, 10_000)
+                found = {"rows": [scale(number, pixels) for pixels in (False, True) for number in (few, many)]}
+                show_scale(found)
+            print(save(f"extraction-{part}{suffix}", {**here, **found}, device))
         os.chdir("/")
-    print(f"{here}\n\n| form | clips/s | × eager fp32 | GFLOP/s | of matmul | error |\n|---|---|---|---|---|---|")
-    for row in content["backbone"]["rows"]:
+
+
+def show_backbone(found: dict[str, Any]) -> None:
+    """Print a row for every form of the backbone."""
+    print("| form | clips/s | × eager fp32 | GFLOP/s | of matmul | error |\n|---|---|---|---|---|---|")
+    for row in found["rows"]:
         print(
             f"| {row['form']} | {row['clips_per_sec']:.2f} | {row['speedup']:.2f} | {row['gflop_per_sec']:.0f} | "
             f"{row['share_of_matmul']:.2f} | {row['relative_error']:.1e} |"
         )
-    for row in content["end_to_end"]:
+
+
+def show_end_to_end(found: dict[str, dict[str, Any]]) -> None:
+    """Print a line for every precision."""
+    for name, row in found.items():
         share = f"{row['ratio']:.3f} of the backbone alone; its share of CPU seconds {row['backbone_share']:.3f}"
-        print(f"end to end {row['precision']}: {row['clips_per_sec']:.2f} clips/s, {share}")
-    for row in content.get("scale", ()):
+        print(f"end to end {name}: {row['clips_per_sec']:.2f} clips/s, {share}")
+
+
+def show_scale(found: dict[str, Any]) -> None:
+    """Print a line for every number of clips."""
+    for row in found["rows"]:
         what = f"{row['clips']} clips {'with' if row['pixels'] else 'without'} pixels"
         print(f"{what}: {row['ms_per_clip']:.2f} ms a clip, peak {row['peak_mib']:.0f} MiB")
-    print(save("extraction" + ("-small" if arguments.small else ""), {**here, **content}, device))
 
 
 if __name__ == "__main__":
