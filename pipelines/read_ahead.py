@@ -41,6 +41,8 @@ class ReadAhead:
         self._read, self._advise, self._row_bytes = read, advise, row_bytes
         threads = min(MOST_THREADS, max(1, (os.cpu_count() or 1) - 1))
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="read-ahead")
+        # of its own: advice waits while the disk's queue is full, and reading must not wait with it
+        self._adviser = ThreadPoolExecutor(1, thread_name_prefix="advise")
         self._announced: list[Rows] = []
         self._next = self._advised = self._last_group = 0
         self._coming: deque[_Coming] = deque()
@@ -84,8 +86,8 @@ class ReadAhead:
             left -= len(rows) * self._row_bytes
             if left < 0 and self._coming:
                 return
-            self._advise_up_to(self._next)
             self._coming.append(_Coming(rows, self._threads.submit(self._read, rows)))
+            self._advise_up_to(self._next)
             self._next += 1
 
     def _advise_up_to(self, batch: int) -> None:
@@ -95,5 +97,5 @@ class ReadAhead:
             while stop < len(self._announced) and num_rows < ADVISE_ROWS:
                 num_rows += len(self._announced[stop])
                 stop += 1
-            self._threads.submit(self._advise, np.unique(np.concatenate(self._announced[self._advised : stop])))
+            self._adviser.submit(self._advise, np.unique(np.concatenate(self._announced[self._advised : stop])))
             self._last_group, self._advised = self._advised, stop
