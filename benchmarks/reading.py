@@ -32,6 +32,7 @@ from ifcar.cache.writer import CacheWriter
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.batches import BatchReader
+from ifcar.pipelines.heap import keep_freed_memory
 from ifcar.pipelines.order import draw_order
 
 SPEC = CacheSpec(num_frames=8, num_steps=4, num_instances=4, channels=512, pooled_size=3)
@@ -113,6 +114,7 @@ def floor_seconds(mapped: np.ndarray[Any, np.dtype[np.float16]], rounds: int) ->
 
 def streaming(path: Path, preset: str, device: str, num_batches: int) -> dict[str, Any]:
     """Train on batches streamed from a cold cache, and on one that stays in memory; return rows a second."""
+    keep_freed_memory()
     kind, reader = HEADS.get("sfi"), open_cache(path)
     torch.manual_seed(0)
     head = kind(kind.presets[preset], SPEC, NUM_CLASSES).to(device)

@@ -172,9 +172,11 @@ class BatchReader:
 
     def batch(self, rows: NDArray[np.int64]) -> InstanceBatch:
         """Return the arrays of these rows, in this order; rows (B,) give (B, …), rows (M, B) give (M, B, …)."""
-        held, arrays = (self.rows, self._loaded) if self.place != "stream" else self._ahead.take(rows)
-        places = torch.from_numpy(np.searchsorted(held, rows))
-        features = {name: value[places.to(value.device)] for name, value in arrays.items()}
+        if self.place == "stream":
+            features = self._ahead.take(rows)
+        else:
+            places = torch.from_numpy(np.searchsorted(self.rows, rows))
+            features = {name: value[places.to(value.device)] for name, value in self._loaded.items()}
         index = torch.from_numpy(rows)
         batch = InstanceBatch(
             boxes=self.tables["boxes"][index], categories=self.tables["categories"][index], **features

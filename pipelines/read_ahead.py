@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,7 +23,7 @@ Arrays = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class _Coming:
-    """A batch under way: its rows, ascending and each once, and what will hold their arrays."""
+    """A batch under way: its rows, each once, and what will hold their arrays."""
 
     rows: Rows
     arrays: Future[Arrays]
@@ -32,7 +33,7 @@ class ReadAhead:
     """Batches of rows, read in the order in which they were announced.
 
     Args:
-        read: ascending rows → their arrays; called from several threads.
+        read: rows, each once → their arrays; called from several threads.
         advise: told which rows will be read soon.
         row_bytes: size of a row's arrays.
     """
@@ -56,27 +57,28 @@ class ReadAhead:
         for coming in self._coming:
             coming.arrays.cancel()
         self._coming.clear()
-        self._announced = [np.unique(rows) for rows in batches]
+        self._announced = [_each_once(rows.ravel()) for rows in batches]
         self._next = self._advised = self._last_group = 0
         self._go_on()
 
-    def take(self, rows: Rows) -> tuple[Rows, Arrays]:
-        """Return arrays of at least these rows, from what was read ahead, or read now when they were not announced.
+    def take(self, rows: Rows) -> Arrays:
+        """Return the arrays of these rows, from what was read ahead, or read now when they were not announced.
 
         Args:
             rows: in any shape and order, doubles allowed.
 
         Returns:
-            Which rows the arrays hold, ascending and each once, and the arrays.
+            Tensors of the rows' shape and then a row's.
         """
-        wanted = np.unique(rows)
+        wanted = rows.ravel()
         for number, coming in enumerate(self._coming):
-            if np.isin(wanted, coming.rows, assume_unique=True).all():
+            if np.isin(wanted, coming.rows).all():
                 for _ in range(number + 1):
                     self._coming.popleft()
                 self._go_on()
-                return coming.rows, coming.arrays.result()
-        return wanted, self._read(wanted)
+                return _pick(coming.rows, coming.arrays.result(), rows)
+        once = np.unique(wanted)
+        return _pick(once, self._read(once), rows)
 
     def _go_on(self) -> None:
         """Start reading as many announced batches as memory allows."""
@@ -99,3 +101,18 @@ class ReadAhead:
                 stop += 1
             self._adviser.submit(self._advise, np.unique(np.concatenate(self._announced[self._advised : stop])))
             self._last_group, self._advised = self._advised, stop
+
+
+def _each_once(rows: Rows) -> Rows:
+    """Return the rows as they are, or ascending when some are there twice."""
+    once = np.unique(rows)
+    return rows if len(once) == len(rows) else once
+
+
+def _pick(held: Rows, arrays: Arrays, rows: Rows) -> Arrays:
+    """Return the arrays of `rows`, any shape, out of those of the rows held; not copied when they are the same."""
+    if not np.array_equal(held, rows.ravel()):
+        order = np.argsort(held)
+        places = torch.from_numpy(order[np.searchsorted(held, rows.ravel(), sorter=order)])
+        arrays = {name: value[places] for name, value in arrays.items()}
+    return {name: value.view(*rows.shape, *value.shape[1:]) for name, value in arrays.items()}
