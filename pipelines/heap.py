@@ -12,7 +12,7 @@ def keep_freed_memory() -> None:
     """Tell glibc, for the whole process, to keep freed memory for the next request of its size.
 
     A network asks for the same large tensors at every step. By default each comes as fresh pages, which the kernel
-    must clear one by one: a third of the time of a bf16 backbone (benchmarks/extraction.py).
+    must clear one by one.
     """
     if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
         for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1)):

@@ -1,4 +1,4 @@
-"""RoIAlign on ramp images, by two independent routes."""
+"""RoIAlign on ramp images, by two independent routes, and against torchvision's kernel."""
 
 from __future__ import annotations
 
