@@ -64,6 +64,10 @@ class ZarrReader(CacheReader):
         """Release open files."""
         self._pool.clear()
 
+    def advise(self, name: str, rows: NDArray[np.int64]) -> None:
+        """Tell the operating system which rows will be read soon, and return at once."""
+        self._sharded[name].advise(rows)
+
     def sharded(self, name: str) -> ShardedArray:
         """Return the raw rows of a feature array."""
         paths = {block: self.manifest.block_files(block)[name] for block in self.commits}

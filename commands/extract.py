@@ -33,7 +33,7 @@ def extract(
     flip: Annotated[bool, typer.Option("--flip", help="Mirror half of the augmented views.")] = False,
     seed: Annotated[int, typer.Option(help="Of the augmented views.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Views per forward pass.")] = 8,
-    workers: Annotated[int | None, typer.Option(help="Decoding processes; default: cores − 1, at most 8.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Decoding processes; default: one a core, at most 8.")] = None,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     compile_: Annotated[
         bool, typer.Option("--compile", help="torch.compile the backbone: slower to begin, faster on many clips.")

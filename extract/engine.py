@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -94,7 +95,7 @@ class FeatureExtractor:
         feature_map = self.backbone(self.backbone.normalise(frames).to(self.dtype)).float()  # (B, C, T′, H, W)
         out = {
             "instance_features": roi_features(feature_map, boxes, categories, self.pooled),
-            "frame_features": feature_map.mean(dim=(3, 4)).transpose(1, 2),
+            "frame_features": feature_map.permute(0, 2, 3, 4, 1).flatten(2, 3).mean(dim=2),  # as it lies in memory
         }
         if self.spec.grid_size is not None:
             out["grid_features"] = feature_map.transpose(1, 2)
@@ -158,6 +159,7 @@ def extract_rows(
         num_workers=options.num_workers,
         prefetch_factor=2 * options.batch_size if options.num_workers else None,
         multiprocessing_context="fork" if options.num_workers else None,
+        worker_init_fn=_give_way if options.device == "cpu" else None,
     )
     decoded = iter(loader)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer") as thread:
@@ -173,6 +175,11 @@ def extract_rows(
             logger.debug("block %d computed in %.1f s", task.block, time.perf_counter() - started)
         if writing is not None:
             writing.result()
+
+
+def _give_way(worker: int) -> None:
+    """Let the backbone's threads go first: on a shared core a decoder would hold up all of them at each layer's end."""
+    os.nice(19)
 
 
 def _compute_block(

@@ -27,7 +27,7 @@ def save_checkpoint(folder: Path, trainer: Trainer, state: TrainState) -> None:
     for number, member in enumerate(state.members):
         tensors |= {f"best/{number}/{k}": v for k, v in member.best_weights.items()}
         members.append({f.name: getattr(member, f.name) for f in fields(member) if f.name != "best_weights"})
-    facts = {"phase": state.phase, "step": state.step, "members": members}
+    facts = {"phase": state.phase, "step": state.step, "order": state.order, "members": members}
     save_tensors(folder / NAME, tensors, {"state": json.dumps(facts)})
 
 
@@ -46,7 +46,7 @@ def load_state(folder: Path) -> TrainState | None:
         )
         for number, member in enumerate(facts["members"])
     ]
-    return TrainState(phase=facts["phase"], step=int(facts["step"]), members=members)
+    return TrainState(phase=facts["phase"], step=int(facts["step"]), order=facts["order"], members=members)
 
 
 def restore(folder: Path, trainer: Trainer) -> None:

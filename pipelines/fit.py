@@ -19,12 +19,13 @@ from ifcar.errors import InputError
 from ifcar.extract.engine import choose_device
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
-from ifcar.pipelines.batches import BatchReader, Examples, Memory, read_examples
+from ifcar.pipelines.batches import BatchReader, Examples, read_examples
 from ifcar.pipelines.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.checkpoint import load_tensors, save_tensors
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.events import write_events
 from ifcar.pipelines.jobs import Failure, Job
+from ifcar.pipelines.memory import Memory
 from ifcar.pipelines.phases import Data, Entry, Outcome, stack_states, train_phases
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.resolve import head_options, resolve

@@ -23,11 +23,11 @@ from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import CacheSpec, Split
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
-from ifcar.pipelines.batches import PRELOAD_SHARE
 from ifcar.pipelines.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.engines.bench import free_on
 from ifcar.pipelines.jobs import Job
+from ifcar.pipelines.memory import PRELOAD_SHARE
 from ifcar.pipelines.resolve import head_options
 from ifcar.pipelines.run_config import ID_LENGTH, RunConfig, run_id
 from ifcar.pipelines.runs import is_finished

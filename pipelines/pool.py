@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, as_completed
 from contextlib import contextmanager
@@ -19,12 +17,12 @@ from ifcar.pipelines.engines.cluster import RayConfig
 from ifcar.pipelines.engines.ray_bench import ray_bench
 from ifcar.pipelines.fit import fit_together
 from ifcar.pipelines.fleet import Fleet, end_fleet, make_fleet, plan_fleets
+from ifcar.pipelines.heap import keep_freed_memory
 from ifcar.pipelines.jobs import Failure, Job
 from ifcar.pipelines.progress import Progress, Silent
 from ifcar.pipelines.run_config import RunConfig, run_id
 from ifcar.pipelines.runs import is_finished, open_run
 
-MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_MAX = -1, -4  # of glibc's mallopt
 MAX_BREAKS = 2  # a fleet that is under way when its pool breaks this often is taken apart, a single run given up
 
 
@@ -201,14 +199,7 @@ class _Outcome:
 def prepare_worker() -> None:
     """Set a process up for training beside others."""
     torch.set_num_threads(1)
-    _keep_freed_memory()
-
-
-def _keep_freed_memory() -> None:
-    """Tell glibc to keep what is freed: a fleet asks for the same large tensors every step; fresh pages are slow."""
-    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
-        for option, value in ((MALLOC_MMAP_MAX, 0), (MALLOC_TRIM_THRESHOLD, 2**31 - 1)):
-            ctypes.CDLL(None).mallopt(option, value)
+    keep_freed_memory()
 
 
 def _fit_fleet(fleet: Fleet, device: str) -> _Outcome:

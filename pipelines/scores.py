@@ -64,12 +64,10 @@ def predict(stack: Stack, batches: BatchReader, examples: Examples, ids: Sequenc
     clip_of_row = np.repeat(np.arange(len(examples)), examples.rows.shape[1])[examples.plain.ravel()]
     rows = examples.rows[examples.plain]
     size = max(MIN_TEST_BATCH, TEST_BATCH // len(stack))
+    parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+    batches.expect(parts)
     logits = np.concatenate(
-        [
-            stack.score(batches.batch(rows[start : start + size]), own=False).logits.float().cpu().numpy()
-            for start in range(0, len(rows), size)
-        ],
-        axis=1,
+        [stack.score(batches.batch(part), own=False).logits.float().cpu().numpy() for part in parts], axis=1
     )
     total = np.zeros((len(examples), len(stack), logits.shape[2]), np.float64)
     np.add.at(total, clip_of_row, logits.swapaxes(0, 1))

@@ -96,7 +96,7 @@ class BlockActor:
     def _serve(self, preparation: Preparation) -> None:
         assignment = self._assignment
         try:
-            options = engine_options(assignment.config, assignment.num_cores)
+            options = engine_options(assignment.config, assignment.num_cores - 1)
             views, extractor = preparation.views(), preparation.extractor(options)
             while True:
                 tasks = self._take(self._queue.get())

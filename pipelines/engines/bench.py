@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ifcar.pipelines.batches import free_bytes
+from ifcar.pipelines.memory import free_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

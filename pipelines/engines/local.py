@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ifcar.cache.writer import CacheWriter
 from ifcar.extract.engine import BlockTask, EngineOptions, choose_device, extract_rows
+from ifcar.pipelines.heap import keep_freed_memory
 from ifcar.pipelines.preparation import Preparation
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.sources import ExtractConfig
@@ -14,9 +15,9 @@ from ifcar.pipelines.sources import ExtractConfig
 MOST_WORKERS = 8
 
 
-def engine_options(config: ExtractConfig, num_cores: int) -> EngineOptions:
-    """Return how the engine of one process runs that has `num_cores` cores to itself."""
-    workers = min(MOST_WORKERS, num_cores - 1) if config.workers is None else config.workers
+def engine_options(config: ExtractConfig, default_workers: int) -> EngineOptions:
+    """Return how the engine of one process runs, with this many decoders, up to a limit, where none are named."""
+    workers = min(MOST_WORKERS, default_workers) if config.workers is None else config.workers
     return EngineOptions(
         batch_size=config.batch_size,
         num_workers=workers,
@@ -37,7 +38,8 @@ class LocalEngine:
         self, preparation: Preparation, writer: CacheWriter, tasks: Sequence[BlockTask], progress: Progress
     ) -> None:
         """Compute and commit the tasks in order."""
-        options = engine_options(preparation.config, max(2, os.cpu_count() or 1))
+        options = engine_options(preparation.config, os.cpu_count() or 1)
+        keep_freed_memory()
         failed = 0
 
         def on_rows(count: int, bad: int) -> None:

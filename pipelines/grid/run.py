@@ -72,22 +72,26 @@ def run_grid(
     """
     path = out or folder("runs") / plan.config.name
     with locked(path):
-        return _make(plan, path, progress, processes, device, fleet_size)
+        _check_folder(path, plan)
+        path.mkdir(parents=True, exist_ok=True)
+        content = yaml.safe_dump(to_plain(plan.config), sort_keys=False, allow_unicode=True)
+        write_atomic(path / "grid.yaml", content.encode())
+        jobs = plan.jobs()
+        before = sum(is_finished(job.path) for job in jobs)
+        failures = fit_all(jobs, progress, processes=processes, device=device, fleet_size=fleet_size, cluster=cluster)
+        made = sum(is_finished(job.path) for job in jobs) - before
+        if len(failures) == len(jobs):
+            raise InputError(f"grid {plan.config.name!r}: every run failed; the first: {failures[0].reason}")
+        comparison = _compare(plan, failures)
+        write_comparison(path, comparison)
+        files = write_tables(path, comparison)
+    return GridResult(
+        comparison=comparison, folder=path, files=files, failures=failures, num_runs=len(jobs), num_made=made
+    )
 
 
-def _make(
-    plan: GridPlan, path: Path, progress: Progress, processes: int | None, device: str | None, fleet_size: int | None
-) -> GridResult:
-    _check_folder(path, plan)
-    path.mkdir(parents=True, exist_ok=True)
-    content = yaml.safe_dump(to_plain(plan.config), sort_keys=False, allow_unicode=True)
-    write_atomic(path / "grid.yaml", content.encode())
-    jobs = plan.jobs()
-    before = sum(is_finished(job.path) for job in jobs)
-    failures = fit_all(jobs, progress, processes=processes, device=device, fleet_size=fleet_size, cluster=cluster)
-    made = sum(is_finished(job.path) for job in jobs) - before
-    if len(failures) == len(jobs):
-        raise InputError(f"grid {plan.config.name!r}: every run failed; the first: {failures[0].reason}")
+def _compare(plan: GridPlan, failures: list[Failure]) -> Comparison:
+    """Fuse finished runs and compare the systems; fusions that fail join `failures`."""
     systems = _systems(plan)
     for fusion in plan.config.ensembles:
         systems += _fused(plan, fusion, systems, failures)
@@ -95,7 +99,7 @@ def _make(
     notes = [f"failed: {failure.path.name}: {failure.reason}" for failure in failures]
     if baseline is not None and not any(s.name == baseline for s in systems):
         notes.append(f"no run of the baseline {baseline!r} is finished: nothing is tested")
-    comparison = Comparison(
+    return Comparison(
         name=plan.config.name,
         title=plan.config.title,
         dataset=plan.dataset,
@@ -105,11 +109,6 @@ def _make(
         rows=tuple(summarise(systems, baseline=baseline, paired_test=plan.config.paired_test)),
         cache=str(plan.cache),
         fingerprint=plan.fingerprint,
-    )
-    write_comparison(path, comparison)
-    files = write_tables(path, comparison)
-    return GridResult(
-        comparison=comparison, folder=path, files=files, failures=failures, num_runs=len(jobs), num_made=made
     )
 
 
