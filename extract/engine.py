@@ -22,7 +22,7 @@ from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.fold import folded
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.decode import VideoInfo, probe, read_frames
-from ifcar.extract.roi import PooledMode, roi_features
+from ifcar.extract.roi import PooledMode, arrays_of_map
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.views import View, ViewPolicy, plan_view
 
@@ -175,12 +175,7 @@ class FeatureExtractor:
         boxes = torch.stack([torch.from_numpy(_present(d.view).boxes) for d in batch]).to(self.device)
         categories = torch.stack([torch.from_numpy(_present(d.view).categories) for d in batch]).to(self.device)
         feature_map = self.backbone(self.backbone.normalise(frames).to(self.dtype)).float()  # (B, C, T′, H, W)
-        out = {
-            "instance_features": roi_features(feature_map, boxes, categories, self.pooled),
-            "frame_features": feature_map.mean(dim=(3, 4)).transpose(1, 2),
-        }
-        if self.spec.grid_size is not None:
-            out["grid_features"] = feature_map.transpose(1, 2)
+        out = arrays_of_map(feature_map, boxes, categories, self.pooled, self.spec.arrays())
         return {name: value.half().cpu().numpy() for name, value in out.items()}
 
 

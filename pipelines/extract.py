@@ -20,8 +20,7 @@ from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import CacheSpec, Provenance
 from ifcar.cache.writer import CacheWriter
 from ifcar.errors import InputError
-from ifcar.extract.backbones.base import Backbone, BackboneSpec
-from ifcar.extract.backbones.catalog import build_backbone, get_backbone
+from ifcar.extract.backbones.base import BackboneSpec
 from ifcar.extract.datasets.contract import Dataset
 from ifcar.extract.engine import (
     EngineOptions,
@@ -33,13 +32,12 @@ from ifcar.extract.engine import (
 )
 from ifcar.extract.roi import parse_pooled_mode, pooled_size
 from ifcar.extract.views import ViewPolicy
-from ifcar.extract.weights import load_weights
+from ifcar.pipelines.backbones import backbone_of, load_backbone
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.sources import ExtractConfig, Source, read_source
 
 FEATURE_VERSION = 2  # raised whenever the code changes what a feature's value is
-SPATIAL_STRIDES = (16, 32)
 VERSIONED_PACKAGES = ("ifcar", "torch", "torchvision", "pytorchvideo", "numpy", "av", "zarr")
 
 
@@ -75,14 +73,14 @@ def extract(config: ExtractConfig, progress: Progress) -> ExtractResult:
         InputError, MissingDataError: options or files are not usable.
         CacheMismatchError: the cache in the way was made with other options.
     """
-    backbone_spec = _backbone_spec(config)
+    backbone_spec = backbone_of(config)
     source = read_source(config, progress, needs_pixels=backbone_spec.reads_pixels)
-    policy = _policy(config, source.dataset)
-    spec = _cache_spec(config, policy, backbone_spec)
+    policy = view_policy(config, source.dataset)
+    spec = cache_spec(config, policy, backbone_spec)
     backbone, weights_identity = load_backbone(
         backbone_spec, policy.num_frames, config.weights, source.dataset.default_weights, progress
     )
-    provenance = _provenance(config, source, policy, backbone_spec, weights_identity)
+    provenance = provenance_of(config, source, policy, backbone_spec, weights_identity)
     path = config.out or folder("caches") / f"{config.dataset}-{config.backbone}.zarr"
     writer = _open_writer(path, config, spec, provenance, source, policy)
     options = _engine_options(config)
@@ -103,13 +101,8 @@ def extract(config: ExtractConfig, progress: Progress) -> ExtractResult:
     return _result(path, writer, source, num_rows)
 
 
-def _backbone_spec(config: ExtractConfig) -> BackboneSpec:
-    if config.spatial_stride not in SPATIAL_STRIDES:
-        raise InputError(f"spatial stride is {config.spatial_stride}; expected 16 or 32")
-    return get_backbone(config.backbone).spec(config.spatial_stride)
-
-
-def _policy(config: ExtractConfig, dataset: Dataset) -> ViewPolicy:
+def view_policy(config: ExtractConfig, dataset: Dataset) -> ViewPolicy:
+    """Return how the views of a cache are sampled."""
     return ViewPolicy(
         num_frames=config.frames,
         crop_size=dataset.default_crop if config.crop is None else config.crop,
@@ -121,7 +114,8 @@ def _policy(config: ExtractConfig, dataset: Dataset) -> ViewPolicy:
     )
 
 
-def _cache_spec(config: ExtractConfig, policy: ViewPolicy, backbone: BackboneSpec) -> CacheSpec:
+def cache_spec(config: ExtractConfig, policy: ViewPolicy, backbone: BackboneSpec) -> CacheSpec:
+    """Return the cache's dimensions."""
     num_steps = backbone.num_steps(policy.num_frames)
     if not backbone.reads_pixels:
         return CacheSpec(num_frames=policy.num_frames, num_steps=num_steps, num_instances=policy.num_instances)
@@ -135,34 +129,18 @@ def _cache_spec(config: ExtractConfig, policy: ViewPolicy, backbone: BackboneSpe
     )
 
 
-def load_backbone(
-    spec: BackboneSpec, num_frames: int, weights: str | None, default: str, progress: Progress
-) -> tuple[Backbone | None, str]:
-    """Return the network in evaluation mode, None where no pixels are read, and its weights' identity.
-
-    Args:
-        spec: which backbone.
-        num_frames: T, frames of a view.
-        weights: a file, "published" or "random:SEED"; None takes `default`.
-        default: the same kinds of text.
-        progress: told which weights were loaded.
-
-    Raises:
-        InputError, MissingDataError: the weights cannot be loaded, or would be ignored.
-    """
-    if not spec.reads_pixels:
-        if weights is not None:
-            raise InputError(f"--weights {weights} would be ignored: backbone 'none' reads no pixels")
-        return None, "none"
-    backbone = build_backbone(spec.name, num_frames=num_frames, spatial_stride=spec.spatial_stride)
-    record = load_weights(backbone, weights or default, folder("weights"))
-    progress.say(f"{spec.name}: weights {record.description}")
-    return backbone.eval(), record.identity
-
-
-def _provenance(
+def provenance_of(
     config: ExtractConfig, source: Source, policy: ViewPolicy, backbone: BackboneSpec, weights: str
 ) -> Provenance:
+    """Return where the numbers of a cache come from.
+
+    Args:
+        config: the options.
+        source: the dataset.
+        policy: how views are sampled.
+        backbone: the network.
+        weights: identity of its weights.
+    """
     identity: dict[str, Any] = {
         "feature_version": FEATURE_VERSION,
         "dataset": {"name": config.dataset, "annotations": source.digest},
@@ -186,6 +164,8 @@ def _provenance(
             "pooled": config.pooled,
             "precision": config.precision,
         }
+        if backbone.reduction:
+            identity["backbone"]["reduction"] = backbone.reduction
     environment: dict[str, Any] = {name: version(name) for name in VERSIONED_PACKAGES}
     environment["python"] = platform.python_version()
     return Provenance(identity=identity, environment=environment)

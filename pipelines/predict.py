@@ -34,9 +34,9 @@ from ifcar.extract.tracks import Tracks
 from ifcar.extract.views import View, frames_per_annotation
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
+from ifcar.pipelines.backbones import load_backbone
 from ifcar.pipelines.checkpoint import load_tensors
 from ifcar.pipelines.ensemble import softmax
-from ifcar.pipelines.extract import load_backbone
 from ifcar.pipelines.fit import build_head
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.recipe import Recipe, read_recipe
