@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from ifcar.cache.lock import locked
 from ifcar.cache.schema import Split
 from ifcar.errors import InputError
 from ifcar.extract.engine import ViewDataset
@@ -95,11 +97,13 @@ def finetune(
         InputError, MissingDataError, CacheMismatchError: config, files and folder do not go together.
         NonFiniteError: the loss or the gradient stopped being finite.
         LostProcessError: another process of the group ended.
+        LockedError: another run writes to the folder.
     """
     started = time.perf_counter()
-    with open_group(device) as group:
+    with open_group(device) as group, contextlib.ExitStack() as held:
         progress = progress if group.is_first else Silent()
         path = group.decide(lambda: _choose_folder(config, out, resume=resume))
+        group.decide(lambda: held.enter_context(locked(path)))
         setting = open_setting(config, group, progress)
         group.decide(lambda: _claim(path, setting.config))
         trainer = make_trainer(setting, group, _num_workers(workers, group))
