@@ -16,6 +16,7 @@ from ifcar.commands import cache
 from ifcar.commands.demo import demo
 from ifcar.commands.ensemble import ensemble
 from ifcar.commands.extract import extract
+from ifcar.commands.finetune import app as finetune_app
 from ifcar.commands.fit import evaluate, fit_head
 from ifcar.commands.grid import few_shot, grid
 from ifcar.commands.listing import list_
@@ -48,6 +49,7 @@ cache_app = typer.Typer(help="Look at, check, repair, draw and export caches.", 
 for command in (cache.info, cache.verify, cache.repair, cache.export, cache.show):
     cache_app.command()(command)
 app.add_typer(cache_app, name="cache")
+app.add_typer(finetune_app, name="finetune")
 
 
 @app.callback(invoke_without_command=True)
@@ -80,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
         code = fail(
-            "interrupted; what is finished is kept, go on with the same command (fit-head: --resume --out RUN)",
+            "interrupted; what is finished is kept, go on with the same command (fit-head, finetune: --resume --out)",
             SIGNALLED + stop,
         )
     except OSError as error:

@@ -23,7 +23,7 @@ from ifcar.errors import InputError
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.fold import folded
 from ifcar.extract.decoded_views import Decoded, ViewDataset
-from ifcar.extract.roi import PooledMode, roi_features
+from ifcar.extract.roi import PooledMode, arrays_of_map
 
 logger = logging.getLogger(__name__)
 RowArrays = dict[str, NDArray[Any]]
@@ -93,12 +93,7 @@ class FeatureExtractor:
         boxes = torch.stack([torch.from_numpy(_present(d.view).boxes) for d in batch]).to(self.device)
         categories = torch.stack([torch.from_numpy(_present(d.view).categories) for d in batch]).to(self.device)
         feature_map = self.backbone(self.backbone.normalise(frames).to(self.dtype)).float()  # (B, C, T′, H, W)
-        out = {
-            "instance_features": roi_features(feature_map, boxes, categories, self.pooled),
-            "frame_features": feature_map.permute(0, 2, 3, 4, 1).flatten(2, 3).mean(dim=2),  # as it lies in memory
-        }
-        if self.spec.grid_size is not None:
-            out["grid_features"] = feature_map.transpose(1, 2)
+        out = arrays_of_map(feature_map, boxes, categories, self.pooled, self.spec.arrays())
         return {name: value.half().cpu().numpy() for name, value in out.items()}
 
 

@@ -7,6 +7,7 @@ full rate on a map that keeps its channels side by side.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 import torch
@@ -35,6 +36,30 @@ def parse_pooled_mode(text: str) -> PooledMode:
 def pooled_size(mode: PooledMode) -> int:
     """Return P, the bins a side that are stored: 3 for "3", 1 for "7-max"."""
     return 3 if mode == "3" else 1
+
+
+def arrays_of_map(
+    feature_map: Tensor, boxes: Tensor, categories: Tensor, mode: PooledMode, names: Collection[str]
+) -> dict[str, Tensor]:
+    """Return the feature arrays called `names`, as a cache holds them for each view.
+
+    Args:
+        feature_map: (B, C, T′, H, W), float32.
+        boxes: (B, T, N, 4), see `roi_features`.
+        categories: (B, T, N).
+        mode: of RoIAlign.
+        names: among instance_features (B, T′, N, C, P, P), frame_features (B, T′, C) and grid_features
+            (B, T′, C, H, W); others are passed over.
+    """
+    arrays: dict[str, Tensor] = {}
+    if "instance_features" in names:
+        arrays["instance_features"] = roi_features(feature_map, boxes, categories, mode)
+    if "frame_features" in names:
+        as_it_lies = feature_map.permute(0, 2, 3, 4, 1)  # in memory, channels last
+        arrays["frame_features"] = as_it_lies.flatten(2, 3).mean(dim=2)
+    if "grid_features" in names:
+        arrays["grid_features"] = feature_map.transpose(1, 2)
+    return arrays
 
 
 def roi_features(feature_map: Tensor, boxes: Tensor, categories: Tensor, mode: PooledMode) -> Tensor:

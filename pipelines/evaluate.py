@@ -52,6 +52,11 @@ def evaluate(path: Path, *, cache: Path | None = None, device: str | None = None
         raise InputError(
             f"{path}: an ensemble has no weights of its own; evaluate its members, or see its metrics.json"
         )
+    if config.live is not None and cache is None and not config.cache.exists():
+        raise InputError(
+            f"{path}: fine-tuned, and there is no cache of its backbone at {config.cache}; make it with `ifcar extract "
+            f"--weights {path / 'backbone.safetensors'}` and the run's options, or name it with --cache"
+        )
     reader = open_cache(cache or config.cache)
     if reader.fingerprint != config.fingerprint:
         raise CacheMismatchError(

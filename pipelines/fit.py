@@ -88,6 +88,8 @@ def fit(
         InputError, CacheMismatchError: config, cache and folder do not go together.
         NonFiniteError: the loss stopped being a number.
     """
+    if config.live is not None:
+        raise InputError("this config is of a fine-tuned run; train it with `ifcar finetune`, --config")
     path = out or fresh_folder(run_name(config))
     if is_finished(path):
         raise InputError(f"{path}: holds a finished run; name another --out")

@@ -34,10 +34,10 @@ from ifcar.extract.tracks import Tracks
 from ifcar.extract.views import View, frames_per_annotation
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
+from ifcar.pipelines.backbones import load_backbone
 from ifcar.pipelines.checkpoint import load_head
 from ifcar.pipelines.ensemble import softmax
 from ifcar.pipelines.fit import build_head
-from ifcar.pipelines.preparation import load_backbone
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.recipe import Recipe, read_recipe
 from ifcar.pipelines.resolve import head_options

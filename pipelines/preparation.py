@@ -14,21 +14,17 @@ from typing import Any
 import numpy as np
 
 from ifcar.cache.schema import CacheSpec, Provenance
-from ifcar.errors import InputError
 from ifcar.extract.backbones.base import Backbone, BackboneSpec
-from ifcar.extract.backbones.catalog import build_backbone, get_backbone
 from ifcar.extract.datasets.contract import Dataset
 from ifcar.extract.decoded_views import ViewDataset
 from ifcar.extract.engine import EngineOptions, FeatureExtractor
 from ifcar.extract.roi import parse_pooled_mode, pooled_size
 from ifcar.extract.views import ViewPolicy
-from ifcar.extract.weights import load_weights
-from ifcar.pipelines.folders import folder
+from ifcar.pipelines.backbones import backbone_of, load_backbone
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.sources import ExtractConfig, Source, read_source
 
 FEATURE_VERSION = 2  # raised whenever the code changes what a feature's value is
-SPATIAL_STRIDES = (16, 32)
 VERSIONED_PACKAGES = ("ifcar", "torch", "torchvision", "pytorchvideo", "numpy", "av", "zarr")
 
 
@@ -83,7 +79,7 @@ def prepare(config: ExtractConfig, progress: Progress) -> Preparation:
     Raises:
         InputError, MissingDataError: options or files are not usable.
     """
-    backbone_spec = _backbone_spec(config)
+    backbone_spec = backbone_of(config)
     source = read_source(config, progress, needs_pixels=backbone_spec.reads_pixels)
     policy = view_policy(config, source.dataset)
     backbone, weights = load_backbone(
@@ -97,12 +93,6 @@ def prepare(config: ExtractConfig, progress: Progress) -> Preparation:
         backbone=backbone,
         provenance=provenance_of(config, source, policy, backbone_spec, weights),
     )
-
-
-def _backbone_spec(config: ExtractConfig) -> BackboneSpec:
-    if config.spatial_stride not in SPATIAL_STRIDES:
-        raise InputError(f"spatial stride is {config.spatial_stride}; expected 16 or 32")
-    return get_backbone(config.backbone).spec(config.spatial_stride)
 
 
 def view_policy(config: ExtractConfig, dataset: Dataset) -> ViewPolicy:
@@ -131,31 +121,6 @@ def cache_spec(config: ExtractConfig, policy: ViewPolicy, backbone: BackboneSpec
         pooled_size=pooled_size(parse_pooled_mode(config.pooled)),
         grid_size=backbone.grid_size(policy.crop_size) if config.grid else None,
     )
-
-
-def load_backbone(
-    spec: BackboneSpec, num_frames: int, weights: str | None, default: str, progress: Progress
-) -> tuple[Backbone | None, str]:
-    """Return the network in evaluation mode, None where no pixels are read, and its weights' identity.
-
-    Args:
-        spec: which backbone.
-        num_frames: T, frames of a view.
-        weights: a file, "published" or "random:SEED"; None takes `default`.
-        default: the same kinds of text.
-        progress: told which weights were loaded.
-
-    Raises:
-        InputError, MissingDataError: the weights cannot be loaded, or would be ignored.
-    """
-    if not spec.reads_pixels:
-        if weights is not None:
-            raise InputError(f"--weights {weights} would be ignored: backbone 'none' reads no pixels")
-        return None, "none"
-    backbone = build_backbone(spec.name, num_frames=num_frames, spatial_stride=spec.spatial_stride)
-    record = load_weights(backbone, weights or default, folder("weights"))
-    progress.say(f"{spec.name}: weights {record.description}")
-    return backbone.eval(), record.identity
 
 
 def provenance_of(
@@ -193,6 +158,8 @@ def provenance_of(
             "pooled": config.pooled,
             "precision": config.precision,
         }
+        if backbone.reduction:
+            identity["backbone"]["reduction"] = backbone.reduction
     environment: dict[str, Any] = {name: version(name) for name in VERSIONED_PACKAGES}
     environment["python"] = platform.python_version()
     return Provenance(identity=identity, environment=environment)

@@ -47,6 +47,7 @@ def read_recipe(run: Path, data: RunData) -> Recipe:
     try:
         version, backbone, views = (data.identity[key] for key in ("feature_version", "backbone", "views"))
         spec = get_backbone(backbone["name"]).spec(backbone.get("spatial_stride", 0))
+        spec = spec.reduced(backbone.get("reduction", 0))
         recipe = Recipe(
             backbone=spec,
             weights=backbone["weights"],

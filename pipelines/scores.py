@@ -61,7 +61,6 @@ class Metrics:
 def predict(stack: Stack, batches: BatchReader, examples: Examples, ids: Sequence[str]) -> list[Predictions]:
     """Score every clip of a part with every head in evaluation mode, averaging the logits of its plain views."""
     stack.set_training(False)
-    clip_of_row = np.repeat(np.arange(len(examples)), examples.rows.shape[1])[examples.plain.ravel()]
     rows = examples.rows[examples.plain]
     size = max(MIN_TEST_BATCH, TEST_BATCH // len(stack))
     parts = [rows[start : start + size] for start in range(0, len(rows), size)]
@@ -69,18 +68,21 @@ def predict(stack: Stack, batches: BatchReader, examples: Examples, ids: Sequenc
     logits = np.concatenate(
         [stack.score(batches.batch(part), own=False).logits.float().cpu().numpy() for part in parts], axis=1
     )
-    total = np.zeros((len(examples), len(stack), logits.shape[2]), np.float64)
-    np.add.at(total, clip_of_row, logits.swapaxes(0, 1))
-    mean = total / np.bincount(clip_of_row, minlength=len(examples))[:, None, None]
-    return [
-        Predictions(
-            split=examples.name,
-            clip_ids=np.array([ids[c] for c in examples.clips]),
-            logits=mean[:, place].astype(np.float32),
-            targets=examples.targets,
-        )
-        for place in range(len(stack))
-    ]
+    return [average_views(logits[place], examples, ids) for place in range(len(stack))]
+
+
+def average_views(logits: NDArray[np.float32], examples: Examples, ids: Sequence[str]) -> Predictions:
+    """Return the predictions of a part from its plain rows' logits (rows, K), in the order of `examples.rows`."""
+    clip_of_row = np.repeat(np.arange(len(examples)), examples.rows.shape[1])[examples.plain.ravel()]
+    total = np.zeros((len(examples), logits.shape[1]), np.float64)
+    np.add.at(total, clip_of_row, logits)
+    mean = total / np.bincount(clip_of_row, minlength=len(examples))[:, None]
+    return Predictions(
+        split=examples.name,
+        clip_ids=np.array([ids[c] for c in examples.clips]),
+        logits=mean.astype(np.float32),
+        targets=examples.targets,
+    )
 
 
 def target_ranks(predictions: Predictions) -> NDArray[np.int64]:
