@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -15,6 +16,7 @@ from ifcar.commands import cache
 from ifcar.commands.demo import demo
 from ifcar.commands.ensemble import ensemble
 from ifcar.commands.extract import extract
+from ifcar.commands.finetune import app as finetune_app
 from ifcar.commands.fit import evaluate, fit_head
 from ifcar.commands.grid import few_shot, grid
 from ifcar.commands.listing import list_
@@ -23,7 +25,7 @@ from ifcar.commands.report import report
 from ifcar.console import fail
 from ifcar.errors import IfcarError
 
-INTERRUPTED = 130
+SIGNALLED = 128  # a shell's exit code of a command that a signal ended, less the signal's number
 
 app = typer.Typer(
     name="ifcar",
@@ -47,6 +49,7 @@ cache_app = typer.Typer(help="Look at, check, repair, draw and export caches.", 
 for command in (cache.info, cache.verify, cache.repair, cache.export, cache.show):
     cache_app.command()(command)
 app.add_typer(cache_app, name="cache")
+app.add_typer(finetune_app, name="finetune")
 
 
 @app.callback(invoke_without_command=True)
@@ -58,12 +61,20 @@ def options(version: Annotated[bool, typer.Option("--version", help="Print the v
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 some items failed, 2 bad input, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 some items failed, 2 bad input, 130 interrupted, 143 terminated."""
     logging.basicConfig(format="ifcar: %(message)s", level=logging.WARNING)
     debug = bool(os.environ.get("IFCAR_DEBUG"))
+    stop = signal.SIGINT
+
+    def terminate(*_: object) -> None:
+        nonlocal stop
+        stop = signal.SIGTERM
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
         code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
-        if code == INTERRUPTED:
+        if code == SIGNALLED + signal.SIGINT:
             raise KeyboardInterrupt  # newer typer turns Ctrl-C into this code
     except IfcarError as error:
         if debug:
@@ -71,8 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
         code = fail(
-            "interrupted; what is finished is kept, go on with the same command (fit-head: --resume --out RUN)",
-            INTERRUPTED,
+            "interrupted; what is finished is kept, go on with the same command (fit-head, finetune: --resume --out)",
+            SIGNALLED + stop,
         )
     except OSError as error:
         if debug:

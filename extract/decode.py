@@ -16,6 +16,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -179,12 +180,15 @@ def _video_pictures(source: Path, wanted: Sequence[int]) -> Generator[tuple[int,
     remaining = iter(wanted)
     target = next(remaining)
     num_seen = 0
+    to_rgb = VideoReformatter()  # one for all frames: setting up a conversion costs more than doing it
     with _video(source) as (container, stream):
         for number, frame in enumerate(container.decode(stream)):
             num_seen = number + 1
             if number < target:
                 continue
-            yield number, frame.to_image()
+            rgb = to_rgb.reformat(frame, format="rgb24")
+            plane = rgb.planes[0]
+            yield number, Image.frombytes("RGB", (rgb.width, rgb.height), bytes(plane), "raw", "RGB", plane.line_size)
             following = next(remaining, None)
             if following is None:
                 return

@@ -17,11 +17,21 @@ from numpy.typing import NDArray
 
 from ifcar.errors import InputError
 from ifcar.extract.decode import VideoInfo
-from ifcar.extract.geometry import FULL_FRAME, Crop, boxes_to_crop, center_crop, random_crop
+from ifcar.extract.geometry import (
+    FULL_FRAME,
+    Crop,
+    boxes_to_crop,
+    center_crop,
+    jittered_square,
+    multi_scale_square,
+    random_crop,
+)
 from ifcar.extract.tracks import Tracks
 
 Framing = Literal["stretch", "center"]
 FRAMINGS: tuple[Framing, ...] = ("stretch", "center")
+Cropping = Literal["area", "scale-jitter", "multi-scale"]
+CROPPINGS: tuple[Cropping, ...] = ("area", "scale-jitter", "multi-scale")
 CENTER_FRACTION = 224 / 256
 
 
@@ -36,7 +46,9 @@ class ViewPolicy:
         num_views: V.
         framing: what view 0 shows: "stretch", the whole frame resized to the square (Yan et al. 2020, §3.3), or
             "center", the centre square of 224/256 of the short side.
-        min_scale: smallest side of an augmented crop, as a share of the frame's.
+        cropping: of augmented views: "area", a part of the frame at its own aspect, see `random_crop`;
+            "scale-jitter" or "multi-scale", a square, see `jittered_square` and `multi_scale_square`.
+        min_scale: smallest side of an "area" crop, as a share of the frame's.
         flip: whether augmented views may be mirrored; only right where no class names left or right.
         seed: of the augmented views.
     """
@@ -46,6 +58,7 @@ class ViewPolicy:
     num_instances: int = 4
     num_views: int = 1
     framing: Framing = "stretch"
+    cropping: Cropping = "area"
     min_scale: float = 0.7
     flip: bool = False
     seed: int = 0
@@ -62,6 +75,8 @@ class ViewPolicy:
                 raise InputError(f"{name} is {value}; expected {low} to {high}")
         if self.framing not in FRAMINGS:
             raise InputError(f"framing is {self.framing!r}; expected one of " + ", ".join(FRAMINGS))
+        if self.cropping not in CROPPINGS:
+            raise InputError(f"cropping is {self.cropping!r}; expected one of " + ", ".join(CROPPINGS))
         if not 0 < self.min_scale <= 1:
             raise InputError(f"min_scale is {self.min_scale}; expected more than 0 and at most 1")
 
@@ -119,7 +134,7 @@ def plan_view(
     crop = FULL_FRAME if policy.framing == "stretch" else center_crop(frame_size, CENTER_FRACTION)
     if augmented:
         places = rng.random(policy.num_frames)
-        crop = random_crop(rng, policy.min_scale)
+        crop = _training_crop(policy, rng, frame_size)
     else:
         places = np.full(policy.num_frames, (0.5 + view_number / policy.num_views) % 1.0)
     flip = bool(augmented and policy.flip and rng.random() < 0.5)
@@ -140,6 +155,14 @@ def plan_view(
         boxes=boxes,
         categories=categories,
     )
+
+
+def _training_crop(policy: ViewPolicy, rng: np.random.Generator, frame_size: tuple[int, int]) -> Crop:
+    if policy.cropping == "scale-jitter":
+        return jittered_square(rng, frame_size)
+    if policy.cropping == "multi-scale":
+        return multi_scale_square(rng, frame_size)
+    return random_crop(rng, policy.min_scale)
 
 
 def frames_per_annotation(fps: float | None, annotation_fps: float) -> float:

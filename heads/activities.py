@@ -112,7 +112,6 @@ class ActivityScores(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.out_features = num_classes
         self.combination = None if shared else Combination(num_classes, width)
         self.shared = GroupedLinear(num_classes, shared[1], shared[0], width) if shared else None
         self.dropout = Dropout(dropout, (num_classes, width))

@@ -121,6 +121,7 @@ class Head(nn.Module, ABC):
             num_classes: K.
         """
         super().__init__()
+        self.num_classes = num_classes
 
     def learn_labels(self, labels: Tensor) -> None:
         """Take in, as buffers, what the head wants to know of the labels that it is to be trained on; mostly nothing.

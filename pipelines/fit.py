@@ -5,24 +5,27 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ifcar.cache.lock import locked
 from ifcar.cache.reader import CacheReader, open_cache
 from ifcar.cache.schema import CacheSpec, ProtocolTable, Split
 from ifcar.errors import InputError
 from ifcar.extract.engine import choose_device
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
-from ifcar.pipelines.batches import BatchReader, Examples, Memory, read_examples
+from ifcar.pipelines.batches import BatchReader, Examples, read_examples
 from ifcar.pipelines.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.checkpoint import load_tensors, save_tensors
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.events import write_events
 from ifcar.pipelines.jobs import Failure, Job
+from ifcar.pipelines.memory import Memory
 from ifcar.pipelines.phases import Data, Entry, Outcome, stack_states, train_phases
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.resolve import head_options, resolve
@@ -85,6 +88,8 @@ def fit(
         InputError, CacheMismatchError: config, cache and folder do not go together.
         NonFiniteError: the loss stopped being a number.
     """
+    if config.live is not None:
+        raise InputError("this config is of a fine-tuned run; train it with `ifcar finetune`, --config")
     path = out or fresh_folder(run_name(config))
     if is_finished(path):
         raise InputError(f"{path}: holds a finished run; name another --out")
@@ -123,7 +128,17 @@ def fit_together(
 
     Raises:
         InputError, CacheMismatchError: config, cache and folder of a run do not go together.
+        LockedError: another process trains one of the runs.
     """
+    with ExitStack() as locks:
+        for job in jobs:
+            locks.enter_context(locked(job.path))
+        return _fit_locked(jobs, folder, progress, device, memory)
+
+
+def _fit_locked(
+    jobs: Sequence[Job], folder: Path, progress: Progress, device: str | None, memory: Memory
+) -> list[FitResult | Failure]:
     started = time.perf_counter()
     reader = open_cache(jobs[0].config.cache)
     protocol = reader.protocol(jobs[0].config.protocol)

@@ -20,11 +20,11 @@ from ifcar.errors import CacheMismatchError, InputError
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.datasets.something_else import read_one_clip
 from ifcar.extract.decode import VideoInfo, probe
+from ifcar.extract.decoded_views import ViewDataset
 from ifcar.extract.engine import (
     EngineOptions,
     FeatureExtractor,
     RowArrays,
-    ViewDataset,
     choose_device,
     fault_of_features,
 )
@@ -34,8 +34,8 @@ from ifcar.extract.tracks import Tracks
 from ifcar.extract.views import View, frames_per_annotation
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
-from ifcar.pipelines.checkpoint import load_tensors
-from ifcar.pipelines.extract import load_backbone
+from ifcar.pipelines.backbones import load_backbone
+from ifcar.pipelines.checkpoint import load_head
 from ifcar.pipelines.fit import build_head
 from ifcar.pipelines.objectives import probabilities
 from ifcar.pipelines.progress import Progress
@@ -256,7 +256,7 @@ def _score(
 ) -> NDArray[np.float32]:
     """Return a head's logits (K,), averaged over the views."""
     head = build_head(member.config, data.spec, len(data.classes))
-    head.load_state_dict(load_tensors(member.path / "model.safetensors"))
+    load_head(head, member.path / "model.safetensors")
     batch = InstanceBatch(
         boxes=torch.from_numpy(np.stack([view.boxes for view in views])),
         categories=torch.from_numpy(np.stack([view.categories for view in views])),

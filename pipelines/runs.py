@@ -10,7 +10,9 @@ metrics.json        one record a part; written last: a run with it is finished
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,8 +63,8 @@ class Run:
                 )
         except KeyError as error:
             raise InputError(f"{path}: holds no predictions for {split!r}") from error
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{path}: cannot be read ({error}); make it again with `ifcar evaluate`") from error
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path}: cannot be read ({error}); remove the folder and make the run again") from error
 
 
 def write_config(path: Path, config: RunConfig | EnsembleConfig) -> None:
@@ -75,9 +77,9 @@ def write_results(path: Path, predictions: Sequence[Predictions], metrics: Seque
     arrays: dict[str, Any] = {}
     for p in predictions:
         arrays |= {f"{p.split}/clip_ids": p.clip_ids, f"{p.split}/logits": p.logits, f"{p.split}/targets": p.targets}
-    temporary = path / "predictions.tmp.npz"
-    np.savez(temporary, **arrays)
-    temporary.replace(path / "predictions.npz")
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    write_atomic(path / "predictions.npz", content.getvalue())
     write_atomic(path / "metrics.json", (json.dumps([m.record() for m in metrics], indent=1) + "\n").encode())
 
 
@@ -113,7 +115,8 @@ def open_run(path: Path) -> Run:
     try:
         metrics = [Metrics(**record) for record in json.loads((path / "metrics.json").read_text(encoding="utf-8"))]
     except (TypeError, ValueError) as error:
-        raise InputError(f"{path / 'metrics.json'}: damaged ({error}); make it again with `ifcar evaluate`") from error
+        file = path / "metrics.json"
+        raise InputError(f"{file}: damaged ({error}); remove the folder and make the run again") from error
     return Run(path=path, config=read_config(path / "config.yaml"), metrics=metrics)
 
 

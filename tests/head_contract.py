@@ -94,7 +94,7 @@ def check_gradient_reaches_every_parameter(head: type[Head], config: Any, spec: 
 
 def check_classifier_makes_the_logits(head: type[Head], config: Any, spec: CacheSpec) -> None:
     model = build(head, config, spec).eval()
-    assert model.classifier.out_features == NUM_CLASSES
+    assert model.num_classes == NUM_CLASSES
     made: list[Tensor] = []
     model.classifier.register_forward_hook(lambda _module, _inputs, output: made.append(output))
     out = model(random_batch(4, spec))

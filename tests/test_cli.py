@@ -97,7 +97,7 @@ def test_cache_commands(place: Path) -> None:
         (("fit-head", "sfi"), "does not hold (backbone none)"),
         (("fit-head", "i3d"), "does not hold (backbone none)"),
         (("fit-head", "sfi", "--streams", "layout", "--protocol", "compositionel"), "compositional"),
-        (("fit-head", "sfi", "--streams", "layout", "--memory", "disk"), "expected auto, ram or stream"),
+        (("fit-head", "sfi", "--streams", "layout", "--memory", "disk"), "expected one of auto, gpu, ram, stream"),
         (("fit-head", "sfi", "--streams", "layout", "--set", "pol=sum"), "did you mean 'pool'"),
         (("fit-head", "sfi", "--cache", "nowhere.zarr"), "nowhere.zarr"),
         (("evaluate", "runs/none"), "no such run"),

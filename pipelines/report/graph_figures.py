@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 
 import numpy as np
@@ -34,7 +35,8 @@ def similarity_of(trained: TrainedHead, views: CachedViews, clip_id: str) -> NDA
     nodes, mask = joint.features.flatten(1, 2), joint.instance_mask
     if head.non_local is not None:
         nodes = head.non_local(nodes, mask.flatten(1, 2))
-    graph = head.reasoning.similarity_graph(nodes, mask.flatten(1, 2))[0].double().numpy()
+    exact = copy.deepcopy(head.reasoning.similarity_graph).double()  # float32 rounds far neighbours' weights to 0
+    graph = exact(nodes.double(), mask.flatten(1, 2))[0].numpy()
     shape = mask.shape[1:]
     linked: NDArray[np.float64] = graph.reshape(*shape, *shape)
     return linked
@@ -109,7 +111,7 @@ def draw_neighbours(trained: TrainedHead, views: CachedViews, clip_id: str, name
                 draw_box(panels[place], clip.boxes[node], OTHER, width=0.8)
         for node in (n for n in nearest if n[0] == step):
             draw_box(panels[place], clip.boxes[node], NEIGHBOUR, width=2.2)
-            _write(panels[place], clip.boxes[node], f"{100 * weights[node]:.0f} %", NEIGHBOUR)
+            _write(panels[place], clip.boxes[node], percent(weights[node]), NEIGHBOUR)
         if step == query[0]:
             draw_box(panels[place], clip.boxes[query], QUERY, width=2.8)
     hidden = sum(node[0] not in clip.steps for node in nearest)
@@ -124,9 +126,9 @@ def draw_neighbours(trained: TrainedHead, views: CachedViews, clip_id: str, name
     return Drawing(
         name=name,
         title=f"Similarity graph, clip {clip_id}",
-        caption=f"{caption} An even weight would be {100 / max(1, real):.0f} %.",
+        caption=f"{caption} An even weight would be {percent(1 / max(1, real))}.",
         alt=f"Frames of clip {clip_id} with one box and its nearest neighbours: "
-        + ", ".join(f"step {t + 1} slot {n} {100 * weights[t, n]:.0f} %" for t, n in nearest),
+        + ", ".join(f"step {t + 1} slot {n} {percent(weights[t, n])}" for t, n in nearest),
         figure=figure,
         columns=["clip", "query_step", "query_slot", "step", "slot", "weight"],
         rows=[[clip_id, query[0], query[1], t, n, float(weights[t, n])] for t, n in nearest],
@@ -183,6 +185,11 @@ def draw_chains(views: CachedViews, clip_id: str, name: str) -> Drawing | None:
         rows=rows,
         wide=True,
     )
+
+
+def percent(share: float) -> str:
+    """Return a weight in whole percent."""
+    return "< 1 %" if share < 0.01 else f"{100 * share:.0f} %"
 
 
 def _write(axes: Axes, box: NDArray[np.float32], text: str, colour: str) -> None:

@@ -118,8 +118,8 @@ def draw_gains(chapter: Chapter, gains: Sequence[ClassGain]) -> Drawing:
     what += "" if len(shown) == len(gains) else "smallest difference"
     caption = (
         f"{what}, of {len(gains)} with test clips: {measure} of A ({chapter.a.name}) minus that of B "
-        f"({chapter.b.name}), each a mean over its seeds ({len(chapter.a.seeds)} and {len(chapter.b.seeds)}); in brackets the class's test "
-        "clips. Thin line: 95 % bootstrap interval over the class's clips, not corrected for looking at many classes. "
+        f"({chapter.b.name}), each a mean over its seeds ({len(chapter.a.seeds)} and {len(chapter.b.seeds)}); in brackets "
+        "the class's test clips. Thin line: 95 % bootstrap interval over clips, not corrected for looking at many classes. "
         f"A is ahead on {ahead} classes, behind on {behind}, level on {len(gains) - ahead - behind}."
     )
     values = "; ".join(f"{g.name} {100 * g.difference:+.1f}" for g in shown)

@@ -10,7 +10,7 @@ import torch
 
 from ifcar.errors import IfcarError
 from ifcar.heads.contract import Head, InstanceBatch
-from ifcar.pipelines.checkpoint import load_tensors
+from ifcar.pipelines.checkpoint import load_head
 from ifcar.pipelines.fit import build_head
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.views import CachedViews
@@ -56,8 +56,8 @@ def load_first(chapter: Chapter, views: CachedViews, head: str, fits: Callable[[
             continue
         try:
             model = build_head(run.config, views.reader.spec, len(run.data().classes))
-            model.load_state_dict(load_tensors(run.path / "model.safetensors"))
-        except (IfcarError, OSError, RuntimeError):
+            load_head(model, run.path / "model.safetensors")
+        except (IfcarError, OSError):
             continue
         if not fits(model):
             continue
