@@ -119,7 +119,7 @@ def draw_gains(chapter: Chapter, gains: Sequence[ClassGain]) -> Drawing:
     caption = (
         f"{what}, of {len(gains)} with test clips: {measure} of A ({chapter.a.name}) minus that of B "
         f"({chapter.b.name}), each a mean over its seeds ({len(chapter.a.seeds)} and {len(chapter.b.seeds)}); in brackets "
-        "the class's test clips. Thin line: 95 % bootstrap interval over clips, not corrected for looking at many classes. "
+        "the class's test clips. Thin line: 95 % bootstrap interval over clips, not corrected for looking at many. "
         f"A is ahead on {ahead} classes, behind on {behind}, level on {len(gains) - ahead - behind}."
     )
     values = "; ".join(f"{g.name} {100 * g.difference:+.1f}" for g in shown)
