@@ -64,9 +64,9 @@ def graph_drawings(chapter: Chapter, views: CachedViews, classes: Sequence[str])
 
 
 def _choose(system: SystemScores, counts: NDArray[np.int64], views: CachedViews) -> list[int]:
-    """Return places of the test clips with the highest count that have a view."""
+    """Return places of the test clips with the highest counts that have a view."""
     ids = system.clip_ids.tolist()
     known = [place for place in range(len(ids)) if ids[place] in views.rows]
-    most = max((int(counts[place]) for place in known), default=0)
+    fewest = sorted((int(counts[place]) for place in known), reverse=True)[:NUM_CLIPS]
     order = sorted(known, key=lambda place: (np.atleast_1d(system.targets[place]).tolist(), ids[place]))
-    return spread([place for place in order if counts[place] == most], NUM_CLIPS)
+    return spread([place for place in order if counts[place] >= min(fewest)], NUM_CLIPS)

@@ -116,10 +116,11 @@ def draw_gains(chapter: Chapter, gains: Sequence[ClassGain]) -> Drawing:
     ahead, behind = sum(g.difference > 0 for g in gains), sum(g.difference < 0 for g in gains)
     what = "All classes" if len(shown) == len(gains) else f"The {num} classes with the largest and the {num} with the "
     what += "" if len(shown) == len(gains) else "smallest difference"
+    seeds = " and ".join(str(len(system.seeds)) for system in (chapter.a, chapter.b))
     caption = (
-        f"{what}, of {len(gains)} with test clips: {measure} of A ({chapter.a.name}) minus that of B "
-        f"({chapter.b.name}), each a mean over its seeds ({len(chapter.a.seeds)} and {len(chapter.b.seeds)}); in brackets "
-        "the class's test clips. Thin line: 95 % bootstrap interval over clips, not corrected for looking at many. "
+        f"{what}, of {len(gains)} with test clips: {measure} of A ({chapter.a.name}) minus {measure} of B "
+        f"({chapter.b.name}), each a mean over its seeds ({seeds}); in brackets the class's test clips. Thin line: 95 % "
+        "bootstrap interval over clips, not corrected for looking at many classes. "
         f"A is ahead on {ahead} classes, behind on {behind}, level on {len(gains) - ahead - behind}."
     )
     values = "; ".join(f"{g.name} {100 * g.difference:+.1f}" for g in shown)
