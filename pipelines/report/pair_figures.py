@@ -119,8 +119,8 @@ def draw_gains(chapter: Chapter, gains: Sequence[ClassGain]) -> Drawing:
     seeds = " and ".join(str(len(system.seeds)) for system in (chapter.a, chapter.b))
     caption = (
         f"{what}, of {len(gains)} with test clips: {measure} of A ({chapter.a.name}) minus {measure} of B "
-        f"({chapter.b.name}), each a mean over its seeds ({seeds}); in brackets the class's test clips. Thin line: 95 % "
-        "bootstrap interval over clips, not corrected for looking at many classes. "
+        f"({chapter.b.name}), each a mean over its seeds ({seeds}); in brackets the class's test clips. Thin line: "
+        "95 % bootstrap interval over clips, not corrected for looking at many classes. "
         f"A is ahead on {ahead} classes, behind on {behind}, level on {len(gains) - ahead - behind}."
     )
     values = "; ".join(f"{g.name} {100 * g.difference:+.1f}" for g in shown)
