@@ -86,7 +86,7 @@ def _say_size(path: Path, spec: CacheSpec, num_rows: int, progress: Progress) ->
     """Say how large the rows will be, and whether there is room for them."""
     size = num_rows * sum(array.row_bytes() for array in spec.arrays().values())
     free = shutil.disk_usage(path).free
-    line = f"{path}: {num_rows:,} rows of together {size / 2**30:,.2f} GiB, {free / 2**30:,.1f} GiB free"
+    line = f"{path}: {num_rows:,} rows of together {size / 2**20:,.0f} MiB, {free / 2**20:,.0f} MiB free"
     progress.say(line if size <= free else f"{line}: they will not fit; make room, or name another --out")
 
 

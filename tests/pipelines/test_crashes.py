@@ -10,11 +10,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fixtures.processes import CLI, children, extract, files_below, run, start
 from fixtures.something_else import write_dataset
 
 from ifcar.cache.layout import read_manifest
@@ -22,47 +22,14 @@ from ifcar.cache.lock import lock_path
 from ifcar.cache.reader import open_cache
 from ifcar.cache.verify import verify_cache
 
-ROOT = Path(__file__).parents[2]
-DIES_AT = ROOT / "tests" / "fixtures" / "dies_at.py"
+DIES_AT = Path(__file__).parents[1] / "fixtures" / "dies_at.py"
 KILLS = int(os.environ.get("IFCAR_KILLS", "10"))
 STEPS = ("block 1: boxes staged", "block 1: status in place", "block 1: flushed", "committed")
-CLI = (sys.executable, "-c", "from ifcar.cli import main; main()")
-
-
-def start(command: Sequence[str | Path], cwd: Path) -> subprocess.Popen[str]:
-    """Start a process that Ctrl-C reaches, also where this one runs in the background."""
-    return subprocess.Popen(
-        [str(part) for part in command],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT / ".typing"), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-
-
-def run(command: Sequence[str | Path], cwd: Path) -> tuple[int, str]:
-    process = start(command, cwd)
-    error = process.communicate()[1]
-    return process.returncode, error
 
 
 def wait_until_committed(cache: Path, count: int, process: subprocess.Popen[str]) -> None:
     while process.poll() is None and len(list((cache / "commits").glob("[0-9]*.json"))) < count:
         time.sleep(0.005)
-
-
-def files_below(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def extract(root: Path, out: Path, *, pixels: bool = False) -> list[str | Path]:
-    """Return an extraction of twelve blocks of boxes, or of two with pixels."""
-    arguments = ["extract", "--dataset", "something-else", "--data-root", root, "--out", out]
-    if pixels:
-        return [*arguments, "--weights", "random:0", "--crop", "32", "--views", "20", "--workers", "1"]
-    return [*arguments, "--backbone", "none", "--views", "100", "--workers", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -136,11 +103,6 @@ def test_stopped_extraction_says_what_is_kept_and_goes_on(
     assert verify_cache(path).ok and not lock_path(path).exists()
     assert run([*CLI, *extract(data, path)], tmp_path)[0] == 0
     assert_nothing_but_the_cache(path, whole)
-
-
-def children(pid: int) -> list[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(word) for word in text.split()]
 
 
 def test_killed_decoder_is_named_and_no_hang(data: Path, tmp_path: Path, whole: dict[str, bytes]) -> None:
