@@ -88,14 +88,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         if debug:
             raise
-        code = fail(f"{error.filename or 'a file'}: {error.strerror or error}")
+        code = fail(f"{error.filename or 'a file'}: {error.strerror or error}; what is finished is kept")
+    except MemoryError:
+        code = fail("out of memory; what is finished is kept. Take a smaller batch, or --memory stream for training")
     except Exception as error:
-        if not _is_usage_error(error):
+        if _is_a(error, "OutOfMemoryError"):
+            code = fail(f"out of memory on the device; what is finished is kept. Take a smaller batch ({error})")
+        elif _is_a(error, "ClickException"):  # typer carries its own copy of click or uses the installed one
+            code = fail(f"{error.format_message()}; see `ifcar --help`")  # type: ignore[attr-defined]
+        else:
             raise
-        code = fail(f"{error.format_message()}; see `ifcar --help`")  # type: ignore[attr-defined]
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _is_usage_error(error: Exception) -> bool:
-    """Return whether typer's parser raised it: typer carries its own copy of click or uses the installed one."""
-    return any(kind.__name__ == "ClickException" for kind in type(error).__mro__)
+def _is_a(error: Exception, name: str) -> bool:
+    """Return whether an error's class, or one that it derives from, has this name; its module is not imported here."""
+    return any(kind.__name__ == name for kind in type(error).__mro__)

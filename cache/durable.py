@@ -37,11 +37,15 @@ def fsync_tree(root: Path) -> None:
 
 
 def write_flushed(path: Path, data: bytes | memoryview) -> None:
-    """Write a new file and flush its bytes; its name is flushed with its folder."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    """Write a new file and flush its bytes; its name is flushed with its folder. Leaves nothing when it fails."""
+    try:
+        with path.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ifcar.errors import InputError
+from ifcar.errors import InputError, LostProcessError
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.decode import VideoInfo, probe, read_frames
 from ifcar.extract.tracks import Tracks
@@ -98,3 +100,22 @@ class ViewDataset(Dataset[Decoded]):
         assert clip.frame_size is not None
         last = int(self.tracks(clip.clip_id).frames[-1])
         return VideoInfo(num_frames=last + 1, fps=None, width=clip.frame_size[0], height=clip.frame_size[1])
+
+
+@contextmanager
+def naming_lost_decoders() -> Iterator[None]:
+    """Turn torch's error about a decoding process that was killed into one that says so.
+
+    Raises:
+        LostProcessError: names the process.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        found = re.search(r"DataLoader worker \(pid\(?s?\)?:? ?([\d, ]+)\)", str(error))
+        if found is None:
+            raise
+        raise LostProcessError(
+            f"decoding process {found[1]} was killed, as the system does when memory runs out; what is committed is "
+            "kept: run the same command again, with fewer --workers"
+        ) from error

@@ -22,7 +22,7 @@ from ifcar.cache.schema import CacheSpec, Status, zeros_for_rows
 from ifcar.errors import InputError
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.fold import folded
-from ifcar.extract.decoded_views import Decoded, ViewDataset
+from ifcar.extract.decoded_views import Decoded, ViewDataset, naming_lost_decoders
 from ifcar.extract.roi import PooledMode, arrays_of_map
 
 logger = logging.getLogger(__name__)
@@ -83,12 +83,36 @@ class FeatureExtractor:
             if options.compile:
                 self.backbone.compile()
         self.spec, self.pooled = spec, pooled
+        self._most = options.batch_size
 
-    @torch.inference_mode()
     def __call__(self, batch: Sequence[Decoded]) -> RowArrays:
-        """Return the feature arrays of a batch of decoded views, each (len(batch), …) float16."""
+        """Return the feature arrays of a batch of decoded views, each (len(batch), …) float16.
+
+        A batch that does not fit in the device's memory is halved, and so are those after it.
+
+        Raises:
+            InputError: a single view does not fit.
+        """
         if self.backbone is None:
             return {}
+        parts: list[RowArrays] = []
+        while (done := sum(len(part["frame_features"]) for part in parts)) < len(batch):
+            part = batch[done : done + self._most]
+            try:
+                parts.append(self._features(part))
+            except torch.OutOfMemoryError as error:
+                if len(part) == 1:
+                    raise InputError(
+                        f"one view does not fit in the memory of {self.device}; take fewer --frames, a smaller --crop, "
+                        "or --device cpu"
+                    ) from error
+                self._most = len(part) // 2
+                logger.warning("%d views at once do not fit in memory; going on with %d", len(part), self._most)
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    @torch.inference_mode()
+    def _features(self, batch: Sequence[Decoded]) -> RowArrays:
+        assert self.backbone is not None
         frames = torch.stack([_present(d.frames) for d in batch]).to(self.device)
         boxes = torch.stack([torch.from_numpy(_present(d.view).boxes) for d in batch]).to(self.device)
         categories = torch.stack([torch.from_numpy(_present(d.view).categories) for d in batch]).to(self.device)
@@ -139,6 +163,9 @@ def extract_rows(
         tasks: what to compute, in order.
         on_rows: called with (rows just finished, how many of them failed).
         on_block: called in a thread of its own with (block, its arrays, row → why it failed), one block at a time.
+
+    Raises:
+        LostProcessError: a decoding process was killed.
     """
     taken: deque[BlockTask] = deque()
 
@@ -157,7 +184,7 @@ def extract_rows(
         worker_init_fn=_give_way if options.device == "cpu" else None,
     )
     decoded = iter(loader)
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer") as thread:
+    with naming_lost_decoders(), ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer") as thread:
         writing: Future[object] | None = None
         while (first := next(decoded, None)) is not None:
             started = time.perf_counter()

@@ -11,6 +11,7 @@ from pathlib import Path
 from ifcar.cache.durable import write_atomic
 from ifcar.cache.lock import locked
 from ifcar.cache.reader import open_cache
+from ifcar.cache.schema import CacheSpec
 from ifcar.cache.writer import CacheWriter
 from ifcar.errors import InputError
 from ifcar.extract.engine import BlockTask
@@ -58,20 +59,35 @@ def extract(config: ExtractConfig, progress: Progress, engine: ExtractEngine | N
     Raises:
         InputError, MissingDataError: options or files are not usable.
         CacheMismatchError: the cache in the way was made with other options.
+        LockedError: another process writes the cache.
     """
     engine = engine or LocalEngine()
     config = engine.settle(config)
-    preparation = prepare(config, progress)
     path = config.out or folder("caches") / f"{config.dataset}-{config.backbone}.zarr"
     with locked(path):
+        preparation = prepare(config, progress)
         writer = _open_writer(path, preparation)
         tasks = _tasks(writer, retry_failed=config.retry_failed)
         num_rows = sum(len(task.rows) for task in tasks)
         if num_rows:
+            _say_size(path, preparation.spec, num_rows, progress)
             progress.start(f"extracting {len(preparation.source.clips)} clips", num_rows)
-            engine.run(preparation, writer, tasks, progress)
+            try:
+                engine.run(preparation, writer, tasks, progress)
+            except KeyboardInterrupt:
+                kept = writer.num_blocks - len(writer.pending_blocks())
+                progress.say(f"{path}: {kept} of {writer.num_blocks} blocks are kept; the same command goes on")
+                raise
             progress.finish()
         return _result(path, writer, preparation.source, num_rows)
+
+
+def _say_size(path: Path, spec: CacheSpec, num_rows: int, progress: Progress) -> None:
+    """Say how large the rows will be, and whether there is room for them."""
+    size = num_rows * sum(array.row_bytes() for array in spec.arrays().values())
+    free = shutil.disk_usage(path).free
+    line = f"{path}: {num_rows:,} rows of together {size / 2**20:,.0f} MiB, {free / 2**20:,.0f} MiB free"
+    progress.say(line if size <= free else f"{line}: they will not fit; make room, or name another --out")
 
 
 def _tasks(writer: CacheWriter, *, retry_failed: bool) -> list[BlockTask]:

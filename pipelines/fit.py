@@ -98,7 +98,11 @@ def fit(
         raise InputError(f"{path}: holds a run that was stopped; go on with --resume, or name another --out")
     if resume and not stopped:
         raise InputError(f"{path}: no stopped run to resume")
-    (result,) = fit_together([Job(config=config, path=path)], path, progress, device=device, memory=memory)
+    try:
+        (result,) = fit_together([Job(config=config, path=path)], path, progress, device=device, memory=memory)
+    except KeyboardInterrupt:
+        progress.say(f"{path}: stopped; `ifcar fit-head --resume --out {path}` goes on from its last checkpoint")
+        raise
     if isinstance(result, Failure):
         raise NonFiniteError(result.reason)
     return result

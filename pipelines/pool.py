@@ -58,7 +58,12 @@ def fit_all(
         return failures
     with _open_bench(jobs, progress, cluster, processes=processes, device=device) as bench:
         progress.start(f"training {num_left} runs", num_left)
-        _fit_waves(jobs, progress, bench, fleet_size, failures)
+        try:
+            _fit_waves(jobs, progress, bench, fleet_size, failures)
+        except KeyboardInterrupt:
+            made = sum(is_finished(job.path) for job in jobs)
+            progress.say(f"{made} of {len(jobs)} runs are finished; the same command goes on with the rest")
+            raise
         progress.finish()
     return failures
 
@@ -154,23 +159,19 @@ def _fit_in_pool(
         futures: dict[Future[_Outcome], Fleet] = {
             pool.submit(_fit_fleet, fleet, bench.device): fleet for fleet in fleets
         }
-        try:
-            for future in as_completed(futures):
-                fleet = futures[future]
-                try:
-                    outcome = future.result()
-                except BrokenExecutor:
-                    lost.append(fleet)
-                    continue
-                if outcome.raised and len(fleet.jobs) > 1:
-                    raised.append(fleet)
-                    progress.say(f"{outcome.text}; training its {len(fleet.jobs)} runs one by one")
-                    continue
-                failures += outcome.failures
-                progress.advance(outcome.num_made + len(outcome.failures), note=outcome.text)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        for future in as_completed(futures):
+            fleet = futures[future]
+            try:
+                outcome = future.result()
+            except BrokenExecutor:
+                lost.append(fleet)
+                continue
+            if outcome.raised and len(fleet.jobs) > 1:
+                raised.append(fleet)
+                progress.say(f"{outcome.text}; training its {len(fleet.jobs)} runs one by one")
+                continue
+            failures += outcome.failures
+            progress.advance(outcome.num_made + len(outcome.failures), note=outcome.text)
     progress.advance(sum(path in left and is_finished(path) for path in _paths(lost)))
     unfinished = [rest for fleet in fleets if fleet in lost for rest in _rest(fleet)]
     begun = [f for f in unfinished if any((job.path / "config.yaml").is_file() for job in f.jobs)] or unfinished[:1]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing.process import BaseProcess
 
 import torch
 
@@ -44,14 +48,43 @@ def local_bench(initializer: Callable[[], None], *, processes: int | None, devic
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     cuda = device.startswith("cuda")
-    context = multiprocessing.get_context("spawn")
     return Bench(
         processes=processes or (1 if cuda else os.cpu_count() or 1),
         device=device,
         free=free_on(device),
         isolates=False,
-        executor=lambda number: ProcessPoolExecutor(number, mp_context=context, initializer=initializer),
+        executor=partial(_processes, initializer),
     )
+
+
+@contextmanager
+def _processes(initializer: Callable[[], None], number: int) -> Iterator[ProcessPoolExecutor]:
+    """Yield a pool whose processes are ended at once when the block raises: their work goes on from checkpoints."""
+    context = multiprocessing.get_context("spawn")
+    others = {child.pid for child in multiprocessing.active_children()}
+    with ProcessPoolExecutor(number, mp_context=context, initializer=_begin, initargs=(initializer,)) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in multiprocessing.active_children():
+                if child.pid not in others:
+                    child.terminate()
+            raise
+
+
+def _begin(initializer: Callable[[], None]) -> None:
+    """Set up a process that ends when its parent does, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends this one
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=[parent], daemon=True).start()
+    initializer()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def free_on(device: str) -> int:

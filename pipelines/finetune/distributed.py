@@ -17,15 +17,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ifcar.errors import IfcarError, InputError
+from ifcar.errors import IfcarError, InputError, LostProcessError
 from ifcar.extract.engine import choose_device
 
 T = TypeVar("T")
 TIMEOUT_MINUTES = 10  # a process that waits longer than this for another gives up
-
-
-class LostProcessError(IfcarError):
-    """Another process of the group ended or hangs; the last checkpoint stands."""
 
 
 def process_number() -> int:
