@@ -76,6 +76,7 @@ def draw_activity_maps(
         columns=["clip", "activity", "frame", "highest", "regions"],
         rows=rows,
         wide=True,
+        alone=True,
     )
 
 

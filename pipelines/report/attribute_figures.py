@@ -37,15 +37,25 @@ class Attribute:
     labels: Sequence[str]
 
 
-def make_attribute(name: str, title: str, axis: str, meaning: str, values: NDArray[np.int64]) -> Attribute | None:
+def make_attribute(
+    name: str, title: str, axis: str, meaning: str, values: NDArray[np.int64], least_ratio: float = 1.0
+) -> Attribute | None:
     """Group clips by a whole number, −1 where it is not known; by thirds of the clips where there are many numbers.
 
+    Args:
+        name: see `Attribute`, as the next three.
+        title: see there.
+        axis: see there.
+        meaning: see there.
+        values: (n,) the number of each clip.
+        least_ratio: of the highest to the lowest number, below which clips count as alike.
+
     Returns:
-        None when no two clips differ.
+        None when no two clips differ enough.
     """
     known = values[values >= 0]
     found = np.unique(known)
-    if len(found) < 2:
+    if len(found) < 2 or found[-1] < least_ratio * found[0]:
         return None
     if len(found) <= MOST_VALUES:
         groups, labels = np.searchsorted(found, values), [str(v) for v in found]

@@ -133,6 +133,7 @@ def draw_neighbours(trained: TrainedHead, views: CachedViews, clip_id: str, name
         columns=["clip", "query_step", "query_slot", "step", "slot", "weight"],
         rows=[[clip_id, query[0], query[1], t, n, float(weights[t, n])] for t, n in nearest],
         wide=True,
+        alone=True,
     )
 
 
@@ -184,6 +185,7 @@ def draw_chains(views: CachedViews, clip_id: str, name: str) -> Drawing | None:
         columns=["clip", "chain", "step", "slot", "weight"],
         rows=rows,
         wide=True,
+        alone=True,
     )
 
 

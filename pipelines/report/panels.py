@@ -70,7 +70,7 @@ def read_steps(views: CachedViews, clip_id: str, most: int) -> ClipSteps:
 
 def panel_figure(num_rows: int, num_columns: int, extra_inch: float = 0.5) -> tuple[Figure, NDArray[Any]]:
     """Return a figure of square panels without axes, (rows, columns)."""
-    size = (PANEL_INCH * num_columns + 0.2, (PANEL_INCH + 0.24) * num_rows + extra_inch)
+    size = (PANEL_INCH * num_columns + extra_inch, (PANEL_INCH + 0.06) * num_rows + 0.3)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(num_rows, num_columns, squeeze=False)
     for one in axes.flat:

@@ -165,6 +165,7 @@ def _attributes(chapter: Chapter, views: CachedViews | str, figures: FigureFolde
                 "frames from the first sampled one to the last",
                 "clips whose view spans so many frames of the video",
                 views.num_frames(clip_ids),
+                least_ratio=1.2,
             )
         )
     shown = [figures.save(draw_attribute(chapter, attribute)) for attribute in found if attribute is not None]
@@ -188,7 +189,7 @@ def _insights(chapter: Chapter, views: CachedViews | str, figures: FigureFolder)
         title, drawings = make(chapter, views, chapter.data.classes)
         if drawings:
             shown = [figures.save(drawing) for drawing in drawings]
-            sections.append(Section(name=title.split()[0].lower(), title=title, figures=shown))
+            sections.append(Section(name=title.partition(":")[0].lower(), title=title, figures=shown))
     return sections
 
 
