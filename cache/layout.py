@@ -209,7 +209,7 @@ def _check_protocol(table: ProtocolTable, num_clips: int) -> None:
             raise InputError(
                 f"protocol {table.name!r}: {name} is {values.dtype} {values.shape}, expected {dtype} {shape}"
             )
-    limits = {"groups": len(table.group_names)} | ({} if multi else {"targets": len(table.classes)})
+    limits = {"groups": len(table.group_names)} | {"targets": 2 if multi else len(table.classes)}
     for name, limit in limits.items():
         values = protocol_arrays(table)[name]
         if values.size and (values.min() < -1 or values.max() >= limit):

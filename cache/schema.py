@@ -133,6 +133,22 @@ def step_frames(num_frames: int, num_steps: int) -> NDArray[np.int64]:
     return np.arange(num_steps) * (num_frames // num_steps)
 
 
+def share_views(num_views: int, num_rates: int) -> list[int]:
+    """Return how many of V views each of several sampling rates gets, by ascending rate.
+
+    Three rates share as in the 30-view test of Zhang et al. (Multi-Label Activity Recognition using Activity-specific
+    Features, §3.6), 9 + 12 + 9: the middle one has four views for three of each other. Any other number of rates share
+    equally. What does not divide goes to the largest remainders, the middle first.
+    """
+    weights = np.array([3, 4, 3]) if num_rates == 3 else np.ones(num_rates)
+    exact = num_views * weights / weights.sum()
+    counts = np.floor(exact + 1e-9).astype(np.int64)
+    middle = np.abs(np.arange(num_rates) - (num_rates - 1) / 2)
+    order = np.lexsort((middle, -np.round(exact - counts, 9)))
+    counts[order[: num_views - int(counts.sum())]] += 1
+    return [int(count) for count in counts]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProtocolTable:
     """A way to train and test on the cached clips: splits, class list, labels and groups over clips.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ifcar.commands.options import Json, say
+from ifcar.commands.options import Json, percents, say, titles
 from ifcar.console import print_json, print_table
 from ifcar.errors import InputError
 
@@ -27,7 +26,7 @@ def ensemble(
     result = run_ensemble(runs or [], weights=_parse_weights(weights), out=out)
     if as_json:
         members = [m.path for m in result.members]
-        metrics = [asdict(m) for m in result.run.metrics]
+        metrics = [m.record() for m in result.run.metrics]
         print_json({"run": result.run.path, "members": members, "weights": result.weights, "metrics": metrics})
         return
     rows = []
@@ -35,8 +34,9 @@ def ensemble(
         test = member.metric("test")
         assert test is not None
         share = "" if weight is None else f"{weight:.3f}"
-        rows.append([str(member.path), share, str(test.n), f"{100 * test.top1:.1f}", f"{100 * test.top5:.1f}"])
-    print_table("late fusion, test clips", ["run", "weight", "n", "top-1", "top-5"], rows)
+        rows.append([str(member.path), share, str(test.n), *percents(test)])
+    columns = titles(result.run.metrics[0])
+    print_table("late fusion, test clips", ["run", "weight", "n", *columns], rows)
     if not runs:
         say("Fused: the newest finished i3d run and the newest finished relational run of the same cache and protocol.")
 

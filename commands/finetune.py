@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -183,7 +182,7 @@ def _run(
     if result.best_step is not None:
         used += f"; weights of step {result.best_step:,}, chosen on the held-out part of the training split"
     if as_json:
-        metrics = [asdict(m) for m in result.run.metrics]
+        metrics = [m.record() for m in result.run.metrics]
         print_json({"run": result.run.path, "backbone": result.backbone, "schedule": used, "metrics": metrics})
         return
     print_metrics(result.run)

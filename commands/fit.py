@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ifcar.commands.options import CacheOption, Device, Json, print_metrics, say, schedule_from
+from ifcar.commands.options import CacheOption, Device, Json, percents, print_metrics, say, schedule_from, titles
 from ifcar.console import Screen, print_json, print_table
 from ifcar.errors import InputError
 
@@ -104,7 +103,7 @@ def fit_head(
         used += f"; stopping point step {result.best_step:,}, chosen on the held-out part of the training split"
         used += ", then trained again on all of it" if result.refit else ""
     if as_json:
-        print_json({"run": result.run.path, "schedule": used, "metrics": [asdict(m) for m in result.run.metrics]})
+        print_json({"run": result.run.path, "schedule": used, "metrics": [m.record() for m in result.run.metrics]})
         return
     print_metrics(result.run)
     say(f"Used: {used}.")
@@ -114,23 +113,33 @@ def fit_head(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     cache: Annotated[Path | None, typer.Option(help="The run's cache, when it was moved.")] = None,
+    pool: Annotated[str, typer.Option(help="Over a clip's views: mean of logits, or max or sum of scores.")] = "mean",
+    views: Annotated[
+        int | None, typer.Option(help="Plain views of a clip to test, spread over time and rates; default: all.")
+    ] = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Score a run's test clips again from its weights and cache: top-1, top-5 and per class."""
+    """Score a run's test clips again from its weights and cache: top-1 and top-5, or mAP, and per class."""
     from ifcar.pipelines.evaluate import evaluate as run_evaluate
+    from ifcar.pipelines.scores import check_pool
 
-    result = run_evaluate(run, cache=cache, device=device)
+    result = run_evaluate(run, cache=cache, device=device, pool=check_pool(pool), views=views)
     if as_json:
-        print_json(asdict(result))
+        print_json(result.record())
     else:
-        m = result.metrics
+        m, multi = result.metrics, result.weighted_map is not None
+        key, title = ("ap", "AP") if multi else ("top1", "top-1")
         print_table(
             f"{run}, per class",
-            ["class", "n", "top-1"],
-            [[str(c["class"]), str(c["n"]), f"{100 * c['top1']:.1f}"] for c in result.classes],
+            ["class", "n", title],
+            [[str(c["class"]), str(c["n"]), f"{100 * c[key]:.1f}"] for c in result.classes],
         )
-        say(f"test, n = {m.n}: top-1 {100 * m.top1:.1f}, top-5 {100 * m.top5:.1f}, loss {m.loss:.3f}")
-        say(f"The logits stored with the run are {'the same' if result.agrees else 'NOT the same (over 1e-4 apart)'}.")
-    if not result.agrees:
+        measures = ", ".join(f"{name} {value}" for name, value in zip(titles(m), percents(m), strict=True))
+        weighted = f" ({100 * result.weighted_map:.1f} weighted by clips)" if result.weighted_map is not None else ""
+        say(f"test, n = {m.n}: {measures}{weighted}, loss {m.loss:.3f}")
+        if result.agrees is not None:
+            state = "the same" if result.agrees else "NOT the same (over 1e-4 apart)"
+            say(f"The logits stored with the run are {state}.")
+    if result.agrees is False:
         raise typer.Exit(1)

@@ -12,6 +12,7 @@ from ifcar.console import print_table
 if TYPE_CHECKING:
     from ifcar.pipelines.runs import Run
     from ifcar.pipelines.schedule import ScheduleConfig
+    from ifcar.pipelines.scores import Metrics
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 CacheOption = Annotated[Path | None, typer.Option(help="Cache to use; default: the only one in caches/.")]
@@ -36,8 +37,20 @@ def schedule_from(**values: Any) -> ScheduleConfig:
 
 def print_metrics(run: Run) -> None:
     """Print a run's metrics, one line a part."""
-    rows = [[m.split, str(m.n), f"{100 * m.top1:.1f}", f"{100 * m.top5:.1f}", f"{m.loss:.3f}"] for m in run.metrics]
-    print_table(str(run.path), ["part", "n", "top-1", "top-5", "loss"], rows)
+    rows = [[m.split, str(m.n), *percents(m), f"{m.loss:.3f}"] for m in run.metrics]
+    print_table(str(run.path), ["part", "n", *titles(run.metrics[0]), "loss"], rows)
+
+
+def titles(metrics: Metrics) -> list[str]:
+    """Return what tables call the measures of these metrics."""
+    from ifcar.pipelines.scores import MEASURES
+
+    return [MEASURES[key] for key in metrics.measures()]
+
+
+def percents(metrics: Metrics) -> list[str]:
+    """Return the measures of these metrics in percent."""
+    return [f"{100 * value:.1f}" for value in metrics.measures().values()]
 
 
 def say(line: str) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ifcar.cache.reader import CacheReader
-from ifcar.cache.schema import ProtocolTable, Split, Status
+from ifcar.cache.schema import ProtocolTable, Split, Status, share_views
 from ifcar.errors import InputError
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.memory import Memory, choose_place
@@ -28,7 +29,7 @@ class Examples:
     Args:
         name: "train", "test", "held_out", …
         clips: (n,) clip numbers.
-        targets: (n,) int64 classes.
+        targets: (n,) int64 classes, or (n, K) uint8 labels of a multi-label protocol.
         rows: (n, V) rows of each clip.
         usable: (n, V) True where the row is done.
         plain: (n, V) True where the row is done and not augmented: what a test averages over.
@@ -36,7 +37,7 @@ class Examples:
 
     name: str
     clips: NDArray[np.int64]
-    targets: NDArray[np.int64]
+    targets: NDArray[Any]
     rows: NDArray[np.int64]
     usable: NDArray[np.bool_]
     plain: NDArray[np.bool_]
@@ -54,6 +55,11 @@ class Examples:
             usable=self.usable[chosen],
             plain=self.plain[chosen],
         )
+
+    def labels(self, num_classes: int) -> torch.Tensor:
+        """Return (n, K) bool, True where a clip has the class, whatever the kind of labels."""
+        targets = torch.from_numpy(self.targets)
+        return targets.bool() if targets.ndim == 2 else targets.unsqueeze(1) == torch.arange(num_classes)
 
     def draw_rows(self, places: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         """Return one usable row for each of these clips, at random."""
@@ -87,15 +93,45 @@ def read_examples(reader: CacheReader, protocol: ProtocolTable, split: Split) ->
             f"{reader.path}: none of the {len(clips)} {name} clips of protocol {protocol.name!r} is extracted; "
             "run `ifcar extract` again, with --retry-failed for failed clips"
         )
+    targets = protocol.targets[clips]
     examples = Examples(
         name=name,
         clips=clips,
-        targets=protocol.targets[clips].astype(np.int64),
+        targets=targets if protocol.label_kind == "multi" else targets.astype(np.int64),
         rows=rows,
         usable=usable,
         plain=plain,
     )
     return examples.part(name, kept)
+
+
+def spread_views(examples: Examples, reader: CacheReader, num_views: int) -> Examples:
+    """Keep this many plain views of each clip: as many of each sampling rate as `share_views` says, spread over time.
+
+    Args:
+        examples: the clips.
+        reader: tells each row's sampling rate and frames.
+        num_views: views a clip; a clip whose other views failed is tested on those that it has.
+
+    Raises:
+        InputError: the cache has fewer plain views of some clip.
+    """
+    plain = examples.rows.shape[1] if len(examples) == 0 else int((examples.plain | ~examples.usable).sum(1).min())
+    if not 1 <= num_views <= plain:
+        raise InputError(
+            f"--views is {num_views}; expected 1 to {plain}, the views of a {examples.name} clip in {reader.path} that "
+            "are not augmented; `ifcar extract --views` makes more"
+        )
+    rates, starts = reader.table("sampling_rate"), reader.table("frame_indices")[:, 0]
+    kept = np.zeros_like(examples.plain)
+    for place, rows in enumerate(examples.rows):
+        known = np.flatnonzero(examples.plain[place])
+        by_rate = [known[rates[rows[known]] == rate] for rate in np.unique(rates[rows[known]])]
+        for own, count in zip(by_rate, share_views(num_views, len(by_rate)), strict=True):
+            own = own[np.argsort(starts[rows[own]], kind="stable")]
+            count = min(count, len(own))
+            kept[place, own[((np.arange(count) + 0.5) * len(own) / max(1, count)).astype(np.int64)]] = True
+    return replace(examples, plain=kept)
 
 
 def hold_out(train: Examples, protocol: ProtocolTable, share: float) -> tuple[Examples, Examples]:

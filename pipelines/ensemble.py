@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ifcar.errors import InputError
 from ifcar.heads.catalog import HEADS
+from ifcar.pipelines.objectives import logits_of, probabilities
 from ifcar.pipelines.run_config import ENSEMBLE, EnsembleConfig, RunConfig
 from ifcar.pipelines.run_data import write_run_data
 from ifcar.pipelines.runs import (
@@ -106,27 +106,23 @@ def newest_pair() -> list[Run]:
 
 
 def fuse(members: Sequence[Run], split: str, weights: Sequence[float]) -> Predictions:
-    """Return log Σ_m w_m softmax(logits_m) over the clips of a part, which must be the same in every member."""
+    """Return the logits of Σ_m w_m p_m over the clips of a part, which must be the same in every member."""
     parts = [m.predictions(split) for m in members]
     for member, part in zip(members[1:], parts[1:], strict=True):
         if not np.array_equal(part.clip_ids, parts[0].clip_ids) or not np.array_equal(part.targets, parts[0].targets):
             raise InputError(f"{member.path}: its {split} clips are not those of {members[0].path}")
-    probability = sum(w * softmax(p.logits) for w, p in zip(weights, parts, strict=True))
-    logits = np.log(np.maximum(probability, np.finfo(np.float32).tiny))
+    multi = parts[0].multi
+    probability = sum(w * probabilities(p.logits, multi=multi) for w, p in zip(weights, parts, strict=True))
     return Predictions(
-        split=split, clip_ids=parts[0].clip_ids, logits=logits.astype(np.float32), targets=parts[0].targets
+        split=split,
+        clip_ids=parts[0].clip_ids,
+        logits=logits_of(np.asarray(probability), multi=multi),
+        targets=parts[0].targets,
     )
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return class probabilities along the last axis."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    total: NDArray[np.float64] = shifted / shifted.sum(axis=-1, keepdims=True)
-    return total
-
-
 def choose_weights(members: Sequence[Run]) -> list[float]:
-    """Return the weights with the lowest cross entropy on the held-out part, by coordinate search in steps of 1/20.
+    """Return the weights with the lowest class loss on the held-out part, by coordinate search in steps of 1/20.
 
     Raises:
         InputError: a member was trained without a held-out part.

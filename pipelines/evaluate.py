@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ import numpy as np
 from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, InputError
-from ifcar.pipelines.batches import read_examples
+from ifcar.pipelines.batches import read_examples, spread_views
 from ifcar.pipelines.checkpoint import load_head
 from ifcar.pipelines.fit import build_head, open_batches
+from ifcar.pipelines.mean_ap import mean_average_precision
 from ifcar.pipelines.resolve import head_options
 from ifcar.pipelines.run_config import EnsembleConfig
 from ifcar.pipelines.runs import open_run
-from ifcar.pipelines.scores import Metrics, measure, per_class, predict
+from ifcar.pipelines.scores import Metrics, Pool, measure, per_class, predict
 from ifcar.pipelines.stack import stack_heads
 
 
@@ -29,17 +30,37 @@ class Evaluation:
 
     Args:
         metrics: of the test part.
-        classes: per class: name, clips, top-1; worst first.
-        agrees: whether the logits equal those stored with the run, to 1e-4.
+        classes: per class: name, clips, top-1 or average precision; worst first.
+        weighted_map: mAP with each class weighted by its clips; None on a single-label protocol.
+        agrees: whether the logits equal those stored with the run, to 1e-4; None for another way of pooling views.
     """
 
     metrics: Metrics
     classes: Sequence[dict[str, Any]]
-    agrees: bool
+    weighted_map: float | None
+    agrees: bool | None
+
+    def record(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {**asdict(self), "metrics": self.metrics.record()}
 
 
-def evaluate(path: Path, *, cache: Path | None = None, device: str | None = None) -> Evaluation:
+def evaluate(
+    path: Path,
+    *,
+    cache: Path | None = None,
+    device: str | None = None,
+    pool: Pool = "mean",
+    views: int | None = None,
+) -> Evaluation:
     """Load a run's weights, score the test part of its protocol again and compare with the stored logits.
+
+    Args:
+        path: the run's folder.
+        cache: where its cache is, when that was moved.
+        device: default: cuda where there is one.
+        pool: how the views of a clip become one score, see `ifcar.pipelines.scores.pool_views`.
+        views: how many plain views of a clip to test, see `ifcar.pipelines.batches.spread_views`; None takes all.
 
     Raises:
         MissingDataError, InputError: not a finished run, or damaged.
@@ -67,13 +88,19 @@ def evaluate(path: Path, *, cache: Path | None = None, device: str | None = None
     head = build_head(config, reader.spec, len(protocol.classes))
     load_head(head, path / "model.safetensors")
     tested = read_examples(reader, protocol, Split.TEST)
+    if views is not None:
+        tested = spread_views(tested, reader, views)
     batches = open_batches(reader, head.reads(head_options(config)), [tested], device, "auto")
-    (predictions,) = predict(stack_heads([head], batches.device), batches, tested, reader.clip_ids)
+    (predictions,) = predict(stack_heads([head], batches.device), batches, tested, reader.clip_ids, pool)
     stored = run.predictions("test").logits
-    agrees = stored.shape == predictions.logits.shape and np.allclose(stored, predictions.logits, atol=1e-4, rtol=1e-4)
+    same = stored.shape == predictions.logits.shape and np.allclose(stored, predictions.logits, atol=1e-4, rtol=1e-4)
+    weighted = (
+        mean_average_precision(predictions.logits, predictions.targets, weighted=True) if predictions.multi else None
+    )
     reader.close()
     return Evaluation(
         metrics=measure(predictions, seed=config.seed, started=started),
         classes=per_class(predictions, protocol.classes),
-        agrees=bool(agrees),
+        weighted_map=weighted,
+        agrees=bool(same) if pool == "mean" and views is None else None,
     )

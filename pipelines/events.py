@@ -23,5 +23,5 @@ def write_events(folder: Path, history: Sequence[Mapping[str, Any]], metrics: Se
                     writer.add_scalar(f"{record['phase']}/{name}", value, record["step"])
         last = history[-1]["step"] if history else 0
         for m in metrics:
-            writer.add_scalar(f"final/{m.split}_top1", m.top1, last)
-            writer.add_scalar(f"final/{m.split}_top5", m.top5, last)
+            for key, value in m.measures().items():
+                writer.add_scalar(f"final/{m.split}_{key}", value, last)

@@ -146,8 +146,6 @@ def _fit_locked(
     started = time.perf_counter()
     reader = open_cache(jobs[0].config.cache)
     protocol = reader.protocol(jobs[0].config.protocol)
-    if protocol.label_kind != "single":
-        raise InputError(f"protocol {protocol.name!r} has several labels a clip, which this version does not train on")
     trained, tested = read_examples(reader, protocol, Split.TRAIN), read_examples(reader, protocol, Split.TEST)
     entries = [_enter(job, reader, protocol, len(trained)) for job in jobs]
     left = [not is_finished(entry.path) for entry in entries]
@@ -268,6 +266,7 @@ def run_data(reader: CacheReader, protocol: ProtocolTable) -> RunData:
         classes=protocol.classes,
         num_train=len(protocol.clips(Split.TRAIN)),
         num_test=len(protocol.clips(Split.TEST)),
+        label_kind=protocol.label_kind,
     )
 
 

@@ -11,6 +11,7 @@ from ifcar.cache.schema import Split, Status
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.run_config import RunConfig
 from ifcar.pipelines.runs import finished_runs
+from ifcar.pipelines.scores import MEASURES
 
 Rows = tuple[list[str], list[list[str]]]
 
@@ -66,9 +67,11 @@ def list_runs() -> Rows:
     for run in finished_runs():
         test = run.metric("test")
         seed = str(run.config.seed) if isinstance(run.config, RunConfig) else "–"
-        scores = ["–", "–", "–"] if test is None else [str(test.n), f"{100 * test.top1:.1f}", f"{100 * test.top5:.1f}"]
-        rows.append([str(run.path), run.config.head, run.config.protocol, seed, *scores])
-    return ["run", "head", "protocol", "seed", "test n", "top-1", "top-5"], rows
+        found = {} if test is None else test.measures()
+        scores = [f"{100 * found[key]:.1f}" if key in found else "–" for key in MEASURES]
+        count = "–" if test is None else str(test.n)
+        rows.append([str(run.path), run.config.head, run.config.protocol, seed, count, *scores])
+    return ["run", "head", "protocol", "seed", "test n", *MEASURES.values()], rows
 
 
 def list_grids() -> Rows:

@@ -21,6 +21,7 @@ from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.run_config import RunConfig
 from ifcar.pipelines.runs import write_history
 from ifcar.pipelines.schedule import Plan, for_all_clips
+from ifcar.pipelines.scores import MEASURES
 from ifcar.pipelines.stack import Stack, stack_heads
 from ifcar.pipelines.train import train
 from ifcar.pipelines.trainer import Member, MemberState, Trainer, TrainState, make_optimizer
@@ -155,6 +156,8 @@ def _run_phase(
     Returns:
         The runs' states at the end.
     """
+    for entry in entries:
+        entry.head.learn_labels(examples.labels(len(data.protocol.classes)))
     order = sorted(range(len(entries)), key=lambda number: -stops[number])
     stack = stack_heads([entries[number].head for number in order], data.batches.device)
     members = [
@@ -208,6 +211,7 @@ def _note(state: TrainState) -> str:
     if history is None:
         return ""
     note = f"loss {history[-1]['classification_loss']:.3f}"
-    if "held_out_top1" in history[-1]:
-        note += f", held-out top-1 {100 * history[-1]['held_out_top1']:.1f}"
+    for key, title in MEASURES.items():
+        if f"held_out_{key}" in history[-1]:
+            note += f", held-out {title} {100 * history[-1][f'held_out_{key}']:.1f}"
     return note

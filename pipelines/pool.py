@@ -221,6 +221,6 @@ def _fit_fleet(fleet: Fleet, device: str) -> _Outcome:
             continue
         test = result.run.metric("test")
         assert test is not None
-        text = text or f"{job.path.name}: {100 * test.top1:.1f}"
+        text = text or f"{job.path.name}: {100 * test.primary:.1f}"
         made += not old
     return _Outcome(num_made=made, failures=tuple(failures), text=text or failures[0].reason)

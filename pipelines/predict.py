@@ -36,8 +36,8 @@ from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.backbones import load_backbone
 from ifcar.pipelines.checkpoint import load_head
-from ifcar.pipelines.ensemble import softmax
 from ifcar.pipelines.fit import build_head
+from ifcar.pipelines.objectives import probabilities
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.recipe import Recipe, read_recipe
 from ifcar.pipelines.resolve import head_options
@@ -151,14 +151,15 @@ def predict(
     if reads_features:
         features = _live_features(run, data, recipe, views, weights, on, progress)
     logits = np.stack([_score(member, data, seen, features, on) for member in members])
-    probabilities = np.array([member.share for member in members]) @ softmax(logits)
+    shares = np.array([member.share for member in members])
+    probability = shares @ probabilities(logits, multi=data.label_kind == "multi")
     slots = np.stack([view.categories for view in seen]).max(axis=(0, 1))  # (N,)
-    best = np.argsort(-probabilities, kind="stable")[:num_top]
+    best = np.argsort(-probability, kind="stable")[:num_top]
     return Prediction(
         clip_id=clip_id,
-        top=tuple(ClassScore(name=data.classes[k], probability=float(probabilities[k])) for k in best),
+        top=tuple(ClassScore(name=data.classes[k], probability=float(probability[k])) for k in best),
         logits=logits,
-        probabilities=probabilities,
+        probabilities=probability,
         num_views=len(seen),
         num_frames=data.spec.num_frames,
         num_subjects=int((slots == Category.SUBJECT).sum()),

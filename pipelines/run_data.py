@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ class RunData:
         classes: K class names, in target order.
         num_train: training clips that the protocol lists and the cache holds.
         num_test: the same for test clips.
+        label_kind: "single" or "multi", see `ProtocolTable`.
     """
 
     spec: CacheSpec
@@ -42,6 +43,7 @@ class RunData:
     classes: tuple[str, ...]
     num_train: int
     num_test: int
+    label_kind: Literal["single", "multi"] = "single"
 
 
 def write_run_data(folder: Path, data: RunData) -> None:

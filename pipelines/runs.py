@@ -14,7 +14,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def write_results(path: Path, predictions: Sequence[Predictions], metrics: Seque
     content = io.BytesIO()
     np.savez(content, **arrays)
     write_atomic(path / "predictions.npz", content.getvalue())
-    write_atomic(path / "metrics.json", (json.dumps([asdict(m) for m in metrics], indent=1) + "\n").encode())
+    write_atomic(path / "metrics.json", (json.dumps([m.record() for m in metrics], indent=1) + "\n").encode())
 
 
 def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ifcar.pipelines.noise import draw_noise
+from ifcar.pipelines.objectives import class_loss
 from ifcar.pipelines.order import draw_order
 from ifcar.pipelines.scores import measure, predict
 from ifcar.pipelines.stack import Stack
@@ -83,11 +83,11 @@ def train_step(
     noise = draw_noise(stack.template, seeds, state.phase, state.step, places.shape[1], device)
     with torch.autocast(device.type, torch.bfloat16, enabled=trainer.precision == "bf16"):
         out = stack.score(trainer.batches.batch(rows if own else rows[0]), own=own, noise=noise)
-    targets = torch.from_numpy(trainer.examples.targets[places]).to(device).expand(len(stack), -1)
-    each = F.cross_entropy(
-        out.logits.transpose(1, 2), targets, label_smoothing=trainer.label_smoothing, reduction="none"
-    )
-    losses = {"classification": each.mean(1)}
+    targets = torch.from_numpy(trainer.examples.targets[places]).to(device)
+    targets = targets.expand(len(stack), *targets.shape[1:])
+    smoothing = trainer.label_smoothing
+    each = [class_loss(output, targets, label_smoothing=smoothing) for output in out.trained().unbind(-2)]
+    losses = {"classification": torch.stack(each).mean(0).mean(1)}
     for name, value in out.losses.items():
         losses[name] = value * value.new_tensor([member.aux_weights[name] for member in members])
     total = torch.stack(list(losses.values())).sum(0)
@@ -142,8 +142,8 @@ def finish_round(
         }
         if held_out is not None:
             metrics = measure(held_out[place], seed=member.seed, started=time.perf_counter())
-            record |= {"held_out_top1": metrics.top1, "held_out_loss": metrics.loss}
-            score = (metrics.top1, -metrics.loss)
+            record |= {f"held_out_{metrics.metric}": metrics.primary, "held_out_loss": metrics.loss}
+            score = (metrics.primary, -metrics.loss)
             if mine.best_score is None or score > mine.best_score:
                 mine.best_score, mine.best_step, mine.best_weights = score, state.step, stack.state(place)
         mine.history.append(record)

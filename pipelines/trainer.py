@@ -25,7 +25,7 @@ class MemberState:
     """What one run of a fleet has found so far, besides its weights.
 
     Args:
-        best_score: highest held-out top-1 so far (then lowest loss), or None without a held-out part.
+        best_score: highest held-out top-1 or mAP so far (then lowest loss), or None without a held-out part.
         best_step: the step it was reached at.
         best_weights: the head's state there.
         history: one record a round.
@@ -88,7 +88,7 @@ class Trainer:
         batches: reads rows.
         examples: the clips trained on.
         held_out: the clips that choose the stopping points, or None.
-        label_smoothing: of the cross entropy.
+        label_smoothing: of the class loss.
         precision: "fp32", or "bf16" for the products of the forward pass.
         clip_ids: names of clips, for messages and predictions.
         classifier_only: everything but the classifier is frozen and runs in evaluation mode.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -13,12 +14,16 @@ from ifcar.errors import InputError
 from ifcar.pipelines.comparison.statistics import (
     PairedTest,
     bootstrap_interval,
+    difference_test,
     holm,
     mcnemar,
     paired_bootstrap,
+    percentile_interval,
+    resampled_map,
 )
+from ifcar.pipelines.mean_ap import mean_average_precision
 from ifcar.pipelines.runs import Run
-from ifcar.pipelines.scores import target_ranks
+from ifcar.pipelines.scores import Predictions, target_ranks
 
 PairedTestName = Literal["bootstrap", "mcnemar"]
 
@@ -47,7 +52,7 @@ class System:
         protocol: the protocol's name, or what the pooled ones are called.
         replicates: one a seed and few-shot draw; all are tested on the same clips.
         factors: values of the grid's factors, by name.
-        published: top-1 and top-5 in percent, when the protocol is the same data.
+        published: measures in percent, when the protocol is the same data.
     """
 
     name: str
@@ -59,7 +64,7 @@ class System:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResultRow:
-    """What a table says about one system on one protocol; accuracies are shares.
+    """What a table says about one system on one protocol; measures are shares.
 
     Args:
         system: the system's name.
@@ -68,13 +73,14 @@ class ResultRow:
         factors: values of the grid's factors, by name.
         n: test clips.
         seeds: one entry a replicate; with several few-shot draws a seed comes more than once.
-        top1: test top-1 of each replicate.
-        top5: test top-5 of each replicate.
-        train_top1: top-1 on the training clips of each replicate.
-        interval: 95 % bootstrap interval of the mean top-1 over clips.
-        against: how top-1 differs from the baseline's on the same clips; None for the baseline itself.
+        metric: the measure that decides, "top1", or "map" on a multi-label protocol.
+        primary: that measure on the test clips, of each replicate.
+        top5: test top-5 of each replicate; empty on a multi-label protocol.
+        train_primary: the measure on the training clips of each replicate.
+        interval: 95 % bootstrap interval of the measure's mean over clips.
+        against: how the measure differs from the baseline's on the same clips; None for the baseline itself.
         p_corrected: its p after Holm's correction over all comparisons of the table.
-        published: top-1 and top-5 in percent from the paper, when the protocol is the same data; else empty.
+        published: measures in percent from the paper, when the protocol is the same data; else empty.
         runs: run folders.
     """
 
@@ -84,9 +90,10 @@ class ResultRow:
     factors: Mapping[str, Any]
     n: int
     seeds: tuple[int, ...]
-    top1: tuple[float, ...]
+    metric: str
+    primary: tuple[float, ...]
     top5: tuple[float, ...]
-    train_top1: tuple[float, ...]
+    train_primary: tuple[float, ...]
     interval: tuple[float, float]
     against: PairedTest | None
     p_corrected: float | None
@@ -107,69 +114,111 @@ def summarise(
     Raises:
         InputError: two systems of a protocol were tested on different clips, or McNemar's test meets several seeds.
     """
-    right = [_right(system) for system in systems]
-    rows = [_row(system, r) for system, r in zip(systems, right, strict=True)]
-    of_baseline = {s.protocol: r for s, r in zip(systems, right, strict=True) if s.name == baseline}
+    tested = [_test_results(system) for system in systems]
+    rows = [_row(system, r) for system, r in zip(systems, tested, strict=True)]
+    of_baseline = {s.protocol: r for s, r in zip(systems, tested, strict=True) if s.name == baseline}
     tests: dict[int, PairedTest] = {}
-    for place, (system, ours) in enumerate(zip(systems, right, strict=True)):
+    for place, (system, ours) in enumerate(zip(systems, tested, strict=True)):
         other = of_baseline.get(system.protocol)
         if other is None or system.name == baseline:
             continue
         if not np.array_equal(ours.clip_ids, other.clip_ids):
             raise InputError(f"{system.name} and {baseline} were tested on different clips of {system.protocol}")
-        if paired_test == "mcnemar":
-            if ours.matrix.shape[0] > 1 or other.matrix.shape[0] > 1:
-                raise InputError("test 'mcnemar' compares single runs; name one seed, or take test: bootstrap")
-            tests[place] = mcnemar(ours.matrix[0], other.matrix[0])
-        else:
-            tests[place] = paired_bootstrap(ours.matrix.mean(axis=0), other.matrix.mean(axis=0))
+        tests[place] = ours.compare(other, paired_test)
     corrected = dict(zip(tests, holm([t.p for t in tests.values()]), strict=True))
     return [replace(row, against=tests.get(place), p_corrected=corrected.get(place)) for place, row in enumerate(rows)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Right:
-    """Which clips are right.
-
-    Args:
-        clip_ids: (n,) in the order of the runs' predictions, protocol after protocol.
-        matrix: (S, n) 1 where the replicate is right.
-        top5: (S,) share of clips whose class is among the five highest.
-    """
+class _TestResults(ABC):
+    """What the replicates of a system say of the test clips, in the order of the runs' predictions."""
 
     clip_ids: NDArray[np.str_]
-    matrix: NDArray[np.float64]
-    top5: NDArray[np.float64]
+    top5: tuple[float, ...] = ()
+
+    @abstractmethod
+    def primary(self) -> NDArray[np.float64]:
+        """Return (S,) the measure that decides."""
+
+    @abstractmethod
+    def interval(self) -> tuple[float, float]:
+        """Return the 95 % interval over clips of its mean."""
+
+    @abstractmethod
+    def compare(self, other: Any, paired_test: PairedTestName) -> PairedTest:
+        """Test the difference to another system of the same protocol. Raises InputError where the test does not fit."""
 
 
-def _right(system: System) -> _Right:
-    ids: list[NDArray[np.str_]] = []
-    matrix, top5 = [], []
-    for replicate in system.replicates:
-        predictions = [run.predictions("test") for run in replicate.runs]
-        own = np.concatenate([p.clip_ids for p in predictions])
-        if ids and not np.array_equal(own, ids[0]):
+class _Right(_TestResults):
+    """Which clips are right, (S, n) 1 where the replicate is."""
+
+    metric = "top1"
+
+    def __init__(self, clip_ids: NDArray[np.str_], replicates: Sequence[Sequence[Predictions]]) -> None:
+        ranks = np.stack([np.concatenate([target_ranks(p) for p in parts]) for parts in replicates])
+        self.clip_ids, self.matrix = clip_ids, (ranks < 1).astype(np.float64)
+        self.top5 = tuple(float(v) for v in (ranks < 5).mean(axis=1))
+
+    def primary(self) -> NDArray[np.float64]:
+        return np.asarray(self.matrix.mean(axis=1))
+
+    def interval(self) -> tuple[float, float]:
+        return bootstrap_interval(self.matrix.mean(axis=0))
+
+    def compare(self, other: Any, paired_test: PairedTestName) -> PairedTest:
+        if paired_test != "mcnemar":
+            return paired_bootstrap(self.matrix.mean(axis=0), other.matrix.mean(axis=0))
+        if self.matrix.shape[0] > 1 or other.matrix.shape[0] > 1:
+            raise InputError("test 'mcnemar' compares single runs; name one seed, or take test: bootstrap")
+        return mcnemar(self.matrix[0], other.matrix[0])
+
+
+class _Ranked(_TestResults):
+    """The rankings of a multi-label protocol's clips, and their mAP."""
+
+    metric = "map"
+
+    def __init__(self, clip_ids: NDArray[np.str_], replicates: Sequence[Sequence[Predictions]]) -> None:
+        self.clip_ids = clip_ids
+        self.labels = np.concatenate([p.targets for p in replicates[0]])
+        self.logits = [np.concatenate([p.logits for p in parts]) for parts in replicates]
+        self.resampled = np.mean([resampled_map(logits, self.labels) for logits in self.logits], axis=0)
+
+    def primary(self) -> NDArray[np.float64]:
+        return np.array([mean_average_precision(logits, self.labels) for logits in self.logits])
+
+    def interval(self) -> tuple[float, float]:
+        return percentile_interval(self.resampled)
+
+    def compare(self, other: Any, paired_test: PairedTestName) -> PairedTest:
+        if paired_test == "mcnemar":
+            raise InputError("test 'mcnemar' needs one class a clip; take test: bootstrap for a multi-label protocol")
+        difference = float(self.primary().mean() - other.primary().mean())
+        return difference_test(difference, self.resampled - other.resampled)
+
+
+def _test_results(system: System) -> _Right | _Ranked:
+    replicates = [[run.predictions("test") for run in replicate.runs] for replicate in system.replicates]
+    ids = [np.concatenate([p.clip_ids for p in parts]) for parts in replicates]
+    for replicate, own in zip(system.replicates, ids, strict=True):
+        if not np.array_equal(own, ids[0]):
             raise InputError(f"{replicate.runs[0].path}: tested on other clips than {system.name}'s other runs")
-        ids.append(own)
-        ranks = np.concatenate([target_ranks(p) for p in predictions])
-        matrix.append((ranks < 1).astype(np.float64))
-        top5.append(float((ranks < 5).mean()))
-    return _Right(clip_ids=ids[0], matrix=np.stack(matrix), top5=np.array(top5))
+    return (_Ranked if replicates[0][0].multi else _Right)(ids[0], replicates)
 
 
-def _row(system: System, right: _Right) -> ResultRow:
+def _row(system: System, tested: _Right | _Ranked) -> ResultRow:
     runs = [run for replicate in system.replicates for run in replicate.runs]
     return ResultRow(
         system=system.name,
         protocol=system.protocol,
         head=runs[0].config.head,
         factors=system.factors,
-        n=right.matrix.shape[1],
+        n=len(tested.clip_ids),
         seeds=tuple(replicate.seed for replicate in system.replicates),
-        top1=tuple(float(v) for v in right.matrix.mean(axis=1)),
-        top5=tuple(float(v) for v in right.top5),
-        train_top1=tuple(_pooled_top1(replicate.runs, "train") for replicate in system.replicates),
-        interval=bootstrap_interval(right.matrix.mean(axis=0)),
+        metric=tested.metric,
+        primary=tuple(float(v) for v in tested.primary()),
+        top5=tested.top5,
+        train_primary=tuple(_pooled(replicate.runs, "train") for replicate in system.replicates),
+        interval=tested.interval(),
         against=None,
         p_corrected=None,
         published=system.published,
@@ -177,7 +226,7 @@ def _row(system: System, right: _Right) -> ResultRow:
     )
 
 
-def _pooled_top1(runs: Sequence[Run], split: str) -> float:
-    """Return the top-1 over the clips of all these runs."""
+def _pooled(runs: Sequence[Run], split: str) -> float:
+    """Return top-1 over the clips of all these runs, or their mAP, weighted by clips."""
     metrics = [m for run in runs if (m := run.metric(split)) is not None]
-    return sum(m.top1 * m.n for m in metrics) / max(1, sum(m.n for m in metrics))
+    return sum(m.primary * m.n for m in metrics) / max(1, sum(m.n for m in metrics))

@@ -3,6 +3,8 @@
 A system trained S times has, for each clip, the share of its runs that are right: 0, 1/S, … 1. Accuracy is the mean of
 these shares. Resampling n clips with replacement means drawing how often each distinct share occurs, a multinomial
 draw, so that a hundred thousand resamples of fifty thousand clips cost a table of 100,000 × (S + 1) counts.
+
+Mean average precision is no mean over clips: each resample counts every clip as often as it was drawn and ranks again.
 """
 
 from __future__ import annotations
@@ -14,7 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from ifcar.pipelines.mean_ap import rankings
+
 NUM_RESAMPLES = 100_000
+NUM_MAP_RESAMPLES = 2_000
+MAP_CHUNK = 200  # resamples ranked at once
 CONFIDENCE = 0.95
 
 
@@ -45,9 +51,58 @@ def bootstrap_means(values: NDArray[np.float64], seed: int = 0) -> NDArray[np.fl
 
 def bootstrap_interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
     """Return the 95 % percentile interval of the mean of (n,) values over resampled clips."""
+    return percentile_interval(bootstrap_means(values, seed))
+
+
+def percentile_interval(resampled: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the 95 % percentile interval of resampled values."""
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(bootstrap_means(values, seed), [tail, 1 - tail])
+    low, high = np.quantile(resampled, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def resampled_map(logits: NDArray[np.float32], labels: NDArray[np.uint8], seed: int = 0) -> NDArray[np.float64]:
+    """Return (R,) the mAP of bootstrap resamples of n clips; see `resampled_precisions`.
+
+    A class without a positive draw is left out of that resample's mean, and a resample without any label counts as 0.
+    """
+    precisions = resampled_precisions(logits, labels, seed)
+    drawn = np.isfinite(precisions)
+    means: NDArray[np.float64] = np.where(drawn, precisions, 0).sum(axis=1) / np.maximum(drawn.sum(axis=1), 1)
+    return means
+
+
+def resampled_precisions(logits: NDArray[np.float32], labels: NDArray[np.uint8], seed: int = 0) -> NDArray[np.float64]:
+    """Return the average precision of each class in bootstrap resamples of n clips, the same for every system.
+
+    A clip that was drawn w times counts w times at its rank: the average precision of a class is
+    Σ_i w_i y_i P_i / Σ_i w_i y_i, where P_i is the share of positives among the draws down to clip i.
+
+    Args:
+        logits: (n, K).
+        labels: (n, K).
+        seed: of the resampling.
+
+    Returns:
+        (`NUM_MAP_RESAMPLES`, K); NaN where no clip of the class was drawn.
+    """
+    n, shows = len(labels), labels.astype(bool)
+    order = rankings(logits, labels)
+    shown = np.flatnonzero(shows.any(axis=0))
+    rng = np.random.default_rng(seed)
+    found = np.full((NUM_MAP_RESAMPLES, labels.shape[1]), np.nan)
+    for start in range(0, NUM_MAP_RESAMPLES, MAP_CHUNK):
+        size = min(MAP_CHUNK, NUM_MAP_RESAMPLES - start)
+        drawn = rng.multinomial(n, np.full(n, 1 / n), size=size)
+        for k in shown:
+            ranked = drawn[:, order[k]]
+            places = np.flatnonzero(shows[order[k], k])
+            hits = ranked[:, places]
+            positives = hits.sum(axis=1)
+            precision = hits.cumsum(axis=1) / np.maximum(ranked.cumsum(axis=1)[:, places], 1)
+            values = (hits * precision).sum(axis=1) / np.maximum(positives, 1)
+            found[start : start + size, k] = np.where(positives > 0, values, np.nan)
+    return found
 
 
 def paired_bootstrap(ours: NDArray[np.float64], other: NDArray[np.float64], seed: int = 0) -> PairedTest:
@@ -63,13 +118,14 @@ def paired_bootstrap(ours: NDArray[np.float64], other: NDArray[np.float64], seed
         one added resample so that p is never 0.
     """
     differences = ours - other
-    means = bootstrap_means(differences, seed)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    below, above = (float((count.sum() + 1) / (NUM_RESAMPLES + 1)) for count in (means <= 0, means >= 0))
-    return PairedTest(
-        difference=float(differences.mean()), low=float(low), high=float(high), p=min(1.0, 2 * min(below, above))
-    )
+    return difference_test(float(differences.mean()), bootstrap_means(differences, seed))
+
+
+def difference_test(difference: float, resampled: NDArray[np.float64]) -> PairedTest:
+    """Return the test of a difference from (R,) bootstrap resamples of it; see `paired_bootstrap`."""
+    low, high = percentile_interval(resampled)
+    below, above = (float((c.sum() + 1) / (len(resampled) + 1)) for c in (resampled <= 0, resampled >= 0))
+    return PairedTest(difference=difference, low=low, high=high, p=min(1.0, 2 * min(below, above)))
 
 
 def mcnemar(ours: NDArray[np.float64], other: NDArray[np.float64]) -> PairedTest:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from ifcar.extract.decoded_views import Decoded
@@ -17,6 +16,7 @@ from ifcar.pipelines.finetune.data import Deal, load_training, stack_views
 from ifcar.pipelines.finetune.score import score_live
 from ifcar.pipelines.finetune.trainer import LiveState, LiveTrainer
 from ifcar.pipelines.noise import draw_noise
+from ifcar.pipelines.objectives import class_loss
 from ifcar.pipelines.scores import measure
 from ifcar.pipelines.trainer import NonFiniteError
 
@@ -81,8 +81,10 @@ def train_step(trainer: LiveTrainer, deal: Deal, views: Iterator[Decoded]) -> di
         targets = torch.from_numpy(trainer.examples.targets[deal.places[part]]).to(trainer.group.device)
         trainer.model.set_noise(noise, int(part[0]), int(part[-1]) + 1)
         with _gradients_stay(trainer) if number < len(parts) - 1 else contextlib.nullcontext():
-            logits, extra = trainer.network(*batch)
-            losses = {"classification": F.cross_entropy(logits, targets, label_smoothing=trainer.label_smoothing)}
+            outputs, extra = trainer.network(*batch)
+            targets = targets.expand(outputs.shape[1], *targets.shape)
+            own = class_loss(outputs.transpose(0, 1), targets, label_smoothing=trainer.label_smoothing)  # (O, B)
+            losses = {"classification": own.mean()}
             losses |= {name: loss * trainer.aux_weights[name] for name, loss in extra.items()}
             share = len(part) / len(deal.places)
             # DistributedDataParallel divides by the number of processes.
@@ -131,8 +133,8 @@ def finish_epoch(trainer: LiveTrainer, state: LiveState, seconds: float) -> None
     state.sums = {}
     if trainer.held_out is not None:
         metrics = measure(score_live(trainer, trainer.held_out), seed=trainer.seed, started=time.perf_counter())
-        record |= {"held_out_top1": metrics.top1, "held_out_loss": metrics.loss}
-        score = (metrics.top1, -metrics.loss)
+        record |= {f"held_out_{metrics.metric}": metrics.primary, "held_out_loss": metrics.loss}
+        score = (metrics.primary, -metrics.loss)
         if state.best_score is None or score > state.best_score:
             state.best_score, state.best_step = score, state.step
             state.best = {key: value.detach().cpu().clone() for key, value in trainer.model.state_dict().items()}

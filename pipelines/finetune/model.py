@@ -63,13 +63,13 @@ class LiveModel(nn.Module):
             categories: (B, T, N).
 
         Returns:
-            logits (B, K) float32, and the head's auxiliary losses.
+            logits (B, O, K) float32 of every output that is trained, and the head's auxiliary losses.
         """
         with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             feature_map = self.backbone(self.backbone.normalise(frames)).float()
             arrays = arrays_of_map(feature_map, boxes, categories, self.pooled, self.reads)
             out = self.head(InstanceBatch(boxes=boxes, categories=categories, **arrays))
-        return out.logits.float(), {name: loss.float() for name, loss in out.losses.items()}
+        return out.trained().float(), {name: loss.float() for name, loss in out.losses.items()}
 
     def set_noise(self, noise: Mapping[str, Tensor], first: int, end: int) -> None:
         """Give the head's dropout layers their noise (1, B, …) for clips first … end − 1 of a batch."""

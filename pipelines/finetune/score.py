@@ -14,7 +14,7 @@ from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.batches import Examples
 from ifcar.pipelines.finetune.data import PREFETCHED, stack_views
 from ifcar.pipelines.finetune.trainer import LiveTrainer
-from ifcar.pipelines.scores import Predictions, average_views
+from ifcar.pipelines.scores import Predictions, clip_predictions
 
 BATCH = 16  # views at once
 
@@ -35,7 +35,7 @@ def score_live(trainer: LiveTrainer, examples: Examples) -> Predictions:
     extractor = FeatureExtractor(model.backbone, trainer.spec, model.pooled, options)
     rows = examples.rows[examples.plain]
     mine = rows[group.number :: group.size]
-    logits = np.zeros((len(rows), model.head.classifier.out_features), np.float32)
+    logits = np.zeros((len(rows), model.head.num_classes), np.float32)
     loader = DataLoader(
         trainer.plain_views,
         sampler=mine.tolist(),
@@ -51,7 +51,7 @@ def score_live(trainer: LiveTrainer, examples: Examples) -> Predictions:
     found = group.gather(np.concatenate(parts) if parts else logits[:0])
     for number, part in enumerate(found):
         logits[number :: group.size] = part
-    return average_views(logits, examples, trainer.clip_ids)
+    return clip_predictions(logits, examples, trainer.clip_ids)
 
 
 def _score(trainer: LiveTrainer, extractor: FeatureExtractor, batch: list[Decoded]) -> NDArray[np.float32]:

@@ -32,7 +32,7 @@ class SystemConfig:
         settings: head options by dotted name, as in `--set`.
         schedule: changes of the grid's schedule, by field.
         product: for each factor its values: head, preset, streams, aux_weight, settings.OPTION or schedule.FIELD.
-        published: "top1" and "top5" in percent from the paper.
+        published: "top1", "top5" or "map" in percent from the paper.
     """
 
     name: str
@@ -72,7 +72,7 @@ class FusionConfig:
         name: what the table calls it.
         members: names of systems.
         weights: "equal", or "held_out": chosen on the held-out part of the training split.
-        published: "top1" and "top5" in percent from the paper.
+        published: "top1", "top5" or "map" in percent from the paper.
     """
 
     name: str
@@ -176,9 +176,9 @@ class GridConfig:
 def check_published(where: str, published: Mapping[str, float]) -> None:
     """Refuse keys of a published figure that no table has."""
     for key in published:
-        if not re.fullmatch(r"(top1|top5)(@\S+)?", key):
+        if not re.fullmatch(r"(top1|top5|map)(@\S+)?", key):
             raise InputError(
-                f"{where}: unknown key {key!r} in published; expected top1, top5, or top1@PROTOCOL for one protocol"
+                f"{where}: unknown key {key!r} in published; expected top1, top5, map, or KEY@PROTOCOL for one protocol"
             )
 
 

@@ -28,6 +28,7 @@ from ifcar.pipelines.pool import fit_all
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.run_config import ENSEMBLE, ID_LENGTH
 from ifcar.pipelines.runs import Run, is_finished, open_run
+from ifcar.pipelines.scores import MEASURES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,7 +187,7 @@ def _published(plan: GridPlan, stage: Stage, published: Mapping[str, float]) -> 
     if stage.label not in plan.published:
         return {}
     out: dict[str, float] = {}
-    for key in ("top1", "top5"):
+    for key in MEASURES:
         for name in (f"{key}@{stage.label}", key):
             if name in published:
                 out.setdefault(key, published[name])

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.pipelines.comparison.formats import caption, cells
+from ifcar.pipelines.comparison.formats import BOTH_MEASURES, caption, cells, title_of
 from ifcar.pipelines.comparison.results import ResultRow
 from ifcar.pipelines.comparison.store import Comparison
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.pair_figures import ClassGain
+from ifcar.pipelines.scores import MEASURES
 
 MOST_ERRORS = 30
 
@@ -65,21 +66,21 @@ def _value(column: str, row: ResultRow) -> float | None:
     values: dict[str, float | None] = {
         "n": row.n,
         "runs": len(row.seeds),
-        "top-1": float(np.mean(row.top1)),
         "95 %": row.interval[0],
-        "top-5": float(np.mean(row.top5)),
-        "train top-1": float(np.mean(row.train_top1)),
+        "top-5": float(np.mean(row.top5)) if row.top5 else None,
         "p (Holm)": row.p_corrected,
-        "published top-1": row.published.get("top1"),
         "published top-5": row.published.get("top5"),
     }
+    for title in (MEASURES[row.metric], BOTH_MEASURES):
+        values |= {title: float(np.mean(row.primary)), f"train {title}": float(np.mean(row.train_primary))}
+        values[f"published {title}"] = row.published.get(row.metric)
     if column.startswith("Δ to "):
         return None if row.against is None else row.against.difference
     return values.get(column)
 
 
-def gains_table(gains: Sequence[ClassGain]) -> Table:
-    """Return the gains of all classes."""
+def gains_table(gains: Sequence[ClassGain], measure: str) -> Table:
+    """Return the gains of all classes in a measure, "Top-1" or "Average precision"."""
     rows = [
         [
             Cell(text=g.name),
@@ -93,8 +94,8 @@ def gains_table(gains: Sequence[ClassGain]) -> Table:
     ]
     return Table(
         name="gains",
-        caption=f"Top-1 of A and B on each of {len(gains)} classes, in percent, and their difference in points with "
-        "its 95 % interval over the class's clips",
+        caption=f"{measure} of A and B on each of {len(gains)} classes, in percent, and their difference in points "
+        "with its 95 % interval over the class's clips",
         columns=["class", "clips", "A", "B", "A − B", "95 %"],
         numeric=[False, True, True, True, True, True],
         rows=rows,
@@ -125,22 +126,23 @@ def errors_table(counts: Sequence[NDArray[np.int64]], classes: Sequence[str]) ->
 def runs_table(chapter: Chapter) -> Table:
     """Return every run behind the figures, with what makes it findable."""
     rows = []
+    title = title_of(chapter.comparison)
     for system in chapter.systems:
         for run in system.runs():
             test = run.metric("test")
-            top1 = None if test is None else test.top1
+            share = None if test is None else test.primary
             rows.append(
                 [
                     Cell(text=str(run.path)),
                     Cell(text=system.name),
                     Cell(text=str(run.metrics[0].seed), value=run.metrics[0].seed),
-                    Cell(text="–" if top1 is None else f"{100 * top1:.1f}", value=top1),
+                    Cell(text="–" if share is None else f"{100 * share:.1f}", value=share),
                 ]
             )
     return Table(
         name="runs",
-        caption="Runs behind the figures, test top-1 in percent",
-        columns=["run", "system", "seed", "top-1"],
+        caption=f"Runs behind the figures, test {title} in percent",
+        columns=["run", "system", "seed", title],
         numeric=[False, False, True, True],
         rows=rows,
     )

@@ -18,6 +18,7 @@ History = Sequence[Mapping[str, Any]]
 CURVES = {
     "training-loss": ("classification_loss", "Training loss", "cross entropy, training (nats)", 1.0),
     "training-accuracy": ("held_out_top1", "Held-out accuracy during training", "top-1, held-out part (%)", 100.0),
+    "training-map": ("held_out_map", "Held-out mAP during training", "mAP, held-out part (%)", 100.0),
 }
 
 
@@ -105,7 +106,7 @@ def _caption(
         if any(len(runs) > 1 for runs in histories.values())
         else "One run. "
     )
-    if key == "held_out_top1":
+    if key.startswith("held_out_"):
         text += "The held-out part is taken from the training split; no test clip is in it. "
     if any(r["phase"] != "fit" for runs in histories.values() for _, history in runs for r in history):
         text += "Drawn: the phase that fits without the held-out part; the refit on all clips is in the numbers. "

@@ -102,9 +102,9 @@ def test_rows_hold_what_a_loop_over_clips_finds(tmp_path: Path) -> None:
     rows = summarise(systems, baseline="plain")
     for one, row in zip(systems, rows, strict=True):
         matrix = right_matrix(one)
-        assert row.top1 == pytest.approx(tuple(matrix.mean(axis=1))) and row.n == NUM_CLIPS
+        assert row.primary == pytest.approx(tuple(matrix.mean(axis=1))) and row.n == NUM_CLIPS
         assert row.interval[0] <= matrix.mean() <= row.interval[1]
-        assert row.train_top1 == pytest.approx(row.top1)
+        assert row.train_primary == pytest.approx(row.primary)
     assert rows[0].against is None and rows[1].against is not None and rows[1].against.low > 0
     p = [rows[k].against.p for k in (1, 2)]  # type: ignore[union-attr]
     assert [rows[1].p_corrected, rows[2].p_corrected] == pytest.approx(holm(p))
@@ -115,7 +115,7 @@ def test_pooled_protocols_put_their_test_clips_together(tmp_path: Path) -> None:
     pooled = System(name="x", protocol="all", replicates=[Replicate(seed=0, runs=parts)])
     (row,) = summarise([pooled])
     right = sum(m.top1 * m.n for part in parts for m in part.metrics if m.split == "test")
-    assert row.n == 40 and row.top1[0] == pytest.approx(right / 40)
+    assert row.n == 40 and row.primary[0] == pytest.approx(right / 40)
 
 
 def test_different_test_clips_are_not_compared(tmp_path: Path) -> None:

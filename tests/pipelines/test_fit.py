@@ -16,10 +16,11 @@ from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.pipelines import phases
 from ifcar.pipelines.batches import BatchReader, hold_out, read_examples
-from ifcar.pipelines.ensemble import choose_weights, ensemble, softmax
+from ifcar.pipelines.ensemble import choose_weights, ensemble
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.fit import fit
+from ifcar.pipelines.objectives import softmax
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.resolve import default_protocol, make_run_config
 from ifcar.pipelines.run_config import RunConfig

@@ -301,4 +301,4 @@ def test_other_caches_results_are_not_overwritten(cache: Path, tmp_path: Path) -
     extract(options, Silent())
     with pytest.raises(InputError, match="results of another cache"):
         run_grid(plan_grid(config, tmp_path / "o.zarr"), Silent(), processes=1)
-    assert np.isfinite(read_comparison(tmp_path / "runs" / "tiny").rows[0].top1[0])
+    assert np.isfinite(read_comparison(tmp_path / "runs" / "tiny").rows[0].primary[0])

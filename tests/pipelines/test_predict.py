@@ -20,9 +20,10 @@ from typer.testing import CliRunner
 
 from ifcar.commands.predict import predict as predict_command
 from ifcar.errors import CacheMismatchError, IfcarError, InputError, MissingDataError
-from ifcar.pipelines.ensemble import ensemble, softmax
+from ifcar.pipelines.ensemble import ensemble
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.fit import fit
+from ifcar.pipelines.objectives import softmax
 from ifcar.pipelines.predict import Prediction, predict
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.resolve import make_run_config

@@ -1,0 +1,215 @@
+"""Several labels a clip: loss, mean average precision, and the whole way from a cache to a table."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from fixtures.something_else import box_at, write_dataset
+from sklearn.metrics import average_precision_score
+
+from ifcar.cache.reader import open_cache
+from ifcar.cache.schema import Provenance
+from ifcar.cache.writer import CacheWriter
+from ifcar.cli import main
+from ifcar.errors import InputError
+from ifcar.pipelines.comparison.results import Replicate, System, summarise
+from ifcar.pipelines.comparison.statistics import resampled_map
+from ifcar.pipelines.ensemble import choose_weights, ensemble
+from ifcar.pipelines.evaluate import evaluate
+from ifcar.pipelines.extract import extract
+from ifcar.pipelines.fit import fit
+from ifcar.pipelines.mean_ap import class_precisions, mean_average_precision
+from ifcar.pipelines.objectives import class_loss, mean_loss, probabilities
+from ifcar.pipelines.progress import Silent
+from ifcar.pipelines.resolve import make_run_config
+from ifcar.pipelines.run_config import RunConfig
+from ifcar.pipelines.schedule import ScheduleConfig
+from ifcar.pipelines.scores import pool_views
+from ifcar.pipelines.sources import ExtractConfig
+
+NAMES = ("moves left", "moves right", "lies low", "never seen")
+SHORT = ScheduleConfig(kind="stretched", min_steps=60, batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Boxes of 32 clips with a multi-label protocol: direction, height, and for every eighth clip no label at all."""
+    root = write_dataset(tmp_path_factory.mktemp("data") / "d", num_clips=32, pixels=False)
+    out = root.parent / "boxes.zarr"
+    extract(
+        ExtractConfig(dataset="something-else", data_root=root, out=out, backbone="none", workers=0, views=4), Silent()
+    )
+    reader = open_cache(out)
+    single = reader.protocol("compositional")
+    clips = [int(name) - 100 for name in reader.clip_ids]
+    labels = np.array([[c % 2 == 0, c % 2 == 1, box_at(c, 0)[1] >= 9, False] for c in clips], np.uint8)
+    labels[np.array(clips) % 8 == 5] = 0
+    multi = replace(single, name="many", label_kind="multi", classes=NAMES, targets=labels)
+    CacheWriter.resume(
+        out,
+        spec=reader.spec,
+        provenance=Provenance(identity=reader.identity, environment=reader.environment),
+        clip_ids=reader.clip_ids,
+        num_views=4,
+        protocols=[multi, single],
+    )
+    reader.close()
+    return out
+
+
+@pytest.fixture(autouse=True)
+def runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("IFCAR_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+def config(cache: Path, head: str = "stin", seed: int = 0) -> RunConfig:
+    return make_run_config(
+        head, cache, protocol="many", streams="layout", preset="small", schedule=SHORT, seed=seed, settings=()
+    )
+
+
+def test_precision_of_four_clips_is_what_a_hand_counts() -> None:
+    labels = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 0, 0]])
+    logits = np.array([[3.0, 0.0, 1.0], [2.0, 0.0, 1.0], [1.0, 0.0, 1.0], [9.0, 9.0, 9.0]])
+    # class 0 ranks clips 0, 1, 2 (the unlabelled clip 3 goes last): hits at ranks 1 and 3, (1/1 + 2/3) / 2
+    # class 1 is tied and keeps the clips' order 0, 1, 2: its hit is at rank 2; class 2 has no positive clip
+    found = class_precisions(logits, labels)
+    np.testing.assert_allclose(found[:2], [(1 + 2 / 3) / 2, 1 / 2])
+    assert np.isnan(found[2])
+    assert mean_average_precision(logits, labels) == pytest.approx((5 / 6 + 1 / 2) / 2)
+    assert mean_average_precision(logits, labels, weighted=True) == pytest.approx((2 * 5 / 6 + 1 / 2) / 3)
+    with pytest.raises(InputError, match="none of 4 clips has a label"):
+        mean_average_precision(logits, np.zeros_like(labels))
+
+
+def test_precision_without_ties_and_unlabelled_clips_is_scikit_learns() -> None:
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(80, 12)).astype(np.float32), (rng.random((80, 12)) < 0.2).astype(np.uint8)
+    labels[~labels.any(axis=1), 0] = 1
+    assert mean_average_precision(logits, labels) == pytest.approx(average_precision_score(labels, logits))
+    weighted = average_precision_score(labels, logits, average="weighted")
+    assert mean_average_precision(logits, labels, weighted=True) == pytest.approx(weighted)
+
+
+def test_resampled_map_counts_a_clip_as_often_as_it_is_drawn() -> None:
+    rng = np.random.default_rng(1)
+    logits, labels = rng.normal(size=(40, 3)).astype(np.float32), (rng.random((40, 3)) < 0.4).astype(np.uint8)
+    labels[~labels.any(axis=1), 0] = 1
+    drawn = np.random.default_rng(0).multinomial(40, np.full(40, 1 / 40), size=200)
+    for weights, found in zip(drawn[:5], resampled_map(logits, labels)[:5], strict=True):
+        expected = [average_precision_score(labels[:, k], logits[:, k], sample_weight=weights) for k in range(3)]
+        assert found == pytest.approx(np.mean(expected))
+
+
+def test_class_loss_is_the_binary_cross_entropy_of_a_literal_loop() -> None:
+    rng = np.random.default_rng(2)
+    logits, labels = rng.normal(size=(2, 3, 4)), rng.integers(0, 2, (2, 3, 4))
+    each = class_loss(torch.from_numpy(logits), torch.from_numpy(labels), label_smoothing=0.1)
+    for m in range(2):
+        for b in range(3):
+            total = 0.0
+            for k in range(4):
+                p, t = 1 / (1 + np.exp(-logits[m, b, k])), labels[m, b, k] * 0.9 + 0.05
+                total -= t * np.log(p) + (1 - t) * np.log(1 - p)
+            assert each[m, b].item() == pytest.approx(total / 4)
+    plain = F.binary_cross_entropy_with_logits(torch.from_numpy(logits[0]), torch.from_numpy(labels[0]).double())
+    assert mean_loss(logits[0], labels[0]) == pytest.approx(plain.item())
+
+
+def test_views_are_pooled_by_mean_of_logits_or_maximum_or_sum_of_probabilities() -> None:
+    rng = np.random.default_rng(3)
+    logits, clip = rng.normal(size=(5, 4)).astype(np.float32), np.array([0, 0, 0, 1, 1])
+    for multi in (True, False):
+        p = probabilities(logits, multi=multi)
+        by_clip = [p[:3], p[3:]]
+        pooled = {pool: pool_views(logits, clip, 2, pool, multi=multi) for pool in ("mean", "max", "sum")}  # type: ignore[arg-type]
+        np.testing.assert_allclose(pooled["mean"], [logits[:3].mean(0), logits[3:].mean(0)], rtol=1e-6)
+        shown = probabilities(pooled["sum"], multi=multi)
+        np.testing.assert_allclose(shown, [part.mean(0) for part in by_clip], rtol=1e-5)
+        highest = probabilities(pooled["max"], multi=True) if multi else np.exp(pooled["max"])
+        np.testing.assert_allclose(highest, [part.max(0) for part in by_clip], rtol=1e-5)
+
+
+def test_run_learns_labels_and_stores_map_alone(cache: Path) -> None:
+    run = fit(config(cache), Silent()).run
+    records = json.loads((run.path / "metrics.json").read_text())
+    assert [r["split"] for r in records] == ["train", "test", "held_out"]
+    assert all({"map", "loss", "n"} <= r.keys() and not {"top1", "top5"} & r.keys() for r in records)
+    test = run.metric("test")
+    assert test is not None and test.n == 16 and test.primary > 0.8
+    stored = run.predictions("test")
+    assert stored.targets.shape == (16, 4)
+    history = [json.loads(line) for line in (run.path / "history.jsonl").read_text().splitlines()]
+    fitted = [r for r in history if r["phase"] == "fit"]
+    assert all("held_out_map" in r and "held_out_top1" not in r for r in fitted)
+    best = max(fitted, key=lambda r: (r["held_out_map"], -r["held_out_loss"]))
+    held_out = run.metric("held_out")
+    assert held_out is not None and held_out.map == pytest.approx(best["held_out_map"], abs=1e-6)
+    result = evaluate(run.path)
+    assert result.agrees and result.metrics.map == test.map
+    shown = {row["class"]: row["n"] for row in result.classes}
+    assert shown == {name: n for name, n in zip(NAMES, stored.targets.sum(0), strict=True) if n}
+    weighted = mean_average_precision(stored.logits, stored.targets, weighted=True)
+    assert result.weighted_map == pytest.approx(weighted, abs=1e-6)
+
+
+def test_runs_in_a_fleet_equal_runs_alone(cache: Path, tmp_path: Path) -> None:
+    from ifcar.pipelines.fit import FitResult, fit_together
+    from ifcar.pipelines.jobs import Job
+
+    alone = [fit(config(cache, seed=seed), Silent()).run for seed in (0, 1)]
+    jobs = [Job(config=config(cache, seed=seed), path=tmp_path / f"s{seed}") for seed in (0, 1)]
+    for own, result in zip(alone, fit_together(jobs, tmp_path, Silent()), strict=True):
+        assert isinstance(result, FitResult)
+        first = [json.loads((run.path / "history.jsonl").read_text().splitlines()[0]) for run in (own, result.run)]
+        assert first[0]["classification_loss"] == pytest.approx(first[1]["classification_loss"], rel=1e-4)
+
+
+def test_ensembles_average_sigmoids_and_tables_rank_by_map(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [fit(config(cache, head), Silent()).run for head in ("stin", "base")]
+    fused = ensemble([run.path for run in runs], weights=[0.25, 0.75]).run
+    parts = [probabilities(run.predictions("test").logits, multi=True) for run in runs]
+    found = probabilities(fused.predictions("test").logits, multi=True)
+    np.testing.assert_allclose(found, 0.25 * parts[0] + 0.75 * parts[1], atol=1e-6)
+    assert sum(choose_weights(runs)) == pytest.approx(1.0)
+
+    systems = [
+        System(name=run.config.head, protocol="many", replicates=[Replicate(seed=0, runs=[run])]) for run in runs
+    ]
+    rows = summarise(systems, baseline="base")
+    for row, run in zip(rows, runs, strict=True):
+        stored = run.predictions("test")
+        assert row.metric == "map" and row.top5 == () and row.n == 16
+        assert row.primary[0] == pytest.approx(mean_average_precision(stored.logits, stored.targets))
+        assert row.interval[0] <= row.primary[0] <= row.interval[1] + 1e-9
+    assert rows[0].against is not None
+    assert rows[0].against.difference == pytest.approx(rows[0].primary[0] - rows[1].primary[0])
+    with pytest.raises(InputError, match="one class a clip"):
+        summarise(systems, baseline="base", paired_test="mcnemar")
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", str(runs[0].path), "--pool", "max"])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert "mAP" in printed and "weighted by clips" in printed and "top-1" not in printed
+
+
+def test_labels_other_than_0_and_1_are_refused(tmp_path: Path, cache: Path) -> None:
+    reader = open_cache(cache)
+    table = reader.protocol("many")
+    doubled = replace(table, targets=table.targets * 2)
+    with pytest.raises(InputError, match="targets lie in"):
+        CacheWriter.create(
+            tmp_path / "c.zarr",
+            spec=reader.spec,
+            provenance=Provenance(identity={}),
+            clip_ids=reader.clip_ids,
+            num_views=4,
+            protocols=[doubled],
+        )
