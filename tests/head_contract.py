@@ -255,7 +255,7 @@ def check_reads_only_what_it_declares(head: type[Head], config: Any, spec: Cache
 def check_overfits_8_clips(head: type[Head], config: Any, spec: CacheSpec) -> None:
     batch, labels = random_batch(8, spec, seed=5), torch.arange(8) % NUM_CLASSES
     model = build(head, without_dropout(config), spec).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(1000):
         optimizer.zero_grad()
         total_loss(model, batch, labels).backward()
