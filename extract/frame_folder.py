@@ -73,7 +73,7 @@ def folder_pictures(source: Path, wanted: Sequence[int]) -> Generator[tuple[int,
         with _opened(files[number + 1]) as image:
             # convert() detaches the result from the file, which is closed here.
             picture = _in_8_bits(image).convert("RGB")
-            turn = _TURNS.get(image.getexif().get(_ORIENTATION))
+            turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
             picture = picture if turn is None else picture.transpose(turn)
         yield number, picture
 
@@ -107,7 +107,15 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                 yield image
     except DecodeError:
         raise
-    except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error, Image.DecompressionBombError) as error:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        TypeError,
+        LookupError,
+        struct.error,
+        Image.DecompressionBombError,
+    ) as error:
         raise DecodeError(f"{path}: damaged or no image ({one_line(error)}); expected a whole image file") from error
 
 

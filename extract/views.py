@@ -152,18 +152,25 @@ def frames_per_annotation(fps: float | None, annotation_fps: float) -> float:
 
 
 def source_frames(video: VideoInfo, annotation_fps: float, annotated: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the source frame shown at each annotated frame's time; `num_frames` and more lie past the end."""
+    """Return the source frame nearest in time to each annotated one; `num_frames` and more lie past the end."""
     if video.seconds is None:
-        return np.rint(annotated * frames_per_annotation(video.fps, annotation_fps)).astype(np.int64)
-    places = np.interp(annotated / annotation_fps, video.seconds, np.arange(video.num_frames), right=video.num_frames)
-    return np.rint(places).astype(np.int64)
+        places = annotated * frames_per_annotation(video.fps, annotation_fps)
+    else:
+        last, count = video.seconds[-1], video.num_frames
+        ends = [*video.seconds, last + last / (count - 1)]  # the last frame is taken to be as long as the mean
+        places = np.interp(annotated / annotation_fps, ends, np.arange(count + 1))
+    frame_numbers: NDArray[np.int64] = np.rint(places).astype(np.int64)
+    return frame_numbers
 
 
 def annotated_frames(video: VideoInfo, annotation_fps: float, frames: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the annotated frame at each source frame's time: by the rate, or by the clock where the rate varies."""
+    """Return the annotated frame nearest in time to each source frame."""
     if video.seconds is None:
-        return np.rint(frames / frames_per_annotation(video.fps, annotation_fps)).astype(np.int64)
-    return np.rint(np.array(video.seconds)[frames] * annotation_fps).astype(np.int64)
+        places = frames / frames_per_annotation(video.fps, annotation_fps)
+    else:
+        places = np.array(video.seconds)[frames] * annotation_fps
+    frame_numbers: NDArray[np.int64] = np.rint(places).astype(np.int64)
+    return frame_numbers
 
 
 def annotated_span(tracks: Tracks, video: VideoInfo, annotation_fps: float) -> tuple[int, int]:
