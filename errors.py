@@ -18,6 +18,10 @@ class MissingDataError(IfcarError, FileNotFoundError):
     """A file or folder that the user must provide is not there."""
 
 
+class LockedError(IfcarError):
+    """Another process writes to the cache or run folder."""
+
+
 class CacheMismatchError(IfcarError):
     """A cache holds something else than what is asked for (another fingerprint, a missing array)."""
 

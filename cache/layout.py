@@ -11,6 +11,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.storage import MemoryStore
 
 from ifcar.cache.commits import COMMITS
 from ifcar.cache.manifest import Manifest, parse_manifest
@@ -60,6 +62,24 @@ def write_skeleton(root: Path, manifest: Manifest, clip_ids: Sequence[str]) -> N
                 compressors=[*zstd, Crc32cCodec()],
                 chunk_key_encoding=_FLAT_KEYS,
             )
+
+
+def encode_block(root: Path, name: str, key: str, rows: range, values: NDArray[Any]) -> memoryview:
+    """Return the bytes of the file that holds a block of an array over rows, encoded by zarr.
+
+    Args:
+        root: the cache's folder.
+        name: the array's name.
+        key: name of the block's file.
+        rows: the block's rows.
+        values: (len(rows), …) of the array's type.
+    """
+    metadata = (root / name / "zarr.json").read_bytes()
+    stored: dict[str, Buffer] = {"zarr.json": default_buffer_prototype().buffer.from_bytes(metadata)}
+    with zarr.config.set(STORE_EMPTY):
+        array = zarr.open_array(MemoryStore(stored), mode="r+", zarr_format=3)
+        array[rows.start : rows.stop] = values
+    return memoryview(np.asarray(stored[key].as_numpy_array())).cast("B")
 
 
 def write_protocol(root: Path, table: ProtocolTable) -> None:
