@@ -86,10 +86,7 @@ def _array(raw: object, kind: object, shape: object, order: object) -> NDArray[A
         raise RefusedError("holds an array without numbers")
     if math.prod(sizes) * kind.dtype.itemsize != len(raw):
         raise RefusedError(f"holds an array of shape {sizes} and type {kind.dtype} in {len(raw)} bytes")
-    values = np.frombuffer(raw, kind.dtype).copy()
-    if not values.size:
-        values = np.empty(0, kind.dtype)
-    return values.reshape(sizes, order="F" if order == "F" else "C")
+    return np.ndarray(sizes, kind.dtype, raw, order="F" if order == "F" else "C").copy("K")
 
 
 def _scalar(kind: object, raw: object = b"") -> object:

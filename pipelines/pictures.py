@@ -44,7 +44,7 @@ def draw_clips(reader: CacheReader, clip_ids: Sequence[str], out: Path, data_roo
     for clip_id in clip_ids or reader.clip_ids[:10]:
         row = reader.clip_ids.index(clip_id) * reader.num_views
         if done[row]:
-            paths.append(out / f"{clip_id}.png")
+            paths.append(out / f"{file_name(clip_id)}.png")
             _draw(reader, row, sources.get(clip_id), f"{clip_id}: {labels.get(clip_id, 'unlabelled')}", paths[-1])
     return paths
 

@@ -8,6 +8,8 @@ from typing import Literal
 
 from ifcar.errors import InputError
 
+MOST_STEPS = 100_000_000
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScheduleConfig:
@@ -47,8 +49,8 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size), ("min_steps", self.min_steps)):
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; expected at least 1")
+            if value is not None and not 1 <= value <= MOST_STEPS:
+                raise InputError(f"{name} is {value}; expected 1 to {MOST_STEPS:,}")
         if self.lr is not None and not 0 < self.lr < math.inf:
             raise InputError(f"lr is {self.lr}; expected a positive number")
         if not 0 <= self.weight_decay < math.inf:
