@@ -7,8 +7,8 @@ FILE holds `i3d_inception`'s Kinetics weights, or is random:0. For each seed:
 (e) late fusion of (b) with (c), and of (b) with (d), at equal weights.
 
 Stopped and run again, it goes on; FOLDER holds the data, caches and runs. (b)'s batch size and learning rate are the
-best of three by top-1 on a held-out 15 % of the training clips (seed 0), (d)'s rate is a tenth of it and was not tried
-otherwise; no choice looked at test clips. Every run here trains on all training clips.
+best of four short pilots by top-1 on a held-out 15 % of the training clips (seed 0); its 8 epochs, (d)'s rate, a tenth
+of (b)'s, and (d)'s 4 epochs were not tuned; no choice looked at test clips. Every run here trains on the whole split.
 """
 
 from __future__ import annotations

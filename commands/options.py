@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ifcar.console import print_table
+from ifcar.console import print_table, printable
 
 if TYPE_CHECKING:
     from ifcar.pipelines.runs import Run
@@ -55,4 +55,4 @@ def percents(metrics: Metrics) -> list[str]:
 
 def say(line: str) -> None:
     """Print one line to stdout."""
-    typer.echo(line)
+    typer.echo(printable(line))

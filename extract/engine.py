@@ -27,6 +27,7 @@ from ifcar.extract.roi import PooledMode, arrays_of_map
 
 logger = logging.getLogger(__name__)
 RowArrays = dict[str, NDArray[Any]]
+MAX_BATCH, MAX_WORKERS = 4096, 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,9 +49,10 @@ class EngineOptions:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.num_workers < 0:
+        if not 1 <= self.batch_size <= MAX_BATCH or not 0 <= self.num_workers <= MAX_WORKERS:
             raise InputError(
-                f"batch size {self.batch_size} and workers {self.num_workers}: expected at least 1 and at least 0"
+                f"batch size {self.batch_size} and workers {self.num_workers}: expected 1 to {MAX_BATCH} and 0 to "
+                f"{MAX_WORKERS}"
             )
         if self.precision not in ("fp32", "bf16"):
             raise InputError(f"precision is {self.precision!r}; expected fp32 or bf16")

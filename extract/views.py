@@ -127,8 +127,7 @@ def plan_view(
     """
     digest = hashlib.sha256(f"{policy.seed}\n{view_number}\n{clip_id}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:16], "little"))
-    rate = frames_per_annotation(video.fps, annotation_fps)
-    start, stop = annotated_span(tracks, video.num_frames, rate)
+    start, stop = annotated_span(tracks, video, annotation_fps)
     augmented = is_training and view_number > 0
     frame_size = (video.width, video.height)
     crop = FULL_FRAME if policy.framing == "stretch" else center_crop(frame_size, CENTER_FRACTION)
@@ -140,7 +139,7 @@ def plan_view(
     flip = bool(augmented and policy.flip and rng.random() < 0.5)
     frames = segment_frames(start, stop, places)
     kept = tracks.keep(policy.num_instances)
-    at = kept.at(np.rint(frames / rate).astype(np.int64))
+    at = kept.at(annotated_frames(video, annotation_fps, frames))
     boxes = np.zeros((policy.num_frames, policy.num_instances, 4), np.float32)
     boxes[:, : at.shape[1]] = boxes_to_crop(at, frame_size, crop, flip)
     categories = np.zeros(boxes.shape[:2], np.uint8)
@@ -175,12 +174,34 @@ def frames_per_annotation(fps: float | None, annotation_fps: float) -> float:
     return fps / annotation_fps
 
 
-def annotated_span(tracks: Tracks, num_frames: int, rate: float) -> tuple[int, int]:
+def source_frames(video: VideoInfo, annotation_fps: float, annotated: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the source frame nearest in time to each annotated one; `num_frames` and more lie past the end."""
+    if video.seconds is None:
+        places = annotated * frames_per_annotation(video.fps, annotation_fps)
+    else:
+        last, count = video.seconds[-1], video.num_frames
+        ends = [*video.seconds, last + last / (count - 1)]  # the last frame is taken to be as long as the mean
+        places = np.interp(annotated / annotation_fps, ends, np.arange(count + 1))
+    frame_numbers: NDArray[np.int64] = np.rint(places).astype(np.int64)
+    return frame_numbers
+
+
+def annotated_frames(video: VideoInfo, annotation_fps: float, frames: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the annotated frame nearest in time to each source frame."""
+    if video.seconds is None:
+        places = frames / frames_per_annotation(video.fps, annotation_fps)
+    else:
+        places = np.array(video.seconds)[frames] * annotation_fps
+    frame_numbers: NDArray[np.int64] = np.rint(places).astype(np.int64)
+    return frame_numbers
+
+
+def annotated_span(tracks: Tracks, video: VideoInfo, annotation_fps: float) -> tuple[int, int]:
     """Return the source frames [start, stop) that annotations cover, or the whole source when none lies in it."""
-    inside = np.rint(tracks.frames * rate)
-    inside = inside[inside < num_frames]
+    inside = source_frames(video, annotation_fps, tracks.frames)
+    inside = inside[inside < video.num_frames]
     if not len(inside):
-        return 0, num_frames
+        return 0, video.num_frames
     return int(inside[0]), int(inside[-1]) + 1
 
 

@@ -15,6 +15,9 @@ from ifcar.cache.schema import CacheSpec
 from ifcar.errors import InputError
 from ifcar.registry import Registry
 
+MAX_WIDTH, MAX_LAYERS = 16_384, 64
+LAYER_COUNTS = ("blocks", "layers", "layout_layers", "lstm_layers")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InstanceBatch:
@@ -152,9 +155,15 @@ def require(condition: bool, what: str, found: object, expected: str) -> None:
 
 
 def require_widths(**widths: int) -> None:
-    """Check that every named width is a whole number of at least 1."""
+    """Check that every named width, or number of layers or blocks, is a whole number of at least 1, within reason."""
     for name, value in widths.items():
-        require(isinstance(value, int) and value >= 1, name, value, "a whole number of at least 1")
+        most = MAX_LAYERS if name in LAYER_COUNTS else MAX_WIDTH
+        require(isinstance(value, int) and 1 <= value <= most, name, value, f"a whole number of 1 to {most:,}")
+
+
+def require_widths_or_off(**widths: int) -> None:
+    """Check that every named width, or number of layers, is 0 (off) or one that `require_widths` takes."""
+    require_widths(**{name: value for name, value in widths.items() if value != 0})
 
 
 def require_fraction(**values: float) -> None:

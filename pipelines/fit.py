@@ -222,9 +222,18 @@ def _write(entry: Entry, outcome: Outcome, predictions: Sequence[Predictions], s
 
 
 def build_head(config: RunConfig, spec: CacheSpec, num_classes: int) -> Head:
-    """Build a run's head for a cache's dimensions, with weights drawn from the run's seed."""
+    """Build a run's head for a cache's dimensions, with weights drawn from the run's seed.
+
+    Raises:
+        InputError: options out of range, or of a head that does not fit into memory.
+    """
     torch.manual_seed(config.seed)
-    return HEADS.get(config.head)(head_options(config), spec, num_classes)
+    options = head_options(config)
+    try:
+        return HEADS.get(config.head)(options, spec, num_classes)
+    except (RuntimeError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"head {config.head!r} cannot be built with these options ({reason})") from error
 
 
 def start_from_base(config: RunConfig, fine_tune: FineTuneConfig, head: Head) -> RunConfig:

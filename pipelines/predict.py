@@ -31,7 +31,7 @@ from ifcar.extract.engine import (
 from ifcar.extract.geometry import FULL_FRAME, boxes_to_crop
 from ifcar.extract.roi import parse_pooled_mode
 from ifcar.extract.tracks import Tracks
-from ifcar.extract.views import View, frames_per_annotation
+from ifcar.extract.views import View, source_frames
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.backbones import load_backbone
@@ -204,7 +204,7 @@ def _check_boxes(boxes: Path, clip_id: str, tracks: Tracks, video: Path, info: V
             f"{boxes}: clip {clip_id!r}: no box lies in the {size[0]} × {size[1]} pixels of {video}, the first is "
             f"({x1:g}, {y1:g}, {x2:g}, {y2:g}); expected x1, y1, x2, y2 in the video's pixels"
         )
-    first = int(np.rint(tracks.frames[0] * frames_per_annotation(info.fps, recipe.annotation_fps)))
+    first = int(source_frames(info, recipe.annotation_fps, tracks.frames[:1])[0])
     if first >= info.num_frames:
         raise InputError(
             f"{boxes}: clip {clip_id!r}: the first annotated frame is number {first + 1} of {video}, which has "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -59,7 +60,7 @@ def make_run_config(
         if "joint" not in resolved:
             raise InputError(f"--streams {streams} would be ignored: head {head!r} has one stream only")
         resolved["joint"]["streams"] = streams
-    if aux_weight < 0:
+    if not 0 <= aux_weight < math.inf:
         raise InputError(f"aux-weight is {aux_weight}; expected 0 (off) or more")
     if aux_weight and not kind.auxiliary:
         raise InputError(f"--aux-weight {aux_weight:g} would be ignored: head {head!r} has no auxiliary loss")

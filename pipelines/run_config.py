@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ifcar.errors import InputError
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.finetune.config import LiveConfig
 from ifcar.pipelines.schedule import ScheduleConfig
@@ -66,6 +68,13 @@ class RunConfig:
     live: LiveConfig | None = None
     fingerprint: str = ""
     protocol_digest: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 1 << 32:
+            raise InputError(f"seed is {self.seed}; expected 0 to {(1 << 32) - 1}")
+        for name, weight in self.aux_weights.items():
+            if not 0 <= weight < math.inf:
+                raise InputError(f"weight of the auxiliary loss {name!r} is {weight}; expected a number of at least 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

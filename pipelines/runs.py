@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from ifcar.cache.durable import write_atomic
 from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.configs import from_plain, read_yaml, to_plain
 from ifcar.pipelines.folders import folder
+from ifcar.pipelines.npz import NpzError, read_arrays
 from ifcar.pipelines.run_config import ENSEMBLE, EnsembleConfig, RunConfig
 from ifcar.pipelines.run_data import RunData, read_run_data
 from ifcar.pipelines.scores import Metrics, Predictions
@@ -53,18 +53,19 @@ class Run:
             InputError: the run has none for it, or the file is damaged.
         """
         path = self.path / "predictions.npz"
+        names = [f"{split}/{name}" for name in ("clip_ids", "logits", "targets")]
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                return Predictions(
-                    split=split,
-                    clip_ids=stored[f"{split}/clip_ids"],
-                    logits=stored[f"{split}/logits"],
-                    targets=stored[f"{split}/targets"],
-                )
+            clip_ids, logits, targets = read_arrays(path, names)
         except KeyError as error:
             raise InputError(f"{path}: holds no predictions for {split!r}") from error
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except NpzError as error:
             raise InputError(f"{path}: cannot be read ({error}); remove the folder and make the run again") from error
+        if logits.ndim != 2 or not len(clip_ids) == len(logits) == len(targets) or not np.isfinite(logits).all():
+            raise InputError(
+                f"{path}: logits {logits.shape} of {len(clip_ids)} clips and {len(targets)} targets do not belong "
+                "together or are not finite; remove the folder and make the run again"
+            )
+        return Predictions(split=split, clip_ids=clip_ids, logits=logits, targets=targets)
 
 
 def write_config(path: Path, config: RunConfig | EnsembleConfig) -> None:

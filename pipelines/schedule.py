@@ -8,6 +8,8 @@ from typing import Literal
 
 from ifcar.errors import InputError
 
+MOST_STEPS = 100_000_000
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScheduleConfig:
@@ -50,8 +52,8 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size), ("min_steps", self.min_steps)):
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; expected at least 1")
+            if value is not None and not 1 <= value <= MOST_STEPS:
+                raise InputError(f"{name} is {value}; expected 1 to {MOST_STEPS:,}")
         if self.milestones is not None and self.kind == "stretched":
             raise InputError("milestones would be ignored: a stretched schedule has none; use kind paper or auto")
         found = [] if self.milestones is None else list(self.milestones)

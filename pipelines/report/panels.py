@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from ifcar.cache.schema import step_frames
-from ifcar.extract.decode import DecodeError
+from ifcar.extract.limits import DecodeError
 from ifcar.pipelines.pictures import view_frames
 from ifcar.pipelines.report.views import CachedViews
 

@@ -27,8 +27,12 @@ KILLS = int(os.environ.get("IFCAR_KILLS", "10"))
 STEPS = ("block 1: boxes staged", "block 1: status in place", "block 1: flushed", "committed")
 
 
+def num_committed(cache: Path) -> int:
+    return len(list((cache / "commits").glob("[0-9]*.json")))
+
+
 def wait_until_committed(cache: Path, count: int, process: subprocess.Popen[str]) -> None:
-    while process.poll() is None and len(list((cache / "commits").glob("[0-9]*.json"))) < count:
+    while process.poll() is None and num_committed(cache) < count:
         time.sleep(0.005)
 
 
@@ -62,8 +66,8 @@ def test_extraction_killed_at_every_step_and_at_random_ends_with_the_same_bytes(
         if verify_cache(path).pending_blocks == ():
             path = tmp_path / f"c{number}.zarr"
         process = start([*CLI, *extract(data, path)], tmp_path)
-        wait_until_committed(path, 1, process)
-        time.sleep(float(rng.uniform(0, 0.3)))
+        wait_until_committed(path, num_committed(path) + 1, process)
+        time.sleep(float(rng.uniform(0, 0.1)))
         process.kill()
         process.communicate()
         kills += process.returncode == -signal.SIGKILL
