@@ -76,6 +76,7 @@ def main() -> None:
             crop=options.crop,
             batch_size=options.batch_size,
             precision=options.precision,
+            lr=1e-6,  # the same batch again and again must not diverge
         )
         group = Group(number=0, size=1, device=torch.device(options.device))
         trainer = make_trainer(open_setting(config, group, Silent()), group, options.workers)

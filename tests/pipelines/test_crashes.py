@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -153,6 +154,36 @@ def test_copy_made_while_the_cache_is_written_is_right_or_refused(
         for block in (b for b in range(12) if f"commits/{b:06d}.json" in files):
             for name in manifest.block_files(block).values():
                 assert files.get(name) == whole[name] or name in named
+
+
+def test_training_killed_at_random_ends_with_the_same_weights_and_metrics(
+    data: Path, tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    options = ("base", "--streams", "layout", "--preset", "small", "--schedule", "stretched", "--min-steps", "1200")
+    fit = ["fit-head", *options, "--cache", data.parent / "whole.zarr", "--out"]
+    assert run([*CLI, *fit, "whole"], tmp_path)[0] == 0
+    rng, kills, command = np.random.default_rng(), 0, [*fit, "killed"]
+    while kills < KILLS // 3:
+        process = start([*CLI, *command], tmp_path)
+        checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        while process.poll() is None and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns > before):
+            time.sleep(0.005)
+        time.sleep(float(rng.uniform(0, 0.3)))
+        process.kill()
+        process.communicate()
+        if process.returncode == 0:
+            break
+        kills += 1
+        command = ["fit-head", "--resume", "--out", "killed"]
+    else:
+        assert run([*CLI, *command], tmp_path)[0] == 0
+    assert kills
+    left, right = files_below(tmp_path / "killed"), files_below(tmp_path / "whole")
+    assert {name for name in left if "events" not in name} == {name for name in right if "events" not in name}
+    assert all(left[name] == right[name] for name in ("model.safetensors", "predictions.npz", "config.yaml"))
+    scores = [[{**m, "seconds": 0} for m in json.loads(files["metrics.json"])] for files in (left, right)]
+    assert scores[0] == scores[1]
 
 
 def grid_file(folder: Path, min_steps: int) -> Path:
