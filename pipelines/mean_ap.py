@@ -40,7 +40,7 @@ def class_precisions(logits: NDArray[Any], labels: NDArray[Any]) -> FloatArray:
 
 def rankings(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.int64]:
     """Return (K, n) the clips by falling score of each class, those without any label last."""
-    scores = np.where(labels.any(axis=1)[:, None], logits.astype(np.float64), -np.inf)
+    scores = np.where(np.asarray(labels.any(axis=1))[:, None], logits.astype(np.float64), -np.inf)
     order: NDArray[np.int64] = np.argsort(-scores, axis=0, kind="stable").T
     return order
 
