@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -15,6 +16,7 @@ from ifcar.commands import cache
 from ifcar.commands.demo import demo
 from ifcar.commands.ensemble import ensemble
 from ifcar.commands.extract import extract
+from ifcar.commands.finetune import app as finetune_app
 from ifcar.commands.fit import evaluate, fit_head
 from ifcar.commands.grid import few_shot, grid
 from ifcar.commands.listing import list_
@@ -23,7 +25,7 @@ from ifcar.commands.report import report
 from ifcar.console import fail
 from ifcar.errors import IfcarError
 
-INTERRUPTED = 130
+SIGNALLED = 128  # a shell's exit code of a command that a signal ended, less the signal's number
 
 app = typer.Typer(
     name="ifcar",
@@ -47,6 +49,7 @@ cache_app = typer.Typer(help="Look at, check, repair, draw and export caches.", 
 for command in (cache.info, cache.verify, cache.repair, cache.export, cache.show):
     cache_app.command()(command)
 app.add_typer(cache_app, name="cache")
+app.add_typer(finetune_app, name="finetune")
 
 
 @app.callback(invoke_without_command=True)
@@ -58,12 +61,20 @@ def options(version: Annotated[bool, typer.Option("--version", help="Print the v
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 some items failed, 2 bad input, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 some items failed, 2 bad input, 130 interrupted, 143 terminated."""
     logging.basicConfig(format="ifcar: %(message)s", level=logging.WARNING)
     debug = bool(os.environ.get("IFCAR_DEBUG"))
+    stop = signal.SIGINT
+
+    def terminate(*_: object) -> None:
+        nonlocal stop
+        stop = signal.SIGTERM
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
         code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
-        if code == INTERRUPTED:
+        if code == SIGNALLED + signal.SIGINT:
             raise KeyboardInterrupt  # newer typer turns Ctrl-C into this code
     except IfcarError as error:
         if debug:
@@ -71,20 +82,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
         code = fail(
-            "interrupted; what is finished is kept, go on with the same command (fit-head: --resume --out RUN)",
-            INTERRUPTED,
+            "interrupted; what is finished is kept, go on with the same command (fit-head, finetune: --resume --out)",
+            SIGNALLED + stop,
         )
     except OSError as error:
         if debug:
             raise
-        code = fail(f"{error.filename or 'a file'}: {error.strerror or error}")
+        code = fail(f"{error.filename or 'a file'}: {error.strerror or error}; what is finished is kept")
+    except MemoryError:
+        code = fail("out of memory; what is finished is kept. Take a smaller batch, or --memory stream for training")
     except Exception as error:
-        if not _is_usage_error(error):
+        if _is_a(error, "OutOfMemoryError"):
+            code = fail(f"out of memory on the device; what is finished is kept. Take a smaller batch ({error})")
+        elif _is_a(error, "ClickException"):  # typer carries its own copy of click or uses the installed one
+            code = fail(f"{error.format_message()}; see `ifcar --help`")  # type: ignore[attr-defined]
+        else:
             raise
-        code = fail(f"{error.format_message()}; see `ifcar --help`")  # type: ignore[attr-defined]
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _is_usage_error(error: Exception) -> bool:
-    """Return whether typer's parser raised it: typer carries its own copy of click or uses the installed one."""
-    return any(kind.__name__ == "ClickException" for kind in type(error).__mro__)
+def _is_a(error: Exception, name: str) -> bool:
+    """Return whether an error's class, or one that it derives from, has this name; its module is not imported here."""
+    return any(kind.__name__ == name for kind in type(error).__mro__)

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+MAX_LINE = 2_000
 SHOW_AFTER_SEC = 2.0
 PLAIN_EVERY_SEC = 10.0
 
@@ -57,7 +58,7 @@ class Screen:
         now = time.monotonic()
         rate = self._done / max(now - self._started, 1e-9)
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], advance=count, note=note, rate=f"{rate:.1f}/s")
+            self._bar.update(self._bar.task_ids[0], advance=count, note=printable(note), rate=f"{rate:.1f}/s")
         elif not self.quiet and now - self._spoken >= PLAIN_EVERY_SEC:
             left = (self._total - self._done) / max(rate, 1e-9)
             line = f"{self._title}: {self._done}/{self._total}, {rate:.1f}/s, {left:.0f} s left"
@@ -77,30 +78,41 @@ class Screen:
     def say(self, line: str) -> None:
         """Print one line to stderr."""
         if not self.quiet:
-            self.console.print(Text(line), soft_wrap=True)
+            self.console.print(Text(printable(line)), soft_wrap=True)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table to stdout; text from data is never read as markup."""
+    """Print a table to stdout; text from data is never read as markup, and never drives the terminal."""
     console = Console() if sys.stdout.isatty() else Console(width=160)
-    console.print(Text(title, style="italic"), soft_wrap=True)
+    console.print(Text(printable(title), style="italic"), soft_wrap=True)
     table = Table()
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(value)) for value in row))
+        table.add_row(*(Text(printable(str(value))) for value in row))
     console.print(table)
 
 
 def print_json(content: Any) -> None:
     """Print one JSON value to stdout."""
-    sys.stdout.write(json.dumps(content, indent=1, default=_plain, ensure_ascii=False) + "\n")
+    text = json.dumps(content, indent=1, default=_plain, ensure_ascii=False)
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
 
 
 def fail(message: str, code: int = 2) -> int:
-    """Print one line to stderr and return the exit code."""
-    sys.stderr.write("ifcar: " + " ".join(message.split()) + "\n")
+    """Print one line to stderr, shortened where it is very long, and return the exit code."""
+    line = printable(" ".join(message.split()))
+    sys.stderr.write("ifcar: " + (line if len(line) <= MAX_LINE else line[:MAX_LINE] + " …") + "\n")
     return code
+
+
+def printable(text: str) -> str:
+    """Return text with every character that a terminal would obey, or that has no encoding, as its escape."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode()
 
 
 def _plain(value: Any) -> Any:

@@ -18,6 +18,14 @@ class MissingDataError(IfcarError, FileNotFoundError):
     """A file or folder that the user must provide is not there."""
 
 
+class LostProcessError(IfcarError):
+    """A process that works for this one is gone or hangs; what was finished before is kept."""
+
+
+class LockedError(IfcarError):
+    """Another process writes to the cache or run folder."""
+
+
 class CacheMismatchError(IfcarError):
     """A cache holds something else than what is asked for (another fingerprint, a missing array)."""
 

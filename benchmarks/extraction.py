@@ -1,77 +1,113 @@
-"""Extraction against the backbone alone: python benchmarks/extraction.py [--device cuda] [--small] [--scale].
+"""Extraction against the backbone alone: python benchmarks/extraction.py [--device cuda] [--small] [--parts …].
 
 backbone    one batch of views from memory through i3d_r50: the plain eager fp32 loop, folded fp32, folded bf16, and on
-            a GPU both compiled: interleaved, medians.
-end to end  `ifcar extract` on toybox videos (decode, backbone, RoIAlign, write), against the same backbone fed from
-            memory with the same batch size, precision and threads.
---scale     seconds a clip and peak memory at 1,000 and 10,000 small clips.
+            a GPU both compiled. The plain loop has a process of its own, with the C library's allocator as it comes.
+end-to-end  `extract` on generated videos of Something-Something's kind (427 × 240, 45 frames, VP9): decoding, backbone,
+            RoIAlign, writing; from the first batch on, against the same backbone fed from memory with the same batch
+            size, precision and threads. On a CPU the backbone's share of all CPU seconds bounds that ratio.
+scale       seconds a clip and peak memory at 1,000 and 10,000 tiny clips, without pixels and with them.
 
-Works in a temporary folder; toybox is rendered there first.
+The sides of a comparison are interleaved, medians count. Works in a temporary folder.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import multiprocessing
 import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from clips import write_folders, write_videos
 from machine import facts, interleaved, matmul_rate, median, save, synchronise
 from torch.utils.flop_counter import FlopCounterMode
 
+from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.catalog import build_backbone
 from ifcar.extract.backbones.fold import folded
 from ifcar.extract.weights import load_weights
 from ifcar.pipelines.extract import extract
+from ifcar.pipelines.heap import keep_freed_memory
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.sources import ExtractConfig
 
-FRAMES = 8
+FRAMES, PLAIN = 8, "plain eager fp32"
+PARTS = ("backbone", "end-to-end", "scale")
+
+
+def backbone(device: str) -> Backbone:
+    """Return i3d_r50 with random weights."""
+    net = build_backbone("i3d_r50", num_frames=FRAMES, spatial_stride=16).eval()
+    load_weights(net, "random:0")
+    return net.to(device)
+
+
+def views(device: str, batch: int, crop: int) -> torch.Tensor:
+    """Return a batch of random views."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (batch, FRAMES, crop, crop, 3)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
+
+
+def plain_loop(connection: Connection, device: str, batch: int, crop: int, threads: int) -> None:
+    """Run the plain eager fp32 loop whenever asked; answer with seconds, and first with the features."""
+    torch.set_num_threads(threads)
+    net = backbone(device)
+    video = net.normalise(views(device, batch, crop)).contiguous()
+    with torch.inference_mode():
+        connection.send(net(video).cpu().numpy())
+        while connection.recv():
+            connection.send(interleaved({PLAIN: lambda: net(video)}, 1, device, warm_up=False)[PLAIN][0])
 
 
 def backbone_times(device: str, batch: int, crop: int, rounds: int) -> dict[str, Any]:
     """Time one batch on every form of the backbone."""
-    plain = build_backbone("i3d_r50", num_frames=FRAMES, spatial_stride=16).eval()
-    load_weights(plain, "random:0")
-    plain = plain.to(device)
-    fp32 = folded(plain).to(device).to(memory_format=torch.channels_last_3d)
-    bf16 = folded(plain).to(device, torch.bfloat16).to(memory_format=torch.channels_last_3d)
-    pixels = torch.randint(0, 256, (batch, FRAMES, crop, crop, 3), dtype=torch.uint8, device=device)
-    video = plain.normalise(pixels)
-    sides = {
-        "plain eager fp32": (plain, video.contiguous()),
-        "folded, channels_last_3d, fp32": (fp32, video),
-        "folded, channels_last_3d, bf16": (bf16, video.to(torch.bfloat16)),
+    here, there = multiprocessing.Pipe()
+    arguments = (there, device, batch, crop, torch.get_num_threads())
+    child = multiprocessing.get_context("spawn").Process(target=plain_loop, args=arguments)
+    child.start()
+    reference = torch.from_numpy(here.recv())
+    keep_freed_memory()
+    net = backbone(device)
+    video = net.normalise(views(device, batch, crop))
+    forms = {
+        f"folded, channels_last_3d, {name}": (
+            folded(net).to(device, dtype).to(memory_format=torch.channels_last_3d),
+            video.to(dtype),
+        )
+        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
     }
     if device.startswith("cuda"):
-        sides |= {f"{name}, compiled": (torch.compile(net), v) for name, (net, v) in list(sides.items())[1:]}
+        forms |= {f"{name}, compiled": (torch.compile(form), v) for name, (form, v) in forms.items()}
+    seconds: dict[str, list[float]] = {PLAIN: []} | {name: [] for name in forms}
+    errors = {PLAIN: 0.0}
     with torch.inference_mode():
-        reference = plain(sides["plain eager fp32"][1])
-        errors = {n: float((net(v).float() - reference).norm() / reference.norm()) for n, (net, v) in sides.items()}
-        calls = {name: (lambda net=net, v=v: net(v)) for name, (net, v) in sides.items()}
-        seconds = interleaved(calls, rounds, device)
+        for name, (form, v) in forms.items():
+            errors[name] = float((form(v).float().cpu() - reference).norm() / reference.norm())
+        for _ in range(rounds):
+            here.send(True)
+            seconds[PLAIN].append(here.recv())
+            for name, (form, v) in forms.items():
+                seconds[name] += interleaved({name: lambda form=form, v=v: form(v)}, 1, device, warm_up=False)[name]
+        here.send(False)
+        child.join()
         with FlopCounterMode(display=False) as counter:
-            plain(video)
+            net(video)
     flops = counter.get_total_flops() / batch
-    base = median(seconds["plain eager fp32"])
     rates = {d: matmul_rate(getattr(torch, d), device) for d in ("float32", "bfloat16")}
     rows = []
     for name, values in seconds.items():
-        rate = batch / median(values)
-        peak = rates["bfloat16" if "bf16" in name else "float32"]
+        rate, peak = batch / median(values), rates["bfloat16" if "bf16" in name else "float32"]
         rows.append(
             {
                 "form": name,
                 "clips_per_sec": rate,
-                "speedup": base / median(values),
+                "speedup": median(seconds[PLAIN]) / median(values),
                 "gflop_per_sec": rate * flops / 1e9,
                 "share_of_matmul": rate * flops / peak,
                 "relative_error": errors[name],
@@ -81,126 +117,152 @@ def backbone_times(device: str, batch: int, crop: int, rounds: int) -> dict[str,
     return {"batch": batch, "crop": crop, "gflop_per_clip": flops / 1e9, "matmul_flop_per_sec": rates, "rows": rows}
 
 
-def end_to_end(device: str, precision: str, batch: int, crop: int, clips: int, workers: int | None) -> dict[str, Any]:
-    """Time `extract` on toybox videos against the backbone alone, before and after it."""
-    net = build_backbone("i3d_r50", num_frames=FRAMES, spatial_stride=16).eval()
-    load_weights(net, "random:0")
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    net = folded(net).to(device, dtype).to(memory_format=torch.channels_last_3d)
-    pixels = torch.randint(0, 256, (batch, FRAMES, crop, crop, 3), dtype=torch.uint8, device=device)
+class Clock(Silent):
+    """Notes when each batch of the extraction is done."""
 
-    def alone() -> float:
+    def __init__(self) -> None:
+        self.times: list[tuple[float, float, int]] = []
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Note the time, the CPU seconds and the number of clips."""
+        self.times.append((time.perf_counter(), cpu_seconds(), count))
+
+
+def cpu_seconds() -> float:
+    """Return the CPU seconds of this process and of the children that have ended."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(u.ru_utime + u.ru_stime for u in used)
+
+
+def end_to_end(device: str, precision: str, batch: int, crop: int, clips: int, workers: int | None) -> dict[str, Any]:
+    """Time `extract` against the backbone alone, before and after it."""
+    keep_freed_memory()
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    net = folded(backbone(device)).to(device, dtype).to(memory_format=torch.channels_last_3d)
+    pixels = views(device, batch, crop)
+    num_batches = max(1, clips // batch // 2)
+
+    def alone() -> tuple[float, float]:
         with torch.inference_mode():
             net(net.normalise(pixels).to(dtype))
             synchronise(device)
-            started = time.perf_counter()
-            for _ in range(max(1, clips // batch)):
+            started, used = time.perf_counter(), cpu_seconds()
+            for _ in range(num_batches):
                 net(net.normalise(pixels).to(dtype))
             synchronise(device)
-        return (time.perf_counter() - started) / (max(1, clips // batch) * batch)
+        count = num_batches * batch
+        return (time.perf_counter() - started) / count, (cpu_seconds() - used) / count
 
-    options: dict[str, Any] = {
-        "dataset": "toybox", "crop": crop, "batch_size": batch, "precision": precision, "device": device,
-        "workers": workers, "overwrite": True, "out": Path("bench.zarr"),
-    }  # fmt: skip
-    extract(ExtractConfig(**options, limit=batch), Silent())
+    clock = Clock()
+    config = ExtractConfig(
+        dataset="something-else", data_root=Path("videos"), out=Path(f"{precision}.zarr"), weights="random:0",
+        crop=crop, batch_size=batch, precision=precision, device=device, workers=workers, limit=clips,
+    )  # fmt: skip
     before = alone()
-    started = time.perf_counter()
-    extract(ExtractConfig(**options, limit=clips), Silent())
-    whole = (time.perf_counter() - started) / clips
+    extract(config, clock)
+    ended, used_in_all = time.perf_counter(), cpu_seconds()
     after = alone()
-    backbone = (before + after) / 2
+    first_time, first_used, first_count = clock.times[0]
+    count = clips - first_count
+    whole, whole_used = (ended - first_time) / count, (used_in_all - first_used) / count
+    seconds, used = ((a + b) / 2 for a, b in zip(before, after, strict=True))
     return {
         "precision": precision, "crop": crop, "batch": batch, "clips": clips,
-        "clips_per_sec": 1 / whole, "backbone_clips_per_sec": 1 / backbone, "ratio": backbone / whole,
-        "backbone_before_after": [before, after],
+        "clips_per_sec": 1 / whole, "backbone_clips_per_sec": 1 / seconds, "ratio": seconds / whole,
+        "cpu_ms_per_clip": 1000 * whole_used, "backbone_cpu_ms_per_clip": 1000 * used,
+        "backbone_share": used / whole_used,
+        "backbone_before_after": [before[0], after[0]],
     }  # fmt: skip
 
 
-def scale(num_clips: int) -> dict[str, Any]:
-    """Extract many clips, which share a few short videos, in a process of its own."""
-    code = f"import extraction; extraction.scale_child({num_clips})"
-    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    out: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+def scale(num_clips: int, pixels: bool) -> dict[str, Any]:
+    """Extract many tiny clips in a process of its own, and return what it took."""
+    here, there = multiprocessing.Pipe()
+    child = multiprocessing.get_context("spawn").Process(target=scale_child, args=(there, num_clips, pixels))
+    child.start()
+    out: dict[str, Any] = here.recv()
+    child.join()
     return out
 
 
-def scale_child(num_clips: int) -> None:
-    """Make the clips as links to one folder of frames with boxes of their own, and extract them without pixels."""
+def scale_child(connection: Connection, num_clips: int, pixels: bool) -> None:
+    """Make the clips as links to one folder of frames with boxes of their own, and extract them."""
     root = Path("scale") / str(num_clips)
-    write_clips(root, num_clips)
-    started = time.perf_counter()
-    extract(
-        ExtractConfig(
-            dataset="something-else", data_root=root, out=root / "c.zarr", weights="random:0", crop=32, pooled="7-max"
-        ),
-        Silent(),
-    )
-    seconds = time.perf_counter() - started
+    if not root.exists():
+        write_folders(root, num_clips)
+    options: dict[str, Any] = {"weights": "random:0", "crop": 32, "pooled": "7-max"} if pixels else {"backbone": "none"}
+    clock = Clock()
+    extract(ExtractConfig(dataset="something-else", data_root=root, out=root / f"{pixels}.zarr", **options), clock)
+    seconds = time.perf_counter() - clock.times[0][0]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    result = {"clips": num_clips, "ms_per_clip": 1000 * seconds / num_clips, "peak_mib": peak, "worker_mib": workers}
-    print(json.dumps(result))
-
-
-def write_clips(root: Path, num_clips: int) -> None:
-    """Write Something-Else files of `num_clips` clips of 12 frames, all linked to the same pictures."""
-    from PIL import Image
-
-    shared = root / "frames" / "shared"
-    shared.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for k in range(12):
-        Image.fromarray(rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)).save(shared / f"{k + 1:04d}.jpg")
-    with (root / "annotations.json").open("w") as file:
-        file.write("{")
-        for clip in range(num_clips):
-            (root / "frames" / str(clip)).symlink_to("shared")
-            records = []
-            for k in range(12):
-                x, y = rng.integers(0, 10, 2).tolist()
-                box = {"x1": x, "y1": y, "x2": x + 12, "y2": y + 10}
-                hand = {"x1": 1, "y1": 12, "x2": 9, "y2": 20}
-                labels = [{"standard_category": "0000", "box2d": box}, {"standard_category": "hand", "box2d": hand}]
-                records.append({"name": f"{clip}/{k + 1:04d}.jpg", "labels": labels})
-            file.write((", " if clip else "") + json.dumps(str(clip)) + ": " + json.dumps(records))
-        file.write("}")
+    count = num_clips - clock.times[0][2]
+    connection.send(
+        {
+            "clips": num_clips,
+            "pixels": pixels,
+            "ms_per_clip": 1000 * seconds / count,
+            "peak_mib": peak,
+            "worker_mib": workers,
+        }
+    )
 
 
 def main() -> None:
-    """Run the parts that were asked for, print and save."""
+    """Run the parts that were asked for, print and save each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--small", action="store_true", help="64-pixel crops, few rounds: does it run?")
-    parser.add_argument("--scale", action="store_true", help="also 1,000 against 10,000 clips")
-    parser.add_argument("--workers", type=int)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
+    parser.add_argument("--small", action="store_true", help="64-pixel crops, few clips: does it run?")
+    parser.add_argument("--clips", type=int, help="clips of the end-to-end part; default: 96, on a GPU 4,096")
+    parser.add_argument("--workers", type=int, help="decoding processes")
     arguments = parser.parse_args()
-    device, cpu = arguments.device, arguments.device == "cpu"
-    crop = 64 if arguments.small else 224
-    batch, clips = (4, 24) if cpu else (64, 486)
+    device, cpu, small = arguments.device, arguments.device == "cpu", arguments.small
+    crop, batch = 64 if small else 224, 8 if cpu else 64
+    clips = arguments.clips or (16 if small else 96 if cpu else 4096)
     here = facts(device)
-    content: dict[str, Any] = {"backbone": backbone_times(device, batch, crop, 3 if cpu else 10)}
+    print(here)
+    suffix = "-small" if small else ""
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        content["end_to_end"] = [
-            end_to_end(device, precision, batch, crop, clips, arguments.workers) for precision in ("fp32", "bf16")
-        ]
-        if arguments.scale:
-            content["scale"] = [scale(n) for n in ((200, 2000) if arguments.small else (1000, 10_000))]
+        for part in arguments.parts:
+            if part == "backbone":
+                found = backbone_times(device, batch, crop, 3 if cpu else 10)
+                show_backbone(found)
+            elif part == "end-to-end":
+                write_videos(Path("videos"), clips)
+                found = {p: end_to_end(device, p, batch, crop, clips, arguments.workers) for p in ("fp32", "bf16")}
+                show_end_to_end(found)
+            else:
+                few, many = (200, 2000) if small else (1000, 10_000)
+                found = {"rows": [scale(number, pixels) for pixels in (False, True) for number in (few, many)]}
+                show_scale(found)
+            print(save(f"extraction-{part}{suffix}", {**here, **found}, device))
         os.chdir("/")
-    print(f"{here}\n\n| form | clips/s | × eager fp32 | GFLOP/s | of matmul | error |\n|---|---|---|---|---|---|")
-    for row in content["backbone"]["rows"]:
+
+
+def show_backbone(found: dict[str, Any]) -> None:
+    """Print a row for every form of the backbone."""
+    print("| form | clips/s | × eager fp32 | GFLOP/s | of matmul | error |\n|---|---|---|---|---|---|")
+    for row in found["rows"]:
         print(
             f"| {row['form']} | {row['clips_per_sec']:.2f} | {row['speedup']:.2f} | {row['gflop_per_sec']:.0f} | "
             f"{row['share_of_matmul']:.2f} | {row['relative_error']:.1e} |"
         )
-    for row in content["end_to_end"]:
-        rates = f"{row['clips_per_sec']:.2f} clips/s, {row['ratio']:.3f} of the backbone alone"
-        print(f"end to end {row['precision']}: {rates}")
-    for row in content.get("scale", ()):
-        print(f"{row['clips']} clips: {row['ms_per_clip']:.2f} ms a clip, peak {row['peak_mib']:.0f} MiB")
-    print(save("extraction" + ("-small" if arguments.small else ""), {**here, **content}, device))
+
+
+def show_end_to_end(found: dict[str, dict[str, Any]]) -> None:
+    """Print a line for every precision."""
+    for name, row in found.items():
+        share = f"{row['ratio']:.3f} of the backbone alone; its share of CPU seconds {row['backbone_share']:.3f}"
+        print(f"end to end {name}: {row['clips_per_sec']:.2f} clips/s, {share}")
+
+
+def show_scale(found: dict[str, Any]) -> None:
+    """Print a line for every number of clips."""
+    for row in found["rows"]:
+        what = f"{row['clips']} clips {'with' if row['pixels'] else 'without'} pixels"
+        print(f"{what}: {row['ms_per_clip']:.2f} ms a clip, peak {row['peak_mib']:.0f} MiB")
 
 
 if __name__ == "__main__":

@@ -27,9 +27,10 @@ from machine import median, save, synchronise
 from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import CacheSpec, ProtocolTable, Provenance, Split, Status, zeros_for_rows
 from ifcar.cache.writer import CacheWriter
-from ifcar.pipelines.batches import BatchReader, free_bytes, read_examples
+from ifcar.pipelines.batches import BatchReader, read_examples
 from ifcar.pipelines.fit import build_head
 from ifcar.pipelines.fleet import FLEET_SHARE, member_bytes
+from ifcar.pipelines.memory import free_bytes
 from ifcar.pipelines.pool import prepare_worker
 from ifcar.pipelines.resolve import head_options, make_run_config
 from ifcar.pipelines.run_config import RunConfig

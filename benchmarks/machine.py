@@ -39,10 +39,12 @@ def facts(device: str = "cpu") -> dict[str, Any]:
     }
 
 
-def interleaved(sides: Mapping[str, Callable[[], object]], rounds: int, device: str = "cpu") -> dict[str, list[float]]:
+def interleaved(
+    sides: Mapping[str, Callable[[], object]], rounds: int, device: str = "cpu", *, warm_up: bool = True
+) -> dict[str, list[float]]:
     """Call every side in turn, `rounds` times after one warm-up, and return the seconds of each call."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for side in sides.values():
+    for side in sides.values() if warm_up else ():
         side()
     for _ in range(rounds):
         for name, side in sides.items():

@@ -1,7 +1,12 @@
-"""Random batches from a cache: python benchmarks/reading.py [--rows 2048] [--rounds 40].
+"""Random batches from a cache: python benchmarks/reading.py [--rows 2048] [--rounds 40] [--device cuda].
 
-72 random rows of 147 kB a batch: the raw-shard reader with every checksum verified, np.memmap on the same bytes without
-any, and zarr's own oindex; hot (in the page cache) and cold (dropped from it before every batch). Interleaved, medians.
+random      72 random rows of 147 kB a batch: the raw-shard reader with every checksum verified, np.memmap on the same
+            bytes without any, and zarr's own oindex; hot (in the page cache) and cold (dropped from it before every
+            batch). Every side reads rows of its own, interleaved, medians. The floor is the bytes over the rate of a
+            copy plus the bytes over the rate of the checksum.
+streaming   an epoch in shard order read ahead from a cold page cache while a head trains on it, against the same
+            training step on a batch that is in memory.
+
 Works in a temporary folder, which needs about 150 kB a row, twice.
 """
 
@@ -15,16 +20,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
+import torch
 import zarr
-from machine import facts, median, save
+from machine import facts, median, save, synchronise
 
 from ifcar.cache.reader import CacheReader, open_cache
 from ifcar.cache.schema import CacheSpec, Provenance, Status, zeros_for_rows
 from ifcar.cache.writer import CacheWriter
+from ifcar.heads.catalog import HEADS
+from ifcar.heads.contract import InstanceBatch
+from ifcar.pipelines.batches import BatchReader
+from ifcar.pipelines.heap import keep_freed_memory
+from ifcar.pipelines.order import draw_order
 
 SPEC = CacheSpec(num_frames=8, num_steps=4, num_instances=4, channels=512, pooled_size=3)
-BATCH, NAME = 72, "instance_features"
+BATCH, NAME, NUM_CLASSES = 72, "instance_features", 174
 
 
 def write(path: Path, num_rows: int) -> np.ndarray[Any, np.dtype[np.float16]]:
@@ -45,6 +57,8 @@ def write(path: Path, num_rows: int) -> np.ndarray[Any, np.dtype[np.float16]]:
         arrays = zeros_for_rows(SPEC, len(rows))
         arrays[NAME][:] = rng.standard_normal(arrays[NAME].shape, np.float32)
         arrays["status"][:] = Status.DONE
+        arrays["boxes"][:] = rng.random(arrays["boxes"].shape)
+        arrays["categories"][:] = 1 + (np.arange(SPEC.num_instances) > 0)
         plain[rows.start : rows.stop] = arrays[NAME]
         writer.write_block(block, arrays, {})
     plain.flush()
@@ -67,12 +81,12 @@ def measure(
     rounds: int,
     before: Callable[[], None] | None,
 ) -> dict[str, list[float]]:
-    """Return the seconds of every batch; all sides read the same rows of a round, in turn."""
+    """Return the seconds of every batch; the sides read in turn, no rows that another has just brought into a cache."""
     rng = np.random.default_rng(1)
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
-        rows = rng.choice(num_rows, BATCH, replace=False)
         for name, side in sides.items():
+            rows = rng.choice(num_rows, BATCH, replace=False)
             if before is not None:
                 before()
             started = time.perf_counter()
@@ -81,11 +95,86 @@ def measure(
     return seconds
 
 
+def floor_seconds(mapped: np.ndarray[Any, np.dtype[np.float16]], rounds: int) -> dict[str, float]:
+    """Return the seconds that copying a batch's bytes from memory takes, and checksumming them in a core's cache."""
+    rng, row_bytes = np.random.default_rng(2), mapped[0].nbytes
+    target, text = np.empty_like(mapped[:BATCH]), rng.integers(0, 256, row_bytes, np.uint8)
+    copies, sums = [], []
+    for _ in range(rounds):
+        first = int(rng.integers(0, len(mapped) - BATCH + 1))
+        started = time.perf_counter()
+        np.copyto(target, mapped[first : first + BATCH])
+        copied = time.perf_counter()
+        for _ in range(BATCH):
+            google_crc32c.value(text)
+        copies.append(copied - started)
+        sums.append(time.perf_counter() - copied)
+    return {"copy": median(copies), "checksum": median(sums)}
+
+
+def streaming(path: Path, preset: str, device: str, num_batches: int) -> dict[str, Any]:
+    """Train on batches streamed from a cold cache, and on one that stays in memory; return rows a second."""
+    keep_freed_memory()
+    kind, reader = HEADS.get("sfi"), open_cache(path)
+    torch.manual_seed(0)
+    head = kind(kind.presets[preset], SPEC, NUM_CLASSES).to(device)
+    optimizer = torch.optim.SGD(head.parameters(), lr=1e-3, momentum=0.9)
+    targets = torch.arange(BATCH, device=device) % NUM_CLASSES
+
+    def step(batch: InstanceBatch) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        torch.nn.functional.cross_entropy(head(batch).logits, targets).backward()
+        optimizer.step()
+        synchronise(device)
+
+    numbers = np.arange(reader.num_rows)
+    shards = numbers // reader.manifest.rows_per_shard
+    order = draw_order("shards", shards, 0, np.random.default_rng(0))
+    parts = [order[k * BATCH : (k + 1) * BATCH] for k in range(min(num_batches, len(order) // BATCH))]
+    arrays = kind.reads(kind.presets[preset])
+    kept = BatchReader(reader, arrays, parts[0], torch.device(device), "ram").batch(parts[0])
+    step(kept)
+    drop_pages(path)
+    batches = BatchReader(reader, arrays, numbers, torch.device(device), "stream")
+    streamed, alone = [], []
+    batches.expect(parts)
+    for part in parts:
+        started = time.perf_counter()
+        step(batches.batch(part))
+        streamed.append(time.perf_counter() - started)
+    for _ in parts:
+        started = time.perf_counter()
+        step(kept)
+        alone.append(time.perf_counter() - started)
+    reader.close()
+    rows = len(parts) * BATCH
+    rates = {"streamed_rows_per_sec": rows / sum(streamed), "compute_rows_per_sec": rows / sum(alone)}
+    return {"preset": preset, "batches": len(parts), **rates, "ratio": sum(alone) / sum(streamed)}
+
+
+def streamed_alone(path: Path, device: str) -> float:
+    """Return rows a second of an epoch that is streamed from a cold cache and not looked at."""
+    reader = open_cache(path)
+    drop_pages(path)
+    numbers = np.arange(reader.num_rows)
+    batches = BatchReader(reader, (NAME,), numbers, torch.device(device), "stream")
+    order = draw_order("shards", numbers // reader.manifest.rows_per_shard, 0, np.random.default_rng(0))
+    parts = np.array_split(order, len(order) // BATCH)
+    started = time.perf_counter()
+    batches.expect(parts)
+    for part in parts:
+        batches.batch(part)
+    synchronise(device)
+    reader.close()
+    return len(order) / (time.perf_counter() - started)
+
+
 def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -99,10 +188,16 @@ def main() -> None:
         }
         hot = measure(sides, arguments.rows, arguments.rounds, None)
         hot |= measure({"zarr oindex": lambda rows: array.oindex[rows]}, arguments.rows, 5, None)
+        floor = floor_seconds(mapped[0], arguments.rounds)
         path, shape = root / "c.raw", mapped.pop().shape  # unmapped: pages that are mapped cannot be dropped
-        sides = {"np.memmap": lambda rows: np.memmap(path, np.float16, "r", shape=shape)[rows], **sides}
+        sides["np.memmap"] = lambda rows: np.memmap(path, np.float16, "r", shape=shape)[rows]
         cold = measure(sides, arguments.rows, max(5, arguments.rounds // 4), lambda: drop_pages(root))
-    here = facts()
+        reader.close()
+        alone = streamed_alone(root / "c.zarr", arguments.device)
+        on_gpu = arguments.device.startswith("cuda")
+        sizes = {"small": 200 if on_gpu else 28, "paper": 200 if on_gpu else 6}
+        streams = [streaming(root / "c.zarr", name, arguments.device, count) for name, count in sizes.items()]
+    here = facts(arguments.device)
     content: dict[str, Any] = {"rows": arguments.rows, "batch": BATCH, "row_bytes": SPEC.arrays()[NAME].row_bytes()}
     print(f"{here}\n\n| | hot ms | × memmap | cold ms | × memmap |\n|---|---|---|---|---|")
     for name in hot:
@@ -110,7 +205,17 @@ def main() -> None:
         if name in cold:
             line += [f"{1000 * median(cold[name]):.2f}", f"{median(cold[name]) / median(cold['np.memmap']):.2f}"]
         print(f"| {name} | " + " | ".join(line) + " |")
-    print(save("reading", {**here, **content, "hot_seconds": hot, "cold_seconds": cold}))
+    parts = f"copy {1000 * floor['copy']:.2f} + checksums {1000 * floor['checksum']:.2f}"
+    print(
+        f"| floor: {parts} | {1000 * sum(floor.values()):.2f} | {sum(floor.values()) / median(hot['np.memmap']):.2f} |"
+    )
+    print(f"streamed from a cold cache, no head: {alone:,.0f} rows/s")
+    for row in streams:
+        rates = f"{row['streamed_rows_per_sec']:,.0f} rows/s streamed, {row['compute_rows_per_sec']:,.0f} in memory"
+        print(f"sfi, {row['preset']}: {rates}, ratio {row['ratio']:.2f}")
+    content |= {"hot_seconds": hot, "cold_seconds": cold, "floor_seconds": floor}
+    content |= {"streamed_rows_per_sec_without_head": alone, "streaming": streams}
+    print(save("reading", {**here, **content}, arguments.device))
 
 
 if __name__ == "__main__":

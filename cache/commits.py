@@ -141,14 +141,14 @@ def read_commit(path: Path) -> CommitRecord:
         raise CacheDamageError(f"{path} is not a commit record ({error!r}); run `ifcar cache repair`") from error
 
 
-def read_commits(path: Path, manifest: Manifest) -> dict[int, CommitRecord]:
-    """Read the commit record of every committed block.
+def read_commits(path: Path, manifest: Manifest, blocks: Iterable[int] | None = None) -> dict[int, CommitRecord]:
+    """Read the commit record of every committed block, or of those among `blocks`.
 
     Raises:
         CacheDamageError: a record is damaged or belongs to another cache or block.
     """
     commits = {}
-    for block in range(manifest.num_blocks):
+    for block in range(manifest.num_blocks) if blocks is None else blocks:
         file = path / commit_name(block)
         if file.exists():
             commits[block] = check_commit(file, read_commit(file), manifest, block)

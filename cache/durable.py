@@ -36,13 +36,22 @@ def fsync_tree(root: Path) -> None:
         fsync_path(Path(folder))
 
 
+def write_flushed(path: Path, data: bytes | memoryview) -> None:
+    """Write a new file and flush its bytes; its name is flushed with its folder. Leaves nothing when it fails."""
+    try:
+        with path.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace a file so that it holds either its old bytes or all of `data`, whatever happens."""
     temporary = path.with_name(path.name + PARTIAL_SUFFIX)
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    write_flushed(temporary, data)
     temporary.replace(path)
     fsync_path(path.parent)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,9 +12,11 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.storage import MemoryStore
 
 from ifcar.cache.commits import COMMITS
-from ifcar.cache.manifest import Manifest, parse_manifest
+from ifcar.cache.manifest import MAX_CLIPS, Manifest, parse_manifest
 from ifcar.cache.schema import ProtocolTable
 from ifcar.errors import CacheDamageError, InputError, MissingDataError
 
@@ -23,6 +26,8 @@ STORE_EMPTY = {"array.write_empty_chunks": True}
 # "c.3.0.0" instead of "c/3/0/0": one folder an array, so one fsync makes a block's names durable
 _FLAT_KEYS: Any = {"name": "default", "separator": "."}
 _ZSTD_LEVEL = 3
+MAX_TARGETS = 1 << 30
+MAX_NAME = 100  # a run's folder is named after its protocol
 
 
 def write_skeleton(root: Path, manifest: Manifest, clip_ids: Sequence[str]) -> None:
@@ -60,6 +65,24 @@ def write_skeleton(root: Path, manifest: Manifest, clip_ids: Sequence[str]) -> N
                 compressors=[*zstd, Crc32cCodec()],
                 chunk_key_encoding=_FLAT_KEYS,
             )
+
+
+def encode_block(root: Path, name: str, key: str, rows: range, values: NDArray[Any]) -> memoryview:
+    """Return the bytes of the file that holds a block of an array over rows, encoded by zarr.
+
+    Args:
+        root: the cache's folder.
+        name: the array's name.
+        key: name of the block's file.
+        rows: the block's rows.
+        values: (len(rows), …) of the array's type.
+    """
+    metadata = (root / name / "zarr.json").read_bytes()
+    stored: dict[str, Buffer] = {"zarr.json": default_buffer_prototype().buffer.from_bytes(metadata)}
+    with zarr.config.set(STORE_EMPTY):
+        array = zarr.open_array(MemoryStore(stored), mode="r+", zarr_format=3)
+        array[rows.start : rows.stop] = values
+    return np.asarray(stored[key].as_numpy_array()).data.cast("B")
 
 
 def write_protocol(root: Path, table: ProtocolTable) -> None:
@@ -135,7 +158,7 @@ def read_clip_ids(root: Path) -> list[str]:
     """Read the id of every clip."""
     folder = root / CLIPS / "ids"
     try:
-        return [str(value) for value in np.asarray(zarr.open_array(folder, mode="r", zarr_format=3)[...])]
+        return [str(value) for value in _values(zarr.open_array(folder, mode="r", zarr_format=3))]
     except Exception as error:
         raise CacheDamageError(f"{folder} is not readable ({error}); run `ifcar cache verify`") from error
 
@@ -155,10 +178,17 @@ def list_protocols(root: Path) -> list[str]:
 def _read_arrays(root: Path, group: str, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     try:
         opened = zarr.open_group(root / group, mode="r", zarr_format=3)
-        arrays = {name: np.asarray(opened[name][...]) for name in names}  # type: ignore[index]
+        arrays = {name: _values(opened[name]) for name in names}
         return dict(opened.attrs), arrays
     except Exception as error:
         raise CacheDamageError(f"{root / group} is not readable ({error}); run `ifcar cache verify`") from error
+
+
+def _values(array: Any) -> NDArray[Any]:
+    """Return an array over clips whole, when its metadata claims no more than a cache can hold."""
+    if array.ndim not in (1, 2) or array.shape[0] > MAX_CLIPS or math.prod(array.shape) > MAX_TARGETS:
+        raise ValueError(f"it claims the shape {array.shape}")
+    return np.asarray(array[...])
 
 
 def check_protocols(protocols: Sequence[ProtocolTable], num_clips: int) -> None:
@@ -171,8 +201,9 @@ def check_protocols(protocols: Sequence[ProtocolTable], num_clips: int) -> None:
     for table in protocols:
         if names.count(table.name) > 1:
             raise InputError(f"protocol {table.name!r} is given twice; every protocol needs its own name")
-        if not table.name.isprintable() or table.name in {"", ".", ".."} or {"/", "\\"} & set(table.name):
-            raise InputError(f"protocol name {table.name!r} is not usable as a folder name")
+        is_plain = table.name.isprintable() and not {"/", "\\"} & set(table.name) and len(table.name) <= MAX_NAME
+        if not is_plain or table.name in {"", ".", "..", "zarr.json"}:
+            raise InputError(f"protocol name {table.name!r:.200} is not usable as a folder name")
         _check_protocol(table, num_clips)
 
 

@@ -12,6 +12,7 @@ from ifcar.cache.schema import FORMAT_VERSION, ROWS_PER_SHARD, CacheSpec, Proven
 from ifcar.errors import CacheDamageError, CacheMismatchError, InputError
 
 COMPRESSIONS = (None, "zstd")
+MAX_CLIPS, MAX_VIEWS, MAX_ROWS_PER_SHARD = 1 << 24, 256, 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +123,7 @@ def parse_manifest(path: Path, attributes: Mapping[str, Any]) -> Manifest:
         spec = dict(attributes["spec"])
         if spec["grid_size"] is not None:
             spec["grid_size"] = tuple(spec["grid_size"])
-        return Manifest(
+        manifest = Manifest(
             spec=CacheSpec(**spec),
             provenance=Provenance(identity=attributes["identity"], environment=attributes["environment"]),
             fingerprint=attributes["fingerprint"],
@@ -131,8 +132,18 @@ def parse_manifest(path: Path, attributes: Mapping[str, Any]) -> Manifest:
             rows_per_shard=int(attributes["rows_per_shard"]),
             compression=attributes["compression"],
         )
-    except (KeyError, TypeError, ValueError) as error:
+        _check_sizes(manifest)
+        return manifest
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CacheDamageError(f"{path} has a damaged root attribute ({error!r}); run `ifcar cache verify`") from error
+
+
+def _check_sizes(manifest: Manifest) -> None:
+    """Refuse numbers that no cache has, before anything of their size is made."""
+    for name, most in (("num_clips", MAX_CLIPS), ("num_views", MAX_VIEWS), ("rows_per_shard", MAX_ROWS_PER_SHARD)):
+        value = getattr(manifest, name)
+        if not 1 <= value <= most:
+            raise InputError(f"{name} is {value}; expected 1 to {most:,}")
 
 
 def describe_row(row: int, clip_ids: Sequence[str], num_views: int) -> str:

@@ -155,6 +155,14 @@ class CacheReader(ABC):
             np.take(self._table(name), rows, axis=0, out=out)
         return out
 
+    def advise(self, name: str, rows: NDArray[np.int64]) -> None:  # noqa: B027  (a hint: doing nothing is right)
+        """Tell the operating system which rows of a feature array will be read soon, and return at once.
+
+        Args:
+            name: name of a feature array.
+            rows: (n,) row numbers; ascending ones are fetched fastest.
+        """
+
     def array_bytes(self, name: str) -> int:
         """Return the size in bytes of a whole array in memory."""
         return self.num_rows * self._array(name).row_bytes()

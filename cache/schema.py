@@ -20,6 +20,7 @@ from ifcar.errors import InputError
 
 FORMAT_VERSION = 1
 ROWS_PER_SHARD = 256
+MAX_SIDE = 1 << 14
 
 
 class Status(IntEnum):
@@ -93,6 +94,10 @@ class CacheSpec:
             )
         if self.num_frames % self.num_steps:
             raise InputError(f"T={self.num_frames} must be a multiple of T′={self.num_steps}")
+        grid = self.grid_size or (0, 0)
+        sizes = (self.num_frames, self.num_instances, self.channels, self.pooled_size, *grid)
+        if len(grid) != 2 or not all(0 <= size <= MAX_SIDE for size in sizes):
+            raise InputError(f"T, N, C, P, H, W are {sizes}; expected at most {MAX_SIDE:,} each")
 
     def arrays(self) -> dict[str, ArraySpec]:
         """Return every array over rows that this cache stores, by name."""

@@ -7,7 +7,6 @@ written have both set to 2⁶⁴ − 1.
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
 from collections import OrderedDict
@@ -33,7 +32,9 @@ _MISSING = np.uint64(2**64 - 1)
 
 
 class Shard:
-    """One open shard file and its verified index.
+    """One open shard file and its verified index: offset and size of every chunk, 0 where it was never written.
+
+    `follows` is True for a chunk as large as the one before it that starts where that one ends.
 
     Args:
         path: the shard's file.
@@ -59,9 +60,13 @@ class Shard:
         if google_crc32c.value(index[:-CRC_BYTES]) != int.from_bytes(index[-CRC_BYTES:], "little"):
             raise CacheDamageError(f"{path}: the shard's index does not match its checksum{_REPAIR}")
         pairs = np.frombuffer(index, dtype="<u8", count=rows_per_shard * 2).reshape(-1, 2)
-        self.present = pairs[:, 0] != _MISSING
-        self.offsets = np.where(self.present, pairs[:, 0], 0).astype(np.int64)
-        self.sizes = np.where(self.present, pairs[:, 1], 0).astype(np.int64)
+        present = pairs[:, :1] != _MISSING
+        offsets, sizes = np.where(present, pairs, 0).astype(np.int64).T
+        follows = (offsets[1:] == offsets[:-1] + sizes[:-1]) & (sizes[1:] == sizes[:-1])
+        # lists: a row looks up one of each, where an array's element would cost as much as the rest of the row
+        self.offsets: list[int] = offsets.tolist()
+        self.sizes: list[int] = sizes.tolist()
+        self.follows: list[bool] = [False, *follows.tolist()]
 
     def __del__(self) -> None:
         # closed with its last user, so a shard dropped from the pool stays usable in a thread that reads it
@@ -149,14 +154,27 @@ class ShardedArray:
         if not len(rows):
             return
         flat = out.reshape(len(rows), -1).view(np.uint8)
-        order = np.argsort(rows, kind="stable")
-        ascending = rows[order]
-        blocks = ascending // self._rows_per_shard
-        edges = [0, *(np.flatnonzero(np.diff(blocks)) + 1).tolist(), len(rows)]
-        fill = self._fill_zstd if self._compressed else self._fill_plain
-        for start, stop in itertools.pairwise(edges):
-            shard = self._shard(int(blocks[start]), int(ascending[start]))
-            fill(shard, ascending[start:stop], [flat[i] for i in order[start:stop].tolist()])
+        blocks = rows // self._rows_per_shard
+        used, first = np.unique(blocks, return_index=True)
+        shards = {block: self._shard(block, int(rows[at])) for block, at in zip(used.tolist(), first, strict=True)}
+        read = self._read_zstd if self._compressed else self._read_plain
+        read(rows.tolist(), flat, shards)
+
+    def advise(self, rows: NDArray[np.int64]) -> None:
+        """Tell the operating system which rows will be read soon; it fetches many at once, where `read` waits for each.
+
+        Rows of blocks that are not committed are passed over.
+
+        Raises:
+            CacheDamageError: a shard cannot be opened.
+        """
+        if not hasattr(os, "posix_fadvise"):
+            return
+        for row in rows.tolist():
+            block, local = divmod(row, self._rows_per_shard)
+            if block in self._files:
+                shard = self._shard(block, row)
+                os.posix_fadvise(shard.descriptor, shard.offsets[local], shard.sizes[local], os.POSIX_FADV_WILLNEED)
 
     def check_row(self, row: int) -> str | None:
         """Return what is wrong with a row's chunk, or None.
@@ -177,37 +195,43 @@ class ShardedArray:
         except CacheDamageError as error:
             raise CacheDamageError(f"{self.name}, {self._describe(row)}: {error}") from error
 
-    def _fill_plain(self, shard: Shard, rows: NDArray[np.int64], targets: list[NDArray[np.uint8]]) -> None:
-        local = rows % self._rows_per_shard
-        offsets, size = shard.offsets[local], self._row_bytes + CRC_BYTES
-        misfit = np.flatnonzero(shard.sizes[local] != size)
-        if misfit.size:
-            self._read_chunk(shard, int(rows[misfit[0]]))
-            raise self._damage(shard, int(rows[misfit[0]]), "has a chunk of another size")
-        trailers = np.empty(len(rows), dtype="<u4")
-        ends = list(trailers.view(np.uint8).reshape(-1, CRC_BYTES))
+    def _read_plain(self, rows: list[int], flat: NDArray[np.uint8], shards: Mapping[int, Shard]) -> None:
+        """Read rows in the order asked for: a fresh `flat` is then first written, and so mapped, from start to end."""
+        size = self._row_bytes + CRC_BYTES
+        trailers = np.empty((len(rows), CRC_BYTES), np.uint8)
         found: list[int] = []
-        starts, begin = offsets.tolist(), 0
-        while begin < len(starts):
-            end, limit = begin + 1, min(len(starts), begin + self._merge_rows)
-            while end < limit and starts[end] == starts[end - 1] + size:
-                end += 1
-            buffers: list[Any] = [targets[begin], ends[begin]]
-            for k in range(begin + 1, end):
-                buffers += (targets[k], ends[k])
-            if os.preadv(shard.descriptor, buffers, starts[begin]) != size * (end - begin):
+        begin = 0
+        while begin < len(rows):
+            block, local = divmod(rows[begin], self._rows_per_shard)
+            shard = shards[block]
+            if shard.sizes[local] != size:
+                self._read_chunk(shard, rows[begin])
+                raise self._damage(shard, rows[begin], "has a chunk of another size")
+            end = begin + self._run_length(rows, begin, local, shard)
+            buffers = [part for k in range(begin, end) for part in (flat[k], trailers[k])]
+            if os.preadv(shard.descriptor, buffers, shard.offsets[local]) != size * (end - begin):
                 for k in range(begin, end):
-                    chunk = np.frombuffer(self._read_chunk(shard, int(rows[k])), np.uint8)
-                    targets[k][:], ends[k][:] = chunk[:-CRC_BYTES], chunk[-CRC_BYTES:]
-            found += map(google_crc32c.value, targets[begin:end])
+                    chunk = np.frombuffer(self._read_chunk(shard, rows[k]), np.uint8)
+                    flat[k], trailers[k] = chunk[:-CRC_BYTES], chunk[-CRC_BYTES:]
+            found += map(google_crc32c.value, buffers[::2])
             begin = end
-        wrong = np.flatnonzero(np.array(found, dtype=np.uint32) != trailers)
+        wrong = np.flatnonzero(np.array(found, dtype=np.uint32) != trailers.view("<u4")[:, 0])
         if wrong.size:
-            raise self._damage(shard, int(rows[wrong[0]]), "does not match its checksum")
+            row = rows[wrong[0]]
+            raise self._damage(shards[row // self._rows_per_shard], row, "does not match its checksum")
 
-    def _fill_zstd(self, shard: Shard, rows: NDArray[np.int64], targets: list[NDArray[np.uint8]]) -> None:
+    def _run_length(self, rows: list[int], begin: int, local: int, shard: Shard) -> int:
+        """Return how many rows from `begin` on, at least 1, lie side by side in the shard and go into one call."""
+        most = min(len(rows) - begin, self._rows_per_shard - local, self._merge_rows)
+        length = 1
+        while length < most and rows[begin + length] == rows[begin] + length and shard.follows[local + length]:
+            length += 1
+        return length
+
+    def _read_zstd(self, rows: list[int], flat: NDArray[np.uint8], shards: Mapping[int, Shard]) -> None:
         decoder = Zstd()
-        for row, target in zip(rows.tolist(), targets, strict=True):
+        for row, target in zip(rows, flat, strict=True):
+            shard = shards[row // self._rows_per_shard]
             frame = self._read_chunk(shard, row)[:-CRC_BYTES]
             try:
                 decoder.decode(frame, target)
@@ -217,9 +241,9 @@ class ShardedArray:
     def _read_chunk(self, shard: Shard, row: int) -> bytes:
         """Read one chunk, its checksum included, in as many calls as it takes, and verify it."""
         local = row % self._rows_per_shard
-        if not shard.present[local]:
+        offset, size = shard.offsets[local], shard.sizes[local]
+        if not size:
             raise self._damage(shard, row, "has no chunk though its block is committed")
-        offset, size = int(shard.offsets[local]), int(shard.sizes[local])
         parts, missing = [], size
         while missing and (part := os.pread(shard.descriptor, missing, offset + size - missing)):
             parts.append(part)

@@ -22,6 +22,7 @@ from ifcar.cache.commits import (
 from ifcar.cache.damage import Damage, DamageKind, VerifyReport
 from ifcar.cache.durable import list_files, remove_files, write_atomic
 from ifcar.cache.layout import PROTOCOLS, read_clip_ids, read_manifest, write_skeleton
+from ifcar.cache.lock import locked
 from ifcar.cache.manifest import COMPRESSIONS, Manifest, check_fingerprint, describe_row
 from ifcar.cache.reader import HDF5_SUFFIXES
 from ifcar.cache.schema import ROWS_PER_SHARD, Status
@@ -61,7 +62,7 @@ def repair_cache(path: Path) -> list[int]:
     Damaged protocols are marked as such; the next `extract` writes them again.
 
     Args:
-        path: a `.zarr` folder that nothing writes to.
+        path: a `.zarr` folder.
 
     Returns:
         The blocks dropped, ascending.
@@ -69,10 +70,18 @@ def repair_cache(path: Path) -> list[int]:
     Raises:
         InputError: `path` is an HDF5 export.
         CacheDamageError: clip ids or attributes are damaged, which only the fingerprint could give back.
+        LockedError: another process writes the cache.
     """
     path = Path(path)
     if path.suffix in HDF5_SUFFIXES:
         raise InputError(f"{path} is an export and cannot be repaired; export it again")
+    if not path.exists():
+        raise MissingDataError(f"there is no cache at {path}; make one with `ifcar extract`")
+    with locked(path):
+        return _repair(path)
+
+
+def _repair(path: Path) -> list[int]:
     report = verify_cache(path)
     if not report.metadata_usable:
         raise CacheDamageError(

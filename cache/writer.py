@@ -1,7 +1,7 @@
 """Write a cache block by block, so that a kill at any moment loses at most the block in flight.
 
-A block's life: stale files removed → arrays written by zarr → files and folders flushed → commit record
-replaced into place and flushed. Only the commit record means done.
+A block is staged (see `ifcar.cache.blocks`), its files are renamed into place, and its commit record is replaced and
+flushed. Only the commit record means done.
 """
 
 from __future__ import annotations
@@ -12,22 +12,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import zarr
 from numpy.typing import NDArray
 
-from ifcar.cache.commits import CommitRecord, Failure, commit_name, digest_files, encode_commit
-from ifcar.cache.durable import (
-    fsync_files,
-    fsync_path,
-    fsync_tree,
-    remove_files,
-    remove_partials,
-    write_atomic,
-)
-from ifcar.cache.layout import STORE_EMPTY, check_protocols, write_protocol, write_skeleton
+from ifcar.cache.blocks import BlockStage, StagedBlock
+from ifcar.cache.commits import CommitRecord, check_commit, commit_name, encode_commit
+from ifcar.cache.durable import fsync_path, fsync_tree, remove_files, remove_partials, write_atomic
+from ifcar.cache.layout import check_protocols, write_protocol, write_skeleton
 from ifcar.cache.manifest import Manifest, check_same, new_manifest
-from ifcar.cache.schema import CacheSpec, ProtocolTable, Provenance, Status
+from ifcar.cache.schema import CacheSpec, ProtocolTable, Provenance
 from ifcar.cache.tables import commit_tables, replace_protocols, same_protocols
 from ifcar.cache.zarr_reader import ZarrReader
 from ifcar.errors import InputError, MissingDataError
@@ -45,8 +37,9 @@ class CacheWriter:
         self.spec = manifest.spec
         self.num_blocks = manifest.num_blocks
         self._manifest = manifest
-        self._clip_ids = list(clip_ids)
+        self.stage = BlockStage(path, manifest, clip_ids)
         self._commits = dict(commits)
+        self._reopened: set[int] = set()
 
     @classmethod
     def create(
@@ -135,6 +128,10 @@ class CacheWriter:
         """Return the rows of a block."""
         return self._manifest.rows_of(block)
 
+    def block_of(self, row: int) -> int:
+        """Return the block that holds a row."""
+        return row // self._manifest.rows_per_shard
+
     def pending_blocks(self) -> list[int]:
         """Return the blocks that are not committed, ascending."""
         return [block for block in range(self.num_blocks) if block not in self._commits]
@@ -145,91 +142,63 @@ class CacheWriter:
         return {failure.row: failure.reason for commit in commits for failure in commit.failures}
 
     def write_block(self, block: int, arrays: Mapping[str, NDArray[Any]], failures: Mapping[int, str]) -> None:
-        """Write all arrays of a block and commit it.
+        """Stage all arrays of a block and publish it.
 
         Args:
-            block: a block that is not committed.
+            block: a block that is not committed, or that was reopened.
             arrays: every array of the spec, with all rows of the block.
             failures: row number in the cache → why it failed; `status` must be FAILED exactly there.
 
         Raises:
             InputError: the block is committed already, or an array or a status does not fit.
         """
-        rows = self.rows_of(block)
-        if block in self._commits:
-            raise InputError(f"block {block} of {self.path} is committed; call reopen_block first")
-        self._check_block(rows, arrays, failures)
-        # a file left by a killed writer would be merged with the new rows, or fail to decode
-        self._remove_block_files(block)
-        with zarr.config.set(STORE_EMPTY):
-            group = zarr.open_group(self.path, mode="r+", zarr_format=3)
-            for name in self.spec.arrays():
-                group[name][rows.start : rows.stop] = arrays[name]  # type: ignore[index]
-        files = self._manifest.block_files(block).values()
-        fsync_files(self.path / name for name in files)
-        views = self._manifest.num_views
-        record = CommitRecord(
-            block=block,
-            start=rows.start,
-            stop=rows.stop,
-            fingerprint=self._manifest.fingerprint,
-            files=digest_files(self.path, files),
-            failures=tuple(
-                Failure(row, self._clip_ids[row // views], row % views, failures[row]) for row in sorted(failures)
-            ),
-        )
-        write_atomic(self.path / commit_name(block), encode_commit(record))
-        self._commits[block] = record
+        self._check_open(block)
+        self.publish_block(self.stage.stage_block(block, arrays, failures))
 
-    def reopen_block(self, block: int) -> dict[str, NDArray[Any]]:
-        """Take back a block's commit and return its rows, so that some can be replaced and written again.
+    def publish_block(self, staged: StagedBlock) -> None:
+        """Put a staged block's files into place and commit it.
 
-        Args:
-            block: a committed block.
+        Raises:
+            InputError: the block is committed already, or was staged for another cache.
+            MissingDataError: a staged file is not there.
+        """
+        record = staged.record
+        self._check_open(record.block)
+        check_commit(self.path / commit_name(record.block), record, self._manifest, record.block)
+        files = staged.files(self.path)
+        for path in files:
+            if not path.is_file():
+                raise MissingDataError(f"{path}: was staged and is not there; is the file system the same everywhere?")
+        if record.block in self._reopened:
+            remove_files([self.path / commit_name(record.block)])
+        for path, place in files.items():
+            path.replace(place)
+            logger.debug("block %d: %s in place", record.block, place.parent.name)
+        for folder in sorted({place.parent for place in files.values()}):
+            fsync_path(folder)
+        logger.debug("block %d: flushed", record.block)
+        write_atomic(self.path / commit_name(record.block), encode_commit(record))
+        logger.debug("block %d: committed", record.block)
+        self._commits[record.block] = record
+        self._reopened.discard(record.block)
 
-        Returns:
-            Every array of the spec with the block's rows, checksums verified.
+    def reopen_block(self, block: int) -> None:
+        """Let a committed block be written again; its rows stay as they are until then.
 
         Raises:
             InputError: the block is not committed.
-            CacheDamageError: a row does not match its checksum.
         """
-        rows = np.arange(self.rows_of(block).start, self.rows_of(block).stop)
         if block not in self._commits:
             raise InputError(f"block {block} of {self.path} is not committed; there is nothing to reopen")
-        reader = ZarrReader(self.path)
-        arrays = {name: reader.read_rows(name, rows) for name in self.spec.arrays()}
-        reader.close()
-        remove_files([self.path / commit_name(block)])
         del self._commits[block]
-        return arrays
+        self._reopened.add(block)
+
+    def _check_open(self, block: int) -> None:
+        if block in self._commits:
+            raise InputError(f"block {block} of {self.path} is committed; call reopen_block first")
 
     def _remove_block_files(self, block: int) -> None:
         remove_files(self.path / name for name in self._manifest.block_files(block).values())
-
-    def _check_block(self, rows: range, arrays: Mapping[str, NDArray[Any]], failures: Mapping[int, str]) -> None:
-        specs = self.spec.arrays()
-        if set(arrays) != set(specs):
-            missing, extra = sorted(set(specs) - set(arrays)), sorted(set(arrays) - set(specs))
-            raise InputError(f"rows {rows.start}…{rows.stop - 1}: missing arrays {missing}, unknown arrays {extra}")
-        for name, spec in specs.items():
-            shape, found = (len(rows), *spec.shape), arrays[name]
-            if found.shape != shape or found.dtype != np.dtype(spec.dtype):
-                raise InputError(
-                    f"rows {rows.start}…{rows.stop - 1}: {name} is {found.dtype} {found.shape}, "
-                    f"expected {spec.dtype} {shape}"
-                )
-        expected = np.full(len(rows), Status.DONE, dtype=np.uint8)
-        for row in failures:
-            if row not in rows:
-                raise InputError(f"failed row {row} is not in the block's rows {rows.start}…{rows.stop - 1}")
-            expected[row - rows.start] = Status.FAILED
-        wrong = np.flatnonzero(arrays["status"] != expected)
-        if wrong.size:
-            raise InputError(
-                f"row {rows.start + wrong[0]} has status {arrays['status'][wrong[0]]}, expected "
-                f"{expected[wrong[0]]}: status must be 2 (failed) exactly for rows with a reason, else 1 (done)"
-            )
 
 
 def _warn_environment(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ class ZarrReader(CacheReader):
 
     Args:
         path: the folder.
+        blocks: the blocks to read, as far as they are committed; default: all.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, blocks: Iterable[int] | None = None) -> None:
         manifest = read_manifest(path)
         tables = read_tables(path / TABLES_RECORD)
         for name, digest in tables.files.items():
@@ -35,7 +36,7 @@ class ZarrReader(CacheReader):
                 raise CacheDamageError(f"{path / name} {problem}; run `ifcar cache verify`")
         super().__init__(path, manifest, read_clip_ids(path))
         self.protocols_complete = tables.protocols_complete
-        self.commits = read_commits(path, manifest)
+        self.commits = read_commits(path, manifest, blocks)
         self._committed = np.zeros(self.num_rows, dtype=np.bool_)
         for record in self.commits.values():
             self._committed[record.start : record.stop] = True
@@ -62,6 +63,10 @@ class ZarrReader(CacheReader):
     def close(self) -> None:
         """Release open files."""
         self._pool.clear()
+
+    def advise(self, name: str, rows: NDArray[np.int64]) -> None:
+        """Tell the operating system which rows will be read soon, and return at once."""
+        self._sharded[name].advise(rows)
 
     def sharded(self, name: str) -> ShardedArray:
         """Return the raw rows of a feature array."""

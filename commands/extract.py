@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
-from ifcar.commands.options import Device, Json, say
+from ifcar.commands.options import Address, Device, Engine, Json, say
 from ifcar.console import Screen, print_json, print_table
+
+ENGINE_OPTIONS = ("engine", "address", "actor_cpus", "as_json")
 
 
 def extract(
@@ -31,23 +33,30 @@ def extract(
     flip: Annotated[bool, typer.Option("--flip", help="Mirror half of the augmented views.")] = False,
     seed: Annotated[int, typer.Option(help="Of the augmented views.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Views per forward pass.")] = 8,
-    workers: Annotated[int | None, typer.Option(help="Decoding processes; default: cores − 1, at most 8.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Decoding processes; default: one a core, at most 8.")] = None,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     compile_: Annotated[
         bool, typer.Option("--compile", help="torch.compile the backbone: slower to begin, faster on many clips.")
     ] = False,
     device: Device = None,
+    engine: Engine = "local",
+    address: Address = None,
+    actor_cpus: Annotated[
+        int | None, typer.Option(help="With ray: cores of one actor; default: a node's, shared among its GPUs.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first so many clips.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed clips again.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove a cache that is in the way.")] = False,
     as_json: Json = False,
 ) -> None:
     """Run the backbone once over every clip and write the cache; interrupted and run again, it goes on."""
-    values = {k.rstrip("_"): v for k, v in locals().items() if k != "as_json"}
+    values = {k.rstrip("_"): v for k, v in locals().items() if k not in ENGINE_OPTIONS}
+    from ifcar.pipelines.engines.choice import cluster_config, extract_engine
     from ifcar.pipelines.extract import extract as run_extract
     from ifcar.pipelines.sources import ExtractConfig
 
-    result = run_extract(ExtractConfig(**values), Screen(quiet=as_json))
+    chosen = extract_engine(cluster_config(engine, address, actor_cpus))
+    result = run_extract(ExtractConfig(**values), Screen(quiet=as_json), chosen)
     if as_json:
         print_json(asdict(result))
     else:

@@ -40,7 +40,7 @@ def fit_head(
     seed: Annotated[int, typer.Option(help="Of weights, batches, views and dropout.")] = 0,
     config: Annotated[Path | None, typer.Option(help="A run's config.yaml, in place of the options above.")] = None,
     device: Device = None,
-    memory: Annotated[str, typer.Option(help="auto, ram (preload) or stream (read every batch).")] = "auto",
+    memory: Annotated[str, typer.Option(help="Keep rows in gpu, ram or on disk (stream); auto: what fits.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Run folder; default: a fresh one in runs/.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the stopped run in --out.")] = False,
     as_json: Json = False,
@@ -50,14 +50,14 @@ def fit_head(
 
     from ifcar.pipelines.fit import fit
     from ifcar.pipelines.folders import only_cache
+    from ifcar.pipelines.memory import parse_memory
     from ifcar.pipelines.resolve import make_run_config
     from ifcar.pipelines.run_config import RunConfig
     from ifcar.pipelines.runs import read_config
 
     if resume and out is None:
         raise InputError("--resume needs --out, the folder of the stopped run")
-    if memory not in ("auto", "ram", "stream"):
-        raise InputError(f"--memory is {memory!r}; expected auto, ram or stream")
+    keep_rows = parse_memory(memory)
     if config is not None or (resume and head is None and out is not None):
         source = config or Path(str(out)) / "config.yaml"
         read = read_config(source)
@@ -95,7 +95,7 @@ def fit_head(
         out=out,
         resume=resume,
         device=device,
-        memory=memory,  # type: ignore[arg-type]
+        memory=keep_rows,
     )
     plan = result.plan
     used = f"{plan.kind} schedule, {result.steps:,} steps of {plan.optimizer}, batch {plan.batch_size}"

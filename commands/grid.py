@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ifcar.commands.options import CacheOption, Device, FleetSize, Json, Processes, say, schedule_from
+from ifcar.commands.options import Address, CacheOption, Device, Engine, FleetSize, Json, Processes, say, schedule_from
 from ifcar.console import Screen, print_json, print_table
 from ifcar.errors import InputError
 
@@ -24,20 +24,32 @@ def grid(
     processes: Processes = None,
     fleet: FleetSize = None,
     device: Device = None,
+    engine: Engine = "local",
+    address: Address = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the table; default: runs/NAME.")] = None,
     as_json: Json = False,
 ) -> None:
     """Train every run of a grid file that is not there yet, and write one table with intervals and tests."""
+    from ifcar.pipelines.engines.choice import cluster_config
     from ifcar.pipelines.folders import only_cache
     from ifcar.pipelines.grid.config import read_grid
     from ifcar.pipelines.grid.plan import plan_grid
     from ifcar.pipelines.grid.run import run_grid
 
+    cluster = cluster_config(engine, address)
     plan = plan_grid(read_grid(file), only_cache(cache))
     if dry_run:
         _print_plan(plan, as_json=as_json)
         return
-    result = run_grid(plan, Screen(quiet=as_json), out=out, processes=processes, device=device, fleet_size=fleet)
+    result = run_grid(
+        plan,
+        Screen(quiet=as_json),
+        out=out,
+        processes=processes,
+        device=device,
+        fleet_size=fleet,
+        cluster=cluster,
+    )
     show_grid(result, as_json=as_json)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ifcar.console import print_table
+from ifcar.console import print_table, printable
 
 if TYPE_CHECKING:
     from ifcar.pipelines.runs import Run
@@ -22,6 +22,8 @@ FleetSize = Annotated[
     int | None,
     typer.Option("--fleet", min=1, help="Runs that train together at most, 1: each alone; default: by free memory."),
 ]
+Engine = Annotated[str, typer.Option(help="local, or ray: the machines of a Ray cluster (pip install 'ifcar[ray]').")]
+Address = Annotated[str | None, typer.Option(help="Of the Ray cluster: auto (default), HOST:PORT, or local.")]
 Processes = Annotated[int | None, typer.Option(help="Training processes; default: one a core.")]
 
 
@@ -53,4 +55,4 @@ def percents(metrics: Metrics) -> list[str]:
 
 def say(line: str) -> None:
     """Print one line to stdout."""
-    typer.echo(line)
+    typer.echo(printable(line))

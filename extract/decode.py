@@ -1,14 +1,15 @@
 """Reading chosen frames of a video file or a folder of frames, cropped and resized.
 
 Frames are decoded once, forwards, in one thread of the calling process; PyAV reads video files, PIL reads images.
+Pictures are turned and mirrored as their file says, as players do: sizes, crops and boxes are those of what is shown.
 Cropping and resizing are one step: PIL's antialiased triangle filter over the crop's exact (fractional) box, so no
 pixel is moved by rounding and shrinking averages every pixel it covers.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Generator, Iterator, Sequence
+import struct
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,24 +17,35 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image
 
 from ifcar.errors import InputError
+from ifcar.extract.frame_folder import folder_pictures, frame_files, shown_size
 from ifcar.extract.geometry import Crop
+from ifcar.extract.limits import MAX_PIXELS, DecodeError, check_size, one_line
 
-_FRAME_NAME = re.compile(r"^(?P<prefix>.*?)(?P<number>\d+)(?P<suffix>\.(?:jpe?g|png|webp|bmp))$", re.IGNORECASE)
 # A video whose pictures end this long before its stated duration is taken as cut off.
 _CUT_OFF_SEC = 0.5
 _CUT_OFF_SHARE = 0.1
 # Only containers that hold their own pictures, in local files: FFmpeg would also follow a playlist to the network
 # (and retry for minutes), or render a text file as a terminal.
 _FORMATS = ("matroska", "mov", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "asf", "ogg", "ivf", "gif", "wav", "mp3")
-_OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(_FORMATS)}
-
-
-class DecodeError(InputError):
-    """A video or frame folder cannot be read; the clip that needs it fails, others go on."""
+_CODEC_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
+_OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(_FORMATS), **_CODEC_OPTIONS}
+_MATRIX_BYTES = 36
+# How a display matrix ((a, b), (c, d)) of quarter turns and mirrors moves a pixel at (x, y) to (ax + cy, bx + dy).
+_TURNS: Mapping[tuple[int, int, int, int], Image.Transpose] = {
+    (0, 1, -1, 0): Image.Transpose.ROTATE_270,  # PIL turns against the clock
+    (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
+    (0, -1, 1, 0): Image.Transpose.ROTATE_90,
+    (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
+    (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM,
+    (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
+    (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
+}
+_UPRIGHT = (1, 0, 0, 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,14 +55,16 @@ class VideoInfo:
     Args:
         num_frames: frames, counted; for a folder the highest frame number.
         fps: average frames per second, or None when unknown (always for a folder).
-        width: frame width in pixels.
-        height: frame height in pixels.
+        width: frame width in pixels, as shown.
+        height: frame height in pixels, as shown.
+        seconds: (num_frames,) when each frame is shown, from the first, of a video of variable frame rate; else None.
     """
 
     num_frames: int
     fps: float | None
     width: int
     height: int
+    seconds: tuple[float, ...] | None = None
 
 
 def probe(source: Path) -> VideoInfo:
@@ -65,24 +79,25 @@ def probe(source: Path) -> VideoInfo:
         DecodeError: missing, empty, damaged or cut-off file, no video stream, or a folder without frames.
     """
     if source.is_dir():
-        files = _frame_files(source)
-        width, height = _open_image(files[min(files)], read_pixels=False).size
+        files = frame_files(source)
+        width, height = shown_size(files[min(files)])
         return VideoInfo(num_frames=max(files), fps=None, width=width, height=height)
     with _video(source) as (container, stream):
-        num_frames, end_sec = _count_frames(container, stream)
+        width, height = _first_size(source, container, stream)
+    with _video(source) as (container, stream):
+        num_frames, seconds, end_sec = _frame_times(container, stream)
         rate = stream.average_rate or stream.guessed_rate
-        info = VideoInfo(
-            num_frames=num_frames, fps=float(rate) if rate else None, width=stream.width, height=stream.height
-        )
         stated_sec = _stated_duration(container, stream)
-    if not info.num_frames or info.width < 1 or info.height < 1:
+    if not num_frames:
         raise DecodeError(f"{source}: no frame can be decoded; expected a whole video file, fetch it again")
     if stated_sec is not None and end_sec < stated_sec - max(_CUT_OFF_SEC, _CUT_OFF_SHARE * stated_sec):
         raise DecodeError(
             f"{source}: cut off after {end_sec:.1f} s ({num_frames} frames); expected {stated_sec:.1f} s, "
             "fetch it again"
         )
-    return info
+    return VideoInfo(
+        num_frames=num_frames, fps=float(rate) if rate else None, width=width, height=height, seconds=seconds
+    )
 
 
 def read_frames(source: Path, frame_numbers: Sequence[int], crop: Crop, size: int, flip: bool) -> NDArray[np.uint8]:
@@ -109,7 +124,7 @@ def read_frames(source: Path, frame_numbers: Sequence[int], crop: Crop, size: in
             f"{source}: cannot read frames {list(frame_numbers)} at size {size}; expected at least one number "
             "from 0 and a size of at least 1"
         )
-    read = _folder_pictures if source.is_dir() else _video_pictures
+    read = folder_pictures if source.is_dir() else _video_pictures
     resized: dict[int, NDArray[np.uint8]] = {}
     first_size: tuple[int, int] | None = None
     with closing(read(source, wanted)) as pictures:
@@ -141,15 +156,25 @@ def _video(source: Path) -> Iterator[tuple[Any, Any]]:
             stream = container.streams.video[0]
             stream.thread_type = "NONE"
             stream.codec_context.thread_count = 1
+            stream.codec_context.options = _CODEC_OPTIONS
+            check_size(source, stream.width, stream.height)
             yield container, stream
     except (av.error.FFmpegError, ValueError, EOFError) as error:
         if isinstance(error, InputError):
             raise
-        raise DecodeError(f"{source}: damaged or no video ({_one_line(error)}); expected a whole video file") from error
+        raise DecodeError(f"{source}: damaged or no video ({one_line(error)}); expected a whole video file") from error
 
 
-def _count_frames(container: Any, stream: Any) -> tuple[int, float]:
-    """Return the number of frames that decoding will show, and when the last one ends in seconds."""
+def _first_size(source: Path, container: Any, stream: Any) -> tuple[int, int]:
+    """Return the (width, height) of the first frame as it is shown."""
+    for frame in container.decode(stream):
+        width, height = frame.width, frame.height
+        return (height, width) if _is_sideways(_display_matrix(source, frame)) else (width, height)
+    raise DecodeError(f"{source}: no frame can be decoded; expected a whole video file, fetch it again")
+
+
+def _frame_times(container: Any, stream: Any) -> tuple[int, tuple[float, ...] | None, float]:
+    """Return how many frames decoding will show, when (see `VideoInfo.seconds`), and when the last one ends."""
     if stream.codec_context.codec.canonical_name == "vp8":
         # VP8 stores reference frames that are never shown as packets of their own.
         times = [(frame.pts, 0) for frame in container.decode(stream)]
@@ -161,7 +186,38 @@ def _count_frames(container: Any, stream: Any) -> tuple[int, float]:
         ]
     ends = [pts + duration for pts, duration in times if pts is not None]
     start = stream.start_time or 0
-    return len(times), float((max(ends) - start) * stream.time_base) if ends else 0.0
+    end_sec = float((max(ends) - start) * stream.time_base) if ends else 0.0
+    return len(times), _irregular_seconds([pts for pts, _ in times], float(stream.time_base)), end_sec
+
+
+def _irregular_seconds(shown_at: Sequence[int | None], unit_sec: float) -> tuple[float, ...] | None:
+    """Return the frames' times from the first, or None when no frame is off an even pace by more than one frame."""
+    known = sorted(pts for pts in shown_at if pts is not None)
+    if len(known) < len(shown_at) or len(known) < 3:
+        return None
+    seconds = (np.array(known, np.float64) - known[0]) * unit_sec
+    step = seconds[-1] / (len(seconds) - 1)
+    if np.abs(seconds - step * np.arange(len(seconds))).max() <= step:
+        return None
+    return tuple(seconds.tolist())
+
+
+def _display_matrix(source: Path, frame: Any) -> tuple[int, int, int, int]:
+    """Return the signs (a, b, c, d) of a frame's display matrix, see `_TURNS`."""
+    for data in frame.side_data:
+        content = bytes(data)
+        if data.type.name == "DISPLAYMATRIX" and len(content) == _MATRIX_BYTES:
+            a, b, _, c, d = struct.unpack("=5i", content[:20])
+            largest = max(map(abs, (a, b, c, d)))
+            turn = tuple(round(value / largest) if largest else 0 for value in (a, b, c, d))
+            if turn != _UPRIGHT and turn not in _TURNS:
+                raise DecodeError(f"{source}: turned by no quarter turn (matrix {(a, b, c, d)}); encode it upright")
+            return turn  # type: ignore[return-value]
+    return _UPRIGHT
+
+
+def _is_sideways(matrix: tuple[int, int, int, int]) -> bool:
+    return matrix[0] == 0
 
 
 def _stated_duration(container: Any, stream: Any) -> float | None:
@@ -179,12 +235,17 @@ def _video_pictures(source: Path, wanted: Sequence[int]) -> Generator[tuple[int,
     remaining = iter(wanted)
     target = next(remaining)
     num_seen = 0
+    to_rgb = VideoReformatter()  # one for all frames: setting up a conversion costs more than doing it
     with _video(source) as (container, stream):
         for number, frame in enumerate(container.decode(stream)):
             num_seen = number + 1
             if number < target:
                 continue
-            yield number, frame.to_image()
+            rgb = to_rgb.reformat(frame, format="rgb24")
+            plane = rgb.planes[0]
+            turn = _TURNS.get(_display_matrix(source, frame))
+            picture = Image.frombytes("RGB", (rgb.width, rgb.height), bytes(plane), "raw", "RGB", plane.line_size)
+            yield number, picture if turn is None else picture.transpose(turn)
             following = next(remaining, None)
             if following is None:
                 return
@@ -193,53 +254,3 @@ def _video_pictures(source: Path, wanted: Sequence[int]) -> Generator[tuple[int,
         f"{source}: frame {target} is missing, only {num_seen} frames can be decoded; expected at least "
         f"{wanted[-1] + 1}, fetch it again or check the frame numbers"
     )
-
-
-def _folder_pictures(source: Path, wanted: Sequence[int]) -> Generator[tuple[int, Image.Image]]:
-    """Yield (number, picture) for frame numbers from 0 of a folder of frames."""
-    files = _frame_files(source)
-    for number in wanted:
-        if number + 1 not in files:
-            raise DecodeError(
-                f"{source / _expected_name(files, number + 1)}: this frame is missing; expected frame files up to "
-                f"number {wanted[-1] + 1}, the folder holds {len(files)} up to number {max(files)}"
-            )
-        yield number, _open_image(files[number + 1], read_pixels=True)
-
-
-def _frame_files(folder: Path) -> dict[int, Path]:
-    """Return the image files of a folder by the number at the end of their names."""
-    files: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()):
-        match = _FRAME_NAME.match(path.name)
-        if match is None:
-            continue
-        number = int(match["number"])
-        if number < 1 or number in files:
-            fault = "is numbered 0" if number < 1 else f"has the same number as {files[number].name}"
-            raise DecodeError(f"{path}: this frame {fault}; expected each number from 1 once, as 0001.jpg")
-        files[number] = path
-    if not files:
-        raise DecodeError(f"{folder}: no frames in this folder; expected images named 0001.jpg, 0002.jpg, …")
-    return files
-
-
-def _expected_name(files: dict[int, Path], number: int) -> str:
-    """Return how the file of a frame would be called, after the pattern of its neighbours."""
-    match = _FRAME_NAME.match(files[min(files)].name)
-    assert match is not None
-    return f"{match['prefix']}{number:0{len(match['number'])}d}{match['suffix']}"
-
-
-def _open_image(path: Path, *, read_pixels: bool) -> Image.Image:
-    """Open an image file; with `read_pixels` decode it to RGB."""
-    try:
-        with Image.open(path) as image:
-            # convert() and copy() detach the result from the file, which is closed here.
-            return image.convert("RGB") if read_pixels else Image.new("1", image.size)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DecodeError(f"{path}: damaged or no image ({_one_line(error)}); expected a whole image file") from error
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,22 +15,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from ifcar.cache.blocks import BlockStage
 from ifcar.cache.schema import CacheSpec, Status, zeros_for_rows
-from ifcar.cache.writer import CacheWriter
 from ifcar.errors import InputError
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.fold import folded
-from ifcar.extract.datasets.contract import Clip
-from ifcar.extract.decode import VideoInfo, probe, read_frames
-from ifcar.extract.roi import PooledMode, roi_features
-from ifcar.extract.tracks import Tracks
-from ifcar.extract.views import View, ViewPolicy, plan_view
+from ifcar.extract.decoded_views import Decoded, ViewDataset, naming_lost_decoders
+from ifcar.extract.roi import PooledMode, arrays_of_map
 
 logger = logging.getLogger(__name__)
 RowArrays = dict[str, NDArray[Any]]
+MAX_BATCH, MAX_WORKERS = 4096, 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,9 +49,10 @@ class EngineOptions:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.num_workers < 0:
+        if not 1 <= self.batch_size <= MAX_BATCH or not 0 <= self.num_workers <= MAX_WORKERS:
             raise InputError(
-                f"batch size {self.batch_size} and workers {self.num_workers}: expected at least 1 and at least 0"
+                f"batch size {self.batch_size} and workers {self.num_workers}: expected 1 to {MAX_BATCH} and 0 to "
+                f"{MAX_WORKERS}"
             )
         if self.precision not in ("fp32", "bf16"):
             raise InputError(f"precision is {self.precision!r}; expected fp32 or bf16")
@@ -63,87 +64,6 @@ def choose_device(device: str | None) -> str:
     if chosen.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"--device {chosen}: torch sees no CUDA device; use --device cpu")
     return chosen
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Decoded:
-    """One row's view with its pixels, or the reason why there are none.
-
-    Args:
-        row: the cache's row.
-        view: the sampled view, when the source could be read.
-        frames: (T, S, S, 3) uint8, when the backbone reads pixels.
-        failure: one line, when the source could not be read.
-    """
-
-    row: int
-    view: View | None = None
-    frames: Tensor | None = None
-    failure: str = ""
-
-
-class ViewDataset(Dataset[Decoded]):
-    """Row number → decoded view.
-
-    Args:
-        clips: the cache's clips, in order.
-        tracks: gives a clip's boxes by its id.
-        annotation_fps: the rate that annotated frame numbers count in.
-        training: (num_clips,) True where some protocol trains on the clip.
-        policy: how views are sampled.
-        reads_pixels: False for backbone `none`.
-    """
-
-    def __init__(
-        self,
-        clips: Sequence[Clip],
-        tracks: Callable[[str], Tracks],
-        annotation_fps: float,
-        training: NDArray[np.bool_],
-        policy: ViewPolicy,
-        *,
-        reads_pixels: bool,
-    ) -> None:
-        self.clips, self.training, self.policy = clips, training, policy
-        self.tracks, self.annotation_fps = tracks, annotation_fps
-        self.reads_pixels = reads_pixels
-
-    def __len__(self) -> int:
-        return len(self.clips) * self.policy.num_views
-
-    def __getitem__(self, row: int) -> Decoded:
-        try:
-            view = self.plan(row)
-            frames = None
-            if self.reads_pixels:
-                source = _present(self.clips[row // self.policy.num_views].source)
-                pixels = read_frames(source, view.frame_indices.tolist(), view.crop, self.policy.crop_size, view.flip)
-                frames = torch.from_numpy(pixels)
-        except (InputError, OSError) as error:
-            return Decoded(row=row, failure=str(error))
-        return Decoded(row=row, view=view, frames=frames)
-
-    def plan(self, row: int) -> View:
-        """Return a row's view without its pixels. Raises InputError when the source cannot be read."""
-        number, view_number = divmod(row, self.policy.num_views)
-        clip = self.clips[number]
-        return plan_view(
-            self.policy,
-            clip.clip_id,
-            self.tracks(clip.clip_id),
-            self._video_info(clip),
-            self.annotation_fps,
-            view_number=view_number,
-            is_training=bool(self.training[number]),
-        )
-
-    def _video_info(self, clip: Clip) -> VideoInfo:
-        if self.reads_pixels:
-            assert clip.source is not None
-            return probe(clip.source)
-        assert clip.frame_size is not None
-        last = int(self.tracks(clip.clip_id).frames[-1])
-        return VideoInfo(num_frames=last + 1, fps=None, width=clip.frame_size[0], height=clip.frame_size[1])
 
 
 class FeatureExtractor:
@@ -165,22 +85,41 @@ class FeatureExtractor:
             if options.compile:
                 self.backbone.compile()
         self.spec, self.pooled = spec, pooled
+        self._most = options.batch_size
 
-    @torch.inference_mode()
     def __call__(self, batch: Sequence[Decoded]) -> RowArrays:
-        """Return the feature arrays of a batch of decoded views, each (len(batch), …) float16."""
+        """Return the feature arrays of a batch of decoded views, each (len(batch), …) float16.
+
+        A batch that does not fit in the device's memory is halved, and so are those after it.
+
+        Raises:
+            InputError: a single view does not fit.
+        """
         if self.backbone is None:
             return {}
+        parts: list[RowArrays] = []
+        while (done := sum(len(part["frame_features"]) for part in parts)) < len(batch):
+            part = batch[done : done + self._most]
+            try:
+                parts.append(self._features(part))
+            except torch.OutOfMemoryError as error:
+                if len(part) == 1:
+                    raise InputError(
+                        f"one view does not fit in the memory of {self.device}; take fewer --frames, a smaller --crop, "
+                        "or --device cpu"
+                    ) from error
+                self._most = len(part) // 2
+                logger.warning("%d views at once do not fit in memory; going on with %d", len(part), self._most)
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    @torch.inference_mode()
+    def _features(self, batch: Sequence[Decoded]) -> RowArrays:
+        assert self.backbone is not None
         frames = torch.stack([_present(d.frames) for d in batch]).to(self.device)
         boxes = torch.stack([torch.from_numpy(_present(d.view).boxes) for d in batch]).to(self.device)
         categories = torch.stack([torch.from_numpy(_present(d.view).categories) for d in batch]).to(self.device)
         feature_map = self.backbone(self.backbone.normalise(frames).to(self.dtype)).float()  # (B, C, T′, H, W)
-        out = {
-            "instance_features": roi_features(feature_map, boxes, categories, self.pooled),
-            "frame_features": feature_map.mean(dim=(3, 4)).transpose(1, 2),
-        }
-        if self.spec.grid_size is not None:
-            out["grid_features"] = feature_map.transpose(1, 2)
+        out = arrays_of_map(feature_map, boxes, categories, self.pooled, self.spec.arrays())
         return {name: value.half().cpu().numpy() for name, value in out.items()}
 
 
@@ -189,73 +128,105 @@ def _present(value: Any) -> Any:
     return value
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlockTask:
+    """Rows of one block to compute.
+
+    Args:
+        block: block number.
+        rows: the rows, ascending.
+        replaces: the block is committed; its other rows stay as they are.
+    """
+
+    block: int
+    rows: Sequence[int]
+    replaces: bool = False
+
+
 def extract_rows(
-    writer: CacheWriter,
+    stage: BlockStage,
     views: ViewDataset,
     extractor: FeatureExtractor,
     options: EngineOptions,
-    rows_of_block: Iterable[tuple[int, Sequence[int], RowArrays | None]],
+    tasks: Iterable[BlockTask],
     on_rows: Callable[[int, int], None],
+    on_block: Callable[[int, RowArrays, dict[int, str]], object],
 ) -> None:
-    """Compute and commit blocks.
+    """Compute blocks.
 
-    A batch never crosses a block, so a block's bytes do not depend on where an earlier run stopped.
+    A batch never crosses a block, so a block's bytes depend neither on where an earlier run stopped nor on who computes
+    the blocks beside it. Decoding runs ahead into the next task, so `tasks` is read before the task in front is done.
 
     Args:
-        writer: the open cache.
+        stage: the open cache.
         views: decodes rows.
         extractor: turns decoded views into features.
         options: batch size and workers.
-        rows_of_block: (block, rows to compute, the block's arrays as far as they stand, or None) in order.
+        tasks: what to compute, in order.
         on_rows: called with (rows just finished, how many of them failed).
+        on_block: called in a thread of its own with (block, its arrays, row → why it failed), one block at a time.
+
+    Raises:
+        LostProcessError: a decoding process was killed.
     """
-    plan = list(rows_of_block)
-    order = [row for _, rows, _ in plan for row in rows]
+    taken: deque[BlockTask] = deque()
+
+    def order() -> Iterator[int]:
+        for task in tasks:
+            taken.append(task)
+            yield from task.rows
+
     loader = DataLoader(
         views,
-        sampler=order,
+        sampler=order(),
         batch_size=None,
         num_workers=options.num_workers,
         prefetch_factor=2 * options.batch_size if options.num_workers else None,
         multiprocessing_context="fork" if options.num_workers else None,
+        worker_init_fn=_give_way if options.device == "cpu" else None,
     )
     decoded = iter(loader)
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer") as thread:
-        writing: Future[None] | None = None
-        for block, rows, arrays in plan:
+    with naming_lost_decoders(), ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer") as thread:
+        writing: Future[object] | None = None
+        while (first := next(decoded, None)) is not None:
             started = time.perf_counter()
-            filled, failures = _compute_block(writer, block, rows, arrays, decoded, extractor, options, on_rows)
+            task = taken.popleft()
+            items = itertools.chain([first], decoded)
+            filled, failures = _compute_block(stage, task, items, extractor, options, on_rows)
             if writing is not None:
                 writing.result()
-            writing = thread.submit(writer.write_block, block, filled, failures)
-            logger.debug("block %d computed in %.1f s", block, time.perf_counter() - started)
+            writing = thread.submit(on_block, task.block, filled, failures)
+            logger.debug("block %d computed in %.1f s", task.block, time.perf_counter() - started)
         if writing is not None:
             writing.result()
 
 
+def _give_way(worker: int) -> None:
+    """Let the backbone's threads go first: on a shared core a decoder would hold up all of them at each layer's end."""
+    os.nice(19)
+
+
 def _compute_block(
-    writer: CacheWriter,
-    block: int,
-    rows: Sequence[int],
-    arrays: RowArrays | None,
+    stage: BlockStage,
+    task: BlockTask,
     decoded: Iterator[Decoded],
     extractor: FeatureExtractor,
     options: EngineOptions,
     on_rows: Callable[[int, int], None],
 ) -> tuple[RowArrays, dict[int, str]]:
     """Compute one block's rows; return its arrays and the reasons of its failed rows."""
-    first = writer.rows_of(block).start
-    filled = zeros_for_rows(extractor.spec, len(writer.rows_of(block))) if arrays is None else arrays
+    first, num_rows = stage.rows_of(task.block).start, len(stage.rows_of(task.block))
+    filled = stage.read_block(task.block) if task.replaces else zeros_for_rows(extractor.spec, num_rows)
     failures: dict[int, str] = {}
     batch: list[Decoded] = []
-    for count in range(len(rows)):
+    for count in range(len(task.rows)):
         item = next(decoded)
         if item.failure:
             failures[item.row] = item.failure
             on_rows(1, 1)
         else:
             batch.append(item)
-        if batch and (len(batch) == options.batch_size or count == len(rows) - 1):
+        if batch and (len(batch) == options.batch_size or count == len(task.rows) - 1):
             bad = _fill(filled, batch, extractor(batch), first)
             failures.update(bad)
             on_rows(len(batch), len(bad))

@@ -21,6 +21,7 @@ from ifcar.errors import InputError
 _SMALLEST_SIDE = 1e-6
 # A crop read back from float32 may stick out of the frame by this much.
 _CROP_TOLERANCE = 1e-5
+_SCALES = (1.0, 0.875, 0.75, 0.66)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,3 +160,37 @@ def random_crop(rng: np.random.Generator, min_scale: float = 0.7, aspect_jitter:
     root_aspect = (1 + aspect_jitter) ** (aspect_draw - 0.5)
     w, h = min(scale * root_aspect, 1.0), min(scale / root_aspect, 1.0)
     return Crop(w / 2 + (1 - w) * x_draw, h / 2 + (1 - h) * y_draw, w, h)
+
+
+def jittered_square(rng: np.random.Generator, frame_size: tuple[int, int]) -> Crop:
+    """Draw a square as if 224 pixels were cut from a frame whose short side was scaled to 256 … 320 pixels.
+
+    Source: Simonyan and Zisserman 2015 as used by Wang and Gupta 2018, §6. Three numbers are drawn, always.
+
+    Args:
+        rng: source of the draws.
+        frame_size: (width, height) in pixels.
+    """
+    short_draw, x_draw, y_draw = rng.random(3)
+    return _square_at(frame_size, 224 / (256 + 64 * short_draw), x_draw, y_draw)
+
+
+def multi_scale_square(rng: np.random.Generator, frame_size: tuple[int, int]) -> Crop:
+    """Draw a square of 1, 0.875, 0.75 or 0.66 of the short side, at one of 3 × 3 places from border to border.
+
+    Source: Wang et al. 2016 (temporal segment networks), §3.3. Differs: squares only, and 9 places. Three numbers are
+    drawn, always.
+
+    Args:
+        rng: source of the draws.
+        frame_size: (width, height) in pixels.
+    """
+    scale, x, y = int(rng.integers(len(_SCALES))), int(rng.integers(3)), int(rng.integers(3))
+    return _square_at(frame_size, _SCALES[scale], x / 2, y / 2)
+
+
+def _square_at(frame_size: tuple[int, int], fraction: float, x: float, y: float) -> Crop:
+    """Return the square of this share of the short side; x and y in [0, 1] say where between the borders it lies."""
+    side = fraction * min(frame_size)
+    w, h = side / frame_size[0], side / frame_size[1]
+    return Crop(w / 2 + (1 - w) * x, h / 2 + (1 - h) * y, w, h)

@@ -17,11 +17,21 @@ from numpy.typing import NDArray
 
 from ifcar.errors import InputError
 from ifcar.extract.decode import VideoInfo
-from ifcar.extract.geometry import FULL_FRAME, Crop, boxes_to_crop, center_crop, random_crop
+from ifcar.extract.geometry import (
+    FULL_FRAME,
+    Crop,
+    boxes_to_crop,
+    center_crop,
+    jittered_square,
+    multi_scale_square,
+    random_crop,
+)
 from ifcar.extract.tracks import Tracks
 
 Framing = Literal["stretch", "center"]
 FRAMINGS: tuple[Framing, ...] = ("stretch", "center")
+Cropping = Literal["area", "scale-jitter", "multi-scale"]
+CROPPINGS: tuple[Cropping, ...] = ("area", "scale-jitter", "multi-scale")
 CENTER_FRACTION = 224 / 256
 
 
@@ -36,7 +46,9 @@ class ViewPolicy:
         num_views: V.
         framing: what view 0 shows: "stretch", the whole frame resized to the square (Yan et al. 2020, §3.3), or
             "center", the centre square of 224/256 of the short side.
-        min_scale: smallest side of an augmented crop, as a share of the frame's.
+        cropping: of augmented views: "area", a part of the frame at its own aspect, see `random_crop`;
+            "scale-jitter" or "multi-scale", a square, see `jittered_square` and `multi_scale_square`.
+        min_scale: smallest side of an "area" crop, as a share of the frame's.
         flip: whether augmented views may be mirrored; only right where no class names left or right.
         seed: of the augmented views.
     """
@@ -46,6 +58,7 @@ class ViewPolicy:
     num_instances: int = 4
     num_views: int = 1
     framing: Framing = "stretch"
+    cropping: Cropping = "area"
     min_scale: float = 0.7
     flip: bool = False
     seed: int = 0
@@ -62,6 +75,8 @@ class ViewPolicy:
                 raise InputError(f"{name} is {value}; expected {low} to {high}")
         if self.framing not in FRAMINGS:
             raise InputError(f"framing is {self.framing!r}; expected one of " + ", ".join(FRAMINGS))
+        if self.cropping not in CROPPINGS:
+            raise InputError(f"cropping is {self.cropping!r}; expected one of " + ", ".join(CROPPINGS))
         if not 0 < self.min_scale <= 1:
             raise InputError(f"min_scale is {self.min_scale}; expected more than 0 and at most 1")
 
@@ -112,20 +127,19 @@ def plan_view(
     """
     digest = hashlib.sha256(f"{policy.seed}\n{view_number}\n{clip_id}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:16], "little"))
-    rate = frames_per_annotation(video.fps, annotation_fps)
-    start, stop = annotated_span(tracks, video.num_frames, rate)
+    start, stop = annotated_span(tracks, video, annotation_fps)
     augmented = is_training and view_number > 0
     frame_size = (video.width, video.height)
     crop = FULL_FRAME if policy.framing == "stretch" else center_crop(frame_size, CENTER_FRACTION)
     if augmented:
         places = rng.random(policy.num_frames)
-        crop = random_crop(rng, policy.min_scale)
+        crop = _training_crop(policy, rng, frame_size)
     else:
         places = np.full(policy.num_frames, (0.5 + view_number / policy.num_views) % 1.0)
     flip = bool(augmented and policy.flip and rng.random() < 0.5)
     frames = segment_frames(start, stop, places)
     kept = tracks.keep(policy.num_instances)
-    at = kept.at(np.rint(frames / rate).astype(np.int64))
+    at = kept.at(annotated_frames(video, annotation_fps, frames))
     boxes = np.zeros((policy.num_frames, policy.num_instances, 4), np.float32)
     boxes[:, : at.shape[1]] = boxes_to_crop(at, frame_size, crop, flip)
     categories = np.zeros(boxes.shape[:2], np.uint8)
@@ -142,6 +156,14 @@ def plan_view(
     )
 
 
+def _training_crop(policy: ViewPolicy, rng: np.random.Generator, frame_size: tuple[int, int]) -> Crop:
+    if policy.cropping == "scale-jitter":
+        return jittered_square(rng, frame_size)
+    if policy.cropping == "multi-scale":
+        return multi_scale_square(rng, frame_size)
+    return random_crop(rng, policy.min_scale)
+
+
 def frames_per_annotation(fps: float | None, annotation_fps: float) -> float:
     """Return source frames per annotated frame; 1 for a folder, and for rates within 5 % of each other.
 
@@ -152,12 +174,34 @@ def frames_per_annotation(fps: float | None, annotation_fps: float) -> float:
     return fps / annotation_fps
 
 
-def annotated_span(tracks: Tracks, num_frames: int, rate: float) -> tuple[int, int]:
+def source_frames(video: VideoInfo, annotation_fps: float, annotated: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the source frame nearest in time to each annotated one; `num_frames` and more lie past the end."""
+    if video.seconds is None:
+        places = annotated * frames_per_annotation(video.fps, annotation_fps)
+    else:
+        last, count = video.seconds[-1], video.num_frames
+        ends = [*video.seconds, last + last / (count - 1)]  # the last frame is taken to be as long as the mean
+        places = np.interp(annotated / annotation_fps, ends, np.arange(count + 1))
+    frame_numbers: NDArray[np.int64] = np.rint(places).astype(np.int64)
+    return frame_numbers
+
+
+def annotated_frames(video: VideoInfo, annotation_fps: float, frames: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the annotated frame nearest in time to each source frame."""
+    if video.seconds is None:
+        places = frames / frames_per_annotation(video.fps, annotation_fps)
+    else:
+        places = np.array(video.seconds)[frames] * annotation_fps
+    frame_numbers: NDArray[np.int64] = np.rint(places).astype(np.int64)
+    return frame_numbers
+
+
+def annotated_span(tracks: Tracks, video: VideoInfo, annotation_fps: float) -> tuple[int, int]:
     """Return the source frames [start, stop) that annotations cover, or the whole source when none lies in it."""
-    inside = np.rint(tracks.frames * rate)
-    inside = inside[inside < num_frames]
+    inside = source_frames(video, annotation_fps, tracks.frames)
+    inside = inside[inside < video.num_frames]
     if not len(inside):
-        return 0, num_frames
+        return 0, video.num_frames
     return int(inside[0]), int(inside[-1]) + 1
 
 

@@ -1,5 +1,6 @@
 """The heads that exist: importing one registers it."""
 
+from ifcar.heads.activity_specific import ActivitySpecific
 from ifcar.heads.base import Base
 from ifcar.heads.contract import HEADS
 from ifcar.heads.i3d import I3D
@@ -10,5 +11,19 @@ from ifcar.heads.sfi import SFI
 from ifcar.heads.stin import STIN
 from ifcar.heads.stin_nl import STINNL
 from ifcar.heads.strg import STRG
+from ifcar.heads.two_stage_transformer import TwoStageTransformer
 
-__all__ = ["HEADS", "I3D", "I3DSTINNL", "NL", "SFI", "STIN", "STINNL", "STRG", "Base", "ProposalAvg"]
+__all__ = [
+    "HEADS",
+    "I3D",
+    "I3DSTINNL",
+    "NL",
+    "SFI",
+    "STIN",
+    "STINNL",
+    "STRG",
+    "ActivitySpecific",
+    "Base",
+    "ProposalAvg",
+    "TwoStageTransformer",
+]

@@ -15,6 +15,9 @@ from ifcar.cache.schema import CacheSpec
 from ifcar.errors import InputError
 from ifcar.registry import Registry
 
+MAX_WIDTH, MAX_LAYERS = 16_384, 64
+LAYER_COUNTS = ("blocks", "layers", "layout_layers", "lstm_layers")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InstanceBatch:
@@ -53,12 +56,19 @@ class HeadOutput:
     """What a head returns.
 
     Args:
-        logits: (B, K).
+        logits: (B, K), the head's score.
         losses: auxiliary losses by name, each a scalar; the pipeline weighs and adds them.
+        outputs: (B, O, K), logits of O outputs of which each is trained on the labels by itself, and whose mean is
+            `logits`; None when there is one, `logits`.
     """
 
     logits: Tensor
     losses: Mapping[str, Tensor] = field(default_factory=dict)
+    outputs: Tensor | None = None
+
+    def trained(self) -> Tensor:
+        """Return (…, O, K): the logits of every output that is trained on the labels."""
+        return self.logits.unsqueeze(-2) if self.outputs is None else self.outputs
 
 
 class HeadConfig(Protocol):
@@ -80,7 +90,8 @@ class Head(nn.Module, ABC):
         presets: named configs; "paper" is the default, "small" a narrow one for laptops.
         relational: True when instances (not only the frame) decide, so that it can be fused with `i3d`.
         auxiliary: names of its auxiliary losses; each is also a bool field of the config that builds it.
-        classifier: the last layer; its output is the logits, so that few-shot learning can replace and train it alone.
+        classifier: everything that depends on the number of classes, so that few-shot learning can replace and train it
+            alone. Mostly one linear layer, whose output is the logits; otherwise its output is `outputs`.
 
     Every initial weight comes from a module's own `reset_parameters`, under torch's seed.
 
@@ -96,7 +107,7 @@ class Head(nn.Module, ABC):
     presets: ClassVar[Mapping[str, Any]]
     relational: ClassVar[bool] = True
     auxiliary: ClassVar[tuple[str, ...]] = ()
-    classifier: nn.Linear
+    classifier: nn.Module
 
     @classmethod
     @abstractmethod
@@ -113,6 +124,16 @@ class Head(nn.Module, ABC):
             num_classes: K.
         """
         super().__init__()
+        self.num_classes = num_classes
+
+    def learn_labels(self, labels: Tensor) -> None:
+        """Take in, as buffers, what the head wants to know of the labels that it is to be trained on; mostly nothing.
+
+        Called once before each phase of training, with that phase's training clips only.
+
+        Args:
+            labels: (n, K), 1 where a clip has the class and 0 elsewhere.
+        """
 
     @abstractmethod
     def forward(self, batch: InstanceBatch) -> HeadOutput:
@@ -134,9 +155,15 @@ def require(condition: bool, what: str, found: object, expected: str) -> None:
 
 
 def require_widths(**widths: int) -> None:
-    """Check that every named width is a whole number of at least 1."""
+    """Check that every named width, or number of layers or blocks, is a whole number of at least 1, within reason."""
     for name, value in widths.items():
-        require(isinstance(value, int) and value >= 1, name, value, "a whole number of at least 1")
+        most = MAX_LAYERS if name in LAYER_COUNTS else MAX_WIDTH
+        require(isinstance(value, int) and 1 <= value <= most, name, value, f"a whole number of 1 to {most:,}")
+
+
+def require_widths_or_off(**widths: int) -> None:
+    """Check that every named width, or number of layers, is 0 (off) or one that `require_widths` takes."""
+    require_widths(**{name: value for name, value in widths.items() if value != 0})
 
 
 def require_fraction(**values: float) -> None:

@@ -1,12 +1,14 @@
 """Graphs over the instances of a clip and convolutions on them (Wang and Gupta 2018, §4.2–5).
 
 A node is an instance at a step; nodes are numbered step by step, M = T′·N. A graph is (B, M, M): row i holds the
-weights with which node i gathers from the others. Rows and columns of empty slots are zero.
+weights with which node i gathers from the others. Rows and columns of empty slots are zero. Of a graph between
+neighbouring steps only the blocks that can hold something are kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +47,37 @@ def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
     return intersection / union.clamp(min=torch.finfo(union.dtype).tiny)
 
 
-def spatial_temporal_graphs(boxes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepGraph:
+    """A graph whose nodes gather from those of the next step, or of the one before, only.
+
+    Args:
+        blocks: (B, T′ − 1, N, N); row i of block t: the weights of node i of step t (`ahead`) or t + 1 (not).
+        ahead: whether the nodes of step t gather from step t + 1, those of the last step from none.
+    """
+
+    blocks: Tensor
+    ahead: bool
+
+    def __matmul__(self, nodes: Tensor) -> Tensor:
+        """Map nodes (B, M, D) to what each of them gathers, (B, M, D)."""
+        num_steps, num_slots = self.blocks.shape[1] + 1, self.blocks.shape[2]
+        steps = nodes.view(len(nodes), num_steps, num_slots, nodes.shape[2])
+        gathered = self.blocks @ (steps[:, 1:] if self.ahead else steps[:, :-1])
+        padding = (0, 0, 0, 0, 0, 1) if self.ahead else (0, 0, 0, 0, 1, 0)
+        return F.pad(gathered, padding).flatten(1, 2)
+
+    def dense(self) -> Tensor:
+        """Return the graph (B, M, M) with its zeros."""
+        offset = 1 if self.ahead else -1
+        by_step = torch.diag_embed(self.blocks.permute(0, 2, 3, 1), offset=offset, dim1=1, dim2=3)
+        return by_step.flatten(3, 4).flatten(1, 2)  # (B, T′, N, T′, N) before
+
+
+Graph = Tensor | StepGraph
+
+
+def spatial_temporal_graphs(boxes: Tensor, mask: Tensor) -> tuple[StepGraph, StepGraph]:
     """Link boxes that overlap in neighbouring steps, forwards and backwards in time.
 
         G^front_ij = σ_ij / Σ_j σ_ij,   G^back_ji = σ_ij / Σ_i σ_ij,   σ_ij the IoU of box i at t and box j at t + 1
@@ -59,18 +91,12 @@ def spatial_temporal_graphs(boxes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor
         mask: (B, T′, N), True = real.
 
     Returns:
-        The front and the back graph, each (B, M, M).
+        The front and the back graph.
     """
     linked = mask[:, :-1].unsqueeze(-1) & mask[:, 1:].unsqueeze(-2)  # (B, T′ − 1, N, N)
     overlap = pairwise_iou(boxes[:, :-1], boxes[:, 1:]).masked_fill(~linked, 0)
     forwards, backwards = row_normalised(overlap), row_normalised(overlap.transpose(2, 3))
-    return _block_diagonal(forwards, 1), _block_diagonal(backwards, -1)
-
-
-def _block_diagonal(blocks: Tensor, offset: int) -> Tensor:
-    """Put blocks (B, T′ − 1, N, N) beside the diagonal of T′ × T′ blocks, above for offset 1, below for −1."""
-    by_step = torch.diag_embed(blocks.permute(0, 2, 3, 1), offset=offset, dim1=1, dim2=3)  # (B, T′, N, T′, N)
-    return by_step.flatten(3, 4).flatten(1, 2)
+    return StepGraph(blocks=forwards, ahead=True), StepGraph(blocks=backwards, ahead=False)
 
 
 def row_normalised(weights: Tensor) -> Tensor:
@@ -89,7 +115,7 @@ class GraphConvolution(nn.Module):
         super().__init__()
         self.weights = nn.ModuleList(linear(width, width, bias=False) for _ in range(num_graphs))
 
-    def forward(self, graphs: Sequence[Tensor], nodes: Tensor) -> Tensor:
+    def forward(self, graphs: Sequence[Graph], nodes: Tensor) -> Tensor:
         """Map nodes (B, M, D) to (B, M, D)."""
         out = torch.zeros_like(nodes)
         for graph, weight in zip(graphs, self.weights, strict=True):
@@ -109,7 +135,7 @@ class GraphNetwork(nn.Module):
         self.convolutions = nn.ModuleList(GraphConvolution(width, num_graphs, kind) for kind in kinds)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers - 1 + last_activation))
 
-    def forward(self, graphs: Sequence[Tensor], nodes: Tensor) -> Tensor:
+    def forward(self, graphs: Sequence[Graph], nodes: Tensor) -> Tensor:
         """Map nodes (B, M, D) to (B, M, D)."""
         for i, convolution in enumerate(self.convolutions):
             nodes = convolution(graphs, nodes)

@@ -44,6 +44,7 @@ class I3D(Head):
     config_type = I3DConfig
     presets: ClassVar[Mapping[str, I3DConfig]] = {"paper": I3DConfig(), "small": I3DConfig()}
     relational = False
+    classifier: nn.Linear
 
     @classmethod
     def reads(cls, config: I3DConfig) -> tuple[str, ...]:

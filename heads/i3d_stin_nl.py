@@ -13,7 +13,15 @@ import torch
 from torch import nn
 
 from ifcar.cache.schema import CacheSpec
-from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require_fraction, require_widths
+from ifcar.heads.contract import (
+    Head,
+    HeadOutput,
+    InstanceBatch,
+    register_head,
+    require,
+    require_fraction,
+    require_widths,
+)
 from ifcar.heads.dropout import Dropout
 from ifcar.heads.frame import GlobalFeature, frame_channels
 from ifcar.heads.joint import JointConfig, JointFrontEnd
@@ -28,7 +36,7 @@ class I3DSTINNLConfig:
     Args:
         joint: the front end of the instances. The original has layout only, without further layers after its fusion.
         hidden_dim: as in `STINNLConfig`.
-        blocks: as in `STINNLConfig`.
+        blocks: as in `STINNLConfig`; 0 is I3D + STIN.
         key_dim: as in `STINNLConfig`.
         frame_dim: width to which the global feature is reduced.
         frame_relu: ReLU after that reduction. Released: none; the two features are concatenated as they are.
@@ -49,11 +57,11 @@ class I3DSTINNLConfig:
     def __post_init__(self) -> None:
         require_widths(
             hidden_dim=self.hidden_dim,
-            blocks=self.blocks,
             key_dim=self.key_dim,
             frame_dim=self.frame_dim,
             classifier_dim=self.classifier_dim,
         )
+        require(self.blocks >= 0, "blocks", self.blocks, "0 (off) or a number of blocks")
         require_fraction(dropout=self.dropout)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ifcar.cache.schema import CacheSpec
 from ifcar.errors import CacheMismatchError
-from ifcar.heads.contract import InstanceBatch, require, require_fraction, require_widths
+from ifcar.heads.contract import InstanceBatch, require, require_fraction, require_widths, require_widths_or_off
 from ifcar.heads.dropout import Dropout
 from ifcar.heads.rows import RowLayers, RowNorm, keep_real, linear_norm_relu, step_index
 
@@ -65,8 +65,8 @@ class JointConfig:
         require(self.streams in STREAMS, "streams", self.streams, "one of " + ", ".join(STREAMS))
         require_widths(appearance_dim=self.appearance_dim, layout_dim=self.layout_dim)
         require(self.layout_dim % 2 == 0, "layout_dim", self.layout_dim, "an even number")
-        require(self.layout_layers >= 0, "layout_layers", self.layout_layers, "0 (none) or a number of layers")
-        require(self.reduction_dim >= 0, "reduction_dim", self.reduction_dim, "0 (off) or a width")
+        require_widths_or_off(layout_layers=self.layout_layers)
+        require_widths_or_off(reduction_dim=self.reduction_dim)
         require_fraction(dropout=self.dropout)
 
     def joint_dim(self) -> int:

@@ -13,7 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from ifcar.cache.schema import CacheSpec
-from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require, require_widths
+from ifcar.heads.contract import (
+    Head,
+    HeadOutput,
+    InstanceBatch,
+    register_head,
+    require_widths,
+    require_widths_or_off,
+)
 from ifcar.heads.joint import JointConfig, JointFeatures, JointFrontEnd
 from ifcar.heads.rows import RowLayers, keep_real, linear_norm_relu, masked_mean, slot_mask
 
@@ -36,7 +43,7 @@ class STINConfig:
 
     def __post_init__(self) -> None:
         require_widths(hidden_dim=self.hidden_dim)
-        require(self.classifier_dim >= 0, "classifier_dim", self.classifier_dim, "0 (off) or a width")
+        require_widths_or_off(classifier_dim=self.classifier_dim)
 
     @classmethod
     def released(cls) -> STINConfig:

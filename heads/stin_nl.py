@@ -13,7 +13,14 @@ from torch import Tensor, nn
 
 from ifcar.cache.schema import CacheSpec
 from ifcar.heads.attention import Attention
-from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require, require_widths
+from ifcar.heads.contract import (
+    Head,
+    HeadOutput,
+    InstanceBatch,
+    register_head,
+    require_widths,
+    require_widths_or_off,
+)
 from ifcar.heads.joint import JointConfig, JointFeatures, JointFrontEnd
 from ifcar.heads.rows import keep_real, linear_norm_relu, masked_mean, slot_mask
 from ifcar.heads.stin import Interaction, classifier_layers
@@ -41,7 +48,7 @@ class STINNLConfig:
 
     def __post_init__(self) -> None:
         require_widths(hidden_dim=self.hidden_dim, blocks=self.blocks, key_dim=self.key_dim)
-        require(self.classifier_dim >= 0, "classifier_dim", self.classifier_dim, "0 (off) or a width")
+        require_widths_or_off(classifier_dim=self.classifier_dim)
 
     @classmethod
     def released(cls) -> STINNLConfig:

@@ -19,6 +19,7 @@ from ifcar.heads.contract import (
     require,
     require_fraction,
     require_widths,
+    require_widths_or_off,
 )
 from ifcar.heads.dropout import Dropout
 from ifcar.heads.frame import GlobalFeature, frame_channels
@@ -68,8 +69,8 @@ class STRGConfig:
         require(self.graphs in GRAPHS, "graphs", self.graphs, "one of " + ", ".join(GRAPHS))
         require_widths(layers=self.layers, key_dim=self.key_dim)
         require(self.pool in ("steps", "nodes"), "pool", self.pool, "steps or nodes")
-        require(self.hidden_dim >= 0, "hidden_dim", self.hidden_dim, "0 (off) or a width")
-        require(self.frame_dim >= 0, "frame_dim", self.frame_dim, "0 (off) or a width")
+        require_widths_or_off(hidden_dim=self.hidden_dim)
+        require_widths_or_off(frame_dim=self.frame_dim)
         require_fraction(dropout=self.dropout)
 
     @classmethod

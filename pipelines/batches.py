@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +14,12 @@ from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import ProtocolTable, Split, Status, share_views
 from ifcar.errors import InputError
 from ifcar.heads.contract import InstanceBatch
+from ifcar.pipelines.memory import Memory, choose_place
+from ifcar.pipelines.order import Order
+from ifcar.pipelines.read_ahead import ReadAhead
 
-Memory = Literal["auto", "ram", "stream"]
-PRELOAD_SHARE = 0.5  # of the memory that is free
+STAGING_BYTES = 128 << 20  # of rows on their way from disk to where they are preloaded
+_PLACES = {"gpu": "preloaded to the GPU's memory", "ram": "preloaded to memory", "stream": "streamed from disk"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,11 @@ class Examples:
             usable=self.usable[chosen],
             plain=self.plain[chosen],
         )
+
+    def labels(self, num_classes: int) -> torch.Tensor:
+        """Return (n, K) bool, True where a clip has the class, whatever the kind of labels."""
+        targets = torch.from_numpy(self.targets)
+        return targets.bool() if targets.ndim == 2 else targets.unsqueeze(1) == torch.arange(num_classes)
 
     def draw_rows(self, places: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         """Return one usable row for each of these clips, at random."""
@@ -153,11 +161,6 @@ def hold_out(train: Examples, protocol: ProtocolTable, share: float) -> tuple[Ex
     return train.part("fit", ~chosen), train.part("held_out", chosen)
 
 
-def free_bytes() -> int:
-    """Return the memory that is free, in bytes."""
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
 class BatchReader:
     """Random access to the rows that a run needs.
 
@@ -166,8 +169,12 @@ class BatchReader:
         arrays: names of the arrays to fetch.
         rows: the rows that will be asked for.
         device: where batches go.
-        memory: "ram" loads the rows at once, "stream" reads every batch from disk, "auto" loads what fits in half
-            of the free memory. What was loaded moves on to a GPU where it fits in half of its free memory.
+        memory: "gpu" or "ram" loads the rows there at once, "stream" reads them from disk batch by batch, ahead of
+            when they are asked for; "auto" is the first of these that fits, see `choose_place`.
+
+    Raises:
+        InputError: "gpu" without one.
+        CacheDamageError: a row does not match its checksum.
     """
 
     def __init__(
@@ -183,32 +190,53 @@ class BatchReader:
         self.features = tuple(name for name in arrays if name in known and known[name].is_feature)
         self.tables = {name: torch.from_numpy(reader.table(name)) for name in ("boxes", "categories")}
         self.rows = np.unique(rows)
-        self.num_bytes = sum(known[name].row_bytes() for name in self.features) * len(self.rows)
-        fits = self.num_bytes <= PRELOAD_SHARE * free_bytes()
-        self.preloaded = memory == "ram" or (memory == "auto" and fits)
-        self._loaded: dict[str, torch.Tensor] = {}
-        if self.preloaded:
-            for name in self.features:
-                self._loaded[name] = torch.from_numpy(reader.read_rows(name, self.rows))
-            if device.type == "cuda" and self.num_bytes <= PRELOAD_SHARE * torch.cuda.mem_get_info(device)[0]:
-                self._loaded = {name: value.to(device) for name, value in self._loaded.items()}
+        row_bytes = sum(known[name].row_bytes() for name in self.features)
+        self.num_bytes = row_bytes * len(self.rows)
+        self.place = choose_place(memory, self.num_bytes, device)
+        self.order: Order = "shards" if self.place == "stream" else "full"
+        self._loaded = {} if self.place == "stream" else {name: self._load(name) for name in self.features}
+        self._ahead = ReadAhead(self._read, self._advise, row_bytes)
 
     def describe(self) -> str:
         """Return one line on where the rows are."""
-        size = f"{self.num_bytes / 2**20:,.0f} MiB of features, {len(self.rows):,} rows"
-        return f"{size}, preloaded to memory" if self.preloaded else f"{size}, streamed from disk"
+        return f"{self.num_bytes / 2**20:,.0f} MiB of features, {len(self.rows):,} rows, {_PLACES[self.place]}"
+
+    def expect(self, batches: Iterable[NDArray[np.int64]]) -> None:
+        """Announce the rows of the batches that will be asked for from now on; streamed ones are read ahead."""
+        if self.place == "stream":
+            self._ahead.expect(batches)
 
     def batch(self, rows: NDArray[np.int64]) -> InstanceBatch:
         """Return the arrays of these rows, in this order; rows (B,) give (B, …), rows (M, B) give (M, B, …)."""
-        if self.preloaded:
+        if self.place == "stream":
+            features = self._ahead.take(rows)
+        else:
             places = torch.from_numpy(np.searchsorted(self.rows, rows))
             features = {name: value[places.to(value.device)] for name, value in self._loaded.items()}
-        else:
-            once, places_once = np.unique(rows, return_inverse=True)  # runs that train together read a row once
-            index = torch.from_numpy(places_once.reshape(rows.shape))
-            features = {name: torch.from_numpy(self.reader.read_rows(name, once))[index] for name in self.features}
         index = torch.from_numpy(rows)
         batch = InstanceBatch(
             boxes=self.tables["boxes"][index], categories=self.tables["categories"][index], **features
         )
         return batch.to(self.device)
+
+    def _load(self, name: str) -> torch.Tensor:
+        """Return all rows of a feature array where they are kept, read piece by piece."""
+        array = self.reader.spec.arrays()[name]
+        device = self.device if self.place == "gpu" else torch.device("cpu")
+        loaded = torch.empty((len(self.rows), *array.shape), dtype=getattr(torch, array.dtype), device=device)
+        step = max(1, STAGING_BYTES // array.row_bytes())
+        for start in range(0, len(self.rows), step):
+            self.reader.advise(name, self.rows[start + step : start + 2 * step])
+            rows, target = self.rows[start : start + step], loaded[start : start + step]
+            if self.place == "gpu":
+                target.copy_(torch.from_numpy(self.reader.read_rows(name, rows)))
+            else:
+                self.reader.read_rows(name, rows, target.numpy())
+        return loaded
+
+    def _read(self, rows: NDArray[np.int64]) -> dict[str, torch.Tensor]:
+        return {name: torch.from_numpy(self.reader.read_rows(name, rows)) for name in self.features}
+
+    def _advise(self, rows: NDArray[np.int64]) -> None:
+        for name in self.features:
+            self.reader.advise(name, rows)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.torch import save
+from torch import Tensor, nn
 
-from ifcar.cache.durable import fsync_path
+from ifcar.cache.durable import write_atomic
 from ifcar.errors import InputError
 from ifcar.pipelines.trainer import MemberState, Trainer, TrainState
 
@@ -27,7 +27,7 @@ def save_checkpoint(folder: Path, trainer: Trainer, state: TrainState) -> None:
     for number, member in enumerate(state.members):
         tensors |= {f"best/{number}/{k}": v for k, v in member.best_weights.items()}
         members.append({f.name: getattr(member, f.name) for f in fields(member) if f.name != "best_weights"})
-    facts = {"phase": state.phase, "step": state.step, "members": members}
+    facts = {"phase": state.phase, "step": state.step, "order": state.order, "members": members}
     save_tensors(folder / NAME, tensors, {"state": json.dumps(facts)})
 
 
@@ -46,7 +46,7 @@ def load_state(folder: Path) -> TrainState | None:
         )
         for number, member in enumerate(facts["members"])
     ]
-    return TrainState(phase=facts["phase"], step=int(facts["step"]), members=members)
+    return TrainState(phase=facts["phase"], step=int(facts["step"]), order=facts["order"], members=members)
 
 
 def restore(folder: Path, trainer: Trainer) -> None:
@@ -64,12 +64,8 @@ def restore(folder: Path, trainer: Trainer) -> None:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file through a temporary file, fsync and rename."""
-    temporary = path.with_name(path.name + ".tmp")
-    save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary, metadata=metadata)
-    fsync_path(temporary)
-    temporary.replace(path)
-    fsync_path(path.parent)
+    """Write a safetensors file, whole or not at all."""
+    write_atomic(path, save({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, metadata))
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -81,11 +77,22 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path}: cannot be read ({error}); train the run again") from error
 
 
+def load_head(head: nn.Module, path: Path) -> None:
+    """Put a run's weights into a head of its config. Raises InputError when they are damaged or another head's."""
+    try:
+        head.load_state_dict(load_tensors(path))
+    except RuntimeError as error:
+        raise InputError(f"{path}: holds the weights of another head ({' '.join(str(error).split())})") from error
+
+
 def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     path = folder / NAME
     tensors = load_tensors(path)
-    with safe_open(path, framework="pt") as file:
-        return tensors, json.loads(file.metadata()["state"])
+    try:
+        with safe_open(path, framework="pt") as file:
+            return tensors, json.loads(file.metadata()["state"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: is no checkpoint ({error!r}); remove it and train again from the start") from error
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

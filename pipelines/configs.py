@@ -15,6 +15,10 @@ import yaml
 from ifcar.errors import InputError, MissingDataError, nearest
 
 C = TypeVar("C")
+MAX_YAML_BYTES = 1 << 22
+_LARGEST_INT = 1 << 53
+# What PyYAML lets through for values that look like dates, numbers or bytes and are none, and for endless nesting.
+_YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 
 
 def to_plain(config: Any) -> Any:
@@ -48,7 +52,9 @@ def from_plain(kind: type[C], content: object, where: str) -> C:
     known = {f.name: f for f in dataclasses.fields(typing.cast(Any, kind))}
     for key in content:
         if key not in known:
-            raise InputError(f"{where}: unknown key {key!r}{nearest(str(key), known)} Known: {', '.join(known)}")
+            raise InputError(
+                f"{where}: unknown key {key!r:.80}{nearest(str(key)[:80], known)} Known: {', '.join(known)}"
+            )
     values = {key: _value(hints[key], value, f"{where}: {key}") for key, value in content.items()}
     absent = [
         n
@@ -72,19 +78,22 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return _value(next(a for a in arguments if a is not type(None)), value, where)
     if origin is typing.Literal:
         if value not in arguments:
-            raise InputError(f"{where} is {value!r}; expected one of {', '.join(map(str, arguments))}")
+            raise InputError(f"{where} is {value!r:.200}; expected one of {', '.join(map(str, arguments))}")
         return value
     if origin is tuple:
         if not isinstance(value, Sequence) or isinstance(value, str):
-            raise InputError(f"{where} is {value!r}; expected a list")
+            raise InputError(f"{where} is {value!r:.200}; expected a list")
         return tuple(_value(arguments[0], item, f"{where}[{place}]") for place, item in enumerate(value))
     if origin in (dict, Mapping) or hint in (dict, Mapping) or origin is typing.get_origin(Mapping[str, float]):
         if not isinstance(value, Mapping):
-            raise InputError(f"{where} is {value!r}; expected a mapping")
+            raise InputError(f"{where} is {value!r:.200}; expected a mapping")
         return {str(k): _value(arguments[1], v, f"{where}.{k}") if arguments else v for k, v in value.items()}
     if dataclasses.is_dataclass(hint):
         return from_plain(typing.cast(type[Any], hint), value, where)
     return _scalar(hint, value, where)
+
+
+_EXPECTED: Mapping[Any, str] = {float: "a finite number", int: "a whole number below 2^53"}
 
 
 def _scalar(hint: Any, value: Any, where: str) -> Any:
@@ -95,17 +104,26 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
     if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
             number = float(value)  # YAML reads 1e-3 as text
-        except ValueError:
+        except (ValueError, OverflowError):
             number = math.nan
         if math.isfinite(number):
             return number
-    elif isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+    elif isinstance(value, bool):
+        if hint is bool:
+            return value
+    elif isinstance(value, hint) and (not isinstance(value, int) or abs(value) <= _LARGEST_INT):
         return value
-    raise InputError(f"{where} is {value!r}; expected {getattr(hint, '__name__', hint)}")
+    raise InputError(f"{where} is {value!r:.200}; expected {_EXPECTED.get(hint, getattr(hint, '__name__', hint))}")
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """The safe loader, which also refuses a key that a mapping names twice."""
+class _StrictLoader(yaml.SafeLoader):
+    """The safe loader, which also refuses a key that a mapping names twice, and aliases, which unfold without end."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.get_event()  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not read", event.start_mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -127,20 +145,24 @@ def read_yaml(path: Path) -> Any:
     if not path.is_file():
         raise MissingDataError(f"{path}: no such file")
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506  (a safe loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise InputError(f"{path}: {path.stat().st_size:,} bytes; YAML is read up to {MAX_YAML_BYTES:,}")
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506  (a safe loader)
+    except InputError:
+        raise
+    except _YAML_ERRORS as error:
+        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())[:300]})") from error
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
     """Return key and value of "a.b=value"; the value is read as YAML. Raises InputError when it is not of that form."""
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise InputError(f"--set {text!r}: expected KEY=VALUE, for example joint.dropout=0.5")
+        raise InputError(f"--set {text!r:.200}: expected KEY=VALUE, for example joint.dropout=0.5")
     try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {text!r}: the value is not valid YAML") from error
+        return key, yaml.load(value, Loader=_StrictLoader)  # noqa: S506  (a safe loader)
+    except _YAML_ERRORS as error:
+        raise InputError(f"--set {text!r:.200}: the value is not valid YAML") from error
 
 
 def set_option(content: dict[str, Any], key: str, value: Any) -> None:
@@ -153,5 +175,7 @@ def set_option(content: dict[str, Any], key: str, value: Any) -> None:
             raise InputError(f"option {key!r}: no group of options {group!r}{nearest(group, place)}")
         place = inner
     if last not in place:
-        raise InputError(f"option {key!r}: unknown key {last!r}{nearest(last, place)} Known: {', '.join(place)}")
+        raise InputError(
+            f"option {key!r}: unknown key {last!r:.80}{nearest(last[:80], place)} Known: {', '.join(place)}"
+        )
     place[last] = value

@@ -161,7 +161,10 @@ def _normalised(members: Sequence[Run], weights: Sequence[float]) -> list[float]
 
 
 def _check_members(members: Sequence[Run]) -> RunConfig:
-    """Return the first member's config after checking that all share cache and protocol."""
+    """Return the first member's config after checking that all share cache and protocol.
+
+    Fine-tuned runs need not share the cache, but dataset and annotations: each has another backbone.
+    """
     if len(members) < 2:
         raise InputError("an ensemble needs at least two runs")
     configs = []
@@ -169,11 +172,14 @@ def _check_members(members: Sequence[Run]) -> RunConfig:
         if not isinstance(member.config, RunConfig):
             raise InputError(f"{member.path}: is an ensemble itself; name its members instead")
         configs.append(member.config)
+    live = any(config.live is not None for config in configs)  # each fine-tuning ends with a backbone of its own
     for member, config in zip(members[1:], configs[1:], strict=True):
-        for what in ("fingerprint", "protocol"):
+        for what in ("protocol",) if live else ("fingerprint", "protocol"):
             if getattr(config, what) != getattr(configs[0], what):
                 raise InputError(
                     f"{member.path}: another {what} ({getattr(config, what)}) than {members[0].path} "
                     f"({getattr(configs[0], what)}); runs of one cache and protocol can be fused"
                 )
+    if live and any(m.data().identity["dataset"] != members[0].data().identity["dataset"] for m in members):
+        raise InputError("the runs were trained on other datasets or annotations; runs of the same ones can be fused")
     return configs[0]

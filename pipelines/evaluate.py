@@ -14,7 +14,7 @@ from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.pipelines.batches import read_examples, spread_views
-from ifcar.pipelines.checkpoint import load_tensors
+from ifcar.pipelines.checkpoint import load_head
 from ifcar.pipelines.fit import build_head, open_batches
 from ifcar.pipelines.mean_ap import mean_average_precision
 from ifcar.pipelines.resolve import head_options
@@ -73,6 +73,11 @@ def evaluate(
         raise InputError(
             f"{path}: an ensemble has no weights of its own; evaluate its members, or see its metrics.json"
         )
+    if config.live is not None and cache is None and not config.cache.exists():
+        raise InputError(
+            f"{path}: fine-tuned, and there is no cache of its backbone at {config.cache}; make it with `ifcar extract "
+            f"--weights {path / 'backbone.safetensors'}` and the run's options, or name it with --cache"
+        )
     reader = open_cache(cache or config.cache)
     if reader.fingerprint != config.fingerprint:
         raise CacheMismatchError(
@@ -81,7 +86,7 @@ def evaluate(
         )
     protocol = reader.protocol(config.protocol)
     head = build_head(config, reader.spec, len(protocol.classes))
-    head.load_state_dict(load_tensors(path / "model.safetensors"))
+    load_head(head, path / "model.safetensors")
     tested = read_examples(reader, protocol, Split.TEST)
     if views is not None:
         tested = spread_views(tested, reader, views)

@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import platform
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from ifcar.cache.durable import write_atomic
+from ifcar.cache.lock import locked
 from ifcar.cache.reader import open_cache
-from ifcar.cache.schema import CacheSpec, Provenance
+from ifcar.cache.schema import CacheSpec
 from ifcar.cache.writer import CacheWriter
 from ifcar.errors import InputError
-from ifcar.extract.backbones.base import Backbone, BackboneSpec
-from ifcar.extract.backbones.catalog import build_backbone, get_backbone
-from ifcar.extract.datasets.contract import Dataset
-from ifcar.extract.engine import (
-    EngineOptions,
-    FeatureExtractor,
-    RowArrays,
-    ViewDataset,
-    choose_device,
-    extract_rows,
-)
-from ifcar.extract.roi import parse_pooled_mode, pooled_size
-from ifcar.extract.views import ViewPolicy
-from ifcar.extract.weights import load_weights
+from ifcar.extract.engine import BlockTask
+from ifcar.pipelines.engines.contract import ExtractEngine
+from ifcar.pipelines.engines.local import LocalEngine
 from ifcar.pipelines.folders import folder
+from ifcar.pipelines.preparation import Preparation, prepare
 from ifcar.pipelines.progress import Progress
-from ifcar.pipelines.sources import ExtractConfig, Source, read_source
-
-FEATURE_VERSION = 2  # raised whenever the code changes what a feature's value is
-SPATIAL_STRIDES = (16, 32)
-VERSIONED_PACKAGES = ("ifcar", "torch", "torchvision", "pytorchvideo", "numpy", "av", "zarr")
+from ifcar.pipelines.sources import ExtractConfig, Source
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,204 +46,71 @@ class ExtractResult:
     notes: Sequence[str] = field(default_factory=tuple)
 
 
-def extract(config: ExtractConfig, progress: Progress) -> ExtractResult:
+def extract(config: ExtractConfig, progress: Progress, engine: ExtractEngine | None = None) -> ExtractResult:
     """Run stage one: decode, run the backbone, pool instances, write and commit block after block.
 
     Interrupted at any point and run again with the same options, it goes on where it was.
 
+    Args:
+        config: the options.
+        progress: told about finished rows.
+        engine: where blocks are computed; default: here. Its choice changes no byte of the cache.
+
     Raises:
         InputError, MissingDataError: options or files are not usable.
         CacheMismatchError: the cache in the way was made with other options.
+        LockedError: another process writes the cache.
     """
-    backbone_spec = _backbone_spec(config)
-    source = read_source(config, progress, needs_pixels=backbone_spec.reads_pixels)
-    policy = _policy(config, source.dataset)
-    spec = _cache_spec(config, policy, backbone_spec)
-    backbone, weights_identity = load_backbone(
-        backbone_spec, policy.num_frames, config.weights, source.dataset.default_weights, progress
-    )
-    provenance = _provenance(config, source, policy, backbone_spec, weights_identity)
+    engine = engine or LocalEngine()
+    config = engine.settle(config)
     path = config.out or folder("caches") / f"{config.dataset}-{config.backbone}.zarr"
-    writer = _open_writer(path, config, spec, provenance, source, policy)
-    options = _engine_options(config)
-    views = ViewDataset(
-        source.clips,
-        source.dataset.tracks,
-        source.dataset.annotation_fps,
-        source.training(),
-        policy,
-        reads_pixels=backbone_spec.reads_pixels,
-    )
-    extractor = FeatureExtractor(backbone, spec, parse_pooled_mode(config.pooled), options)
-    retry = writer.failed_rows() if config.retry_failed else {}
-    pending = writer.pending_blocks()
-    num_rows = sum(len(writer.rows_of(block)) for block in pending) + len(retry)
-    if num_rows:
-        _run(writer, views, extractor, options, pending, sorted(retry), num_rows, progress)
-    return _result(path, writer, source, num_rows)
+    with locked(path):
+        preparation = prepare(config, progress)
+        writer = _open_writer(path, preparation)
+        tasks = _tasks(writer, retry_failed=config.retry_failed)
+        num_rows = sum(len(task.rows) for task in tasks)
+        if num_rows:
+            _say_size(path, preparation.spec, num_rows, progress)
+            progress.start(f"extracting {len(preparation.source.clips)} clips", num_rows)
+            try:
+                engine.run(preparation, writer, tasks, progress)
+            except KeyboardInterrupt:
+                kept = writer.num_blocks - len(writer.pending_blocks())
+                progress.say(f"{path}: {kept} of {writer.num_blocks} blocks are kept; the same command goes on")
+                raise
+            progress.finish()
+        return _result(path, writer, preparation.source, num_rows)
 
 
-def _backbone_spec(config: ExtractConfig) -> BackboneSpec:
-    if config.spatial_stride not in SPATIAL_STRIDES:
-        raise InputError(f"spatial stride is {config.spatial_stride}; expected 16 or 32")
-    return get_backbone(config.backbone).spec(config.spatial_stride)
+def _say_size(path: Path, spec: CacheSpec, num_rows: int, progress: Progress) -> None:
+    """Say how large the rows will be, and whether there is room for them."""
+    size = num_rows * sum(array.row_bytes() for array in spec.arrays().values())
+    free = shutil.disk_usage(path).free
+    line = f"{path}: {num_rows:,} rows of together {size / 2**20:,.0f} MiB, {free / 2**20:,.0f} MiB free"
+    progress.say(line if size <= free else f"{line}: they will not fit; make room, or name another --out")
 
 
-def _policy(config: ExtractConfig, dataset: Dataset) -> ViewPolicy:
-    return ViewPolicy(
-        num_frames=config.frames,
-        crop_size=dataset.default_crop if config.crop is None else config.crop,
-        num_instances=config.instances,
-        num_views=config.views,
-        framing=config.framing,  # type: ignore[arg-type]  # checked by ViewPolicy
-        flip=config.flip,
-        seed=config.seed,
-    )
+def _tasks(writer: CacheWriter, *, retry_failed: bool) -> list[BlockTask]:
+    """Return the blocks that are not committed, then the committed ones with rows to try again."""
+    retry = sorted(writer.failed_rows()) if retry_failed else []
+    tasks = [BlockTask(block=block, rows=writer.rows_of(block)) for block in writer.pending_blocks()]
+    for block in sorted({writer.block_of(row) for row in retry}):
+        writer.reopen_block(block)
+        rows = [row for row in retry if row in writer.rows_of(block)]
+        tasks.append(BlockTask(block=block, rows=rows, replaces=True))
+    return tasks
 
 
-def _cache_spec(config: ExtractConfig, policy: ViewPolicy, backbone: BackboneSpec) -> CacheSpec:
-    num_steps = backbone.num_steps(policy.num_frames)
-    if not backbone.reads_pixels:
-        return CacheSpec(num_frames=policy.num_frames, num_steps=num_steps, num_instances=policy.num_instances)
-    return CacheSpec(
-        num_frames=policy.num_frames,
-        num_steps=num_steps,
-        num_instances=policy.num_instances,
-        channels=backbone.channels,
-        pooled_size=pooled_size(parse_pooled_mode(config.pooled)),
-        grid_size=backbone.grid_size(policy.crop_size) if config.grid else None,
-    )
-
-
-def load_backbone(
-    spec: BackboneSpec, num_frames: int, weights: str | None, default: str, progress: Progress
-) -> tuple[Backbone | None, str]:
-    """Return the network in evaluation mode, None where no pixels are read, and its weights' identity.
-
-    Args:
-        spec: which backbone.
-        num_frames: T, frames of a view.
-        weights: a file, "published" or "random:SEED"; None takes `default`.
-        default: the same kinds of text.
-        progress: told which weights were loaded.
-
-    Raises:
-        InputError, MissingDataError: the weights cannot be loaded, or would be ignored.
-    """
-    if not spec.reads_pixels:
-        if weights is not None:
-            raise InputError(f"--weights {weights} would be ignored: backbone 'none' reads no pixels")
-        return None, "none"
-    backbone = build_backbone(spec.name, num_frames=num_frames, spatial_stride=spec.spatial_stride)
-    record = load_weights(backbone, weights or default, folder("weights"))
-    progress.say(f"{spec.name}: weights {record.description}")
-    return backbone.eval(), record.identity
-
-
-def _provenance(
-    config: ExtractConfig, source: Source, policy: ViewPolicy, backbone: BackboneSpec, weights: str
-) -> Provenance:
-    identity: dict[str, Any] = {
-        "feature_version": FEATURE_VERSION,
-        "dataset": {"name": config.dataset, "annotations": source.digest},
-        "views": {
-            "num_frames": policy.num_frames,
-            "num_views": policy.num_views,
-            "num_instances": policy.num_instances,
-            "framing": policy.framing,
-            "seed": policy.seed if policy.num_views > 1 else None,
-            "min_scale": policy.min_scale if policy.num_views > 1 else None,
-            "flip": policy.flip if policy.num_views > 1 else None,
-            "training_clips": _digest_of_training(source) if policy.num_views > 1 else None,
-        },
-        "backbone": {"name": backbone.name, "weights": weights},
-    }
-    if backbone.reads_pixels:
-        identity["views"]["crop_size"] = policy.crop_size
-        identity["backbone"] |= {
-            "layer": backbone.layer,
-            "spatial_stride": backbone.spatial_stride,
-            "pooled": config.pooled,
-            "precision": config.precision,
-        }
-    environment: dict[str, Any] = {name: version(name) for name in VERSIONED_PACKAGES}
-    environment["python"] = platform.python_version()
-    return Provenance(identity=identity, environment=environment)
-
-
-def _digest_of_training(source: Source) -> str:
-    """Return which clips may be augmented, as a short hexadecimal text."""
-    return hashlib.sha256(np.packbits(source.training()).tobytes()).hexdigest()[:16]
-
-
-def _open_writer(
-    path: Path,
-    config: ExtractConfig,
-    spec: CacheSpec,
-    provenance: Provenance,
-    source: Source,
-    policy: ViewPolicy,
-) -> CacheWriter:
-    if config.overwrite and path.exists():
+def _open_writer(path: Path, preparation: Preparation) -> CacheWriter:
+    if preparation.config.overwrite and path.exists():
         if not (path / "zarr.json").is_file():
             raise InputError(f"{path}: not a cache, so --overwrite will not remove it; name another --out")
         shutil.rmtree(path)
-    arguments: dict[str, Any] = {
-        "spec": spec,
-        "provenance": provenance,
-        "clip_ids": source.clip_ids(),
-        "num_views": policy.num_views,
-        "protocols": source.protocols,
-    }
+    arguments = {**preparation.identity(), "protocols": preparation.source.protocols}
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         return CacheWriter.create(path, **arguments)
     return CacheWriter.resume(path, **arguments)
-
-
-def _engine_options(config: ExtractConfig) -> EngineOptions:
-    cores = os.cpu_count() or 1
-    workers = min(8, max(1, cores - 1)) if config.workers is None else config.workers
-    return EngineOptions(
-        batch_size=config.batch_size,
-        num_workers=workers,
-        device=choose_device(config.device),
-        precision=config.precision,
-        compile=config.compile,
-    )
-
-
-def _run(
-    writer: CacheWriter,
-    views: ViewDataset,
-    extractor: FeatureExtractor,
-    options: EngineOptions,
-    pending: Sequence[int],
-    retry: Sequence[int],
-    num_rows: int,
-    progress: Progress,
-) -> None:
-    progress.start(f"extracting {len(views.clips)} clips", num_rows)
-    failed = 0
-
-    def on_rows(count: int, bad: int) -> None:
-        nonlocal failed
-        failed += bad
-        progress.advance(count, note=f"{failed} failed" if failed else "")
-
-    plan = [(block, list(writer.rows_of(block)), None) for block in pending]
-    extract_rows(writer, views, extractor, options, plan, on_rows)
-    for block, rows, arrays in _reopened(writer, retry):
-        extract_rows(writer, views, extractor, options, [(block, rows, arrays)], on_rows)
-    progress.finish()
-
-
-def _reopened(writer: CacheWriter, retry: Sequence[int]) -> Iterator[tuple[int, list[int], RowArrays]]:
-    """Yield every block that has rows to try again, opened only when its turn comes."""
-    for block in range(writer.num_blocks):
-        rows = [row for row in retry if row in writer.rows_of(block)]
-        if rows:
-            yield block, rows, writer.reopen_block(block)
 
 
 def _result(path: Path, writer: CacheWriter, source: Source, num_computed: int) -> ExtractResult:

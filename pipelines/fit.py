@@ -5,24 +5,27 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ifcar.cache.lock import locked
 from ifcar.cache.reader import CacheReader, open_cache
 from ifcar.cache.schema import CacheSpec, ProtocolTable, Split
 from ifcar.errors import InputError
 from ifcar.extract.engine import choose_device
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
-from ifcar.pipelines.batches import BatchReader, Examples, Memory, read_examples
+from ifcar.pipelines.batches import BatchReader, Examples, read_examples
 from ifcar.pipelines.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.checkpoint import load_tensors, save_tensors
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.events import write_events
 from ifcar.pipelines.jobs import Failure, Job
+from ifcar.pipelines.memory import Memory
 from ifcar.pipelines.phases import Data, Entry, Outcome, stack_states, train_phases
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.resolve import head_options, resolve
@@ -85,6 +88,8 @@ def fit(
         InputError, CacheMismatchError: config, cache and folder do not go together.
         NonFiniteError: the loss stopped being a number.
     """
+    if config.live is not None:
+        raise InputError("this config is of a fine-tuned run; train it with `ifcar finetune`, --config")
     path = out or fresh_folder(run_name(config))
     if is_finished(path):
         raise InputError(f"{path}: holds a finished run; name another --out")
@@ -93,7 +98,11 @@ def fit(
         raise InputError(f"{path}: holds a run that was stopped; go on with --resume, or name another --out")
     if resume and not stopped:
         raise InputError(f"{path}: no stopped run to resume")
-    (result,) = fit_together([Job(config=config, path=path)], path, progress, device=device, memory=memory)
+    try:
+        (result,) = fit_together([Job(config=config, path=path)], path, progress, device=device, memory=memory)
+    except KeyboardInterrupt:
+        progress.say(f"{path}: stopped; `ifcar fit-head --resume --out {path}` goes on from its last checkpoint")
+        raise
     if isinstance(result, Failure):
         raise NonFiniteError(result.reason)
     return result
@@ -123,7 +132,17 @@ def fit_together(
 
     Raises:
         InputError, CacheMismatchError: config, cache and folder of a run do not go together.
+        LockedError: another process trains one of the runs.
     """
+    with ExitStack() as locks:
+        for job in jobs:
+            locks.enter_context(locked(job.path))
+        return _fit_locked(jobs, folder, progress, device, memory)
+
+
+def _fit_locked(
+    jobs: Sequence[Job], folder: Path, progress: Progress, device: str | None, memory: Memory
+) -> list[FitResult | Failure]:
     started = time.perf_counter()
     reader = open_cache(jobs[0].config.cache)
     protocol = reader.protocol(jobs[0].config.protocol)
@@ -203,9 +222,18 @@ def _write(entry: Entry, outcome: Outcome, predictions: Sequence[Predictions], s
 
 
 def build_head(config: RunConfig, spec: CacheSpec, num_classes: int) -> Head:
-    """Build a run's head for a cache's dimensions, with weights drawn from the run's seed."""
+    """Build a run's head for a cache's dimensions, with weights drawn from the run's seed.
+
+    Raises:
+        InputError: options out of range, or of a head that does not fit into memory.
+    """
     torch.manual_seed(config.seed)
-    return HEADS.get(config.head)(head_options(config), spec, num_classes)
+    options = head_options(config)
+    try:
+        return HEADS.get(config.head)(options, spec, num_classes)
+    except (RuntimeError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"head {config.head!r} cannot be built with these options ({reason})") from error
 
 
 def start_from_base(config: RunConfig, fine_tune: FineTuneConfig, head: Head) -> RunConfig:

@@ -23,10 +23,11 @@ from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import CacheSpec, Split
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
-from ifcar.pipelines.batches import PRELOAD_SHARE, free_bytes
 from ifcar.pipelines.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.configs import to_plain
+from ifcar.pipelines.engines.bench import free_on
 from ifcar.pipelines.jobs import Job
+from ifcar.pipelines.memory import PRELOAD_SHARE
 from ifcar.pipelines.resolve import head_options
 from ifcar.pipelines.run_config import ID_LENGTH, RunConfig, run_id
 from ifcar.pipelines.runs import is_finished
@@ -61,7 +62,7 @@ def make_fleet(jobs: Sequence[Job]) -> Fleet:
 
 
 def plan_fleets(
-    jobs: Sequence[Job], *, processes: int, device: str, fleet_size: int | None = None
+    jobs: Sequence[Job], *, processes: int, device: str, free: int | None = None, fleet_size: int | None = None
 ) -> tuple[list[Fleet], list[str]]:
     """Group unfinished runs into fleets, those that a stopped grid left as it left them, and write down who is where.
 
@@ -69,6 +70,7 @@ def plan_fleets(
         jobs: the runs; finished ones matter only as members of a stopped fleet.
         processes: fleets that train at once.
         device: "cpu", "cuda", …
+        free: bytes of memory that are free for all of them; default: what is free here.
         fleet_size: runs in a fleet at most; default: by free memory, and so that every process has work.
 
     Returns:
@@ -86,7 +88,7 @@ def plan_fleets(
             groups.setdefault(fleet_key(job.config), []).append(job)
     fleets, lines = [], []
     cuda = device.startswith("cuda")
-    free = torch.cuda.mem_get_info(torch.device(device))[0] if cuda else free_bytes()
+    free = free_on(device) if free is None else free
     share = -(-len(left) // processes)
     for group in groups.values():
         size = fleet_size or 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +16,17 @@ Kind = Literal["data", "caches", "runs", "weights"]
 def folder(kind: Kind) -> Path:
     """Return the folder of a kind of files; IFCAR_DATA, IFCAR_CACHES, IFCAR_RUNS and IFCAR_WEIGHTS override."""
     return Path(os.environ.get(f"IFCAR_{kind.upper()}") or kind)
+
+
+def file_name(text: str) -> str:
+    """Return text from data as the name of a file that stays in its folder and is shared with no other text.
+
+    That is the text itself where it is short and plain, else what is plain of it and a digest.
+    """
+    if re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", text):
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text)[:60].strip("-") + f"-{digest}"
 
 
 def only_cache(cache: Path | None) -> Path:

@@ -93,7 +93,7 @@ def train_phases(
         One outcome a run, and the held-out part.
     """
     schedule, plan = entries[0].config.schedule, entries[0].plan
-    state = load_state(folder) or TrainState(members=[MemberState() for _ in entries])
+    state = load_state(folder) or TrainState(members=[MemberState() for _ in entries], order=data.batches.order)
     if plan.kind == "paper" or not schedule.held_out:
         stops = [plan.num_steps] * len(entries)
         weights = _run_phase(entries, data, data.trained, None, stops, state, folder, progress)
@@ -156,6 +156,8 @@ def _run_phase(
     Returns:
         The runs' states at the end.
     """
+    for entry in entries:
+        entry.head.learn_labels(examples.labels(len(data.protocol.classes)))
     order = sorted(range(len(entries)), key=lambda number: -stops[number])
     stack = stack_heads([entries[number].head for number in order], data.batches.device)
     members = [
@@ -181,6 +183,7 @@ def _run_phase(
         precision=config.schedule.precision,
         clip_ids=data.clip_ids,
         classifier_only=config.fine_tune is not None and config.fine_tune.train == "classifier",
+        order=state.order,
     )
     if state.step:
         restore(folder, trainer)

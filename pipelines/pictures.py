@@ -15,7 +15,7 @@ from ifcar.errors import CacheMismatchError, InputError, MissingDataError
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.decode import read_frames
 from ifcar.extract.geometry import Crop
-from ifcar.pipelines.folders import folder
+from ifcar.pipelines.folders import file_name, folder
 
 SUBJECT_COLOUR, OBJECT_COLOURS = "#e69f00", ("#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
 SIDE = 224
@@ -44,7 +44,7 @@ def draw_clips(reader: CacheReader, clip_ids: Sequence[str], out: Path, data_roo
     for clip_id in clip_ids or reader.clip_ids[:10]:
         row = reader.clip_ids.index(clip_id) * reader.num_views
         if done[row]:
-            paths.append(out / f"{clip_id}.png")
+            paths.append(out / f"{file_name(clip_id)}.png")
             _draw(reader, row, sources.get(clip_id), f"{clip_id}: {labels.get(clip_id, 'unlabelled')}", paths[-1])
     return paths
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-import multiprocessing
-import os
-import sys
-from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Future, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +12,17 @@ import torch
 
 from ifcar.errors import IfcarError, InputError
 from ifcar.pipelines.checkpoint import NAME as CHECKPOINT
+from ifcar.pipelines.engines.bench import Bench, local_bench
+from ifcar.pipelines.engines.cluster import RayConfig
+from ifcar.pipelines.engines.ray_bench import ray_bench
 from ifcar.pipelines.fit import fit_together
 from ifcar.pipelines.fleet import Fleet, end_fleet, make_fleet, plan_fleets
+from ifcar.pipelines.heap import keep_freed_memory
 from ifcar.pipelines.jobs import Failure, Job
 from ifcar.pipelines.progress import Progress, Silent
 from ifcar.pipelines.run_config import RunConfig, run_id
 from ifcar.pipelines.runs import is_finished, open_run
 
-MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_MAX = -1, -4  # of glibc's mallopt
 MAX_BREAKS = 2  # a fleet that is under way when its pool breaks this often is taken apart, a single run given up
 
 
@@ -34,6 +33,7 @@ def fit_all(
     processes: int | None = None,
     device: str | None = None,
     fleet_size: int | None = None,
+    cluster: RayConfig | None = None,
 ) -> list[Failure]:
     """Make every run that is not finished; go on with stopped ones.
 
@@ -47,17 +47,44 @@ def fit_all(
         processes: fleets at once; default: one a core, or a single one on a GPU.
         device: see `fit`.
         fleet_size: runs in a fleet at most; 1 trains every run alone; default: by free memory.
+        cluster: train on the nodes of this one; its choice changes nothing in a run.
 
     Raises:
-        InputError: a folder holds a finished run of another config.
+        InputError: a folder holds a finished run of another config, or the cluster cannot do the work.
     """
     num_left = len([job for job in jobs if not _is_made(job)])
     failures: list[Failure] = []
     if not num_left:
         return failures
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    processes = processes or (1 if device.startswith("cuda") else os.cpu_count() or 1)
-    progress.start(f"training {num_left} runs", num_left)
+    with _open_bench(jobs, progress, cluster, processes=processes, device=device) as bench:
+        progress.start(f"training {num_left} runs", num_left)
+        try:
+            _fit_waves(jobs, progress, bench, fleet_size, failures)
+        except KeyboardInterrupt:
+            made = sum(is_finished(job.path) for job in jobs)
+            progress.say(f"{made} of {len(jobs)} runs are finished; the same command goes on with the rest")
+            raise
+        progress.finish()
+    return failures
+
+
+@contextmanager
+def _open_bench(
+    jobs: Sequence[Job], progress: Progress, cluster: RayConfig | None, *, processes: int | None, device: str | None
+) -> Iterator[Bench]:
+    if cluster is None:
+        yield local_bench(prepare_worker, processes=processes, device=device)
+        return
+    folder, caches = jobs[0].path.parent, sorted({job.config.cache for job in jobs})
+    with ray_bench(
+        cluster, prepare_worker, progress, folder=folder, paths=caches, processes=processes, device=device
+    ) as bench:
+        yield bench
+
+
+def _fit_waves(
+    jobs: Sequence[Job], progress: Progress, bench: Bench, fleet_size: int | None, failures: list[Failure]
+) -> None:
     for wave in _waves(jobs):
         failed = {failure.path for failure in failures}
         ready = []
@@ -68,12 +95,12 @@ def fit_all(
                 progress.advance(1)
             else:
                 ready.append(job)
-        fleets, lines = plan_fleets(ready, processes=processes, device=device, fleet_size=fleet_size)
+        fleets, lines = plan_fleets(
+            ready, processes=bench.processes, device=bench.device, free=bench.free, fleet_size=fleet_size
+        )
         for line in lines:
             progress.say(line)
-        failures += _fit_wave(fleets, progress, processes, device)
-    progress.finish()
-    return failures
+        failures += _fit_wave(fleets, progress, bench)
 
 
 def _is_made(job: Job) -> bool:
@@ -92,13 +119,13 @@ def _waves(jobs: Sequence[Job]) -> list[list[Job]]:
     return [wave for wave in (fresh, tuned) if wave]
 
 
-def _fit_wave(fleets: Sequence[Fleet], progress: Progress, processes: int, device: str) -> list[Failure]:
-    """Make fleets at once; after a worker's death go on in a new pool, one at a time."""
+def _fit_wave(fleets: Sequence[Fleet], progress: Progress, bench: Bench) -> list[Failure]:
+    """Make fleets at once; after a death that others may have caused go on in a new pool, one at a time."""
     failures: list[Failure] = []
     breaks: dict[Path, int] = {}
-    left = list(fleets)
+    left, processes = list(fleets), bench.processes
     while left:
-        left, broken, raised = _fit_in_pool(left, progress, processes, device, failures)
+        left, broken, raised = _fit_in_pool(left, progress, bench, processes, failures)
         for fleet in broken:
             breaks[fleet.folder] = breaks.get(fleet.folder, 0) + 1
             if breaks[fleet.folder] < MAX_BREAKS:
@@ -113,46 +140,42 @@ def _fit_wave(fleets: Sequence[Fleet], progress: Progress, processes: int, devic
             alone = [make_fleet([job]) for job in fleet.jobs if not is_finished(job.path)]
             breaks |= {single.folder: MAX_BREAKS - 1 for single in alone}
             left += alone
-        processes = 1 if broken else processes
+        processes = 1 if broken and not bench.isolates else processes
     return failures
 
 
 def _fit_in_pool(
-    fleets: Sequence[Fleet], progress: Progress, processes: int, device: str, failures: list[Failure]
+    fleets: Sequence[Fleet], progress: Progress, bench: Bench, processes: int, failures: list[Failure]
 ) -> tuple[list[Fleet], list[Fleet], list[Fleet]]:
     """Make fleets in one pool.
 
     Returns:
-        (fleets not begun when the pool broke, fleets that may have broken it, fleets of several runs that raised).
+        (fleets not begun when a process died, fleets that may have killed it, fleets of several runs that raised).
     """
-    context = multiprocessing.get_context("spawn")
     left = {path for path in _paths(fleets) if not is_finished(path)}
-    done: set[Path] = set()
+    lost: list[Fleet] = []
     raised: list[Fleet] = []
-    with ProcessPoolExecutor(min(processes, len(fleets)), mp_context=context, initializer=prepare_worker) as pool:
-        futures: dict[Future[_Outcome], Fleet] = {pool.submit(_fit_fleet, fleet, device): fleet for fleet in fleets}
-        try:
-            for future in as_completed(futures):
-                fleet = futures[future]
+    with bench.executor(min(processes, len(fleets))) as pool:
+        futures: dict[Future[_Outcome], Fleet] = {
+            pool.submit(_fit_fleet, fleet, bench.device): fleet for fleet in fleets
+        }
+        for future in as_completed(futures):
+            fleet = futures[future]
+            try:
                 outcome = future.result()
-                done.add(fleet.folder)
-                if outcome.raised and len(fleet.jobs) > 1:
-                    raised.append(fleet)
-                    progress.say(f"{outcome.text}; training its {len(fleet.jobs)} runs one by one")
-                    continue
-                failures += outcome.failures
-                progress.advance(outcome.num_made + len(outcome.failures), note=outcome.text)
-        except BrokenProcessPool:
-            lost = [fleet for fleet in fleets if fleet.folder not in done]
-            progress.advance(sum(path in left and is_finished(path) for path in _paths(lost)))
-            unfinished = [rest for fleet in lost for rest in _rest(fleet)]
-            begun = [f for f in unfinished if any((job.path / "config.yaml").is_file() for job in f.jobs)]
-            begun = begun or unfinished[:1]
-            return [fleet for fleet in unfinished if fleet not in begun], begun, raised
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return [], [], raised
+            except BrokenExecutor:
+                lost.append(fleet)
+                continue
+            if outcome.raised and len(fleet.jobs) > 1:
+                raised.append(fleet)
+                progress.say(f"{outcome.text}; training its {len(fleet.jobs)} runs one by one")
+                continue
+            failures += outcome.failures
+            progress.advance(outcome.num_made + len(outcome.failures), note=outcome.text)
+    progress.advance(sum(path in left and is_finished(path) for path in _paths(lost)))
+    unfinished = [rest for fleet in fleets if fleet in lost for rest in _rest(fleet)]
+    begun = [f for f in unfinished if any((job.path / "config.yaml").is_file() for job in f.jobs)] or unfinished[:1]
+    return [fleet for fleet in unfinished if fleet not in begun], begun, raised
 
 
 def _paths(fleets: Sequence[Fleet]) -> list[Path]:
@@ -177,14 +200,7 @@ class _Outcome:
 def prepare_worker() -> None:
     """Set a process up for training beside others."""
     torch.set_num_threads(1)
-    _keep_freed_memory()
-
-
-def _keep_freed_memory() -> None:
-    """Tell glibc to keep what is freed: a fleet asks for the same large tensors every step; fresh pages are slow."""
-    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
-        for option, value in ((MALLOC_MMAP_MAX, 0), (MALLOC_TRIM_THRESHOLD, 2**31 - 1)):
-            ctypes.CDLL(None).mallopt(option, value)
+    keep_freed_memory()
 
 
 def _fit_fleet(fleet: Fleet, device: str) -> _Outcome:

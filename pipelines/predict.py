@@ -20,22 +20,22 @@ from ifcar.errors import CacheMismatchError, InputError
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.datasets.something_else import read_one_clip
 from ifcar.extract.decode import VideoInfo, probe
+from ifcar.extract.decoded_views import ViewDataset
 from ifcar.extract.engine import (
     EngineOptions,
     FeatureExtractor,
     RowArrays,
-    ViewDataset,
     choose_device,
     fault_of_features,
 )
 from ifcar.extract.geometry import FULL_FRAME, boxes_to_crop
 from ifcar.extract.roi import parse_pooled_mode
 from ifcar.extract.tracks import Tracks
-from ifcar.extract.views import View, frames_per_annotation
+from ifcar.extract.views import View, source_frames
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
-from ifcar.pipelines.checkpoint import load_tensors
-from ifcar.pipelines.extract import load_backbone
+from ifcar.pipelines.backbones import load_backbone
+from ifcar.pipelines.checkpoint import load_head
 from ifcar.pipelines.fit import build_head
 from ifcar.pipelines.objectives import probabilities
 from ifcar.pipelines.progress import Progress
@@ -204,7 +204,7 @@ def _check_boxes(boxes: Path, clip_id: str, tracks: Tracks, video: Path, info: V
             f"{boxes}: clip {clip_id!r}: no box lies in the {size[0]} × {size[1]} pixels of {video}, the first is "
             f"({x1:g}, {y1:g}, {x2:g}, {y2:g}); expected x1, y1, x2, y2 in the video's pixels"
         )
-    first = int(np.rint(tracks.frames[0] * frames_per_annotation(info.fps, recipe.annotation_fps)))
+    first = int(source_frames(info, recipe.annotation_fps, tracks.frames[:1])[0])
     if first >= info.num_frames:
         raise InputError(
             f"{boxes}: clip {clip_id!r}: the first annotated frame is number {first + 1} of {video}, which has "
@@ -256,7 +256,7 @@ def _score(
 ) -> NDArray[np.float32]:
     """Return a head's logits (K,), averaged over the views."""
     head = build_head(member.config, data.spec, len(data.classes))
-    head.load_state_dict(load_tensors(member.path / "model.safetensors"))
+    load_head(head, member.path / "model.safetensors")
     batch = InstanceBatch(
         boxes=torch.from_numpy(np.stack([view.boxes for view in views])),
         categories=torch.from_numpy(np.stack([view.categories for view in views])),

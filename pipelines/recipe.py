@@ -12,7 +12,7 @@ from ifcar.extract.backbones.base import BackboneSpec
 from ifcar.extract.backbones.catalog import get_backbone
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.views import ViewPolicy
-from ifcar.pipelines.extract import FEATURE_VERSION
+from ifcar.pipelines.preparation import FEATURE_VERSION
 from ifcar.pipelines.run_data import RunData
 
 
@@ -47,6 +47,7 @@ def read_recipe(run: Path, data: RunData) -> Recipe:
     try:
         version, backbone, views = (data.identity[key] for key in ("feature_version", "backbone", "views"))
         spec = get_backbone(backbone["name"]).spec(backbone.get("spatial_stride", 0))
+        spec = spec.reduced(backbone.get("reduction", 0))
         recipe = Recipe(
             backbone=spec,
             weights=backbone["weights"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -59,7 +60,7 @@ def make_run_config(
         if "joint" not in resolved:
             raise InputError(f"--streams {streams} would be ignored: head {head!r} has one stream only")
         resolved["joint"]["streams"] = streams
-    if aux_weight < 0:
+    if not 0 <= aux_weight < math.inf:
         raise InputError(f"aux-weight is {aux_weight}; expected 0 (off) or more")
     if aux_weight and not kind.auxiliary:
         raise InputError(f"--aux-weight {aux_weight:g} would be ignored: head {head!r} has no auxiliary loss")
@@ -112,7 +113,7 @@ def resolve(config: RunConfig, reader: CacheReader, protocol: ProtocolTable) -> 
             f"{config.cache}: fingerprint {reader.fingerprint[:12]}…, but the run's config was made for "
             f"{config.fingerprint[:12]}…; name the right --cache, or train a new run"
         )
-    digest = protocol_digest(reader, protocol)
+    digest = protocol_digest(reader.status(), protocol)
     if config.protocol_digest and config.protocol_digest != digest:
         raise CacheMismatchError(
             f"{config.cache}: protocol {protocol.name!r} or the extracted rows changed since the run's config was "

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ifcar.errors import InputError
 from ifcar.pipelines.configs import to_plain
+from ifcar.pipelines.finetune.config import LiveConfig
 from ifcar.pipelines.schedule import ScheduleConfig
 
 ENSEMBLE = "ensemble"
@@ -47,6 +50,8 @@ class RunConfig:
         schedule: the training schedule.
         seed: of initial weights, batch order, views and dropout.
         fine_tune: the run to start from, or None to start from the seed.
+        live: how the backbone was trained with the head (`ifcar finetune`); None for a run from a cache. `cache` and
+            `fingerprint` are then those of the cache that the trained backbone makes.
         fingerprint: of the cache; filled in by the run.
         protocol_digest: SHA-256 over the protocol's table and which rows are extracted; filled in by the run.
     """
@@ -60,8 +65,16 @@ class RunConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     seed: int = 0
     fine_tune: FineTuneConfig | None = None
+    live: LiveConfig | None = None
     fingerprint: str = ""
     protocol_digest: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 1 << 32:
+            raise InputError(f"seed is {self.seed}; expected 0 to {(1 << 32) - 1}")
+        for name, weight in self.aux_weights.items():
+            if not 0 <= weight < math.inf:
+                raise InputError(f"weight of the auxiliary loss {name!r} is {weight}; expected a number of at least 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,6 +111,12 @@ def run_id(config: RunConfig) -> str:
     if content["fine_tune"] is not None:
         assert content["fine_tune"]["base_id"]
         del content["fine_tune"]["base"]
+    if content["live"] is None:
+        del content["live"]
+    else:
+        for place in ("data_root", "weights"):
+            del content["live"]["data"][place]
+        del content["live"]["base"]
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -109,5 +128,6 @@ def run_name(config: RunConfig) -> str:
     aux = "-".join(f"{name}{weight:g}" for name, weight in config.aux_weights.items())
     preset = "" if config.preset == "paper" else config.preset
     tuned = "" if config.fine_tune is None else f"tuned-{config.fine_tune.train}"
-    parts = (config.head, streams, aux, preset, config.protocol, tuned, f"seed{config.seed}")
+    live = "" if config.live is None else "joint" if config.live.base is not None else "finetune"
+    parts = (live, config.head, streams, aux, preset, config.protocol, tuned, f"seed{config.seed}")
     return "-".join(part for part in parts if part)

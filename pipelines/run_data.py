@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ifcar.cache.durable import write_atomic
-from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import CacheSpec, ProtocolTable
 from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.configs import to_plain
@@ -69,11 +71,11 @@ def read_run_data(folder: Path) -> RunData:
         raise InputError(f"{path}: damaged ({error}); train the run again") from error
 
 
-def protocol_digest(reader: CacheReader, protocol: ProtocolTable) -> str:
+def protocol_digest(status: NDArray[np.uint8], protocol: ProtocolTable) -> str:
     """Return the SHA-256 over a protocol's table and the state of every row: what training sees beside features."""
     digest = hashlib.sha256()
     facts = [protocol.name, protocol.label_kind, list(protocol.classes), list(protocol.group_names)]
     digest.update(json.dumps(facts, ensure_ascii=False).encode())
-    for array in (protocol.split, protocol.targets, protocol.groups, reader.status()):
+    for array in (protocol.split, protocol.targets, protocol.groups, status):
         digest.update(array.tobytes())
     return digest.hexdigest()

@@ -10,6 +10,7 @@ metrics.json        one record a part; written last: a run with it is finished
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from ifcar.cache.durable import write_atomic
 from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.configs import from_plain, read_yaml, to_plain
 from ifcar.pipelines.folders import folder
+from ifcar.pipelines.npz import NpzError, read_arrays
 from ifcar.pipelines.run_config import ENSEMBLE, EnsembleConfig, RunConfig
 from ifcar.pipelines.run_data import RunData, read_run_data
 from ifcar.pipelines.scores import Metrics, Predictions
@@ -51,18 +53,19 @@ class Run:
             InputError: the run has none for it, or the file is damaged.
         """
         path = self.path / "predictions.npz"
+        names = [f"{split}/{name}" for name in ("clip_ids", "logits", "targets")]
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                return Predictions(
-                    split=split,
-                    clip_ids=stored[f"{split}/clip_ids"],
-                    logits=stored[f"{split}/logits"],
-                    targets=stored[f"{split}/targets"],
-                )
+            clip_ids, logits, targets = read_arrays(path, names)
         except KeyError as error:
             raise InputError(f"{path}: holds no predictions for {split!r}") from error
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{path}: cannot be read ({error}); make it again with `ifcar evaluate`") from error
+        except NpzError as error:
+            raise InputError(f"{path}: cannot be read ({error}); remove the folder and make the run again") from error
+        if logits.ndim != 2 or not len(clip_ids) == len(logits) == len(targets) or not np.isfinite(logits).all():
+            raise InputError(
+                f"{path}: logits {logits.shape} of {len(clip_ids)} clips and {len(targets)} targets do not belong "
+                "together or are not finite; remove the folder and make the run again"
+            )
+        return Predictions(split=split, clip_ids=clip_ids, logits=logits, targets=targets)
 
 
 def write_config(path: Path, config: RunConfig | EnsembleConfig) -> None:
@@ -75,9 +78,9 @@ def write_results(path: Path, predictions: Sequence[Predictions], metrics: Seque
     arrays: dict[str, Any] = {}
     for p in predictions:
         arrays |= {f"{p.split}/clip_ids": p.clip_ids, f"{p.split}/logits": p.logits, f"{p.split}/targets": p.targets}
-    temporary = path / "predictions.tmp.npz"
-    np.savez(temporary, **arrays)
-    temporary.replace(path / "predictions.npz")
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    write_atomic(path / "predictions.npz", content.getvalue())
     write_atomic(path / "metrics.json", (json.dumps([m.record() for m in metrics], indent=1) + "\n").encode())
 
 
@@ -113,7 +116,8 @@ def open_run(path: Path) -> Run:
     try:
         metrics = [Metrics(**record) for record in json.loads((path / "metrics.json").read_text(encoding="utf-8"))]
     except (TypeError, ValueError) as error:
-        raise InputError(f"{path / 'metrics.json'}: damaged ({error}); make it again with `ifcar evaluate`") from error
+        file = path / "metrics.json"
+        raise InputError(f"{file}: damaged ({error}); remove the folder and make the run again") from error
     return Run(path=path, config=read_config(path / "config.yaml"), metrics=metrics)
 
 

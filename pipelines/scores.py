@@ -94,26 +94,28 @@ def predict(
 ) -> list[Predictions]:
     """Score every clip of a part with every head in evaluation mode, pooling its plain views (see `pool_views`)."""
     stack.set_training(False)
-    clip_of_row = np.repeat(np.arange(len(examples)), examples.rows.shape[1])[examples.plain.ravel()]
     rows = examples.rows[examples.plain]
     size = max(MIN_TEST_BATCH, TEST_BATCH // len(stack))
+    parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+    batches.expect(parts)
     logits = np.concatenate(
-        [
-            stack.score(batches.batch(rows[start : start + size]), own=False).logits.float().cpu().numpy()
-            for start in range(0, len(rows), size)
-        ],
-        axis=1,
+        [stack.score(batches.batch(part), own=False).logits.float().cpu().numpy() for part in parts], axis=1
     )
+    return [clip_predictions(logits[place], examples, ids, pool) for place in range(len(stack))]
+
+
+def clip_predictions(
+    logits: NDArray[np.float32], examples: Examples, ids: Sequence[str], pool: Pool = "mean"
+) -> Predictions:
+    """Return the predictions of a part from its plain rows' logits (rows, K), in the order of `examples.rows`."""
+    clip_of_row = np.repeat(np.arange(len(examples)), examples.rows.shape[1])[examples.plain.ravel()]
     multi = examples.targets.ndim == 2
-    return [
-        Predictions(
-            split=examples.name,
-            clip_ids=np.array([ids[c] for c in examples.clips]),
-            logits=pool_views(logits[place], clip_of_row, len(examples), pool, multi=multi),
-            targets=examples.targets,
-        )
-        for place in range(len(stack))
-    ]
+    return Predictions(
+        split=examples.name,
+        clip_ids=np.array([ids[c] for c in examples.clips]),
+        logits=pool_views(logits, clip_of_row, len(examples), pool, multi=multi),
+        targets=examples.targets,
+    )
 
 
 def pool_views(

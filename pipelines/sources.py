@@ -38,7 +38,7 @@ class ExtractConfig:
         flip: mirror half of the augmented views.
         seed: of the augmented views.
         batch_size: views per forward pass.
-        workers: decoding processes; default: one less than the cores, at most 8.
+        workers: decoding processes; default: one a core, at most 8.
         precision: "fp32" or "bf16".
         compile: run the backbone through torch.compile.
         device: "cpu", "cuda", "cuda:1", …; default: cuda where there is one.

@@ -78,19 +78,24 @@ class Stack:
             noise: of every dropout layer, see `draw_noise`; needed in training mode only.
 
         Returns:
-            logits (M, B, K) and losses (M,), in the precision of the weights.
+            logits (M, B, K), outputs (M, B, O, K) where there are several, and losses (M,), in the precision of the
+            weights.
         """
         arrays = {f.name: getattr(batch, f.name) for f in fields(batch) if getattr(batch, f.name) is not None}
         state = {**self.parameters, **self.constants, **(noise or {})}
         if len(self) == 1:
             one = {name: value.squeeze(0) for name, value in state.items()}
             own_arrays = {name: value.squeeze(0) for name, value in arrays.items()} if own else arrays
-            logits, losses = self._score_one(one, own_arrays)
-            logits, losses = logits.unsqueeze(0), {name: loss.unsqueeze(0) for name, loss in losses.items()}
+            outputs, losses = self._score_one(one, own_arrays)
+            outputs, losses = outputs.unsqueeze(0), {name: loss.unsqueeze(0) for name, loss in losses.items()}
         else:
-            logits, losses = vmap(self._score_one, in_dims=(0, 0 if own else None))(state, arrays)
-        dtype = self.weights.dtype
-        return HeadOutput(logits=logits.to(dtype), losses={name: loss.to(dtype) for name, loss in losses.items()})
+            outputs, losses = vmap(self._score_one, in_dims=(0, 0 if own else None))(state, arrays)
+        outputs = outputs.to(self.weights.dtype)
+        return HeadOutput(
+            logits=outputs.mean(-2),
+            losses={name: loss.to(self.weights.dtype) for name, loss in losses.items()},
+            outputs=outputs if outputs.shape[-2] > 1 else None,
+        )
 
     def _score_one(
         self, state: Mapping[str, Tensor], arrays: Mapping[str, Tensor]
@@ -99,7 +104,7 @@ class Stack:
         for slots, key, name in self.places:
             slots[key] = state.get(name)
         out = self.template(InstanceBatch(**arrays))
-        return out.logits, dict(out.losses)
+        return out.trained(), dict(out.losses)
 
     def fill_gradients(self, losses: Tensor) -> None:
         """Put the gradient of each head's loss (M,) into its row of `gradients`."""

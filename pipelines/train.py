@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ifcar.pipelines.noise import draw_noise
 from ifcar.pipelines.objectives import class_loss
+from ifcar.pipelines.order import draw_order
 from ifcar.pipelines.scores import measure, predict
 from ifcar.pipelines.stack import Stack
 from ifcar.pipelines.trainer import Trainer, TrainState
@@ -30,7 +31,9 @@ def train(trainer: Trainer, state: TrainState, on_round: Callable[[TrainState], 
     while state.step < last:
         epoch, place = divmod(state.step, plan.steps_per_epoch)
         order, rows = draw_epoch(trainer, epoch)
-        for chunk in np.array_split(np.arange(len(trainer.examples)), plan.steps_per_epoch)[place:]:
+        chunks = np.array_split(np.arange(len(trainer.examples)), plan.steps_per_epoch)[place:]
+        trainer.batches.expect(rows[:, chunk] for chunk in chunks)
+        for chunk in chunks:
             count = sum(member.stop_step > state.step for member in members)
             stack = stack if len(stack) == count else trainer.stack.first(count)
             losses = train_step(trainer, stack, state, order[:count, chunk], rows[:count, chunk])
@@ -50,10 +53,11 @@ def train(trainer: Trainer, state: TrainState, on_round: Callable[[TrainState], 
 def draw_epoch(trainer: Trainer, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the order of clips and the row of each, both (M, n), or (1, n) when all members have the same seed."""
     seeds = [member.seed for member in trainer.members]
+    shards = trainer.examples.rows[:, 0] // trainer.batches.reader.manifest.rows_per_shard
     orders, rows = [], []
     for seed in seeds[:1] if len(set(seeds)) == 1 else seeds:
         rng = np.random.default_rng([seed, epoch])
-        orders.append(rng.permutation(len(trainer.examples)))
+        orders.append(draw_order(trainer.order, shards, epoch, rng))
         rows.append(trainer.examples.draw_rows(orders[-1], rng))
     return np.stack(orders), np.stack(rows)
 
@@ -81,8 +85,9 @@ def train_step(
         out = stack.score(trainer.batches.batch(rows if own else rows[0]), own=own, noise=noise)
     targets = torch.from_numpy(trainer.examples.targets[places]).to(device)
     targets = targets.expand(len(stack), *targets.shape[1:])
-    each = class_loss(out.logits, targets, label_smoothing=trainer.label_smoothing)
-    losses = {"classification": each.mean(1)}
+    smoothing = trainer.label_smoothing
+    each = [class_loss(output, targets, label_smoothing=smoothing) for output in out.trained().unbind(-2)]
+    losses = {"classification": torch.stack(each).mean(0).mean(1)}
     for name, value in out.losses.items():
         losses[name] = value * value.new_tensor([member.aux_weights[name] for member in members])
     total = torch.stack(list(losses.values())).sum(0)
@@ -133,6 +138,7 @@ def finish_round(
             **mean,
             "seconds": round(seconds, 3),
             "fleet": len(trainer.members),
+            "order": trainer.order,
         }
         if held_out is not None:
             metrics = measure(held_out[place], seed=member.seed, started=time.perf_counter())

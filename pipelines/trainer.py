@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ifcar.errors import IfcarError
 from ifcar.pipelines.batches import BatchReader, Examples
+from ifcar.pipelines.order import Order
 from ifcar.pipelines.schedule import Plan
 from ifcar.pipelines.stack import Stack
 
@@ -46,11 +47,13 @@ class TrainState:
         members: one of each run, in the fleet's order.
         phase: "fit", or "refit" for the second training on the whole training split.
         step: optimiser steps done in this phase.
+        order: of the clips in an epoch; what it was at the start, wherever the rows are kept later.
     """
 
     members: list[MemberState]
     phase: Literal["fit", "refit"] = "fit"
     step: int = 0
+    order: Order = "full"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +92,7 @@ class Trainer:
         precision: "fp32", or "bf16" for the products of the forward pass.
         clip_ids: names of clips, for messages and predictions.
         classifier_only: everything but the classifier is frozen and runs in evaluation mode.
+        order: of the clips in an epoch.
     """
 
     stack: Stack
@@ -101,6 +105,7 @@ class Trainer:
     precision: Literal["fp32", "bf16"]
     clip_ids: list[str]
     classifier_only: bool
+    order: Order = "full"
 
 
 def make_optimizer(stack: Stack, members: Sequence[Member]) -> torch.optim.Optimizer:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from fixtures.batches import random_batch
 from fixtures.noise import draw_noise
-from torch import Tensor, nn
+from torch import Tensor
 
 from ifcar.cache.schema import CacheSpec
 from ifcar.heads.contract import Head, InstanceBatch
@@ -94,13 +94,19 @@ def check_gradient_reaches_every_parameter(head: type[Head], config: Any, spec: 
 
 def check_classifier_makes_the_logits(head: type[Head], config: Any, spec: CacheSpec) -> None:
     model = build(head, config, spec).eval()
-    assert isinstance(model.classifier, nn.Linear)
-    assert model.classifier.out_features == NUM_CLASSES
+    assert model.num_classes == NUM_CLASSES
     made: list[Tensor] = []
     model.classifier.register_forward_hook(lambda _module, _inputs, output: made.append(output))
-    logits = model(random_batch(4, spec)).logits
+    out = model(random_batch(4, spec))
     assert len(made) == 1
-    torch.testing.assert_close(made[0], logits, rtol=0, atol=0)
+    torch.testing.assert_close(made[0], out.logits if out.outputs is None else out.outputs, rtol=0, atol=0)
+    torch.testing.assert_close(out.trained().mean(1), out.logits, rtol=0, atol=0)
+
+
+def check_only_the_classifier_depends_on_the_classes(head: type[Head], config: Any, spec: CacheSpec) -> None:
+    few, many = (head(config, spec, number).state_dict() for number in (3, 4))
+    assert few.keys() == many.keys()
+    assert all(key.startswith("classifier.") for key in few if few[key].shape != many[key].shape)
 
 
 def check_initial_weights_come_from_reset_parameters(head: type[Head], config: Any, spec: CacheSpec) -> None:

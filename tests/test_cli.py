@@ -97,7 +97,7 @@ def test_cache_commands(place: Path) -> None:
         (("fit-head", "sfi"), "does not hold (backbone none)"),
         (("fit-head", "i3d"), "does not hold (backbone none)"),
         (("fit-head", "sfi", "--streams", "layout", "--protocol", "compositionel"), "compositional"),
-        (("fit-head", "sfi", "--streams", "layout", "--memory", "disk"), "expected auto, ram or stream"),
+        (("fit-head", "sfi", "--streams", "layout", "--memory", "disk"), "expected one of auto, gpu, ram, stream"),
         (("fit-head", "sfi", "--streams", "layout", "--set", "pol=sum"), "did you mean 'pool'"),
         (("fit-head", "sfi", "--cache", "nowhere.zarr"), "nowhere.zarr"),
         (("evaluate", "runs/none"), "no such run"),
@@ -118,17 +118,29 @@ def test_bad_input_is_one_line_and_exit_2(place: Path, arguments: tuple[str, ...
 
 
 def test_interrupt_keeps_the_checkpoint_and_resume_finishes(place: Path) -> None:
-    options = ("--streams", "layout", "--preset", "small", "--schedule", "stretched", "--min-steps", "4000")
+    options = ("--streams", "layout", "--preset", "small", "--schedule", "stretched", "--min-steps", "2000")
     command = [sys.executable, "-c", "from ifcar.cli import main; main()", "fit-head", "sfi", *options]
-    command += ["--out", "stopped", "--no-refit", "--epochs", "4000"]
-    process = subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command += ["--out", "stopped", "--no-refit", "--epochs", "2000"]
+    process = subprocess.Popen(
+        command,
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # may be ignored in a background
+    )
     deadline = time.monotonic() + 120
     while not (place / "stopped" / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
+    process.send_signal(signal.SIGSTOP)
+    second = run(place, "fit-head", "--resume", "--out", "stopped")
+    process.send_signal(signal.SIGCONT)
+    assert second.returncode == 2 and f"process {process.pid} on" in second.stderr
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "ifcar: interrupted" in errors and "Traceback" not in errors
+    assert "`ifcar fit-head --resume --out stopped` goes on from its last checkpoint" in errors
     resumed = run(place, "fit-head", "--resume", "--out", "stopped", "--json")
     assert resumed.returncode == 0, resumed.stderr
     assert not (place / "stopped" / "checkpoint.safetensors").exists()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from ifcar.errors import InputError
+from ifcar.errors import InputError, nearest
 from ifcar.registry import Registry
 
 
@@ -27,6 +29,7 @@ class BackboneSpec:
         std: divides after that.
         weights_url: where the published weights lie, or None.
         license: licence of the published weights, and their origin.
+        reduction: channels after a 1×1×1 convolution on top of `layer`, equal to `channels`; 0 without one.
     """
 
     name: str
@@ -39,11 +42,20 @@ class BackboneSpec:
     std: float
     weights_url: str | None
     license: str
+    reduction: int = 0
 
     @property
     def reads_pixels(self) -> bool:
         """Whether this backbone looks at the video at all."""
         return self.channels > 0
+
+    def reduced(self, channels: int) -> BackboneSpec:
+        """Return the facts with a 1×1×1 convolution to `channels` on top; 0 leaves them as they are."""
+        if not channels:
+            return self
+        if self.reduction or not self.reads_pixels or channels < 1:
+            raise InputError(f"backbone {self.name!r} cannot be reduced to {channels} channels")
+        return replace(self, channels=channels, reduction=channels)
 
     def num_steps(self, num_frames: int) -> int:
         """Return T′ for T = `num_frames`.
@@ -69,11 +81,16 @@ class Backbone(nn.Module):
 
     Args:
         spec: the facts of this backbone.
+
+    Attributes:
+        recomputes: whether a training pass keeps only what goes from stage to stage, and computes the rest again for
+            the gradient.
     """
 
     def __init__(self, spec: BackboneSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.recomputes = False
 
     def normalise(self, frames: Tensor) -> Tensor:
         """Turn decoded frames into the network's input.
@@ -91,6 +108,34 @@ class Backbone(nn.Module):
             )
         video = frames.permute(0, 4, 1, 2, 3).to(torch.float32, memory_format=torch.channels_last_3d)
         return video.mul_(1 / (255 * self.spec.std)).sub_(self.spec.mean / self.spec.std)
+
+    def stages(self) -> Mapping[str, nn.Module]:
+        """Return the parts that the feature map passes through, by name, in order; nothing behind it."""
+        raise NotImplementedError
+
+    def through(self, stage: nn.Module, value: Any) -> Any:
+        """Run one stage, keeping its inner activations for the gradient or not, as `recomputes` says."""
+        if self.recomputes and torch.is_grad_enabled() and any(p.requires_grad for p in stage.parameters()):
+            return checkpoint(stage, value, use_reentrant=False)
+        return stage(value)
+
+    def freeze(self, last_stage: str | None) -> None:
+        """Let gradients reach the stages behind `last_stage` (None: all of them) and nothing else of the network.
+
+        Raises:
+            InputError: there is no such stage.
+        """
+        stages = self.stages()
+        if last_stage is not None and last_stage not in stages:
+            raise InputError(
+                f"backbone {self.spec.name!r} has no stage {last_stage!r}{nearest(last_stage, stages)} "
+                f"Known: {', '.join(stages)}"
+            )
+        self.requires_grad_(False)
+        frozen = last_stage is not None
+        for name, stage in stages.items():
+            stage.requires_grad_(not frozen)
+            frozen = frozen and name != last_stage
 
     def forward(self, video: Tensor) -> Tensor:
         """Return the feature map (B, C, T′, H, W) of a normalised video (B, 3, T, S, S)."""

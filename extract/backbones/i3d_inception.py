@@ -9,6 +9,7 @@ every key has its place and `classify` runs through all of it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import torch
@@ -148,6 +149,10 @@ class I3DInception(Backbone):
                     width = widths[0] + widths[2] + widths[4] + widths[5]
             self.logits = _Logits(width)
 
+    def stages(self) -> Mapping[str, nn.Module]:
+        """Return the layers up to the feature map, under their own names."""
+        return {name: self.get_submodule(name) for name in _ORDER[: _ORDER.index(self.spec.layer) + 1]}
+
     def forward(self, video: Tensor) -> Tensor:
         """Return the layer's output (B, C, T′, H, W) for a normalised video (B, 3, T, S, S)."""
         return self._run(video, until=self.spec.layer)
@@ -164,7 +169,7 @@ class I3DInception(Backbone):
 
     def _run(self, x: Tensor, until: str) -> Tensor:
         for name in _ORDER[: _ORDER.index(until) + 1]:
-            x = self.get_submodule(name)(x)
+            x = self.through(self.get_submodule(name), x)
         return x
 
 

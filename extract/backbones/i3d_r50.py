@@ -8,6 +8,7 @@ dilation 2, which keeps every weight's receptive field and state-dict key: (2048
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from ifcar.extract.backbones.base import BACKBONES, Backbone, BackboneFamily, BackboneSpec
 from ifcar.extract.backbones.pytorchvideo_blocks import build_blocks
 
-_NUM_FEATURE_BLOCKS = 6
+_STAGES = ("conv1", "res2", "pool2", "res3", "res4", "res5")  # Wang and Gupta 2018, Table 1
 
 
 def _spec(spatial_stride: int) -> BackboneSpec:
@@ -60,10 +61,14 @@ class I3DResNet50(Backbone):
 
         self.blocks = build_blocks(build)
 
+    def stages(self) -> Mapping[str, nn.Module]:
+        """Return conv1 (with its pool), res2, the temporal pool, and res3 to res5."""
+        return dict(zip(_STAGES, self.blocks, strict=False))
+
     def forward(self, video: Tensor) -> Tensor:
         """Return res5's output (B, 2048, T/2, H, W) for a normalised video (B, 3, T, S, S)."""
-        for block in self.blocks[:_NUM_FEATURE_BLOCKS]:
-            video = block(video)
+        for stage in self.stages().values():
+            video = self.through(stage, video)
         return video
 
     def classify(self, video: Tensor) -> Tensor:
@@ -72,7 +77,7 @@ class I3DResNet50(Backbone):
         At 8 × 224 × 224 and stride 32 this is the published head; on larger inputs that one averages over
         sliding windows of 4 × 7 × 7 instead.
         """
-        head: Any = self.blocks[_NUM_FEATURE_BLOCKS]
+        head: Any = self.blocks[len(_STAGES)]
         logits: Tensor = head.proj(self(video).mean(dim=(2, 3, 4)))
         return logits
 

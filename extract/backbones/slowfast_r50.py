@@ -11,16 +11,17 @@ Differs: PyTorchVideo's demonstration picks the slow frames by `linspace(0, T âˆ
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ifcar.extract.backbones.base import BACKBONES, Backbone, BackboneFamily, BackboneSpec
 from ifcar.extract.backbones.pytorchvideo_blocks import build_blocks
 
 ALPHA = 4
-_NUM_FEATURE_BLOCKS = 5
+_STAGES = ("conv1", "res2", "res3", "res4", "res5")
 _CLASSIFIER_BLOCK = 6
 
 
@@ -61,11 +62,15 @@ class SlowFastResNet50(Backbone):
 
         self.blocks = build_blocks(build)
 
+    def stages(self) -> Mapping[str, nn.Module]:
+        """Return conv1 to res5 of both pathways, each with the fusion behind it."""
+        return dict(zip(_STAGES, self.blocks, strict=False))
+
     def forward(self, video: Tensor) -> Tensor:
         """Return both pathways (B, 2304, T/4, H, W) for a normalised video (B, 3, T, S, S)."""
         pathways = [video[:, :, ::ALPHA], video]
-        for block in self.blocks[:_NUM_FEATURE_BLOCKS]:
-            pathways = block(pathways)
+        for stage in self.stages().values():
+            pathways = self.through(stage, pathways)
         slow, fast = pathways
         return torch.cat([slow, fast.reshape(*fast.shape[:2], -1, ALPHA, *fast.shape[3:]).mean(dim=3)], dim=1)
 

@@ -54,6 +54,7 @@ class Dataset(ABC):
         default_root: folder under the data directory.
         default_weights: weights that `extract` takes when none are named.
         default_crop: side of the crop in pixels that `extract` takes when none is named.
+        mirror_safe: whether no class tells left from right, so that mirrored clips keep their labels.
         annotation_fps: frame rate that annotated frame numbers count in, for video files of another rate.
     """
 
@@ -62,6 +63,7 @@ class Dataset(ABC):
     default_root: ClassVar[str]
     default_weights: ClassVar[str] = "published"
     default_crop: ClassVar[int] = 224
+    mirror_safe: ClassVar[bool] = False
     annotation_fps: ClassVar[float] = 12.0
 
     def __init__(self, root: Path) -> None:

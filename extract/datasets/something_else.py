@@ -8,26 +8,29 @@ objects of the label and "hand" (or "person") for subjects; boxes may reach past
 from __future__ import annotations
 
 import hashlib
-import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import ijson
 import numpy as np
 
 from ifcar.cache.schema import ProtocolTable
 from ifcar.errors import InputError, MissingDataError, nearest
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
+from ifcar.extract.datasets.json_stream import stream_entries
 from ifcar.extract.datasets.splits import read_json, read_protocols
+from ifcar.extract.limits import MAX_FRAME_NUMBER
 from ifcar.extract.track_store import TrackStore
 from ifcar.extract.tracks import Detection, Tracks, link
 
 SUBJECTS = frozenset({"hand", "person"})
 _PEEK_BYTES = 64
+_MAX_SIDE = 1 << 16
+_MAX_COORDINATE = 1e6
 VIDEO_ENDINGS = (".webm", ".mp4")
-FRAME_NAME = re.compile(r"^(?P<clip>.+)/(?P<frame>\d+)\.[A-Za-z]+$")
+FRAME_NAME = re.compile(r"(?P<clip>.+)/(?P<frame>[0-9]{1,12})\.[A-Za-z]+", re.DOTALL)
 
 
 @register_dataset
@@ -58,17 +61,18 @@ class SomethingElse(Dataset):
     def listing(self, *, needs_pixels: bool) -> Listing:
         """Read every annotation part and pair it with pixels or sizes; what does not pair is listed."""
         digest = hashlib.sha256()
+        flat = FlatBoxes()
         self._tracks = TrackStore()
         for path in self._annotation_files():
             for clip_id, records in stream_records(path, digest):
                 if clip_id in self._tracks:
                     raise InputError(f"{path}: clip {clip_id!r} is annotated twice")
-                self._tracks.add(clip_id, read_tracks(path, clip_id, records))
+                self._tracks.add(clip_id, read_tracks(path, clip_id, records, flat))
         sizes = self._sizes()
         sources = self._sources() if needs_pixels else {}
         problems: list[str] = []
         clips: list[Clip] = []
-        for clip_id in sorted(self._tracks, key=lambda c: (not c.isdecimal(), int(c) if c.isdecimal() else 0, c)):
+        for clip_id in sorted(self._tracks, key=_by_number):
             if needs_pixels and clip_id not in sources:
                 problems.append(f"{clip_id}: annotated, but there is no frames/{clip_id}/ nor videos/{clip_id}.webm")
             elif not needs_pixels and clip_id not in sizes:
@@ -78,6 +82,7 @@ class SomethingElse(Dataset):
             else:
                 clips.append(Clip(clip_id=clip_id, source=sources.get(clip_id), frame_size=sizes.get(clip_id)))
         problems += [f"{c}: has pixels, but no annotation" for c in sorted(set(sources) - set(self._tracks))]
+        problems += flat.lines()
         return Listing(clips=clips, problems=problems, digest=digest.hexdigest())
 
     def tracks(self, clip_id: str) -> Tracks:
@@ -114,54 +119,20 @@ class SomethingElse(Dataset):
         if not path.is_file():
             return {}
         content = read_json(path)
-        try:
-            return {str(k): (int(v[0]), int(v[1])) for k, v in content.items()}
-        except (AttributeError, TypeError, ValueError, IndexError) as error:
-            raise InputError(f"{path}: expected {{id: [width, height]}} ({error})") from error
-
-
-class _HashedFile:
-    """A binary file whose bytes enter a digest as they are read."""
-
-    def __init__(self, file: BinaryIO, digest: hashlib._Hash) -> None:
-        self.file, self.digest = file, digest
-
-    def read(self, size: int = -1) -> bytes:
-        """Read up to `size` bytes."""
-        content = self.file.read(size)
-        self.digest.update(content)
-        return content
+        if not isinstance(content, dict):
+            raise InputError(f"{path}: expected {{id: [width, height]}}, found {type(content).__name__}")
+        for clip_id, size in content.items():
+            whole = isinstance(size, list) and len(size) == 2 and all(type(side) is int for side in size)
+            if not whole or not all(1 <= side <= _MAX_SIDE for side in size):
+                raise InputError(
+                    f"{path}: {clip_id!r}: {size!r:.60}; expected [width, height], 1 to {_MAX_SIDE} pixels"
+                )
+        return {clip_id: (size[0], size[1]) for clip_id, size in content.items()}
 
 
 def stream_records(path: Path, digest: hashlib._Hash) -> Iterator[tuple[str, Any]]:
-    """Yield (clip id, records) of an annotation file one clip at a time, so that memory does not grow with the file.
-
-    Args:
-        path: JSON, {clip id: [record, …]}.
-        digest: takes the file's bytes; complete when the iterator has ended.
-
-    Raises:
-        InputError: not JSON, or not of that form.
-    """
-    with path.open("rb") as file:
-        first = file.read(_PEEK_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
-        if first and first != b"{":
-            found = f"it begins with {first.decode(errors='replace')!r}"
-            raise InputError(f"{path}: expected a JSON object {{clip id: [record, …]}}, but {found}")
-        file.seek(0)
-        try:
-            yield from ijson.kvitems(_HashedFile(file, digest), "", use_float=True)
-        except ijson.JSONError as error:
-            problem = " ".join(str(error).split())
-            raise InputError(
-                f"{path}: not valid JSON before byte {file.tell():,} ({problem}); download it again"
-            ) from error
-
-
-def _records_by_clip(path: Path, content: Any) -> dict[str, Any]:
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a JSON object {{clip id: [record, …]}}, found {type(content).__name__}")
-    return content
+    """Yield (clip id, records) of an annotation file one clip at a time, see `stream_entries`."""
+    return stream_entries(path, digest, "{clip id: [record, …]}")
 
 
 def read_one_clip(path: Path, clip_id: str | None, likely_id: str) -> tuple[str, Tracks]:
@@ -181,22 +152,44 @@ def read_one_clip(path: Path, clip_id: str | None, likely_id: str) -> tuple[str,
     """
     if not path.is_file():
         raise MissingDataError(f"{path}: no such file; expected boxes in Something-Else's record format (JSON)")
-    content = read_json(path)
-    if isinstance(content, list):
-        content = {_stated_clip(path, content): content}
-    by_clip = _records_by_clip(path, content)
-    chosen = _choose_clip(path, list(by_clip), clip_id, likely_id)
-    tracks = read_tracks(path, chosen, by_clip[chosen])
+    if _begins_as_list(path):
+        content = read_json(path)
+        chosen, records = _stated_clip(path, content), content
+        _choose_clip(path, [chosen], clip_id, likely_id)
+    else:
+        chosen, records = _find_clip(path, clip_id, likely_id)
+    flat = FlatBoxes()
+    tracks = read_tracks(path, chosen, records, flat)
     if not tracks.boxes.shape[1]:
-        raise InputError(f"{path}: clip {chosen!r}: none of its {len(tracks.frames)} records has a box")
+        why = "; ".join(["", *flat.lines()])
+        raise InputError(f"{path}: clip {chosen!r}: none of its {len(tracks.frames)} records has a box{why}")
     return chosen, tracks
 
 
-def _stated_clip(path: Path, records: list[Any]) -> str:
+def _begins_as_list(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(_PEEK_BYTES).lstrip()[:1] == b"["
+
+
+def _find_clip(path: Path, clip_id: str | None, likely_id: str) -> tuple[str, Any]:
+    """Return the id and the records of the chosen clip, with no other clip's records in memory."""
+    known: list[str] = []
+    kept: dict[str, Any] = {}
+    for found, records in stream_records(path, hashlib.sha256()):
+        if found in kept:
+            raise InputError(f"{path}: clip {found!r} is annotated twice")
+        if not known or found == (likely_id if clip_id is None else clip_id):
+            kept[found] = records
+        known.append(found)
+    chosen = _choose_clip(path, known, clip_id, likely_id)
+    return chosen, kept[chosen]
+
+
+def _stated_clip(path: Path, records: Sequence[Any]) -> str:
     """Return the clip id that the first of these records names."""
     first = records[0] if records else None
     name = first.get("name") if isinstance(first, dict) else None
-    match = FRAME_NAME.match(name) if isinstance(name, str) else None
+    match = FRAME_NAME.fullmatch(name) if isinstance(name, str) else None
     if match is None:
         found = f"the name {name!r}" if records else "an empty list"
         raise InputError(f"{path}: expected records {{'name': 'ID/0001.jpg', 'labels': […]}}, found {found}")
@@ -221,28 +214,54 @@ def _choose_clip(path: Path, known: Sequence[str], clip_id: str | None, likely_i
     return known[0]
 
 
-def read_tracks(path: Path, clip_id: str, records: Any) -> Tracks:
+@dataclass(slots=True)
+class FlatBoxes:
+    """Boxes without area (x2 ≤ x1 or y2 ≤ y1), which are left out as if they were not in the file."""
+
+    count: int = 0
+    first: str = ""
+
+    def add(self, where: str) -> None:
+        """Count one."""
+        self.first = self.first or where
+        self.count += 1
+
+    def lines(self) -> list[str]:
+        """Return one line when there are any."""
+        return [f"{self.count} boxes without area are left out, the first: {self.first}"] if self.count else []
+
+
+def read_tracks(path: Path, clip_id: str, records: Any, flat: FlatBoxes | None = None) -> Tracks:
     """Turn one clip's annotation records into tracks.
 
     Args:
         path: the file, for messages.
         clip_id: the clip.
         records: list of {"name": "ID/0001.jpg", "labels": [{"box2d", "standard_category"}, …]}.
+        flat: counts the boxes without area.
 
     Raises:
         InputError: a record is not of that form, or two records name the same frame.
     """
     if not isinstance(records, list):
         raise InputError(f"{path}: clip {clip_id!r}: expected a list of records, found {type(records).__name__}")
+    flat = FlatBoxes() if flat is None else flat
     by_frame: dict[int, list[Detection]] = {}
     for record in records:
         frame = _frame_number(path, clip_id, record)
+        name = record["name"]
         if frame in by_frame:
-            raise InputError(f"{path}: clip {clip_id!r}: two records name the frame {record['name']!r}")
+            raise InputError(f"{path}: clip {clip_id!r}: two records name the frame {name!r}")
         labels = record.get("labels") or []
         if not isinstance(labels, list):
-            raise InputError(f"{path}: {record['name']}: labels are a {type(labels).__name__}; expected a list")
-        by_frame[frame] = [_detection(path, record["name"], label) for label in labels]
+            raise InputError(f"{path}: {name}: labels are a {type(labels).__name__}; expected a list")
+        by_frame[frame] = []
+        for label in labels:
+            detection = _detection(path, name, label)
+            if detection.box[2] > detection.box[0] and detection.box[3] > detection.box[1]:
+                by_frame[frame].append(detection)
+            else:
+                flat.add(f"{detection.key!r} in {name}: {detection.box}")
     frames = np.array(sorted(by_frame), np.int64)
     return link(frames, [by_frame[int(f)] for f in frames])
 
@@ -250,19 +269,31 @@ def read_tracks(path: Path, clip_id: str, records: Any) -> Tracks:
 def _frame_number(path: Path, clip_id: str, record: Any) -> int:
     """Return the frame number from 0 that a record's name states."""
     name = record.get("name") if isinstance(record, dict) else None
-    match = FRAME_NAME.match(name) if isinstance(name, str) else None
-    if match is None or match["clip"] != clip_id or int(match["frame"]) < 1:
-        raise InputError(f"{path}: clip {clip_id!r}: record name {name!r} is not '{clip_id}/0001.jpg' or later")
+    match = FRAME_NAME.fullmatch(name) if isinstance(name, str) else None
+    if match is None or match["clip"] != clip_id or not 1 <= int(match["frame"]) <= MAX_FRAME_NUMBER:
+        raise InputError(f"{path}: clip {clip_id!r}: record name {name!r:.200} is not '{clip_id}/0001.jpg' or later")
     return int(match["frame"]) - 1
 
 
-def _detection(path: Path, frame_name: str, label: Mapping[str, Any]) -> Detection:
-    try:
-        key = str(label["standard_category"])
-        box = label["box2d"]
-        x1, y1, x2, y2 = (float(box[k]) for k in ("x1", "y1", "x2", "y2"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: {frame_name}: a label lacks standard_category or box2d x1, y1, x2, y2") from error
-    if not all(map(math.isfinite, (x1, y1, x2, y2))):
-        raise InputError(f"{path}: {frame_name}: box of {key!r} is not finite: {(x1, y1, x2, y2)}")
-    return Detection(key=key, is_subject=key in SUBJECTS, box=(x1, y1, x2, y2))
+def _detection(path: Path, frame_name: str, label: Any) -> Detection:
+    key = label.get("standard_category") if isinstance(label, dict) else None
+    box = label.get("box2d") if isinstance(label, dict) else None
+    if not isinstance(key, str) or not isinstance(box, dict):
+        raise InputError(f"{path}: {frame_name}: a label lacks standard_category or box2d (a text, a mapping)")
+    x1, y1, x2, y2 = (box.get(k) for k in ("x1", "y1", "x2", "y2"))
+    corners = [v for v in (x1, y1, x2, y2) if isinstance(v, int | float) and not isinstance(v, bool)]
+    # A comparison with NaN is False.
+    if len(corners) < 4 or not all(-_MAX_COORDINATE <= v <= _MAX_COORDINATE for v in corners):
+        found = f"{(x1, y1, x2, y2)!r:.120}"
+        raise InputError(
+            f"{path}: {frame_name}: box of {key!r} is not finite numbers x1, y1, x2, y2 in pixels: {found}"
+        )
+    return Detection(key=key, is_subject=key in SUBJECTS, box=(corners[0], corners[1], corners[2], corners[3]))
+
+
+def _by_number(clip_id: str) -> tuple[bool, int, str, str]:
+    """Order ids of digits by their number, whatever its length, before all others."""
+    if clip_id.isascii() and clip_id.isdecimal():
+        digits = clip_id.lstrip("0")
+        return False, len(digits), digits, clip_id
+    return True, 0, "", clip_id

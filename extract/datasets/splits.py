@@ -10,16 +10,20 @@ splits/fewshot/…                 base and novel classes, under the names in wh
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ifcar.cache.schema import ProtocolTable, Split
 from ifcar.errors import InputError
 
+MAX_JSON_BYTES = 1 << 28
+_MAX_CLASSES = 1 << 15  # class numbers are stored as int16
 TRAIN_NAMES = ("train.json",)
 TEST_NAMES = ("validation.json",)
 
@@ -99,15 +103,47 @@ def template_class(template: str) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Parse a JSON file. Raises InputError with the line where it breaks."""
+    """Parse a JSON file, strictly: no NaN or infinity, no key twice.
+
+    Raises:
+        InputError: it is not that; the message says where it breaks.
+    """
+    size = path.stat().st_size
+    if size > MAX_JSON_BYTES:
+        raise InputError(f"{path}: {size:,} bytes; a file of this kind is read up to {MAX_JSON_BYTES:,}")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_text(encoding="utf-8")
+        return json.loads(content, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_key_twice)
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path}: not valid JSON at line {error.lineno}, column {error.colno} ({error.msg}); download it again"
         ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error.reason}); download it again") from error
+    except RecursionError as error:
+        raise InputError(f"{path}: nested too deeply to be read; expected flat JSON") from error
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"holds {name}, which is no number; expected finite numbers")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"holds the number {text[:40]}, which is too large")
+    return value
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"names the key {twice!r:.80} twice; expected each once")
+    return content
 
 
 def _read_protocol(
@@ -126,27 +162,33 @@ def _read_protocol(
     targets = np.full(len(clip_ids), -1, np.int16)
     groups = np.full(len(clip_ids), -1, np.int32)
     group_of: dict[str, int] = {}
+    part_of: dict[str, Split] = {}
     for part, names in ((Split.TRAIN, files.train), (Split.TEST, files.test)):
         path = _first(folder, names)
         if path is None:
             notes.append(f"protocol {files.name}: no {part.name.lower()} clips, {folder / names[0]} is missing")
             continue
-        absent = 0
+        absent = twice = 0
         for entry in _entries(path):
-            i = number.get(entry["id"])
+            clip_id = entry["id"]
+            if part_of.get(clip_id, part) != part:
+                raise InputError(f"{path}: clip {clip_id!r} is also in the train list; a clip must not be in both")
+            i = number.get(clip_id)
+            target = _target(path, entry, target_of)
             if i is None:
                 absent += 1
-                continue
-            if split[i] not in (Split.NONE, part):
-                raise InputError(f"{path}: clip {entry['id']!r} is also in the train list; a clip must not be in both")
-            split[i] = part
-            targets[i] = _target(path, entry, target_of)
-            placeholders = entry.get("placeholders") or [""]
-            groups[i] = group_of.setdefault(str(placeholders[0]).lower(), len(group_of))
-        if absent:
-            notes.append(
-                f"protocol {files.name}: {absent} {part.name.lower()} clips of {path.name} are not in the data"
-            )
+            elif clip_id in part_of and targets[i] != target:
+                both = f"{classes[targets[i]]!r} and {classes[target]!r}"
+                raise InputError(f"{path}: clip {clip_id!r} is listed twice, as {both}; expected each clip once")
+            else:
+                split[i], targets[i] = part, target
+                groups[i] = group_of.setdefault(_group(path, entry), len(group_of))
+            twice += clip_id in part_of
+            part_of[clip_id] = part
+        what = f"protocol {files.name}: {{}} {part.name.lower()} clips of {path.name} "
+        notes += [what.format(absent) + "are not in the data"] if absent else []
+        notes += [what.format(twice) + "are listed twice and count once"] if twice else []
+    notes += _empty_classes(files.name, classes, targets[split == Split.TRAIN])
     return ProtocolTable(
         name=files.name,
         label_kind="single",
@@ -168,13 +210,40 @@ def _read_classes(path: Path) -> list[str]:
     content = read_json(path)
     if not isinstance(content, dict) or not content:
         raise InputError(f"{path}: expected a JSON object {{class name: number}}, found {type(content).__name__}")
-    try:
-        numbers = {str(name): int(value) for name, value in content.items()}
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: a class number is not a whole number ({error})") from error
+    if len(content) > _MAX_CLASSES:
+        raise InputError(f"{path}: {len(content):,} classes; up to {_MAX_CLASSES:,} are read")
+    numbers = {name: _whole_number(path, name, value) for name, value in content.items()}
     if sorted(numbers.values()) != list(range(len(numbers))):
         raise InputError(f"{path}: the class numbers must be 0 … {len(numbers) - 1}, each once")
     return sorted(numbers, key=numbers.__getitem__)
+
+
+def _whole_number(path: Path, name: str, value: Any) -> int:
+    """Return a class number, which published files also write as text."""
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= len(str(_MAX_CLASSES)):
+        return int(value)
+    if type(value) is not int:
+        raise InputError(f"{path}: class {name!r:.80} has the number {value!r:.80}; expected a whole number")
+    return value
+
+
+def _empty_classes(name: str, classes: Sequence[str], targets: NDArray[np.int16]) -> list[str]:
+    """Return one line when some classes have no training clip while others do."""
+    empty = sorted(set(range(len(classes))) - set(targets.tolist()))
+    if not empty or not len(targets):
+        return []
+    first = classes[empty[0]]
+    return [f"protocol {name}: {len(empty)} of {len(classes)} classes have no training clip, the first: {first!r}"]
+
+
+def _group(path: Path, entry: Mapping[str, Any]) -> str:
+    """Return the clip's group: its first placeholder, or nothing."""
+    placeholders = entry.get("placeholders") or [""]
+    if not isinstance(placeholders, list) or not isinstance(placeholders[0], str):
+        raise InputError(
+            f"{path}: clip {entry['id']!r}: placeholders are {placeholders!r:.80}; expected a list of texts"
+        )
+    return placeholders[0].lower()
 
 
 def _entries(path: Path) -> list[Mapping[str, Any]]:

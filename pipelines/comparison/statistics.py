@@ -62,36 +62,47 @@ def percentile_interval(resampled: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def resampled_map(logits: NDArray[np.float32], labels: NDArray[np.uint8], seed: int = 0) -> NDArray[np.float64]:
-    """Return the mAP of `NUM_MAP_RESAMPLES` bootstrap resamples of n clips, the same resamples for every system.
+    """Return (R,) the mAP of bootstrap resamples of n clips; see `resampled_precisions`.
+
+    A class without a positive draw is left out of that resample's mean, and a resample without any label counts as 0.
+    """
+    precisions = resampled_precisions(logits, labels, seed)
+    drawn = np.isfinite(precisions)
+    means: NDArray[np.float64] = np.where(drawn, precisions, 0).sum(axis=1) / np.maximum(drawn.sum(axis=1), 1)
+    return means
+
+
+def resampled_precisions(logits: NDArray[np.float32], labels: NDArray[np.uint8], seed: int = 0) -> NDArray[np.float64]:
+    """Return the average precision of each class in bootstrap resamples of n clips, the same for every system.
 
     A clip that was drawn w times counts w times at its rank: the average precision of a class is
-    Σ_i w_i y_i P_i / Σ_i w_i y_i, where P_i is the share of positives among the draws down to clip i. A class without a
-    positive draw is left out of that resample's mean, and a resample without any label counts as 0.
+    Σ_i w_i y_i P_i / Σ_i w_i y_i, where P_i is the share of positives among the draws down to clip i.
 
     Args:
         logits: (n, K).
         labels: (n, K).
         seed: of the resampling.
+
+    Returns:
+        (`NUM_MAP_RESAMPLES`, K); NaN where no clip of the class was drawn.
     """
     n, shows = len(labels), labels.astype(bool)
     order = rankings(logits, labels)
     shown = np.flatnonzero(shows.any(axis=0))
     rng = np.random.default_rng(seed)
-    found = []
+    found = np.full((NUM_MAP_RESAMPLES, labels.shape[1]), np.nan)
     for start in range(0, NUM_MAP_RESAMPLES, MAP_CHUNK):
         size = min(MAP_CHUNK, NUM_MAP_RESAMPLES - start)
         drawn = rng.multinomial(n, np.full(n, 1 / n), size=size)
-        total, classes = np.zeros(size), np.zeros(size)
         for k in shown:
             ranked = drawn[:, order[k]]
             places = np.flatnonzero(shows[order[k], k])
             hits = ranked[:, places]
             positives = hits.sum(axis=1)
             precision = hits.cumsum(axis=1) / np.maximum(ranked.cumsum(axis=1)[:, places], 1)
-            total += (hits * precision).sum(axis=1) / np.maximum(positives, 1)
-            classes += positives > 0
-        found.append(total / np.maximum(classes, 1))
-    return np.concatenate(found)
+            values = (hits * precision).sum(axis=1) / np.maximum(positives, 1)
+            found[start : start + size, k] = np.where(positives > 0, values, np.nan)
+    return found
 
 
 def paired_bootstrap(ours: NDArray[np.float64], other: NDArray[np.float64], seed: int = 0) -> PairedTest:

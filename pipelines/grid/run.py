@@ -11,12 +11,14 @@ from pathlib import Path
 import yaml
 
 from ifcar.cache.durable import write_atomic
+from ifcar.cache.lock import locked
 from ifcar.errors import IfcarError, InputError
 from ifcar.pipelines.comparison.formats import write_tables
 from ifcar.pipelines.comparison.results import Replicate, System, summarise
 from ifcar.pipelines.comparison.store import NAME as RESULTS
 from ifcar.pipelines.comparison.store import Comparison, read_comparison, write_comparison
 from ifcar.pipelines.configs import to_plain
+from ifcar.pipelines.engines.cluster import RayConfig
 from ifcar.pipelines.ensemble import ensemble
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.grid.config import FusionConfig
@@ -58,6 +60,7 @@ def run_grid(
     processes: int | None = None,
     device: str | None = None,
     fleet_size: int | None = None,
+    cluster: RayConfig | None = None,
 ) -> GridResult:
     """Make the runs of a plan and write its table.
 
@@ -66,18 +69,30 @@ def run_grid(
 
     Raises:
         InputError: the folder holds results of another cache, or no run could be made at all.
+        LockedError: another process makes a grid in the folder.
     """
     path = out or folder("runs") / plan.config.name
-    _check_folder(path, plan)
-    path.mkdir(parents=True, exist_ok=True)
-    content = yaml.safe_dump(to_plain(plan.config), sort_keys=False, allow_unicode=True)
-    write_atomic(path / "grid.yaml", content.encode())
-    jobs = plan.jobs()
-    before = sum(is_finished(job.path) for job in jobs)
-    failures = fit_all(jobs, progress, processes=processes, device=device, fleet_size=fleet_size)
-    made = sum(is_finished(job.path) for job in jobs) - before
-    if len(failures) == len(jobs):
-        raise InputError(f"grid {plan.config.name!r}: every run failed; the first: {failures[0].reason}")
+    with locked(path):
+        _check_folder(path, plan)
+        path.mkdir(parents=True, exist_ok=True)
+        content = yaml.safe_dump(to_plain(plan.config), sort_keys=False, allow_unicode=True)
+        write_atomic(path / "grid.yaml", content.encode())
+        jobs = plan.jobs()
+        before = sum(is_finished(job.path) for job in jobs)
+        failures = fit_all(jobs, progress, processes=processes, device=device, fleet_size=fleet_size, cluster=cluster)
+        made = sum(is_finished(job.path) for job in jobs) - before
+        if len(failures) == len(jobs):
+            raise InputError(f"grid {plan.config.name!r}: every run failed; the first: {failures[0].reason}")
+        comparison = _compare(plan, failures)
+        write_comparison(path, comparison)
+        files = write_tables(path, comparison)
+    return GridResult(
+        comparison=comparison, folder=path, files=files, failures=failures, num_runs=len(jobs), num_made=made
+    )
+
+
+def _compare(plan: GridPlan, failures: list[Failure]) -> Comparison:
+    """Fuse finished runs and compare the systems; fusions that fail join `failures`."""
     systems = _systems(plan)
     for fusion in plan.config.ensembles:
         systems += _fused(plan, fusion, systems, failures)
@@ -85,7 +100,7 @@ def run_grid(
     notes = [f"failed: {failure.path.name}: {failure.reason}" for failure in failures]
     if baseline is not None and not any(s.name == baseline for s in systems):
         notes.append(f"no run of the baseline {baseline!r} is finished: nothing is tested")
-    comparison = Comparison(
+    return Comparison(
         name=plan.config.name,
         title=plan.config.title,
         dataset=plan.dataset,
@@ -95,11 +110,6 @@ def run_grid(
         rows=tuple(summarise(systems, baseline=baseline, paired_test=plan.config.paired_test)),
         cache=str(plan.cache),
         fingerprint=plan.fingerprint,
-    )
-    write_comparison(path, comparison)
-    files = write_tables(path, comparison)
-    return GridResult(
-        comparison=comparison, folder=path, files=files, failures=failures, num_runs=len(jobs), num_made=made
     )
 
 

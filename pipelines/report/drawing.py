@@ -52,6 +52,7 @@ class Drawing:
         columns: header of its numbers.
         rows: its numbers, shares unrounded.
         wide: whether it needs its full width to be readable, scrolling on a phone.
+        alone: whether it takes a whole row of the page on a desktop.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Drawing:
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
     wide: bool = False
+    alone: bool = False
 
 
 @contextmanager

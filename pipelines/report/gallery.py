@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +43,8 @@ class Verdict:
     Args:
         letter: "A" or "B".
         system: its name.
-        right: whether the label is more probable than every other class.
-        guesses: its three most probable classes.
+        right: whether the label, or every label, is more probable than every other class.
+        guesses: its three most probable classes, more where the clip has more labels.
     """
 
     letter: str
@@ -58,8 +59,8 @@ class Card:
 
     Args:
         clip_id: its id.
-        label: its class.
-        class_number: the class's number, from 0.
+        label: its class, or classes.
+        class_numbers: numbers of its classes, from 0.
         outcome: place in the gallery's outcomes.
         verdicts: A's and B's.
         strip: its picture, or None.
@@ -67,7 +68,7 @@ class Card:
 
     clip_id: str
     label: str
-    class_number: int
+    class_numbers: Sequence[int]
     outcome: int
     verdicts: Sequence[Verdict]
     strip: Strip | None
@@ -92,20 +93,18 @@ class Gallery:
     without_pictures: str
 
 
-def choose_clips(
-    outcomes: NDArray[np.int64], targets: NDArray[np.int64], clip_ids: Sequence[str], num: int
-) -> list[int]:
+def choose_clips(outcomes: NDArray[np.int64], targets: NDArray[Any], clip_ids: Sequence[str], num: int) -> list[int]:
     """Return which clips to show: as many of each outcome, spread evenly over its clips ordered by class and id.
 
     Where an outcome has fewer clips than its share, the others get more, one each in turn.
 
     Args:
         outcomes: (n,) outcome of each clip, from 0.
-        targets: (n,) classes.
+        targets: (n,) classes or (n, K) labels.
         clip_ids: n ids.
         num: clips to choose, at most.
     """
-    order = sorted(range(len(clip_ids)), key=lambda place: (targets[place], clip_ids[place]))
+    order = sorted(range(len(clip_ids)), key=lambda place: (np.atleast_1d(targets[place]).tolist(), clip_ids[place]))
     members = [[p for p in order if outcomes[p] == outcome] for outcome in range(int(outcomes.max(initial=0)) + 1)]
     shares = [0] * len(members)
     while sum(shares) < min(num, len(clip_ids)):
@@ -141,6 +140,7 @@ def make_gallery(
     names = OUTCOMES_OF_ONE if len(right) == 1 else OUTCOMES_OF_TWO
     chosen = choose_clips(outcomes, targets, clip_ids, num)
     classes = chapter.data.classes
+    labels = chapter.a.labels(len(classes))
     progress.start("drawing clips", len(chosen))
     cards = []
     for place in chosen:
@@ -149,15 +149,15 @@ def make_gallery(
                 letter=letter,
                 system=system.name,
                 right=bool(r[place]),
-                guesses=_guesses(p[place], targets[place], classes),
+                guesses=_guesses(p[place], labels[place], classes),
             )
             for (letter, system), p, r in zip(chapter.pair(), probabilities, right, strict=True)
         ]
         cards.append(
             Card(
                 clip_id=clip_ids[place],
-                label=classes[targets[place]],
-                class_number=int(targets[place]),
+                label=" · ".join(classes[k] for k in np.flatnonzero(labels[place])) or "no label",
+                class_numbers=np.flatnonzero(labels[place]).tolist(),
                 outcome=int(outcomes[place]),
                 verdicts=verdicts,
                 strip=None if isinstance(views, str) else make_strip(views, clip_ids[place]),
@@ -165,7 +165,7 @@ def make_gallery(
         )
         progress.advance(1)
     progress.finish()
-    shown = sorted({card.class_number for card in cards})
+    shown = sorted({number for card in cards for number in card.class_numbers})
     return Gallery(
         cards=cards,
         outcomes=names,
@@ -183,9 +183,9 @@ def _outcomes(right: Sequence[NDArray[np.bool_]]) -> NDArray[np.int64]:
     return np.select([a & ~b, b & ~a, ~a & ~b], [0, 1, 2], 3)
 
 
-def _guesses(probabilities: Probabilities, target: int, classes: Sequence[str]) -> list[Guess]:
-    best = np.argsort(-probabilities, kind="stable")[:NUM_GUESSES]
-    return [Guess(name=classes[k], probability=float(probabilities[k]), right=bool(k == target)) for k in best]
+def _guesses(probabilities: Probabilities, labels: NDArray[np.bool_], classes: Sequence[str]) -> list[Guess]:
+    best = np.argsort(-probabilities, kind="stable")[: max(NUM_GUESSES, int(labels.sum()))]
+    return [Guess(name=classes[k], probability=float(probabilities[k]), right=bool(labels[k])) for k in best]
 
 
 def _missing(cards: Sequence[Card], views: CachedViews | str) -> str:

@@ -132,6 +132,8 @@ def system_name(config: RunConfig | EnsembleConfig) -> str:
     streams = str(joint["streams"]) if isinstance(joint, dict) and joint.get("streams", "both") != "both" else ""
     aux = [f"{name} λ = {weight:g}" for name, weight in config.aux_weights.items()]
     tuned = "" if config.fine_tune is None else "fine-tuned"
+    if config.live is not None:
+        tuned = "end to end" if config.live.base is None else "jointly with the backbone"
     return ", ".join(part for part in (config.head, streams, *aux, config.preset, tuned) if part)
 
 

@@ -44,7 +44,7 @@ for (const gallery of document.querySelectorAll(".gallery")) {
     const label = form.elements["class"].value;
     let shown = 0;
     for (const card of cards) {
-      card.hidden = (outcome && card.dataset.outcome !== outcome) || (label && card.dataset.class !== label);
+      card.hidden = (outcome && card.dataset.outcome !== outcome) || (label && !card.dataset.class.split(" ").includes(label));
       shown += card.hidden ? 0 : 1;
     }
     gallery.classList.toggle("without-boxes", !form.elements["boxes"].checked);

@@ -1,4 +1,4 @@
-"""Figures that look at A and B closely: gains by class, confusion, accuracy by number of instances."""
+"""Figures that look at A and B closely: gains by class, confusion."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from numpy.typing import NDArray
 
-from ifcar.pipelines.comparison.statistics import bootstrap_interval, paired_bootstrap
+from ifcar.pipelines.comparison.statistics import (
+    PairedTest,
+    difference_test,
+    paired_bootstrap,
+    resampled_precisions,
+)
 from ifcar.pipelines.report.chapter import Chapter
-from ifcar.pipelines.report.drawing import COLOURS, GAIN, INK, LOSS, Drawing, new_figure, short
+from ifcar.pipelines.report.drawing import GAIN, INK, LOSS, Drawing, new_figure, short
 from ifcar.pipelines.report.systems import SystemScores
 
 NUM_EXTREMES = 5
@@ -22,9 +27,21 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassGain:
-    """How A and B do on one class; accuracies are shares, means over seeds."""
+    """How A and B do on one class; top-1 or average precision as shares, means over seeds.
+
+    Args:
+        name: the class.
+        number: of the class, from 0.
+        n: its test clips.
+        a: A's share.
+        b: B's share.
+        difference: A − B.
+        low: of its 95 % interval over clips.
+        high: of the same.
+    """
 
     name: str
+    number: int
     n: int
     a: float
     b: float
@@ -35,30 +52,52 @@ class ClassGain:
 
 def class_gains(a: SystemScores, b: SystemScores, classes: Sequence[str]) -> list[ClassGain]:
     """Return the classes that have test clips, the largest gain of A over B first."""
-    gains = []
-    ours, other = a.mean_right(), b.mean_right()
-    for k, name in enumerate(classes):
-        mine = a.targets == k
-        if not mine.any():
-            continue
-        test = paired_bootstrap(ours[mine], other[mine])
-        gains.append(
-            ClassGain(
-                name=name,
-                n=int(mine.sum()),
-                a=float(ours[mine].mean()),
-                b=float(other[mine].mean()),
-                difference=test.difference,
-                low=test.low,
-                high=test.high,
-            )
+    labels = a.labels(len(classes))
+    shown = [int(k) for k in np.flatnonzero(labels.any(axis=0))]
+    if a.multi:
+        tests = precision_tests(a, b)
+        shares = [np.asarray(system.class_precisions().mean(axis=0)) for system in (a, b)]
+    else:
+        ours, other = a.mean_right(), b.mean_right()
+        shares = [right @ labels / np.maximum(1, labels.sum(axis=0)) for right in (ours, other)]
+        tests = {k: paired_bootstrap(ours[labels[:, k]], other[labels[:, k]]) for k in shown}
+    gains = [
+        ClassGain(
+            name=classes[k],
+            number=k,
+            n=int(labels[:, k].sum()),
+            a=float(shares[0][k]),
+            b=float(shares[1][k]),
+            difference=tests[k].difference,
+            low=tests[k].low,
+            high=tests[k].high,
         )
+        for k in shown
+    ]
     return sorted(gains, key=lambda g: -g.difference)
+
+
+def precision_tests(a: SystemScores, b: SystemScores) -> dict[int, PairedTest]:
+    """Return, for each class with test clips, the difference in average precision and its interval over clips.
+
+    Resamples without a clip of the class say nothing of it and are left out.
+    """
+    means = [np.asarray(system.class_precisions().mean(axis=0)) for system in (a, b)]
+    ours, other = (
+        np.mean([resampled_precisions(logits, system.targets) for logits in system.logits()], axis=0)
+        for system in (a, b)
+    )
+    tests = {}
+    for k in np.flatnonzero(a.targets.any(axis=0)):
+        resampled = (ours - other)[:, k]
+        tests[int(k)] = difference_test(float(means[0][k] - means[1][k]), resampled[np.isfinite(resampled)])
+    return tests
 
 
 def draw_gains(chapter: Chapter, gains: Sequence[ClassGain]) -> Drawing:
     """Draw the five largest gains of A over B and the five largest losses."""
     assert chapter.a is not None and chapter.b is not None
+    measure, key = ("AP", "ap") if chapter.a.multi else ("top-1", "top1")
     num = min(NUM_EXTREMES, len(gains) // 2)
     shown = list(gains) if len(gains) <= 2 * NUM_EXTREMES else [*gains[:num], *gains[-num:]]
     names = [f"{short(gain.name, 28, 3)} ({gain.n})" for gain in shown]
@@ -72,15 +111,16 @@ def draw_gains(chapter: Chapter, gains: Sequence[ClassGain]) -> Drawing:
     axes.axvline(0, color=INK, lw=1, zorder=4)
     axes.set_yticks(range(len(shown)), names, fontsize=10)
     axes.set_ylim(len(shown) - 0.4, -0.6)
-    axes.set_xlabel("A − B, top-1 (points)")
+    axes.set_xlabel(f"A − B, {measure} (points)")
     axes.grid(axis="x", color="#e3e3e3", lw=0.8, zorder=0)
     ahead, behind = sum(g.difference > 0 for g in gains), sum(g.difference < 0 for g in gains)
     what = "All classes" if len(shown) == len(gains) else f"The {num} classes with the largest and the {num} with the "
     what += "" if len(shown) == len(gains) else "smallest difference"
+    seeds = " and ".join(str(len(system.seeds)) for system in (chapter.a, chapter.b))
     caption = (
-        f"{what}, of {len(gains)} with test clips: top-1 of A ({chapter.a.name}) minus top-1 of B ({chapter.b.name}), "
-        f"each a mean over its seeds ({len(chapter.a.seeds)} and {len(chapter.b.seeds)}); in brackets the class's test "
-        "clips. Thin line: 95 % bootstrap interval over the class's clips, not corrected for looking at many classes. "
+        f"{what}, of {len(gains)} with test clips: {measure} of A ({chapter.a.name}) minus {measure} of B "
+        f"({chapter.b.name}), each a mean over its seeds ({seeds}); in brackets the class's test clips. Thin line: "
+        "95 % bootstrap interval over clips, not corrected for looking at many classes. "
         f"A is ahead on {ahead} classes, behind on {behind}, level on {len(gains) - ahead - behind}."
     )
     values = "; ".join(f"{g.name} {100 * g.difference:+.1f}" for g in shown)
@@ -88,9 +128,9 @@ def draw_gains(chapter: Chapter, gains: Sequence[ClassGain]) -> Drawing:
         name="gains",
         title="Largest gains and losses",
         caption=caption,
-        alt=f"Bar chart of the difference in top-1 between A and B in percentage points: {values}.",
+        alt=f"Bar chart of the difference in {measure} between A and B in percentage points: {values}.",
         figure=figure,
-        columns=["class", "n", "top1_a", "top1_b", "difference", "difference_low", "difference_high"],
+        columns=["class", "n", f"{key}_a", f"{key}_b", "difference", "difference_low", "difference_high"],
         rows=[[g.name, g.n, g.a, g.b, g.difference, g.low, g.high] for g in gains],
     )
 
@@ -172,62 +212,4 @@ def draw_confusion(
             for i, j in zip(*np.nonzero(counts), strict=True)
         ],
         wide=True,
-    )
-
-
-def draw_instances(chapter: Chapter, num_instances: NDArray[np.int64]) -> Drawing:
-    """Draw top-1 of A and B over the number of instances of a clip; −1 marks clips without one."""
-    figure, axes = new_figure(3.7)
-    values = [int(v) for v in np.unique(num_instances) if v >= 0]
-    rows: list[list[object]] = []
-    words = []
-    pair = {system.name: (letter, side) for (letter, system), side in zip(chapter.pair(), (-0.09, 0.09), strict=False)}
-    for system in sorted(chapter.systems, key=lambda s: pair.get(s.name, ("C", 0))):
-        right = system.mean_right()
-        means, intervals = [], []
-        for value in values:
-            mine = right[num_instances == value]
-            means.append(float(mine.mean()))
-            intervals.append(bootstrap_interval(mine))
-            rows.append([system.name, value, len(mine), means[-1], *intervals[-1]])
-        if system.name in pair:
-            letter, side = pair[system.name]
-            mean = 100 * np.array(means)
-            low, high = (100 * np.array(intervals)).T
-            axes.errorbar(
-                np.arange(len(values)) + side,
-                mean,
-                yerr=np.maximum(0, np.stack([mean - low, high - mean])),
-                fmt="o-" if letter == "A" else "s--",
-                ms=7,
-                capsize=4,
-                elinewidth=1.4,
-                color=COLOURS[letter],
-                label=short(f"{letter}: {system.name}", 40, 1),
-            )
-            words.append(f"{letter}: " + ", ".join(f"{m:.1f} at {v}" for v, m in zip(values, mean, strict=True)))
-    counts = [int((num_instances == v).sum()) for v in values]
-    axes.set_xticks(range(len(values)), [f"{v}\nn = {n}" for v, n in zip(values, counts, strict=True)])
-    axes.set_xlim(-0.5, len(values) - 0.5)
-    axes.set_xlabel("instances in the clip's cached view")
-    axes.set_ylabel("test top-1 (%)")
-    axes.grid(axis="y", color="#e3e3e3", lw=0.8)
-    axes.legend(loc="best")
-    missing = int((num_instances < 0).sum())
-    caption = (
-        "Test top-1, mean over seeds, of clips with so many instances (hands, persons and objects that fill a slot in "
-        "at least one sampled frame; the cache keeps at most as many as it has slots). Error bars: 95 % bootstrap "
-        f"interval over the n clips below each point. n = {sum(counts):,} in all"
-    )
-    caption += f"; {missing} clips have no view in the cache." if missing else "."
-    if len(chapter.systems) > len(pair):
-        caption += " The numbers hold the other systems as well."
-    return Drawing(
-        name="instances",
-        title="Top-1 by number of instances",
-        caption=caption,
-        alt=f"Test top-1 in percent over the number of instances. {'; '.join(words)}.",
-        figure=figure,
-        columns=["system", "num_instances", "n", "top1", "top1_low", "top1_high"],
-        rows=rows,
     )

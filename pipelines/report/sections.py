@@ -12,16 +12,17 @@ from numpy.typing import NDArray
 from ifcar.cache.durable import write_atomic
 from ifcar.pipelines.comparison.formats import numbers
 from ifcar.pipelines.progress import Progress
+from ifcar.pipelines.report.attribute_figures import draw_attribute, draw_company, make_attribute
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.drawing import Drawing, save_drawing
 from ifcar.pipelines.report.gallery import Gallery, make_gallery
+from ifcar.pipelines.report.insights import activity_drawings, graph_drawings
 from ifcar.pipelines.report.page import Section, ShownFigure
 from ifcar.pipelines.report.pair_figures import (
     class_gains,
     confusion,
     draw_confusion,
     draw_gains,
-    draw_instances,
     most_confused,
 )
 from ifcar.pipelines.report.system_figures import FEWEST_WEIGHTS, draw_accuracies, draw_weights, weight_curves
@@ -65,8 +66,9 @@ def chapter_sections(
         _weights(chapter, figures),
         _gains(chapter, figures),
         _confusion(chapter, probabilities, figures),
-        _instances(chapter, views, figures),
+        _attributes(chapter, views, figures),
         _training(chapter, figures),
+        *_insights(chapter, views, figures),
         _clips(chapter, probabilities, views, num_clips, progress),
     ]
     if chapter.systems:
@@ -102,15 +104,21 @@ def _gains(chapter: Chapter, figures: FigureFolder) -> Section:
         text = NO_RUNS if chapter.a is None else "Left out: there is one system only, and nothing to compare it with."
         return Section(name="gains", title=title, text=text)
     gains = class_gains(chapter.a, chapter.b, chapter.data.classes)
-    return Section(
-        name="gains", title=title, figures=[figures.save(draw_gains(chapter, gains))], tables=[gains_table(gains)]
-    )
+    drawings = [draw_gains(chapter, gains)]
+    if chapter.a.multi:
+        drawings.append(draw_company(chapter, gains, chapter.a.labels(len(chapter.data.classes))))
+    measure = "Average precision" if chapter.a.multi else "Top-1"
+    shown = [figures.save(drawing) for drawing in drawings]
+    return Section(name="gains", title=title, figures=shown, tables=[gains_table(gains, measure)])
 
 
 def _confusion(chapter: Chapter, probabilities: Sequence[NDArray[np.float64]], figures: FigureFolder) -> Section:
     title = "Confusion between classes"
     if chapter.a is None or chapter.data is None:
         return Section(name="confusion", title=title, text=NO_RUNS)
+    if chapter.a.multi:
+        text = "Left out: a clip shows several classes, so that none of them is taken for another."
+        return Section(name="confusion", title=title, text=text)
     counts = [confusion(chapter.a.targets, p) for p in probabilities]
     shown = most_confused(counts)
     return Section(
@@ -124,23 +132,65 @@ def _confusion(chapter: Chapter, probabilities: Sequence[NDArray[np.float64]], f
     )
 
 
-def _instances(chapter: Chapter, views: CachedViews | str, figures: FigureFolder) -> Section:
-    title = "Accuracy by number of instances"
-    if chapter.a is None:
-        return Section(name="instances", title=title, text=NO_RUNS)
+def _attributes(chapter: Chapter, views: CachedViews | str, figures: FigureFolder) -> Section:
+    title = "Accuracy by number of instances, activities and duration"
+    name = "instances"
+    if chapter.a is None or chapter.data is None:
+        return Section(name=name, title=title, text=NO_RUNS)
+    clip_ids, found = chapter.a.clip_ids.tolist(), []
+    if chapter.a.multi:
+        counts = chapter.a.labels(len(chapter.data.classes)).sum(axis=1)
+        axis, meaning = "activities in the clip", "clips with so many labels"
+        found.append(make_attribute("activities", "number of activities", axis, meaning, counts))
+    text = ""
     if isinstance(views, str):
         text = f"Left out: the number of instances stands in the cache, which cannot be used: {views}."
-        return Section(name="instances", title=title, text=text)
-    num_instances = views.num_instances(chapter.a.clip_ids.tolist())
-    if not (num_instances >= 0).any():
-        return Section(name="instances", title=title, text="Left out: the cache has no view of the test clips.")
-    return Section(name="instances", title=title, figures=[figures.save(draw_instances(chapter, num_instances))])
+    elif not any(clip_id in views.rows for clip_id in clip_ids):
+        text = "Left out: the cache has no view of the test clips."
+    else:
+        found.append(
+            make_attribute(
+                "instances",
+                "number of instances",
+                "instances in the clip's cached view",
+                "clips with so many instances (hands, persons and objects that fill a slot in at least one sampled "
+                "frame; the cache keeps at most as many as it has slots)",
+                views.num_instances(clip_ids),
+            )
+        )
+        found.append(
+            make_attribute(
+                "frames",
+                "duration",
+                "frames from the first sampled one to the last",
+                "clips whose view spans so many frames of the video",
+                views.num_frames(clip_ids),
+                least_ratio=1.2,
+            )
+        )
+    shown = [figures.save(draw_attribute(chapter, attribute)) for attribute in found if attribute is not None]
+    if not shown and not text:
+        text = "Left out: all test clips have as many instances and last as long."
+    return Section(name=name, title=title, text=text, figures=shown)
 
 
 def _training(chapter: Chapter, figures: FigureFolder) -> Section:
     shown = [figures.save(drawing) for drawing in draw_training(chapter)]
     text = NO_RUNS if chapter.a is None else "Left out: no run has a history.jsonl; ensembles are not trained."
     return Section(name="training", title="Training", text="" if shown else text, figures=shown)
+
+
+def _insights(chapter: Chapter, views: CachedViews | str, figures: FigureFolder) -> list[Section]:
+    """Return what trained heads look at, a section for each kind of head that the table has and that can show it."""
+    if isinstance(views, str) or chapter.a is None or chapter.data is None:
+        return []
+    sections = []
+    for make in (activity_drawings, graph_drawings):
+        title, drawings = make(chapter, views, chapter.data.classes)
+        if drawings:
+            shown = [figures.save(drawing) for drawing in drawings]
+            sections.append(Section(name=title.partition(":")[0].lower(), title=title, figures=shown))
+    return sections
 
 
 def _clips(
@@ -164,9 +214,11 @@ def _how_chosen(chapter: Chapter, gallery: Gallery) -> str:
         for clause, (shown, total) in zip(gallery.outcomes.values(), gallery.counts, strict=True)
     ]
     seeds = " and ".join(f"{letter}'s over {len(system.seeds)}" for letter, system in chapter.pair())
+    several = chapter.a is not None and chapter.a.multi
+    right = "every label is more probable than all other classes" if several else "the label is the most probable class"
     return (
         f"{len(gallery.cards)} test clips, chosen by rule and not by eye: the same number of each outcome, or all "
         "where there are fewer, at even distances from the outcome's clips in the order of class and id. Chosen: "
-        f"{', '.join(parts)}. Beside each clip stand the three most probable classes of each system; probabilities are "
-        f"means over seeds ({seeds}), and right means that the label is the most probable class."
+        f"{', '.join(parts)}. Beside each clip stand the most probable classes of each system; probabilities are "
+        f"means over seeds ({seeds}), and right means that {right}."
     )

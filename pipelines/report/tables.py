@@ -79,8 +79,8 @@ def _value(column: str, row: ResultRow) -> float | None:
     return values.get(column)
 
 
-def gains_table(gains: Sequence[ClassGain]) -> Table:
-    """Return the gains of all classes."""
+def gains_table(gains: Sequence[ClassGain], measure: str) -> Table:
+    """Return the gains of all classes in a measure, "Top-1" or "Average precision"."""
     rows = [
         [
             Cell(text=g.name),
@@ -94,8 +94,8 @@ def gains_table(gains: Sequence[ClassGain]) -> Table:
     ]
     return Table(
         name="gains",
-        caption=f"Top-1 of A and B on each of {len(gains)} classes, in percent, and their difference in points with "
-        "its 95 % interval over the class's clips",
+        caption=f"{measure} of A and B on each of {len(gains)} classes, in percent, and their difference in points "
+        "with its 95 % interval over the class's clips",
         columns=["class", "clips", "A", "B", "A − B", "95 %"],
         numeric=[False, True, True, True, True, True],
         rows=rows,

@@ -40,6 +40,15 @@ class CachedViews:
         counts[known] = (categories != Category.EMPTY).any(axis=1).sum(axis=1)
         return counts
 
+    def num_frames(self, clip_ids: Sequence[str]) -> NDArray[np.int64]:
+        """Return (n,) frames of the video from a view's first sampled one to its last; −1 for a clip without row."""
+        rows = np.array([self.rows.get(clip_id, -1) for clip_id in clip_ids], np.int64)
+        counts = np.full(len(rows), -1, np.int64)
+        known = rows >= 0
+        numbers = self.reader.read_rows("frame_indices", rows[known])
+        counts[known] = numbers.max(axis=1) - numbers.min(axis=1) + 1
+        return counts
+
 
 def open_views(
     paths: Sequence[Path], fingerprint: str, clip_ids: Sequence[str], data_root: Path | None

@@ -19,10 +19,12 @@ from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
 from ifcar.heads.joint import STREAMS
 
-SMALL = {"appearance_dim": 16, "layout_dim": 16, "reduction_dim": 4}
+SMALL = {"appearance_dim": 16, "layout_dim": 16, "reduction_dim": 4, "num_groups": 2, "num_observations": 3}
 
 PADDING_CHECKS = ("padding_does_not_change_logits", "another_empty_slot_changes_nothing")
 OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "activity-specific": [{"specific": False}, {"correlation": False}, {"own_scores": True}, {"query": "mean"}],
+    "two-stage-transformer": [{"features": "instances"}],
     "nl": [{"attention": "dot"}, {"blocks": 2}],
     "stin": [{"classifier_dim": 16}],
     "i3d-stin-nl": [{"frame_relu": True}],
@@ -43,8 +45,8 @@ def narrow(config: Any) -> Any:
         value = getattr(config, f.name)
         if is_dataclass(value):
             changes[f.name] = narrow(value)
-        elif f.name.endswith("_dim") and value:
-            changes[f.name] = SMALL.get(f.name, 16)
+        elif f.name in SMALL or f.name.endswith("_dim"):
+            changes[f.name] = SMALL.get(f.name, 16) if value else value
     return replace(config, **changes)
 
 

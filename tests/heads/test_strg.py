@@ -71,7 +71,8 @@ def test_spatial_temporal_graphs_equal_equation_3() -> None:
     batch = double_batch()
     boxes, real = batch.boxes[:, ::2], batch.categories[:, ::2] > 0
     boxes[..., 2:] *= 0.5  # so that some pairs do not overlap
-    front, back = spatial_temporal_graphs(boxes, real)
+    graphs = spatial_temporal_graphs(boxes, real)
+    front, back = (graph.dense() for graph in graphs)
     num_steps, num_slots = real.shape[1:]
     expected_front, expected_back = torch.zeros_like(front), torch.zeros_like(back)
     for b in range(len(boxes)):
@@ -91,6 +92,9 @@ def test_spatial_temporal_graphs_equal_equation_3() -> None:
     torch.testing.assert_close(back, expected_back, **EXACT)
     assert (front.sum(-1)[real.flatten(1)] == 0).any()
     assert (front.sum(-1) > 0).any()
+    nodes = torch.randn(len(boxes), num_steps * num_slots, 5).double()
+    for graph, expected in zip(graphs, (expected_front, expected_back), strict=True):
+        torch.testing.assert_close(graph @ nodes, expected @ nodes, **EXACT)
 
 
 def test_iou_of_two_squares_that_share_a_quarter() -> None:
@@ -104,7 +108,7 @@ def test_boxes_in_empty_slots_reach_no_graph_even_when_not_finite() -> None:
     boxes, real = batch.boxes[:, ::2], batch.categories[:, ::2] > 0
     filled = torch.where(real[..., None], boxes, torch.nan)
     for clean, noisy in zip(spatial_temporal_graphs(boxes, real), spatial_temporal_graphs(filled, real), strict=True):
-        torch.testing.assert_close(clean, noisy, rtol=0, atol=0)
+        torch.testing.assert_close(clean.dense(), noisy.dense(), rtol=0, atol=0)
 
 
 def literal_network(network: Any, graphs: list[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
@@ -129,7 +133,7 @@ def literal_network(network: Any, graphs: list[torch.Tensor], x: torch.Tensor) -
 def literal_reasoning(head: Any, joint: JointFeatures) -> torch.Tensor:
     """Return Z (B, T′, N, D) of Eq. 4–5 in the head's branches, without a residual."""
     reasoning, out = head.reasoning, []
-    front, back = spatial_temporal_graphs(joint.boxes, joint.instance_mask)
+    front, back = (g.dense() for g in spatial_temporal_graphs(joint.boxes, joint.instance_mask))
     nodes = joint.features.flatten(1, 2)
     for b in range(len(nodes)):
         z = torch.zeros_like(nodes[b])

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -16,7 +12,6 @@ from fixtures.something_else import box_at, write_dataset
 
 from ifcar.cache import schema
 from ifcar.cache.reader import open_cache
-from ifcar.cache.verify import verify_cache
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.progress import Silent
@@ -89,39 +84,6 @@ def test_bad_video_fails_alone_and_can_be_retried(tmp_path: Path) -> None:
     for name in ("instance_features", "boxes"):
         a, b = (open_cache(tmp_path / f"{k}.zarr").read_rows(name, np.arange(8)) for k in "ab")
         np.testing.assert_allclose(a.astype(np.float32), b.astype(np.float32), rtol=2e-2, atol=2e-3)
-
-
-def test_killed_extraction_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
-    """SIGKILL at random moments of an extraction of twelve blocks."""
-    root = write_dataset(tmp_path / "d", num_clips=30, pixels=False)
-    script = (
-        "import sys; from pathlib import Path\n"
-        "from ifcar.pipelines.sources import ExtractConfig; from ifcar.pipelines.extract import extract\n"
-        "from ifcar.pipelines.progress import Silent\n"
-        "extract(ExtractConfig(dataset='something-else', data_root=Path(sys.argv[1]), out=Path(sys.argv[2]),"
-        " backbone='none', views=100, workers=0), Silent())\n"
-    )
-    command = [sys.executable, "-c", script, str(root)]
-    subprocess.run([*command, str(tmp_path / "whole.zarr")], check=True, cwd=ROOT)
-    rng = np.random.default_rng(0)
-    kills = 0
-    for _ in range(40):
-        process = subprocess.Popen([*command, str(tmp_path / "killed.zarr")], cwd=ROOT)
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "killed.zarr").exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(float(rng.uniform(0.0, 0.8)))
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            kills += 1
-        if process.wait() == 0:
-            break
-        if kills == 4:
-            subprocess.run([*command, str(tmp_path / "killed.zarr")], check=True, cwd=ROOT)
-            break
-    assert kills > 0
-    assert files_below(tmp_path / "killed.zarr") == files_below(tmp_path / "whole.zarr")
-    assert verify_cache(tmp_path / "killed.zarr").ok
 
 
 def test_other_options_are_refused_by_name(tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def test_config_of_a_run_repeats_it(cache: Path, tmp_path: Path) -> None:
         ({"aux_weight": -1.0}, "aux-weight is -1"),
         ({"head": "base", "aux_weight": 5.0}, "would be ignored"),
         ({"settings": ["joint.droput=0.5"]}, "did you mean 'dropout'"),
-        ({"settings": ["joint.dropout=high"]}, "expected float"),
+        ({"settings": ["joint.dropout=high"]}, "expected a finite number"),
         ({"settings": ["lstm_layers=0"]}, "whole number"),
     ],
 )

@@ -1,0 +1,121 @@
+"""Row number → decoded view, as the engine's decoding processes ask for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ifcar.errors import InputError, LostProcessError
+from ifcar.extract.datasets.contract import Clip
+from ifcar.extract.decode import VideoInfo, probe, read_frames
+from ifcar.extract.tracks import Tracks
+from ifcar.extract.views import View, ViewPolicy, plan_view
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decoded:
+    """One row's view with its pixels, or the reason why there are none.
+
+    Args:
+        row: the cache's row.
+        view: the sampled view, when the source could be read.
+        frames: (T, S, S, 3) uint8, when the backbone reads pixels.
+        failure: one line, when the source could not be read.
+    """
+
+    row: int
+    view: View | None = None
+    frames: Tensor | None = None
+    failure: str = ""
+
+
+class ViewDataset(Dataset[Decoded]):
+    """Row number → decoded view.
+
+    Args:
+        clips: the cache's clips, in order.
+        tracks: gives a clip's boxes by its id.
+        annotation_fps: the rate that annotated frame numbers count in.
+        training: (num_clips,) True where some protocol trains on the clip.
+        policy: how views are sampled.
+        reads_pixels: False for backbone `none`.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        tracks: Callable[[str], Tracks],
+        annotation_fps: float,
+        training: NDArray[np.bool_],
+        policy: ViewPolicy,
+        *,
+        reads_pixels: bool,
+    ) -> None:
+        self.clips, self.training, self.policy = clips, training, policy
+        self.tracks, self.annotation_fps = tracks, annotation_fps
+        self.reads_pixels = reads_pixels
+
+    def __len__(self) -> int:
+        return len(self.clips) * self.policy.num_views
+
+    def __getitem__(self, row: int) -> Decoded:
+        try:
+            view = self.plan(row)
+            frames = None
+            if self.reads_pixels:
+                source = self.clips[row // self.policy.num_views].source
+                assert source is not None
+                pixels = read_frames(source, view.frame_indices.tolist(), view.crop, self.policy.crop_size, view.flip)
+                frames = torch.from_numpy(pixels)
+        except (InputError, OSError) as error:
+            return Decoded(row=row, failure=str(error))
+        return Decoded(row=row, view=view, frames=frames)
+
+    def plan(self, row: int) -> View:
+        """Return a row's view without its pixels. Raises InputError when the source cannot be read."""
+        number, view_number = divmod(row, self.policy.num_views)
+        clip = self.clips[number]
+        return plan_view(
+            self.policy,
+            clip.clip_id,
+            self.tracks(clip.clip_id),
+            self._video_info(clip),
+            self.annotation_fps,
+            view_number=view_number,
+            is_training=bool(self.training[number]),
+        )
+
+    def _video_info(self, clip: Clip) -> VideoInfo:
+        if self.reads_pixels:
+            assert clip.source is not None
+            return probe(clip.source)
+        assert clip.frame_size is not None
+        last = int(self.tracks(clip.clip_id).frames[-1])
+        return VideoInfo(num_frames=last + 1, fps=None, width=clip.frame_size[0], height=clip.frame_size[1])
+
+
+@contextmanager
+def naming_lost_decoders() -> Iterator[None]:
+    """Turn torch's error about a decoding process that was killed into one that says so.
+
+    Raises:
+        LostProcessError: names the process.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        found = re.search(r"DataLoader worker \(pid\(?s?\)?:? ?([\d, ]+)\)", str(error))
+        if found is None:
+            raise
+        raise LostProcessError(
+            f"decoding process {found[1]} was killed, as the system does when memory runs out; what is committed is "
+            "kept: run the same command again, with fewer --workers"
+        ) from error

@@ -1,0 +1,25 @@
+"""How large a video or picture may be, and the error of a source that cannot be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ifcar.errors import InputError
+
+MAX_PIXELS = 1 << 26  # of one frame: 8192 × 8192, twice of what 8K video has
+MAX_FRAME_NUMBER = 9_999_999
+
+
+class DecodeError(InputError):
+    """A video or frame folder cannot be read; the clip that needs it fails, others go on."""
+
+
+def check_size(source: Path, width: int, height: int) -> None:
+    """Refuse pictures too large to be decoded safely. Raises DecodeError."""
+    if width * height > MAX_PIXELS:
+        raise DecodeError(f"{source}: frames of {width} × {height} pixels; at most {MAX_PIXELS:,} pixels are read")
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's text on one line."""
+    return " ".join(str(error).split()) or type(error).__name__

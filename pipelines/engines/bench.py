@@ -1,0 +1,94 @@
+"""Where the fleets of a grid train: a pool of processes here, or the nodes of a Ray cluster."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.process import BaseProcess
+
+import torch
+
+from ifcar.pipelines.memory import free_bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bench:
+    """Room for fleets.
+
+    Args:
+        processes: fleets at once.
+        device: "cpu", "cuda", …
+        free: bytes of memory that are free for all of them.
+        isolates: a process that dies takes no other fleet with it.
+        executor: called with the number of processes; gives what runs them. A future whose process is gone raises
+            BrokenExecutor.
+    """
+
+    processes: int
+    device: str
+    free: int
+    isolates: bool
+    executor: Callable[[int], AbstractContextManager[Executor]]
+
+
+def local_bench(initializer: Callable[[], None], *, processes: int | None, device: str | None) -> Bench:
+    """Return this machine's room.
+
+    Args:
+        initializer: called in every process first.
+        processes: fleets at once; default: one a core, or a single one on a GPU.
+        device: see `fit`.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    cuda = device.startswith("cuda")
+    return Bench(
+        processes=processes or (1 if cuda else os.cpu_count() or 1),
+        device=device,
+        free=free_on(device),
+        isolates=False,
+        executor=partial(_processes, initializer),
+    )
+
+
+@contextmanager
+def _processes(initializer: Callable[[], None], number: int) -> Iterator[ProcessPoolExecutor]:
+    """Yield a pool whose processes are ended at once when the block raises: their work goes on from checkpoints."""
+    context = multiprocessing.get_context("spawn")
+    others = {child.pid for child in multiprocessing.active_children()}
+    with ProcessPoolExecutor(number, mp_context=context, initializer=_begin, initargs=(initializer,)) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in multiprocessing.active_children():
+                if child.pid not in others:
+                    child.terminate()
+            raise
+
+
+def _begin(initializer: Callable[[], None]) -> None:
+    """Set up a process that ends when its parent does, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends this one
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=[parent], daemon=True).start()
+    initializer()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
+
+
+def free_on(device: str) -> int:
+    """Return the bytes of memory that are free on a device of this machine."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(torch.device(device))[0])
+    return free_bytes()

@@ -1,0 +1,96 @@
+"""A Ray cluster: reaching it, and its nodes as they come and go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+
+from ifcar.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RayConfig:
+    """Where a cluster is and how it is shared out.
+
+    Args:
+        address: of the cluster: "auto" finds the one that this machine belongs to, "local" starts one for this command.
+        actor_cpus: cores of one actor; default: a node's cores shared among its GPUs, or all where it has none.
+    """
+
+    address: str = "auto"
+    actor_cpus: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.actor_cpus is not None and self.actor_cpus < 1:
+            raise InputError(f"--actor-cpus is {self.actor_cpus}; expected at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Node:
+    """A machine of the cluster.
+
+    Args:
+        identity: Ray's id of it.
+        name: for people.
+        num_cpus: cores that Ray gives out there.
+        num_gpus: GPUs that Ray gives out there.
+    """
+
+    identity: str
+    name: str
+    num_cpus: int
+    num_gpus: int
+
+
+def import_ray() -> ModuleType:
+    """Return Ray. Raises InputError when it is not installed."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        import ray.util.scheduling_strategies
+    except ImportError as error:
+        raise InputError(f"--engine ray needs Ray ({error}); install it with `pip install 'ifcar[ray]'`") from error
+    module: ModuleType = ray
+    return module
+
+
+@contextmanager
+def connected(config: RayConfig) -> Iterator[ModuleType]:
+    """Be a driver of the cluster; what this driver started there ends with it.
+
+    Raises:
+        InputError: Ray is not installed, or there is no cluster at the address.
+    """
+    ray = import_ray()
+    if ray.is_initialized():
+        yield ray
+        return
+    try:
+        ray.init(address=config.address, log_to_driver=False, logging_level="error", namespace="ifcar")
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"no Ray cluster at --address {config.address} ({error}); start one with `ray start --head`, join other "
+            "machines with `ray start --address HOST:6379`, or use --address local"
+        ) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def living_nodes(ray: ModuleType) -> dict[str, Node]:
+    """Return the nodes that are there now, by Ray's id."""
+    nodes = {}
+    for entry in ray.nodes():
+        if entry["Alive"]:
+            resources, identity = entry["Resources"], entry["NodeID"]
+            nodes[identity] = Node(
+                identity=identity,
+                name=f"{entry['NodeManagerHostname']}-{identity[:4]}",
+                num_cpus=int(resources.get("CPU", 0)),
+                num_gpus=int(resources.get("GPU", 0)),
+            )
+    return nodes

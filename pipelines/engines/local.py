@@ -1,0 +1,58 @@
+"""The engine that runs here: one backbone in this process, decoding in its children."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from ifcar.cache.writer import CacheWriter
+from ifcar.extract.engine import BlockTask, EngineOptions, choose_device, extract_rows
+from ifcar.pipelines.heap import keep_freed_memory
+from ifcar.pipelines.preparation import Preparation
+from ifcar.pipelines.progress import Progress
+from ifcar.pipelines.sources import ExtractConfig
+
+MOST_WORKERS = 8
+
+
+def engine_options(config: ExtractConfig, default_workers: int) -> EngineOptions:
+    """Return how the engine of one process runs, with this many decoders, up to a limit, where none are named."""
+    workers = min(MOST_WORKERS, default_workers) if config.workers is None else config.workers
+    return EngineOptions(
+        batch_size=config.batch_size,
+        num_workers=workers,
+        device=choose_device(config.device),
+        precision=config.precision,
+        compile=config.compile,
+    )
+
+
+class LocalEngine:
+    """Computes blocks one after the other, see `ExtractEngine`."""
+
+    def settle(self, config: ExtractConfig) -> ExtractConfig:
+        """Return the options as they are."""
+        return config
+
+    def run(
+        self, preparation: Preparation, writer: CacheWriter, tasks: Sequence[BlockTask], progress: Progress
+    ) -> None:
+        """Compute and commit the tasks in order."""
+        options = engine_options(preparation.config, os.cpu_count() or 1)
+        keep_freed_memory()
+        failed = 0
+
+        def on_rows(count: int, bad: int) -> None:
+            nonlocal failed
+            failed += bad
+            progress.advance(count, note=f"{failed} failed" if failed else "")
+
+        extract_rows(
+            writer.stage,
+            preparation.views(),
+            preparation.extractor(options),
+            options,
+            tasks,
+            on_rows,
+            writer.write_block,
+        )

@@ -1,0 +1,49 @@
+"""Saving a fine-tuning in the middle, so that it goes on to the same end."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+from safetensors import safe_open
+from torch import Tensor
+
+from ifcar.pipelines.checkpoint import NAME, load_tensors, save_tensors
+from ifcar.pipelines.finetune.trainer import LiveState, LiveTrainer
+
+_MOMENTUM = "momentum_buffer"
+
+
+def save_live(folder: Path, trainer: LiveTrainer, state: LiveState) -> None:
+    """Write everything that changes while training, atomically."""
+    tensors = {f"model/{k}": v for k, v in trainer.model.state_dict().items()}
+    for number, slots in trainer.optimizer.state_dict()["state"].items():
+        if slots.get(_MOMENTUM) is not None:
+            tensors[f"momentum/{number}"] = slots[_MOMENTUM]
+    tensors |= {f"best/{k}": v for k, v in state.best.items()}
+    facts = {field.name: getattr(state, field.name) for field in fields(state) if field.name != "best"}
+    save_tensors(folder / NAME, tensors, {"state": json.dumps(facts)})
+
+
+def load_live(folder: Path, trainer: LiveTrainer) -> LiveState:
+    """Put a checkpoint's model and optimiser state back, and return the state; a fresh one where there is none.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    if not (folder / NAME).is_file():
+        return LiveState()
+    tensors = load_tensors(folder / NAME)
+    with safe_open(folder / NAME, framework="pt") as file:
+        facts = json.loads(file.metadata()["state"])
+    trainer.model.load_state_dict(_below(tensors, "model/"))
+    content = trainer.optimizer.state_dict()
+    content["state"] = {int(k): {_MOMENTUM: v} for k, v in _below(tensors, "momentum/").items()}
+    trainer.optimizer.load_state_dict(content)
+    score = facts.pop("best_score")
+    return LiveState(**facts, best_score=None if score is None else tuple(score), best=_below(tensors, "best/"))
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

@@ -1,0 +1,185 @@
+"""Options of training the backbone, their published presets, and the steps that follow from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from ifcar.errors import InputError
+
+Preset = Literal["paper", "wang-gupta"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LiveData:
+    """What the backbone sees, and what is pooled from its feature map: the options of `ExtractConfig` of the same name.
+
+    Args:
+        dataset: registered name.
+        data_root: the dataset's folder.
+        backbone: registered name.
+        weights: what the backbone begins with: a file, "published" or "random:SEED".
+        frames: T.
+        crop: side of the square in pixels; None takes the dataset's own.
+        views: V, plain views whose logits a test averages; training draws a new view in every epoch.
+        instances: N.
+        spatial_stride: 16 or 32.
+        pooled: RoIAlign bins, "3" or "7-max".
+        framing: of the views that are not augmented.
+        cropping: of training views, see `ViewPolicy`.
+        min_scale: smallest side of an "area" crop.
+        flip: mirror half of the training views; only where the dataset is `mirror_safe`.
+    """
+
+    dataset: str
+    data_root: Path | None = None
+    backbone: str = "i3d_r50"
+    weights: str | None = None
+    frames: int = 8
+    crop: int | None = None
+    views: int = 1
+    instances: int = 4
+    spatial_stride: int = 16
+    pooled: str = "3"
+    framing: str = "stretch"
+    cropping: str = "area"
+    min_scale: float = 0.7
+    flip: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LiveConfig:
+    """How the backbone is trained; learning rate, epochs, batch size and precision stand in the run's `ScheduleConfig`.
+
+    Args:
+        data: what the backbone sees.
+        weights_identity: of what it begins with; filled in by the run.
+        reduction: channels of the 1×1×1 convolution on the last feature map, 0 for none; None keeps that of the
+            weights file and puts one of 512 channels on weights without (Wang and Gupta 2018, §6; Yan et al. 2020).
+        batch_norm: "frozen": normalisation in backbone and head keeps its running statistics, the backbone's also its
+            gains and shifts (Wang and Gupta 2018, §6); "train": all of it moves, each micro-batch by itself.
+        freeze_to: the last stage of the backbone that stays as it is, or None.
+        num_steps: optimiser steps, in place of a number of epochs.
+        milestones: shares of the steps after which the learning rates are divided by 10.
+        warm_up: steps over which the learning rates rise from near 0.
+        head_lr: learning rate of the head and of the reduction; None takes the backbone's.
+        micro_batch: clips at once in each process; a batch is the sum of its micro-batches. None: the whole batch.
+        clip_gradient: largest norm of the gradient, or None.
+        recompute: keep only what goes between the backbone's stages, and compute the rest again for the gradient.
+        base: the run whose head is trained on, or None for a new one.
+        base_id: its id; filled in by the run.
+    """
+
+    data: LiveData
+    weights_identity: str = ""
+    reduction: int | None = None
+    batch_norm: Literal["frozen", "train"] = "frozen"
+    freeze_to: str | None = None
+    num_steps: int | None = None
+    milestones: tuple[float, ...] = ()
+    warm_up: int = 0
+    head_lr: float | None = None
+    micro_batch: int | None = None
+    clip_gradient: float | None = None
+    recompute: bool = False
+    base: Path | None = None
+    base_id: str = ""
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_steps", 1), ("micro_batch", 1), ("warm_up", 0), ("reduction", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} is {value}; expected at least {least}")
+        for name in ("head_lr", "clip_gradient"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"{name} is {value}; expected a positive number")
+        if not all(0 < share < 1 for share in self.milestones):
+            raise InputError(f"milestones are {list(self.milestones)}; expected shares of the steps between 0 and 1")
+        if self.recompute and self.batch_norm == "train":
+            raise InputError("recomputing would count a batch's statistics twice; use batch_norm frozen with it")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Published:
+    """A published training of the backbone.
+
+    Args:
+        source: paper and section.
+        lr: learning rate.
+        batch_size: clips per step.
+        epochs: passes, or None where steps are stated.
+        num_steps: steps, or None where passes are stated.
+        milestones: see `LiveConfig`.
+        frames: T.
+        framing: of test views.
+        cropping: of training views.
+    """
+
+    source: str
+    lr: float
+    batch_size: int
+    epochs: int | None = None
+    num_steps: int | None = None
+    milestones: tuple[float, ...] = ()
+    frames: int = 8
+    framing: str = "stretch"
+    cropping: str = "area"
+
+
+_EVERY_FIFTH: Final = tuple(k / 6 for k in range(1, 6))  # epochs 5, 10, …, 25 of 30
+_YAN: Final = Published(source="Yan et al. 2020, §4.1–4.2", lr=1e-2, batch_size=72, epochs=30, milestones=_EVERY_FIFTH)
+I3D_PRESETS: Final[Mapping[str, Published]] = {
+    "paper": _YAN,
+    "wang-gupta": Published(
+        source="Wang and Gupta 2018, §6",
+        lr=0.00125,
+        batch_size=8,
+        num_steps=100_000,
+        milestones=(0.9,),
+        frames=32,
+        framing="center",
+        cropping="scale-jitter",
+    ),
+}
+JOINT_PRESETS: Final[Mapping[str, Published]] = {
+    "paper": _YAN,
+    "wang-gupta": Published(
+        source="Wang and Gupta 2018, §6: backbone and head together, at the reduced learning rate",
+        lr=0.000125,
+        batch_size=8,
+        num_steps=30_000,
+        cropping="scale-jitter",
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LivePlan:
+    """The steps of a fine-tuning, resolved for a number of clips.
+
+    Args:
+        num_steps: optimiser steps.
+        steps_per_epoch: steps of a pass over the training clips.
+        batch_size: clips per step, over all processes.
+        lr: of the backbone.
+        head_lr: of the head.
+        milestones: steps from which the rates are a tenth.
+        warm_up: steps of rising rates.
+    """
+
+    num_steps: int
+    steps_per_epoch: int
+    batch_size: int
+    lr: float
+    head_lr: float
+    milestones: tuple[int, ...] = field(default_factory=tuple)
+    warm_up: int = 0
+
+    def factor_at(self, step: int) -> float:
+        """Return what both learning rates are multiplied by at a step."""
+        rise = min(1.0, (step + 1) / (self.warm_up + 1))
+        return rise * 0.1 ** sum(step >= milestone for milestone in self.milestones)

@@ -1,0 +1,177 @@
+"""Live training data: new views of the training clips in every epoch, decoded ahead by worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ifcar.cache.schema import ProtocolTable, Split
+from ifcar.errors import InputError
+from ifcar.extract.decode import VideoInfo, probe, read_frames
+from ifcar.extract.decoded_views import Decoded
+from ifcar.extract.views import View, ViewPolicy, plan_view
+from ifcar.pipelines.batches import Examples
+from ifcar.pipelines.sources import Source
+
+Key = tuple[int, int]  # clip number, epoch
+PREFETCHED = 8  # views that a worker decodes ahead
+
+
+def live_examples(source: Source, protocol: ProtocolTable, split: Split, num_views: int) -> Examples:
+    """Return the clips of a split with the rows that a cache of `num_views` views would have for them.
+
+    Raises:
+        InputError: there is none.
+    """
+    clips = protocol.clips(split)
+    if not len(clips):
+        raise InputError(
+            f"{source.dataset.root}: protocol {protocol.name!r} has no {split.name.lower()} clips with pixels; check "
+            "the split files' ids"
+        )
+    rows = clips[:, None] * num_views + np.arange(num_views)
+    augmented = source.training()[clips][:, None] & (np.arange(num_views) > 0)
+    return Examples(
+        name=split.name.lower(),
+        clips=clips,
+        targets=protocol.targets[clips].astype(np.int64),
+        rows=rows,
+        usable=np.ones(rows.shape, np.bool_),
+        plain=~augmented,
+    )
+
+
+class TrainingViews(Dataset[Decoded]):
+    """(clip number, epoch) → an augmented view, the same for the same policy.
+
+    Args:
+        source: the dataset.
+        policy: how views are sampled; its seed is the run's.
+    """
+
+    def __init__(self, source: Source, policy: ViewPolicy) -> None:
+        self.clips, self.dataset, self.policy = source.clips, source.dataset, policy
+        self._infos: dict[int, VideoInfo] = {}
+
+    def __getitem__(self, key: Key) -> Decoded:
+        number, epoch = key
+        clip = self.clips[number]
+        assert clip.source is not None
+        try:
+            view = self._plan(number, epoch)
+            pixels = read_frames(clip.source, view.frame_indices.tolist(), view.crop, self.policy.crop_size, view.flip)
+        except (InputError, OSError) as error:
+            return Decoded(row=number, failure=str(error))
+        return Decoded(row=number, view=view, frames=torch.from_numpy(pixels))
+
+    def _plan(self, number: int, epoch: int) -> View:
+        clip = self.clips[number]
+        assert clip.source is not None
+        if number not in self._infos:
+            self._infos[number] = probe(clip.source)  # walks the whole file
+        return plan_view(
+            self.policy,
+            clip.clip_id,
+            self.dataset.tracks(clip.clip_id),
+            self._infos[number],
+            self.dataset.annotation_fps,
+            view_number=epoch + 1,  # view 0 is the plain one
+            is_training=True,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Deal:
+    """One optimiser step's clips.
+
+    Args:
+        step: its number.
+        epoch: the pass it belongs to.
+        places: (B,) places in the examples, the whole batch.
+        mine: places of the batch that this process computes.
+    """
+
+    step: int
+    epoch: int
+    places: NDArray[np.int64]
+    mine: NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Deck:
+    """Who computes what when; depends on the seed, the examples and the group, never on where a run was stopped.
+
+    Args:
+        num_clips: training clips.
+        steps_per_epoch: steps of a pass.
+        seed: of the clips' order.
+        process: number of this process.
+        num_processes: how many share a batch.
+    """
+
+    num_clips: int
+    steps_per_epoch: int
+    seed: int
+    process: int = 0
+    num_processes: int = 1
+
+    def deals(self, first: int, last: int) -> Iterator[Deal]:
+        """Yield the deals of steps first … last − 1."""
+        order, drawn = np.empty(0, np.int64), -1
+        for step in range(first, last):
+            epoch, place = divmod(step, self.steps_per_epoch)
+            if epoch != drawn:
+                order, drawn = np.random.default_rng([self.seed, epoch]).permutation(self.num_clips), epoch
+            places = np.array_split(order, self.steps_per_epoch)[place]
+            mine = np.array_split(np.arange(len(places)), self.num_processes)[self.process]
+            yield Deal(step=step, epoch=epoch, places=places, mine=mine)
+
+
+class _Keys(Sampler[Key]):
+    """What the workers decode, in order, over all steps that are left: the loader runs through epochs unbroken."""
+
+    def __init__(self, deck: Deck, clips: NDArray[np.int64], first: int, last: int) -> None:
+        self.deck, self.clips, self.first, self.last = deck, clips, first, last
+
+    def __iter__(self) -> Iterator[Key]:
+        for deal in self.deck.deals(self.first, self.last):
+            for clip in self.clips[deal.places[deal.mine]]:
+                yield int(clip), deal.epoch
+
+
+def load_training(
+    views: TrainingViews, deck: Deck, clips: NDArray[np.int64], first: int, last: int, num_workers: int
+) -> Iterator[Decoded]:
+    """Return this process's views of steps first … last − 1, one after another, decoded ahead by worker processes."""
+    return iter(
+        DataLoader(
+            views,
+            sampler=_Keys(deck, clips, first, last),
+            batch_size=None,
+            num_workers=num_workers,
+            prefetch_factor=PREFETCHED if num_workers else None,
+            multiprocessing_context="fork" if num_workers else None,
+        )
+    )
+
+
+def stack_views(items: Sequence[Decoded], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return frames (B, T, S, S, 3) uint8, boxes (B, T, N, 4) and categories (B, T, N) on `device`.
+
+    Raises:
+        InputError: a clip could not be decoded.
+    """
+    frames, boxes, categories = [], [], []
+    for item in items:
+        if item.view is None or item.frames is None:
+            raise InputError(f"{item.failure}; mend the clip or take it out of the split, then go on with --resume")
+        frames.append(item.frames)
+        boxes.append(torch.from_numpy(item.view.boxes))
+        categories.append(torch.from_numpy(item.view.categories))
+    return tuple(torch.stack(part).to(device, non_blocking=True) for part in (frames, boxes, categories))  # type: ignore[return-value]

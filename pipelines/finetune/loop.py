@@ -1,0 +1,141 @@
+"""The loop that trains a backbone with its head."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from ifcar.extract.decoded_views import Decoded
+from ifcar.pipelines.finetune.data import Deal, load_training, stack_views
+from ifcar.pipelines.finetune.score import score_live
+from ifcar.pipelines.finetune.trainer import LiveState, LiveTrainer
+from ifcar.pipelines.noise import draw_noise
+from ifcar.pipelines.objectives import class_loss
+from ifcar.pipelines.scores import measure
+from ifcar.pipelines.trainer import NonFiniteError
+
+CHECKPOINT_STEPS = 500
+
+
+def train(
+    trainer: LiveTrainer, state: LiveState, on_step: Callable[[int], None], on_checkpoint: Callable[[], None]
+) -> None:
+    """Train from `state.step` to the end, evaluating the held-out part after every epoch.
+
+    The order of clips depends on (seed, epoch), a view on (seed, epoch, clip), dropout on (seed, step), and nothing
+    else is random: a run that goes on from a checkpoint sees what it would have seen.
+
+    Args:
+        trainer: what is trained.
+        state: where it stands; moves.
+        on_step: told how many clips a step had.
+        on_checkpoint: called when the state should be kept: after an epoch, and after every 500 steps.
+    """
+    plan, started = trainer.plan, time.perf_counter()
+    clips, deck, first, last = trainer.examples.clips, trainer.deck, state.step, plan.num_steps
+    views = load_training(trainer.views, deck, clips, first, last, trainer.num_workers)
+    for deal in deck.deals(first, last):
+        losses = train_step(trainer, deal, views)
+        for name, loss in (losses | {"n": 1.0}).items():
+            state.sums[name] = state.sums.get(name, 0.0) + loss * len(deal.places)
+        state.step += 1
+        on_step(len(deal.places))
+        ended = state.step == last or state.step % plan.steps_per_epoch == 0
+        if ended:
+            finish_epoch(trainer, state, time.perf_counter() - started)
+        if ended or state.step % CHECKPOINT_STEPS == 0:
+            on_checkpoint()
+
+
+def train_step(trainer: LiveTrainer, deal: Deal, views: Iterator[Decoded]) -> dict[str, float]:
+    """Do one optimiser step.
+
+    Micro-batches and processes add up to the gradient of the mean loss over the whole batch: exactly, where norms keep
+    their statistics and losses are means over clips.
+
+    Args:
+        trainer: what is trained.
+        deal: the step's clips.
+        views: gives this process's views in the order of the deal.
+
+    Returns:
+        The losses by name, means over the whole batch.
+
+    Raises:
+        NonFiniteError: a loss or the gradient is not finite; the weights are as they were.
+        InputError: a clip cannot be decoded.
+    """
+    trainer.model.train()
+    trainer.optimizer.zero_grad()
+    noise = draw_noise(trainer.model.head, [trainer.seed], "fit", deal.step, len(deal.places), trainer.group.device)
+    sums: dict[str, torch.Tensor] = {}
+    parts = np.array_split(deal.mine, math.ceil(len(deal.mine) / trainer.micro_batch))
+    for number, part in enumerate(parts):
+        batch = stack_views([next(views) for _ in part], trainer.group.device)
+        targets = torch.from_numpy(trainer.examples.targets[deal.places[part]]).to(trainer.group.device)
+        trainer.model.set_noise(noise, int(part[0]), int(part[-1]) + 1)
+        with _gradients_stay(trainer) if number < len(parts) - 1 else contextlib.nullcontext():
+            outputs, extra = trainer.network(*batch)
+            targets = targets.expand(outputs.shape[1], *targets.shape)
+            own = class_loss(outputs.transpose(0, 1), targets, label_smoothing=trainer.label_smoothing)  # (O, B)
+            losses = {"classification": own.mean()}
+            losses |= {name: loss * trainer.aux_weights[name] for name, loss in extra.items()}
+            share = len(part) / len(deal.places)
+            # DistributedDataParallel divides by the number of processes.
+            (torch.stack(list(losses.values())).sum() * share * trainer.group.size).backward()  # type: ignore[no-untyped-call]
+        sums = {name: sums.get(name, 0) + loss.detach().double() * share for name, loss in losses.items()}
+    totals = trainer.group.sum(torch.stack(list(sums.values()))).tolist()
+    found = dict(zip(sums, totals, strict=True))
+    _move(trainer, deal, found)
+    return found
+
+
+def _gradients_stay(trainer: LiveTrainer) -> contextlib.AbstractContextManager[None]:
+    """Return a context in which gradients are added up in this process only."""
+    network = trainer.network
+    return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()
+
+
+def _move(trainer: LiveTrainer, deal: Deal, losses: dict[str, float]) -> None:
+    """Clip the gradient and step, unless something is not finite."""
+    parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, trainer.clip_gradient or math.inf))
+    if not math.isfinite(norm + sum(losses.values())):
+        what = "gradient" if math.isfinite(sum(losses.values())) else "loss"
+        text = ", ".join(f"{name} {value:g}" for name, value in losses.items())
+        clips = ", ".join(trainer.clip_ids[clip] for clip in trainer.examples.clips[deal.places])
+        raise NonFiniteError(
+            f"{what} is not finite at step {deal.step} ({text}); weights left as they were; clips: {clips}. Lower "
+            "--lr, or set --clip-gradient or --warm-up"
+        )
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = group["rate"] * trainer.plan.factor_at(deal.step)
+    trainer.optimizer.step()
+
+
+def finish_epoch(trainer: LiveTrainer, state: LiveState, seconds: float) -> None:
+    """Append to the history; evaluate the held-out part and keep the best weights where there is one."""
+    plan, n = trainer.plan, state.sums.pop("n")
+    record = {
+        "phase": "fit",
+        "epoch": math.ceil(state.step / plan.steps_per_epoch),
+        "step": state.step,
+        "lr": plan.lr * plan.factor_at(state.step - 1),
+        **{f"{name}_loss": value / n for name, value in state.sums.items()},
+        "seconds": round(seconds, 3),
+    }
+    state.sums = {}
+    if trainer.held_out is not None:
+        metrics = measure(score_live(trainer, trainer.held_out), seed=trainer.seed, started=time.perf_counter())
+        record |= {f"held_out_{metrics.metric}": metrics.primary, "held_out_loss": metrics.loss}
+        score = (metrics.primary, -metrics.loss)
+        if state.best_score is None or score > state.best_score:
+            state.best_score, state.best_step = score, state.step
+            state.best = {key: value.detach().cpu().clone() for key, value in trainer.model.state_dict().items()}
+    state.history.append(record)

@@ -1,0 +1,101 @@
+"""Backbone, RoIAlign and head as one network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from ifcar.extract.backbones.base import Backbone
+from ifcar.extract.backbones.reduced import STAGE as REDUCTION
+from ifcar.extract.roi import PooledMode, arrays_of_map
+from ifcar.heads.contract import Head, InstanceBatch
+from ifcar.heads.dropout import Dropout
+from ifcar.heads.rows import RowNorm
+
+_NORMS = (nn.BatchNorm3d, RowNorm)
+
+
+class LiveModel(nn.Module):
+    """A head on live features, those that a cache would hold, before they are rounded to float16.
+
+    Args:
+        backbone: gives the feature map; the parameters that train are those that require a gradient.
+        head: any registered head; it is given the same batch object as from a cache.
+        reads: names of the arrays that the head reads.
+        pooled: RoIAlign mode.
+        keeps_statistics: normalisation uses its running statistics and leaves them, in training too.
+        precision: "bf16" computes the backbone's and the head's products in bfloat16.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: Head,
+        reads: Sequence[str],
+        pooled: PooledMode,
+        *,
+        keeps_statistics: bool,
+        precision: str,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+        self.reads, self.pooled = tuple(reads), pooled
+        self.keeps_statistics, self.precision = keeps_statistics, precision
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation; where statistics are kept, norms stay in evaluation."""
+        super().train(mode)
+        if self.keeps_statistics:
+            for module in self.modules():
+                if isinstance(module, _NORMS):
+                    module.eval()
+        return self
+
+    def forward(self, frames: Tensor, boxes: Tensor, categories: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Score views.
+
+        Args:
+            frames: (B, T, S, S, 3) uint8 RGB.
+            boxes: (B, T, N, 4).
+            categories: (B, T, N).
+
+        Returns:
+            logits (B, O, K) float32 of every output that is trained, and the head's auxiliary losses.
+        """
+        with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            feature_map = self.backbone(self.backbone.normalise(frames)).float()
+            arrays = arrays_of_map(feature_map, boxes, categories, self.pooled, self.reads)
+            out = self.head(InstanceBatch(boxes=boxes, categories=categories, **arrays))
+        return out.trained().float(), {name: loss.float() for name, loss in out.losses.items()}
+
+    def set_noise(self, noise: Mapping[str, Tensor], first: int, end: int) -> None:
+        """Give the head's dropout layers their noise (1, B, …) for clips first … end − 1 of a batch."""
+        for name, layer in self.head.named_modules():
+            if isinstance(layer, Dropout):
+                layer.noise = noise[f"{name}.noise"][0, first:end]
+
+
+def freeze(backbone: Backbone, last_stage: str | None, *, norms: bool) -> None:
+    """Freeze the backbone up to a stage, and its normalisation everywhere where `norms` is True."""
+    backbone.freeze(last_stage)
+    for module in backbone.modules() if norms else ():
+        if isinstance(module, _NORMS):
+            module.requires_grad_(False)
+
+
+def make_optimizer(model: LiveModel, lr: float, head_lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Return SGD with momentum 0.9 over the backbone's trained parameters and, at the head's rate, all else.
+
+    A reduction counts to the head: both are new where the rest of the backbone is not.
+    """
+    tuned: list[nn.Parameter] = []
+    new: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_tuned = name.startswith("backbone.") and not name.startswith(f"backbone.{REDUCTION}.")
+            (tuned if is_tuned else new).append(parameter)
+    groups = [{"params": tuned, "rate": lr}, {"params": new, "rate": head_lr}]
+    return torch.optim.SGD([g for g in groups if g["params"]], lr=lr, momentum=0.9, weight_decay=weight_decay)

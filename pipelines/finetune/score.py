@@ -1,0 +1,69 @@
+"""Scoring clips with a model in training, as stage one and then the head would: through float16 features."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from ifcar.errors import InputError
+from ifcar.extract.decoded_views import Decoded
+from ifcar.extract.engine import EngineOptions, FeatureExtractor, fault_of_features
+from ifcar.heads.contract import InstanceBatch
+from ifcar.pipelines.batches import Examples
+from ifcar.pipelines.finetune.data import PREFETCHED, stack_views
+from ifcar.pipelines.finetune.trainer import LiveTrainer
+from ifcar.pipelines.scores import Predictions, clip_predictions
+
+BATCH = 16  # views at once
+
+
+@torch.no_grad()
+def score_live(trainer: LiveTrainer, examples: Examples) -> Predictions:
+    """Score every clip of a part in evaluation mode and float32, averaging the logits of its plain views.
+
+    Features are made and rounded to float16 as `ifcar extract` does, so that the head gives the same logits from a
+    cache of this backbone. The processes of a group share the rows.
+
+    Raises:
+        InputError: a clip cannot be decoded, or its features leave the range of float16.
+    """
+    group, model = trainer.group, trainer.model
+    model.eval()
+    options = EngineOptions(batch_size=BATCH, device=str(group.device))
+    extractor = FeatureExtractor(model.backbone, trainer.spec, model.pooled, options)
+    rows = examples.rows[examples.plain]
+    mine = rows[group.number :: group.size]
+    logits = np.zeros((len(rows), model.head.num_classes), np.float32)
+    loader = DataLoader(
+        trainer.plain_views,
+        sampler=mine.tolist(),
+        batch_size=None,
+        num_workers=trainer.num_workers,
+        prefetch_factor=PREFETCHED if trainer.num_workers else None,
+        multiprocessing_context="fork" if trainer.num_workers else None,
+    )
+    views, parts = iter(loader), []
+    for start in range(0, len(mine), BATCH):
+        batch = [next(views) for _ in mine[start : start + BATCH]]
+        parts.append(_score(trainer, extractor, batch))
+    found = group.gather(np.concatenate(parts) if parts else logits[:0])
+    for number, part in enumerate(found):
+        logits[number :: group.size] = part
+    return clip_predictions(logits, examples, trainer.clip_ids)
+
+
+def _score(trainer: LiveTrainer, extractor: FeatureExtractor, batch: list[Decoded]) -> NDArray[np.float32]:
+    _, boxes, categories = stack_views(batch, trainer.group.device)
+    features = extractor(batch)
+    for place, item in enumerate(batch):
+        fault = fault_of_features(features, place)
+        if fault:
+            raise InputError(f"{trainer.clip_ids[item.row // trainer.plain_views.policy.num_views]}: {fault}")
+    arrays = {
+        name: torch.from_numpy(features[name]).to(boxes.device) for name in trainer.model.reads if name in features
+    }
+    out = trainer.model.head(InstanceBatch(boxes=boxes, categories=categories, **arrays))
+    logits: NDArray[np.float32] = out.logits.float().cpu().numpy()
+    return logits

@@ -1,0 +1,239 @@
+"""What a fine-tuning run works on: the dataset, the network, and the dimensions of the features between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ifcar.cache.schema import CacheSpec, ProtocolTable, Split, Status, fingerprint
+from ifcar.errors import CacheMismatchError, InputError
+from ifcar.extract.backbones.base import Backbone
+from ifcar.extract.backbones.reduced import ReducedBackbone
+from ifcar.extract.roi import parse_pooled_mode
+from ifcar.extract.tuned import TunedFacts
+from ifcar.extract.views import ViewPolicy
+from ifcar.heads.catalog import HEADS
+from ifcar.heads.contract import Head
+from ifcar.pipelines.backbones import backbone_of, load_backbone
+from ifcar.pipelines.checkpoint import load_tensors
+from ifcar.pipelines.finetune.config import LiveConfig
+from ifcar.pipelines.finetune.distributed import Group
+from ifcar.pipelines.finetune.model import LiveModel, freeze
+from ifcar.pipelines.finetune.start import check_base, check_live
+from ifcar.pipelines.fit import build_head
+from ifcar.pipelines.preparation import cache_spec, provenance_of, view_policy
+from ifcar.pipelines.progress import Progress
+from ifcar.pipelines.resolve import head_options
+from ifcar.pipelines.run_config import RunConfig
+from ifcar.pipelines.run_data import RunData, protocol_digest
+from ifcar.pipelines.runs import open_run
+from ifcar.pipelines.sources import ExtractConfig, Source, read_source
+
+NEW_REDUCTION = 512  # channels, in both papers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a fine-tuning run works on.
+
+    Args:
+        config: resolved.
+        live: its live part.
+        extraction: the options with which `ifcar extract` makes the cache of the trained backbone, but for its weights.
+        source: the dataset.
+        protocol: the splits and labels.
+        policy: of plain views.
+        spec: the dimensions of that cache.
+        model: backbone and head, as they start.
+    """
+
+    config: RunConfig
+    live: LiveConfig
+    extraction: ExtractConfig
+    source: Source
+    protocol: ProtocolTable
+    policy: ViewPolicy
+    spec: CacheSpec
+    model: LiveModel
+
+    def training_policy(self) -> ViewPolicy:
+        """Return how the views of training are sampled."""
+        data = self.live.data
+        return replace(
+            self.policy,
+            cropping=data.cropping,  # type: ignore[arg-type]  # checked by ViewPolicy
+            min_scale=data.min_scale,
+            flip=data.flip,
+            seed=self.config.seed,
+        )
+
+    def facts(self) -> TunedFacts:
+        """Return what the backbone file says of itself."""
+        spec = self.model.backbone.spec
+        return TunedFacts(
+            backbone=spec.name,
+            spatial_stride=spec.spatial_stride,
+            layer=spec.layer,
+            reduction=spec.reduction,
+            num_frames=self.policy.num_frames,
+            trained_on={
+                "dataset": self.live.data.dataset,
+                "protocol": self.protocol.name,
+                "head": self.config.head,
+                "weights": self.live.weights_identity,
+            },
+        )
+
+    def run_data(self, weights: str) -> RunData:
+        """Return the facts about the run's data, with the identity of the cache that `weights` make."""
+        spec = self.model.backbone.spec
+        identity = provenance_of(self.extraction, self.source, self.policy, spec, weights).identity
+        return RunData(
+            spec=self.spec,
+            identity=identity,
+            protocol=self.protocol.name,
+            classes=self.protocol.classes,
+            num_train=len(self.protocol.clips(Split.TRAIN)),
+            num_test=len(self.protocol.clips(Split.TEST)),
+        )
+
+    def fingerprint(self, data: RunData) -> str:
+        """Return the fingerprint of the cache of this data."""
+        return fingerprint(self.spec, data.identity, self.source.clip_ids(), self.policy.num_views)
+
+
+def open_setting(config: RunConfig, group: Group, progress: Progress) -> Setting:
+    """Read the dataset and build backbone and head.
+
+    Raises:
+        InputError, MissingDataError: something does not exist or does not fit.
+        CacheMismatchError: the base run belongs to other weights or data.
+    """
+    live = check_live(config)
+    check_base(config, live)
+    kind = HEADS.get(config.head)
+    reads = kind.reads(head_options(config))
+    if not any("features" in name for name in reads):
+        raise InputError(f"head {config.head!r} with these options reads boxes only; there is no backbone to train")
+    extraction = _extraction(live, grid="grid_features" in reads)
+    if extraction.backbone == "none":
+        raise InputError("backbone 'none' reads no pixels, so there is nothing to fine-tune; choose another --backbone")
+    backbone_of(extraction)
+    source = _read_source(extraction, group, progress)
+    protocol = _protocol(source, config.protocol)
+    policy = view_policy(extraction, source.dataset)
+    backbone, identity = _build_backbone(live, extraction, source, config.seed, progress)
+    spec = cache_spec(extraction, policy, backbone.spec)
+    head = build_head(config, spec, len(protocol.classes))
+    if live.base is not None:
+        _load_base(live, spec, source, head, len(protocol.classes))
+    live = replace(live, weights_identity=identity, reduction=backbone.spec.reduction)
+    freeze(backbone, live.freeze_to, norms=live.batch_norm == "frozen")
+    if not any(parameter.requires_grad for parameter in backbone.parameters()):
+        raise InputError(f"freeze_to {live.freeze_to} leaves nothing of the backbone to train; use `ifcar fit-head`")
+    backbone.recomputes = live.recompute
+    model = LiveModel(
+        backbone,
+        head,
+        reads,
+        parse_pooled_mode(extraction.pooled),
+        keeps_statistics=live.batch_norm == "frozen",
+        precision=config.schedule.precision,
+    )
+    status = np.full(len(source.clips) * policy.num_views, Status.DONE, np.uint8)
+    digest = protocol_digest(status, protocol)
+    return Setting(
+        config=replace(config, live=live, protocol_digest=digest),
+        live=live,
+        extraction=extraction,
+        source=source,
+        protocol=protocol,
+        policy=policy,
+        spec=spec,
+        model=model.to(group.device).to(memory_format=torch.channels_last_3d),
+    )
+
+
+def _extraction(live: LiveConfig, *, grid: bool) -> ExtractConfig:
+    data = live.data
+    return ExtractConfig(
+        dataset=data.dataset,
+        data_root=data.data_root,
+        backbone=data.backbone,
+        weights=data.weights,
+        frames=data.frames,
+        crop=data.crop,
+        views=data.views,
+        instances=data.instances,
+        spatial_stride=data.spatial_stride,
+        pooled=data.pooled,
+        framing=data.framing,
+        grid=grid,
+    )
+
+
+def _read_source(extraction: ExtractConfig, group: Group, progress: Progress) -> Source:
+    """Read the dataset in process 0 first, which may have to render it."""
+    read: list[Source] = []
+    group.decide(lambda: read.append(read_source(extraction, progress, needs_pixels=True)))
+    return read[0] if read else read_source(extraction, progress, needs_pixels=True)
+
+
+def _protocol(source: Source, name: str) -> ProtocolTable:
+    known = {protocol.name: protocol for protocol in source.protocols}
+    if name not in known and len(known) == 1:
+        (name,) = known
+    if name not in known:
+        raise InputError(f"{source.dataset.root}: no protocol {name!r}; choose one with --protocol: {', '.join(known)}")
+    if known[name].label_kind != "single":
+        raise InputError(f"protocol {name!r} has several labels a clip, which this version does not train on")
+    return known[name]
+
+
+def _build_backbone(
+    live: LiveConfig, extraction: ExtractConfig, source: Source, seed: int, progress: Progress
+) -> tuple[Backbone, str]:
+    """Return the backbone, with a reduction where one is asked for, and the identity of its weights."""
+    spec = backbone_of(extraction)
+    backbone, identity = load_backbone(
+        spec, extraction.frames, extraction.weights, source.dataset.default_weights, progress
+    )
+    assert backbone is not None
+    if live.weights_identity and live.weights_identity != identity:
+        raise CacheMismatchError(
+            f"{live.base or extraction.weights}: begins with {spec.name} weights {live.weights_identity}, but "
+            f"{extraction.weights or source.dataset.default_weights} are {identity}; name its own with --weights"
+        )
+    wanted = (spec.reduction or NEW_REDUCTION) if live.reduction is None else live.reduction
+    if spec.reduction and wanted != spec.reduction:
+        raise InputError(
+            f"{extraction.weights}: has a reduction to {spec.reduction} channels, not {wanted}; leave --reduction out"
+        )
+    if wanted and not spec.reduction:
+        backbone = ReducedBackbone(backbone, wanted)
+        backbone.draw_reduction(seed)
+    return backbone, identity
+
+
+def _load_base(live: LiveConfig, spec: CacheSpec, source: Source, head: Head, num_classes: int) -> None:
+    """Put the base run's weights into the head, which must have been trained on features like these."""
+    assert live.base is not None
+    run = open_run(live.base)
+    data = run.data()
+    for symbol, field in (("T", "num_frames"), ("T′", "num_steps"), ("N", "num_instances"), ("C", "channels")):
+        trained, found = getattr(data.spec, field), getattr(spec, field)
+        if trained != found:
+            raise CacheMismatchError(
+                f"{live.base}: its head was trained on {symbol} = {trained}, but these videos and this backbone give "
+                f"{symbol} = {found}; name the run's own weights and dataset"
+            )
+    if data.spec.pooled_size != spec.pooled_size or len(data.classes) != num_classes:
+        raise CacheMismatchError(f"{live.base}: trained with another pooled size or number of classes; train it anew")
+    if data.identity["dataset"]["annotations"] != source.digest:
+        raise CacheMismatchError(
+            f"{source.dataset.root}: its annotations are not those that {live.base} was trained on; name the run's "
+            "dataset with --data-root, or extract and train again"
+        )
+    head.load_state_dict(load_tensors(live.base / "model.safetensors"))

@@ -1,0 +1,178 @@
+"""From a user's options to the config of a fine-tuning run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from ifcar.errors import CacheMismatchError, InputError, nearest
+from ifcar.extract.backbones.catalog import get_backbone
+from ifcar.extract.datasets.catalog import DATASETS
+from ifcar.pipelines.configs import from_plain, to_plain
+from ifcar.pipelines.finetune.config import I3D_PRESETS, JOINT_PRESETS, LiveConfig, LiveData, Published
+from ifcar.pipelines.recipe import read_recipe
+from ifcar.pipelines.resolve import PREFERRED_PROTOCOL
+from ifcar.pipelines.run_config import RunConfig, run_id
+from ifcar.pipelines.runs import open_run
+from ifcar.pipelines.schedule import ScheduleConfig
+
+
+def i3d_config(
+    dataset: str,
+    *,
+    protocol: str | None = None,
+    preset: str = "paper",
+    dropout: float | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> RunConfig:
+    """Return the config of the I3D baseline trained end to end: backbone, reduction, mean, dropout, linear layer.
+
+    Args:
+        dataset: registered name.
+        protocol: default: compositional.
+        preset: one of `I3D_PRESETS`.
+        dropout: before the classifier; default: 0.3 (Wang and Gupta 2018, §6).
+        seed: of everything random.
+        options: fields of `LiveData`, `LiveConfig` and `ScheduleConfig`; None keeps the preset's.
+
+    Raises:
+        InputError: an unknown name, or a value out of range.
+    """
+    published = _preset(I3D_PRESETS, preset)
+    given = {key: value for key, value in options.items() if value is not None}
+    own_data = {"dataset": dataset, "frames": published.frames, "framing": published.framing}
+    live, schedule = _settings(published, {**own_data, **given})
+    head: dict[str, Any] = {"input_norm": False}  # the backbone's own normalisation stands before the classifier
+    if dropout is not None:
+        head["dropout"] = dropout
+    if not get_backbone(live.data.backbone).reads_pixels:
+        raise InputError("backbone 'none' reads no pixels, so there is nothing to fine-tune; choose another --backbone")
+    _check_flip(live.data)
+    config = _run_config("i3d", protocol or PREFERRED_PROTOCOL, preset, live, schedule, seed)
+    return replace(config, options=_options("i3d", head))
+
+
+def joint_config(
+    base: Path,
+    *,
+    preset: str = "paper",
+    seed: int | None = None,
+    **options: Any,
+) -> RunConfig:
+    """Return the config of training a run's head together with the backbone behind it.
+
+    What the backbone sees, and what is pooled, is what the run's cache was made of.
+
+    Args:
+        base: folder of a finished run, from a cache or fine-tuned.
+        preset: one of `JOINT_PRESETS`.
+        seed: default: the run's.
+        options: as for `i3d_config`; of `LiveData` those that a cache's rows do not depend on, and `frames` and
+            `instances`, which must be the head's.
+
+    Raises:
+        MissingDataError, InputError, CacheMismatchError: the run cannot be trained on.
+    """
+    run = open_run(base)
+    config, data = run.config, run.data()
+    if not isinstance(config, RunConfig):
+        raise InputError(f"{base}: an ensemble has no head of its own; name one of its members")
+    published = _preset(JOINT_PRESETS, preset)
+    if not data.spec.channels:
+        raise InputError(f"{base}: its head was trained on boxes alone (backbone none); there is no backbone to train")
+    recipe = read_recipe(base, data)
+    given = {key: value for key, value in options.items() if value is not None}
+    for name, symbol in (("frames", "T"), ("instances", "N")):
+        expected = data.spec.num_frames if name == "frames" else data.spec.num_instances
+        if given.setdefault(name, expected) != expected:
+            raise InputError(f"{base}: its head was trained on {symbol} = {expected}, not {given[name]}; leave it out")
+    own = {
+        "dataset": data.identity["dataset"]["name"],
+        "backbone": recipe.backbone.name,
+        "spatial_stride": recipe.backbone.spatial_stride,
+        "crop": recipe.policy.crop_size,
+        "views": recipe.policy.num_views,
+        "framing": recipe.policy.framing,
+        "pooled": recipe.pooled,
+        "reduction": recipe.backbone.reduction,
+        "base": base,
+        "base_id": run_id(config),
+        "weights_identity": recipe.weights,
+    }
+    clashing = [name for name in own if name in given and given[name] != own[name]]
+    if clashing:
+        raise InputError(f"{base}: its head was trained with {clashing[0]} = {own[clashing[0]]}; leave that option out")
+    if recipe.weights.startswith("random:"):
+        given.setdefault("weights", recipe.weights)
+    live, schedule = _settings(published, {**given, **own})
+    _check_flip(live.data)
+    own_seed = config.seed if seed is None else seed
+    fresh = _run_config(config.head, data.protocol, config.preset, live, schedule, own_seed)
+    return replace(fresh, options=config.options, aux_weights=config.aux_weights)
+
+
+def _preset(presets: Mapping[str, Published], name: str) -> Published:
+    if name not in presets:
+        raise InputError(f"preset is {name!r}{nearest(name, presets)} Known: {', '.join(presets)}")
+    return presets[name]
+
+
+def _settings(published: Published, given: dict[str, Any]) -> tuple[LiveConfig, ScheduleConfig]:
+    """Sort options into live config and schedule, over a preset's numbers."""
+    if "num_steps" in given and "epochs" in given:
+        raise InputError("--steps and --epochs exclude each other; give one")
+    counted = {"num_steps", "epochs"} & set(given)
+    own: dict[str, Any] = {
+        "lr": published.lr,
+        "batch_size": published.batch_size,
+        "milestones": list(published.milestones),
+        "cropping": published.cropping,
+        **({} if counted else {"epochs": published.epochs, "num_steps": published.num_steps}),
+        **given,
+    }
+    parts: dict[type[Any], dict[str, Any]] = {}
+    for kind in (LiveData, LiveConfig, ScheduleConfig):
+        names = {field.name for field in fields(kind)}
+        parts[kind] = {key: to_plain(own.pop(key)) for key in list(own) if key in names}
+    assert not own, own
+    live = from_plain(LiveConfig, {**parts[LiveConfig], "data": parts[LiveData]}, "options")
+    schedule = {"held_out": 0.0, **parts[ScheduleConfig], "kind": "paper", "refit": False}
+    return live, from_plain(ScheduleConfig, schedule, "options")
+
+
+def _check_flip(data: LiveData) -> None:
+    if data.flip and not DATASETS.get(data.dataset).mirror_safe:
+        raise InputError(f"--flip: dataset {data.dataset!r} has classes that tell left from right; leave it out")
+
+
+def _options(head: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    from ifcar.heads.catalog import HEADS
+
+    plain: dict[str, Any] = to_plain(from_plain(HEADS.get(head).config_type, settings, f"head {head}"))
+    return plain
+
+
+def _run_config(
+    head: str, protocol: str, preset: str, live: LiveConfig, schedule: ScheduleConfig, seed: int
+) -> RunConfig:
+    return RunConfig(head=head, cache=Path(), protocol=protocol, preset=preset, live=live, schedule=schedule, seed=seed)
+
+
+def check_live(config: RunConfig) -> LiveConfig:
+    """Return the live part of a config. Raises InputError when it has none, or settings that would be ignored."""
+    if config.live is None:
+        raise InputError("this config is of a run from a cache; train it with `ifcar fit-head --config`")
+    if config.schedule.kind != "paper" or config.schedule.refit or config.fine_tune is not None:
+        raise InputError("a fine-tuning takes schedule.kind paper, refit false and no fine_tune; write the config so")
+    return config.live
+
+
+def check_base(config: RunConfig, live: LiveConfig) -> None:
+    """Raise CacheMismatchError when the base run has been trained anew since the config was made."""
+    if live.base is not None:
+        base = open_run(live.base).config
+        if not isinstance(base, RunConfig) or run_id(base) != live.base_id:
+            raise CacheMismatchError(f"{live.base}: not the run that the config names; it has been trained anew since")

@@ -1,0 +1,84 @@
+"""What fine-tuning is made of, and everything that changes while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ifcar.cache.schema import CacheSpec
+from ifcar.extract.decoded_views import ViewDataset
+from ifcar.pipelines.batches import Examples
+from ifcar.pipelines.finetune.config import LivePlan
+from ifcar.pipelines.finetune.data import Deck, TrainingViews
+from ifcar.pipelines.finetune.distributed import Group
+from ifcar.pipelines.finetune.model import LiveModel
+
+
+@dataclass(kw_only=True)
+class LiveState:
+    """Everything that changes while a model trains; a checkpoint holds this, the model and the optimiser.
+
+    Args:
+        step: optimiser steps done.
+        sums: losses of the epoch so far, each times its clips, and "n", the clips.
+        history: one record an epoch.
+        best_score: highest held-out top-1 so far (then lowest loss), or None without a held-out part.
+        best_step: the step it was reached at.
+        best: the model's state there.
+    """
+
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_score: tuple[float, float] | None = None
+    best_step: int = 0
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveTrainer:
+    """What a fine-tuning is made of.
+
+    Args:
+        model: backbone and head.
+        spec: dimensions of the features, those of the cache that the backbone would make.
+        network: the same, or DistributedDataParallel around it.
+        optimizer: each group's "rate" is its learning rate before the plan's factor.
+        plan: the steps.
+        deck: who computes what when.
+        views: new views of training clips.
+        plain_views: the views of a cache, by row.
+        examples: the clips trained on.
+        held_out: the clips that choose the best weights, or None.
+        group: the processes.
+        seed: of order, views and dropout.
+        aux_weights: weight of each auxiliary loss.
+        label_smoothing: of the cross entropy.
+        micro_batch: clips at once, at most.
+        clip_gradient: largest norm of the gradient, or None.
+        num_workers: decoding processes of this process.
+        clip_ids: names of clips.
+    """
+
+    model: LiveModel
+    spec: CacheSpec
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    plan: LivePlan
+    deck: Deck
+    views: TrainingViews
+    plain_views: ViewDataset
+    examples: Examples
+    held_out: Examples | None
+    group: Group
+    seed: int
+    aux_weights: Mapping[str, float]
+    label_smoothing: float
+    micro_batch: int
+    clip_gradient: float | None
+    num_workers: int
+    clip_ids: list[str]

@@ -1,0 +1,51 @@
+"""Reading a run's NPZ file, which must be as `np.savez` writes it: nothing compressed, nothing larger than the file."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+_ERRORS = (OSError, ValueError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error, NotImplementedError, MemoryError)
+_KINDS = "biufU"
+
+
+class NpzError(Exception):
+    """An NPZ file is damaged or no such file; the text says why."""
+
+
+def read_arrays(path: Path, names: Sequence[str]) -> list[NDArray[Any]]:
+    """Return arrays of numbers or text by name.
+
+    Raises:
+        KeyError: the file holds no array of a name.
+        NpzError: the file cannot be read, is compressed, or an array claims more than the file holds.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            return [_read(file, file.getinfo(f"{name}.npy")) for name in names]
+    except _ERRORS as error:
+        raise NpzError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def _read(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+        raise ValueError(f"{info.filename} is compressed; expected arrays as np.savez writes them")
+    with file.open(info) as member:
+        version = npy.read_magic(member)
+        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, is_fortran, dtype = read_header(member)
+        num_bytes = math.prod(shape) * dtype.itemsize
+        if dtype.kind not in _KINDS or num_bytes > info.file_size:
+            raise ValueError(f"{info.filename} claims {num_bytes:,} bytes of {dtype} in {info.file_size:,} bytes")
+        content = member.read(num_bytes)
+    if len(content) < num_bytes:
+        raise ValueError(f"{info.filename} is cut off")
+    return np.ndarray(shape, dtype, content, order="F" if is_fortran else "C").copy()

@@ -1,0 +1,170 @@
+"""What an extraction needs before its first block: options → dataset, views, network, dimensions, provenance.
+
+The driver and every actor of a cluster call the same `prepare`, so that whatever they see differently shows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from ifcar.cache.schema import CacheSpec, Provenance
+from ifcar.extract.backbones.base import Backbone, BackboneSpec
+from ifcar.extract.datasets.contract import Dataset
+from ifcar.extract.decoded_views import ViewDataset
+from ifcar.extract.engine import EngineOptions, FeatureExtractor
+from ifcar.extract.roi import parse_pooled_mode, pooled_size
+from ifcar.extract.views import ViewPolicy
+from ifcar.pipelines.backbones import backbone_of, load_backbone
+from ifcar.pipelines.progress import Progress
+from ifcar.pipelines.sources import ExtractConfig, Source, read_source
+
+FEATURE_VERSION = 2  # raised whenever the code changes what a feature's value is
+VERSIONED_PACKAGES = ("ifcar", "torch", "torchvision", "pytorchvideo", "numpy", "av", "zarr")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preparation:
+    """An extraction, ready to begin.
+
+    Args:
+        config: the options.
+        source: the dataset.
+        policy: how views are sampled.
+        spec: the cache's dimensions.
+        backbone: the network on the CPU, None when no pixels are read.
+        provenance: where the numbers come from.
+    """
+
+    config: ExtractConfig
+    source: Source
+    policy: ViewPolicy
+    spec: CacheSpec
+    backbone: Backbone | None
+    provenance: Provenance
+
+    def identity(self) -> dict[str, Any]:
+        """Return what a cache is opened with, apart from its protocols."""
+        return {
+            "spec": self.spec,
+            "provenance": self.provenance,
+            "clip_ids": self.source.clip_ids(),
+            "num_views": self.policy.num_views,
+        }
+
+    def views(self) -> ViewDataset:
+        """Return what decodes rows."""
+        return ViewDataset(
+            self.source.clips,
+            self.source.dataset.tracks,
+            self.source.dataset.annotation_fps,
+            self.source.training(),
+            self.policy,
+            reads_pixels=self.backbone is not None,
+        )
+
+    def extractor(self, options: EngineOptions) -> FeatureExtractor:
+        """Return what turns decoded views into features, on the options' device."""
+        return FeatureExtractor(self.backbone, self.spec, parse_pooled_mode(self.config.pooled), options)
+
+
+def prepare(config: ExtractConfig, progress: Progress) -> Preparation:
+    """Read the dataset, load the network and name where the numbers come from.
+
+    Raises:
+        InputError, MissingDataError: options or files are not usable.
+    """
+    backbone_spec = backbone_of(config)
+    source = read_source(config, progress, needs_pixels=backbone_spec.reads_pixels)
+    policy = view_policy(config, source.dataset)
+    backbone, weights = load_backbone(
+        backbone_spec, policy.num_frames, config.weights, source.dataset.default_weights, progress
+    )
+    return Preparation(
+        config=config,
+        source=source,
+        policy=policy,
+        spec=cache_spec(config, policy, backbone_spec),
+        backbone=backbone,
+        provenance=provenance_of(config, source, policy, backbone_spec, weights),
+    )
+
+
+def view_policy(config: ExtractConfig, dataset: Dataset) -> ViewPolicy:
+    """Return how the views of a cache are sampled."""
+    return ViewPolicy(
+        num_frames=config.frames,
+        crop_size=dataset.default_crop if config.crop is None else config.crop,
+        num_instances=config.instances,
+        num_views=config.views,
+        framing=config.framing,  # type: ignore[arg-type]  # checked by ViewPolicy
+        flip=config.flip,
+        seed=config.seed,
+    )
+
+
+def cache_spec(config: ExtractConfig, policy: ViewPolicy, backbone: BackboneSpec) -> CacheSpec:
+    """Return the cache's dimensions."""
+    num_steps = backbone.num_steps(policy.num_frames)
+    if not backbone.reads_pixels:
+        return CacheSpec(num_frames=policy.num_frames, num_steps=num_steps, num_instances=policy.num_instances)
+    return CacheSpec(
+        num_frames=policy.num_frames,
+        num_steps=num_steps,
+        num_instances=policy.num_instances,
+        channels=backbone.channels,
+        pooled_size=pooled_size(parse_pooled_mode(config.pooled)),
+        grid_size=backbone.grid_size(policy.crop_size) if config.grid else None,
+    )
+
+
+def provenance_of(
+    config: ExtractConfig, source: Source, policy: ViewPolicy, backbone: BackboneSpec, weights: str
+) -> Provenance:
+    """Return where the numbers of a cache come from.
+
+    Args:
+        config: the options.
+        source: the dataset.
+        policy: how views are sampled.
+        backbone: the network.
+        weights: identity of its weights.
+    """
+    identity: dict[str, Any] = {
+        "feature_version": FEATURE_VERSION,
+        "dataset": {"name": config.dataset, "annotations": source.digest},
+        "views": {
+            "num_frames": policy.num_frames,
+            "num_views": policy.num_views,
+            "num_instances": policy.num_instances,
+            "framing": policy.framing,
+            "seed": policy.seed if policy.num_views > 1 else None,
+            "min_scale": policy.min_scale if policy.num_views > 1 else None,
+            "flip": policy.flip if policy.num_views > 1 else None,
+            "training_clips": _digest_of_training(source) if policy.num_views > 1 else None,
+        },
+        "backbone": {"name": backbone.name, "weights": weights},
+    }
+    if backbone.reads_pixels:
+        identity["views"]["crop_size"] = policy.crop_size
+        identity["backbone"] |= {
+            "layer": backbone.layer,
+            "spatial_stride": backbone.spatial_stride,
+            "pooled": config.pooled,
+            "precision": config.precision,
+        }
+        if backbone.reduction:
+            identity["backbone"]["reduction"] = backbone.reduction
+    environment: dict[str, Any] = {name: version(name) for name in VERSIONED_PACKAGES}
+    environment["python"] = platform.python_version()
+    return Provenance(identity=identity, environment=environment)
+
+
+def _digest_of_training(source: Source) -> str:
+    """Return which clips may be augmented, as a short hexadecimal text."""
+    return hashlib.sha256(np.packbits(source.training()).tobytes()).hexdigest()[:16]

@@ -1,0 +1,72 @@
+"""What trained heads look at: which system's head and which clips are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifcar.heads.activity_specific import ActivitySpecific
+from ifcar.heads.strg import STRG
+from ifcar.pipelines.report.activity_figures import draw_activity_maps
+from ifcar.pipelines.report.chapter import Chapter
+from ifcar.pipelines.report.drawing import Drawing
+from ifcar.pipelines.report.graph_figures import draw_chains, draw_neighbours
+from ifcar.pipelines.report.systems import SystemScores
+from ifcar.pipelines.report.trained import load_first, spread
+from ifcar.pipelines.report.views import CachedViews
+
+NUM_CLIPS = 2
+
+
+def activity_drawings(chapter: Chapter, views: CachedViews, classes: Sequence[str]) -> tuple[str, list[Drawing]]:
+    """Return a title, and maps of activity-specific features where a system of the table has them.
+
+    The clips are those with the most activities, at even distances in the order of label and id.
+    """
+    title = "Activities: where their features come from"
+    trained = load_first(
+        chapter,
+        views,
+        ActivitySpecific.name,
+        lambda head: isinstance(head, ActivitySpecific) and head.observations is not None,
+    )
+    if trained is None or chapter.a is None:
+        return title, []
+    labels = chapter.a.labels(len(classes))
+    drawings = []
+    for number, place in enumerate(_choose(chapter.a, labels.sum(axis=1), views)):
+        clip_id, activities = str(chapter.a.clip_ids[place]), np.flatnonzero(labels[place]).tolist()
+        drawings.append(draw_activity_maps(trained, views, clip_id, activities, classes, f"activities-{number + 1}"))
+    return title, drawings
+
+
+def graph_drawings(chapter: Chapter, views: CachedViews, classes: Sequence[str]) -> tuple[str, list[Drawing]]:
+    """Return a title, and neighbours and chains in the graphs of the table's first STRG.
+
+    The clips are those with the most instances, at even distances in the order of label and id.
+    """
+    title = "Graphs: what STRG links"
+    trained = load_first(chapter, views, STRG.name, lambda head: isinstance(head, STRG))
+    if trained is None or chapter.a is None:
+        return title, []
+    counts = views.num_instances(chapter.a.clip_ids.tolist())
+    head = trained.head
+    drawings: list[Drawing | None] = []
+    for number, place in enumerate(_choose(chapter.a, counts, views)):
+        clip_id = str(chapter.a.clip_ids[place])
+        if isinstance(head, STRG) and head.reasoning.similarity_graph is not None:
+            drawings.append(draw_neighbours(trained, views, clip_id, f"neighbours-{number + 1}"))
+        if isinstance(head, STRG) and head.reasoning.spatial_temporal is not None:
+            drawings.append(draw_chains(views, clip_id, f"chains-{number + 1}"))
+    return title, [drawing for drawing in drawings if drawing is not None]
+
+
+def _choose(system: SystemScores, counts: NDArray[np.int64], views: CachedViews) -> list[int]:
+    """Return places of the test clips with the highest counts that have a view."""
+    ids = system.clip_ids.tolist()
+    known = [place for place in range(len(ids)) if ids[place] in views.rows]
+    fewest = sorted((int(counts[place]) for place in known), reverse=True)[:NUM_CLIPS]
+    order = sorted(known, key=lambda place: (np.atleast_1d(system.targets[place]).tolist(), ids[place]))
+    return spread([place for place in order if counts[place] >= min(fewest)], NUM_CLIPS)

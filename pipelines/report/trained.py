@@ -1,0 +1,72 @@
+"""Trained heads of a table, run again on a few test clips to see what they look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ifcar.errors import IfcarError
+from ifcar.heads.contract import Head, InstanceBatch
+from ifcar.pipelines.checkpoint import load_head
+from ifcar.pipelines.fit import build_head
+from ifcar.pipelines.report.chapter import Chapter
+from ifcar.pipelines.report.views import CachedViews
+from ifcar.pipelines.resolve import head_options
+from ifcar.pipelines.run_config import RunConfig
+from ifcar.pipelines.runs import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedHead:
+    """A system's head with the weights of its first run.
+
+    Args:
+        system: the system's name.
+        run: the run.
+        head: in evaluation mode, on the CPU.
+        reads: names of the arrays that it reads.
+    """
+
+    system: str
+    run: Run
+    head: Head
+    reads: Sequence[str]
+
+    def batch(self, views: CachedViews, clip_ids: Sequence[str]) -> InstanceBatch:
+        """Return what the head reads of these clips' cached views."""
+        rows = np.array([views.rows[clip_id] for clip_id in clip_ids], np.int64)
+        names = dict.fromkeys(("boxes", "categories", *self.reads))
+        return InstanceBatch(**{name: torch.from_numpy(views.reader.read_rows(name, rows)) for name in names})
+
+
+def load_first(chapter: Chapter, views: CachedViews, head: str, fits: Callable[[Head], bool]) -> TrainedHead | None:
+    """Load the first run of the first system whose head has this name and fits: A, B, then the table's order.
+
+    Returns:
+        None when no system has it, or its weights cannot be read.
+    """
+    systems = [system for _, system in chapter.pair()]
+    systems += [system for system in chapter.systems if system not in systems]
+    for system in systems:
+        run = system.runs()[0]
+        if not isinstance(run.config, RunConfig) or run.config.head != head:
+            continue
+        try:
+            model = build_head(run.config, views.reader.spec, len(run.data().classes))
+            load_head(model, run.path / "model.safetensors")
+        except (IfcarError, OSError):
+            continue
+        if not fits(model):
+            continue
+        options = head_options(run.config)
+        return TrainedHead(system=system.name, run=run, head=model.eval(), reads=model.reads(options))
+    return None
+
+
+def spread(places: Sequence[int], num: int) -> list[int]:
+    """Return `num` of these, or all where there are fewer, at even distances."""
+    count = min(num, len(places))
+    return [places[(2 * k + 1) * len(places) // (2 * count)] for k in range(count)]
