@@ -2,6 +2,6 @@
 
 from ifcar.extract.datasets.contract import DATASETS
 from ifcar.extract.datasets.something_else import SomethingElse
-from ifcar.extract.datasets.toybox import Toybox, ToyboxStandard
+from ifcar.extract.datasets.toybox import Toybox, ToyboxMulti, ToyboxStandard
 
-__all__ = ["DATASETS", "SomethingElse", "Toybox", "ToyboxStandard"]
+__all__ = ["DATASETS", "SomethingElse", "Toybox", "ToyboxMulti", "ToyboxStandard"]

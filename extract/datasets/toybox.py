@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import ClassVar
 
+from ifcar.cache.schema import ProtocolTable
 from ifcar.extract.datasets.contract import Progress, register_dataset
+from ifcar.extract.datasets.multi_label import read_multi_protocols
 from ifcar.extract.datasets.something_else import SomethingElse
-from ifcar.extract.toybox.generate import generate_toybox
+from ifcar.extract.toybox.generate import Size, generate_toybox
 
 
 @register_dataset
@@ -18,7 +21,7 @@ class Toybox(SomethingElse):
     default_root = "toybox"
     default_weights = "random:0"
     default_crop = 112
-    size: Literal["small", "standard"] = "small"
+    size: ClassVar[Size] = "small"
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Render the videos that are not there yet."""
@@ -33,3 +36,18 @@ class ToyboxStandard(Toybox):
     summary = "the same, about 6,000 clips"
     default_root = "toybox-standard"
     size = "standard"
+
+
+@register_dataset
+class ToyboxMulti(Toybox):
+    """200 + 100 generated clips of two to four actions each, in sequence or at once."""
+
+    name = "toybox-multi"
+    summary = "300 generated clips of 2 to 4 actions each, in sequence or at once (multi-label)"
+    default_root = "toybox-multi"
+    default_crop = 96
+    size = "multi"
+
+    def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
+        """Read every folder below splits/; their clips list several actions."""
+        return read_multi_protocols(self.root / "splits", clip_ids)

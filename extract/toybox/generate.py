@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 
@@ -22,8 +22,10 @@ from ifcar.extract.toybox.annotations import annotation_records
 from ifcar.extract.toybox.encode import write_video
 from ifcar.extract.toybox.looks import LOOKS
 from ifcar.extract.toybox.render import render_frames
-from ifcar.extract.toybox.scene import HEIGHT, WIDTH, build_scene
-from ifcar.extract.toybox.splits import NUM_CLIPS, ClipPlan, Size, plan_clip, split_files
+from ifcar.extract.toybox.scene import HEIGHT, WIDTH, Scene, build_scene
+from ifcar.extract.toybox.several import NUM_CLIPS as NUM_SEVERAL
+from ifcar.extract.toybox.several import SeveralPlan, build_several, plan_several, several_files
+from ifcar.extract.toybox.splits import NUM_CLIPS, ClipPlan, plan_clip, split_files
 
 VERSION = 2
 """Raised whenever the same seed gives other pictures, boxes or splits."""
@@ -33,6 +35,10 @@ STARTED_FILE = "toybox.started.json"
 _log = logging.getLogger(__name__)
 
 Records = list[dict[str, Any]]
+Size = Literal["small", "standard", "multi"]
+Plan = ClipPlan | SeveralPlan
+FEWEST_CLIPS = {"small": 3 * len(ACTIONS), "standard": 3 * len(ACTIONS), "multi": 6}
+MOST_CLIPS = {**NUM_CLIPS, "multi": NUM_SEVERAL}
 
 
 def generate_toybox(
@@ -51,11 +57,12 @@ def generate_toybox(
 
     Args:
         root: folder to fill; made when missing.
-        size: "small" (324 training and 162 test clips) or "standard" (3,996 and 1,998).
+        size: "small" (324 training and 162 test clips), "standard" (3,996 and 1,998), or "multi" (200 and 100 clips of
+            several actions).
         seed: what everything random is drawn from, at least 0.
         workers: processes; None takes one for each CPU core, 1 renders in this process.
         progress: called with (videos done, videos in all) after each video.
-        num_clips: generate only the first clips of the size, at least 54 (for tests).
+        num_clips: generate only the first clips of the size, at least 54, or 6 of "multi" (for tests).
 
     Raises:
         InputError: an argument is out of range, or `root` holds another toybox or videos of another origin.
@@ -69,9 +76,9 @@ def generate_toybox(
     videos.mkdir(parents=True, exist_ok=True)
     _write_json(root / STARTED_FILE, identity)
     total = int(identity["num_clips"])
-    plans = [plan_clip(seed, number) for number in range(total)]
+    plans = [plan_of(size, seed, number) for number in range(total)]
     annotations: dict[str, Records] = {}
-    rendered = _render_all(partial(render_clip, videos, seed), total, workers or os.cpu_count() or 1)
+    rendered = _render_all(partial(render_clip, videos, size, seed), total, workers or os.cpu_count() or 1)
     for done, (plan, records) in enumerate(zip(plans, rendered, strict=True), start=1):
         annotations[plan.video_id] = records
         if progress is not None:
@@ -81,11 +88,15 @@ def generate_toybox(
     _log.info("toybox of %d clips is complete in %s", total, root)
 
 
-def _write_tables(root: Path, plans: list[ClipPlan], annotations: dict[str, Records], identity: dict[str, Any]) -> None:
+def _write_tables(root: Path, plans: list[Plan], annotations: dict[str, Records], identity: dict[str, Any]) -> None:
     """Write annotations, sizes and splits, and last the file that marks the set complete."""
     _write_json(root / "annotations.json", annotations)
     _write_json(root / "videoid2size.json", {video_id: [WIDTH, HEIGHT] for video_id in annotations})
-    for name, content in split_files(plans, int(identity["seed"])).items():
+    seed = int(identity["seed"])
+    several = [plan for plan in plans if isinstance(plan, SeveralPlan)]
+    single = [plan for plan in plans if isinstance(plan, ClipPlan)]
+    files = several_files(several, seed) if several else split_files(single, seed)
+    for name, content in files.items():
         _write_json(root / "splits" / name, content)
     counts = {
         "classes": len(ACTIONS),
@@ -97,16 +108,28 @@ def _write_tables(root: Path, plans: list[ClipPlan], annotations: dict[str, Reco
     _write_json(root / COMPLETE_FILE, identity | {"counts": counts})
 
 
-def render_clip(videos: Path, seed: int, number: int) -> Records:
+def plan_of(size: Size, seed: int, number: int) -> Plan:
+    """Return what clip `number` shows."""
+    return plan_several(seed, number) if size == "multi" else plan_clip(seed, number)
+
+
+def lay_out(shown: Plan, seed: int) -> Scene:
+    """Return the scene of a clip."""
+    if isinstance(shown, SeveralPlan):
+        return build_several(shown, seed)
+    return build_scene(shown.action, shown.nouns, shown.distractor, seed, shown.number)
+
+
+def render_clip(videos: Path, size: Size, seed: int, number: int) -> Records:
     """Write the video of one clip unless it is there, and return its annotation records."""
-    plan = plan_clip(seed, number)
-    scene = build_scene(plan.action, plan.nouns, plan.distractor, seed, number)
-    path = videos / f"{plan.video_id}.webm"
+    shown = plan_of(size, seed, number)
+    scene = lay_out(shown, seed)
+    path = videos / f"{shown.video_id}.webm"
     if not path.exists():
         partial_path = path.with_suffix(".webm.partial")
         write_video(partial_path, render_frames(scene, seed, number))
         partial_path.replace(path)
-    return annotation_records(scene, plan.video_id, seed, number)
+    return annotation_records(scene, shown.video_id, seed, number)
 
 
 def _render_all(task: Callable[[int], Records], total: int, workers: int) -> Iterator[Records]:
@@ -136,13 +159,13 @@ def _end_with_parent() -> None:
 
 
 def _identity(size: Size, seed: int, num_clips: int | None) -> dict[str, Any]:
-    if size not in NUM_CLIPS:
-        raise InputError(f"toybox size must be one of {', '.join(NUM_CLIPS)}, found {size!r}")
+    if size not in MOST_CLIPS:
+        raise InputError(f"toybox size must be one of {', '.join(MOST_CLIPS)}, found {size!r}")
     if seed < 0:
         raise InputError(f"toybox seed must be at least 0, found {seed}")
-    whole = NUM_CLIPS[size]
-    if num_clips is not None and not 3 * len(ACTIONS) <= num_clips <= whole:
-        raise InputError(f"num_clips must be from {3 * len(ACTIONS)} to {whole}, found {num_clips}")
+    fewest, whole = FEWEST_CLIPS[size], MOST_CLIPS[size]
+    if num_clips is not None and not fewest <= num_clips <= whole:
+        raise InputError(f"num_clips must be from {fewest} to {whole}, found {num_clips}")
     return {"size": size, "seed": seed, "version": VERSION, "num_clips": num_clips or whole}
 
 

@@ -74,7 +74,7 @@ class Scene:
     """A clip ready to be rendered and annotated.
 
     Args:
-        tracks: instances; at most four.
+        tracks: instances; at most four where one action is shown.
         placeholders: the nouns that fill the template.
         camera: (F, 2) whole-pixel shift of everything.
         brightness: (F,) factor on the picture.
@@ -107,13 +107,32 @@ def build_scene(action: Action, nouns: Sequence[str], distractor: str, seed: int
     rng = np.random.default_rng([seed, number, 0])
     style_rng = np.random.default_rng([seed, number, 1])
     u = np.linspace(0.0, 1.0, int(rng.integers(MIN_FRAMES, MAX_FRAMES + 1)))
+    motion, tracks = acting_objects(rng, action, nouns, u)
+    hands = list(motion.hands)
+    bystander = _bystander(rng, motion, distractor, len(tracks))
+    if bystander is not None and len(tracks) + len(hands) < MAX_INSTANCES:
+        tracks.append(bystander)
+    idle, wants_idle = motions.idle_hand(rng, u), rng.random() < 0.25
+    if wants_idle and len(hands) == 1 and len(tracks) + len(hands) < MAX_INSTANCES:
+        hands.append(idle)
+    tracks.extend(hand_tracks(style_rng, hands))
+    return Scene(
+        tracks=tuple(tracks),
+        placeholders=tuple(nouns[: action.num_placeholders]),
+        camera=shaken_camera(rng, len(u)),
+        brightness=changing_light(rng, u),
+    )
+
+
+def acting_objects(rng: Rng, action: Action, nouns: Sequence[str], u: FloatArray) -> tuple[Motion, list[Track]]:
+    """Return how an action moves things over u (F,) from 0 to 1, and its objects as tracks, slots from 0."""
     cast = _cast(rng, action, nouns)
     longest = rng.uniform(80, 108) if len(cast) == 1 else rng.uniform(62, 80)
     sprites = [draw_object(LOOK_BY_NOUN[noun], tilt) for noun, tilt in cast]
     scales = [_scale(sprite, longest * rng.uniform(0.95, 1.05)) for sprite in sprites]
     sizes: list[Size] = [_size(s, scale) for s, scale in zip(sprites, scales, strict=True)]
     motion = action.motion(rng, u, sizes)
-    tracks = [
+    return motion, [
         Track(
             category=cast[slot][0],
             slot=slot,
@@ -127,20 +146,6 @@ def build_scene(action: Action, nouns: Sequence[str], distractor: str, seed: int
         )
         for slot, path in enumerate(motion.objects)
     ]
-    hands = list(motion.hands)
-    bystander = _bystander(rng, motion, distractor, len(tracks))
-    if bystander is not None and len(tracks) + len(hands) < MAX_INSTANCES:
-        tracks.append(bystander)
-    idle, wants_idle = motions.idle_hand(rng, u), rng.random() < 0.25
-    if wants_idle and len(hands) == 1 and len(tracks) + len(hands) < MAX_INSTANCES:
-        hands.append(idle)
-    tracks.extend(_hand_tracks(style_rng, hands))
-    return Scene(
-        tracks=tuple(tracks),
-        placeholders=tuple(nouns[: action.num_placeholders]),
-        camera=_camera(rng, len(u)),
-        brightness=1 + 0.1 * np.sin(np.pi * (u * rng.uniform(0.3, 1.6) + rng.uniform(0, 2))),
-    )
 
 
 def _cast(rng: Rng, action: Action, nouns: Sequence[str]) -> list[tuple[str, float]]:
@@ -183,7 +188,7 @@ def _bystander(rng: Rng, motion: Motion, noun: str, slot: int) -> Track | None:
     )
 
 
-def _hand_tracks(rng: Rng, hands: Sequence[HandPath]) -> list[Track]:
+def hand_tracks(rng: Rng, hands: Sequence[HandPath]) -> list[Track]:
     """Return the hands of one person: one skin tone, thumbs on the inner sides."""
     style = random_hand(rng)
     tracks = []
@@ -207,10 +212,15 @@ def _hand_tracks(rng: Rng, hands: Sequence[HandPath]) -> list[Track]:
     return tracks
 
 
-def _camera(rng: Rng, num_frames: int) -> FloatArray:
-    """Return a whole-pixel random walk that is pulled back to zero."""
+def shaken_camera(rng: Rng, num_frames: int) -> FloatArray:
+    """Return (F, 2) a whole-pixel random walk that is pulled back to zero."""
     steps = rng.normal(0.0, 1.0, (num_frames, 2))
     shift = np.zeros((num_frames, 2))
     for frame in range(1, num_frames):
         shift[frame] = 0.9 * shift[frame - 1] + steps[frame]
     return np.asarray(np.clip(np.round(shift), -8, 8))
+
+
+def changing_light(rng: Rng, u: FloatArray) -> FloatArray:
+    """Return (F,) a factor on the picture that swings slowly by a tenth."""
+    return np.asarray(1 + 0.1 * np.sin(np.pi * (u * rng.uniform(0.3, 1.6) + rng.uniform(0, 2))))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ifcar.extract.toybox.actions import ACTIONS, Action
 from ifcar.extract.toybox.looks import Group, nouns_of
-
-Size = Literal["small", "standard"]
 
 NUM_CLIPS: dict[str, int] = {"small": 486, "standard": 5994}
 """Clips of each size: 18 + 9 and 222 + 111 for training and test of each of the 18 classes."""
@@ -78,7 +76,7 @@ def plan_clip(seed: int, number: int) -> ClipPlan:
     count = action.num_placeholders
     return ClipPlan(
         number=number,
-        video_id=str(1 + (_ID_STEP * (number + 1) + 7919 * seed) % _ID_PRIME),
+        video_id=video_id(seed, number),
         class_number=class_number,
         is_train=is_train,
         nouns=tuple(nouns[k] for k in chosen[:count]),
@@ -88,7 +86,7 @@ def plan_clip(seed: int, number: int) -> ClipPlan:
 
 def split_files(plans: Sequence[ClipPlan], seed: int) -> dict[str, Any]:
     """Return the content of every label and split file by its path below `splits/`."""
-    labels = _label_map(range(len(ACTIONS)))
+    labels = label_map(range(len(ACTIONS)))
     shuffled = _shuffled_train(plans, seed)
     files: dict[str, Any] = {
         "compositional/labels.json": labels,
@@ -103,7 +101,13 @@ def split_files(plans: Sequence[ClipPlan], seed: int) -> dict[str, Any]:
     return files | _few_shot_files(plans, seed, shuffled)
 
 
-def _label_map(classes: Sequence[int]) -> dict[str, int]:
+def video_id(seed: int, number: int) -> str:
+    """Return the name of clip `number` in all files; it says nothing about the class."""
+    return str(1 + (_ID_STEP * (number + 1) + 7919 * seed) % _ID_PRIME)
+
+
+def label_map(classes: Sequence[int]) -> dict[str, int]:
+    """Return {class name: target} of these actions, targets in the order of the names."""
     names = sorted(ACTIONS[k].name for k in classes)
     return {name: target for target, name in enumerate(names)}
 
@@ -130,10 +134,10 @@ def _few_shot_files(plans: Sequence[ClipPlan], seed: int, base_train: set[int]) 
     groups = _by_class(plans, seed)
     clips = [p for p in plans if p.class_number in base]
     files: dict[str, Any] = {
-        "fewshot/base_labels.json": _label_map(sorted(base)),
+        "fewshot/base_labels.json": label_map(sorted(base)),
         "fewshot/base_training_set.json": [p.entry() for p in clips if p.number in base_train],
         "fewshot/base_validation_set.json": [p.entry() for p in clips if p.number not in base_train],
-        "fewshot/finetune_labels.json": _label_map(sorted(novel)),
+        "fewshot/finetune_labels.json": label_map(sorted(novel)),
     }
     pools = [groups[k][: min(_POOL, len(groups[k]) - 1)] for k in sorted(novel)]
     for name, shots in _SHOTS.items():
