@@ -23,11 +23,11 @@ from ifcar.errors import InputError
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.fold import folded
 from ifcar.extract.decoded_views import Decoded, ViewDataset, naming_lost_decoders
+from ifcar.extract.limits import MAX_BATCH, MAX_WORKERS
 from ifcar.extract.roi import PooledMode, arrays_of_map
 
 logger = logging.getLogger(__name__)
 RowArrays = dict[str, NDArray[Any]]
-MAX_BATCH, MAX_WORKERS = 4096, 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,4 @@
-"""How large a video or picture may be, and the error of a source that cannot be read."""
+"""How large a video, a picture and a run of the engine may be, and the error of a source that cannot be read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from ifcar.errors import InputError
 
 MAX_PIXELS = 1 << 26  # of one frame: 8192 × 8192, twice of what 8K video has
 MAX_FRAME_NUMBER = 9_999_999
+MAX_BATCH, MAX_WORKERS = 4096, 256
 
 
 class DecodeError(InputError):

@@ -13,6 +13,7 @@ from ifcar.cache.schema import ProtocolTable, Split
 from ifcar.errors import InputError
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.datasets.contract import Clip, Dataset
+from ifcar.extract.limits import MAX_BATCH, MAX_WORKERS
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.progress import Progress, counter
 
@@ -70,6 +71,14 @@ class ExtractConfig:
     limit: int | None = None
     retry_failed: bool = False
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, low, high in (
+            ("batch_size", self.batch_size, 1, MAX_BATCH),
+            ("workers", self.workers, 0, MAX_WORKERS),
+        ):
+            if value is not None and not low <= value <= high:
+                raise InputError(f"{name} is {value}; expected {low} to {high}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from fixtures.processes import CLI, run
@@ -15,6 +16,7 @@ from fixtures.something_else import write_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ifcar.cache.reader import open_cache
 from ifcar.errors import IfcarError
 from ifcar.extract.datasets.something_else import SomethingElse
 from ifcar.pipelines.configs import from_plain, parse_assignment, read_yaml
@@ -181,3 +183,44 @@ def test_protocol_folder_of_a_hostile_name_is_refused(tmp_path: Path) -> None:
     extract = ["extract", "--dataset", "something-else", "--data-root", root, "--out", tmp_path / "c.zarr"]
     code, error = run([*CLI, *extract, "--backbone", "none", "--workers", "0"], tmp_path)
     assert code == 2 and "is not usable as a folder name" in error and error.count("\n") == 1
+
+
+def write_video(path: Path, num_frames: int) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=12)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(num_frames):
+            pixels = np.full((48, 64, 3), 10 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.slow
+def test_every_bad_video_fails_alone_with_its_reason(tmp_path: Path) -> None:
+    """Two good ones, of which one has a single frame, are extracted beside them; exit 1."""
+    root = write_dataset(tmp_path / "data", num_clips=7, pixels=False)
+    videos = root / "videos"
+    videos.mkdir()
+    write_video(videos / "100.mp4", 12)
+    write_video(videos / "101.mp4", 1)
+    (videos / "102.mp4").write_bytes(b"")
+    (videos / "103.mp4").write_bytes((videos / "100.mp4").read_bytes()[:700])
+    (videos / "104.webm").write_text("no video " * 99)
+    (videos / "105.mp4").symlink_to(videos / "gone.mp4")
+    (videos / "106.mp4").mkdir()
+    out = tmp_path / "c.zarr"
+    extract = ["extract", "--dataset", "something-else", "--data-root", root, "--out", out]
+    code, error = run([*CLI, *extract, "--weights", "random:0", "--crop", "32", "--workers", "1"], tmp_path)
+    assert code == 1 and "Traceback" not in error, error
+    lines = [json.loads(line) for line in (tmp_path / "c.failures.jsonl").read_text().splitlines()]
+    reasons = {line["clip"]: line["reason"] for line in lines}
+    expected = {
+        "102": "0 bytes",
+        "103": "damaged or no video",
+        "104": "damaged or no video",
+        "105": "not there",
+        "106": "no frames in this folder",
+    }
+    assert reasons.keys() == expected.keys()
+    assert all(expected[clip] in reasons[clip] and "\n" not in reasons[clip] for clip in expected), reasons
+    assert open_cache(out).status().tolist() == [1, 1, 2, 2, 2, 2, 2]
