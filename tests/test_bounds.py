@@ -28,7 +28,7 @@ from ifcar.extract.datasets.splits import read_json
 from ifcar.pipelines.configs import parse_assignment, read_yaml
 from ifcar.pipelines.npz import NpzError, read_arrays
 
-ANNOTATION_MB = int(os.environ.get("IFCAR_ANNOTATION_MB", "100"))
+ANNOTATION_MB = int(os.environ.get("IFCAR_ANNOTATION_MB", "50"))
 
 
 def write_annotations(path: Path, size_mb: int) -> int:
