@@ -70,7 +70,7 @@ class _StandardisedLinear(torch.autograd.Function):
                 variances[heads] = torch.where(enough, batch_var, variances[heads])
             scaled = weight[heads] * (variances[heads] + EPS).rsqrt().repeat_interleave(bins, 1).unsqueeze(1)
             shift = bias[heads] - (scaled @ means[heads].repeat_interleave(bins, 1).unsqueeze(2)).squeeze(2)
-            products = _shared_product(values.to(outputs.dtype), scaled.to(outputs.dtype))
+            products = _product(values.to(outputs.dtype), scaled.to(outputs.dtype))
             torch.add(products, shift.unsqueeze(1), out=outputs[heads])
         return outputs, means, variances
 
@@ -109,8 +109,8 @@ class _StandardisedLinear(torch.autograd.Function):
             centre = mean[heads].repeat_interleave(bins, 1).unsqueeze(1)
             kept = grad[heads] * real.to(grad.dtype)
             d_bias[heads] = kept.sum(1)
-            products = _shared_gradient(kept.to(product), values.to(product)).to(weight.dtype)
-            d_weight[heads] = (products - d_bias[heads].unsqueeze(2) * centre) * inverse
+            products = _weight_gradient(kept.to(product), values.to(product)).to(weight.dtype)
+            torch.addcmul(products, d_bias[heads].unsqueeze(2), centre, value=-1, out=d_weight[heads]).mul_(inverse)
             if d_rows is not None:
                 through = (kept.to(product) @ weight[heads].to(product)).to(weight.dtype)
                 if ctx.by_batch:
@@ -167,17 +167,17 @@ def _parts(num_heads: int, rows: Tensor) -> Iterator[tuple[slice, slice]]:
         yield heads, slice(0, 1) if shared else heads
 
 
-def _shared_product(values: Tensor, weight: Tensor) -> Tensor:
+def _product(values: Tensor, weight: Tensor) -> Tensor:
     """Return values (m or 1, R, I) times transposed weights (m, D, I): (m, R, D); one product for shared values."""
-    if len(values) == len(weight):
+    if len(values) > 1:
         return values @ weight.transpose(1, 2)
     together = values[0] @ weight.flatten(0, 1).T
     return together.view(len(together), len(weight), -1).transpose(0, 1)
 
 
-def _shared_gradient(grad: Tensor, values: Tensor) -> Tensor:
-    """Return grad (m, R, D), transposed, times values (m or 1, R, I): (m, D, I)."""
-    if len(values) == len(grad):
+def _weight_gradient(grad: Tensor, values: Tensor) -> Tensor:
+    """Return transposed grad (m, R, D) times values (m or 1, R, I): (m, D, I)."""
+    if len(values) > 1:
         return grad.transpose(1, 2) @ values
     together = grad.transpose(0, 1).flatten(1).T @ values[0]
     return together.view(len(grad), -1, values.shape[2])
