@@ -3,5 +3,6 @@
 from ifcar.extract.datasets.contract import DATASETS
 from ifcar.extract.datasets.something_else import SomethingElse
 from ifcar.extract.datasets.toybox import Toybox, ToyboxMulti, ToyboxStandard
+from ifcar.extract.datasets.volleyball import Volleyball
 
-__all__ = ["DATASETS", "SomethingElse", "Toybox", "ToyboxMulti", "ToyboxStandard"]
+__all__ = ["DATASETS", "SomethingElse", "Toybox", "ToyboxMulti", "ToyboxStandard", "Volleyball"]
