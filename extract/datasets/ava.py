@@ -1,8 +1,9 @@
 """AVA (Gu et al. 2018): what each person does at one key frame a second of 15-minute stretches of films.
 
 A clip is one person's box at one key frame. Facts of the files that the reader relies on: middle_frame_timestamp counts
-whole seconds from the beginning of the video as published; corners are shares of the frame; a box has a row for each of
-its actions; the evaluation knows 60 of the 80 actions, and boxes of none of the 60 are clips without a label.
+whole seconds from the beginning of the video as published, and a folder of frames holds 30 a second from second 900;
+corners are shares of the frame; a box has a row for each of its actions; the evaluation knows 60 of the 80 actions, and
+boxes of none of the 60 are clips without a label.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from ifcar.extract.tracks import Tracks
 
 CLIP_SEC = 64 / 30
 """Length of a clip around its key frame: 64 frames at 30 fps, which 32 frames at rate 2 and 8 at rate 8 span."""
+FRAMES_BEGIN_SEC = 900
+"""The second of the video that a folder of frames begins with, as the field cuts AVA's annotated stretch."""
+_MARGIN_FRAMES = 8  # of boxes around a clip, as frames of slow videos are shown before and after its span
 VIDEO_ENDINGS = (".mp4", ".mkv", ".webm")
 PARTS = {"train": Split.TRAIN, "val": Split.TEST}
 ACTION_LIST = "ava_action_list_v2.2_for_activitynet_2019.pbtxt"
@@ -64,7 +68,7 @@ class Ava(Dataset):
         digest = hashlib.sha256()
         self._actions = read_action_list(self.root / ACTION_LIST, digest)
         class_of = {number: place for place, number in enumerate(self._actions)}
-        self._sources = self._videos() if needs_pixels else {}
+        self._sources = self._find_sources() if needs_pixels else {}
         self._classes, self._split, self._persons, self._sizes = {}, {}, {}, {}
         problems: list[str] = []
         clips: list[Clip] = []
@@ -84,7 +88,9 @@ class Ava(Dataset):
                     continue
                 self._classes[box.clip_id], self._split[box.clip_id] = classes, split
                 clips.append(self._clip(box, needs_pixels=needs_pixels))
-            problems += [f"{video}: {n} boxes left out, there is no videos/{video}.mp4" for video, n in absent.items()]
+            problems += [
+                f"{video}: {n} boxes left out, no videos/{video}.mp4 or frames/{video}/" for video, n in absent.items()
+            ]
             problems += [f"{excluded} boxes of {boxes_path.name} are at excluded timestamps"] if excluded else []
             problems += [f"{found.doubled} rows of {boxes_path.name} are doubled, count once"] if found.doubled else []
             problems += flat.lines()
@@ -101,8 +107,9 @@ class Ava(Dataset):
         others.sort(key=lambda corners: _distance(corners, own.corners))
         width, height = self._size(own.video)
         boxes = np.array([own.corners, *others]) * (width, height, width, height)
-        start, stop = clip_span(own.second)
-        frames = np.arange(int(start * self.annotation_fps), int(np.ceil(stop * self.annotation_fps)) + 1)
+        start, stop = self._span(own)
+        first, last = int(start * self.annotation_fps), int(stop * self.annotation_fps)
+        frames = np.arange(max(0, first - _MARGIN_FRAMES), last + _MARGIN_FRAMES)
         categories = np.full(len(boxes), Category.OBJECT, np.uint8)
         categories[0] = Category.SUBJECT
         return Tracks(
@@ -124,9 +131,9 @@ class Ava(Dataset):
         """Return a box's clip. Without pixels the frame is 1 × 1: corners are shares, so that sizes do not matter."""
         return Clip(
             clip_id=box.clip_id,
-            source=self._sources[box.video] if needs_pixels else None,
+            source=self._sources.get(box.video),
             frame_size=None if needs_pixels else (1, 1),
-            span_sec=clip_span(box.second),
+            span_sec=self._span(box),
         )
 
     def _size(self, video: str) -> tuple[int, int]:
@@ -140,21 +147,26 @@ class Ava(Dataset):
     def _part_files(self, part: str) -> tuple[Path, Path]:
         return self.root / f"ava_{part}_v2.2.csv", self.root / f"ava_{part}_excluded_timestamps_v2.2.csv"
 
-    def _videos(self) -> dict[str, Path]:
-        folder = self.root / "videos"
-        found = sorted(folder.iterdir()) if folder.is_dir() else []
-        sources = {path.stem: path for path in found if path.suffix.lower() in VIDEO_ENDINGS}
+    def _span(self, box: KeyFrameBox) -> tuple[float, float]:
+        """Return the seconds of the source that a box's clip covers."""
+        source = self._sources.get(box.video)
+        middle = box.second - (FRAMES_BEGIN_SEC if source is not None and source.is_dir() else 0)
+        return max(0.0, middle - CLIP_SEC / 2), middle + CLIP_SEC / 2
+
+    def _find_sources(self) -> dict[str, Path]:
+        videos, frames = (self.root / name for name in ("videos", "frames"))
+        sources = {
+            path.stem: path
+            for path in (sorted(videos.iterdir()) if videos.is_dir() else [])
+            if path.suffix.lower() in VIDEO_ENDINGS
+        }
+        sources |= {path.name: path for path in (sorted(frames.iterdir()) if frames.is_dir() else []) if path.is_dir()}
         if not sources:
             raise MissingDataError(
-                f"{folder}: no videos; put AVA's videos there as VIDEO_ID.mp4, .mkv or .webm, or extract boxes only "
-                "with --backbone none"
+                f"{self.root}: no pixels; put AVA's videos there as videos/VIDEO_ID.mp4, .mkv or .webm, or frames as "
+                "frames/VIDEO_ID/, or extract boxes only with --backbone none"
             )
         return sources
-
-
-def clip_span(second: int) -> tuple[float, float]:
-    """Return the seconds of the video around a key frame that its clips cover."""
-    return max(0.0, second - CLIP_SEC / 2), second + CLIP_SEC / 2
 
 
 def _distance(a: Corners, b: Corners) -> float:

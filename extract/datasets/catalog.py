@@ -2,8 +2,9 @@
 
 from ifcar.extract.datasets.ava import Ava
 from ifcar.extract.datasets.contract import DATASETS
+from ifcar.extract.datasets.hockey import Hockey
 from ifcar.extract.datasets.something_else import SomethingElse
 from ifcar.extract.datasets.toybox import Toybox, ToyboxMulti, ToyboxStandard
 from ifcar.extract.datasets.volleyball import Volleyball
 
-__all__ = ["DATASETS", "Ava", "SomethingElse", "Toybox", "ToyboxMulti", "ToyboxStandard", "Volleyball"]
+__all__ = ["DATASETS", "Ava", "Hockey", "SomethingElse", "Toybox", "ToyboxMulti", "ToyboxStandard", "Volleyball"]

@@ -112,7 +112,7 @@ def test_evaluate_gives_frame_map_and_writes_detections(
 
 def test_boxes_need_no_videos(tmp_path: Path) -> None:
     root, out = write_ava(tmp_path / "data", pixels=False), tmp_path / "boxes.zarr"
-    with pytest.raises(MissingDataError, match="no videos; put AVA's videos there"):
+    with pytest.raises(MissingDataError, match="no pixels; put AVA's videos there"):
         Ava(root).listing(needs_pixels=True)
     extract(ExtractConfig(dataset="ava", data_root=root, out=out, backbone="none", instances=1, workers=0), Silent())
     reader = open_cache(out)
@@ -128,7 +128,7 @@ def test_video_that_is_absent_or_broken_costs_its_own_clips(tmp_path: Path) -> N
         (root / "videos" / f"{video}.mp4").write_bytes(b"no video")
     listing = Ava(root).listing(needs_pixels=True)
     assert len(listing.clips) == 7
-    assert "-a1: 5 boxes left out, there is no videos/-a1.mp4" in listing.problems
+    assert "-a1: 5 boxes left out, no videos/-a1.mp4 or frames/-a1/" in listing.problems
     config = ExtractConfig(
         dataset="ava", data_root=root, out=tmp_path / "c.zarr", weights="random:0", crop=32, workers=0
     )
