@@ -29,6 +29,10 @@ class ExtractConfig:
         backbone: registered name.
         weights: a file, "published" or "random:SEED".
         frames: T, frames sampled for a view.
+        sampling: "segments", "annotated" or "rate", see `ViewPolicy`; default: rate where one of the next two is given,
+            else the dataset's.
+        sampling_fps: sampled frames per second.
+        sampling_rates: source frames per sampled frame, which the views share.
         crop: side of the square that the network sees, in pixels.
         views: V, views of a clip.
         instances: N, instance slots.
@@ -54,6 +58,9 @@ class ExtractConfig:
     backbone: str = "i3d_r50"
     weights: str | None = None
     frames: int = 8
+    sampling: str | None = None
+    sampling_fps: float | None = None
+    sampling_rates: tuple[float, ...] = ()
     crop: int | None = None
     views: int = 1
     instances: int = 4
