@@ -25,6 +25,7 @@ from ifcar.extract.datasets.multi_label import multi_label_table
 from ifcar.extract.datasets.something_else import FlatBoxes, read_tracks, stream_records
 from ifcar.extract.datasets.text_rows import csv_rows, finite_number
 from ifcar.extract.decode import frame_size
+from ifcar.extract.limits import DecodeError
 from ifcar.extract.track_store import TrackStore
 from ifcar.extract.tracks import Tracks
 
@@ -95,7 +96,11 @@ class Hockey(Dataset):
                 problems.append(f"{clip_id}: left out, it has no boxes, and no pixels are read")
                 continue
             if not needs_pixels and annotation.video not in sizes:
-                sizes[annotation.video] = frame_size(source)
+                try:
+                    sizes[annotation.video] = frame_size(source)
+                except DecodeError as error:
+                    problems.append(f"{clip_id}: left out, {error}")
+                    continue
             clips.append(
                 Clip(
                     clip_id=clip_id,

@@ -125,6 +125,9 @@ def test_clips_without_video_or_boxes_are_noted(tmp_path: Path) -> None:
     layout = Hockey(root).listing(needs_pixels=False)
     assert [(clip.clip_id, clip.frame_size) for clip in layout.clips] == [("game2-0", (64, 48)), ("game2-1", (64, 48))]
     assert "game2-2: left out, it has no boxes, and no pixels are read" in layout.problems
+    (root / "videos" / "game2.mp4").write_bytes(b"no video")
+    layout = Hockey(root).listing(needs_pixels=False)
+    assert not layout.clips and any("game2-1: left out" in line and "damaged" in line for line in layout.problems)
 
 
 def test_missing_folder_says_what_to_put_where(tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ def test_clips_go_from_files_to_a_scored_run(
         ("300.jpg l_set 1 2 3 4 blockin", "unknown action 'blockin', did you mean 'blocking'"),
         ("300.jpg l_set 1 two 3 4 waiting", "y of a box is 'two'; expected a finite number"),
         ("300.jpg l_set 1 2 inf 4 waiting", "w of a box is 'inf'"),
+        ("300.jpg l_set 1 2 3 1e7 waiting", "a box of 1 2 3 1e7; expected pixels"),
         ("100.jpg l_set", "key frame 100 is annotated twice"),
         ("\udce9", "line 2: not UTF-8 text"),
     ],
