@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -63,6 +64,7 @@ class ViewDataset(Dataset[Decoded]):
         self.clips, self.training, self.policy = clips, training, policy
         self.tracks, self.annotation_fps = tracks, annotation_fps
         self.reads_pixels = reads_pixels
+        self._last_probed: tuple[tuple[Path | None, float | None], VideoInfo] | None = None
 
     def __len__(self) -> int:
         return len(self.clips) * self.policy.num_views
@@ -96,7 +98,11 @@ class ViewDataset(Dataset[Decoded]):
 
     def _video_info(self, clip: Clip) -> VideoInfo:
         if self.reads_pixels:
-            return probe_clip(clip)
+            # Probing walks the whole file, and the views of a clip and the clips of a video follow each other.
+            which = (clip.source, clip.source_fps)
+            if self._last_probed is None or self._last_probed[0] != which:
+                self._last_probed = (which, probe_clip(clip))
+            return self._last_probed[1]
         assert clip.frame_size is not None
         fps = self.annotation_fps or clip.source_fps
         annotated = self.tracks(clip.clip_id).frames

@@ -102,11 +102,13 @@ class ViewPolicy:
         fps, rates = self.sampling_fps, self.sampling_rates
         if self.sampling not in SAMPLINGS:
             raise InputError(f"sampling is {self.sampling!r}; expected one of " + ", ".join(SAMPLINGS))
-        if (fps is not None) + bool(rates) != (self.sampling == "rate"):
-            raise InputError(
-                f"sampling is {self.sampling!r} with sampling_fps {fps} and sampling_rates {rates or None}; expected "
-                "one of the two with rate, and neither with " + " or ".join(SAMPLINGS[:-1])
-            )
+        if fps is not None and rates:
+            raise InputError("sampling_fps and sampling_rates exclude each other; give one of them")
+        if self.sampling == "rate" and fps is None and not rates:
+            raise InputError("sampling is 'rate'; expected sampling_fps or sampling_rates beside it")
+        if self.sampling != "rate" and (fps is not None or rates):
+            name = "sampling_rates" if rates else "sampling_fps"
+            raise InputError(f"sampling is {self.sampling!r}, which {name} excludes; expected rate, or no {name}")
         if fps is not None and not 0 < fps <= MAX_SAMPLING_FPS:
             raise InputError(f"sampling_fps is {fps}; expected more than 0 and at most {MAX_SAMPLING_FPS:g}")
         if not all(0 < rate <= MAX_SAMPLING_RATE for rate in rates) or sorted(set(rates)) != list(rates):

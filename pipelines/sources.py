@@ -88,6 +88,16 @@ class ExtractConfig:
                 raise InputError(f"{name} is {value}; expected {low} to {high}")
 
 
+def parse_rates(text: str | None) -> tuple[float, ...]:
+    """Return the sampling rates of a list such as "2,4,8". Raises InputError when it is none."""
+    if text is None:
+        return ()
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"--sampling-rates is {text!r}; expected numbers with commas between, as 2,4,8") from error
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
     """A dataset, read."""
