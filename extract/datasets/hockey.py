@@ -84,7 +84,8 @@ class Hockey(Dataset):
         self._tracks = TrackStore()
         problems = self._read_boxes(self.root / "boxes.json", digest)
         folder = self.root / "videos"
-        sources = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in VIDEO_ENDINGS}
+        files = sorted(folder.iterdir()) if folder.is_dir() else []
+        sources = {path.stem: path for path in files if path.suffix.lower() in VIDEO_ENDINGS}
         sizes: dict[str, tuple[int, int]] = {}
         clips: list[Clip] = []
         for clip_id, annotation in self._annotations.items():

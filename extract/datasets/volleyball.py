@@ -80,6 +80,7 @@ class Volleyball(Dataset):
     name = "volleyball"
     summary = "Volleyball: 8 group activities (group), and the set of 9 personal actions of a clip (personal)"
     default_root = "volleyball"
+    annotation_fps = None  # frames go by their own numbers, at no stated rate
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
