@@ -14,6 +14,7 @@ from ifcar.cache.schema import Category, Split
 from ifcar.cli import main
 from ifcar.errors import IfcarError, MissingDataError
 from ifcar.extract.datasets.hockey import Hockey
+from ifcar.extract.datasets.text_rows import MAX_LINE_BYTES
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
@@ -96,6 +97,7 @@ HEADER = "clip_id,video,start_sec,end_sec,split,labels"
         ("classes.txt", None, "no such file; expected a class a line"),
         ("classes.txt", "\n", "holds no class"),
         ("classes.txt", "check\nshot\ncheck\n", "names the class 'check' twice"),
+        pytest.param("classes.txt", "c" * (MAX_LINE_BYTES + 1), "line 1: over 1,048,576 bytes", id="long line"),
         ("boxes.json", "[]", "begins with"),
         ("boxes.json", '{"game1-0": [{"name": "x"}]}', "record name 'x' is not 'game1-0/0001.jpg'"),
     ],
