@@ -26,7 +26,7 @@ class Recipe:
         policy: how views are sampled; what only augmented views need may be missing from the identity.
         pooled: RoIAlign mode, or None without pixels.
         precision: of the backbone, or None without pixels.
-        annotation_fps: the rate that annotated frame numbers count in.
+        annotation_fps: the rate that annotated frame numbers count in; None: they are the source's.
     """
 
     backbone: BackboneSpec
@@ -34,7 +34,7 @@ class Recipe:
     policy: ViewPolicy
     pooled: str | None
     precision: str | None
-    annotation_fps: float
+    annotation_fps: float | None
 
 
 def read_recipe(run: Path, data: RunData) -> Recipe:
@@ -71,4 +71,5 @@ def read_recipe(run: Path, data: RunData) -> Recipe:
 def _policy(identity: Mapping[str, Any]) -> ViewPolicy:
     """Return the view policy; what the identity leaves out as without effect keeps its default."""
     known = {field.name for field in fields(ViewPolicy)}
-    return ViewPolicy(**{key: value for key, value in identity.items() if key in known and value is not None})
+    values = {key: value for key, value in identity.items() if key in known and value is not None}
+    return ViewPolicy(**values | {"sampling_rates": tuple(identity.get("sampling_rates", ()))})

@@ -29,6 +29,10 @@ class ExtractConfig:
         backbone: registered name.
         weights: a file, "published" or "random:SEED".
         frames: T, frames sampled for a view.
+        sampling: "segments", "annotated" or "rate", see `ViewPolicy`; default: rate where one of the next two is given,
+            else the dataset's.
+        sampling_fps: sampled frames per second.
+        sampling_rates: source frames per sampled frame, which the views share.
         crop: side of the square that the network sees, in pixels.
         views: V, views of a clip.
         instances: N, instance slots.
@@ -54,6 +58,9 @@ class ExtractConfig:
     backbone: str = "i3d_r50"
     weights: str | None = None
     frames: int = 8
+    sampling: str | None = None
+    sampling_fps: float | None = None
+    sampling_rates: tuple[float, ...] = ()
     crop: int | None = None
     views: int = 1
     instances: int = 4
@@ -79,6 +86,16 @@ class ExtractConfig:
         ):
             if value is not None and not low <= value <= high:
                 raise InputError(f"{name} is {value}; expected {low} to {high}")
+
+
+def parse_rates(text: str | None) -> tuple[float, ...]:
+    """Return the sampling rates of a list such as "2,4,8". Raises InputError when it is none."""
+    if text is None:
+        return ()
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"--sampling-rates is {text!r}; expected numbers with commas between, as 2,4,8") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
