@@ -78,12 +78,9 @@ def probe(source: Path) -> VideoInfo:
     Raises:
         DecodeError: missing, empty, damaged or cut-off file, no video stream, or a folder without frames.
     """
+    width, height = frame_size(source)
     if source.is_dir():
-        files = frame_files(source)
-        width, height = shown_size(files[min(files)])
-        return VideoInfo(num_frames=max(files), fps=None, width=width, height=height)
-    with _video(source) as (container, stream):
-        width, height = _first_size(source, container, stream)
+        return VideoInfo(num_frames=max(frame_files(source)), fps=None, width=width, height=height)
     with _video(source) as (container, stream):
         num_frames, seconds, end_sec = _frame_times(container, stream)
         rate = stream.average_rate or stream.guessed_rate
@@ -98,6 +95,22 @@ def probe(source: Path) -> VideoInfo:
     return VideoInfo(
         num_frames=num_frames, fps=float(rate) if rate else None, width=width, height=height, seconds=seconds
     )
+
+
+def frame_size(source: Path) -> tuple[int, int]:
+    """Return the (width, height) in pixels, as shown, of a video file or a folder of frames, without counting frames.
+
+    Args:
+        source: as for `probe`.
+
+    Raises:
+        DecodeError: as for `probe`, apart from a file that is cut off.
+    """
+    if source.is_dir():
+        files = frame_files(source)
+        return shown_size(files[min(files)])
+    with _video(source) as (container, stream):
+        return _first_size(source, container, stream)
 
 
 def read_frames(source: Path, frame_numbers: Sequence[int], crop: Crop, size: int, flip: bool) -> NDArray[np.uint8]:
