@@ -1,10 +1,10 @@
 """Charades (Sigurdsson et al. 2016): videos of daily activities, many in each, with Action Genome's boxes.
 
-Charades_v1_train.csv, Charades_v1_test.csv    the official split; id, subject, actions "c092 11.90 21.20;c147 0.00 12.60"
-Charades_v1_classes.txt                        "c000 Holding some clothes", …
-Charades_v1_480/ID.mp4                         or frames at 24 per second, Charades_v1_rgb/ID/ID-000001.jpg
-annotations/                                   Action Genome's pickles, see `ifcar.extract.datasets.action_genome`
-videoid2fps.json                               {ID: frames per second of ID.mp4}; only for boxes on frames without videos
+Charades_v1_train.csv, Charades_v1_test.csv   the official split: id, subject, actions "c092 11.90 21.20;…", …
+Charades_v1_classes.txt                       "c000 Holding some clothes", …
+Charades_v1_480/ID.mp4                        or frames at 24 per second, Charades_v1_rgb/ID/ID-000001.jpg
+annotations/                                  Action Genome's pickles, see `ifcar.extract.datasets.action_genome`
+videoid2fps.json                              {ID: frames per second of ID.mp4}; for boxes on frames without videos
 
 A clip is a whole video. Protocol `official` has every video of the lists, `action-genome` those with annotated frames.
 """
@@ -68,7 +68,7 @@ class Charades(Dataset):
         if missing is not None:
             raise MissingDataError(
                 f"{self.root}: no {missing}; put Charades_v1_train.csv, Charades_v1_test.csv and {CLASSES} there, the "
-                f"480p videos into {VIDEOS}/ or the 24-fps frames into {FRAMES}/, and the pickles of Action Genome into "
+                f"480p videos into {VIDEOS}/ or the 24-fps frames into {FRAMES}/, and Action Genome's pickles into "
                 f"{ANNOTATIONS}/, or name the folder with --data-root"
             )
 
@@ -92,8 +92,8 @@ class Charades(Dataset):
                 clips.append(self._clip(video, source))
             else:
                 problems.append(
-                    f"{video}: left out, its boxes count frames of {video}.mp4, whose rate is unknown; put the video into "
-                    f"{VIDEOS}/, its rate into {RATES}, or extract without boxes by taking {ANNOTATIONS}/ away"
+                    f"{video}: left out, its boxes count frames of {video}.mp4, whose rate is unknown; put the video "
+                    f"into {VIDEOS}/, its rate into {RATES}, or extract without boxes by taking {ANNOTATIONS}/ away"
                 )
         return Listing(clips=clips, problems=problems + flat.lines(), digest=digest.hexdigest())
 
