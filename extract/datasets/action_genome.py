@@ -85,8 +85,8 @@ def _frames(path: Path, digest: hashlib._Hash) -> Iterator[tuple[str, str, int, 
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}; expected {{'ID.mp4/000001.png': …}}")
     seen: set[tuple[str, int]] = set()
-    while content:  # what has been read is let go
-        name, value = content.popitem()
+    for name in list(content):
+        value = content.pop(name)  # what has been read is let go
         match = _FRAME_NAME.fullmatch(name) if isinstance(name, str) else None
         number = int(match["frame"]) if match is not None else 0
         if match is None or not 1 <= number <= MAX_FRAME_NUMBER:
