@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.cache.durable import write_atomic
+from ifcar.cache.durable import write_atomic_parts
 from ifcar.cache.schema import ProtocolTable, Split
 from ifcar.extract.datasets.key_frames import KeyFrameBox, class_number, key_frame_boxes
 from ifcar.pipelines.frame_map import FrameBoxes, frame_precisions
@@ -42,14 +42,13 @@ class Detections:
         return float(np.mean(list(self.precisions.values())))
 
     def write(self, path: Path) -> None:
-        """Write the file."""
+        """Write the file, a box at a time."""
         actions = [class_number(name) for name in self.classes]
-        lines = [
-            f"{box.clip_id},{action},{score:.9g}\n"
-            for box, of_box in zip(self.boxes, self.scores.tolist(), strict=True)
-            for action, score in zip(actions, of_box, strict=True)
-        ]
-        write_atomic(path, "".join(lines).encode())
+        write_atomic_parts(path, (self._lines(place, actions).encode() for place in range(len(self.boxes))))
+
+    def _lines(self, place: int, actions: Sequence[int]) -> str:
+        clip_id, scores = self.boxes[place].clip_id, self.scores[place].tolist()
+        return "".join(f"{clip_id},{a},{score:.9g}\n" for a, score in zip(actions, scores, strict=True))
 
 
 def detect(predictions: Predictions, protocol: ProtocolTable, clip_ids: Sequence[str]) -> Detections | None:

@@ -23,8 +23,9 @@ from ifcar.errors import InputError, MissingDataError, nearest
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
 from ifcar.extract.datasets.multi_label import multi_label_table
 from ifcar.extract.datasets.something_else import FlatBoxes, read_tracks, stream_records
-from ifcar.extract.datasets.text_rows import csv_rows, finite_number
+from ifcar.extract.datasets.text_rows import csv_rows, finite_number, text_rows
 from ifcar.extract.decode import frame_size
+from ifcar.extract.limits import DecodeError
 from ifcar.extract.track_store import TrackStore
 from ifcar.extract.tracks import Tracks
 
@@ -83,7 +84,8 @@ class Hockey(Dataset):
         self._tracks = TrackStore()
         problems = self._read_boxes(self.root / "boxes.json", digest)
         folder = self.root / "videos"
-        sources = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in VIDEO_ENDINGS}
+        files = sorted(folder.iterdir()) if folder.is_dir() else []
+        sources = {path.stem: path for path in files if path.suffix.lower() in VIDEO_ENDINGS}
         sizes: dict[str, tuple[int, int]] = {}
         clips: list[Clip] = []
         for clip_id, annotation in self._annotations.items():
@@ -95,7 +97,11 @@ class Hockey(Dataset):
                 problems.append(f"{clip_id}: left out, it has no boxes, and no pixels are read")
                 continue
             if not needs_pixels and annotation.video not in sizes:
-                sizes[annotation.video] = frame_size(source)
+                try:
+                    sizes[annotation.video] = frame_size(source)
+                except DecodeError as error:
+                    problems.append(f"{clip_id}: left out, {error}")
+                    continue
             clips.append(
                 Clip(
                     clip_id=clip_id,
@@ -147,8 +153,7 @@ class Hockey(Dataset):
 
 def read_classes(path: Path, digest: hashlib._Hash) -> list[str]:
     """Return the class names, one a line. Raises InputError when there is none, or one twice."""
-    names = [",".join(row).strip() for _, row in csv_rows(path, digest, "a class a line")]
-    names = [name for name in names if name]
+    names = [name for _, name in text_rows(path, digest, "a class a line")]
     doubled = next((name for place, name in enumerate(names) if name in names[:place]), None)
     if not names or doubled is not None:
         found = "holds no class" if not names else f"names the class {doubled!r:.80} twice"

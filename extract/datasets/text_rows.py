@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ifcar.errors import InputError, MissingDataError
 
+MAX_LINE_BYTES = 1 << 20
 _WHOLE_DIGITS = 9
 
 
@@ -36,11 +37,17 @@ def csv_rows(path: Path, digest: hashlib._Hash, what: str) -> Iterator[tuple[str
         ) from error
 
 
-def word_rows(path: Path, digest: hashlib._Hash, what: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield ("FILE line N", words) of every line that is not empty; see `csv_rows`."""
+def text_rows(path: Path, digest: hashlib._Hash, what: str) -> Iterator[tuple[str, str]]:
+    """Yield ("FILE line N", text) of every line that is not blank, without blanks around it; see `csv_rows`."""
     for number, line in enumerate(_lines(path, digest, what), 1):
-        if words := line.split():
-            yield f"{path} line {number}", words
+        if text := line.strip():
+            yield f"{path} line {number}", text
+
+
+def word_rows(path: Path, digest: hashlib._Hash, what: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield ("FILE line N", words) of every line that is not blank; see `csv_rows`."""
+    for where, text in text_rows(path, digest, what):
+        yield where, text.split()
 
 
 def finite_number(where: str, name: str, text: str) -> float:
@@ -65,7 +72,9 @@ def _lines(path: Path, digest: hashlib._Hash, what: str) -> Iterator[str]:
     if not path.is_file():
         raise MissingDataError(f"{path}: no such file; expected {what}")
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
+            if len(line) > MAX_LINE_BYTES:
+                raise InputError(f"{path} line {number}: over {MAX_LINE_BYTES:,} bytes; a line is read up to that")
             digest.update(line)
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")

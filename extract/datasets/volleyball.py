@@ -46,6 +46,7 @@ _SPLIT = dict.fromkeys(map(str, TRAIN_VIDEOS + VALIDATION_VIDEOS), Split.TRAIN) 
     map(str, TEST_VIDEOS), Split.TEST
 )
 _PLAYER_WORDS = 5
+_MAX_COORDINATE = 1e6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +80,7 @@ class Volleyball(Dataset):
     name = "volleyball"
     summary = "Volleyball: 8 group activities (group), and the set of 9 personal actions of a clip (personal)"
     default_root = "volleyball"
+    annotation_fps = None  # frames go by their own numbers, at no stated rate
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -181,25 +183,33 @@ def read_annotations(path: Path, digest: hashlib._Hash, flat: FlatBoxes) -> list
         if not 1 <= key <= MAX_FRAME_NUMBER - REACH_FRAMES:
             raise InputError(f"{where}: the key frame's number is {key}; expected 1 to {MAX_FRAME_NUMBER}")
         players = [words[place : place + _PLAYER_WORDS] for place in range(2, len(words), _PLAYER_WORDS)]
-        boxes = []
-        for *corners, _ in players:
-            x, y, width, height = (
-                finite_number(where, f"{n} of a box", t) for n, t in zip("xywh", corners, strict=True)
-            )
-            if width > 0 and height > 0:
-                boxes.append((x, y, x + width, y + height))
-            else:
-                flat.add(f"{where}: {' '.join(corners)}")
+        boxes = [_box(where, player[:-1]) for player in players]
+        for player, box in zip(players, boxes, strict=True):
+            if not _has_area(box):
+                flat.add(f"{where}: {' '.join(player)}")
         frames.append(
             KeyFrame(
                 video=path.parent.name,
                 number=key,
                 activity=_known(where, "group activity", words[1], GROUP_ACTIVITIES),
                 actions=tuple(_known(where, "action", player[-1], PERSONAL_ACTIONS) for player in players),
-                boxes=np.array(boxes, np.float32).reshape(-1, 4),
+                boxes=np.array([box for box in boxes if _has_area(box)], np.float32).reshape(-1, 4),
             )
         )
     return frames
+
+
+def _box(where: str, corners: Sequence[str]) -> NDArray[np.float32]:
+    """Return (x1, y1, x2, y2) of x, y, width and height in pixels."""
+    values = [finite_number(where, f"{name} of a box", text) for name, text in zip("xywh", corners, strict=True)]
+    if not all(abs(value) <= _MAX_COORDINATE for value in values):
+        raise InputError(f"{where}: a box of {' '.join(corners):.80}; expected pixels")
+    x, y, width, height = values
+    return np.array([x, y, x + width, y + height], np.float32)
+
+
+def _has_area(box: NDArray[np.float32]) -> bool:
+    return bool(box[2] > box[0] and box[3] > box[1])
 
 
 def _known(where: str, kind: str, name: str, known: Sequence[str]) -> str:

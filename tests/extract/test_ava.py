@@ -12,6 +12,7 @@ import pytest
 from fixtures.ava import ACTIONS, csv_line, rows_of, write_ava
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import Category, Split
@@ -19,6 +20,8 @@ from ifcar.cli import main
 from ifcar.errors import IfcarError, MissingDataError
 from ifcar.extract.datasets.ava import Ava
 from ifcar.extract.datasets.key_frames import KeyFrameBox, parse_clip_id
+from ifcar.extract.decoded_views import ViewDataset
+from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
@@ -126,15 +129,35 @@ def test_video_that_is_absent_or_broken_costs_its_own_clips(tmp_path: Path) -> N
     for video in ("e5", "f6"):
         (root / "videos").mkdir(exist_ok=True)
         (root / "videos" / f"{video}.mp4").write_bytes(b"no video")
-    listing = Ava(root).listing(needs_pixels=True)
+    dataset = Ava(root)
+    listing = dataset.listing(needs_pixels=True)
     assert len(listing.clips) == 7
     assert "-a1: 5 boxes left out, no videos/-a1.mp4 or frames/-a1/" in listing.problems
-    config = ExtractConfig(
-        dataset="ava", data_root=root, out=tmp_path / "c.zarr", weights="random:0", crop=32, workers=0
+    decoded = ViewDataset(
+        listing.clips, dataset.tracks, dataset.annotation_fps, np.zeros(7, np.bool_), ViewPolicy(), reads_pixels=True
     )
-    assert extract(config, Silent()).num_failed == 7
-    lines = (tmp_path / "c.failures.jsonl").read_text().splitlines()
-    assert all("damaged or no video" in json.loads(line)["reason"] for line in lines)
+    for row in range(7):
+        assert decoded[row].view is None and "damaged or no video" in decoded[row].failure
+
+
+def test_folder_of_frames_begins_at_second_900(tmp_path: Path) -> None:
+    """Picture n of frames/VIDEO/ shows second 900 + (n − 1) / 30."""
+    root = write_ava(tmp_path, pixels=False)
+    rows = [csv_line(("f6", second, 0.25, 0.5, 0.75, 1.0, 12, 0)) for second in (902, 903)]
+    (root / "ava_val_v2.2.csv").write_text("\n".join(rows))
+    folder = root / "frames" / "f6"
+    folder.mkdir(parents=True)
+    for number in range(1, 131):
+        Image.new("RGB", (64, 48)).save(folder / f"f6_{number:06d}.jpg")
+    dataset = Ava(root)
+    clips = dataset.listing(needs_pixels=True).clips
+    decoded = ViewDataset(
+        clips, dataset.tracks, dataset.annotation_fps, np.zeros(2, np.bool_), ViewPolicy(), reads_pixels=True
+    )
+    # second 902 is frame 60, from 0; frames 28 … 91 in eight segments. Around 903 only frames 58 … 121 of 130
+    assert decoded.plan(0).frame_indices.tolist() == [32, 40, 48, 56, 64, 72, 80, 88]
+    assert decoded.plan(1).frame_indices.tolist() == [62, 70, 78, 86, 94, 102, 110, 118]
+    np.testing.assert_allclose(decoded.plan(1).boxes[:, 0], np.tile([0.5, 0.75, 0.5, 0.5], (8, 1)), atol=1e-6)
 
 
 SHARES = st.floats(0, 1).map(lambda value: abs(round(value, 6)))

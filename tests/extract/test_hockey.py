@@ -14,6 +14,7 @@ from ifcar.cache.schema import Category, Split
 from ifcar.cli import main
 from ifcar.errors import IfcarError, MissingDataError
 from ifcar.extract.datasets.hockey import Hockey
+from ifcar.extract.datasets.text_rows import MAX_LINE_BYTES
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
@@ -96,6 +97,7 @@ HEADER = "clip_id,video,start_sec,end_sec,split,labels"
         ("classes.txt", None, "no such file; expected a class a line"),
         ("classes.txt", "\n", "holds no class"),
         ("classes.txt", "check\nshot\ncheck\n", "names the class 'check' twice"),
+        pytest.param("classes.txt", "c" * (MAX_LINE_BYTES + 1), "line 1: over 1,048,576 bytes", id="long line"),
         ("boxes.json", "[]", "begins with"),
         ("boxes.json", '{"game1-0": [{"name": "x"}]}', "record name 'x' is not 'game1-0/0001.jpg'"),
     ],
@@ -125,6 +127,9 @@ def test_clips_without_video_or_boxes_are_noted(tmp_path: Path) -> None:
     layout = Hockey(root).listing(needs_pixels=False)
     assert [(clip.clip_id, clip.frame_size) for clip in layout.clips] == [("game2-0", (64, 48)), ("game2-1", (64, 48))]
     assert "game2-2: left out, it has no boxes, and no pixels are read" in layout.problems
+    (root / "videos" / "game2.mp4").write_bytes(b"no video")
+    layout = Hockey(root).listing(needs_pixels=False)
+    assert not layout.clips and any("game2-1: left out" in line and "damaged" in line for line in layout.problems)
 
 
 def test_missing_folder_says_what_to_put_where(tmp_path: Path) -> None:
