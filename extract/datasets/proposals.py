@@ -162,7 +162,7 @@ def _read_json(path: Path, digest: hashlib._Hash) -> Iterator[tuple[str, _Rows]]
             number = int(key) if _FRAME.fullmatch(key) else 0
             if not 1 <= number <= MAX_FRAME_NUMBER or number in seen:
                 raise InputError(
-                    f"{path}: clip {clip_id!r}: frame number {key!r:.80} is none from 1, or is there twice"
+                    f"{path}: clip {clip_id!r}: frame number {key!r:.80}; expected whole numbers from 1, each once"
                 )
             seen.add(number)
             for box in boxes if isinstance(boxes, list) else [boxes]:

@@ -72,7 +72,8 @@ def test_arrays_give_what_the_same_boxes_as_json_give(tmp_path: Path, scored: bo
         a, b = written.boxes(clip), packed.boxes(clip)
         np.testing.assert_array_equal(a.boxes, b.boxes)
         assert a.frames.tolist() == b.frames.tolist() == sorted(int(frame) - 1 for frame in boxes[clip])
-    assert [note.replace("json", "npz") for note in written.notes] == list(packed.notes)
+    notes = [[note.split(", the first: clip")[0] for note in part.notes] for part in (written, packed)]
+    assert [note.replace("json", "npz") for note in notes[0]] == notes[1]
     assert "1 clips of p.npz are not extracted, the first: 999" in packed.notes
     assert packed.digest == hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -83,7 +84,7 @@ def test_arrays_give_what_the_same_boxes_as_json_give(tmp_path: Path, scored: bo
         ("[]", "expected a JSON object"),
         ('{"100": {"1": [[0, 0, 8', "not valid JSON"),
         ('{"100": {"1": [[0, 0, NaN, 8]]}}', "not valid JSON"),
-        ('{"100": {"1": [[0, 0, 1e400, 8]]}}', "clip '100', frame 1: box"),
+        ('{"100": {"1": [[0, 0, 1e400, 8]]}}', "not valid JSON"),
         ({"100": [[0, 0, 8, 8]]}, "expected {frame number: boxes}, found list"),
         ({"100": {"0": [[0, 0, 8, 8]]}}, "frame number '0'; expected whole numbers from 1"),
         ({"100": {"7": [[0, 0, 8, 8]], "07": [[0, 0, 8, 8]]}}, "frame number '07'"),
@@ -94,7 +95,8 @@ def test_arrays_give_what_the_same_boxes_as_json_give(tmp_path: Path, scored: bo
         ({"100": {"1": [[0, 0, 8, True]]}}, "expected numbers"),
         ({"100": {"1": [[0, 0, 8, 8], [0, 0, 8, 8, 0.5]]}}, "score behind them in every box"),
         ({"100": {"1": [[0, 0, 8, 1e7]]}}, "not finite numbers"),
-        ({"100": {"1": [[0, 0, 8, 10**400]]}}, "expected numbers"),
+        ({"100": {"1": [[0, 0, 8, 10**400]]}}, "not valid JSON"),
+        ({"100": {"1": [[0, 0, 8, 10**18]]}}, "not finite numbers"),
         ('{"100": {"1": []}, "100": {}}', "clip '100' is listed twice"),
         ({"7": {"1": [[0, 0, 8, 8]]}}, "boxes of none of the 8 clips; its first is '7', theirs '100'"),
         ({}, "boxes of none of the 8 clips"),
