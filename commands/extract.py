@@ -40,6 +40,13 @@ def extract(
     crop: Annotated[int | None, typer.Option(help="Side of the crop in pixels; default: 224 (toybox: 112).")] = None,
     views: Annotated[int, typer.Option(help="V, views of a clip; all but the first of training clips vary.")] = 1,
     instances: Annotated[int, typer.Option(help="N, instance slots: subjects first, then the longest tracks.")] = 4,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Boxes without classes, of any number a frame, in place of the dataset's: .json "
+            "{clip: {frame from 1: [[x1, y1, x2, y2(, score)], …]}} or .npz (clip, frame, box(, score))."
+        ),
+    ] = None,
     spatial_stride: Annotated[int, typer.Option(help="16 or 32 pixels a cell of the last feature map.")] = 16,
     pooled: Annotated[str, typer.Option(help="RoIAlign bins: 3, or 7-max (7×7, max-pooled to one).")] = "3",
     grid: Annotated[bool, typer.Option("--grid", help="Store the feature map itself as well.")] = False,

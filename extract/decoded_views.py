@@ -49,6 +49,8 @@ class ViewDataset(Dataset[Decoded]):
         training: (num_clips,) True where some protocol trains on the clip.
         policy: how views are sampled.
         reads_pixels: False for backbone `none`.
+        proposals: gives the boxes that are seen in place of the tracks; the tracks still say where a clip's span and
+            its annotated frames are.
     """
 
     def __init__(
@@ -60,10 +62,11 @@ class ViewDataset(Dataset[Decoded]):
         policy: ViewPolicy,
         *,
         reads_pixels: bool,
+        proposals: Callable[[str], Tracks] | None = None,
     ) -> None:
         self.clips, self.training, self.policy = clips, training, policy
         self.tracks, self.annotation_fps = tracks, annotation_fps
-        self.reads_pixels = reads_pixels
+        self.reads_pixels, self.proposals = reads_pixels, proposals
         self._last_probed: tuple[tuple[Path | None, float | None], VideoInfo] | None = None
 
     def __len__(self) -> int:
@@ -94,6 +97,7 @@ class ViewDataset(Dataset[Decoded]):
             self.annotation_fps,
             view_number=view_number,
             is_training=bool(self.training[number]),
+            proposals=None if self.proposals is None else self.proposals(clip.clip_id),
         )
 
     def _video_info(self, clip: Clip) -> VideoInfo:

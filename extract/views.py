@@ -152,6 +152,7 @@ def plan_view(
     *,
     view_number: int,
     is_training: bool,
+    proposals: Tracks | None = None,
 ) -> View:
     """Sample one view of a clip; the result depends on these arguments only.
 
@@ -163,6 +164,7 @@ def plan_view(
         annotation_fps: the rate that annotated frame numbers count in; None: they are the source's.
         view_number: 0 … V − 1.
         is_training: whether some protocol trains on the clip.
+        proposals: the boxes that are seen in place of the clip's own, which then only say which frames are sampled.
 
     Raises:
         InputError: the clip's span begins past the source's end, or the source's rate is needed and unknown.
@@ -176,7 +178,7 @@ def plan_view(
     if augmented:
         crop = _training_crop(policy, rng, frame_size)
     flip = bool(augmented and policy.flip and rng.random() < 0.5)
-    kept = tracks.keep(policy.num_instances)
+    kept = (tracks if proposals is None else proposals).keep(policy.num_instances)
     at = kept.at(sampled.annotated)
     boxes = np.zeros((policy.num_frames, policy.num_instances, 4), np.float32)
     boxes[:, : at.shape[1]] = boxes_to_crop(at, frame_size, crop, flip)

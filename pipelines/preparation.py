@@ -66,6 +66,7 @@ class Preparation:
             self.source.training(),
             self.policy,
             reads_pixels=self.backbone is not None,
+            proposals=None if self.source.proposals is None else self.source.proposals.boxes,
         )
 
     def extractor(self, options: EngineOptions) -> FeatureExtractor:
@@ -156,6 +157,8 @@ def provenance_of(
     }
     identity["dataset"] |= _spans(source)
     identity["views"] |= _sampling(policy)
+    if source.proposals is not None:
+        identity["boxes"] = {"sha256": source.proposals.digest}
     if backbone.reads_pixels:
         identity["views"]["crop_size"] = policy.crop_size
         identity["backbone"] |= {

@@ -41,9 +41,14 @@ def read_recipe(run: Path, data: RunData) -> Recipe:
     """Read how features were made, and check that this version makes them in the same way.
 
     Raises:
-        InputError: the run's record lacks a fact, or names an unknown backbone or dataset.
+        InputError: the run's record lacks a fact, names an unknown backbone or dataset, or its boxes were proposals.
         CacheMismatchError: the code has changed since what a feature's value is.
     """
+    if "boxes" in data.identity:
+        raise InputError(
+            f"{run}: trained on boxes of a file (`ifcar extract --boxes`), which belong to no other video and are not "
+            "fine-tuned on; `ifcar evaluate` scores it from its cache"
+        )
     try:
         version, backbone, views = (data.identity[key] for key in ("feature_version", "backbone", "views"))
         spec = get_backbone(backbone["name"]).spec(backbone.get("spatial_stride", 0))

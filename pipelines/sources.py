@@ -13,6 +13,7 @@ from ifcar.cache.schema import ProtocolTable, Split
 from ifcar.errors import InputError
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.datasets.contract import Clip, Dataset
+from ifcar.extract.datasets.proposals import Proposals, read_proposals
 from ifcar.extract.limits import MAX_BATCH, MAX_WORKERS
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.progress import Progress, counter
@@ -36,6 +37,7 @@ class ExtractConfig:
         crop: side of the square that the network sees, in pixels.
         views: V, views of a clip.
         instances: N, instance slots.
+        boxes: file of boxes in place of the dataset's, see `ifcar.extract.datasets.proposals`.
         spatial_stride: 16 or 32 pixels a cell of the last feature map.
         pooled: RoIAlign bins, "3" or "7-max".
         grid: store the feature map itself as well.
@@ -64,6 +66,7 @@ class ExtractConfig:
     crop: int | None = None
     views: int = 1
     instances: int = 4
+    boxes: Path | None = None
     spatial_stride: int = 16
     pooled: str = "3"
     grid: bool = False
@@ -107,6 +110,7 @@ class Source:
     digest: str
     protocols: Sequence[ProtocolTable]
     notes: Sequence[str]
+    proposals: Proposals | None = None
 
     def clip_ids(self) -> list[str]:
         """Return the ids in cache order."""
@@ -132,11 +136,14 @@ def read_source(config: ExtractConfig, progress: Progress, *, needs_pixels: bool
     if not clips:
         first = f" The first problem: {listing.problems[0]}" if listing.problems else ""
         raise InputError(f"{dataset.root}: no clip can be extracted.{first}")
-    protocols, notes = dataset.protocols([clip.clip_id for clip in clips])
+    clip_ids = [clip.clip_id for clip in clips]
+    protocols, notes = dataset.protocols(clip_ids)
+    proposals = None if config.boxes is None else read_proposals(config.boxes, clip_ids, config.instances)
     return Source(
         dataset=dataset,
         clips=clips,
         digest=listing.digest,
         protocols=protocols,
-        notes=[*listing.problems, *notes],
+        notes=[*listing.problems, *notes, *(() if proposals is None else proposals.notes)],
+        proposals=proposals,
     )

@@ -146,3 +146,26 @@ def test_training_draws_every_view_alike_and_tests_only_those_not_augmented(run:
     expected = [rate for rate, count in zip((2.0, 4.0, 8.0), share_views(2, 3), strict=True) for _ in range(count)]
     assert np.sort(chosen, axis=1).tolist() == [expected] * len(tested)
     reader.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--sampling", "segments", "--sampling-fps", "6"], "sampling is 'segments', which sampling_fps excludes"),
+        (["--sampling-fps", "6", "--sampling-rates", "2"], "sampling_fps and sampling_rates exclude each other"),
+        (["--sampling-rates", "2,4,8"], "num_views is 1; expected at least 3, one for each rate"),
+        (["--sampling-rates", "2;4"], "--sampling-rates is '2;4'; expected numbers"),
+        (["--sampling", "rate"], "expected sampling_fps or sampling_rates"),
+        (["--boxes", "nowhere.json"], "nowhere.json: no such file"),
+    ],
+)
+def test_options_that_exclude_each_other_end_the_command_in_one_line(
+    tmp_path: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_dataset(tmp_path / "d", 2, pixels=False)
+    command = ["extract", "--dataset", "something-else", "--data-root", str(data), "--out", str(tmp_path / "c.zarr")]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--backbone", "none", *options])
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert ended.value.code == 2 and len(lines) == 1 and message in lines[0]
+    assert not (tmp_path / "c.zarr").exists()
