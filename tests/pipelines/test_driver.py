@@ -89,7 +89,7 @@ def test_blocks_of_a_lost_actor_are_next(tmp_path: Path) -> None:
 
 
 def test_idle_actor_does_the_block_of_a_straggler_and_the_first_copy_counts(tmp_path: Path) -> None:
-    """The straggler's second block is taken at once, its first when it is overdue; its own copy comes and is removed."""
+    """The straggler's second block is taken at once, its first when it is overdue; its own copy is removed."""
     straggler = Life(joins=0.1, block_sec=9.0)
     _, crew, count = finish(tmp_path / "a.zarr", [Life(block_sec=2.0), straggler], 6)
     twice = [block for _, actor, block in crew.sent if actor == 1]
