@@ -8,6 +8,7 @@ publish  staged blocks of boxes put into place and committed by the real writer 
 records  a cache with many commit records: list them, open it (every record's checksum is verified), resume it with all
          blocks committed and with none, and the memory that it takes.
 clips    a cache of many clips with nothing extracted: make it and open it.
+prepare  what the driver and every actor do first: read the annotations of many clips of 12 frames, without pixels.
 
 Every measurement has a process of its own. Works in a temporary folder.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import heapq
 import itertools
+import json
 import multiprocessing
 import os
 import resource
@@ -28,6 +30,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from clips import TINY_FRAMES, write_annotations
 from machine import facts, save
 
 from ifcar.cache.blocks import StagedBlock
@@ -37,13 +40,15 @@ from ifcar.cache.schema import CacheSpec, Provenance, Status, zeros_for_rows
 from ifcar.cache.writer import CacheWriter
 from ifcar.extract.engine import BlockTask
 from ifcar.pipelines.engines.driver import Event, Joined, RowsDone, Staged, drive
+from ifcar.pipelines.preparation import prepare
 from ifcar.pipelines.progress import Silent
+from ifcar.pipelines.sources import ExtractConfig
 
 ROWS = 256
 BLOCK_SEC = 1.0
 COUNT_SEC = 1.0
 ACTORS = (100, 1000, 4000, 16000)
-PARTS = ("driver", "publish", "records", "clips")
+PARTS = ("driver", "publish", "records", "clips", "prepare")
 
 
 class SimulatedActors:
@@ -194,6 +199,22 @@ def clips(num_clips: int) -> dict[str, Any]:
     }
 
 
+def prepared(num_clips: int) -> dict[str, Any]:
+    """Prepare the extraction of many clips."""
+    Path("data").mkdir()
+    write_annotations(Path("data"), num_clips, TINY_FRAMES, 1.0)
+    (Path("data") / "videoid2size.json").write_text(json.dumps({str(clip): [32, 24] for clip in range(num_clips)}))
+    config = ExtractConfig(dataset="something-else", data_root=Path("data"), backbone="none")
+    before = peak_mib()
+    seconds = seconds_of(lambda: prepare(config, Silent()))
+    return {
+        "clips": num_clips,
+        "seconds": seconds,
+        "us_per_clip": 1e6 * seconds / num_clips,
+        "kib_per_clip": 1024 * (peak_mib() - before) / num_clips,
+    }
+
+
 def identity(num_blocks: int) -> dict[str, Any]:
     """Return a cache without pixels in which every clip is a block."""
     return {
@@ -246,6 +267,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=1_000_000, help="of the driver part")
     parser.add_argument("--records", type=int, default=100_000, help="commit records")
     parser.add_argument("--clips", type=int, default=1_000_000)
+    parser.add_argument("--prepared", type=int, default=50_000, help="clips of the prepare part")
     parser.add_argument("--actors", nargs="+", type=int, default=ACTORS)
     arguments = parser.parse_args()
     found: dict[str, Any] = {}
@@ -259,8 +281,10 @@ def main() -> None:
                 found[part] = measured(publish, 500)
             elif part == "records":
                 found[part] = measured(records, arguments.records)
-            else:
+            elif part == "clips":
                 found[part] = measured(clips, arguments.clips)
+            else:
+                found[part] = measured(prepared, arguments.prepared)
         os.chdir("/")
     print(save("driver-simulation", {**here, **found}))
 
