@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -173,13 +174,16 @@ def test_nodes_that_cannot_do_the_work_are_refused_with_what_they_see(
     torch.save(state, tmp_path / "others.pt")
     options = {"dataset": "something-else", "data_root": data, "weights": str(weights), "crop": 32, "frames": 4}
     here = [f"--address={cluster.address}", "--num-cpus=2"]
-    with (
+    strange = (
         started_node(here, PYTHONPATH=str(older.parent)),
         started_node(here, with_mount("-t", "tmpfs", "none", tmp_path)),
         started_node(here, with_mount("--bind", tmp_path / "others.pt", weights)),
-        connected(RayConfig(address=cluster.address)) as ray,
-    ):
-        wait_until(lambda: len(living_nodes(ray)) == 5)
+    )
+    with ExitStack() as nodes:
+        ray = nodes.enter_context(connected(RayConfig(address=cluster.address)))
+        for number, node in enumerate(strange, 3):
+            nodes.enter_context(node)
+            wait_until(lambda number=number: len(living_nodes(ray)) == number)
         with pytest.raises(InputError) as caught:
             extract_on(cluster.address, {**options, "out": tmp_path / "a.zarr"}, Witness(), actor_cpus=2)
     message = str(caught.value)

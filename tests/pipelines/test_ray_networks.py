@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from fixtures.processes import CLI, ROOT, files_below, start
-from fixtures.ray_cluster import actors_below, started_node, wait_until
+from fixtures.ray_cluster import commands_below, started_node, wait_until
 from fixtures.something_else import write_dataset
 
 from ifcar.cache.verify import verify_cache
@@ -20,7 +22,7 @@ from ifcar.pipelines.sources import ExtractConfig
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'ifcar[ray]'")
 pytestmark = pytest.mark.slow
-HEAD, OTHER = "10.213.77.1", "10.213.77.2"
+HEAD, OTHER, PORT = "10.213.77.1", "10.213.77.2", 6379
 NOTICE_SOON = {
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "500",
@@ -55,35 +57,25 @@ def ip(arguments: str) -> None:
 
 def test_node_that_is_cut_off_changes_no_byte(networks: tuple[str, str], tmp_path: Path) -> None:
     """Its actor goes on computing and writing all the while; nothing of that is published."""
-    data, out = write_dataset(tmp_path / "d", pixels=False), tmp_path / "a.zarr"
+    data, out = write_dataset(tmp_path / "d", num_clips=12, pixels=False), tmp_path / "a.zarr"
     options = {"dataset": "something-else", "backbone": "none", "views": 200, "frames": 512, "instances": 16}
     extract(ExtractConfig(**options, data_root=data, out=tmp_path / "whole.zarr", workers=0), Silent())
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    engine = ["--workers", "0", "--engine", "ray", "--address", f"{HEAD}:{PORT}"]
     here, there = (["ip", "netns", "exec", name] for name in networks)
-    with (
-        tempfile.TemporaryDirectory(prefix="ifcar", ignore_cleanup_errors=True) as short,
-        started_node(
-            [
-                "--head", f"--node-ip-address={HEAD}", "--port=6379", "--num-cpus=1", "--include-dashboard=false",
-                f"--temp-dir={short}",
-            ],
-            here,
-            **NOTICE_SOON,
-        ),
-        started_node([f"--address={HEAD}:6379", f"--node-ip-address={OTHER}", "--num-cpus=1"], there) as other,
-    ):  # fmt: skip
-        wait_until(lambda: subprocess.run([*here, "true"], check=False).returncode == 0)
-        driver = start(
-            [
-                *here, *CLI, "extract", *words, "--data-root", data, "--out", out, "--workers", "0", "--engine", "ray",
-                "--address", f"{HEAD}:6379",
-            ],
-            ROOT,
-        )  # fmt: skip
-        wait_until(lambda: bool(actors_below(other)) and any((out / "commits").glob("[0-9]*")))
-        was_at_work = bool(actors_below(other))
+    knock = [*here, sys.executable, "-c", f"import socket; socket.create_connection(('{HEAD}', {PORT}), 1)"]
+    with ExitStack() as ends:
+        short = ends.enter_context(tempfile.TemporaryDirectory(prefix="ifcar", ignore_cleanup_errors=True))
+        head = ["--head", f"--node-ip-address={HEAD}", f"--port={PORT}", "--num-cpus=1", "--include-dashboard=false"]
+        ends.enter_context(started_node([*head, f"--temp-dir={short}"], here, **NOTICE_SOON))
+        wait_until(lambda: subprocess.run(knock, capture_output=True, check=False).returncode == 0)
+        joins = [f"--address={HEAD}:{PORT}", f"--node-ip-address={OTHER}", "--num-cpus=1"]
+        other = ends.enter_context(started_node(joins, there))
+        wait_until(lambda: "raylet" in " ".join(commands_below(other)))
+        driver = start([*here, *CLI, "extract", *words, "--data-root", data, "--out", out, *engine], ROOT)
+        wait_until(lambda: "ray::BlockActor.extract_block" in commands_below(other))
         ip(f"-n {networks[1]} link set cable down")
         error = driver.communicate()[1]
-    assert was_at_work and driver.returncode == 0, error
+    assert driver.returncode == 0, error
     assert "is gone; its blocks go to others" in error
     assert files_below(out) == files_below(tmp_path / "whole.zarr") and verify_cache(out).ok
