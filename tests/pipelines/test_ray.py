@@ -109,7 +109,7 @@ def test_killed_node_killed_actor_and_joining_node_change_no_byte(
     witness = Witness(
         (lambda: witness.names(doomed), lambda: kill_node(cluster, doomed)),
         (lambda: num_committed(out) >= 2, lambda: kill(actors_below(*stays)[0])),
-        (lambda: num_committed(out) >= 3, let_one_join),
+        (lambda: num_committed(out) >= 3 and len(actors_below(*stays)) == len(stays), let_one_join),
         (lambda: witness.has_rows_of(late[0]), lambda: [kill(pid, signal.SIGCONT) for pid in stopped]),
     )
     extract_on(cluster.address, boxes(data, out), witness)
@@ -203,9 +203,9 @@ def test_grid_on_a_cluster_makes_the_table_of_one_machine(
         "name: tiny\nseeds: [0, 1]\npreset: small\nschedule: {kind: stretched, min_steps: 30, batch_size: 8}\n"
         "systems:\n- {name: base, head: base, streams: layout}\n- {name: i3d-like, head: nl, streams: layout}\n"
     )
-    grid = ["grid", str(file), "--cache", str(cache), "--json", "--device", "cpu"]
-    on_cluster = [*grid, "--engine", "ray", "--address", cluster.address]
-    for folder, command in (("here", grid), ("there", on_cluster)):
+    grid = ["grid", str(file), "--cache", str(cache), "--json", "--device", "cpu", "--processes"]
+    on_cluster = [*grid, "2", "--engine", "ray", "--address", cluster.address]
+    for folder, command in (("here", [*grid, "1"]), ("there", on_cluster)):
         monkeypatch.setenv("IFCAR_RUNS", str(tmp_path / folder))
         done = CliRunner().invoke(app, command)
         assert done.exit_code == 0, done.output
