@@ -95,22 +95,28 @@ def test_features_are_those_of_one_machine_to_the_bit(cluster: Any, data: Path, 
 def test_killed_node_killed_actor_and_joining_node_change_no_byte(
     cluster: Any, data: Path, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
-    """The others are stopped until the node that joined has done rows."""
+    """Two nodes stand still until the third was killed and the one that joins in its place has done rows."""
     out, late, stopped = tmp_path / "c.zarr", [], []
+    first, second = cluster.list_all_nodes()
     doomed = cluster.add_node(**NODE)
-    stays = [raylet_of(node) for node in cluster.list_all_nodes() if node is not doomed]
 
-    def let_one_join() -> None:
+    def stop(node: Any) -> None:
+        stopped.extend(actors_below(raylet_of(node)))
+        kill(stopped[-1], signal.SIGSTOP)
+
+    def replace_doomed() -> None:
+        kill_node(cluster, doomed)
         late.append(cluster.add_node(**NODE))
-        stopped.extend(actors_below(*stays))
-        for pid in stopped:
-            kill(pid, signal.SIGSTOP)
+
+    def kill_one_and_let_the_other_go_on() -> None:
+        kill(stopped[0])
+        kill(stopped[1], signal.SIGCONT)
 
     witness = Witness(
-        (lambda: witness.names(doomed), lambda: kill_node(cluster, doomed)),
-        (lambda: num_committed(out) >= 2, lambda: kill(actors_below(*stays)[0])),
-        (lambda: num_committed(out) >= 3 and len(actors_below(*stays)) == len(stays), let_one_join),
-        (lambda: witness.has_rows_of(late[0]), lambda: [kill(pid, signal.SIGCONT) for pid in stopped]),
+        (lambda: witness.names(first), lambda: stop(first)),
+        (lambda: witness.names(second), lambda: stop(second)),
+        (lambda: witness.names(doomed) and len(stopped) == 2, replace_doomed),
+        (lambda: bool(late) and witness.has_rows_of(late[0]), kill_one_and_let_the_other_go_on),
     )
     extract_on(cluster.address, boxes(data, out), witness)
     assert not witness.deeds
