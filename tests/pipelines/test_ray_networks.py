@@ -23,12 +23,6 @@ from ifcar.pipelines.sources import ExtractConfig
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'ifcar[ray]'")
 pytestmark = pytest.mark.slow
 HEAD, OTHER, PORT = "10.213.77.1", "10.213.77.2", 6379
-NOTICE_SOON = {
-    "RAY_health_check_initial_delay_ms": "0",
-    "RAY_health_check_period_ms": "500",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "2",
-}
 
 
 @pytest.fixture
@@ -57,7 +51,7 @@ def ip(arguments: str) -> None:
 
 def test_node_that_is_cut_off_changes_no_byte(networks: tuple[str, str], tmp_path: Path) -> None:
     """Its actor goes on computing and writing all the while; nothing of that is published."""
-    data, out = write_dataset(tmp_path / "d", num_clips=12, pixels=False), tmp_path / "a.zarr"
+    data, out = write_dataset(tmp_path / "d", num_clips=16, pixels=False), tmp_path / "a.zarr"
     options = {"dataset": "something-else", "backbone": "none", "views": 200, "frames": 512, "instances": 16}
     extract(ExtractConfig(**options, data_root=data, out=tmp_path / "whole.zarr", workers=0), Silent())
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
@@ -67,7 +61,7 @@ def test_node_that_is_cut_off_changes_no_byte(networks: tuple[str, str], tmp_pat
     with ExitStack() as ends:
         short = ends.enter_context(tempfile.TemporaryDirectory(prefix="ifcar", ignore_cleanup_errors=True))
         head = ["--head", f"--node-ip-address={HEAD}", f"--port={PORT}", "--num-cpus=1", "--include-dashboard=false"]
-        ends.enter_context(started_node([*head, f"--temp-dir={short}"], here, **NOTICE_SOON))
+        ends.enter_context(started_node([*head, f"--temp-dir={short}"], here))
         wait_until(lambda: subprocess.run(knock, capture_output=True, check=False).returncode == 0)
         joins = [f"--address={HEAD}:{PORT}", f"--node-ip-address={OTHER}", "--num-cpus=1"]
         other = ends.enter_context(started_node(joins, there))
