@@ -38,22 +38,32 @@ def fsync_tree(root: Path) -> None:
 
 def write_flushed(path: Path, data: bytes | memoryview) -> None:
     """Write a new file and flush its bytes; its name is flushed with its folder. Leaves nothing when it fails."""
+    _write_parts(path, (data,))
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace a file so that it holds either its old bytes or all of `data`, whatever happens."""
+    write_atomic_parts(path, (data,))
+
+
+def write_atomic_parts(path: Path, parts: Iterable[bytes]) -> None:
+    """Replace a file by bytes that come in parts; see `write_atomic`."""
+    temporary = path.with_name(path.name + PARTIAL_SUFFIX)
+    _write_parts(temporary, parts)
+    temporary.replace(path)
+    fsync_path(path.parent)
+
+
+def _write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     try:
         with path.open("wb") as file:
-            file.write(data)
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         path.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Replace a file so that it holds either its old bytes or all of `data`, whatever happens."""
-    temporary = path.with_name(path.name + PARTIAL_SUFFIX)
-    write_flushed(temporary, data)
-    temporary.replace(path)
-    fsync_path(path.parent)
 
 
 def remove_files(paths: Iterable[Path]) -> None:

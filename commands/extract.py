@@ -23,9 +23,30 @@ def extract(
         str | None, typer.Option(help="A file, published, or random:SEED; default: published (toybox: random:0).")
     ] = None,
     frames: Annotated[int, typer.Option(help="T, frames sampled for a view.")] = 8,
+    sampling: Annotated[
+        str | None,
+        typer.Option(
+            help="Where a view's frames come from: segments (T equal parts of the clip), annotated (of its annotated "
+            "frames) or rate; default: the dataset's."
+        ),
+    ] = None,
+    sampling_fps: Annotated[
+        float | None, typer.Option(help="T frames at so many a second: 32 at 6 cover 5.3 s. Implies --sampling rate.")
+    ] = None,
+    sampling_rates: Annotated[
+        str | None,
+        typer.Option(help="T frames, one of every r of the source; the views share the rates: 2,4,8. Implies rate."),
+    ] = None,
     crop: Annotated[int | None, typer.Option(help="Side of the crop in pixels; default: 224 (toybox: 112).")] = None,
     views: Annotated[int, typer.Option(help="V, views of a clip; all but the first of training clips vary.")] = 1,
     instances: Annotated[int, typer.Option(help="N, instance slots: subjects first, then the longest tracks.")] = 4,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Boxes without classes, of any number a frame, in place of the dataset's: .json "
+            "{clip: {frame from 1: [[x1, y1, x2, y2(, score)], …]}} or .npz (clip, frame, box(, score))."
+        ),
+    ] = None,
     spatial_stride: Annotated[int, typer.Option(help="16 or 32 pixels a cell of the last feature map.")] = 16,
     pooled: Annotated[str, typer.Option(help="RoIAlign bins: 3, or 7-max (7×7, max-pooled to one).")] = "3",
     grid: Annotated[bool, typer.Option("--grid", help="Store the feature map itself as well.")] = False,
@@ -53,9 +74,10 @@ def extract(
     values = {k.rstrip("_"): v for k, v in locals().items() if k not in ENGINE_OPTIONS}
     from ifcar.pipelines.engines.choice import cluster_config, extract_engine
     from ifcar.pipelines.extract import extract as run_extract
-    from ifcar.pipelines.sources import ExtractConfig
+    from ifcar.pipelines.sources import ExtractConfig, parse_rates
 
     chosen = extract_engine(cluster_config(engine, address, actor_cpus))
+    values["sampling_rates"] = parse_rates(sampling_rates)
     result = run_extract(ExtractConfig(**values), Screen(quiet=as_json), chosen)
     if as_json:
         print_json(asdict(result))

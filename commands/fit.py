@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from ifcar.commands.options import CacheOption, Device, Json, percents, print_metrics, say, schedule_from, titles
+from ifcar.commands.options import (
+    CacheOption,
+    Device,
+    Json,
+    Rows,
+    percents,
+    print_metrics,
+    say,
+    schedule_from,
+    titles,
+)
 from ifcar.console import Screen, print_json, print_table
 from ifcar.errors import InputError
 
@@ -40,7 +50,7 @@ def fit_head(
     seed: Annotated[int, typer.Option(help="Of weights, batches, views and dropout.")] = 0,
     config: Annotated[Path | None, typer.Option(help="A run's config.yaml, in place of the options above.")] = None,
     device: Device = None,
-    memory: Annotated[str, typer.Option(help="Keep rows in gpu, ram or on disk (stream); auto: what fits.")] = "auto",
+    memory: Rows = "auto",
     out: Annotated[Path | None, typer.Option(help="Run folder; default: a fresh one in runs/.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the stopped run in --out.")] = False,
     as_json: Json = False,
@@ -117,6 +127,9 @@ def evaluate(
     views: Annotated[
         int | None, typer.Option(help="Plain views of a clip to test, spread over time and rates; default: all.")
     ] = None,
+    detections: Annotated[
+        Path | None, typer.Option(help="Write the scored boxes there, as AVA's evaluation reads them.")
+    ] = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
@@ -124,20 +137,26 @@ def evaluate(
     from ifcar.pipelines.evaluate import evaluate as run_evaluate
     from ifcar.pipelines.scores import check_pool
 
-    result = run_evaluate(run, cache=cache, device=device, pool=check_pool(pool), views=views)
+    result = run_evaluate(run, cache=cache, device=device, pool=check_pool(pool), views=views, detections=detections)
     if as_json:
         print_json(result.record())
     else:
         m, multi = result.metrics, result.weighted_map is not None
-        key, title = ("ap", "AP") if multi else ("top1", "top-1")
+        columns = {"ap": "AP"} if multi else {"top1": "top-1"}
+        if result.frame_map is not None:
+            columns["frame_ap"] = "frame AP"
         print_table(
             f"{run}, per class",
-            ["class", "n", title],
-            [[str(c["class"]), str(c["n"]), f"{100 * c[key]:.1f}"] for c in result.classes],
+            ["class", "n", *columns.values()],
+            [[str(c["class"]), str(c["n"]), *(f"{100 * c[key]:.1f}" for key in columns)] for c in result.classes],
         )
         measures = ", ".join(f"{name} {value}" for name, value in zip(titles(m), percents(m), strict=True))
         weighted = f" ({100 * result.weighted_map:.1f} weighted by clips)" if result.weighted_map is not None else ""
         say(f"test, n = {m.n}: {measures}{weighted}, loss {m.loss:.3f}")
+        if result.frame_map is not None:
+            say(f"frame mAP at IoU 0.5, of the annotated boxes: {100 * result.frame_map:.1f}")
+        if detections is not None:
+            say(f"The scored boxes are in {detections}.")
         if result.agrees is not None:
             state = "the same" if result.agrees else "NOT the same (over 1e-4 apart)"
             say(f"The logits stored with the run are {state}.")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -43,25 +45,29 @@ class ViewDataset(Dataset[Decoded]):
     Args:
         clips: the cache's clips, in order.
         tracks: gives a clip's boxes by its id.
-        annotation_fps: the rate that annotated frame numbers count in.
+        annotation_fps: the rate that annotated frame numbers count in; None: they are the source's.
         training: (num_clips,) True where some protocol trains on the clip.
         policy: how views are sampled.
         reads_pixels: False for backbone `none`.
+        proposals: gives the boxes that are seen in place of the tracks; the tracks still say where a clip's span and
+            its annotated frames are.
     """
 
     def __init__(
         self,
         clips: Sequence[Clip],
         tracks: Callable[[str], Tracks],
-        annotation_fps: float,
+        annotation_fps: float | None,
         training: NDArray[np.bool_],
         policy: ViewPolicy,
         *,
         reads_pixels: bool,
+        proposals: Callable[[str], Tracks] | None = None,
     ) -> None:
         self.clips, self.training, self.policy = clips, training, policy
         self.tracks, self.annotation_fps = tracks, annotation_fps
-        self.reads_pixels = reads_pixels
+        self.reads_pixels, self.proposals = reads_pixels, proposals
+        self._last_probed: tuple[tuple[Path | None, float | None], VideoInfo] | None = None
 
     def __len__(self) -> int:
         return len(self.clips) * self.policy.num_views
@@ -85,21 +91,40 @@ class ViewDataset(Dataset[Decoded]):
         clip = self.clips[number]
         return plan_view(
             self.policy,
-            clip.clip_id,
+            clip,
             self.tracks(clip.clip_id),
             self._video_info(clip),
             self.annotation_fps,
             view_number=view_number,
             is_training=bool(self.training[number]),
+            proposals=None if self.proposals is None else self.proposals(clip.clip_id),
         )
 
     def _video_info(self, clip: Clip) -> VideoInfo:
         if self.reads_pixels:
-            assert clip.source is not None
-            return probe(clip.source)
+            # Probing walks the whole file, and the views of a clip and the clips of a video follow each other.
+            which = (clip.source, clip.source_fps)
+            if self._last_probed is None or self._last_probed[0] != which:
+                self._last_probed = (which, probe_clip(clip))
+            return self._last_probed[1]
         assert clip.frame_size is not None
-        last = int(self.tracks(clip.clip_id).frames[-1])
-        return VideoInfo(num_frames=last + 1, fps=None, width=clip.frame_size[0], height=clip.frame_size[1])
+        fps = self.annotation_fps or clip.source_fps
+        annotated = self.tracks(clip.clip_id).frames
+        num_frames = int(annotated[-1]) + 1 if len(annotated) else 1
+        if clip.span_sec is not None and fps is not None:
+            num_frames = max(num_frames, math.ceil(clip.span_sec[1] * fps))
+        return VideoInfo(num_frames=num_frames, fps=fps, width=clip.frame_size[0], height=clip.frame_size[1])
+
+
+def probe_clip(clip: Clip) -> VideoInfo:
+    """Return what a clip's source holds, with the rate that the dataset states for a folder of frames.
+
+    Raises:
+        DecodeError: see `probe`.
+    """
+    assert clip.source is not None
+    info = probe(clip.source)
+    return info if info.fps is not None or clip.source_fps is None else replace(info, fps=clip.source_fps)
 
 
 @contextmanager

@@ -1,9 +1,14 @@
 """Views: which frames of a clip are seen, through which crop, and where its instances are then.
 
-A view's T frames come from T equal segments of the annotated span. View 0 of every clip takes the middle of each
-segment. Further views of a training clip are augmented: a random frame of each segment, a random crop (scale jitter and
+A clip covers the span that its dataset states, or else that of its annotated frames. A view takes T frames of it:
+    segments    one of each of T equal segments of the span
+    annotated   one of each of T equal parts of the list of annotated frames; fewer than T repeat
+    rate        T frames a fixed number of source frames apart, see `strided_frames`
+View 0 of every clip takes the middle of each segment or part, or the window in the middle of the span. Further views of
+a training clip are augmented: a random frame of each segment or a random window, a random crop (scale jitter and
 position), mirrored half of the time where the options allow it. Further views of other clips keep the centre crop and
-take another place of each segment. Boxes go through the same crop and mirror as the pixels.
+take another place. Boxes go through the same crop and mirror as the pixels; they are those of the annotated frame
+nearest in time, and a sampled frame without one has none: nothing is interpolated.
 """
 
 from __future__ import annotations
@@ -16,7 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.errors import InputError
+from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.decode import VideoInfo
+from ifcar.extract.frame_times import annotated_frames, annotated_span, frames_of_span, source_fps, source_frames
 from ifcar.extract.geometry import (
     FULL_FRAME,
     Crop,
@@ -26,6 +33,7 @@ from ifcar.extract.geometry import (
     multi_scale_square,
     random_crop,
 )
+from ifcar.extract.sampling import SAMPLINGS, Sampling, rate_of_view, segment_frames, strided_frames
 from ifcar.extract.tracks import Tracks
 
 Framing = Literal["stretch", "center"]
@@ -33,6 +41,8 @@ FRAMINGS: tuple[Framing, ...] = ("stretch", "center")
 Cropping = Literal["area", "scale-jitter", "multi-scale"]
 CROPPINGS: tuple[Cropping, ...] = ("area", "scale-jitter", "multi-scale")
 CENTER_FRACTION = 224 / 256
+MAX_SAMPLING_FPS = 1000.0
+MAX_SAMPLING_RATE = 1000.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +61,10 @@ class ViewPolicy:
         min_scale: smallest side of an "area" crop, as a share of the frame's.
         flip: whether augmented views may be mirrored; only right where no class names left or right.
         seed: of the augmented views.
+        sampling: "segments", "annotated" or "rate", see above.
+        sampling_fps: with "rate": sampled frames per second.
+        sampling_rates: with "rate" instead of `sampling_fps`: source frames per sampled frame, ascending; the views
+            share them as `rate_of_view` says.
     """
 
     num_frames: int = 8
@@ -62,6 +76,9 @@ class ViewPolicy:
     min_scale: float = 0.7
     flip: bool = False
     seed: int = 0
+    sampling: Sampling = "segments"
+    sampling_fps: float | None = None
+    sampling_rates: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -79,6 +96,28 @@ class ViewPolicy:
             raise InputError(f"cropping is {self.cropping!r}; expected one of " + ", ".join(CROPPINGS))
         if not 0 < self.min_scale <= 1:
             raise InputError(f"min_scale is {self.min_scale}; expected more than 0 and at most 1")
+        self._check_sampling()
+
+    def _check_sampling(self) -> None:
+        fps, rates = self.sampling_fps, self.sampling_rates
+        if self.sampling not in SAMPLINGS:
+            raise InputError(f"sampling is {self.sampling!r}; expected one of " + ", ".join(SAMPLINGS))
+        if fps is not None and rates:
+            raise InputError("sampling_fps and sampling_rates exclude each other; give one of them")
+        if self.sampling == "rate" and fps is None and not rates:
+            raise InputError("sampling is 'rate'; expected sampling_fps or sampling_rates beside it")
+        if self.sampling != "rate" and (fps is not None or rates):
+            name = "sampling_rates" if rates else "sampling_fps"
+            raise InputError(f"sampling is {self.sampling!r}, which {name} excludes; expected rate, or no {name}")
+        if fps is not None and not 0 < fps <= MAX_SAMPLING_FPS:
+            raise InputError(f"sampling_fps is {fps}; expected more than 0 and at most {MAX_SAMPLING_FPS:g}")
+        if not all(0 < rate <= MAX_SAMPLING_RATE for rate in rates) or sorted(set(rates)) != list(rates):
+            raise InputError(
+                f"sampling_rates are {rates}; expected source frames per sampled frame, ascending, up to "
+                f"{MAX_SAMPLING_RATE:g}"
+            )
+        if len(rates) > self.num_views:
+            raise InputError(f"num_views is {self.num_views}; expected at least {len(rates)}, one for each rate")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,53 +145,102 @@ class View:
 
 def plan_view(
     policy: ViewPolicy,
-    clip_id: str,
+    clip: Clip,
     tracks: Tracks,
     video: VideoInfo,
-    annotation_fps: float,
+    annotation_fps: float | None,
     *,
     view_number: int,
     is_training: bool,
+    proposals: Tracks | None = None,
 ) -> View:
     """Sample one view of a clip; the result depends on these arguments only.
 
     Args:
         policy: the options.
-        clip_id: seeds the view, together with its number and the policy's seed.
+        clip: its id seeds the view, together with the view's number and the policy's seed.
         tracks: the clip's boxes.
         video: the source's frame count, rate and size.
-        annotation_fps: the rate that annotated frame numbers count in, for sources that state another one.
+        annotation_fps: the rate that annotated frame numbers count in; None: they are the source's.
         view_number: 0 … V − 1.
         is_training: whether some protocol trains on the clip.
+        proposals: the boxes that are seen in place of the clip's own, which then only say which frames are sampled.
+
+    Raises:
+        InputError: the clip's span begins past the source's end, or the source's rate is needed and unknown.
     """
-    digest = hashlib.sha256(f"{policy.seed}\n{view_number}\n{clip_id}".encode()).digest()
+    digest = hashlib.sha256(f"{policy.seed}\n{view_number}\n{clip.clip_id}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:16], "little"))
-    start, stop = annotated_span(tracks, video, annotation_fps)
     augmented = is_training and view_number > 0
     frame_size = (video.width, video.height)
+    sampled = _sample(policy, clip, tracks, video, annotation_fps, view_number, rng if augmented else None)
     crop = FULL_FRAME if policy.framing == "stretch" else center_crop(frame_size, CENTER_FRACTION)
     if augmented:
-        places = rng.random(policy.num_frames)
         crop = _training_crop(policy, rng, frame_size)
-    else:
-        places = np.full(policy.num_frames, (0.5 + view_number / policy.num_views) % 1.0)
     flip = bool(augmented and policy.flip and rng.random() < 0.5)
-    frames = segment_frames(start, stop, places)
-    kept = tracks.keep(policy.num_instances)
-    at = kept.at(annotated_frames(video, annotation_fps, frames))
+    kept = (tracks if proposals is None else proposals).keep(policy.num_instances)
+    at = kept.at(sampled.annotated)
     boxes = np.zeros((policy.num_frames, policy.num_instances, 4), np.float32)
     boxes[:, : at.shape[1]] = boxes_to_crop(at, frame_size, crop, flip)
     categories = np.zeros(boxes.shape[:2], np.uint8)
     categories[:, : at.shape[1]] = kept.categories
     categories[~boxes.any(axis=-1)] = 0
     return View(
-        frame_indices=frames.astype(np.int32),
+        frame_indices=sampled.frames.astype(np.int32),
         crop=crop,
         flip=flip,
-        sampling_rate=(stop - start) / policy.num_frames,
+        sampling_rate=sampled.rate,
         augmented=augmented,
         boxes=boxes,
         categories=categories,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Sampled:
+    """T frames of the source, the annotated frames that belong to them, and source frames per sampled frame."""
+
+    frames: NDArray[np.int64]
+    annotated: NDArray[np.int64]
+    rate: float
+
+
+def _sample(
+    policy: ViewPolicy,
+    clip: Clip,
+    tracks: Tracks,
+    video: VideoInfo,
+    annotation_fps: float | None,
+    view_number: int,
+    rng: np.random.Generator | None,
+) -> _Sampled:
+    """Choose a view's frames, at random where there is a generator."""
+    num_frames = policy.num_frames
+    if clip.span_sec is None:
+        start, stop = annotated_span(tracks, video, annotation_fps)
+    else:
+        start, stop = frames_of_span(clip.span_sec, video, annotation_fps)
+    if policy.sampling == "rate":
+        rates = policy.sampling_rates or (source_fps(video, annotation_fps) / (policy.sampling_fps or 1.0),)
+        number, place = rate_of_view(view_number, policy.num_views, len(rates))
+        place = place if rng is None else float(rng.random())
+        frames = strided_frames(start, stop, num_frames, rates[number], place)
+        return _Sampled(frames=frames, annotated=annotated_frames(video, annotation_fps, frames), rate=rates[number])
+    places = np.full(num_frames, (0.5 + view_number / policy.num_views) % 1.0)
+    if rng is not None:
+        places = rng.random(num_frames)
+    if policy.sampling == "annotated":
+        known = tracks.frames[np.isfinite(tracks.boxes[..., 0]).any(axis=1)]
+        shown = source_frames(video, annotation_fps, known)
+        inside = (shown >= start) & (shown < stop)
+        known, shown = known[inside], shown[inside]
+        if len(known):
+            chosen = segment_frames(0, len(known), places)
+            rate = float(shown[-1] + 1 - shown[0]) / num_frames
+            return _Sampled(frames=shown[chosen], annotated=known[chosen], rate=rate)
+    frames = segment_frames(start, stop, places)
+    return _Sampled(
+        frames=frames, annotated=annotated_frames(video, annotation_fps, frames), rate=(stop - start) / num_frames
     )
 
 
@@ -162,51 +250,3 @@ def _training_crop(policy: ViewPolicy, rng: np.random.Generator, frame_size: tup
     if policy.cropping == "multi-scale":
         return multi_scale_square(rng, frame_size)
     return random_crop(rng, policy.min_scale)
-
-
-def frames_per_annotation(fps: float | None, annotation_fps: float) -> float:
-    """Return source frames per annotated frame; 1 for a folder, and for rates within 5 % of each other.
-
-    A container states its rate only to within the last frame's duration; 5 % covers videos of 20 frames and more.
-    """
-    if fps is None or abs(fps / annotation_fps - 1) <= 0.05:
-        return 1.0
-    return fps / annotation_fps
-
-
-def source_frames(video: VideoInfo, annotation_fps: float, annotated: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the source frame nearest in time to each annotated one; `num_frames` and more lie past the end."""
-    if video.seconds is None:
-        places = annotated * frames_per_annotation(video.fps, annotation_fps)
-    else:
-        last, count = video.seconds[-1], video.num_frames
-        ends = [*video.seconds, last + last / (count - 1)]  # the last frame is taken to be as long as the mean
-        places = np.interp(annotated / annotation_fps, ends, np.arange(count + 1))
-    frame_numbers: NDArray[np.int64] = np.rint(places).astype(np.int64)
-    return frame_numbers
-
-
-def annotated_frames(video: VideoInfo, annotation_fps: float, frames: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the annotated frame nearest in time to each source frame."""
-    if video.seconds is None:
-        places = frames / frames_per_annotation(video.fps, annotation_fps)
-    else:
-        places = np.array(video.seconds)[frames] * annotation_fps
-    frame_numbers: NDArray[np.int64] = np.rint(places).astype(np.int64)
-    return frame_numbers
-
-
-def annotated_span(tracks: Tracks, video: VideoInfo, annotation_fps: float) -> tuple[int, int]:
-    """Return the source frames [start, stop) that annotations cover, or the whole source when none lies in it."""
-    inside = source_frames(video, annotation_fps, tracks.frames)
-    inside = inside[inside < video.num_frames]
-    if not len(inside):
-        return 0, video.num_frames
-    return int(inside[0]), int(inside[-1]) + 1
-
-
-def segment_frames(start: int, stop: int, places: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return one frame of each of len(places) equal segments of [start, stop), at that place in [0, 1) of it."""
-    num_segments = len(places)
-    frames = start + (np.arange(num_segments) + places) * (stop - start) / num_segments
-    return np.floor(frames).astype(np.int64).clip(start, max(start, stop - 1))

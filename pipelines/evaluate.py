@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from ifcar.cache.reader import open_cache
+from ifcar.cache.reader import CacheReader, open_cache
 from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.pipelines.batches import read_examples, spread_views
 from ifcar.pipelines.checkpoint import load_head
+from ifcar.pipelines.detections import detect
 from ifcar.pipelines.fit import build_head, open_batches
 from ifcar.pipelines.mean_ap import mean_average_precision
 from ifcar.pipelines.resolve import head_options
-from ifcar.pipelines.run_config import EnsembleConfig
+from ifcar.pipelines.run_config import EnsembleConfig, RunConfig
 from ifcar.pipelines.runs import open_run
 from ifcar.pipelines.scores import Metrics, Pool, measure, per_class, predict
 from ifcar.pipelines.stack import stack_heads
@@ -30,14 +31,16 @@ class Evaluation:
 
     Args:
         metrics: of the test part.
-        classes: per class: name, clips, top-1 or average precision; worst first.
+        classes: per class: name, clips, top-1 or average precision; worst first. With `frame_map`, frame AP as well.
         weighted_map: mAP with each class weighted by its clips; None on a single-label protocol.
+        frame_map: frame mAP where clips are boxes at key frames, see `ifcar.pipelines.frame_map`; else None.
         agrees: whether the logits equal those stored with the run, to 1e-4; None for another way of pooling views.
     """
 
     metrics: Metrics
     classes: Sequence[dict[str, Any]]
     weighted_map: float | None
+    frame_map: float | None
     agrees: bool | None
 
     def record(self) -> dict[str, Any]:
@@ -52,6 +55,7 @@ def evaluate(
     device: str | None = None,
     pool: Pool = "mean",
     views: int | None = None,
+    detections: Path | None = None,
 ) -> Evaluation:
     """Load a run's weights, score the test part of its protocol again and compare with the stored logits.
 
@@ -61,9 +65,10 @@ def evaluate(
         device: default: cuda where there is one.
         pool: how the views of a clip become one score, see `ifcar.pipelines.scores.pool_views`.
         views: how many plain views of a clip to test, see `ifcar.pipelines.batches.spread_views`; None takes all.
+        detections: file to write the scored boxes to, see `ifcar.pipelines.detections`.
 
     Raises:
-        MissingDataError, InputError: not a finished run, or damaged.
+        MissingDataError, InputError: not a finished run, or damaged; detections where clips are no boxes at key frames.
         CacheMismatchError: the cache is not the one that the run was trained from.
     """
     started = time.perf_counter()
@@ -73,17 +78,7 @@ def evaluate(
         raise InputError(
             f"{path}: an ensemble has no weights of its own; evaluate its members, or see its metrics.json"
         )
-    if config.live is not None and cache is None and not config.cache.exists():
-        raise InputError(
-            f"{path}: fine-tuned, and there is no cache of its backbone at {config.cache}; make it with `ifcar extract "
-            f"--weights {path / 'backbone.safetensors'}` and the run's options, or name it with --cache"
-        )
-    reader = open_cache(cache or config.cache)
-    if reader.fingerprint != config.fingerprint:
-        raise CacheMismatchError(
-            f"{reader.path}: fingerprint {reader.fingerprint[:12]}…, but {path} was trained from "
-            f"{config.fingerprint[:12]}…; name its cache with --cache"
-        )
+    reader = _its_cache(path, config, cache)
     protocol = reader.protocol(config.protocol)
     head = build_head(config, reader.spec, len(protocol.classes))
     load_head(head, path / "model.safetensors")
@@ -97,10 +92,37 @@ def evaluate(
     weighted = (
         mean_average_precision(predictions.logits, predictions.targets, weighted=True) if predictions.multi else None
     )
+    detected = detect(predictions, protocol, reader.clip_ids)
+    if detections is not None:
+        if detected is None:
+            raise InputError(
+                f"--detections: the clips of {reader.path} are not boxes at key frames, as those of ava are"
+            )
+        detected.write(detections)
     reader.close()
+    classes = per_class(predictions, protocol.classes)
+    if detected is not None:
+        classes = [{**row, "frame_ap": detected.precisions[row["class"]]} for row in classes]
     return Evaluation(
         metrics=measure(predictions, seed=config.seed, started=started),
-        classes=per_class(predictions, protocol.classes),
+        classes=classes,
         weighted_map=weighted,
+        frame_map=None if detected is None else detected.frame_map,
         agrees=bool(same) if pool == "mean" and views is None else None,
     )
+
+
+def _its_cache(path: Path, config: RunConfig, cache: Path | None) -> CacheReader:
+    """Open the cache that a run was trained from."""
+    if config.live is not None and cache is None and not config.cache.exists():
+        raise InputError(
+            f"{path}: fine-tuned, and there is no cache of its backbone at {config.cache}; make it with `ifcar extract "
+            f"--weights {path / 'backbone.safetensors'}` and the run's options, or name it with --cache"
+        )
+    reader = open_cache(cache or config.cache)
+    if reader.fingerprint != config.fingerprint:
+        raise CacheMismatchError(
+            f"{reader.path}: fingerprint {reader.fingerprint[:12]}…, but {path} was trained from "
+            f"{config.fingerprint[:12]}…; name its cache with --cache"
+        )
+    return reader

@@ -11,7 +11,6 @@ from pathlib import Path
 from ifcar.cache.durable import write_atomic
 from ifcar.cache.lock import locked
 from ifcar.cache.reader import open_cache
-from ifcar.cache.schema import CacheSpec
 from ifcar.cache.writer import CacheWriter
 from ifcar.errors import InputError
 from ifcar.extract.engine import BlockTask
@@ -70,7 +69,7 @@ def extract(config: ExtractConfig, progress: Progress, engine: ExtractEngine | N
         tasks = _tasks(writer, retry_failed=config.retry_failed)
         num_rows = sum(len(task.rows) for task in tasks)
         if num_rows:
-            _say_size(path, preparation.spec, num_rows, progress)
+            _say_size(path, preparation, num_rows, progress)
             progress.start(f"extracting {len(preparation.source.clips)} clips", num_rows)
             try:
                 engine.run(preparation, writer, tasks, progress)
@@ -82,11 +81,17 @@ def extract(config: ExtractConfig, progress: Progress, engine: ExtractEngine | N
         return _result(path, writer, preparation.source, num_rows)
 
 
-def _say_size(path: Path, spec: CacheSpec, num_rows: int, progress: Progress) -> None:
-    """Say how large the rows will be, and whether there is room for them."""
-    size = num_rows * sum(array.row_bytes() for array in spec.arrays().values())
-    free = shutil.disk_usage(path).free
-    line = f"{path}: {num_rows:,} rows of together {size / 2**20:,.0f} MiB, {free / 2**20:,.0f} MiB free"
+def _say_size(path: Path, preparation: Preparation, num_rows: int, progress: Progress) -> None:
+    """Say how large the rows will be, whether there is room for them, and how much of them a file's boxes fill."""
+    row_bytes = sum(array.row_bytes() for array in preparation.spec.arrays().values())
+    size, free = num_rows * row_bytes, shutil.disk_usage(path).free
+    line = (
+        f"{path}: {num_rows:,} rows of {row_bytes / 2**10:,.0f} KiB, together {size / 2**20:,.0f} MiB, "
+        f"{free / 2**20:,.0f} MiB free"
+    )
+    proposals, num_slots = preparation.source.proposals, preparation.spec.num_instances
+    if proposals is not None:
+        line += f"; boxes fill {100 * proposals.filled:.0f} % of {num_slots} slots a frame, the rest is padding"
     progress.say(line if size <= free else f"{line}: they will not fit; make room, or name another --out")
 
 

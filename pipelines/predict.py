@@ -28,10 +28,11 @@ from ifcar.extract.engine import (
     choose_device,
     fault_of_features,
 )
+from ifcar.extract.frame_times import source_frames
 from ifcar.extract.geometry import FULL_FRAME, boxes_to_crop
 from ifcar.extract.roi import parse_pooled_mode
 from ifcar.extract.tracks import Tracks
-from ifcar.extract.views import View, source_frames
+from ifcar.extract.views import View
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.backbones import load_backbone
@@ -206,9 +207,10 @@ def _check_boxes(boxes: Path, clip_id: str, tracks: Tracks, video: Path, info: V
         )
     first = int(source_frames(info, recipe.annotation_fps, tracks.frames[:1])[0])
     if first >= info.num_frames:
+        rate = "" if recipe.annotation_fps is None else f" at {recipe.annotation_fps:g} per second"
         raise InputError(
             f"{boxes}: clip {clip_id!r}: the first annotated frame is number {first + 1} of {video}, which has "
-            f"{info.num_frames}; expected frame numbers from 1 at {recipe.annotation_fps:g} per second"
+            f"{info.num_frames}; expected frame numbers from 1{rate}"
         )
 
 

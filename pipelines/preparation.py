@@ -66,6 +66,7 @@ class Preparation:
             self.source.training(),
             self.policy,
             reads_pixels=self.backbone is not None,
+            proposals=None if self.source.proposals is None else self.source.proposals.boxes,
         )
 
     def extractor(self, options: EngineOptions) -> FeatureExtractor:
@@ -97,6 +98,7 @@ def prepare(config: ExtractConfig, progress: Progress) -> Preparation:
 
 def view_policy(config: ExtractConfig, dataset: Dataset) -> ViewPolicy:
     """Return how the views of a cache are sampled."""
+    at_rate = config.sampling_fps is not None or bool(config.sampling_rates)
     return ViewPolicy(
         num_frames=config.frames,
         crop_size=dataset.default_crop if config.crop is None else config.crop,
@@ -105,6 +107,9 @@ def view_policy(config: ExtractConfig, dataset: Dataset) -> ViewPolicy:
         framing=config.framing,  # type: ignore[arg-type]  # checked by ViewPolicy
         flip=config.flip,
         seed=config.seed,
+        sampling=config.sampling or ("rate" if at_rate else dataset.default_sampling),  # type: ignore[arg-type]
+        sampling_fps=config.sampling_fps,
+        sampling_rates=config.sampling_rates,
     )
 
 
@@ -150,6 +155,10 @@ def provenance_of(
         },
         "backbone": {"name": backbone.name, "weights": weights},
     }
+    identity["dataset"] |= _spans(source)
+    identity["views"] |= _sampling(policy)
+    if source.proposals is not None:
+        identity["boxes"] = {"sha256": source.proposals.digest}
     if backbone.reads_pixels:
         identity["views"]["crop_size"] = policy.crop_size
         identity["backbone"] |= {
@@ -163,6 +172,24 @@ def provenance_of(
     environment: dict[str, Any] = {name: version(name) for name in VERSIONED_PACKAGES}
     environment["python"] = platform.python_version()
     return Provenance(identity=identity, environment=environment)
+
+
+def _spans(source: Source) -> dict[str, str]:
+    """Return a digest of what the clips say about their spans and rates, when any does."""
+    spans = [(clip.span_sec, clip.source_fps) for clip in source.clips]
+    if not any(value is not None for span in spans for value in span):
+        return {}
+    return {"spans": hashlib.sha256(repr(spans).encode()).hexdigest()}
+
+
+def _sampling(policy: ViewPolicy) -> dict[str, Any]:
+    """Return how frames are sampled, as far as it is not out of segments."""
+    chosen = {
+        "sampling": None if policy.sampling == "segments" else policy.sampling,
+        "sampling_fps": policy.sampling_fps,
+        "sampling_rates": list(policy.sampling_rates) or None,
+    }
+    return {key: value for key, value in chosen.items() if value is not None}
 
 
 def _digest_of_training(source: Source) -> str:

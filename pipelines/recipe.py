@@ -26,7 +26,7 @@ class Recipe:
         policy: how views are sampled; what only augmented views need may be missing from the identity.
         pooled: RoIAlign mode, or None without pixels.
         precision: of the backbone, or None without pixels.
-        annotation_fps: the rate that annotated frame numbers count in.
+        annotation_fps: the rate that annotated frame numbers count in; None: they are the source's.
     """
 
     backbone: BackboneSpec
@@ -34,16 +34,21 @@ class Recipe:
     policy: ViewPolicy
     pooled: str | None
     precision: str | None
-    annotation_fps: float
+    annotation_fps: float | None
 
 
 def read_recipe(run: Path, data: RunData) -> Recipe:
     """Read how features were made, and check that this version makes them in the same way.
 
     Raises:
-        InputError: the run's record lacks a fact, or names an unknown backbone or dataset.
+        InputError: the run's record lacks a fact, names an unknown backbone or dataset, or its boxes were proposals.
         CacheMismatchError: the code has changed since what a feature's value is.
     """
+    if "boxes" in data.identity:
+        raise InputError(
+            f"{run}: trained on boxes of a file (`ifcar extract --boxes`), which belong to no other video and are not "
+            "fine-tuned on; `ifcar evaluate` scores it from its cache"
+        )
     try:
         version, backbone, views = (data.identity[key] for key in ("feature_version", "backbone", "views"))
         spec = get_backbone(backbone["name"]).spec(backbone.get("spatial_stride", 0))
@@ -71,4 +76,5 @@ def read_recipe(run: Path, data: RunData) -> Recipe:
 def _policy(identity: Mapping[str, Any]) -> ViewPolicy:
     """Return the view policy; what the identity leaves out as without effect keeps its default."""
     known = {field.name for field in fields(ViewPolicy)}
-    return ViewPolicy(**{key: value for key, value in identity.items() if key in known and value is not None})
+    values = {key: value for key, value in identity.items() if key in known and value is not None}
+    return ViewPolicy(**values | {"sampling_rates": tuple(identity.get("sampling_rates", ()))})

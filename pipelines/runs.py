@@ -21,10 +21,10 @@ import numpy as np
 import yaml
 
 from ifcar.cache.durable import write_atomic
+from ifcar.cache.npz import NpzError, read_arrays
 from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.configs import from_plain, read_yaml, to_plain
 from ifcar.pipelines.folders import folder
-from ifcar.pipelines.npz import NpzError, read_arrays
 from ifcar.pipelines.run_config import ENSEMBLE, EnsembleConfig, RunConfig
 from ifcar.pipelines.run_data import RunData, read_run_data
 from ifcar.pipelines.scores import Metrics, Predictions

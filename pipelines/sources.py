@@ -13,6 +13,7 @@ from ifcar.cache.schema import ProtocolTable, Split
 from ifcar.errors import InputError
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.datasets.contract import Clip, Dataset
+from ifcar.extract.datasets.proposals import Proposals, read_proposals
 from ifcar.extract.limits import MAX_BATCH, MAX_WORKERS
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.progress import Progress, counter
@@ -29,9 +30,14 @@ class ExtractConfig:
         backbone: registered name.
         weights: a file, "published" or "random:SEED".
         frames: T, frames sampled for a view.
+        sampling: "segments", "annotated" or "rate", see `ViewPolicy`; default: rate where one of the next two is given,
+            else the dataset's.
+        sampling_fps: sampled frames per second.
+        sampling_rates: source frames per sampled frame, which the views share.
         crop: side of the square that the network sees, in pixels.
         views: V, views of a clip.
         instances: N, instance slots.
+        boxes: file of boxes in place of the dataset's, see `ifcar.extract.datasets.proposals`.
         spatial_stride: 16 or 32 pixels a cell of the last feature map.
         pooled: RoIAlign bins, "3" or "7-max".
         grid: store the feature map itself as well.
@@ -54,9 +60,13 @@ class ExtractConfig:
     backbone: str = "i3d_r50"
     weights: str | None = None
     frames: int = 8
+    sampling: str | None = None
+    sampling_fps: float | None = None
+    sampling_rates: tuple[float, ...] = ()
     crop: int | None = None
     views: int = 1
     instances: int = 4
+    boxes: Path | None = None
     spatial_stride: int = 16
     pooled: str = "3"
     grid: bool = False
@@ -81,6 +91,16 @@ class ExtractConfig:
                 raise InputError(f"{name} is {value}; expected {low} to {high}")
 
 
+def parse_rates(text: str | None) -> tuple[float, ...]:
+    """Return the sampling rates of a list such as "2,4,8". Raises InputError when it is none."""
+    if text is None:
+        return ()
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"--sampling-rates is {text!r}; expected numbers with commas between, as 2,4,8") from error
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
     """A dataset, read."""
@@ -90,6 +110,7 @@ class Source:
     digest: str
     protocols: Sequence[ProtocolTable]
     notes: Sequence[str]
+    proposals: Proposals | None = None
 
     def clip_ids(self) -> list[str]:
         """Return the ids in cache order."""
@@ -115,11 +136,14 @@ def read_source(config: ExtractConfig, progress: Progress, *, needs_pixels: bool
     if not clips:
         first = f" The first problem: {listing.problems[0]}" if listing.problems else ""
         raise InputError(f"{dataset.root}: no clip can be extracted.{first}")
-    protocols, notes = dataset.protocols([clip.clip_id for clip in clips])
+    clip_ids = [clip.clip_id for clip in clips]
+    protocols, notes = dataset.protocols(clip_ids)
+    proposals = None if config.boxes is None else read_proposals(config.boxes, clip_ids, config.instances)
     return Source(
         dataset=dataset,
         clips=clips,
         digest=listing.digest,
         protocols=protocols,
-        notes=[*listing.problems, *notes],
+        notes=[*listing.problems, *notes, *(() if proposals is None else proposals.notes)],
+        proposals=proposals,
     )

@@ -21,12 +21,12 @@ from fixtures.processes import CLI, ROOT, run
 from fixtures.something_else import write_dataset
 
 from ifcar.cache.manifest import parse_manifest
+from ifcar.cache.npz import NpzError, read_arrays
 from ifcar.cli import main
 from ifcar.errors import CacheDamageError, InputError
 from ifcar.extract.datasets.something_else import SomethingElse, read_one_clip
 from ifcar.extract.datasets.splits import read_json
 from ifcar.pipelines.configs import parse_assignment, read_yaml
-from ifcar.pipelines.npz import NpzError, read_arrays
 
 ANNOTATION_MB = int(os.environ.get("IFCAR_ANNOTATION_MB", "50"))
 

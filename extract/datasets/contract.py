@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from ifcar.cache.schema import ProtocolTable
+from ifcar.errors import InputError
+from ifcar.extract.sampling import Sampling
 from ifcar.extract.tracks import Tracks
 from ifcar.registry import Registry
 
@@ -21,13 +24,25 @@ class Clip:
 
     Args:
         clip_id: its name in annotations and splits.
-        source: video file or folder of frames; None when there are no pixels.
+        source: video file or folder of frames; None when there are no pixels. Clips may share one.
         frame_size: (width, height) in pixels, when known without opening the source.
+        span_sec: (start, stop) in seconds of the source that the clip covers; None: from its first annotated frame to
+            its last, or all of the source where it has none. Boxes outside of the span are not seen.
+        source_fps: frames per second of a folder of frames; None: the dataset's `annotation_fps`. Video files state
+            their own.
     """
 
     clip_id: str
     source: Path | None
     frame_size: tuple[int, int] | None
+    span_sec: tuple[float, float] | None = None
+    source_fps: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.span_sec is not None and not 0 <= self.span_sec[0] < self.span_sec[1] < math.inf:
+            raise InputError(f"clip {self.clip_id!r}: its span is {self.span_sec} s; expected 0 <= start < stop")
+        if self.source_fps is not None and not 0 < self.source_fps < math.inf:
+            raise InputError(f"clip {self.clip_id!r}: {self.source_fps} frames per second; expected more than 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +70,9 @@ class Dataset(ABC):
         default_weights: weights that `extract` takes when none are named.
         default_crop: side of the crop in pixels that `extract` takes when none is named.
         mirror_safe: whether no class tells left from right, so that mirrored clips keep their labels.
-        annotation_fps: frame rate that annotated frame numbers count in, for video files of another rate.
+        annotation_fps: frame rate that annotated frame numbers count in, for sources of another rate; None: they are
+            the frames of the source itself, from 0.
+        default_sampling: how `extract` samples the frames of a view when that is not named, see `ViewPolicy`.
     """
 
     name: ClassVar[str]
@@ -64,7 +81,8 @@ class Dataset(ABC):
     default_weights: ClassVar[str] = "published"
     default_crop: ClassVar[int] = 224
     mirror_safe: ClassVar[bool] = False
-    annotation_fps: ClassVar[float] = 12.0
+    annotation_fps: ClassVar[float | None] = 12.0
+    default_sampling: ClassVar[Sampling] = "segments"
 
     def __init__(self, root: Path) -> None:
         self.root = root

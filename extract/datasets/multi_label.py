@@ -15,8 +15,9 @@ import numpy as np
 
 from ifcar.cache.schema import ProtocolTable, Split
 from ifcar.errors import InputError
-from ifcar.extract.datasets.splits import read_json, template_class
+from ifcar.extract.datasets.splits import class_number, empty_class_notes, read_class_names, read_entries
 
+LABELS = "labels.json"
 PARTS = {"train.json": Split.TRAIN, "validation.json": Split.TEST}
 
 
@@ -76,46 +77,34 @@ def read_multi_protocols(splits: Path, clip_ids: Sequence[str]) -> tuple[list[Pr
     """Read every protocol folder below `splits`; see `ifcar.extract.datasets.splits.read_protocols`."""
     tables, notes = [], []
     for folder in sorted(path for path in splits.iterdir() if path.is_dir()) if splits.is_dir() else []:
-        targets = _read_targets(folder / "labels.json")
+        if not (folder / LABELS).is_file():
+            notes.append(f"protocol {folder.name}: left out, {folder / LABELS} is missing")
+            continue
+        classes = read_class_names(folder / LABELS)
+        number_of = {name: number for number, name in enumerate(classes)}
         labels: dict[str, set[int]] = {}
         split: dict[str, Split] = {}
         for name, part in PARTS.items():
-            for clip_id, actions in _entries(folder / name):
+            path = folder / name
+            if not path.is_file():
+                notes.append(f"protocol {folder.name}: no {part.name.lower()} clips, {path} is missing")
+                continue
+            for entry in read_entries(path):
+                clip_id = entry["id"]
                 if clip_id in split:
-                    raise InputError(f"{folder / name}: clip {clip_id!r} is listed twice; a clip is in one part once")
+                    raise InputError(f"{path}: clip {clip_id!r:.80} is listed twice; a clip is in one part once")
                 split[clip_id] = part
-                labels[clip_id] = {_target(folder / name, clip_id, action, targets) for action in actions}
-        tables.append(multi_label_table(folder.name, list(targets), clip_ids, labels, split))
+                labels[clip_id] = {class_number(path, clip_id, own, number_of) for own in _actions(path, entry)}
+        table = multi_label_table(folder.name, classes, clip_ids, labels, split)
+        tables.append(table)
         notes += absent_clips(folder.name, split, clip_ids)
+        notes += empty_class_notes(folder.name, classes, np.nonzero(table.targets[table.split == Split.TRAIN])[1])
     return tables, notes
 
 
-def _read_targets(path: Path) -> dict[str, int]:
-    content = read_json(path)
-    if not isinstance(content, dict) or sorted(content.values()) != list(range(len(content))):
-        raise InputError(f"{path}: expected a JSON object {{class name: number}} with the numbers from 0, each once")
-    return dict(sorted(content.items(), key=lambda item: int(item[1])))
-
-
-def _entries(path: Path) -> list[tuple[str, list[Any]]]:
-    content = read_json(path)
-    if not isinstance(content, list):
-        raise InputError(f"{path}: expected a JSON list of clips, found {type(content).__name__}")
-    entries = []
-    for place, entry in enumerate(content):
-        if not isinstance(entry, dict) or not isinstance(entry.get("id"), str):
-            raise InputError(f"{path}: entry {place} has no text 'id'")
-        if not isinstance(entry.get("actions"), list):
-            raise InputError(f"{path}: clip {entry['id']!r} has no list 'actions'")
-        entries.append((entry["id"], entry["actions"]))
-    return entries
-
-
-def _target(path: Path, clip_id: str, action: Any, targets: Mapping[str, int]) -> int:
-    template = action.get("template") if isinstance(action, dict) else None
-    if not isinstance(template, str):
-        raise InputError(f"{path}: an action of clip {clip_id!r} has no text 'template'")
-    name = template_class(template)
-    if name not in targets:
-        raise InputError(f"{path}: clip {clip_id!r} has class {name!r}, which its labels.json does not list")
-    return targets[name]
+def _actions(path: Path, entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what a clip shows. Raises InputError when it is no list of mappings."""
+    actions = entry.get("actions")
+    if not isinstance(actions, list) or not all(isinstance(action, dict) for action in actions):
+        raise InputError(f"{path}: clip {entry['id']!r:.80} has no list 'actions' of mappings with a template")
+    return actions

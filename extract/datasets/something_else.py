@@ -21,14 +21,13 @@ from ifcar.errors import InputError, MissingDataError, nearest
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
 from ifcar.extract.datasets.json_stream import stream_entries
 from ifcar.extract.datasets.splits import read_json, read_protocols
-from ifcar.extract.limits import MAX_FRAME_NUMBER
+from ifcar.extract.limits import MAX_COORDINATE, MAX_FRAME_NUMBER
 from ifcar.extract.track_store import TrackStore
 from ifcar.extract.tracks import Detection, Tracks, link
 
 SUBJECTS = frozenset({"hand", "person"})
 _PEEK_BYTES = 64
 _MAX_SIDE = 1 << 16
-_MAX_COORDINATE = 1e6
 VIDEO_ENDINGS = (".webm", ".mp4")
 FRAME_NAME = re.compile(r"(?P<clip>.+)/(?P<frame>[0-9]{1,12})\.[A-Za-z]+", re.DOTALL)
 
@@ -283,7 +282,7 @@ def _detection(path: Path, frame_name: str, label: Any) -> Detection:
     x1, y1, x2, y2 = (box.get(k) for k in ("x1", "y1", "x2", "y2"))
     corners = [v for v in (x1, y1, x2, y2) if isinstance(v, int | float) and not isinstance(v, bool)]
     # A comparison with NaN is False.
-    if len(corners) < 4 or not all(-_MAX_COORDINATE <= v <= _MAX_COORDINATE for v in corners):
+    if len(corners) < 4 or not all(-MAX_COORDINATE <= v <= MAX_COORDINATE for v in corners):
         found = f"{(x1, y1, x2, y2)!r:.120}"
         raise InputError(
             f"{path}: {frame_name}: box of {key!r} is not finite numbers x1, y1, x2, y2 in pixels: {found}"

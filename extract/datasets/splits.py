@@ -155,7 +155,7 @@ def _read_protocol(
     if labels_path is None:
         notes.append(f"protocol {files.name}: left out, {folder / files.labels[0]} is missing")
         return None
-    classes = _read_classes(labels_path)
+    classes = read_class_names(labels_path)
     number = {clip_id: i for i, clip_id in enumerate(clip_ids)}
     target_of = {name: k for k, name in enumerate(classes)}
     split = np.zeros(len(clip_ids), np.uint8)
@@ -169,12 +169,12 @@ def _read_protocol(
             notes.append(f"protocol {files.name}: no {part.name.lower()} clips, {folder / names[0]} is missing")
             continue
         absent = twice = 0
-        for entry in _entries(path):
+        for entry in read_entries(path):
             clip_id = entry["id"]
             if part_of.get(clip_id, part) != part:
                 raise InputError(f"{path}: clip {clip_id!r} is also in the train list; a clip must not be in both")
             i = number.get(clip_id)
-            target = _target(path, entry, target_of)
+            target = class_number(path, entry["id"], entry, target_of)
             if i is None:
                 absent += 1
             elif clip_id in part_of and targets[i] != target:
@@ -188,7 +188,7 @@ def _read_protocol(
         what = f"protocol {files.name}: {{}} {part.name.lower()} clips of {path.name} "
         notes += [what.format(absent) + "are not in the data"] if absent else []
         notes += [what.format(twice) + "are listed twice and count once"] if twice else []
-    notes += _empty_classes(files.name, classes, targets[split == Split.TRAIN])
+    notes += empty_class_notes(files.name, classes, targets[split == Split.TRAIN])
     return ProtocolTable(
         name=files.name,
         label_kind="single",
@@ -205,8 +205,8 @@ def _first(folder: Path, names: Sequence[str]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def _read_classes(path: Path) -> list[str]:
-    """Return the class names in target order."""
+def read_class_names(path: Path) -> list[str]:
+    """Return the class names of a label file in target order. Raises InputError when it is none, or too long."""
     content = read_json(path)
     if not isinstance(content, dict) or not content:
         raise InputError(f"{path}: expected a JSON object {{class name: number}}, found {type(content).__name__}")
@@ -227,7 +227,7 @@ def _whole_number(path: Path, name: str, value: Any) -> int:
     return value
 
 
-def _empty_classes(name: str, classes: Sequence[str], targets: NDArray[np.int16]) -> list[str]:
+def empty_class_notes(name: str, classes: Sequence[str], targets: NDArray[np.integer]) -> list[str]:
     """Return one line when some classes have no training clip while others do."""
     empty = sorted(set(range(len(classes))) - set(targets.tolist()))
     if not empty or not len(targets):
@@ -246,7 +246,8 @@ def _group(path: Path, entry: Mapping[str, Any]) -> str:
     return placeholders[0].lower()
 
 
-def _entries(path: Path) -> list[Mapping[str, Any]]:
+def read_entries(path: Path) -> list[Mapping[str, Any]]:
+    """Return a split file's clips, each a mapping with a text id. Raises InputError when it is none."""
     content = read_json(path)
     if not isinstance(content, list):
         raise InputError(f"{path}: expected a JSON list of clips, found {type(content).__name__}")
@@ -256,13 +257,14 @@ def _entries(path: Path) -> list[Mapping[str, Any]]:
     return content
 
 
-def _target(path: Path, entry: Mapping[str, Any], target_of: Mapping[str, int]) -> int:
-    template = entry.get("template")
+def class_number(path: Path, clip_id: str, labelled: Mapping[str, Any], target_of: Mapping[str, int]) -> int:
+    """Return the number of the class that a template names. Raises InputError when it is no text or not listed."""
+    template = labelled.get("template")
     if not isinstance(template, str):
-        raise InputError(f"{path}: clip {entry['id']!r} has no text 'template'")
+        raise InputError(f"{path}: clip {clip_id!r:.80} has no text 'template'")
     name = template_class(template)
     if name not in target_of:
-        raise InputError(f"{path}: clip {entry['id']!r} has class {name!r}, which its labels.json does not list")
+        raise InputError(f"{path}: clip {clip_id!r:.80} has class {name!r:.80}, which its labels.json does not list")
     return target_of[name]
 
 

@@ -47,7 +47,8 @@ class RayEngine:
         """Return the options with absolute paths."""
         root = config.data_root or folder("data") / DATASETS.get(config.dataset).default_root
         out = config.out or folder("caches") / f"{config.dataset}-{config.backbone}.zarr"
-        return replace(config, data_root=root.absolute(), out=out.absolute())
+        boxes = None if config.boxes is None else config.boxes.absolute()
+        return replace(config, data_root=root.absolute(), out=out.absolute(), boxes=boxes)
 
     def run(
         self, preparation: Preparation, writer: CacheWriter, tasks: Sequence[BlockTask], progress: Progress

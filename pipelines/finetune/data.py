@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ifcar.cache.schema import ProtocolTable, Split
 from ifcar.errors import InputError
-from ifcar.extract.decode import VideoInfo, probe, read_frames
-from ifcar.extract.decoded_views import Decoded
+from ifcar.extract.decode import VideoInfo, read_frames
+from ifcar.extract.decoded_views import Decoded, probe_clip
 from ifcar.extract.views import View, ViewPolicy, plan_view
 from ifcar.pipelines.batches import Examples
 from ifcar.pipelines.sources import Source
@@ -72,12 +72,11 @@ class TrainingViews(Dataset[Decoded]):
 
     def _plan(self, number: int, epoch: int) -> View:
         clip = self.clips[number]
-        assert clip.source is not None
         if number not in self._infos:
-            self._infos[number] = probe(clip.source)  # walks the whole file
+            self._infos[number] = probe_clip(clip)  # walks the whole file
         return plan_view(
             self.policy,
-            clip.clip_id,
+            clip,
             self.dataset.tracks(clip.clip_id),
             self._infos[number],
             self.dataset.annotation_fps,

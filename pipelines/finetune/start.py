@@ -84,6 +84,12 @@ def joint_config(
     if not data.spec.channels:
         raise InputError(f"{base}: its head was trained on boxes alone (backbone none); there is no backbone to train")
     recipe = read_recipe(base, data)
+    sampling = DATASETS.get(data.identity["dataset"]["name"]).default_sampling
+    if recipe.policy.sampling != sampling:
+        raise InputError(
+            f"{base}: its head was trained on frames sampled by {recipe.policy.sampling!r}; training the backbone "
+            f"samples by {sampling!r}, the dataset's own: extract and train the head so"
+        )
     given = {key: value for key, value in options.items() if value is not None}
     for name, symbol in (("frames", "T"), ("instances", "N")):
         expected = data.spec.num_frames if name == "frames" else data.spec.num_instances

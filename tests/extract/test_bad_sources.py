@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.decode import VideoInfo, probe, read_frames
 from ifcar.extract.geometry import FULL_FRAME
 from ifcar.extract.limits import MAX_PIXELS, DecodeError
@@ -117,7 +118,8 @@ def test_boxes_meet_their_frames_by_the_clock_when_the_rate_varies(tmp_path: Pat
     frames = np.arange(24)
     boxes = np.stack([frames, frames * 0, frames + 10, frames * 0 + 10], -1)[:, None].astype(np.float32)
     tracks = Tracks(frames=frames, boxes=boxes, categories=np.array([2], np.uint8))
-    view = plan_view(ViewPolicy(num_frames=42), "7", tracks, info, 12.0, view_number=0, is_training=False)
+    clip = Clip(clip_id="7", source=None, frame_size=None)
+    view = plan_view(ViewPolicy(num_frames=42), clip, tracks, info, 12.0, view_number=0, is_training=False)
     assert view.frame_indices.tolist() == list(range(42))
     expected = (np.rint(12 * np.array(seconds)) + 5) / 64
     np.testing.assert_allclose(view.boxes[:, 0, 0], expected, atol=1e-6)

@@ -127,6 +127,41 @@ def test_wrong_split_entries_are_one_line(root: Path, tmp_path: Path, change: ob
         ToyboxMulti(tmp_path).protocols([])
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("[]", "expected a JSON object"),
+        ("{}", "expected a JSON object"),
+        ('{"a": {}}', "class 'a' has the number {}; expected a whole number"),
+        ('{"a": 0, "b": "x"}', "expected a whole number"),
+        ('{"a": 0, "b": 0}', "the class numbers must be 0 … 1, each once"),
+        ('{"a": 0, "a": 1}', "names the key 'a' twice"),
+        ("{" + ", ".join(f'"{k}": {k}' for k in range(33_000)) + "}", "33,000 classes; up to 32,768 are read"),
+    ],
+)
+def test_label_file_is_refused_in_one_line(tmp_path: Path, labels: str, message: str) -> None:
+    folder = tmp_path / "splits" / "p"
+    folder.mkdir(parents=True)
+    (folder / "labels.json").write_text(labels)
+    with pytest.raises(InputError, match=message) as caught:
+        ToyboxMulti(tmp_path).protocols([])
+    assert str(folder / "labels.json") in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_missing_lists_and_classes_without_clips_are_noted(tmp_path: Path) -> None:
+    folder = tmp_path / "splits" / "p"
+    folder.mkdir(parents=True)
+    tables, notes = ToyboxMulti(tmp_path).protocols(["1"])
+    assert tables == [] and notes == [f"protocol p: left out, {folder / 'labels.json'} is missing"]
+    (folder / "labels.json").write_text('{"Moving": 0, "Turning": "1"}')
+    (folder / "train.json").write_text('[{"id": "1", "actions": [{"template": "Moving"}]}]')
+    tables, notes = ToyboxMulti(tmp_path).protocols(["1"])
+    assert tables[0].targets.tolist() == [[1, 0]] and notes == [
+        f"protocol p: no test clips, {folder / 'validation.json'} is missing",
+        "protocol p: 1 of 2 classes have no training clip, the first: 'Turning'",
+    ]
+
+
 def test_extraction_keeps_many_instances_and_the_multi_label_protocols(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "c.zarr"
     options = ExtractConfig(

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.decode import VideoInfo
+from ifcar.extract.frame_times import frames_per_annotation
+from ifcar.extract.sampling import segment_frames
 from ifcar.extract.tracks import Tracks
-from ifcar.extract.views import ViewPolicy, frames_per_annotation, plan_view, segment_frames
+from ifcar.extract.views import ViewPolicy, plan_view
 
+CLIP = Clip(clip_id="7", source=None, frame_size=None)
 VIDEO = VideoInfo(num_frames=50, fps=None, width=100, height=80)
 
 
@@ -18,7 +23,7 @@ def moving_tracks(num_frames: int = 40) -> Tracks:
 
 
 def view(policy: ViewPolicy, number: int, training: bool = True):  # type: ignore[no-untyped-def]
-    return plan_view(policy, "7", moving_tracks(), VIDEO, 12.0, view_number=number, is_training=training)
+    return plan_view(policy, CLIP, moving_tracks(), VIDEO, 12.0, view_number=number, is_training=training)
 
 
 def test_centre_view_takes_the_middle_of_each_segment_of_the_annotated_span() -> None:
@@ -59,8 +64,13 @@ def test_augmented_frames_stay_in_their_segments() -> None:
 
 
 def test_frame_numbers_follow_another_frame_rate() -> None:
-    assert frames_per_annotation(12.3, 12.0) == 1.0
-    assert frames_per_annotation(24.0, 12.0) == 2.0
-    fast = VideoInfo(num_frames=100, fps=24.0, width=100, height=80)
-    v = plan_view(ViewPolicy(), "7", moving_tracks(), fast, 12.0, view_number=0, is_training=False)
+    def video(num_frames: int, fps: float) -> VideoInfo:
+        return VideoInfo(num_frames=num_frames, fps=fps, width=100, height=80)
+
+    assert frames_per_annotation(video(100, 12.3), 12.0) == 1.0
+    assert frames_per_annotation(video(27_000, 29.97), 30.0) == pytest.approx(0.999)
+    assert frames_per_annotation(video(100, 24.0), 12.0) == 2.0
+    assert frames_per_annotation(video(100, 24.0), None) == 1.0
+    fast = video(100, 24.0)
+    v = plan_view(ViewPolicy(), CLIP, moving_tracks(), fast, 12.0, view_number=0, is_training=False)
     np.testing.assert_allclose(v.boxes[:, 0, 0], (np.rint(v.frame_indices / 2) + 10) / 100, atol=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
 from pathlib import Path
@@ -84,6 +85,29 @@ def test_bad_video_fails_alone_and_can_be_retried(tmp_path: Path) -> None:
     for name in ("instance_features", "boxes"):
         a, b = (open_cache(tmp_path / f"{k}.zarr").read_rows(name, np.arange(8)) for k in "ab")
         np.testing.assert_allclose(a.astype(np.float32), b.astype(np.float32), rtol=2e-2, atol=2e-3)
+
+
+def test_options_that_are_not_used_are_not_in_the_identity(tmp_path: Path) -> None:
+    """Caches made before an option was there keep their fingerprint."""
+    root = write_dataset(tmp_path / "d", pixels=False)
+    extract(boxes_only(root, tmp_path / "a.zarr"), Silent())
+    reader = open_cache(tmp_path / "a.zarr")
+    first_options = {"num_frames": 8, "num_views": 1, "num_instances": 4, "framing": "stretch"}
+    only_augmented = dict.fromkeys(("seed", "min_scale", "flip", "training_clips"))
+    annotations = hashlib.sha256((root / "annotations.json").read_bytes()).hexdigest()
+    identity = {
+        "feature_version": 2,
+        "dataset": {"name": "something-else", "annotations": annotations},
+        "views": first_options | only_augmented,
+        "backbone": {"name": "none", "weights": "none"},
+    }
+    assert reader.identity == identity
+    assert reader.fingerprint == schema.fingerprint(reader.spec, identity, reader.clip_ids, 1)
+    spec = schema.CacheSpec(num_frames=8, num_steps=8, num_instances=4)
+    assert reader.spec == spec
+    for changes in ({"sampling": "annotated"}, {"sampling_fps": 6.0}, {"sampling_rates": (2.0,)}):
+        with pytest.raises(CacheMismatchError, match="sampling"):
+            extract(boxes_only(root, tmp_path / "a.zarr", **changes), Silent())
 
 
 def test_other_options_are_refused_by_name(tmp_path: Path) -> None:

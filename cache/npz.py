@@ -1,4 +1,4 @@
-"""Reading a run's NPZ file, which must be as `np.savez` writes it: nothing compressed, nothing larger than the file."""
+"""Reading an NPZ file, which must be as `np.savez` writes it: nothing compressed, nothing larger than the file."""
 
 from __future__ import annotations
 

@@ -1,0 +1,211 @@
+"""Hockey: clips of ice hockey games that show several activities at once (Sozykin et al. 2018).
+
+The data set has no published layout, so this one is ours:
+
+    annotations.csv     a header and a row a clip: clip_id, video, start_sec, end_sec, split, labels (label;label;…)
+    classes.txt         a class a line
+    videos/VIDEO.mp4    (.mkv, .webm, .avi); several clips may share one
+    boxes.json          optional, in Something-Else's record format: {clip_id: [{"name": "clip_id/0001.jpg", …}, …]};
+                        frame numbers count at 30 a second from the beginning of the video, from 1
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ifcar.cache.schema import ProtocolTable, Split
+from ifcar.errors import InputError, MissingDataError, nearest
+from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
+from ifcar.extract.datasets.multi_label import multi_label_table
+from ifcar.extract.datasets.something_else import FlatBoxes, read_tracks, stream_records
+from ifcar.extract.datasets.text_rows import csv_rows, finite_number, text_rows
+from ifcar.extract.decode import frame_size
+from ifcar.extract.limits import DecodeError
+from ifcar.extract.track_store import TrackStore
+from ifcar.extract.tracks import Tracks
+
+COLUMNS = ("clip_id", "video", "start_sec", "end_sec", "split", "labels")
+SPLITS = {"train": Split.TRAIN, "test": Split.TEST, "": Split.NONE}
+VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".avi")
+MAX_SECONDS = 1e5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Annotation:
+    """A row of annotations.csv.
+
+    Args:
+        video: the video's name without ending.
+        span_sec: seconds of the video that the clip covers.
+        split: its part.
+        classes: class numbers of its labels.
+    """
+
+    video: str
+    span_sec: tuple[float, float]
+    split: Split
+    classes: frozenset[int]
+
+
+@register_dataset
+class Hockey(Dataset):
+    """Clips of longer videos with several labels each, and boxes where there are some."""
+
+    name = "hockey"
+    summary = "Hockey: clips with several activities each, with or without boxes (layout: docs/datasets.md)"
+    default_root = "hockey"
+    annotation_fps = 30.0
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._classes: list[str] = []
+        self._annotations: dict[str, Annotation] = {}
+        self._tracks = TrackStore()
+
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Check that annotations and videos are there."""
+        for name in ("annotations.csv", "classes.txt", "videos"):
+            if not (self.root / name).exists():
+                raise MissingDataError(
+                    f"{self.root}: no {name}; expected annotations.csv ({', '.join(COLUMNS)}), classes.txt (a class a "
+                    "line), videos/VIDEO.mp4 and, where there are boxes, boxes.json"
+                )
+
+    def listing(self, *, needs_pixels: bool) -> Listing:
+        """Read annotations and boxes; clips whose video is not there are listed and left out."""
+        digest = hashlib.sha256()
+        self._classes = read_classes(self.root / "classes.txt", digest)
+        self._annotations = read_annotations(self.root / "annotations.csv", self._classes, digest)
+        self._tracks = TrackStore()
+        problems = self._read_boxes(self.root / "boxes.json", digest)
+        folder = self.root / "videos"
+        files = sorted(folder.iterdir()) if folder.is_dir() else []
+        sources = {path.stem: path for path in files if path.suffix.lower() in VIDEO_ENDINGS}
+        sizes: dict[str, tuple[int, int]] = {}
+        clips: list[Clip] = []
+        for clip_id, annotation in self._annotations.items():
+            source = sources.get(annotation.video)
+            if source is None:
+                problems.append(f"{clip_id}: left out, there is no videos/{annotation.video}.mp4")
+                continue
+            if not needs_pixels and clip_id not in self._tracks:
+                problems.append(f"{clip_id}: left out, it has no boxes, and no pixels are read")
+                continue
+            if not needs_pixels and annotation.video not in sizes:
+                try:
+                    sizes[annotation.video] = frame_size(source)
+                except DecodeError as error:
+                    problems.append(f"{clip_id}: left out, {error}")
+                    continue
+            clips.append(
+                Clip(
+                    clip_id=clip_id,
+                    source=source,
+                    frame_size=sizes.get(annotation.video),
+                    span_sec=annotation.span_sec,
+                )
+            )
+        return Listing(clips=clips, problems=problems, digest=digest.hexdigest())
+
+    def tracks(self, clip_id: str) -> Tracks:
+        """Return the clip's boxes; none where boxes.json has none."""
+        if clip_id in self._tracks:
+            return self._tracks.get(clip_id)
+        start, stop = self._annotations[clip_id].span_sec
+        frames = np.arange(int(start * self.annotation_fps), int(np.ceil(stop * self.annotation_fps)))
+        return Tracks(frames=frames, boxes=np.zeros((len(frames), 0, 4), np.float32), categories=np.zeros(0, np.uint8))
+
+    def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
+        """Return `official`, the split of annotations.csv; groups are videos."""
+        rows = self._annotations
+        table = multi_label_table(
+            "official",
+            self._classes,
+            clip_ids,
+            {clip_id: row.classes for clip_id, row in rows.items()},
+            {clip_id: row.split for clip_id, row in rows.items()},
+            groups={clip_id: row.video for clip_id, row in rows.items()},
+            group_kind="video",
+        )
+        return [table], []
+
+    def _read_boxes(self, path: Path, digest: hashlib._Hash) -> list[str]:
+        """Read boxes.json where there is one; return a line for boxes without area, and for those of no clip."""
+        if not path.is_file():
+            return []
+        flat, strange = FlatBoxes(), 0
+        for clip_id, records in stream_records(path, digest):
+            if clip_id in self._tracks:
+                raise InputError(f"{path}: clip {clip_id!r} is annotated twice")
+            tracks = read_tracks(path, clip_id, records, flat)
+            if clip_id not in self._annotations:
+                strange += 1
+            elif len(tracks.frames):
+                self._tracks.add(clip_id, tracks)
+        lines = [f"{strange} clips of {path.name} are not in annotations.csv"] if strange else []
+        return lines + flat.lines()
+
+
+def read_classes(path: Path, digest: hashlib._Hash) -> list[str]:
+    """Return the class names, one a line. Raises InputError when there is none, or one twice."""
+    names = [name for _, name in text_rows(path, digest, "a class a line")]
+    doubled = next((name for place, name in enumerate(names) if name in names[:place]), None)
+    if not names or doubled is not None:
+        found = "holds no class" if not names else f"names the class {doubled!r:.80} twice"
+        raise InputError(f"{path}: {found}; expected each class once, one a line")
+    return names
+
+
+def read_annotations(path: Path, classes: Sequence[str], digest: hashlib._Hash) -> dict[str, Annotation]:
+    """Return the clips by their id, in the file's order.
+
+    Raises:
+        MissingDataError: no such file.
+        InputError: a column is missing, or a row is not of that form.
+    """
+    number_of = {name: number for number, name in enumerate(classes)}
+    annotations: dict[str, Annotation] = {}
+    columns: list[str] | None = None
+    for where, row in csv_rows(path, digest, f"a header and rows of {', '.join(COLUMNS)}"):
+        if columns is None:
+            columns = [name.strip() for name in row]
+            absent = [name for name in COLUMNS if name not in columns]
+            if absent or len(set(columns)) < len(columns):
+                what = f"lacks the column {absent[0]}" if absent else "names a column twice"
+                raise InputError(f"{where}: the header {what}; expected {', '.join(COLUMNS)}")
+            continue
+        if len(row) != len(columns):
+            raise InputError(f"{where}: {len(row)} columns; expected {len(columns)}, as in the header")
+        fields = {name: text.strip() for name, text in zip(columns, row, strict=True)}
+        clip_id = fields["clip_id"]
+        if not clip_id or clip_id in annotations:
+            raise InputError(f"{where}: clip_id is {clip_id!r:.60}; expected each id once, and none empty")
+        annotations[clip_id] = _annotation(where, fields, number_of)
+    if not annotations:
+        raise InputError(f"{path}: holds no clip; expected a header and rows of {', '.join(COLUMNS)}")
+    return annotations
+
+
+def _annotation(where: str, fields: Mapping[str, str], number_of: Mapping[str, int]) -> Annotation:
+    start, stop = (finite_number(where, name, fields[name]) for name in ("start_sec", "end_sec"))
+    if not 0 <= start < stop <= MAX_SECONDS:
+        raise InputError(
+            f"{where}: the clip is from {start:g} to {stop:g} s; expected 0 ≤ start < end ≤ {MAX_SECONDS:g}"
+        )
+    if fields["split"] not in SPLITS:
+        raise InputError(f"{where}: split is {fields['split']!r:.40}; expected train, test, or nothing")
+    labels = [label.strip() for label in fields["labels"].split(";") if label.strip()]
+    unknown = next((label for label in labels if label not in number_of), None)
+    if unknown is not None:
+        raise InputError(f"{where}: classes.txt has no {unknown!r:.60}{nearest(unknown, number_of)}")
+    return Annotation(
+        video=fields["video"],
+        span_sec=(start, stop),
+        split=SPLITS[fields["split"]],
+        classes=frozenset(number_of[label] for label in labels),
+    )

@@ -1,0 +1,83 @@
+"""Reading annotation files of comma-separated rows or of words a line, with a place for every message."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from ifcar.errors import InputError, MissingDataError
+
+MAX_LINE_BYTES = 1 << 20
+_WHOLE_DIGITS = 9
+
+
+def csv_rows(path: Path, digest: hashlib._Hash, what: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield ("FILE line N", fields) of every row that is not empty, streamed.
+
+    Args:
+        path: comma-separated values, UTF-8.
+        digest: takes the file's bytes; complete when the iterator has ended.
+        what: what the file is, for the message when it is not there.
+
+    Raises:
+        MissingDataError: no such file.
+        InputError: not such text.
+    """
+    reader = csv.reader(_lines(path, digest, what), strict=True)
+    try:
+        for row in reader:
+            if row:
+                yield f"{path} line {reader.line_num}", row
+    except csv.Error as error:
+        raise InputError(
+            f"{path} line {reader.line_num}: no comma-separated row ({error}); download it again"
+        ) from error
+
+
+def text_rows(path: Path, digest: hashlib._Hash, what: str) -> Iterator[tuple[str, str]]:
+    """Yield ("FILE line N", text) of every line that is not blank, without blanks around it; see `csv_rows`."""
+    for number, line in enumerate(_lines(path, digest, what), 1):
+        if text := line.strip():
+            yield f"{path} line {number}", text
+
+
+def word_rows(path: Path, digest: hashlib._Hash, what: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield ("FILE line N", words) of every line that is not blank; see `csv_rows`."""
+    for where, text in text_rows(path, digest, what):
+        yield where, text.split()
+
+
+def finite_number(where: str, name: str, text: str) -> float:
+    """Return the number that a field holds. Raises InputError when it is none, or not finite."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"{where}: {name} is {text!r:.40}; expected a finite number")
+    return value
+
+
+def whole_number(where: str, name: str, text: str) -> int:
+    """Return the whole number from 0 that a field holds. Raises InputError when it is none, or has over nine digits."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= _WHOLE_DIGITS):
+        raise InputError(f"{where}: {name} is {text!r:.40}; expected a whole number from 0")
+    return int(text)
+
+
+def _lines(path: Path, digest: hashlib._Hash, what: str) -> Iterator[str]:
+    if not path.is_file():
+        raise MissingDataError(f"{path}: no such file; expected {what}")
+    with path.open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
+            if len(line) > MAX_LINE_BYTES:
+                raise InputError(f"{path} line {number}: over {MAX_LINE_BYTES:,} bytes; a line is read up to that")
+            digest.update(line)
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise InputError(f"{path} line {number}: not UTF-8 text ({error.reason}); download it again") from error
+            yield text

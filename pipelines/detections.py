@@ -1,0 +1,82 @@
+"""What a run detects whose clips are boxes at key frames: frame AP, and a file as AVA's evaluation reads it.
+
+The file has a line for each box and class, VIDEO,SECOND,x1,y1,x2,y2,ACTION,SCORE, the corners as shares of the frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifcar.cache.durable import write_atomic_parts
+from ifcar.cache.schema import ProtocolTable, Split
+from ifcar.extract.datasets.key_frames import KeyFrameBox, class_number, key_frame_boxes
+from ifcar.pipelines.frame_map import FrameBoxes, frame_precisions
+from ifcar.pipelines.objectives import probabilities
+from ifcar.pipelines.scores import Predictions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Detections:
+    """Scored boxes of a protocol's test part.
+
+    Args:
+        boxes: n boxes.
+        classes: K class names.
+        scores: (n, K) probabilities.
+        precisions: frame AP of each class that a test clip shows, see `ifcar.pipelines.frame_map`.
+    """
+
+    boxes: Sequence[KeyFrameBox]
+    classes: Sequence[str]
+    scores: NDArray[np.float64]
+    precisions: Mapping[str, float]
+
+    @property
+    def frame_map(self) -> float:
+        """The mean of the frame APs."""
+        return float(np.mean(list(self.precisions.values())))
+
+    def write(self, path: Path) -> None:
+        """Write the file, a box at a time."""
+        actions = [class_number(name) for name in self.classes]
+        write_atomic_parts(path, (self._lines(place, actions).encode() for place in range(len(self.boxes))))
+
+    def _lines(self, place: int, actions: Sequence[int]) -> str:
+        clip_id, scores = self.boxes[place].clip_id, self.scores[place].tolist()
+        return "".join(f"{clip_id},{a},{score:.9g}\n" for a, score in zip(actions, scores, strict=True))
+
+
+def detect(predictions: Predictions, protocol: ProtocolTable, clip_ids: Sequence[str]) -> Detections | None:
+    """Return what a run's predictions of the test part detect, or None where clips are no boxes at key frames.
+
+    The annotated boxes are those of all test clips in the cache, so that a clip which could not be extracted is missed.
+
+    Args:
+        predictions: of the test part.
+        protocol: its table.
+        clip_ids: the cache's clips, in order.
+    """
+    tested = protocol.clips(Split.TEST)
+    true = key_frame_boxes([clip_ids[clip] for clip in tested], protocol.classes)
+    found = key_frame_boxes(predictions.clip_ids.tolist(), protocol.classes)
+    if true is None or found is None or not predictions.multi:
+        return None
+    scores = probabilities(predictions.logits, multi=True)
+    numbers: dict[tuple[str, int], int] = {}
+    annotated = _frame_boxes(true, numbers)
+    precisions = frame_precisions(_frame_boxes(found, numbers), scores, annotated, protocol.targets[tested])
+    shown = {name: float(value) for name, value in zip(protocol.classes, precisions, strict=True) if value == value}
+    return Detections(boxes=found, classes=protocol.classes, scores=scores, precisions=shown)
+
+
+def _frame_boxes(boxes: Sequence[KeyFrameBox], numbers: dict[tuple[str, int], int]) -> FrameBoxes:
+    """Return boxes with their key frames numbered; `numbers` grows by the key frames that it lacks."""
+    frames = [numbers.setdefault((box.video, box.second), len(numbers)) for box in boxes]
+    return FrameBoxes(
+        frames=np.array(frames, np.int64), boxes=np.array([box.corners for box in boxes], np.float64).reshape(-1, 4)
+    )

@@ -1,0 +1,261 @@
+"""AVA's files, read end to end: clips, boxes, labels, frame mAP and the file of detections."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fixtures.ava import ACTIONS, csv_line, rows_of, write_ava
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from ifcar.cache.reader import open_cache
+from ifcar.cache.schema import Category, Split
+from ifcar.cli import main
+from ifcar.errors import IfcarError, MissingDataError
+from ifcar.extract.datasets.ava import Ava
+from ifcar.extract.datasets.key_frames import KeyFrameBox, parse_clip_id
+from ifcar.extract.decoded_views import ViewDataset
+from ifcar.extract.views import ViewPolicy
+from ifcar.pipelines.extract import extract
+from ifcar.pipelines.fit import fit
+from ifcar.pipelines.progress import Silent
+from ifcar.pipelines.resolve import make_run_config
+from ifcar.pipelines.schedule import ScheduleConfig
+from ifcar.pipelines.sources import ExtractConfig
+
+LEFT, RIGHT, MIDDLE = "0.077,0.151,0.283,0.811", "0.5,0.1,0.75,0.9", "0.3,0.2,0.45,1.0"
+SHORT = ScheduleConfig(kind="stretched", min_steps=30, batch_size=8, refit=False)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = write_ava(tmp_path_factory.mktemp("ava") / "data")
+    (root / "videos" / "e5.mp4").rename(root / "videos" / "e5.mkv")
+    out = root.parent / "c.zarr"
+    config = ExtractConfig(dataset="ava", data_root=root, out=out, weights="random:0", crop=32, workers=0)
+    result = extract(config, Silent())
+    assert (result.num_clips, result.num_failed) == (27, 0)
+    assert list(result.notes) == ["3 boxes of ava_val_v2.2.csv are at excluded timestamps"]
+    return out
+
+
+def test_clip_is_a_persons_box_held_around_its_key_frame(cache: Path) -> None:
+    reader = open_cache(cache)
+    clip_id = f"e5,0004,{LEFT}"
+    row = reader.clip_ids.index(clip_id)
+    # 64 of 30 frames a second around second 4: frames 88 … 151; the middles of eight segments of eight
+    assert reader.table("frame_indices")[row].tolist() == [92, 100, 108, 116, 124, 132, 140, 148]
+    boxes, categories = reader.table("boxes")[row], reader.table("categories")[row]
+    # the person, then the others by distance: (cx, cy, w, h) of the corners
+    expected = [[0.18, 0.481, 0.206, 0.66], [0.375, 0.6, 0.15, 0.8], [0.625, 0.5, 0.25, 0.8], [0, 0, 0, 0]]
+    np.testing.assert_allclose(boxes, np.tile(expected, (8, 1, 1)), atol=1e-6)
+    assert (categories == [Category.SUBJECT, Category.OBJECT, Category.OBJECT, Category.EMPTY]).all()
+    reader.close()
+
+
+def test_protocol_is_the_official_one(cache: Path) -> None:
+    reader = open_cache(cache)
+    table = reader.protocol("official")
+    assert table.label_kind == "multi" and table.classes == ("4 dance", "12 stand", "80 watch (a person)")
+    part = {clip_id.split(",")[0]: Split(split) for clip_id, split in zip(reader.clip_ids, table.split, strict=True)}
+    assert part == dict.fromkeys(("-a1", "b_2", "c3", "d4"), Split.TRAIN) | dict.fromkeys(("e5", "f6"), Split.TEST)
+    assert table.group_kind == "video" and len(table.group_names) == 6
+    labels = dict(zip(reader.clip_ids, table.targets.tolist(), strict=True))
+    assert labels[f"e5,0004,{RIGHT}"] == [0, 1, 1] and labels[f"e5,0004,{MIDDLE}"] == [0, 0, 0]
+    assert not any(clip_id.startswith("f6,0004") for clip_id in labels)  # excluded
+    reader.close()
+
+
+def literal_frame_map(path: Path, true: list[Any]) -> float:
+    """Score a file of detections by the annotated boxes, which are the same: each is right where its label says so."""
+    with path.open() as file:
+        rows = [(*row[:2], tuple(map(float, row[2:6])), int(row[6]), float(row[7])) for row in csv.reader(file)]
+    precisions = []
+    for action in ACTIONS:
+        shown = {(video, f"{second:04d}", tuple(corners)) for video, second, *corners, a, _ in true if a == action}
+        ranked = sorted((row for row in rows if row[3] == action), key=lambda row: -row[4])
+        right = [row[:3] in shown for row in ranked]
+        at = [sum(right[: r + 1]) / (r + 1) for r in range(len(right))]
+        precisions += [sum(max(at[r:]) for r in range(len(right)) if right[r]) / len(shown)] if shown else []
+    return float(np.mean(precisions))
+
+
+def test_evaluate_gives_frame_map_and_writes_detections(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IFCAR_RUNS", str(tmp_path / "runs"))
+    settings = ("num_observations=4", "descriptor_dim=32")
+    config = make_run_config(
+        "activity-specific", cache, protocol="official", preset="instances", settings=settings, schedule=SHORT
+    )
+    run = fit(config, Silent()).run
+    path = tmp_path / "detections.csv"
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", str(run.path), "--detections", str(path)])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert "frame AP" in printed and "test, n = 7: mAP" in printed
+    lines = path.read_text().splitlines()
+    assert len(lines) == 7 * 3 and lines[0].startswith(f"e5,0002,{LEFT},4,0.")
+    true = [row for video in ("e5", "f6") for row in rows_of(video) if row[:2] != ("f6", 4)]
+    expected = literal_frame_map(path, true)
+    assert f"frame mAP at IoU 0.5, of the annotated boxes: {100 * expected:.1f}" in printed
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", str(run.path), "--json"])
+    record = json.loads(capsys.readouterr().out)
+    assert record["frame_map"] == pytest.approx(expected, abs=1e-4)
+    assert {"class", "n", "ap", "frame_ap"} == record["classes"][0].keys()
+
+
+def test_boxes_need_no_videos(tmp_path: Path) -> None:
+    root, out = write_ava(tmp_path / "data", pixels=False), tmp_path / "boxes.zarr"
+    with pytest.raises(MissingDataError, match="no pixels; put AVA's videos there"):
+        Ava(root).listing(needs_pixels=True)
+    extract(ExtractConfig(dataset="ava", data_root=root, out=out, backbone="none", instances=1, workers=0), Silent())
+    reader = open_cache(out)
+    boxes = reader.table("boxes")[reader.clip_ids.index(f"b_2,0002,{LEFT}")]
+    np.testing.assert_allclose(boxes, np.tile([[0.18, 0.481, 0.206, 0.66]], (8, 1, 1)), atol=1e-6)
+    reader.close()
+
+
+def test_video_that_is_absent_or_broken_costs_its_own_clips(tmp_path: Path) -> None:
+    root = write_ava(tmp_path / "data", pixels=False)
+    for video in ("e5", "f6"):
+        (root / "videos").mkdir(exist_ok=True)
+        (root / "videos" / f"{video}.mp4").write_bytes(b"no video")
+    dataset = Ava(root)
+    listing = dataset.listing(needs_pixels=True)
+    assert len(listing.clips) == 7
+    assert "-a1: 5 boxes left out, no videos/-a1.mp4 or frames/-a1/" in listing.problems
+    decoded = ViewDataset(
+        listing.clips, dataset.tracks, dataset.annotation_fps, np.zeros(7, np.bool_), ViewPolicy(), reads_pixels=True
+    )
+    for row in range(7):
+        assert decoded[row].view is None and "damaged or no video" in decoded[row].failure
+
+
+def test_folder_of_frames_begins_at_second_900(tmp_path: Path) -> None:
+    """Picture n of frames/VIDEO/ shows second 900 + (n − 1) / 30."""
+    root = write_ava(tmp_path, pixels=False)
+    rows = [csv_line(("f6", second, 0.25, 0.5, 0.75, 1.0, 12, 0)) for second in (902, 903)]
+    (root / "ava_val_v2.2.csv").write_text("\n".join(rows))
+    folder = root / "frames" / "f6"
+    folder.mkdir(parents=True)
+    for number in range(1, 131):
+        Image.new("RGB", (64, 48)).save(folder / f"f6_{number:06d}.jpg")
+    dataset = Ava(root)
+    clips = dataset.listing(needs_pixels=True).clips
+    decoded = ViewDataset(
+        clips, dataset.tracks, dataset.annotation_fps, np.zeros(2, np.bool_), ViewPolicy(), reads_pixels=True
+    )
+    # second 902 is frame 60, from 0; frames 28 … 91 in eight segments. Around 903 only frames 58 … 121 of 130
+    assert decoded.plan(0).frame_indices.tolist() == [32, 40, 48, 56, 64, 72, 80, 88]
+    assert decoded.plan(1).frame_indices.tolist() == [62, 70, 78, 86, 94, 102, 110, 118]
+    np.testing.assert_allclose(decoded.plan(1).boxes[:, 0], np.tile([0.5, 0.75, 0.5, 0.5], (8, 1)), atol=1e-6)
+
+
+SHARES = st.floats(0, 1).map(lambda value: abs(round(value, 6)))
+
+
+@given(st.text(min_size=1), st.integers(0, 99_999), st.tuples(SHARES, SHARES, SHARES, SHARES))
+def test_clip_id_gives_the_box_again(video: str, second: int, corners: tuple[float, float, float, float]) -> None:
+    box = KeyFrameBox(video=video, second=second, corners=corners)
+    assert parse_clip_id(box.clip_id) == box
+
+
+GOOD = csv_line(("a", 2, 0.1, 0.1, 0.5, 0.5, 12, 0))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("ava_train_v2.2.csv", None, "no such file; expected AVA's boxes and actions"),
+        ("ava_train_v2.2.csv", "a,0002,0.1,0.1,0.5,0.5,12", "line 1: 7 columns; expected 8: video_id, middle_frame_ti"),
+        ("ava_train_v2.2.csv", f"{GOOD}\na,2.5,0.1,0.1,0.5,0.5,12,0", r"line 2: middle_frame_timestamp is '2\.5'"),
+        ("ava_train_v2.2.csv", "a,123456,0.1,0.1,0.5,0.5,12,0", "is 123456; expected seconds, up to 99999"),
+        ("ava_train_v2.2.csv", "../a,0002,0.1,0.1,0.5,0.5,12,0", r"video_id is '\.\./a'"),
+        ("ava_train_v2.2.csv", "a,0002,0.1,0.1,1.5,0.5,12,0", r"x2 is 1\.5; expected 0 to 1"),
+        ("ava_train_v2.2.csv", "a,0002,0.1,-0.1,0.5,0.5,12,0", r"y1 is -0\.1; expected 0 to 1"),
+        ("ava_train_v2.2.csv", "a,0002,0.1,nan,0.5,0.5,12,0", "y1 is 'nan'; expected a finite number"),
+        ("ava_train_v2.2.csv", "a,0002,0.1,0.1,0.5,wide,12,0", "y2 is 'wide'"),
+        ("ava_train_v2.2.csv", "a,0002,0.1,0.1,0.5,0.5,81,0", "unknown action_id 81; expected 1 to 80"),
+        ("ava_train_v2.2.csv", "a,0002,0.1,0.1,0.5,0.5,stand,0", "action_id is 'stand'"),
+        ("ava_train_v2.2.csv", 'a,0002,"0.1', "no comma-separated row"),
+        ("ava_train_v2.2.csv", "a,0002,\udce9", "line 1: not UTF-8 text"),
+        ("ava_val_v2.2.csv", csv_line(("-a1", 2, 0.1, 0.1, 0.5, 0.5, 12, 0)), "'-a1' is also in the train part"),
+        ("ava_val_excluded_timestamps_v2.2.csv", None, "no such file; expected AVA's excluded timestamps"),
+        ("ava_val_excluded_timestamps_v2.2.csv", "f6", "line 1: 1 columns; expected 2"),
+        ("ava_action_list_v2.2_for_activitynet_2019.pbtxt", None, "no such file; expected AVA's list"),
+        ("ava_action_list_v2.2_for_activitynet_2019.pbtxt", "12: stand", "not a list of actions"),
+        (
+            "ava_action_list_v2.2_for_activitynet_2019.pbtxt",
+            'item {\n name: "a"\n}',
+            "item 1 has no single name and id",
+        ),
+        (
+            "ava_action_list_v2.2_for_activitynet_2019.pbtxt",
+            'item {\n name: "a"\n id: 81\n}',
+            "has the id 81; expected",
+        ),
+        (
+            "ava_action_list_v2.2_for_activitynet_2019.pbtxt",
+            'item {\n name: "a"\n id: 1\n}\nitem {\n name: "b"\n id: 1\n}',
+            "item 2 has the id 1; expected 1 to 80, each once",
+        ),
+    ],
+)
+def test_broken_file_is_refused_with_its_place(tmp_path: Path, name: str, content: str | None, message: str) -> None:
+    root = write_ava(tmp_path, pixels=False)
+    if content is None:
+        (root / name).unlink()
+    else:
+        (root / name).write_text(content, errors="surrogateescape")
+    with pytest.raises(IfcarError, match=message) as caught:
+        Ava(root).listing(needs_pixels=False)
+    assert str(root / name) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_doubled_and_flat_rows_are_noted(tmp_path: Path) -> None:
+    root = write_ava(tmp_path, pixels=False)
+    rows = [GOOD, GOOD, csv_line(("a", 2, 0.1, 0.5, 0.5, 0.5, 12, 0))]
+    (root / "ava_train_v2.2.csv").write_text("\n".join(rows))
+    listing = Ava(root).listing(needs_pixels=False)
+    assert listing.problems[:2] == [
+        "1 rows of ava_train_v2.2.csv are doubled, count once",
+        f"1 boxes without area are left out, the first: {root}/ava_train_v2.2.csv line 3: (0.1, 0.5, 0.5, 0.5)",
+    ]
+    assert next(clip.clip_id for clip in listing.clips) == "a,0002,0.1,0.1,0.5,0.5"
+
+
+def test_missing_annotations_say_what_to_put_where(tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match="unpack the annotations of AVA"):
+        Ava(tmp_path).prepare()
+
+
+def test_detections_need_boxes_at_key_frames(tmp_path: Path) -> None:
+    from ifcar.cache.schema import ProtocolTable
+    from ifcar.pipelines.detections import detect
+    from ifcar.pipelines.scores import Predictions
+
+    table = ProtocolTable(
+        name="p",
+        label_kind="multi",
+        classes=("1 a",),
+        split=np.array([Split.TEST], np.uint8),
+        targets=np.array([[1]], np.uint8),
+        groups=np.array([-1], np.int32),
+    )
+    for clip_id, expected in (("a,0002,0.1,0.1,0.5,0.5", True), ("a,0002", False)):
+        predictions = Predictions(
+            split="test",
+            clip_ids=np.array([clip_id]),
+            logits=np.zeros((1, 1), np.float32),
+            targets=table.targets,
+        )
+        assert (detect(predictions, table, [clip_id]) is not None) is expected
