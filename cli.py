@@ -24,6 +24,7 @@ from ifcar.commands.predict import predict
 from ifcar.commands.report import report
 from ifcar.console import fail
 from ifcar.errors import IfcarError
+from ifcar.pipelines.heap import keep_freed_memory
 
 SIGNALLED = 128  # a shell's exit code of a command that a signal ended, less the signal's number
 
@@ -63,6 +64,7 @@ def options(version: Annotated[bool, typer.Option("--version", help="Print the v
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 some items failed, 2 bad input, 130 interrupted, 143 terminated."""
     logging.basicConfig(format="ifcar: %(message)s", level=logging.WARNING)
+    keep_freed_memory()
     debug = bool(os.environ.get("IFCAR_DEBUG"))
     stop = signal.SIGINT
 

@@ -60,8 +60,8 @@ class Screen:
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], advance=count, note=printable(note), rate=f"{rate:.1f}/s")
         elif not self.quiet and now - self._spoken >= PLAIN_EVERY_SEC:
-            left = (self._total - self._done) / max(rate, 1e-9)
-            line = f"{self._title}: {self._done}/{self._total}, {rate:.1f}/s, {left:.0f} s left"
+            left = f", {(self._total - self._done) / rate:.0f} s left" if self._done else ""
+            line = f"{self._title}: {self._done}/{self._total}, {rate:.1f}/s{left}"
             self.say(f"{line}  {note}" if note else line)
             self._spoken = now
 

@@ -23,10 +23,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from machine import median, save, synchronise
+from random_cache import PROTOCOL, write_cache
 
 from ifcar.cache.reader import open_cache
-from ifcar.cache.schema import CacheSpec, ProtocolTable, Provenance, Split, Status, zeros_for_rows
-from ifcar.cache.writer import CacheWriter
+from ifcar.cache.schema import CacheSpec, Split
 from ifcar.pipelines.batches import BatchReader, read_examples
 from ifcar.pipelines.fit import build_head
 from ifcar.pipelines.fleet import FLEET_SHARE, member_bytes
@@ -44,43 +44,10 @@ TOYBOX = CacheSpec(num_frames=8, num_steps=4, num_instances=4, channels=2048, po
 PAPER = replace(TOYBOX, pooled_size=3)
 
 
-def write_cache(path: Path, spec: CacheSpec) -> None:
-    """Write random rows, of which about two thirds of the slots hold an instance."""
-    rng = np.random.default_rng(0)
-    table = ProtocolTable(
-        name="random",
-        label_kind="single",
-        classes=tuple(str(k) for k in range(NUM_CLASSES)),
-        split=np.full(NUM_CLIPS, Split.TRAIN, np.uint8),
-        targets=rng.integers(0, NUM_CLASSES, NUM_CLIPS).astype(np.int16),
-        groups=np.full(NUM_CLIPS, -1, np.int32),
-    )
-    writer = CacheWriter.create(
-        path,
-        spec=spec,
-        provenance=Provenance(identity={"dataset": {"name": "random"}}, environment={}),
-        clip_ids=[str(k) for k in range(NUM_CLIPS)],
-        num_views=1,
-        protocols=[table],
-    )
-    for block in writer.pending_blocks():
-        rows = writer.rows_of(block)
-        arrays = zeros_for_rows(spec, len(rows))
-        arrays["status"][:] = Status.DONE
-        arrays["boxes"][:] = rng.random(arrays["boxes"].shape)
-        slots = rng.integers(1, 3, (len(rows), 1, spec.num_instances)) * (
-            rng.random((len(rows), 1, spec.num_instances)) < 0.67
-        )
-        slots[:, :, 0] = 1
-        arrays["categories"][:] = slots
-        arrays["instance_features"][:] = rng.random(arrays["instance_features"].shape, np.float32)
-        writer.write_block(block, arrays, {})
-
-
 def make_step(configs: list[RunConfig], cache: Path, device: torch.device) -> Callable[[], None]:
     """Return one training step of a fleet of these runs."""
     reader = open_cache(cache)
-    protocol = reader.protocol("random")
+    protocol = reader.protocol(PROTOCOL)
     examples = read_examples(reader, protocol, Split.TRAIN)
     heads = [build_head(config, reader.spec, NUM_CLASSES) for config in configs]
     plan = make_plan(configs[0].schedule, len(examples), reads_appearance=True)
@@ -173,11 +140,11 @@ def main() -> None:
     schedule = ScheduleConfig(kind="paper" if options.paper else "stretched", precision=options.precision)
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder) / "random.zarr"
-        write_cache(cache, spec)
+        write_cache(cache, spec, num_train=NUM_CLIPS, num_test=0, num_classes=NUM_CLASSES)
         config = make_run_config(
             "sfi",
             cache,
-            protocol="random",
+            protocol=PROTOCOL,
             preset="paper" if options.paper else "small",
             streams="layout" if options.layout else None,
             aux_weight=5.0,

@@ -3,7 +3,8 @@
 At the paper's size (batch 72, T′ = 4, N = 4, 512-channel 3×3 RoI features, 174 classes) every head does a whole step,
 forward, backward and SGD with momentum, in fp32 and under bf16 autocast, in turn with a large matrix product of the
 same type, medians over rounds. "ratio" is the step's time over the time that its counted operations take at that
-product's rate. SFI stands beside its straightforward form, `tests/fixtures/plain_sfi.py`.
+product's rate; "products" is the part of the step that is spent in matrix products, by torch's profiler, the rest goes
+into moving bytes. SFI stands beside its straightforward form, `tests/fixtures/plain_sfi.py`.
 
 --small takes 12 clips and 2 rounds: it shows that the command works, not how fast the heads are.
 """
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 from machine import facts, interleaved, median, save
+from torch.profiler import ProfilerActivity, profile
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
@@ -31,6 +33,8 @@ from fixtures.flops import (
 )
 from fixtures.plain_sfi import PlainSFI
 
+from ifcar.pipelines.heap import keep_freed_memory
+
 SYSTEMS: list[tuple[str, str, dict[str, Any]]] = [
     ("sfi", "paper", {"prediction": True}),
     ("sfi", "released", {"prediction": True}),
@@ -40,6 +44,7 @@ SYSTEMS: list[tuple[str, str, dict[str, Any]]] = [
     ("stin-nl", "paper", {}),
     ("base", "paper", {}),
 ]
+PRODUCTS = ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -48,7 +53,7 @@ def make_step(model: torch.nn.Module, device: str, num_clips: int, precision: st
     model = model.to(device).train()
     batch = paper_batch(num_clips).to(torch.device(device))
     labels = torch.arange(num_clips, device=device) % PAPER_CLASSES
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=True)  # as in `fit-head`
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -67,6 +72,18 @@ def make_matmul(device: str, dtype: torch.dtype) -> tuple[Callable[[], object], 
     return lambda: a @ b, 2 * size**3
 
 
+def product_share(step: Callable[[], None], device: str) -> float:
+    """Return the share of a step's time that its matrix products take."""
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.startswith("cuda") else [])]
+    with profile(activities=kinds) as recorded:
+        for _ in range(3):
+            step()
+    events = recorded.key_averages()
+    own = "self_device_time_total" if device.startswith("cuda") else "self_cpu_time_total"
+    total = sum(getattr(event, own) for event in events)
+    return float(sum(getattr(event, own) for event in events if event.key in PRODUCTS) / total)
+
+
 def measure(
     system: tuple[str, str, dict[str, Any]], precision: str, device: str, num_clips: int, rounds: int
 ) -> dict[str, Any]:
@@ -75,7 +92,8 @@ def measure(
     torch.manual_seed(0)
     head = build_at_paper_size(name, preset, **options)
     matmul, matmul_flops = make_matmul(device, PRECISIONS[precision])
-    sides: dict[str, Callable[[], object]] = {"matmul": matmul, "step": make_step(head, device, num_clips, precision)}
+    step = make_step(head, device, num_clips, precision)
+    sides: dict[str, Callable[[], object]] = {"matmul": matmul, "step": step}
     if name == "sfi":
         sides["plain"] = make_step(PlainSFI(head), device, num_clips, precision)
     seconds = {side: median(values) for side, values in interleaved(sides, rounds, device).items()}
@@ -90,6 +108,7 @@ def measure(
         "step_ms": 1e3 * seconds["step"],
         "matmul_gflops_per_sec": rate / 1e9,
         "ratio": seconds["step"] * rate / flops,
+        "product_share": product_share(step, device),
         "plain_ms": 1e3 * seconds["plain"] if "plain" in seconds else None,
     }
 
@@ -97,14 +116,14 @@ def measure(
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as Markdown."""
     lines = [
-        "| head | preset | precision | GFLOP a step | ms a step | GFLOP/s of a large product | ratio | plain form |",
-        "|---|---|---|---|---|---|---|---|",
+        "| head | preset | precision | GFLOP a step | ms a step | product GFLOP/s | ratio | products | plain form |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
         plain = "" if r["plain_ms"] is None else f"{r['plain_ms']:,.1f} ms, {r['plain_ms'] / r['step_ms']:.2f}×"
         lines.append(
             f"| {r['head']} | {r['preset']} | {r['precision']} | {r['gflop']:.1f} | {r['step_ms']:,.1f} "
-            f"| {r['matmul_gflops_per_sec']:,.0f} | {r['ratio']:.2f} | {plain} |"
+            f"| {r['matmul_gflops_per_sec']:,.0f} | {r['ratio']:.2f} | {r['product_share']:.2f} | {plain} |"
         )
     return "\n".join(lines)
 
@@ -121,6 +140,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as every command does
     num_clips, rounds = (12, 2) if options.small else (PAPER_BATCH, options.rounds)
     before = facts(options.device)
     chosen = [s for s in SYSTEMS if options.heads is None or s[0] in options.heads]

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from ifcar.commands.options import CacheOption, Device, Json, percents, print_metrics, say, schedule_from, titles
+from ifcar.commands.options import (
+    CacheOption,
+    Device,
+    Json,
+    Rows,
+    percents,
+    print_metrics,
+    say,
+    schedule_from,
+    titles,
+)
 from ifcar.console import Screen, print_json, print_table
 from ifcar.errors import InputError
 
@@ -40,7 +50,7 @@ def fit_head(
     seed: Annotated[int, typer.Option(help="Of weights, batches, views and dropout.")] = 0,
     config: Annotated[Path | None, typer.Option(help="A run's config.yaml, in place of the options above.")] = None,
     device: Device = None,
-    memory: Annotated[str, typer.Option(help="Keep rows in gpu, ram or on disk (stream); auto: what fits.")] = "auto",
+    memory: Rows = "auto",
     out: Annotated[Path | None, typer.Option(help="Run folder; default: a fresh one in runs/.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the stopped run in --out.")] = False,
     as_json: Json = False,

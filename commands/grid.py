@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ifcar.commands.options import Address, CacheOption, Device, Engine, FleetSize, Json, Processes, say, schedule_from
+from ifcar.commands.options import (
+    Address,
+    CacheOption,
+    Device,
+    Engine,
+    FleetSize,
+    Json,
+    Processes,
+    Rows,
+    say,
+    schedule_from,
+)
 from ifcar.console import Screen, print_json, print_table
 from ifcar.errors import InputError
 
@@ -24,6 +35,7 @@ def grid(
     processes: Processes = None,
     fleet: FleetSize = None,
     device: Device = None,
+    memory: Rows = "auto",
     engine: Engine = "local",
     address: Address = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the table; default: runs/NAME.")] = None,
@@ -35,6 +47,7 @@ def grid(
     from ifcar.pipelines.grid.config import read_grid
     from ifcar.pipelines.grid.plan import plan_grid
     from ifcar.pipelines.grid.run import run_grid
+    from ifcar.pipelines.memory import parse_memory
 
     cluster = cluster_config(engine, address)
     plan = plan_grid(read_grid(file), only_cache(cache))
@@ -49,6 +62,7 @@ def grid(
         device=device,
         fleet_size=fleet,
         cluster=cluster,
+        memory=parse_memory(memory),
     )
     show_grid(result, as_json=as_json)
 
@@ -76,6 +90,7 @@ def few_shot(
     processes: Processes = None,
     fleet: FleetSize = None,
     device: Device = None,
+    memory: Rows = "auto",
     out: Annotated[Path | None, typer.Option(help="Folder of the table; default: runs/few-shot-HEAD.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -85,6 +100,7 @@ def few_shot(
     from ifcar.pipelines.folders import only_cache
     from ifcar.pipelines.grid.plan import TUNING, plan_grid
     from ifcar.pipelines.grid.run import run_grid
+    from ifcar.pipelines.memory import parse_memory
 
     if train not in ("classifier", "all"):
         raise InputError(f"--train is {train!r}; expected classifier or all")
@@ -106,7 +122,15 @@ def few_shot(
         seeds=seed or (0,),
     )
     plan = plan_grid(config, only_cache(cache))
-    result = run_grid(plan, Screen(quiet=as_json), out=out, processes=processes, device=device, fleet_size=fleet)
+    result = run_grid(
+        plan,
+        Screen(quiet=as_json),
+        out=out,
+        processes=processes,
+        device=device,
+        fleet_size=fleet,
+        memory=parse_memory(memory),
+    )
     show_grid(result, as_json=as_json)
 
 

@@ -22,6 +22,9 @@ FleetSize = Annotated[
     int | None,
     typer.Option("--fleet", min=1, help="Runs that train together at most, 1: each alone; default: by free memory."),
 ]
+Rows = Annotated[
+    str, typer.Option("--memory", help="Keep rows in gpu, ram or on disk (stream); auto: the first where they fit.")
+]
 Engine = Annotated[str, typer.Option(help="local, or ray: the machines of a Ray cluster (pip install 'ifcar[ray]').")]
 Address = Annotated[str | None, typer.Option(help="Of the Ray cluster: auto (default), HOST:PORT, or local.")]
 Processes = Annotated[int | None, typer.Option(help="Training processes; default: one a core.")]

@@ -78,15 +78,15 @@ def probe(source: Path) -> VideoInfo:
     Raises:
         DecodeError: missing, empty, damaged or cut-off file, no video stream, or a folder without frames.
     """
-    width, height = frame_size(source)
     if source.is_dir():
+        width, height = frame_size(source)
         return VideoInfo(num_frames=max(frame_files(source)), fps=None, width=width, height=height)
     with _video(source) as (container, stream):
-        num_frames, seconds, end_sec = _frame_times(container, stream)
+        first, times = _walk(container, stream)
+        width, height = _shown_size(source, first)
+        num_frames, seconds, end_sec = len(times), *_seconds(stream, times)
         rate = stream.average_rate or stream.guessed_rate
         stated_sec = _stated_duration(container, stream)
-    if not num_frames:
-        raise DecodeError(f"{source}: no frame can be decoded; expected a whole video file, fetch it again")
     if stated_sec is not None and end_sec < stated_sec - max(_CUT_OFF_SEC, _CUT_OFF_SHARE * stated_sec):
         raise DecodeError(
             f"{source}: cut off after {end_sec:.1f} s ({num_frames} frames); expected {stated_sec:.1f} s, "
@@ -110,7 +110,7 @@ def frame_size(source: Path) -> tuple[int, int]:
         files = frame_files(source)
         return shown_size(files[min(files)])
     with _video(source) as (container, stream):
-        return _first_size(source, container, stream)
+        return _shown_size(source, next(container.decode(stream), None))
 
 
 def read_frames(source: Path, frame_numbers: Sequence[int], crop: Crop, size: int, flip: bool) -> NDArray[np.uint8]:
@@ -178,29 +178,36 @@ def _video(source: Path) -> Iterator[tuple[Any, Any]]:
         raise DecodeError(f"{source}: damaged or no video ({one_line(error)}); expected a whole video file") from error
 
 
-def _first_size(source: Path, container: Any, stream: Any) -> tuple[int, int]:
+def _walk(container: Any, stream: Any) -> tuple[Any, list[tuple[int | None, int]]]:
+    """Return the first frame, and of each frame that decoding will show when it begins and how long it lasts."""
+    first: Any = None
+    times: list[tuple[int | None, int]] = []
+    # VP8 stores reference frames that are never shown as packets of their own, so that all of it must be decoded.
+    is_vp8 = stream.codec_context.codec.canonical_name == "vp8"
+    for packet in container.demux(stream):
+        frames = packet.decode() if is_vp8 or first is None else []
+        first = first or next(iter(frames), None)
+        if is_vp8:
+            times += [(frame.pts, 0) for frame in frames]
+        elif packet.size and not packet.is_discard:
+            times.append((packet.pts, packet.duration or 0))
+    return first, times
+
+
+def _shown_size(source: Path, first: Any) -> tuple[int, int]:
     """Return the (width, height) of the first frame as it is shown."""
-    for frame in container.decode(stream):
-        width, height = frame.width, frame.height
-        return (height, width) if _is_sideways(_display_matrix(source, frame)) else (width, height)
-    raise DecodeError(f"{source}: no frame can be decoded; expected a whole video file, fetch it again")
+    if first is None:
+        raise DecodeError(f"{source}: no frame can be decoded; expected a whole video file, fetch it again")
+    width, height = first.width, first.height
+    return (height, width) if _is_sideways(_display_matrix(source, first)) else (width, height)
 
 
-def _frame_times(container: Any, stream: Any) -> tuple[int, tuple[float, ...] | None, float]:
-    """Return how many frames decoding will show, when (see `VideoInfo.seconds`), and when the last one ends."""
-    if stream.codec_context.codec.canonical_name == "vp8":
-        # VP8 stores reference frames that are never shown as packets of their own.
-        times = [(frame.pts, 0) for frame in container.decode(stream)]
-    else:
-        times = [
-            (packet.pts, packet.duration or 0)
-            for packet in container.demux(stream)
-            if packet.size and not packet.is_discard
-        ]
+def _seconds(stream: Any, times: Sequence[tuple[int | None, int]]) -> tuple[tuple[float, ...] | None, float]:
+    """Return when frames are shown (see `VideoInfo.seconds`), and when the last one ends."""
     ends = [pts + duration for pts, duration in times if pts is not None]
     start = stream.start_time or 0
     end_sec = float((max(ends) - start) * stream.time_base) if ends else 0.0
-    return len(times), _irregular_seconds([pts for pts, _ in times], float(stream.time_base)), end_sec
+    return _irregular_seconds([pts for pts, _ in times], float(stream.time_base)), end_sec
 
 
 def _irregular_seconds(shown_at: Sequence[int | None], unit_sec: float) -> tuple[float, ...] | None:

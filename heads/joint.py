@@ -106,12 +106,11 @@ class Appearance(nn.Module):
 
     def forward(self, regions: Tensor, mask: Tensor) -> Tensor:
         """Map (B, T′, N, C, P, P) with mask (B, T′, N), True = real, to (B, T′, N, d_app)."""
-        rows = torch.where(mask[..., None, None, None], regions, 0).flatten(0, 2).flatten(2)  # (R, C, bins)
-        dtype = self.embed.weight.dtype
+        rows = regions.flatten(0, 2).flatten(2)  # (R, C, bins)
         if self.reduction is None:
-            embedded = self._first_layer(self.embed, rows.to(dtype), mask)
+            embedded = self._first_layer(self.embed, rows, mask.flatten())
         else:
-            by_bin = rows.transpose(1, 2).to(dtype, memory_format=torch.contiguous_format).flatten(0, 1)
+            by_bin = rows.transpose(1, 2).contiguous().flatten(0, 1)
             real = mask.flatten().repeat_interleave(self.bins)
             reduced = self._first_layer(self.reduction, by_bin.unsqueeze(2), real)  # (R · bins, reduction_dim)
             weight = self.embed.weight.view(len(self.embed.weight), -1, self.bins).transpose(1, 2).flatten(1)
@@ -120,13 +119,11 @@ class Appearance(nn.Module):
         return out
 
     def _first_layer(self, linear: nn.Linear, rows: Tensor, mask: Tensor) -> Tensor:
-        """Map (R, C, bins) by `linear`, after standardising each channel where that is on."""
-        if self.input_norm is None:
-            return F.linear(rows.flatten(1), linear.weight, linear.bias)
-        statistics = self.input_norm.centre_and_scale(rows, mask)
-        mean, inverse = (s.repeat_interleave(rows.shape[2]) for s in statistics)
-        weight = linear.weight * inverse
-        return F.linear(rows.flatten(1), weight, linear.bias - (weight * mean).sum(1))
+        """Map (R, C, bins) with mask (R,) by `linear`, after standardising each channel where that is on."""
+        if self.input_norm is not None:
+            return self.input_norm.then_linear(rows, mask, linear.weight, linear.bias)
+        kept = torch.where(mask[:, None, None], rows, 0).flatten(1)
+        return F.linear(kept.to(linear.weight.dtype), linear.weight, linear.bias)
 
 
 class CategoryEmbedding(nn.Embedding):

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-EPS = 1e-5
+from ifcar.heads.standardise import EPS, row_statistics, standardised_linear
+
 MOMENTUM = 0.1
-BLOCK_VALUES = 2**18
 
 
 class _Normalise(torch.autograd.Function):
@@ -127,25 +127,31 @@ class RowNorm(nn.Module):
             return self.running_mean, (self.running_var + EPS).rsqrt()
         columns = rows.flatten(1)
         weights = row_weights(columns, mask)
-        count, bins = weights.sum(), rows.shape[2]
-        use_batch = count * bins >= 2
-        real = count.clamp(min=1)
-        column_mean = columns.sum(0) / real
-        # On a CPU in blocks, whose temporaries stay in its cache.
-        num_blocks = 1 + columns.numel() // BLOCK_VALUES if columns.device.type == "cpu" else 1
-        squares = [
-            torch.addcmul(part, weight, column_mean, value=-1).square().sum(0)
-            for part, weight in zip(columns.chunk(num_blocks), weights.chunk(num_blocks), strict=True)
-        ]
-        column_var = torch.stack(squares).sum(0) / real
-        by_bin = column_mean.view(-1, bins)
-        mean = by_bin.mean(1)
-        # A channel's variance is the mean of its bins' own variances plus the variance of their means.
-        var = column_var.view(-1, bins).mean(1) + (by_bin - mean.unsqueeze(1)).square().mean(1)
+        count = weights.sum() * rows.shape[2]
+        use_batch = count >= 2
+        mean, var = (value.squeeze(0) for value in row_statistics(columns[None], weights[None], rows.shape[2]))
         mean = torch.where(use_batch, mean, self.running_mean)
         var = torch.where(use_batch, var, self.running_var)
-        self._track(mean, var, count * bins)
+        self._track(mean, var, count)
         return mean, (var + EPS).rsqrt()
+
+    def then_linear(self, rows: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Normalise, without gain and bias, and apply a linear layer; see `standardised_linear`.
+
+        Args:
+            rows: (R, C, bins), of any floating type; where the mask is False, anything.
+            mask: (R,), True = real.
+            weight: (D, C · bins).
+            bias: (D,).
+
+        Returns:
+            (R, D).
+        """
+        known = (self.running_mean, self.running_var)
+        out = standardised_linear(rows, mask, *known, weight, bias, by_batch=self.training)
+        if self.training:
+            self._track(out.mean, out.var, mask.sum() * rows.shape[2])
+        return out.outputs
 
     @torch.no_grad()
     def _track(self, mean: Tensor, var: Tensor, count: Tensor) -> None:

@@ -212,7 +212,7 @@ class BatchReader:
             features = self._ahead.take(rows)
         else:
             places = torch.from_numpy(np.searchsorted(self.rows, rows))
-            features = {name: value[places.to(value.device)] for name, value in self._loaded.items()}
+            features = {name: _pick(value, places.to(value.device)) for name, value in self._loaded.items()}
         index = torch.from_numpy(rows)
         batch = InstanceBatch(
             boxes=self.tables["boxes"][index], categories=self.tables["categories"][index], **features
@@ -240,3 +240,8 @@ class BatchReader:
     def _advise(self, rows: NDArray[np.int64]) -> None:
         for name in self.features:
             self.reader.advise(name, rows)
+
+
+def _pick(values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Return values[places]; on a CPU faster than indexing."""
+    return values.index_select(0, places.flatten()).view(*places.shape, *values.shape[1:])

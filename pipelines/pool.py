@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from ifcar.pipelines.fit import fit_together
 from ifcar.pipelines.fleet import Fleet, end_fleet, make_fleet, plan_fleets
 from ifcar.pipelines.heap import keep_freed_memory
 from ifcar.pipelines.jobs import Failure, Job
+from ifcar.pipelines.memory import Memory
 from ifcar.pipelines.progress import Progress, Silent
 from ifcar.pipelines.run_config import RunConfig, run_id
 from ifcar.pipelines.runs import is_finished, open_run
@@ -34,6 +35,7 @@ def fit_all(
     device: str | None = None,
     fleet_size: int | None = None,
     cluster: RayConfig | None = None,
+    memory: Memory = "auto",
 ) -> list[Failure]:
     """Make every run that is not finished; go on with stopped ones.
 
@@ -48,6 +50,7 @@ def fit_all(
         device: see `fit`.
         fleet_size: runs in a fleet at most; 1 trains every run alone; default: by free memory.
         cluster: train on the nodes of this one; its choice changes nothing in a run.
+        memory: where every run keeps its rows, see `ifcar.pipelines.batches.BatchReader`.
 
     Raises:
         InputError: a folder holds a finished run of another config, or the cluster cannot do the work.
@@ -59,7 +62,7 @@ def fit_all(
     with _open_bench(jobs, progress, cluster, processes=processes, device=device) as bench:
         progress.start(f"training {num_left} runs", num_left)
         try:
-            _fit_waves(jobs, progress, bench, fleet_size, failures)
+            _fit_waves(jobs, progress, replace(bench, memory=memory), fleet_size, failures)
         except KeyboardInterrupt:
             made = sum(is_finished(job.path) for job in jobs)
             progress.say(f"{made} of {len(jobs)} runs are finished; the same command goes on with the rest")
@@ -157,7 +160,7 @@ def _fit_in_pool(
     raised: list[Fleet] = []
     with bench.executor(min(processes, len(fleets))) as pool:
         futures: dict[Future[_Outcome], Fleet] = {
-            pool.submit(_fit_fleet, fleet, bench.device): fleet for fleet in fleets
+            pool.submit(_fit_fleet, fleet, bench.device, bench.memory): fleet for fleet in fleets
         }
         for future in as_completed(futures):
             fleet = futures[future]
@@ -203,12 +206,12 @@ def prepare_worker() -> None:
     keep_freed_memory()
 
 
-def _fit_fleet(fleet: Fleet, device: str) -> _Outcome:
+def _fit_fleet(fleet: Fleet, device: str, memory: Memory) -> _Outcome:
     """Make the runs of a fleet in a worker process; whatever goes wrong becomes the runs' failure."""
     before = [is_finished(job.path) for job in fleet.jobs]
     name = fleet.jobs[0].path.name
     try:
-        results = fit_together(fleet.jobs, fleet.folder, Silent(), device=device)
+        results = fit_together(fleet.jobs, fleet.folder, Silent(), device=device, memory=memory)
     except Exception as error:
         kind = "" if isinstance(error, IfcarError) else f"{type(error).__name__}: "
         text = " ".join(f"{name}: {kind}{error}".split())

@@ -14,10 +14,12 @@ import torch
 
 from ifcar.cache.blocks import BlockStage, StagedBlock
 from ifcar.errors import IfcarError
-from ifcar.extract.engine import BlockTask, RowArrays, extract_rows
+from ifcar.extract.decoded_views import ViewDataset
+from ifcar.extract.engine import BlockTask, EngineOptions, FeatureExtractor, RowArrays, extract_rows
 from ifcar.pipelines.engines.local import engine_options
 from ifcar.pipelines.engines.station import Station
-from ifcar.pipelines.preparation import Preparation, prepare
+from ifcar.pipelines.heap import keep_freed_memory
+from ifcar.pipelines.preparation import prepare
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.sources import ExtractConfig
 
@@ -74,12 +76,16 @@ class BlockActor:
         if difference:
             return Sight(difference=difference)
         torch.set_num_threads(assignment.num_cores)
+        keep_freed_memory()
         try:
+            options = engine_options(assignment.config, assignment.num_cores)
             preparation = prepare(assignment.config, Silent())
             self._stage = BlockStage.open(assignment.cache, **preparation.identity())
+            extractor = preparation.extractor(options)
         except IfcarError as error:
             return Sight(difference=str(error))
-        threading.Thread(target=self._serve, args=(preparation,), name="engine", daemon=True).start()
+        arguments = (preparation.views(), extractor, options)
+        threading.Thread(target=self._serve, args=arguments, name="engine", daemon=True).start()
         environment = preparation.provenance.environment
         return Sight(versions={name: str(value) for name, value in environment.items()})
 
@@ -93,11 +99,8 @@ class BlockActor:
         """Return (rows since the start, block in hand → (rows done, failed rows))."""
         return self._total, dict(self._parts)
 
-    def _serve(self, preparation: Preparation) -> None:
-        assignment = self._assignment
+    def _serve(self, views: ViewDataset, extractor: FeatureExtractor, options: EngineOptions) -> None:
         try:
-            options = engine_options(assignment.config, assignment.num_cores - 1)
-            views, extractor = preparation.views(), preparation.extractor(options)
             while True:
                 tasks = self._take(self._queue.get())
                 extract_rows(self._stage, views, extractor, options, tasks, self._count, self._finish)

@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 
 import torch
 
-from ifcar.pipelines.memory import free_bytes
+from ifcar.pipelines.memory import Memory, free_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +29,7 @@ class Bench:
         isolates: a process that dies takes no other fleet with it.
         executor: called with the number of processes; gives what runs them. A future whose process is gone raises
             BrokenExecutor.
+        memory: where runs keep their rows, see `ifcar.pipelines.batches.BatchReader`.
     """
 
     processes: int
@@ -36,6 +37,7 @@ class Bench:
     free: int
     isolates: bool
     executor: Callable[[int], AbstractContextManager[Executor]]
+    memory: Memory = "auto"
 
 
 def local_bench(initializer: Callable[[], None], *, processes: int | None, device: str | None) -> Bench:

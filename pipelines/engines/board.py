@@ -61,11 +61,10 @@ class BlockBoard:
             self._held[actor].remove(block)
             self._began[actor] = now
             self._hungry.add(actor)
-        self._holders.get(block, set()).discard(actor)
-        if block in self._done:
-            return False
+        is_first = block not in self._done
         self._done.add(block)
-        return True
+        self._let_go(actor, block)
+        return is_first
 
     def lose(self, actor: int, reason: str, *, is_fault: bool) -> None:
         """Forget an actor; what only it held waits again, in front.
@@ -88,19 +87,20 @@ class BlockBoard:
                     f"last: {reason}. What is committed is kept; run the same command again when it is mended"
                 )
         for block in reversed(held):
-            self._holders[block].discard(actor)
-            if block not in self._done and not self._holders[block]:
+            self._let_go(actor, block)
+            if block not in self._done and block not in self._holders:
                 self._waiting.appendleft(block)
 
     def hand_out(self) -> list[tuple[int, BlockTask]]:
         """Return what every actor with room shall do next; first one block for each, then the next."""
         out: list[tuple[int, BlockTask]] = []
         for level in range(DEPTH):
-            if not self._waiting:
-                break
             for actor in sorted(a for a in self._hungry if len(self._held[a]) == level):
-                if self._waiting:
-                    out.append(self._give(actor, self._waiting.popleft()))
+                while self._waiting and self._waiting[0] in self._done:
+                    self._waiting.popleft()  # it came from an actor that was given up
+                if not self._waiting:
+                    break
+                out.append(self._give(actor, self._waiting.popleft()))
         idle = [] if self._waiting else sorted(a for a in self._hungry if not self._held[a])
         if idle and self.num_left:
             for block in self._repeatable():
@@ -116,6 +116,12 @@ class BlockBoard:
         if len(self._held[actor]) == DEPTH:
             self._hungry.discard(actor)
         return actor, self._tasks[block]
+
+    def _let_go(self, actor: int, block: int) -> None:
+        holders = self._holders.get(block, set())
+        holders.discard(actor)
+        if not holders:
+            self._holders.pop(block, None)
 
     def _repeatable(self) -> list[int]:
         """Return the blocks that one actor alone holds and has not begun, or has had for long; longest first."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,13 +12,18 @@ from types import ModuleType
 
 from ifcar.errors import InputError
 
+CONNECT_SEC = 5.0
+MAX_REASON = 400
+_HOST_AND_PORT = re.compile(r"(?P<host>[^\s/]+):(?P<port>\d{1,5})")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RayConfig:
     """Where a cluster is and how it is shared out.
 
     Args:
-        address: of the cluster: "auto" finds the one that this machine belongs to, "local" starts one for this command.
+        address: of the cluster: HOST:PORT, "auto" finds the one that this machine belongs to, "local" starts one for
+            this command.
         actor_cpus: cores of one actor; default: a node's cores shared among its GPUs, or all where it has none.
     """
 
@@ -26,6 +33,8 @@ class RayConfig:
     def __post_init__(self) -> None:
         if self.actor_cpus is not None and self.actor_cpus < 1:
             raise InputError(f"--actor-cpus is {self.actor_cpus}; expected at least 1")
+        if self.address not in ("auto", "local") and not _HOST_AND_PORT.fullmatch(self.address):
+            raise InputError(f"--address is {self.address!r}; expected auto, local or HOST:PORT")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,16 +78,31 @@ def connected(config: RayConfig) -> Iterator[ModuleType]:
         yield ray
         return
     try:
+        _knock(config.address)
         ray.init(address=config.address, log_to_driver=False, logging_level="error", namespace="ifcar")
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise InputError(
-            f"no Ray cluster at --address {config.address} ({error}); start one with `ray start --head`, join other "
-            "machines with `ray start --address HOST:6379`, or use --address local"
+            f"no Ray cluster at --address {config.address} ({one_line(error)}); start one with `ray start --head`, "
+            "join other machines with `ray start --address HOST:6379`, or use --address local"
         ) from error
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise OSError when nobody listens at HOST:PORT; Ray itself would try for a minute."""
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", address)
+    found = _HOST_AND_PORT.fullmatch(address)
+    if found:
+        socket.create_connection((found["host"].strip("[]"), int(found["port"])), timeout=CONNECT_SEC).close()
+
+
+def one_line(error: BaseException) -> str:
+    """Return the end of what an error of Ray says, in one line; what comes before is Ray's own stack."""
+    return " ".join(str(getattr(error, "cause", None) or error).split())[-MAX_REASON:]
 
 
 def living_nodes(ray: ModuleType) -> dict[str, Node]:

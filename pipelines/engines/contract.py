@@ -13,7 +13,7 @@ from ifcar.pipelines.sources import ExtractConfig
 
 
 class ExtractEngine(Protocol):
-    """Computes blocks; which one it is changes no byte of a cache."""
+    """Computes blocks; which one it is changes no byte of a cache, as long as a backbone has as many threads."""
 
     def settle(self, config: ExtractConfig) -> ExtractConfig:
         """Return the options as every process of the engine shall read them.

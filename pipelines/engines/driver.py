@@ -18,6 +18,7 @@ from ifcar.pipelines.engines.board import BlockBoard
 from ifcar.pipelines.progress import Progress
 
 POLL_SEC = 1.0
+SHOW_SEC = 0.25  # a count over all actors for every event would be most of the driver's work
 NODES_NAMED = 4  # more nodes than these are shown as one range
 
 
@@ -98,7 +99,7 @@ def drive(
     Raises:
         InputError: work cannot go on.
     """
-    board, tally = BlockBoard(tasks, clock), Tally(progress, clock)
+    board, tally, shown = BlockBoard(tasks, clock), Tally(progress, clock), clock()
     while board.num_left:
         for event in crew.wait(POLL_SEC):
             match event:
@@ -113,7 +114,7 @@ def drive(
                     else:
                         staged.discard(writer.path)
                 case RowsDone():
-                    tally.update(event, board)
+                    tally.update(event)
                 case Lost(actor=actor, reason=reason, is_fault=is_fault):
                     progress.say(f"{reason}; its blocks go to others")
                     tally.lose(actor)
@@ -122,7 +123,9 @@ def drive(
                     progress.say(line)
         for actor, task in board.hand_out():
             crew.send(actor, task)
-        tally.show()
+        if clock() - shown >= SHOW_SEC or not board.num_left:
+            tally.show(board)
+            shown = clock()
 
 
 class Tally:
@@ -138,7 +141,7 @@ class Tally:
         self._node: dict[int, str] = {}
         self._rows: dict[int, int] = {}
         self._since: dict[str, float] = {}
-        self._parts: dict[int, dict[int, tuple[int, int]]] = {}
+        self._parts: dict[int, Mapping[int, tuple[int, int]]] = {}
         self._finished = self._failed = self._shown = 0
 
     def join(self, actor: int, node: str) -> None:
@@ -156,21 +159,20 @@ class Tally:
         """Count a committed block."""
         self._finished += len(task.rows)
         self._failed += num_failed
-        for parts in self._parts.values():
-            parts.pop(task.block, None)
 
-    def update(self, event: RowsDone, board: BlockBoard) -> None:
+    def update(self, event: RowsDone) -> None:
         """Take an actor's own count."""
         if event.actor in self._node:
             self._rows[event.actor] = event.total
-            self._parts[event.actor] = {b: n for b, n in event.blocks.items() if not board.is_done(b)}
+            self._parts[event.actor] = event.blocks
 
-    def show(self) -> None:
+    def show(self, board: BlockBoard) -> None:
         """Bring the progress up to date; it never goes back when an actor is lost."""
         best: dict[int, tuple[int, int]] = {}
         for parts in self._parts.values():
             for block, counts in parts.items():
-                best[block] = max(counts, best.get(block, counts))
+                if not board.is_done(block):
+                    best[block] = max(counts, best.get(block, counts))
         done = self._finished + sum(rows for rows, _ in best.values())
         failed = self._failed + sum(bad for _, bad in best.values())
         notes = [f"{failed} failed"] if failed else []

@@ -16,7 +16,7 @@ from typing import Any
 
 from ifcar.errors import InputError
 from ifcar.pipelines.engines.bench import Bench, free_on
-from ifcar.pipelines.engines.cluster import Node, RayConfig, connected, living_nodes
+from ifcar.pipelines.engines.cluster import Node, RayConfig, connected, living_nodes, one_line
 from ifcar.pipelines.engines.station import Station, station_here
 from ifcar.pipelines.progress import Progress
 
@@ -84,6 +84,13 @@ def work(station: Station, initializer: Callable[[], None], function: Callable[.
     return function(*arguments)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Call:
+    future: Future[Any]
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+
 @dataclass(kw_only=True, slots=True)
 class _Place:
     """A node as the executor knows it; `slots` is None until it has said what it sees, 0 when it is refused."""
@@ -91,14 +98,7 @@ class _Place:
     node: Node
     slots: int | None = None
     free: int = 0
-    running: set[Any] = field(default_factory=set)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Call:
-    future: Future[Any]
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
+    running: dict[Any, _Call] = field(default_factory=dict)
 
 
 class NodeExecutor(Executor):
@@ -123,6 +123,7 @@ class NodeExecutor(Executor):
         self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._limit: int | None = None
         self._looked = threading.Event()
+        self._fault: InputError | None = None
         self._thread = threading.Thread(target=self._serve, name="nodes", daemon=True)
         self._thread.start()
 
@@ -135,9 +136,11 @@ class NodeExecutor(Executor):
         """Return (calls at once, free bytes for each), once every node that was there has said what it sees.
 
         Raises:
-            InputError: none of them can do the work; says why.
+            InputError: none of them can do the work, or the cluster is lost; says why.
         """
         self._looked.wait()
+        if self._fault:
+            raise self._fault
         ready = [place for place in self._places.values() if place.slots]
         if not ready:
             raise InputError("no node of the cluster can do the work: " + "; ".join(self._refusals or ["it has none"]))
@@ -160,10 +163,16 @@ class NodeExecutor(Executor):
     def _serve(self) -> None:
         looked = float("-inf")
         while True:
-            if time.monotonic() - looked >= NODES_SEC:
-                self._look_at_nodes()
-                looked = time.monotonic()
-            self._start_waiting()
+            try:
+                if time.monotonic() - looked >= NODES_SEC and not self._fault:
+                    self._look_at_nodes()
+                    looked = time.monotonic()
+                self._start_waiting()
+            except Exception as error:  # of Ray, which is not there any more; whoever waits for a call must hear of it
+                self._fault = InputError(f"the Ray cluster is lost ({one_line(error)}); what is finished is kept")
+                self._looked.set()
+            if self._fault:
+                self._give_up(self._fault)
             try:
                 action = self._inbox.get(timeout=NODES_SEC)
             except Empty:
@@ -177,10 +186,20 @@ class NodeExecutor(Executor):
             for reference in place.running:
                 self._ray.cancel(reference, force=True)
 
+    def _give_up(self, fault: InputError) -> None:
+        under_way = [call for place in self._places.values() for call in place.running.values()]
+        for call in (*self._waiting, *under_way):
+            call.future.set_exception(fault)
+        self._waiting.clear()
+        self._places.clear()
+
     def _look_at_nodes(self) -> None:
         now = living_nodes(self._ray)
-        for identity in self._places.keys() - now.keys():
+        gone = self._places.keys() - now.keys()
+        for identity in gone:
             del self._places[identity]
+        if gone and not now:
+            self._progress.say("no node is left; waiting for one to join")
         for identity in sorted(now.keys() - self._places.keys()):
             place = self._places[identity] = _Place(node=now[identity])
             reference = self._remote(place.node, count=0).remote(look, self._station, self._device)
@@ -190,11 +209,11 @@ class NodeExecutor(Executor):
 
     def _take_in(self, place: _Place, future: Any) -> None:
         error = future.exception()
-        difference, place.free = (str(error), 0) if error else future.result()
+        difference, place.free = (one_line(error), 0) if error else future.result()
         room = place.node.num_gpus if self._device.startswith("cuda") else place.node.num_cpus
         place.slots = 0 if difference else room
         if difference:
-            line = f"node {place.node.name} is refused: {' '.join(difference.split())[-400:]}"
+            line = f"node {place.node.name} is refused: {' '.join(difference.split())}"
             self._refusals.append(line)
             self._progress.say(line)
         if all(other.slots is not None for other in self._places.values()):
@@ -213,7 +232,7 @@ class NodeExecutor(Executor):
     def _start(self, call: _Call, place: _Place) -> None:
         remote = self._remote(place.node, count=1)
         reference = remote.remote(work, self._station, self._initializer, call.function, *call.arguments)
-        place.running.add(reference)
+        place.running[reference] = call
         end = partial(self._end, place, reference, call)
         reference.future().add_done_callback(lambda future: self._inbox.put(partial(end, future)))
 
@@ -221,8 +240,10 @@ class NodeExecutor(Executor):
         return self._limit is None or sum(len(place.running) for place in self._places.values()) < self._limit
 
     def _end(self, place: _Place, reference: Any, call: _Call, future: Any) -> None:
-        place.running.discard(reference)
+        place.running.pop(reference, None)
         error = future.exception()
+        if call.future.done():
+            return
         if error is None:
             call.future.set_result(future.result())
         elif isinstance(error, self._ray.exceptions.RayTaskError):

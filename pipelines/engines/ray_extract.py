@@ -17,7 +17,7 @@ from ifcar.errors import InputError
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.engine import BlockTask
 from ifcar.pipelines.engines.actor import Assignment, BlockActor, Sight
-from ifcar.pipelines.engines.cluster import Node, RayConfig, connected, import_ray, living_nodes
+from ifcar.pipelines.engines.cluster import Node, RayConfig, connected, import_ray, living_nodes, one_line
 from ifcar.pipelines.engines.driver import Event, Joined, Lost, RowsDone, Said, Staged, drive
 from ifcar.pipelines.engines.station import station_here
 from ifcar.pipelines.folders import folder
@@ -97,7 +97,7 @@ class RayCrew:
         self, ray: ModuleType, assignment: Assignment, versions: dict[str, str], actor_cpus: int | None
     ) -> None:
         self._ray, self._assignment, self._versions = ray, assignment, versions
-        self._actor_cpus = actor_cpus
+        self._actor_cpus, self._remote = actor_cpus, ray.remote(BlockActor)
         self._members: dict[int, _Member] = {}
         self._started = 0
         self._nodes: dict[str, Node] = {}
@@ -160,8 +160,8 @@ class RayCrew:
         self._nodes = now
         for node in now.values():
             if node.identity not in self._refused:
-                self._staff(node)
-        if not any(node not in self._refused for node in now):
+                events += self._staff(node)
+        if not self._members and all(identity in self._refused for identity in now):
             if now:
                 reasons = "; ".join(self._refused[identity] for identity in now)
                 raise InputError(f"no node of the cluster can do the work: {reasons}")
@@ -170,12 +170,12 @@ class RayCrew:
         self._waits = not now
         return events
 
-    def _staff(self, node: Node) -> None:
+    def _staff(self, node: Node) -> list[Event]:
         """Start as many actors on a node as it has room for."""
         cores = self._actor_cpus or max(1, node.num_cpus // max(1, node.num_gpus))
         wanted = min(node.num_cpus // cores, node.num_gpus) if node.num_gpus else node.num_cpus // cores
         if not wanted:
-            self._refuse(node, f"an actor takes {cores} cores, it has {node.num_cpus}")
+            return [self._refuse(node, f"an actor takes {cores} cores, it has {node.num_cpus}")]
         there = sum(member.node.identity == node.identity for member in self._members.values())
         strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node.identity, soft=False)
         for _ in range(wanted - there):
@@ -187,10 +187,11 @@ class RayCrew:
                 "max_task_retries": 0,
                 "scheduling_strategy": strategy,
             }
-            handle = self._ray.remote(BlockActor).options(**options).remote(replace(self._assignment, num_cores=cores))
+            handle = self._remote.options(**options).remote(replace(self._assignment, num_cores=cores))
             self._members[self._started] = _Member(handle=handle, node=node)
             self._call(self._started, "prepare", -1)
             self._started += 1
+        return []
 
     def _refuse(self, node: Node, reason: str) -> Said:
         self._refused[node.identity] = line = f"node {node.name} is refused: {reason}"
@@ -208,9 +209,7 @@ class RayCrew:
         error = future.exception()
         if member is None:
             if error is None and method == "extract_block":
-                return [
-                    Staged(actor=actor, staged=future.result())
-                ]  # of an actor that was given up: still a good block
+                return [Staged(actor=actor, staged=future.result())]  # the actor was given up, its block is still good
             return []
         if error is not None:
             return self._failed(actor, member, error)
@@ -243,7 +242,7 @@ class RayCrew:
     def _failed(self, actor: int, member: _Member, error: BaseException) -> list[Event]:
         """Give up an actor that died or raised."""
         died = isinstance(error, self._ray.exceptions.RayActorError)
-        reason = "its process died" if died else " ".join(str(getattr(error, "cause", None) or error).split())[-400:]
+        reason = "its process died" if died and member.is_ready else one_line(error)
         there = member.node.identity in living_nodes(self._ray)
         name = member.node.name
         if member.is_ready:

@@ -24,6 +24,7 @@ from ifcar.pipelines.folders import folder
 from ifcar.pipelines.grid.config import FusionConfig
 from ifcar.pipelines.grid.plan import Cell, GridPlan, Stage
 from ifcar.pipelines.jobs import Failure
+from ifcar.pipelines.memory import Memory
 from ifcar.pipelines.pool import fit_all
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.run_config import ENSEMBLE, ID_LENGTH
@@ -61,8 +62,9 @@ def run_grid(
     device: str | None = None,
     fleet_size: int | None = None,
     cluster: RayConfig | None = None,
+    memory: Memory = "auto",
 ) -> GridResult:
-    """Make the runs of a plan and write its table.
+    """Make the runs of a plan and write its table; the options are those of `fit_all`.
 
     Finished runs are kept, stopped ones resumed, so the same command goes on after a kill. A run that fails is listed;
     its system is compared with the runs that are left.
@@ -79,7 +81,15 @@ def run_grid(
         write_atomic(path / "grid.yaml", content.encode())
         jobs = plan.jobs()
         before = sum(is_finished(job.path) for job in jobs)
-        failures = fit_all(jobs, progress, processes=processes, device=device, fleet_size=fleet_size, cluster=cluster)
+        failures = fit_all(
+            jobs,
+            progress,
+            processes=processes,
+            device=device,
+            fleet_size=fleet_size,
+            cluster=cluster,
+            memory=memory,
+        )
         made = sum(is_finished(job.path) for job in jobs) - before
         if len(failures) == len(jobs):
             raise InputError(f"grid {plan.config.name!r}: every run failed; the first: {failures[0].reason}")

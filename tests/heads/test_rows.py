@@ -76,7 +76,7 @@ def test_row_norm_of_fewer_than_2_rows_uses_its_running_statistics_and_leaves_th
 def test_centre_and_scale_are_those_of_batch_norm_over_rows_and_bins(
     training: bool, block_values: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ifcar.heads.rows.BLOCK_VALUES", block_values)
+    monkeypatch.setattr("ifcar.heads.standardise.BLOCK_VALUES", block_values)
     ours, theirs = norm_pair(affine=False)
     mask = torch.tensor([1, 1, 0, 1, 0]).bool()
     for _ in range(2):

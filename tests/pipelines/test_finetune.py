@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -286,6 +287,8 @@ def test_bad_input_is_one_line(
         (lambda: start(small_i3d(boxes)), MissingDataError, "no pixels"),
         (lambda: small_i3d(root, backbone="none"), InputError, "nothing to fine-tune"),
         (lambda: joint_config(layout.run.path), InputError, "boxes alone"),
+        (lambda: joint_config(trained_on(views={"sampling": "annotated"})), InputError, "sampled by 'annotated'"),
+        (lambda: joint_config(trained_on(boxes={"sha256": "ab"})), InputError, "trained on boxes of a file"),
         (lambda: start(small_i3d(root, freeze_to="res3")), InputError, "no stage 'res3'"),
         (lambda: start(small_i3d(root, freeze_to="reduction")), InputError, "leaves nothing"),
         (lambda: small_i3d(root, flip=True), InputError, "left from right"),
@@ -295,6 +298,16 @@ def test_bad_input_is_one_line(
         (lambda: fit(tuned.run.config, Silent()), InputError, "ifcar finetune"),  # type: ignore[arg-type]
         (lambda: evaluate(tuned.run.path), InputError, "make it with"),
     ]
+
+    def trained_on(**identity: dict[str, str]) -> Path:
+        """A copy of the head's run that says this of its data."""
+        copy = tmp_path / ("run-" + "-".join(identity))
+        shutil.copytree(head.run.path, copy)
+        data = json.loads((copy / "data.json").read_text())
+        for key, values in identity.items():
+            data["identity"].setdefault(key, {}).update(values)
+        (copy / "data.json").write_text(json.dumps(data))
+        return copy
 
     def wrong_steps(config: RunConfig) -> RunConfig:
         """A config whose weights have another reduction than the head's features, as if their identity were right."""

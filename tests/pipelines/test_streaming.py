@@ -21,8 +21,10 @@ from ifcar.errors import CacheDamageError, InputError
 from ifcar.pipelines import phases
 from ifcar.pipelines.batches import BatchReader
 from ifcar.pipelines.fit import fit
+from ifcar.pipelines.jobs import Job
 from ifcar.pipelines.memory import choose_place, free_bytes
 from ifcar.pipelines.order import WINDOW_SHARDS, draw_order
+from ifcar.pipelines.pool import fit_all
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.read_ahead import AHEAD_BYTES, ReadAhead
 from ifcar.pipelines.resolve import make_run_config
@@ -146,6 +148,12 @@ def test_damage_met_while_reading_ahead_reaches_the_one_who_asks(cache: Path, tm
     with pytest.raises(CacheDamageError, match="frame_features, row 1024"):
         batches.batch(np.arange(1024, 1152))
     assert batches.batch(np.arange(1152, 1280)).frame_features is not None
+
+
+def test_grid_keeps_rows_where_it_is_told(cache: Path, tmp_path: Path) -> None:
+    job = Job(config=config(cache), path=tmp_path / "run")
+    assert not fit_all([job], Silent(), processes=1, device="cpu", memory="stream")
+    assert (tmp_path / "run" / "history.jsonl").read_text().count('"order": "shards"') == 3
 
 
 def test_streamed_run_repeats_and_resumes_in_its_order_wherever_the_rows_are(
