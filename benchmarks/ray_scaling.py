@@ -147,11 +147,11 @@ def show(rows: list[dict[str, Any]]) -> None:
     print("|---|---|---|---|---|---|")
     for row in rows:
         for name in ENGINES:
-            found, over = row[name], f"{row['overhead']:+.1%}" if name == "ray" else ""
-            print(
-                f"| {row['cores']} | {name} | {found['rows_per_sec']:.1f} | {over} | {found['first_block_sec']:.1f} | "
-                f"{found['driver_cpu_ms_per_block']:.1f} |"
-            )
+            found, is_ray = row[name], name == "ray"
+            over = f"{row['overhead']:+.1%}" if is_ray else ""
+            used = f"{found['driver_cpu_ms_per_block']:.0f}" if is_ray else "computes itself"
+            numbers = f"{found['rows_per_sec']:.1f} | {over} | {found['first_block_sec']:.1f}"
+            print(f"| {row['cores']} | {name} | {numbers} | {used} |")
 
 
 if __name__ == "__main__":

@@ -93,7 +93,8 @@ def test_reader_gives_each_clip_the_labels_that_its_actions_name(root: Path) -> 
     dataset = ToyboxMulti(root)
     ids = [clip.clip_id for clip in dataset.listing(needs_pixels=True).clips]
     tables, notes = dataset.protocols(ids)
-    assert notes == [] and [table.name for table in tables] == ["compositional", "shuffled"]
+    assert [table.name for table in tables] == ["compositional", "shuffled"]
+    assert all("classes have no training clip" in note for note in notes)  # of a few clips
     for table in tables:
         assert table.label_kind == "multi" and len(table.classes) == len(ACTIONS)
         for plan in PLANS[:FEW]:

@@ -98,6 +98,27 @@ def test_precision_without_ties_and_unlabelled_clips_is_scikit_learns() -> None:
     assert mean_average_precision(logits, labels, weighted=True) == pytest.approx(weighted)
 
 
+def test_precision_is_that_of_charades_script_by_a_literal_loop() -> None:
+    """Scores with ties, clips without labels, 157 classes: rank, walk down, average the precision at each hit."""
+    rng = np.random.default_rng(4)
+    logits, labels = rng.normal(size=(120, 157)).round(1), (rng.random((120, 157)) < 0.05).astype(np.uint8)
+    labels[::9] = 0
+    labels[1] = 1
+    expected = []
+    for k in range(157):
+        scores = [logits[n, k] if labels[n].sum() else -np.inf for n in range(120)]
+        total = hits = 0.0
+        for rank, n in enumerate(sorted(range(120), key=lambda n: -scores[n]), 1):
+            if labels[n, k]:
+                hits += 1
+                total += hits / rank
+        expected.append(total / labels[:, k].sum())
+    np.testing.assert_allclose(class_precisions(logits, labels), expected)
+    assert mean_average_precision(logits, labels) == pytest.approx(sum(expected) / 157)
+    weighted = sum(ap * n for ap, n in zip(expected, labels.sum(0), strict=True)) / labels.sum()
+    assert mean_average_precision(logits, labels, weighted=True) == pytest.approx(weighted)
+
+
 def test_resampled_map_counts_a_clip_as_often_as_it_is_drawn() -> None:
     rng = np.random.default_rng(1)
     logits, labels = rng.normal(size=(40, 3)).astype(np.float32), (rng.random((40, 3)) < 0.4).astype(np.uint8)
