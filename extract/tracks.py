@@ -101,6 +101,11 @@ def link(frames: NDArray[np.int64], detections: Sequence[Sequence[Detection]]) -
 
 def _link_one_key(boxes_of_frame: Sequence[FloatArray]) -> list[FloatArray]:
     """Link the boxes of one key; return one (F, 4) column a track."""
+    if all(len(boxes) <= 1 for boxes in boxes_of_frame):
+        only = np.full((len(boxes_of_frame), 4), np.nan, np.float32)
+        for frame, boxes in enumerate(boxes_of_frame):
+            only[frame] = boxes[0] if len(boxes) else np.nan
+        return [only]
     columns: list[FloatArray] = []
     last: list[FloatArray] = []
     for frame, boxes in enumerate(boxes_of_frame):
