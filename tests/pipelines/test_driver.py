@@ -68,7 +68,7 @@ lives = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(others=st.lists(lives, max_size=4), num_blocks=st.integers(1, 9))
 def test_every_block_is_committed_whatever_actors_do(
     tmp_path_factory: pytest.TempPathFactory, others: list[Life], num_blocks: int
