@@ -21,14 +21,13 @@ import numpy as np
 
 from ifcar.errors import InputError
 from ifcar.extract.datasets.something_else import FlatBoxes
-from ifcar.extract.limits import MAX_FRAME_NUMBER
+from ifcar.extract.limits import MAX_COORDINATE, MAX_FRAME_NUMBER
 from ifcar.extract.safe_pickle import load_pickle
 from ifcar.extract.tracks import Detection, Tracks, link
 
 OBJECTS, PERSONS = "object_bbox_and_relationship.pkl", "person_bbox.pkl"
 _PERSON = "person"
 _FRAME_NAME = re.compile(r"(?P<video>[^/]+)\.mp4/(?P<frame>[0-9]{1,12})\.(?:png|jpg)", re.DOTALL)
-_MAX_COORDINATE = 1e6
 _MAX_SIDE = 1 << 16
 
 Size = tuple[int, int]
@@ -156,7 +155,7 @@ def _finite(where: str, name: str, values: object) -> tuple[float, float, float,
     numbers = values if isinstance(values, tuple | list) else ()
     is_number = [isinstance(v, int | float | np.integer | np.floating) and not isinstance(v, bool) for v in numbers]
     # A comparison with NaN is False.
-    if is_number != [True] * 4 or not all(-_MAX_COORDINATE <= v <= _MAX_COORDINATE for v in numbers):
+    if is_number != [True] * 4 or not all(-MAX_COORDINATE <= v <= MAX_COORDINATE for v in numbers):
         raise InputError(f"{where}: box of {name!r:.40} is {values!r:.100}; expected four finite numbers of pixels")
     return float(numbers[0]), float(numbers[1]), float(numbers[2]), float(numbers[3])
 

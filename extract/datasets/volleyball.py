@@ -22,7 +22,7 @@ from ifcar.extract.datasets.multi_label import multi_label_table
 from ifcar.extract.datasets.something_else import FlatBoxes
 from ifcar.extract.datasets.text_rows import finite_number, whole_number, word_rows
 from ifcar.extract.frame_folder import shown_size
-from ifcar.extract.limits import MAX_FRAME_NUMBER, DecodeError
+from ifcar.extract.limits import MAX_COORDINATE, MAX_FRAME_NUMBER, DecodeError
 from ifcar.extract.tracks import Tracks
 
 GROUP_ACTIVITIES = ("r_set", "r_spike", "r-pass", "r_winpoint", "l_winpoint", "l-pass", "l-spike", "l_set")
@@ -46,7 +46,6 @@ _SPLIT = dict.fromkeys(map(str, TRAIN_VIDEOS + VALIDATION_VIDEOS), Split.TRAIN) 
     map(str, TEST_VIDEOS), Split.TEST
 )
 _PLAYER_WORDS = 5
-_MAX_COORDINATE = 1e6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -202,7 +201,7 @@ def read_annotations(path: Path, digest: hashlib._Hash, flat: FlatBoxes) -> list
 def _box(where: str, corners: Sequence[str]) -> NDArray[np.float32]:
     """Return (x1, y1, x2, y2) of x, y, width and height in pixels."""
     values = [finite_number(where, f"{name} of a box", text) for name, text in zip("xywh", corners, strict=True)]
-    if not all(abs(value) <= _MAX_COORDINATE for value in values):
+    if not all(abs(value) <= MAX_COORDINATE for value in values):
         raise InputError(f"{where}: a box of {' '.join(corners):.80}; expected pixels")
     x, y, width, height = values
     return np.array([x, y, x + width, y + height], np.float32)
