@@ -1,9 +1,20 @@
-"""One thread for torch, here and in processes that tests start: networks are so small that a second one only waits."""
+"""One thread for torch, here and in processes that tests start: networks are so small that a second one only waits.
+
+Files with many slow tests go first, so that no process is left alone with the longest of them (pytest-xdist hands out
+whole files in this order).
+"""
 
 import os
+from collections import Counter
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    slow_tests_in = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow_tests_in[item.path])
