@@ -14,6 +14,7 @@ from ifcar.errors import InputError
 from ifcar.pipelines.comparison.statistics import (
     PairedTest,
     bootstrap_interval,
+    centred,
     difference_test,
     holm,
     mcnemar,
@@ -181,7 +182,8 @@ class _Ranked(_TestResults):
         self.clip_ids = clip_ids
         self.labels = np.concatenate([p.targets for p in replicates[0]])
         self.logits = [np.concatenate([p.logits for p in parts]) for parts in replicates]
-        self.resampled = np.mean([resampled_map(logits, self.labels) for logits in self.logits], axis=0)
+        resampled = np.mean([resampled_map(logits, self.labels) for logits in self.logits], axis=0)
+        self.resampled = centred(resampled, self.primary().mean())
 
     def primary(self) -> NDArray[np.float64]:
         return np.array([mean_average_precision(logits, self.labels) for logits in self.logits])

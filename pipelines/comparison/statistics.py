@@ -5,6 +5,8 @@ these shares. Resampling n clips with replacement means drawing how often each d
 draw, so that a hundred thousand resamples of fifty thousand clips cost a table of 100,000 × (S + 1) counts.
 
 Mean average precision is no mean over clips: each resample counts every clip as often as it was drawn and ranks again.
+That lifts it: a positive clip drawn twice is followed in the ranking by a positive, itself. Intervals therefore come
+from resamples that `centred` has moved so that the measure is their mean.
 """
 
 from __future__ import annotations
@@ -59,6 +61,17 @@ def percentile_interval(resampled: NDArray[np.float64]) -> tuple[float, float]:
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def centred(resampled: NDArray[np.float64], measured: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return resampled values, moved so that their mean over resamples is the measured value.
+
+    Args:
+        resampled: (R, ...) resamples first; NaN says nothing.
+        measured: (...) the same measure of the clips as they are.
+    """
+    moved: NDArray[np.float64] = resampled - np.nanmean(resampled, axis=0) + measured
+    return moved
 
 
 def resampled_map(logits: NDArray[np.float32], labels: NDArray[np.uint8], seed: int = 0) -> NDArray[np.float64]:

@@ -121,7 +121,8 @@ def draw_neighbours(trained: TrainedHead, views: CachedViews, clip_id: str, name
         f"{query[1]}) and its {len(nearest)} nearest neighbours among all boxes of all steps (blue, with their weight "
         "in the similarity graph); thin: the other boxes."
     )
-    caption += f" {hidden} of the neighbours lie in steps that are not shown." if hidden else ""
+    if hidden:
+        caption += f" {hidden} of the neighbours {'lies in a step' if hidden == 1 else 'lie in steps'} not shown."
     real = int((clip.categories > 0).sum())
     return Drawing(
         name=name,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ifcar.pipelines.comparison.statistics import (
     PairedTest,
+    centred,
     difference_test,
     paired_bootstrap,
     resampled_precisions,
@@ -89,8 +90,9 @@ def precision_tests(a: SystemScores, b: SystemScores) -> dict[int, PairedTest]:
     )
     tests = {}
     for k in np.flatnonzero(a.targets.any(axis=0)):
+        difference = float(means[0][k] - means[1][k])
         resampled = (ours - other)[:, k]
-        tests[int(k)] = difference_test(float(means[0][k] - means[1][k]), resampled[np.isfinite(resampled)])
+        tests[int(k)] = difference_test(difference, centred(resampled[np.isfinite(resampled)], difference))
     return tests
 
 
