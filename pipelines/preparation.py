@@ -24,7 +24,7 @@ from ifcar.pipelines.backbones import backbone_of, load_backbone
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.sources import ExtractConfig, Source, read_source
 
-FEATURE_VERSION = 2  # raised whenever the code changes what a feature's value is
+FEATURE_VERSION = 3  # raised whenever the code changes what a feature's value is
 VERSIONED_PACKAGES = ("ifcar", "torch", "torchvision", "pytorchvideo", "numpy", "av", "zarr")
 
 
