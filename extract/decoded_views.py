@@ -17,7 +17,8 @@ from torch.utils.data import Dataset
 
 from ifcar.errors import InputError, LostProcessError
 from ifcar.extract.datasets.contract import Clip
-from ifcar.extract.decode import VideoInfo, probe, read_frames
+from ifcar.extract.decode import cut_frames, open_source
+from ifcar.extract.picture_source import PictureSource, VideoInfo
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.views import View, ViewPolicy, plan_view
 
@@ -74,39 +75,50 @@ class ViewDataset(Dataset[Decoded]):
 
     def __getitem__(self, row: int) -> Decoded:
         try:
-            view = self.plan(row)
-            frames = None
-            if self.reads_pixels:
-                source = self.clips[row // self.policy.num_views].source
-                assert source is not None
-                pixels = read_frames(source, view.frame_indices.tolist(), view.crop, self.policy.crop_size, view.flip)
-                frames = torch.from_numpy(pixels)
+            if not self.reads_pixels:
+                return Decoded(row=row, view=self.plan(row))
+            clip = self.clips[row // self.policy.num_views]
+            assert clip.source is not None
+            with open_source(clip.source) as source:
+                view = self._planned(row, self._probed(clip, source))
+                numbers = view.frame_indices.tolist()
+                pixels = cut_frames(source, numbers, view.crop, self.policy.crop_size, view.flip)
         except (InputError, OSError) as error:
             return Decoded(row=row, failure=str(error))
-        return Decoded(row=row, view=view, frames=frames)
+        return Decoded(row=row, view=view, frames=torch.from_numpy(pixels))
 
     def plan(self, row: int) -> View:
         """Return a row's view without its pixels. Raises InputError when the source cannot be read."""
+        clip = self.clips[row // self.policy.num_views]
+        if not self.reads_pixels:
+            return self._planned(row, self._annotated_info(clip))
+        assert clip.source is not None
+        with open_source(clip.source) as source:
+            return self._planned(row, self._probed(clip, source))
+
+    def _planned(self, row: int, info: VideoInfo) -> View:
         number, view_number = divmod(row, self.policy.num_views)
         clip = self.clips[number]
         return plan_view(
             self.policy,
             clip,
             self.tracks(clip.clip_id),
-            self._video_info(clip),
+            info,
             self.annotation_fps,
             view_number=view_number,
             is_training=bool(self.training[number]),
             proposals=None if self.proposals is None else self.proposals(clip.clip_id),
         )
 
-    def _video_info(self, clip: Clip) -> VideoInfo:
-        if self.reads_pixels:
-            # Probing walks the whole file, and the views of a clip and the clips of a video follow each other.
-            which = (clip.source, clip.source_fps)
-            if self._last_probed is None or self._last_probed[0] != which:
-                self._last_probed = (which, probe_clip(clip))
-            return self._last_probed[1]
+    def _probed(self, clip: Clip, source: PictureSource) -> VideoInfo:
+        # Probing walks the whole file, and the views of a clip and the clips of a video follow each other.
+        which = (clip.source, clip.source_fps)
+        if self._last_probed is None or self._last_probed[0] != which:
+            self._last_probed = (which, clip_info(clip, source))
+        return self._last_probed[1]
+
+    def _annotated_info(self, clip: Clip) -> VideoInfo:
+        """Return what the annotations say of a clip whose pixels are not read."""
         assert clip.frame_size is not None
         fps = self.annotation_fps or clip.source_fps
         annotated = self.tracks(clip.clip_id).frames
@@ -116,14 +128,13 @@ class ViewDataset(Dataset[Decoded]):
         return VideoInfo(num_frames=num_frames, fps=fps, width=clip.frame_size[0], height=clip.frame_size[1])
 
 
-def probe_clip(clip: Clip) -> VideoInfo:
-    """Return what a clip's source holds, with the rate that the dataset states for a folder of frames.
+def clip_info(clip: Clip, source: PictureSource) -> VideoInfo:
+    """Return what a clip's open source holds, with the rate that the dataset states for a folder of frames.
 
     Raises:
-        DecodeError: see `probe`.
+        DecodeError: see `PictureSource.info`.
     """
-    assert clip.source is not None
-    info = probe(clip.source)
+    info = source.info()
     return info if info.fps is not None or clip.source_fps is None else replace(info, fps=clip.source_fps)
 
 

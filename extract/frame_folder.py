@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ifcar.extract.limits import MAX_FRAME_NUMBER, DecodeError, check_size, one_line
+from ifcar.extract.picture_source import VideoInfo
 
 _FRAME_NAME = re.compile(r"^(?P<prefix>.*?)(?P<number>\d+)(?P<suffix>\.(?:jpe?g|png|webp|bmp))$", re.IGNORECASE)
 # Only these: PIL would also open an EPS file, and hand it to Ghostscript to run.
@@ -57,25 +58,41 @@ def frame_files(folder: Path) -> dict[int, Path]:
     return files
 
 
-def folder_pictures(source: Path, wanted: Sequence[int]) -> Generator[tuple[int, Image.Image]]:
-    """Yield (number, RGB picture) for frame numbers from 0 of a folder of frames.
+class FrameFolder:
+    """A folder of frames; see `PictureSource`.
 
-    Raises:
-        DecodeError: a frame is missing or damaged.
+    Args:
+        path: the folder, with 0001.jpg, 0002.jpg, … (numbers from 1; other files are ignored).
     """
-    files = frame_files(source)
-    for number in wanted:
-        if number + 1 not in files:
-            raise DecodeError(
-                f"{source / _expected_name(files, number + 1)}: this frame is missing; expected frame files up to "
-                f"number {wanted[-1] + 1}, the folder holds {len(files)} up to number {max(files)}"
-            )
-        with _opened(files[number + 1]) as image:
-            # convert() detaches the result from the file, which is closed here.
-            picture = _in_8_bits(image).convert("RGB")
-            turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-            picture = picture if turn is None else picture.transpose(turn)
-        yield number, picture
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._files = frame_files(path)
+
+    def info(self) -> VideoInfo:
+        """See `PictureSource.info`."""
+        width, height = self.size()
+        return VideoInfo(num_frames=max(self._files), fps=None, width=width, height=height)
+
+    def size(self) -> tuple[int, int]:
+        """See `PictureSource.size`."""
+        return shown_size(self._files[min(self._files)])
+
+    def pictures(self, wanted: Sequence[int]) -> Generator[tuple[int, Image.Image]]:
+        """See `PictureSource.pictures`."""
+        for number in wanted:
+            if number + 1 not in self._files:
+                raise DecodeError(
+                    f"{self.path / _expected_name(self._files, number + 1)}: this frame is missing; expected frame "
+                    f"files up to number {wanted[-1] + 1}, the folder holds {len(self._files)} up to number "
+                    f"{max(self._files)}"
+                )
+            with _opened(self._files[number + 1]) as image:
+                # convert() detaches the result from the file, which is closed here.
+                picture = _in_8_bits(image).convert("RGB")
+                turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+                picture = picture if turn is None else picture.transpose(turn)
+            yield number, picture
 
 
 def shown_size(path: Path) -> tuple[int, int]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.errors import InputError
-from ifcar.extract.decode import VideoInfo
+from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.tracks import Tracks
 
 _EQUAL_SHARE = 0.05

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from ifcar.errors import InputError
 from ifcar.extract.datasets.contract import Clip
-from ifcar.extract.decode import VideoInfo
 from ifcar.extract.frame_times import annotated_frames, annotated_span, frames_of_span, source_fps, source_frames
 from ifcar.extract.geometry import (
     FULL_FRAME,
@@ -33,6 +32,7 @@ from ifcar.extract.geometry import (
     multi_scale_square,
     random_crop,
 )
+from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.sampling import SAMPLINGS, Sampling, rate_of_view, segment_frames, strided_frames
 from ifcar.extract.tracks import Tracks
 

@@ -19,7 +19,7 @@ from ifcar.cache.schema import Category
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.datasets.something_else import read_one_clip
-from ifcar.extract.decode import VideoInfo, probe
+from ifcar.extract.decode import probe
 from ifcar.extract.decoded_views import ViewDataset
 from ifcar.extract.engine import (
     EngineOptions,
@@ -30,6 +30,7 @@ from ifcar.extract.engine import (
 )
 from ifcar.extract.frame_times import source_frames
 from ifcar.extract.geometry import FULL_FRAME, boxes_to_crop
+from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.roi import parse_pooled_mode
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.views import View

@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ifcar.cache.schema import ProtocolTable, Split
 from ifcar.errors import InputError
-from ifcar.extract.decode import VideoInfo, read_frames
-from ifcar.extract.decoded_views import Decoded, probe_clip
+from ifcar.extract.decode import cut_frames, open_source
+from ifcar.extract.decoded_views import Decoded, clip_info
+from ifcar.extract.picture_source import PictureSource, VideoInfo
 from ifcar.extract.views import View, ViewPolicy, plan_view
 from ifcar.pipelines.batches import Examples
 from ifcar.pipelines.sources import Source
@@ -64,16 +65,17 @@ class TrainingViews(Dataset[Decoded]):
         clip = self.clips[number]
         assert clip.source is not None
         try:
-            view = self._plan(number, epoch)
-            pixels = read_frames(clip.source, view.frame_indices.tolist(), view.crop, self.policy.crop_size, view.flip)
+            with open_source(clip.source) as opened:
+                view = self._plan(number, epoch, opened)
+                pixels = cut_frames(opened, view.frame_indices.tolist(), view.crop, self.policy.crop_size, view.flip)
         except (InputError, OSError) as error:
             return Decoded(row=number, failure=str(error))
         return Decoded(row=number, view=view, frames=torch.from_numpy(pixels))
 
-    def _plan(self, number: int, epoch: int) -> View:
+    def _plan(self, number: int, epoch: int, opened: PictureSource) -> View:
         clip = self.clips[number]
         if number not in self._infos:
-            self._infos[number] = probe_clip(clip)  # walks the whole file
+            self._infos[number] = clip_info(clip, opened)  # walks the whole file
         return plan_view(
             self.policy,
             clip,

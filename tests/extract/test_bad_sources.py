@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ifcar.extract.datasets.contract import Clip
-from ifcar.extract.decode import VideoInfo, probe, read_frames
+from ifcar.extract.decode import probe, read_frames
 from ifcar.extract.geometry import FULL_FRAME
 from ifcar.extract.limits import MAX_PIXELS, DecodeError
+from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.views import ViewPolicy, plan_view
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ifcar.errors import InputError
-from ifcar.extract.decode import DecodeError, probe, read_frames
+from ifcar.extract.decode import cut_frames, open_source, probe, read_frames
 from ifcar.extract.geometry import FULL_FRAME, Crop
+from ifcar.extract.limits import DecodeError
 
 NUM_FRAMES = 30
 STEP = 8  # gray levels between neighbouring frames, far above what VP9 loses
@@ -68,6 +69,29 @@ def test_other_containers_and_codecs(tmp_path: Path, name: str, codec: str) -> N
     path = write_video(tmp_path / name, codec)
     assert probe(path).num_frames == NUM_FRAMES
     assert levels(read_frames(path, [0, 17, NUM_FRAMES - 1], FULL_FRAME, 16, False)) == [0, 17, NUM_FRAMES - 1]
+
+
+@pytest.mark.parametrize("kept_bytes", [1 << 20, 0])
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.webm", "libvpx-vp9"), ("a.webm", "libvpx"), ("a.mp4", "libx264"), ("a.mp4", "mpeg4")]
+)
+def test_an_open_video_gives_the_same_frames_after_a_walk_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, codec: str, kept_bytes: int
+) -> None:
+    """Whether the walk's packets are kept or not; libx264 stores frames in another order than it shows them."""
+    monkeypatch.setattr("ifcar.extract.video_file._MOST_KEPT_BYTES", kept_bytes)
+    path = write_video(tmp_path / name, codec, noise=True)
+    wanted = [0, 4, 5, NUM_FRAMES - 1]
+    expected = read_frames(path, wanted, FULL_FRAME, 32, False)
+    with open_source(path) as source:
+        infos = [source.info()]
+        for _ in range(2):
+            np.testing.assert_array_equal(cut_frames(source, wanted, FULL_FRAME, 32, False), expected)
+            infos.append(source.info())
+    assert infos == [probe(path)] * 3
+    with open_source(path) as source:
+        assert source.size() == (WIDTH, HEIGHT)
+        np.testing.assert_array_equal(cut_frames(source, wanted, FULL_FRAME, 32, False), expected)
 
 
 def test_probe_of_a_folder(folder: Path) -> None:

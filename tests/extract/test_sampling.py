@@ -9,7 +9,7 @@ import pytest
 
 from ifcar.errors import InputError
 from ifcar.extract.datasets.contract import Clip
-from ifcar.extract.decode import VideoInfo
+from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.sampling import strided_frames
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.views import View, ViewPolicy, plan_view

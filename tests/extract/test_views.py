@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ifcar.extract.datasets.contract import Clip
-from ifcar.extract.decode import VideoInfo
 from ifcar.extract.frame_times import frames_per_annotation
+from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.sampling import segment_frames
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.views import ViewPolicy, plan_view

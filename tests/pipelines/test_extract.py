@@ -15,6 +15,7 @@ from ifcar.cache import schema
 from ifcar.cache.reader import open_cache
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.pipelines.extract import extract
+from ifcar.pipelines.preparation import FEATURE_VERSION
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.sources import ExtractConfig
 
@@ -96,7 +97,7 @@ def test_options_that_are_not_used_are_not_in_the_identity(tmp_path: Path) -> No
     only_augmented = dict.fromkeys(("seed", "min_scale", "flip", "training_clips"))
     annotations = hashlib.sha256((root / "annotations.json").read_bytes()).hexdigest()
     identity = {
-        "feature_version": 2,
+        "feature_version": FEATURE_VERSION,
         "dataset": {"name": "something-else", "annotations": annotations},
         "views": first_options | only_augmented,
         "backbone": {"name": "none", "weights": "none"},
