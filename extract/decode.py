@@ -25,8 +25,12 @@ from ifcar.extract.video_file import VideoFile
 
 
 @contextmanager
-def open_source(path: Path) -> Iterator[PictureSource]:
+def open_source(path: Path, known: VideoInfo | None = None) -> Iterator[PictureSource]:
     """Open a video file, or a folder with 0001.jpg, 0002.jpg, … (numbers from 1; other files are ignored).
+
+    Args:
+        path: the file or folder.
+        known: what an earlier `info` said of it, which spares a long video another walk; changes no picture.
 
     Raises:
         DecodeError: missing, empty or damaged file, no video stream, or a folder without frames.
@@ -34,7 +38,7 @@ def open_source(path: Path) -> Iterator[PictureSource]:
     if path.is_dir():
         yield FrameFolder(path)
         return
-    with VideoFile(path) as video:
+    with VideoFile(path, known.index if known else None) as video:
         yield video
 
 

@@ -79,7 +79,7 @@ class ViewDataset(Dataset[Decoded]):
                 return Decoded(row=row, view=self.plan(row))
             clip = self.clips[row // self.policy.num_views]
             assert clip.source is not None
-            with open_source(clip.source) as source:
+            with open_source(clip.source, self._known(clip)) as source:
                 view = self._planned(row, self._probed(clip, source))
                 numbers = view.frame_indices.tolist()
                 pixels = cut_frames(source, numbers, view.crop, self.policy.crop_size, view.flip)
@@ -110,12 +110,18 @@ class ViewDataset(Dataset[Decoded]):
             proposals=None if self.proposals is None else self.proposals(clip.clip_id),
         )
 
-    def _probed(self, clip: Clip, source: PictureSource) -> VideoInfo:
-        # Probing walks the whole file, and the views of a clip and the clips of a video follow each other.
+    def _known(self, clip: Clip) -> VideoInfo | None:
+        """Return the info of the clip's source if it was the last to be probed.
+
+        Probing walks the whole file, and the views of a clip and the clips of a video follow each other.
+        """
         which = (clip.source, clip.source_fps)
-        if self._last_probed is None or self._last_probed[0] != which:
-            self._last_probed = (which, clip_info(clip, source))
-        return self._last_probed[1]
+        return self._last_probed[1] if self._last_probed and self._last_probed[0] == which else None
+
+    def _probed(self, clip: Clip, source: PictureSource) -> VideoInfo:
+        info = self._known(clip) or clip_info(clip, source)
+        self._last_probed = ((clip.source, clip.source_fps), info)
+        return info
 
     def _annotated_info(self, clip: Clip) -> VideoInfo:
         """Return what the annotations say of a clip whose pixels are not read."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from PIL import Image
+
+from ifcar.extract.frame_index import FrameIndex
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,6 +22,7 @@ class VideoInfo:
         width: frame width in pixels, as shown.
         height: frame height in pixels, as shown.
         seconds: (num_frames,) when each frame is shown, from the first, of a video of variable frame rate; else None.
+        index: where a video file's frames lie, for `open_source`; None where they have to be counted.
     """
 
     num_frames: int
@@ -27,6 +30,7 @@ class VideoInfo:
     width: int
     height: int
     seconds: tuple[float, ...] | None = None
+    index: FrameIndex | None = field(default=None, compare=False, repr=False)
 
 
 class PictureSource(Protocol):

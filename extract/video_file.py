@@ -1,15 +1,18 @@
 """Video files, by PyAV: their length and rate, and pictures of them.
 
-Frames are decoded forwards, in one thread of the calling process. Opening a file decodes its first frame inside FFmpeg,
-and walking it for its length decodes that frame again; so the packets of a walk are kept, and pictures that are asked
-for after it come from them, by the decoder that has begun already.
+Frames are decoded forwards, in one thread of the calling process, from the last key frame before those that are asked
+for; which frame is which is told by when it is shown, known for each from a walk over the file's packets. Where that
+fails (packets without times, frames that never come), frames are counted from the first.
+
+Opening a file decodes its first frame inside FFmpeg, and the walk decodes that frame again; so a walk keeps the packets
+of all but long videos, and pictures come from them, by the decoder that has begun already.
 """
 
 from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +23,7 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from ifcar.errors import InputError
+from ifcar.extract.frame_index import FrameIndex
 from ifcar.extract.limits import MAX_PIXELS, DecodeError, check_size, one_line
 from ifcar.extract.picture_source import VideoInfo
 
@@ -44,6 +48,8 @@ _TURNS: Mapping[tuple[int, int, int, int], Image.Transpose] = {
     (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
 }
 _UPRIGHT = (1, 0, 0, 1)
+# Codecs whose key frames need nothing of what comes before them; a GIF's frames are all marked as such, and are not.
+_WITH_KEY_FRAMES = ("h264", "hevc", "mpeg4", "vp9")
 
 
 class VideoFile:
@@ -51,12 +57,13 @@ class VideoFile:
 
     Args:
         path: the file.
+        index: where its frames lie, from an earlier `info`; else the file is walked where it is needed.
 
     Raises:
         DecodeError: missing, empty or damaged file, or no video stream.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, index: FrameIndex | None = None) -> None:
         self.path = path
         if not path.is_file():
             raise DecodeError(f"{path}: not there; expected a video file or a folder of frames")
@@ -69,8 +76,11 @@ class VideoFile:
         except BaseException:
             self._container.close()
             raise
+        self._codec: str = self._stream.codec_context.codec.canonical_name
+        self._index = index
         # Every frame from the first; None once it was handed out, or when a walk could not keep what it went past.
         self._unread: Iterator[Any] | None = self._container.decode(self._stream)
+        self._kept: list[Any] = []  # packets that a walk went past, but for the first
 
     def __enter__(self) -> Self:
         return self
@@ -79,7 +89,7 @@ class VideoFile:
         self._container.close()
 
     def info(self) -> VideoInfo:
-        """See `PictureSource.info`. Frames are counted by walking the packets, because WebM seldom states their number.
+        """See `PictureSource.info`. Frames are counted by walking the packets, as WebM seldom states their number.
 
         Raises:
             DecodeError: a file that is damaged, cut off or without frames.
@@ -87,8 +97,7 @@ class VideoFile:
         if self._unread is None:
             with VideoFile(self.path) as again:
                 return again.info()
-        with self._reading():
-            first, times = self._walk()
+        first, times = self._walk()
         width, height = self._shown_size(first)
         seconds, end_sec = self._seconds(times)
         rate = self._stream.average_rate or self._stream.guessed_rate
@@ -99,7 +108,12 @@ class VideoFile:
                 "fetch it again"
             )
         return VideoInfo(
-            num_frames=len(times), fps=float(rate) if rate else None, width=width, height=height, seconds=seconds
+            num_frames=len(times),
+            fps=float(rate) if rate else None,
+            width=width,
+            height=height,
+            seconds=seconds,
+            index=self._index,
         )
 
     def size(self) -> tuple[int, int]:
@@ -108,20 +122,48 @@ class VideoFile:
 
     def pictures(self, wanted: Sequence[int]) -> Generator[tuple[int, Image.Image]]:
         """See `PictureSource.pictures`; decodes no further than needed."""
+        if self._index is None and self._unread is not None and self._codec in _WITH_KEY_FRAMES:
+            self._walk()
+        to_rgb = VideoReformatter()  # one for all frames: setting up a conversion costs more than doing it
+        num_given = 0
+        for frames in (self._by_time, self._by_counting):
+            for number, frame in frames(wanted[num_given:]):
+                yield number, self._picture(frame, to_rgb)
+                num_given += 1
+            if num_given == len(wanted):
+                return
+
+    def _by_time(self, wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:
+        """Yield (number, frame) by when frames are shown, as far as that finds them."""
+        if self._index is None:
+            return
+        frames: Iterator[Any] | None = None
+        seen = -1
+        for target in wanted:
+            start = self._index.start_for(min(target, len(self._index.shown_at) - 1))
+            if frames is None or start > seen + 1:
+                frames = self._frames_from(start)
+            for frame in frames:
+                number = self._index.number_of(frame.pts)
+                if number is None or number > target:
+                    return
+                seen = number
+                if seen == target:
+                    yield target, frame
+                    break
+            else:
+                return
+
+    def _by_counting(self, wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:
+        """Yield (number, frame), decoding from the first frame on. Raises DecodeError where one does not come."""
         remaining = iter(wanted)
         target = next(remaining)
         num_seen = 0
-        to_rgb = VideoReformatter()  # one for all frames: setting up a conversion costs more than doing it
         for number, frame in enumerate(self._frames()):
             num_seen = number + 1
             if number < target:
                 continue
-            with self._reading():
-                rgb = to_rgb.reformat(frame, format="rgb24")
-            plane = rgb.planes[0]
-            turn = _TURNS.get(self._display_matrix(frame))
-            picture = Image.frombytes("RGB", (rgb.width, rgb.height), bytes(plane), "raw", "RGB", plane.line_size)
-            yield number, picture if turn is None else picture.transpose(turn)
+            yield number, frame
             following = next(remaining, None)
             if following is None:
                 return
@@ -130,6 +172,14 @@ class VideoFile:
             f"{self.path}: frame {target} is missing, only {num_seen} frames can be decoded; expected at least "
             f"{wanted[-1] + 1}, fetch it again or check the frame numbers"
         )
+
+    def _picture(self, frame: Any, to_rgb: VideoReformatter) -> Image.Image:
+        with self._reading():
+            rgb = to_rgb.reformat(frame, format="rgb24")
+        plane = rgb.planes[0]
+        turn = _TURNS.get(self._display_matrix(frame))
+        picture = Image.frombytes("RGB", (rgb.width, rgb.height), bytes(plane), "raw", "RGB", plane.line_size)
+        return picture if turn is None else picture.transpose(turn)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -166,31 +216,54 @@ class VideoFile:
         with self._reading():
             yield from frames
 
+    def _frames_from(self, start: int) -> Iterator[Any]:
+        """Yield the frames from a key frame on; some that are shown before it may come first."""
+        assert self._index is not None
+        if start == 0:
+            yield from self._frames()
+            return
+        self._unread = None
+        pts = self._index.shown_at[start]
+        place = next((k for k, packet in enumerate(self._kept) if packet.pts == pts), None)
+        with self._reading():
+            if place is None:
+                self._container.seek(pts, stream=self._stream)
+                yield from self._container.decode(self._stream)
+            else:
+                self._stream.codec_context.flush_buffers()
+                yield from _decoded(itertools.islice(self._kept, place, None))
+
     def _walk(self) -> tuple[Any, list[tuple[int | None, int]]]:
         """Return the first frame, and of each frame that decoding will show when it begins and how long it lasts."""
         self._unread = None
+        first: Any = None
         shown: list[Any] = []
         kept: list[Any] = []
         num_bytes = 0
         times: list[tuple[int | None, int]] = []
+        keys: list[bool] = []
         # VP8 stores reference frames that are never shown as packets of their own, so that all of it must be decoded.
-        is_vp8 = self._stream.codec_context.codec.canonical_name == "vp8"
-        first: Any = None
-        for packet in self._container.demux(self._stream):
-            num_bytes += packet.size
-            if is_vp8 or first is None:
-                frames = packet.decode()
-                first = first or next(iter(frames), None)
-                if is_vp8:
-                    times += [(frame.pts, 0) for frame in frames]
-                else:
-                    shown += frames
-            elif num_bytes <= _MOST_KEPT_BYTES:
-                kept.append(packet)
-            if not is_vp8 and packet.size and not packet.is_discard:
-                times.append((packet.pts, packet.duration or 0))
+        is_vp8 = self._codec == "vp8"
+        with self._reading():
+            for packet in self._container.demux(self._stream):
+                num_bytes += packet.size
+                if is_vp8 or first is None:
+                    frames = packet.decode()
+                    first = first or next(iter(frames), None)
+                    if is_vp8:
+                        times += [(frame.pts, 0) for frame in frames]
+                    else:
+                        shown += frames
+                elif num_bytes <= _MOST_KEPT_BYTES:
+                    kept.append(packet)
+                if not is_vp8 and packet.size and not packet.is_discard:
+                    times.append((packet.pts, packet.duration or 0))
+                    keys.append(packet.is_keyframe)
+        if self._codec in _WITH_KEY_FRAMES:
+            self._index = FrameIndex.of_packets([(pts, is_key) for (pts, _), is_key in zip(times, keys, strict=True)])
         if not is_vp8 and num_bytes <= _MOST_KEPT_BYTES:
-            self._unread = itertools.chain(shown, (frame for packet in kept for frame in packet.decode()))
+            self._kept = kept
+            self._unread = itertools.chain(shown, _decoded(kept))
         return first, times
 
     def _shown_size(self, first: Any) -> tuple[int, int]:
@@ -232,6 +305,11 @@ class VideoFile:
         if len(container.streams) == 1 and container.duration is not None:
             return float(container.duration / av.time_base)
         return None
+
+
+def _decoded(packets: Iterable[Any]) -> Iterator[Any]:
+    for packet in packets:
+        yield from packet.decode()
 
 
 def _is_sideways(matrix: tuple[int, int, int, int]) -> bool:

@@ -65,7 +65,7 @@ class TrainingViews(Dataset[Decoded]):
         clip = self.clips[number]
         assert clip.source is not None
         try:
-            with open_source(clip.source) as opened:
+            with open_source(clip.source, self._infos.get(number)) as opened:
                 view = self._plan(number, epoch, opened)
                 pixels = cut_frames(opened, view.frame_indices.tolist(), view.crop, self.policy.crop_size, view.flip)
         except (InputError, OSError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from PIL import Image
 
 from ifcar.errors import InputError
 from ifcar.extract.decode import cut_frames, open_source, probe, read_frames
+from ifcar.extract.frame_index import FrameIndex
 from ifcar.extract.geometry import FULL_FRAME, Crop
 from ifcar.extract.limits import DecodeError
+from ifcar.extract.video_file import VideoFile
 
 NUM_FRAMES = 30
 STEP = 8  # gray levels between neighbouring frames, far above what VP9 loses
@@ -26,12 +29,21 @@ def gray_frame(number: int) -> NDArray[np.uint8]:
     return np.full((HEIGHT, WIDTH, 3), number * STEP, dtype=np.uint8)
 
 
-def write_video(path: Path, codec: str = "libvpx-vp9", num_frames: int = NUM_FRAMES, noise: bool = False) -> Path:
+def write_video(
+    path: Path,
+    codec: str = "libvpx-vp9",
+    num_frames: int = NUM_FRAMES,
+    noise: bool = False,
+    options: dict[str, str] | None = None,
+    gop: int | None = None,
+) -> Path:
     rng = np.random.default_rng(0)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=Fraction(12))
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        stream.options = {"deadline": "realtime", "cpu-used": "8"}
+        stream.options = options or {"deadline": "realtime", "cpu-used": "8"}
+        if gop:
+            stream.codec_context.gop_size = gop
         for number in range(num_frames):
             pixels = gray_frame(number)
             if noise:
@@ -92,6 +104,59 @@ def test_an_open_video_gives_the_same_frames_after_a_walk_and_again(
     with open_source(path) as source:
         assert source.size() == (WIDTH, HEIGHT)
         np.testing.assert_array_equal(cut_frames(source, wanted, FULL_FRAME, 32, False), expected)
+
+
+@pytest.mark.parametrize(("kept_bytes", "known"), [(1 << 20, False), (0, False), (0, True)])
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.webm", "libvpx-vp9", {"deadline": "realtime", "cpu-used": "8"}),
+        ("a.mp4", "libx264", {"x264-params": "keyint=7:open-gop=1:bframes=3", "preset": "fast"}),
+        ("a.mkv", "libx264", {"x264-params": "keyint=7:bframes=3", "preset": "fast"}),
+        ("a.ts", "libx264", {"x264-params": "keyint=7:bframes=3", "preset": "fast"}),
+        ("a.mp4", "libx265", {"x265-params": "keyint=7:open-gop=1:bframes=3:log-level=error", "preset": "fast"}),
+        ("a.mp4", "mpeg4", {"bf": "2"}),
+    ],
+)
+def test_decoding_begins_at_the_last_key_frame_and_gives_the_same_pictures(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    codec: str,
+    options: dict[str, str],
+    kept_bytes: int,
+    known: bool,
+) -> None:
+    """A key frame every 7 frames, noise; B frames and, where the codec has them, frames that lean on the next group."""
+    path = write_video(tmp_path / name, codec, noise=True, options=options, gop=7)
+    wanted = [1, 2, 6, 7, 8, 20, 28, 29]
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) == NUM_FRAMES
+    monkeypatch.setattr("ifcar.extract.video_file._MOST_KEPT_BYTES", kept_bytes)
+    info = probe(path)
+    assert info.index is not None and len(info.index.starts) >= 4
+    is_counted = name.endswith(".ts") and not kept_bytes  # a seek there lands behind the key frame
+    if not is_counted:
+        monkeypatch.setattr(VideoFile, "_by_counting", lambda *_: pytest.fail("frames were counted"))
+    starts: list[int] = []
+    frames_from = VideoFile._frames_from
+    monkeypatch.setattr(VideoFile, "_frames_from", lambda self, k: (starts.append(k), frames_from(self, k))[1])
+    with open_source(path, info if known else None) as source:
+        pictures = list(source.pictures(wanted))
+    assert [number for number, _ in pictures] == wanted
+    for number, picture in pictures:
+        np.testing.assert_array_equal(np.asarray(picture), frames[number], err_msg=f"frame {number}")
+    assert set(starts) <= set(info.index.starts) and (is_counted or len(starts) >= 3)
+
+
+def test_frames_whose_times_are_wrong_are_counted(tmp_path: Path) -> None:
+    """An index that fits no frame: what is asked for comes all the same."""
+    path = write_video(tmp_path / "a.mp4", "libx264", noise=True)
+    expected = read_frames(path, [3, 9], FULL_FRAME, 32, False)
+    wrong = replace(probe(path), index=FrameIndex(tuple(range(7, 7 + 3 * NUM_FRAMES, 3)), (0, 5)))
+    with open_source(path, wrong) as source:
+        np.testing.assert_array_equal(cut_frames(source, [3, 9], FULL_FRAME, 32, False), expected)
 
 
 def test_probe_of_a_folder(folder: Path) -> None:
