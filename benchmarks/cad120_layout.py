@@ -17,10 +17,10 @@ import numpy as np
 
 from ifcar.cache.reader import open_cache
 from ifcar.pipelines.extract import extract
+from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.fit import fit, make_run_config
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.schedule import ScheduleConfig
-from ifcar.pipelines.sources import ExtractConfig
+from ifcar.pipelines.training.schedule import ScheduleConfig
 
 CACHE = Path("caches/cad120.zarr")
 SETTINGS = {

@@ -40,9 +40,9 @@ from ifcar.cache.schema import CacheSpec, Provenance, Status, zeros_for_rows
 from ifcar.cache.writer import CacheWriter
 from ifcar.extract.engine import BlockTask
 from ifcar.pipelines.engines.driver import Event, Joined, RowsDone, Staged, drive
-from ifcar.pipelines.preparation import prepare
+from ifcar.pipelines.extraction.preparation import prepare
+from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.sources import ExtractConfig
 
 ROWS = 256
 BLOCK_SEC = 1.0

@@ -32,9 +32,9 @@ from ifcar.extract.backbones.catalog import build_backbone
 from ifcar.extract.backbones.fold import folded
 from ifcar.extract.weights import load_weights
 from ifcar.pipelines.extract import extract
+from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.heap import keep_freed_memory
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.sources import ExtractConfig
 
 FRAMES, PLAIN = 8, "plain eager fp32"
 PARTS = ("backbone", "end-to-end", "scale")

@@ -27,13 +27,13 @@ from machine import facts, save
 from ifcar.console import Screen
 from ifcar.pipelines.ensemble import ensemble
 from ifcar.pipelines.extract import extract
+from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.finetune.run import finetune
 from ifcar.pipelines.finetune.start import i3d_config, joint_config
 from ifcar.pipelines.fit import fit
-from ifcar.pipelines.resolve import make_run_config
-from ifcar.pipelines.run_config import RunConfig
-from ifcar.pipelines.runs import Run, is_finished, open_run
-from ifcar.pipelines.sources import ExtractConfig
+from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.finished import Run, is_finished, open_run
+from ifcar.pipelines.runs.resolve import make_run_config
 
 VIEWS: dict[str, Any] = {"dataset": "toybox", "backbone": "i3d_inception", "crop": 64, "frames": 8}
 LEARNING: dict[str, Any] = {"batch_size": 8, "warm_up": 20, "clip_gradient": 5.0}

@@ -27,17 +27,17 @@ from random_cache import PROTOCOL, write_cache
 
 from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import CacheSpec, Split
-from ifcar.pipelines.batches import BatchReader, read_examples
+from ifcar.pipelines.feed.batches import BatchReader, read_examples
+from ifcar.pipelines.feed.memory import free_bytes
 from ifcar.pipelines.fit import build_head
-from ifcar.pipelines.fleet import FLEET_SHARE, member_bytes
-from ifcar.pipelines.memory import free_bytes
-from ifcar.pipelines.pool import prepare_worker
-from ifcar.pipelines.resolve import head_options, make_run_config
-from ifcar.pipelines.run_config import RunConfig
-from ifcar.pipelines.schedule import ScheduleConfig, make_plan
-from ifcar.pipelines.stack import stack_heads
-from ifcar.pipelines.train import draw_epoch, train_step
-from ifcar.pipelines.trainer import Member, MemberState, Trainer, TrainState, make_optimizer
+from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.resolve import head_options, make_run_config
+from ifcar.pipelines.training.fleet import FLEET_SHARE, member_bytes
+from ifcar.pipelines.training.loop import draw_epoch, train_step
+from ifcar.pipelines.training.pool import prepare_worker
+from ifcar.pipelines.training.schedule import ScheduleConfig, make_plan
+from ifcar.pipelines.training.stack import stack_heads
+from ifcar.pipelines.training.trainer import Member, MemberState, Trainer, TrainState, make_optimizer
 
 NUM_CLIPS, NUM_CLASSES = 144, 18
 TOYBOX = CacheSpec(num_frames=8, num_steps=4, num_instances=4, channels=2048, pooled_size=1)

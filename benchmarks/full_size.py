@@ -41,9 +41,9 @@ from ifcar.pipelines.grid.config import GridConfig, read_grid
 from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.grid.run import run_grid
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.resolve import head_options, make_run_config
-from ifcar.pipelines.run_config import RunConfig
-from ifcar.pipelines.schedule import ScheduleConfig, make_plan
+from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.resolve import head_options, make_run_config
+from ifcar.pipelines.training.schedule import ScheduleConfig, make_plan
 
 PARTS = ("run", "grid")
 GRIDS = ("table1", "table2", "figure3")

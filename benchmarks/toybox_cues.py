@@ -14,8 +14,8 @@ import numpy as np
 from ifcar.extract.toybox.actions import ACTIONS
 from ifcar.pipelines.comparison.formats import mean_and_deviation
 from ifcar.pipelines.comparison.store import read_comparison
-from ifcar.pipelines.runs import open_run
-from ifcar.pipelines.scores import target_ranks
+from ifcar.pipelines.runs.finished import open_run
+from ifcar.pipelines.scoring.scores import target_ranks
 
 CUES = ("position", "appearance", "relation")
 CUE_OF = {action.name: action.cue for action in ACTIONS}

@@ -74,7 +74,7 @@ def extract(
     values = {k.rstrip("_"): v for k, v in locals().items() if k not in ENGINE_OPTIONS}
     from ifcar.pipelines.engines.choice import cluster_config, extract_engine
     from ifcar.pipelines.extract import extract as run_extract
-    from ifcar.pipelines.sources import ExtractConfig, parse_rates
+    from ifcar.pipelines.extraction.sources import ExtractConfig, parse_rates
 
     chosen = extract_engine(cluster_config(engine, address, actor_cpus))
     values["sampling_rates"] = parse_rates(sampling_rates)

@@ -12,9 +12,9 @@ from ifcar.console import Screen, print_json
 from ifcar.errors import InputError
 
 if TYPE_CHECKING:
+    from ifcar.pipelines.extraction.sources import ExtractConfig
     from ifcar.pipelines.finetune.run import FinetuneResult
-    from ifcar.pipelines.run_config import RunConfig
-    from ifcar.pipelines.sources import ExtractConfig
+    from ifcar.pipelines.runs.config import RunConfig
 
 DataRoot = Annotated[Path | None, typer.Option(help="The dataset's folder; default: data/DATASET.")]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the training clips.")]
@@ -155,8 +155,8 @@ _NOT_IN_CONFIG = ("config", "workers", "device", "out", "resume", "as_json")
 
 def _from_file(config: Path | None, out: Path | None, *, resume: bool, named: object) -> RunConfig | None:
     """Return the config of --config, or of the run to resume; None where the options make it."""
-    from ifcar.pipelines.run_config import RunConfig
-    from ifcar.pipelines.runs import read_config
+    from ifcar.pipelines.runs.config import RunConfig
+    from ifcar.pipelines.runs.finished import read_config
 
     if resume and out is None:
         raise InputError("--resume needs --out, the folder of the stopped run")

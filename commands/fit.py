@@ -58,12 +58,12 @@ def fit_head(
     """Train one head from a cache and evaluate it on the protocol's test clips."""
     from dataclasses import replace
 
+    from ifcar.pipelines.feed.memory import parse_memory
     from ifcar.pipelines.fit import fit
     from ifcar.pipelines.folders import only_cache
-    from ifcar.pipelines.memory import parse_memory
-    from ifcar.pipelines.resolve import make_run_config
-    from ifcar.pipelines.run_config import RunConfig
-    from ifcar.pipelines.runs import read_config
+    from ifcar.pipelines.runs.config import RunConfig
+    from ifcar.pipelines.runs.finished import read_config
+    from ifcar.pipelines.runs.resolve import make_run_config
 
     if resume and out is None:
         raise InputError("--resume needs --out, the folder of the stopped run")
@@ -135,7 +135,7 @@ def evaluate(
 ) -> None:
     """Score a run's test clips again from its weights and cache: top-1 and top-5, or mAP, and per class."""
     from ifcar.pipelines.evaluate import evaluate as run_evaluate
-    from ifcar.pipelines.scores import check_pool
+    from ifcar.pipelines.scoring.scores import check_pool
 
     result = run_evaluate(run, cache=cache, device=device, pool=check_pool(pool), views=views, detections=detections)
     if as_json:

@@ -43,11 +43,11 @@ def grid(
 ) -> None:
     """Train every run of a grid file that is not there yet, and write one table with intervals and tests."""
     from ifcar.pipelines.engines.choice import cluster_config
+    from ifcar.pipelines.feed.memory import parse_memory
     from ifcar.pipelines.folders import only_cache
     from ifcar.pipelines.grid.config import read_grid
     from ifcar.pipelines.grid.plan import plan_grid
     from ifcar.pipelines.grid.run import run_grid
-    from ifcar.pipelines.memory import parse_memory
 
     cluster = cluster_config(engine, address)
     plan = plan_grid(read_grid(file), only_cache(cache))
@@ -96,11 +96,11 @@ def few_shot(
 ) -> None:
     """Train a head on base classes, fine-tune it on 5 or 10 clips of each novel class, and test it on these."""
     from ifcar.pipelines.configs import parse_assignment
+    from ifcar.pipelines.feed.memory import parse_memory
     from ifcar.pipelines.few_shot import few_shot_grid
     from ifcar.pipelines.folders import only_cache
     from ifcar.pipelines.grid.plan import TUNING, plan_grid
     from ifcar.pipelines.grid.run import run_grid
-    from ifcar.pipelines.memory import parse_memory
 
     if train not in ("classifier", "all"):
         raise InputError(f"--train is {train!r}; expected classifier or all")
@@ -135,8 +135,8 @@ def few_shot(
 
 
 def _print_plan(plan: GridPlan, *, as_json: bool) -> None:
-    from ifcar.pipelines.run_config import run_id
-    from ifcar.pipelines.runs import is_finished
+    from ifcar.pipelines.runs.config import run_id
+    from ifcar.pipelines.runs.finished import is_finished
 
     rows = []
     for cell in plan.cells:

@@ -10,9 +10,9 @@ import typer
 from ifcar.console import print_table, printable
 
 if TYPE_CHECKING:
-    from ifcar.pipelines.runs import Run
-    from ifcar.pipelines.schedule import ScheduleConfig
-    from ifcar.pipelines.scores import Metrics
+    from ifcar.pipelines.runs.finished import Run
+    from ifcar.pipelines.scoring.scores import Metrics
+    from ifcar.pipelines.training.schedule import ScheduleConfig
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 CacheOption = Annotated[Path | None, typer.Option(help="Cache to use; default: the only one in caches/.")]
@@ -33,7 +33,7 @@ Processes = Annotated[int | None, typer.Option(help="Training processes; default
 def schedule_from(**values: Any) -> ScheduleConfig:
     """Return the schedule with the given options; None leaves a default."""
     from ifcar.pipelines.configs import from_plain
-    from ifcar.pipelines.schedule import ScheduleConfig
+    from ifcar.pipelines.training.schedule import ScheduleConfig
 
     return from_plain(ScheduleConfig, {k: v for k, v in values.items() if v is not None}, "options")
 
@@ -46,7 +46,7 @@ def print_metrics(run: Run) -> None:
 
 def titles(metrics: Metrics) -> list[str]:
     """Return what tables call the measures of these metrics."""
-    from ifcar.pipelines.scores import MEASURES
+    from ifcar.pipelines.scoring.scores import MEASURES
 
     return [MEASURES[key] for key in metrics.measures()]
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ifcar.pipelines.extract import ExtractResult, extract
+from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.grid.config import read_grid
 from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.grid.run import GridResult, run_grid
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.report.report import ReportResult, report
-from ifcar.pipelines.sources import ExtractConfig
 
 GRID = Path("demo")
 NOTE = (

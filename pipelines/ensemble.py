@@ -12,10 +12,9 @@ import numpy as np
 
 from ifcar.errors import InputError
 from ifcar.heads.catalog import HEADS
-from ifcar.pipelines.objectives import logits_of, probabilities
-from ifcar.pipelines.run_config import ENSEMBLE, EnsembleConfig, RunConfig
-from ifcar.pipelines.run_data import write_run_data
-from ifcar.pipelines.runs import (
+from ifcar.pipelines.runs.config import ENSEMBLE, EnsembleConfig, RunConfig
+from ifcar.pipelines.runs.data import write_run_data
+from ifcar.pipelines.runs.finished import (
     Run,
     finished_runs,
     fresh_folder,
@@ -24,7 +23,8 @@ from ifcar.pipelines.runs import (
     write_config,
     write_results,
 )
-from ifcar.pipelines.scores import Metrics, Predictions, measure
+from ifcar.pipelines.scoring.scores import Metrics, Predictions, measure
+from ifcar.pipelines.training.objectives import logits_of, probabilities
 
 WEIGHT_STEPS = 20  # candidate weights are multiples of 1/20
 

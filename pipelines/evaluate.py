@@ -13,16 +13,16 @@ import numpy as np
 from ifcar.cache.reader import CacheReader, open_cache
 from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, InputError
-from ifcar.pipelines.batches import read_examples, spread_views
-from ifcar.pipelines.checkpoint import load_head
-from ifcar.pipelines.detections import detect
+from ifcar.pipelines.feed.batches import read_examples, spread_views
 from ifcar.pipelines.fit import build_head, open_batches
-from ifcar.pipelines.mean_ap import mean_average_precision
-from ifcar.pipelines.resolve import head_options
-from ifcar.pipelines.run_config import EnsembleConfig, RunConfig
-from ifcar.pipelines.runs import open_run
-from ifcar.pipelines.scores import Metrics, Pool, measure, per_class, predict
-from ifcar.pipelines.stack import stack_heads
+from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig
+from ifcar.pipelines.runs.finished import open_run
+from ifcar.pipelines.runs.resolve import head_options
+from ifcar.pipelines.scoring.detections import detect
+from ifcar.pipelines.scoring.mean_ap import mean_average_precision
+from ifcar.pipelines.scoring.scores import Metrics, Pool, measure, per_class, predict
+from ifcar.pipelines.training.checkpoint import load_head
+from ifcar.pipelines.training.stack import stack_heads
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +33,7 @@ class Evaluation:
         metrics: of the test part.
         classes: per class: name, clips, top-1 or average precision; worst first. With `frame_map`, frame AP as well.
         weighted_map: mAP with each class weighted by its clips; None on a single-label protocol.
-        frame_map: frame mAP where clips are boxes at key frames, see `ifcar.pipelines.frame_map`; else None.
+        frame_map: frame mAP where clips are boxes at key frames, see `ifcar.pipelines.scoring.frame_map`; else None.
         agrees: whether the logits equal those stored with the run, to 1e-4; None for another way of pooling views.
     """
 
@@ -63,9 +63,9 @@ def evaluate(
         path: the run's folder.
         cache: where its cache is, when that was moved.
         device: default: cuda where there is one.
-        pool: how the views of a clip become one score, see `ifcar.pipelines.scores.pool_views`.
-        views: how many plain views of a clip to test, see `ifcar.pipelines.batches.spread_views`; None takes all.
-        detections: file to write the scored boxes to, see `ifcar.pipelines.detections`.
+        pool: how the views of a clip become one score, see `ifcar.pipelines.scoring.scores.pool_views`.
+        views: how many plain views of a clip to test, see `ifcar.pipelines.feed.batches.spread_views`; None takes all.
+        detections: file to write the scored boxes to, see `ifcar.pipelines.scoring.detections`.
 
     Raises:
         MissingDataError, InputError: not a finished run, or damaged; detections where clips are no boxes at key frames.

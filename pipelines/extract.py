@@ -16,10 +16,10 @@ from ifcar.errors import InputError
 from ifcar.extract.engine import BlockTask
 from ifcar.pipelines.engines.contract import ExtractEngine
 from ifcar.pipelines.engines.local import LocalEngine
+from ifcar.pipelines.extraction.preparation import Preparation, prepare
+from ifcar.pipelines.extraction.sources import ExtractConfig, Source
 from ifcar.pipelines.folders import folder
-from ifcar.pipelines.preparation import Preparation, prepare
 from ifcar.pipelines.progress import Progress
-from ifcar.pipelines.sources import ExtractConfig, Source
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,19 +19,13 @@ from ifcar.errors import InputError
 from ifcar.extract.engine import choose_device
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
-from ifcar.pipelines.batches import BatchReader, Examples, read_examples
-from ifcar.pipelines.checkpoint import NAME as CHECKPOINT
-from ifcar.pipelines.checkpoint import load_tensors, save_tensors
 from ifcar.pipelines.configs import to_plain
-from ifcar.pipelines.events import write_events
-from ifcar.pipelines.jobs import Failure, Job
-from ifcar.pipelines.memory import Memory
-from ifcar.pipelines.phases import Data, Entry, Outcome, stack_states, train_phases
+from ifcar.pipelines.feed.batches import BatchReader, Examples, read_examples
+from ifcar.pipelines.feed.memory import Memory
 from ifcar.pipelines.progress import Progress
-from ifcar.pipelines.resolve import head_options, resolve
-from ifcar.pipelines.run_config import FineTuneConfig, RunConfig, run_id, run_name
-from ifcar.pipelines.run_data import RunData, write_run_data
-from ifcar.pipelines.runs import (
+from ifcar.pipelines.runs.config import FineTuneConfig, RunConfig, run_id, run_name
+from ifcar.pipelines.runs.data import RunData, write_run_data
+from ifcar.pipelines.runs.finished import (
     Run,
     fresh_folder,
     is_finished,
@@ -41,9 +35,15 @@ from ifcar.pipelines.runs import (
     write_history,
     write_results,
 )
-from ifcar.pipelines.schedule import Plan, make_plan
-from ifcar.pipelines.scores import Predictions, measure, predict
-from ifcar.pipelines.trainer import NonFiniteError
+from ifcar.pipelines.runs.resolve import head_options, resolve
+from ifcar.pipelines.scoring.scores import Predictions, measure, predict
+from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
+from ifcar.pipelines.training.checkpoint import load_tensors, save_tensors
+from ifcar.pipelines.training.events import write_events
+from ifcar.pipelines.training.jobs import Failure, Job
+from ifcar.pipelines.training.phases import Data, Entry, Outcome, stack_states, train_phases
+from ifcar.pipelines.training.schedule import Plan, make_plan
+from ifcar.pipelines.training.trainer import NonFiniteError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,7 +121,7 @@ def fit_together(
     Goes on from the checkpoint in `folder` where there is one.
 
     Args:
-        jobs: runs that `ifcar.pipelines.fleet.fleet_key` does not tell apart.
+        jobs: runs that `ifcar.pipelines.training.fleet.fleet_key` does not tell apart.
         folder: of the fleet's checkpoint; the run's own for a fleet of one.
         progress: told about every round.
         device: default: cuda where there is one.

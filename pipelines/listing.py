@@ -9,9 +9,9 @@ from typing import Any
 from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import Split, Status
 from ifcar.pipelines.folders import folder
-from ifcar.pipelines.run_config import RunConfig
-from ifcar.pipelines.runs import finished_runs
-from ifcar.pipelines.scores import MEASURES
+from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.finished import finished_runs
+from ifcar.pipelines.scoring.scores import MEASURES
 
 Rows = tuple[list[str], list[list[str]]]
 

@@ -36,16 +36,16 @@ from ifcar.extract.tracks import Tracks
 from ifcar.extract.views import View
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
-from ifcar.pipelines.backbones import load_backbone
-from ifcar.pipelines.checkpoint import load_head
+from ifcar.pipelines.extraction.backbones import load_backbone
 from ifcar.pipelines.fit import build_head
-from ifcar.pipelines.objectives import probabilities
 from ifcar.pipelines.progress import Progress
-from ifcar.pipelines.recipe import Recipe, read_recipe
-from ifcar.pipelines.resolve import head_options
-from ifcar.pipelines.run_config import RunConfig
-from ifcar.pipelines.run_data import RunData
-from ifcar.pipelines.runs import Run, open_run
+from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.data import RunData
+from ifcar.pipelines.runs.finished import Run, open_run
+from ifcar.pipelines.runs.recipe import Recipe, read_recipe
+from ifcar.pipelines.runs.resolve import head_options
+from ifcar.pipelines.training.checkpoint import load_head
+from ifcar.pipelines.training.objectives import probabilities
 
 DEFAULT_TOP = 5
 

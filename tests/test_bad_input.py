@@ -21,7 +21,7 @@ from ifcar.errors import IfcarError
 from ifcar.extract.datasets.something_else import SomethingElse
 from ifcar.pipelines.configs import from_plain, parse_assignment, read_yaml
 from ifcar.pipelines.grid.config import GridConfig
-from ifcar.pipelines.run_config import RunConfig
+from ifcar.pipelines.runs.config import RunConfig
 
 REPEATABLE = settings(max_examples=120, derandomize=True, deadline=None)
 SCALARS = st.one_of(

@@ -22,9 +22,9 @@ from ifcar.pipelines.comparison.statistics import (
     percentile_interval,
     resampled_map,
 )
-from ifcar.pipelines.mean_ap import mean_average_precision
-from ifcar.pipelines.runs import Run
-from ifcar.pipelines.scores import Predictions, target_ranks
+from ifcar.pipelines.runs.finished import Run
+from ifcar.pipelines.scoring.mean_ap import mean_average_precision
+from ifcar.pipelines.scoring.scores import Predictions, target_ranks
 
 PairedTestName = Literal["bootstrap", "mcnemar"]
 

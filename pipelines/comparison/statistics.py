@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from ifcar.pipelines.mean_ap import rankings
+from ifcar.pipelines.scoring.mean_ap import rankings
 
 NUM_RESAMPLES = 100_000
 NUM_MAP_RESAMPLES = 2_000

@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 
 import torch
 
-from ifcar.pipelines.memory import Memory, free_bytes
+from ifcar.pipelines.feed.memory import Memory, free_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +29,7 @@ class Bench:
         isolates: a process that dies takes no other fleet with it.
         executor: called with the number of processes; gives what runs them. A future whose process is gone raises
             BrokenExecutor.
-        memory: where runs keep their rows, see `ifcar.pipelines.batches.BatchReader`.
+        memory: where runs keep their rows, see `ifcar.pipelines.feed.batches.BatchReader`.
     """
 
     processes: int

@@ -7,9 +7,9 @@ from typing import Protocol
 
 from ifcar.cache.writer import CacheWriter
 from ifcar.extract.engine import BlockTask
-from ifcar.pipelines.preparation import Preparation
+from ifcar.pipelines.extraction.preparation import Preparation
+from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.progress import Progress
-from ifcar.pipelines.sources import ExtractConfig
 
 
 class ExtractEngine(Protocol):

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from ifcar.cache.writer import CacheWriter
 from ifcar.extract.engine import BlockTask, EngineOptions, choose_device, extract_rows
+from ifcar.pipelines.extraction.preparation import Preparation
+from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.heap import keep_freed_memory
-from ifcar.pipelines.preparation import Preparation
 from ifcar.pipelines.progress import Progress
-from ifcar.pipelines.sources import ExtractConfig
 
 MOST_WORKERS = 8
 

@@ -20,10 +20,10 @@ from ifcar.pipelines.engines.actor import Assignment, BlockActor, Sight
 from ifcar.pipelines.engines.cluster import Node, RayConfig, connected, import_ray, living_nodes, one_line
 from ifcar.pipelines.engines.driver import Event, Joined, Lost, RowsDone, Said, Staged, drive
 from ifcar.pipelines.engines.station import station_here
+from ifcar.pipelines.extraction.preparation import Preparation
+from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.folders import folder
-from ifcar.pipelines.preparation import Preparation
 from ifcar.pipelines.progress import Progress
-from ifcar.pipelines.sources import ExtractConfig
 
 NODES_SEC = 2.0  # how often nodes are looked for
 COUNT_SEC = 1.0  # how often an actor is asked for its rows

@@ -9,8 +9,8 @@ from pathlib import Path
 from safetensors import safe_open
 from torch import Tensor
 
-from ifcar.pipelines.checkpoint import NAME, load_tensors, save_tensors
 from ifcar.pipelines.finetune.trainer import LiveState, LiveTrainer
+from ifcar.pipelines.training.checkpoint import NAME, load_tensors, save_tensors
 
 _MOMENTUM = "momentum_buffer"
 

@@ -17,8 +17,8 @@ from ifcar.extract.decode import cut_frames, open_source
 from ifcar.extract.decoded_views import Decoded, clip_info
 from ifcar.extract.picture_source import PictureSource, VideoInfo
 from ifcar.extract.views import View, ViewPolicy, plan_view
-from ifcar.pipelines.batches import Examples
-from ifcar.pipelines.sources import Source
+from ifcar.pipelines.extraction.sources import Source
+from ifcar.pipelines.feed.batches import Examples
 
 Key = tuple[int, int]  # clip number, epoch
 PREFETCHED = 8  # views that a worker decodes ahead

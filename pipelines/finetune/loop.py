@@ -15,10 +15,10 @@ from ifcar.extract.decoded_views import Decoded
 from ifcar.pipelines.finetune.data import Deal, load_training, stack_views
 from ifcar.pipelines.finetune.score import score_live
 from ifcar.pipelines.finetune.trainer import LiveState, LiveTrainer
-from ifcar.pipelines.noise import draw_noise
-from ifcar.pipelines.objectives import class_loss
-from ifcar.pipelines.scores import measure
-from ifcar.pipelines.trainer import NonFiniteError
+from ifcar.pipelines.scoring.scores import measure
+from ifcar.pipelines.training.noise import draw_noise
+from ifcar.pipelines.training.objectives import class_loss
+from ifcar.pipelines.training.trainer import NonFiniteError
 
 CHECKPOINT_STEPS = 500
 

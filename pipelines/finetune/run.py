@@ -17,11 +17,9 @@ from ifcar.cache.schema import Split
 from ifcar.errors import InputError
 from ifcar.extract.decoded_views import ViewDataset
 from ifcar.extract.weights import sha256_file
-from ifcar.pipelines.batches import Examples, hold_out
-from ifcar.pipelines.checkpoint import NAME as CHECKPOINT
-from ifcar.pipelines.checkpoint import save_tensors
 from ifcar.pipelines.configs import to_plain
-from ifcar.pipelines.events import write_events
+from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.feed.batches import Examples, hold_out
 from ifcar.pipelines.finetune.checkpoint import load_live, save_live
 from ifcar.pipelines.finetune.config import LivePlan
 from ifcar.pipelines.finetune.data import Deck, TrainingViews, live_examples
@@ -33,9 +31,9 @@ from ifcar.pipelines.finetune.setting import Setting, open_setting
 from ifcar.pipelines.finetune.trainer import LiveState, LiveTrainer
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.progress import Progress, Silent
-from ifcar.pipelines.run_config import RunConfig, run_name
-from ifcar.pipelines.run_data import write_run_data
-from ifcar.pipelines.runs import (
+from ifcar.pipelines.runs.config import RunConfig, run_name
+from ifcar.pipelines.runs.data import write_run_data
+from ifcar.pipelines.runs.finished import (
     Run,
     fresh_folder,
     is_finished,
@@ -45,8 +43,10 @@ from ifcar.pipelines.runs import (
     write_history,
     write_results,
 )
-from ifcar.pipelines.scores import measure
-from ifcar.pipelines.sources import ExtractConfig
+from ifcar.pipelines.scoring.scores import measure
+from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
+from ifcar.pipelines.training.checkpoint import save_tensors
+from ifcar.pipelines.training.events import write_events
 
 BACKBONE = "backbone.safetensors"
 MODEL = "model.safetensors"

@@ -11,10 +11,10 @@ from ifcar.errors import InputError
 from ifcar.extract.decoded_views import Decoded
 from ifcar.extract.engine import EngineOptions, FeatureExtractor, fault_of_features
 from ifcar.heads.contract import InstanceBatch
-from ifcar.pipelines.batches import Examples
+from ifcar.pipelines.feed.batches import Examples
 from ifcar.pipelines.finetune.data import PREFETCHED, stack_views
 from ifcar.pipelines.finetune.trainer import LiveTrainer
-from ifcar.pipelines.scores import Predictions, clip_predictions
+from ifcar.pipelines.scoring.scores import Predictions, clip_predictions
 
 BATCH = 16  # views at once
 

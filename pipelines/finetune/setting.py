@@ -16,20 +16,20 @@ from ifcar.extract.tuned import TunedFacts
 from ifcar.extract.views import ViewPolicy
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
-from ifcar.pipelines.backbones import backbone_of, load_backbone
-from ifcar.pipelines.checkpoint import load_tensors
+from ifcar.pipelines.extraction.backbones import backbone_of, load_backbone
+from ifcar.pipelines.extraction.preparation import cache_spec, provenance_of, view_policy
+from ifcar.pipelines.extraction.sources import ExtractConfig, Source, read_source
 from ifcar.pipelines.finetune.config import LiveConfig
 from ifcar.pipelines.finetune.distributed import Group
 from ifcar.pipelines.finetune.model import LiveModel, freeze
 from ifcar.pipelines.finetune.start import check_base, check_live
 from ifcar.pipelines.fit import build_head
-from ifcar.pipelines.preparation import cache_spec, provenance_of, view_policy
 from ifcar.pipelines.progress import Progress
-from ifcar.pipelines.resolve import head_options
-from ifcar.pipelines.run_config import RunConfig
-from ifcar.pipelines.run_data import RunData, protocol_digest
-from ifcar.pipelines.runs import open_run
-from ifcar.pipelines.sources import ExtractConfig, Source, read_source
+from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.data import RunData, protocol_digest
+from ifcar.pipelines.runs.finished import open_run
+from ifcar.pipelines.runs.resolve import head_options
+from ifcar.pipelines.training.checkpoint import load_tensors
 
 NEW_REDUCTION = 512  # channels, in both papers
 

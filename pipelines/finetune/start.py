@@ -12,11 +12,11 @@ from ifcar.extract.backbones.catalog import get_backbone
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.pipelines.configs import from_plain, to_plain
 from ifcar.pipelines.finetune.config import I3D_PRESETS, JOINT_PRESETS, LiveConfig, LiveData, Published
-from ifcar.pipelines.recipe import read_recipe
-from ifcar.pipelines.resolve import PREFERRED_PROTOCOL
-from ifcar.pipelines.run_config import RunConfig, run_id
-from ifcar.pipelines.runs import open_run
-from ifcar.pipelines.schedule import ScheduleConfig
+from ifcar.pipelines.runs.config import RunConfig, run_id
+from ifcar.pipelines.runs.finished import open_run
+from ifcar.pipelines.runs.recipe import read_recipe
+from ifcar.pipelines.runs.resolve import PREFERRED_PROTOCOL
+from ifcar.pipelines.training.schedule import ScheduleConfig
 
 
 def i3d_config(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ifcar.cache.schema import CacheSpec
 from ifcar.extract.decoded_views import ViewDataset
-from ifcar.pipelines.batches import Examples
+from ifcar.pipelines.feed.batches import Examples
 from ifcar.pipelines.finetune.config import LivePlan
 from ifcar.pipelines.finetune.data import Deck, TrainingViews
 from ifcar.pipelines.finetune.distributed import Group

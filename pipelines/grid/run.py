@@ -20,16 +20,16 @@ from ifcar.pipelines.comparison.store import Comparison, read_comparison, write_
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.engines.cluster import RayConfig
 from ifcar.pipelines.ensemble import ensemble
+from ifcar.pipelines.feed.memory import Memory
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.grid.config import FusionConfig
 from ifcar.pipelines.grid.plan import Cell, GridPlan, Stage
-from ifcar.pipelines.jobs import Failure
-from ifcar.pipelines.memory import Memory
-from ifcar.pipelines.pool import fit_all
 from ifcar.pipelines.progress import Progress
-from ifcar.pipelines.run_config import ENSEMBLE, ID_LENGTH
-from ifcar.pipelines.runs import Run, is_finished, open_run
-from ifcar.pipelines.scores import MEASURES
+from ifcar.pipelines.runs.config import ENSEMBLE, ID_LENGTH
+from ifcar.pipelines.runs.finished import Run, is_finished, open_run
+from ifcar.pipelines.scoring.scores import MEASURES
+from ifcar.pipelines.training.jobs import Failure
+from ifcar.pipelines.training.pool import fit_all
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,8 +13,8 @@ from ifcar.pipelines.comparison.results import ResultRow
 from ifcar.pipelines.comparison.store import Comparison
 from ifcar.pipelines.report.gather import Gathered
 from ifcar.pipelines.report.systems import SystemScores, read_system
-from ifcar.pipelines.run_data import RunData
-from ifcar.pipelines.runs import Run, open_run
+from ifcar.pipelines.runs.data import RunData
+from ifcar.pipelines.runs.finished import Run, open_run
 
 
 @dataclass(frozen=True, kw_only=True)

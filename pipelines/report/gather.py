@@ -16,8 +16,8 @@ from ifcar.pipelines.comparison.store import NAME as RESULTS
 from ifcar.pipelines.comparison.store import Comparison, read_comparison
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.folders import folder
-from ifcar.pipelines.run_config import EnsembleConfig, RunConfig
-from ifcar.pipelines.runs import Run, finished_runs, is_finished, open_run, read_config
+from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig
+from ifcar.pipelines.runs.finished import Run, finished_runs, is_finished, open_run, read_config
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.errors import InputError
-from ifcar.pipelines.mean_ap import class_precisions
-from ifcar.pipelines.objectives import probabilities
-from ifcar.pipelines.runs import Run
-from ifcar.pipelines.scores import Predictions, target_ranks
+from ifcar.pipelines.runs.finished import Run
+from ifcar.pipelines.scoring.mean_ap import class_precisions
+from ifcar.pipelines.scoring.scores import Predictions, target_ranks
+from ifcar.pipelines.training.objectives import probabilities
 
 
 @dataclass(frozen=True, kw_only=True)

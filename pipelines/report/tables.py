@@ -13,7 +13,7 @@ from ifcar.pipelines.comparison.results import ResultRow
 from ifcar.pipelines.comparison.store import Comparison
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.pair_figures import ClassGain
-from ifcar.pipelines.scores import MEASURES
+from ifcar.pipelines.scoring.scores import MEASURES
 
 MOST_ERRORS = 30
 

@@ -12,7 +12,7 @@ from ifcar.errors import InputError
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.drawing import COLOURS, GREY, Drawing, new_figure, short
 from ifcar.pipelines.report.systems import SystemScores
-from ifcar.pipelines.runs import Run
+from ifcar.pipelines.runs.finished import Run
 
 History = Sequence[Mapping[str, Any]]
 CURVES = {

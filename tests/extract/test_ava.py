@@ -23,11 +23,11 @@ from ifcar.extract.datasets.key_frames import KeyFrameBox, parse_clip_id
 from ifcar.extract.decoded_views import ViewDataset
 from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.extract import extract
+from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.resolve import make_run_config
-from ifcar.pipelines.schedule import ScheduleConfig
-from ifcar.pipelines.sources import ExtractConfig
+from ifcar.pipelines.runs.resolve import make_run_config
+from ifcar.pipelines.training.schedule import ScheduleConfig
 
 LEFT, RIGHT, MIDDLE = "0.077,0.151,0.283,0.811", "0.5,0.1,0.75,0.9", "0.3,0.2,0.45,1.0"
 SHORT = ScheduleConfig(kind="stretched", min_steps=30, batch_size=8, refit=False)
@@ -240,8 +240,8 @@ def test_missing_annotations_say_what_to_put_where(tmp_path: Path) -> None:
 
 def test_detections_need_boxes_at_key_frames(tmp_path: Path) -> None:
     from ifcar.cache.schema import ProtocolTable
-    from ifcar.pipelines.detections import detect
-    from ifcar.pipelines.scores import Predictions
+    from ifcar.pipelines.scoring.detections import detect
+    from ifcar.pipelines.scoring.scores import Predictions
 
     table = ProtocolTable(
         name="p",

@@ -29,9 +29,9 @@ from ifcar.cli import main
 from ifcar.errors import IfcarError, MissingDataError
 from ifcar.extract.datasets.charades import Charades
 from ifcar.pipelines.extract import extract
+from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.grid.config import SHIPPED
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.sources import ExtractConfig
 
 VIDEOS = TRAIN + TEST
 SHOWN_FRAMES = [3, 9, 9, 18, 39, 40, 40, 76]

@@ -16,11 +16,11 @@ from ifcar.errors import IfcarError, MissingDataError
 from ifcar.extract.datasets.hockey import Hockey
 from ifcar.extract.datasets.text_rows import MAX_LINE_BYTES
 from ifcar.pipelines.extract import extract
+from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.resolve import make_run_config
-from ifcar.pipelines.schedule import ScheduleConfig
-from ifcar.pipelines.sources import ExtractConfig
+from ifcar.pipelines.runs.resolve import make_run_config
+from ifcar.pipelines.training.schedule import ScheduleConfig
 
 
 def test_clips_go_from_files_to_a_scored_run(

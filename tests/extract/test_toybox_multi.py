@@ -20,8 +20,8 @@ from ifcar.extract.toybox.looks import nouns_of
 from ifcar.extract.toybox.scene import HEIGHT, WIDTH
 from ifcar.extract.toybox.several import NUM_CLIPS, NUM_FRAMES, build_several, plan_several
 from ifcar.pipelines.extract import extract
+from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.sources import ExtractConfig
 
 FEW = 9
 PLANS = [plan_several(0, number) for number in range(NUM_CLIPS)]

@@ -21,11 +21,11 @@ from ifcar.extract.datasets.volleyball import (
     Volleyball,
 )
 from ifcar.pipelines.extract import extract
+from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.resolve import make_run_config
-from ifcar.pipelines.schedule import ScheduleConfig
-from ifcar.pipelines.sources import ExtractConfig
+from ifcar.pipelines.runs.resolve import make_run_config
+from ifcar.pipelines.training.schedule import ScheduleConfig
 
 
 def test_official_split_gives_each_of_55_videos_one_part() -> None:

@@ -15,9 +15,9 @@ from ifcar.pipelines.comparison.formats import cells, latex, markdown, numbers
 from ifcar.pipelines.comparison.results import Replicate, System, summarise
 from ifcar.pipelines.comparison.statistics import bootstrap_interval, holm, mcnemar, paired_bootstrap
 from ifcar.pipelines.comparison.store import Comparison, read_comparison, write_comparison
-from ifcar.pipelines.run_config import RunConfig
-from ifcar.pipelines.runs import Run, write_config, write_results
-from ifcar.pipelines.scores import Predictions, measure
+from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.finished import Run, write_config, write_results
+from ifcar.pipelines.scoring.scores import Predictions, measure
 
 NUM_CLIPS = 60
 

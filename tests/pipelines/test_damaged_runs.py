@@ -15,11 +15,11 @@ from ifcar.pipelines.ensemble import ensemble
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.resolve import make_run_config
-from ifcar.pipelines.run_config import RunConfig
-from ifcar.pipelines.runs import Run
-from ifcar.pipelines.schedule import ScheduleConfig
-from ifcar.pipelines.trainer import NonFiniteError
+from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.finished import Run
+from ifcar.pipelines.runs.resolve import make_run_config
+from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.training.trainer import NonFiniteError
 
 SPEC = CacheSpec(num_frames=2, num_steps=1, num_instances=1, channels=4, pooled_size=1)
 CLIPS = 24

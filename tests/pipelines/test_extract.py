@@ -15,9 +15,9 @@ from ifcar.cache import schema
 from ifcar.cache.reader import open_cache
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.preparation import FEATURE_VERSION
+from ifcar.pipelines.extraction.preparation import FEATURE_VERSION
+from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.sources import ExtractConfig
 
 ROOT = Path(__file__).parents[2]
 

@@ -30,6 +30,7 @@ from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.ensemble import ensemble
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
+from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.finetune.config import LivePlan
 from ifcar.pipelines.finetune.data import load_training, stack_views
 from ifcar.pipelines.finetune.distributed import Group
@@ -41,10 +42,9 @@ from ifcar.pipelines.finetune.trainer import LiveTrainer
 from ifcar.pipelines.fit import FitResult, fit
 from ifcar.pipelines.predict import predict
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.resolve import make_run_config
-from ifcar.pipelines.run_config import RunConfig
-from ifcar.pipelines.schedule import ScheduleConfig
-from ifcar.pipelines.sources import ExtractConfig
+from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.resolve import make_run_config
+from ifcar.pipelines.training.schedule import ScheduleConfig
 
 IFCAR = (sys.executable, "-c", "from ifcar.cli import main; main()")
 ALONE = Group(number=0, size=1, device=torch.device("cpu"))

@@ -20,7 +20,7 @@ from ifcar.pipelines.finetune.distributed import Group
 from ifcar.pipelines.finetune.run import finetune, make_plan, make_trainer
 from ifcar.pipelines.finetune.setting import open_setting
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.runs import write_config
+from ifcar.pipelines.runs.finished import write_config
 
 WORKER = "import torch; torch.set_num_threads(1); from ifcar.cli import main; main()"
 

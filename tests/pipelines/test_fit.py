@@ -14,21 +14,21 @@ from sklearn.metrics import log_loss, top_k_accuracy_score
 from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, InputError
-from ifcar.pipelines import phases
-from ifcar.pipelines.batches import BatchReader, hold_out, read_examples
 from ifcar.pipelines.ensemble import choose_weights, ensemble
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
+from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.feed.batches import BatchReader, hold_out, read_examples
 from ifcar.pipelines.fit import fit
-from ifcar.pipelines.objectives import softmax
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.resolve import default_protocol, make_run_config
-from ifcar.pipelines.run_config import RunConfig
-from ifcar.pipelines.runs import Run
-from ifcar.pipelines.schedule import ScheduleConfig, make_plan
-from ifcar.pipelines.scores import Predictions, measure
-from ifcar.pipelines.sources import ExtractConfig
-from ifcar.pipelines.trainer import NonFiniteError
+from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.finished import Run
+from ifcar.pipelines.runs.resolve import default_protocol, make_run_config
+from ifcar.pipelines.scoring.scores import Predictions, measure
+from ifcar.pipelines.training import phases
+from ifcar.pipelines.training.objectives import softmax
+from ifcar.pipelines.training.schedule import ScheduleConfig, make_plan
+from ifcar.pipelines.training.trainer import NonFiniteError
 
 SHORT = ScheduleConfig(kind="stretched", min_steps=60, batch_size=8)
 
@@ -179,7 +179,7 @@ def test_evaluate_gives_the_stored_logits_and_refuses_another_cache(cache: Path,
 
 
 def test_config_of_a_run_repeats_it(cache: Path, tmp_path: Path) -> None:
-    from ifcar.pipelines.runs import read_config
+    from ifcar.pipelines.runs.finished import read_config
 
     first = fit(config(cache, settings=["joint.dropout=0.1"]), Silent()).run
     stored = read_config(first.path / "config.yaml")

@@ -21,25 +21,25 @@ from ifcar.cache.schema import Split
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head, InstanceBatch
 from ifcar.pipelines import fit as fitting
-from ifcar.pipelines import phases
-from ifcar.pipelines.batches import read_examples
-from ifcar.pipelines.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.extract import extract
+from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.feed.batches import read_examples
 from ifcar.pipelines.fit import FitResult, build_head, fit, fit_together, open_batches
-from ifcar.pipelines.fleet import FOLDER, Fleet, choose_size, fleet_key, make_fleet, member_bytes, plan_fleets
 from ifcar.pipelines.grid.plan import run_folder
-from ifcar.pipelines.jobs import Failure, Job
-from ifcar.pipelines.noise import draw_noise
-from ifcar.pipelines.phases import Data, Entry, train_phases
-from ifcar.pipelines.pool import fit_all
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.resolve import head_options, make_run_config, resolve
-from ifcar.pipelines.run_config import RunConfig
-from ifcar.pipelines.runs import is_finished, open_run
-from ifcar.pipelines.schedule import Plan, ScheduleConfig, make_plan
-from ifcar.pipelines.sources import ExtractConfig
-from ifcar.pipelines.stack import stack_heads
-from ifcar.pipelines.trainer import Member, MemberState, make_optimizer
+from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.finished import is_finished, open_run
+from ifcar.pipelines.runs.resolve import head_options, make_run_config, resolve
+from ifcar.pipelines.training import phases
+from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
+from ifcar.pipelines.training.fleet import FOLDER, Fleet, choose_size, fleet_key, make_fleet, member_bytes, plan_fleets
+from ifcar.pipelines.training.jobs import Failure, Job
+from ifcar.pipelines.training.noise import draw_noise
+from ifcar.pipelines.training.phases import Data, Entry, train_phases
+from ifcar.pipelines.training.pool import fit_all
+from ifcar.pipelines.training.schedule import Plan, ScheduleConfig, make_plan
+from ifcar.pipelines.training.stack import stack_heads
+from ifcar.pipelines.training.trainer import Member, MemberState, make_optimizer
 
 SHORT = ScheduleConfig(kind="stretched", epochs=20, batch_size=8)
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ifcar.pipelines.frame_map import FrameBoxes, frame_precisions
+from ifcar.pipelines.scoring.frame_map import FrameBoxes, frame_precisions
 
 LEFT, RIGHT = (0.0, 0.0, 0.4, 0.8), (0.5, 0.0, 0.9, 0.8)
 NEAR_LEFT = (0.1, 0.0, 0.5, 0.8)  # IoU with LEFT: 0.3 / 0.5 = 0.6

@@ -23,15 +23,15 @@ from ifcar.pipelines.comparison.statistics import centred, percentile_interval, 
 from ifcar.pipelines.ensemble import choose_weights, ensemble
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
+from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.fit import fit
-from ifcar.pipelines.mean_ap import class_precisions, mean_average_precision
-from ifcar.pipelines.objectives import class_loss, mean_loss, probabilities
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.resolve import make_run_config
-from ifcar.pipelines.run_config import RunConfig
-from ifcar.pipelines.schedule import ScheduleConfig
-from ifcar.pipelines.scores import pool_views
-from ifcar.pipelines.sources import ExtractConfig
+from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.resolve import make_run_config
+from ifcar.pipelines.scoring.mean_ap import class_precisions, mean_average_precision
+from ifcar.pipelines.scoring.scores import pool_views
+from ifcar.pipelines.training.objectives import class_loss, mean_loss, probabilities
+from ifcar.pipelines.training.schedule import ScheduleConfig
 
 NAMES = ("moves left", "moves right", "lies low", "never seen")
 SHORT = ScheduleConfig(kind="stretched", min_steps=60, batch_size=8)
@@ -202,7 +202,7 @@ def test_run_learns_labels_and_stores_map_alone(cache: Path) -> None:
 
 def test_runs_in_a_fleet_equal_runs_alone(cache: Path, tmp_path: Path) -> None:
     from ifcar.pipelines.fit import FitResult, fit_together
-    from ifcar.pipelines.jobs import Job
+    from ifcar.pipelines.training.jobs import Job
 
     alone = [fit(config(cache, seed=seed), Silent()).run for seed in (0, 1)]
     jobs = [Job(config=config(cache, seed=seed), path=tmp_path / f"s{seed}") for seed in (0, 1)]

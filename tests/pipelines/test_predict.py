@@ -22,14 +22,14 @@ from ifcar.commands.predict import predict as predict_command
 from ifcar.errors import CacheMismatchError, IfcarError, InputError, MissingDataError
 from ifcar.pipelines.ensemble import ensemble
 from ifcar.pipelines.extract import extract
+from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.fit import fit
-from ifcar.pipelines.objectives import softmax
 from ifcar.pipelines.predict import Prediction, predict
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.resolve import make_run_config
-from ifcar.pipelines.runs import Run
-from ifcar.pipelines.schedule import ScheduleConfig
-from ifcar.pipelines.sources import ExtractConfig
+from ifcar.pipelines.runs.finished import Run
+from ifcar.pipelines.runs.resolve import make_run_config
+from ifcar.pipelines.training.objectives import softmax
+from ifcar.pipelines.training.schedule import ScheduleConfig
 
 # Rates so high that clips get different logits; see `Trained.stored`.
 TINY = ScheduleConfig(kind="stretched", min_steps=20, batch_size=4, lr=0.1)

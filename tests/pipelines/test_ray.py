@@ -37,8 +37,8 @@ from ifcar.extract.backbones.catalog import build_backbone
 from ifcar.extract.weights import load_weights
 from ifcar.pipelines.engines.cluster import RayConfig, connected, living_nodes
 from ifcar.pipelines.extract import extract
+from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.sources import ExtractConfig
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'ifcar[ray]'")
 pytestmark = pytest.mark.slow

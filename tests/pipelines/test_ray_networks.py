@@ -17,8 +17,8 @@ from fixtures.something_else import write_dataset
 
 from ifcar.cache.verify import verify_cache
 from ifcar.pipelines.extract import extract
+from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.sources import ExtractConfig
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'ifcar[ray]'")
 pytestmark = pytest.mark.slow

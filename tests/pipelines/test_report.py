@@ -26,17 +26,17 @@ from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.comparison.results import Replicate, System, summarise
 from ifcar.pipelines.comparison.store import Comparison, write_comparison
 from ifcar.pipelines.extract import extract
+from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.report.gallery import choose_clips
 from ifcar.pipelines.report.report import ReportResult, report
-from ifcar.pipelines.resolve import make_run_config
-from ifcar.pipelines.run_config import RunConfig
-from ifcar.pipelines.run_data import write_run_data
-from ifcar.pipelines.runs import Run, open_run, write_config, write_history, write_results
-from ifcar.pipelines.schedule import ScheduleConfig
-from ifcar.pipelines.scores import Predictions, measure
-from ifcar.pipelines.sources import ExtractConfig
+from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.data import write_run_data
+from ifcar.pipelines.runs.finished import Run, open_run, write_config, write_history, write_results
+from ifcar.pipelines.runs.resolve import make_run_config
+from ifcar.pipelines.scoring.scores import Predictions, measure
+from ifcar.pipelines.training.schedule import ScheduleConfig
 
 CLASSES = (
     '<script>alert("1")</script>',

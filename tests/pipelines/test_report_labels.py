@@ -19,9 +19,9 @@ from ifcar.pipelines.report.activity_figures import regions
 from ifcar.pipelines.report.graph_figures import chains
 from ifcar.pipelines.report.report import report
 from ifcar.pipelines.report.systems import clip_precisions, right_on_average
-from ifcar.pipelines.resolve import make_run_config
-from ifcar.pipelines.runs import Run
-from ifcar.pipelines.schedule import ScheduleConfig
+from ifcar.pipelines.runs.finished import Run
+from ifcar.pipelines.runs.resolve import make_run_config
+from ifcar.pipelines.training.schedule import ScheduleConfig
 
 CLASSES = ("opening", "closing", "holding", "pouring")
 SPEC = CacheSpec(num_frames=8, num_steps=4, num_instances=3, channels=8, pooled_size=1, grid_size=(3, 3))

@@ -18,18 +18,18 @@ from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import CacheSpec, ProtocolTable, Provenance, Split, Status, zeros_for_rows
 from ifcar.cache.writer import CacheWriter
 from ifcar.errors import CacheDamageError, InputError
-from ifcar.pipelines import phases
-from ifcar.pipelines.batches import BatchReader
+from ifcar.pipelines.feed.batches import BatchReader
+from ifcar.pipelines.feed.memory import choose_place, free_bytes
+from ifcar.pipelines.feed.order import WINDOW_SHARDS, draw_order
+from ifcar.pipelines.feed.read_ahead import AHEAD_BYTES, ReadAhead
 from ifcar.pipelines.fit import fit
-from ifcar.pipelines.jobs import Job
-from ifcar.pipelines.memory import choose_place, free_bytes
-from ifcar.pipelines.order import WINDOW_SHARDS, draw_order
-from ifcar.pipelines.pool import fit_all
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.read_ahead import AHEAD_BYTES, ReadAhead
-from ifcar.pipelines.resolve import make_run_config
-from ifcar.pipelines.run_config import RunConfig
-from ifcar.pipelines.schedule import ScheduleConfig
+from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.resolve import make_run_config
+from ifcar.pipelines.training import phases
+from ifcar.pipelines.training.jobs import Job
+from ifcar.pipelines.training.pool import fit_all
+from ifcar.pipelines.training.schedule import ScheduleConfig
 
 NUM_CLIPS = 256 * 10 + 40  # eleven shards, so that an epoch has two windows
 SPEC = CacheSpec(num_frames=2, num_steps=1, num_instances=1, channels=4, pooled_size=1)

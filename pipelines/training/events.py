@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ifcar.pipelines.scores import Metrics
+from ifcar.pipelines.scoring.scores import Metrics
 
 
 def write_events(folder: Path, history: Sequence[Mapping[str, Any]], metrics: Sequence[Metrics]) -> None:

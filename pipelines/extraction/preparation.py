@@ -20,9 +20,9 @@ from ifcar.extract.decoded_views import ViewDataset
 from ifcar.extract.engine import EngineOptions, FeatureExtractor
 from ifcar.extract.roi import parse_pooled_mode, pooled_size
 from ifcar.extract.views import ViewPolicy
-from ifcar.pipelines.backbones import backbone_of, load_backbone
+from ifcar.pipelines.extraction.backbones import backbone_of, load_backbone
+from ifcar.pipelines.extraction.sources import ExtractConfig, Source, read_source
 from ifcar.pipelines.progress import Progress
-from ifcar.pipelines.sources import ExtractConfig, Source, read_source
 
 FEATURE_VERSION = 3  # raised whenever the code changes what a feature's value is
 VERSIONED_PACKAGES = ("ifcar", "torch", "torchvision", "pytorchvideo", "numpy", "av", "zarr")

@@ -14,9 +14,9 @@ from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import ProtocolTable, Split, Status, share_views
 from ifcar.errors import InputError
 from ifcar.heads.contract import InstanceBatch
-from ifcar.pipelines.memory import Memory, choose_place
-from ifcar.pipelines.order import Order
-from ifcar.pipelines.read_ahead import ReadAhead
+from ifcar.pipelines.feed.memory import Memory, choose_place
+from ifcar.pipelines.feed.order import Order
+from ifcar.pipelines.feed.read_ahead import ReadAhead
 
 STAGING_BYTES = 128 << 20  # of rows on their way from disk to where they are preloaded
 _PLACES = {"gpu": "preloaded to the GPU's memory", "ram": "preloaded to memory", "stream": "streamed from disk"}
@@ -195,7 +195,7 @@ class BatchReader:
         self.place = choose_place(memory, self.num_bytes, device)
         self.order: Order = "shards" if self.place == "stream" else "full"
         self._loaded = {} if self.place == "stream" else {name: self._load(name) for name in self.features}
-        self._ahead = ReadAhead(self._read, self._advise, row_bytes)
+        self._ahead = ReadAhead(self._read, self._advise, row_bytes, gives_way=device.type == "cpu")
 
     def describe(self) -> str:
         """Return one line on where the rows are."""

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from ifcar.cache.durable import write_atomic_parts
 from ifcar.cache.schema import ProtocolTable, Split
 from ifcar.extract.datasets.key_frames import KeyFrameBox, class_number, key_frame_boxes
-from ifcar.pipelines.frame_map import FrameBoxes, frame_precisions
-from ifcar.pipelines.objectives import probabilities
-from ifcar.pipelines.scores import Predictions
+from ifcar.pipelines.scoring.frame_map import FrameBoxes, frame_precisions
+from ifcar.pipelines.scoring.scores import Predictions
+from ifcar.pipelines.training.objectives import probabilities
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +28,7 @@ class Detections:
         boxes: n boxes.
         classes: K class names.
         scores: (n, K) probabilities.
-        precisions: frame AP of each class that a test clip shows, see `ifcar.pipelines.frame_map`.
+        precisions: frame AP of each class that a test clip shows, see `ifcar.pipelines.scoring.frame_map`.
     """
 
     boxes: Sequence[KeyFrameBox]

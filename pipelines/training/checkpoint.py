@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ifcar.cache.durable import write_atomic
 from ifcar.errors import InputError
-from ifcar.pipelines.trainer import MemberState, Trainer, TrainState
+from ifcar.pipelines.training.trainer import MemberState, Trainer, TrainState
 
 NAME = "checkpoint.safetensors"
 

@@ -25,9 +25,9 @@ from ifcar.cache.npz import NpzError, read_arrays
 from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.configs import from_plain, read_yaml, to_plain
 from ifcar.pipelines.folders import folder
-from ifcar.pipelines.run_config import ENSEMBLE, EnsembleConfig, RunConfig
-from ifcar.pipelines.run_data import RunData, read_run_data
-from ifcar.pipelines.scores import Metrics, Predictions
+from ifcar.pipelines.runs.config import ENSEMBLE, EnsembleConfig, RunConfig
+from ifcar.pipelines.runs.data import RunData, read_run_data
+from ifcar.pipelines.scoring.scores import Metrics, Predictions
 
 
 @dataclass(frozen=True, kw_only=True)

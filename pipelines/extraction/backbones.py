@@ -7,9 +7,9 @@ from ifcar.extract.backbones.base import Backbone, BackboneSpec
 from ifcar.extract.backbones.catalog import build_backbone, get_backbone
 from ifcar.extract.tuned import check_tuned, read_tuned
 from ifcar.extract.weights import load_weights
+from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.progress import Progress
-from ifcar.pipelines.sources import ExtractConfig
 
 SPATIAL_STRIDES = (16, 32)
 

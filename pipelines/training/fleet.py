@@ -23,15 +23,15 @@ from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import CacheSpec, Split
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
-from ifcar.pipelines.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.engines.bench import free_on
-from ifcar.pipelines.jobs import Job
-from ifcar.pipelines.memory import PRELOAD_SHARE
-from ifcar.pipelines.resolve import head_options
-from ifcar.pipelines.run_config import ID_LENGTH, RunConfig, run_id
-from ifcar.pipelines.runs import is_finished
-from ifcar.pipelines.schedule import make_plan
+from ifcar.pipelines.feed.memory import PRELOAD_SHARE
+from ifcar.pipelines.runs.config import ID_LENGTH, RunConfig, run_id
+from ifcar.pipelines.runs.finished import is_finished
+from ifcar.pipelines.runs.resolve import head_options
+from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
+from ifcar.pipelines.training.jobs import Job
+from ifcar.pipelines.training.schedule import make_plan
 
 FOLDER, MEMBERS = ".fleets", "members.json"
 FLEET_SHARE = 0.5  # of the memory that is free, for the fleets that train at once

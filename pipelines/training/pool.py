@@ -11,18 +11,18 @@ from pathlib import Path
 import torch
 
 from ifcar.errors import IfcarError, InputError
-from ifcar.pipelines.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.engines.bench import Bench, local_bench
 from ifcar.pipelines.engines.cluster import RayConfig
 from ifcar.pipelines.engines.ray_bench import ray_bench
+from ifcar.pipelines.feed.memory import Memory
 from ifcar.pipelines.fit import fit_together
-from ifcar.pipelines.fleet import Fleet, end_fleet, make_fleet, plan_fleets
 from ifcar.pipelines.heap import keep_freed_memory
-from ifcar.pipelines.jobs import Failure, Job
-from ifcar.pipelines.memory import Memory
 from ifcar.pipelines.progress import Progress, Silent
-from ifcar.pipelines.run_config import RunConfig, run_id
-from ifcar.pipelines.runs import is_finished, open_run
+from ifcar.pipelines.runs.config import RunConfig, run_id
+from ifcar.pipelines.runs.finished import is_finished, open_run
+from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
+from ifcar.pipelines.training.fleet import Fleet, end_fleet, make_fleet, plan_fleets
+from ifcar.pipelines.training.jobs import Failure, Job
 
 MAX_BREAKS = 2  # a fleet that is under way when its pool breaks this often is taken apart, a single run given up
 
@@ -39,9 +39,9 @@ def fit_all(
 ) -> list[Failure]:
     """Make every run that is not finished; go on with stopped ones.
 
-    Runs that differ in numbers only train together, see `ifcar.pipelines.fleet`. Runs that start from another run of
-    the list wait for it. A run whose numbers stop being finite is reported and leaves the others alone; the runs of a
-    fleet that raises, or whose process keeps dying, are made one by one, and reported if they do so again.
+    Runs that differ in numbers only train together, see `ifcar.pipelines.training.fleet`. Runs that start from another
+    run of the list wait for it. A run whose numbers stop being finite is reported and leaves the others alone; the runs
+    of a fleet that raises, or whose process keeps dying, are made one by one, and reported if they do so again.
 
     Args:
         jobs: the runs; their folders differ.
@@ -50,7 +50,7 @@ def fit_all(
         device: see `fit`.
         fleet_size: runs in a fleet at most; 1 trains every run alone; default: by free memory.
         cluster: train on the nodes of this one; its choice changes nothing in a run.
-        memory: where every run keeps its rows, see `ifcar.pipelines.batches.BatchReader`.
+        memory: where every run keeps its rows, see `ifcar.pipelines.feed.batches.BatchReader`.
 
     Raises:
         InputError: a folder holds a finished run of another config, or the cluster cannot do the work.

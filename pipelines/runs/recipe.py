@@ -12,8 +12,8 @@ from ifcar.extract.backbones.base import BackboneSpec
 from ifcar.extract.backbones.catalog import get_backbone
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.views import ViewPolicy
-from ifcar.pipelines.preparation import FEATURE_VERSION
-from ifcar.pipelines.run_data import RunData
+from ifcar.pipelines.extraction.preparation import FEATURE_VERSION
+from ifcar.pipelines.runs.data import RunData
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

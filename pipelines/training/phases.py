@@ -15,16 +15,16 @@ from torch import Tensor
 
 from ifcar.cache.schema import ProtocolTable
 from ifcar.heads.contract import Head
-from ifcar.pipelines.batches import BatchReader, Examples, hold_out
-from ifcar.pipelines.checkpoint import load_state, restore, save_checkpoint
+from ifcar.pipelines.feed.batches import BatchReader, Examples, hold_out
 from ifcar.pipelines.progress import Progress
-from ifcar.pipelines.run_config import RunConfig
-from ifcar.pipelines.runs import write_history
-from ifcar.pipelines.schedule import Plan, for_all_clips
-from ifcar.pipelines.scores import MEASURES
-from ifcar.pipelines.stack import Stack, stack_heads
-from ifcar.pipelines.train import train
-from ifcar.pipelines.trainer import Member, MemberState, Trainer, TrainState, make_optimizer
+from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.finished import write_history
+from ifcar.pipelines.scoring.scores import MEASURES
+from ifcar.pipelines.training.checkpoint import load_state, restore, save_checkpoint
+from ifcar.pipelines.training.loop import train
+from ifcar.pipelines.training.schedule import Plan, for_all_clips
+from ifcar.pipelines.training.stack import Stack, stack_heads
+from ifcar.pipelines.training.trainer import Member, MemberState, Trainer, TrainState, make_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,9 @@ from ifcar.cache.schema import ProtocolTable
 from ifcar.errors import CacheMismatchError, InputError, nearest
 from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.configs import from_plain, parse_assignment, set_option, to_plain
-from ifcar.pipelines.run_config import RunConfig
-from ifcar.pipelines.run_data import protocol_digest
-from ifcar.pipelines.schedule import ScheduleConfig
+from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.data import protocol_digest
+from ifcar.pipelines.training.schedule import ScheduleConfig
 
 PREFERRED_PROTOCOL = "compositional"
 

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ifcar.pipelines.noise import draw_noise
-from ifcar.pipelines.objectives import class_loss
-from ifcar.pipelines.order import draw_order
-from ifcar.pipelines.scores import measure, predict
-from ifcar.pipelines.stack import Stack
-from ifcar.pipelines.trainer import Trainer, TrainState
+from ifcar.pipelines.feed.order import draw_order
+from ifcar.pipelines.scoring.scores import measure, predict
+from ifcar.pipelines.training.noise import draw_noise
+from ifcar.pipelines.training.objectives import class_loss
+from ifcar.pipelines.training.stack import Stack
+from ifcar.pipelines.training.trainer import Trainer, TrainState
 
 
 def train(trainer: Trainer, state: TrainState, on_round: Callable[[TrainState], None]) -> None:

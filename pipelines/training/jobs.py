@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ifcar.pipelines.run_config import RunConfig
+from ifcar.pipelines.runs.config import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

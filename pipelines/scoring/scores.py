@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from ifcar.errors import InputError
-from ifcar.pipelines.batches import BatchReader, Examples
-from ifcar.pipelines.mean_ap import class_precisions, mean_average_precision
-from ifcar.pipelines.objectives import log_probabilities, logits_of, mean_loss, probabilities
-from ifcar.pipelines.stack import Stack
+from ifcar.pipelines.feed.batches import BatchReader, Examples
+from ifcar.pipelines.scoring.mean_ap import class_precisions, mean_average_precision
+from ifcar.pipelines.training.objectives import log_probabilities, logits_of, mean_loss, probabilities
+from ifcar.pipelines.training.stack import Stack
 
 TEST_BATCH, MIN_TEST_BATCH = 256, 32  # rows at once: of one head, and the fewest of a stack of many
 Pool = Literal["mean", "max", "sum"]
@@ -54,7 +54,7 @@ class Metrics:
         n: clips.
         top1: share of clips whose class scores highest.
         top5: share of clips whose class is among the five highest (of all classes when there are fewer).
-        map: mean average precision, see `ifcar.pipelines.mean_ap`.
+        map: mean average precision, see `ifcar.pipelines.scoring.mean_ap`.
         loss: mean class loss.
         seconds: wall time of the predictions.
         seed: of the run.

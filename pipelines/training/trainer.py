@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ifcar.errors import IfcarError
-from ifcar.pipelines.batches import BatchReader, Examples
-from ifcar.pipelines.order import Order
-from ifcar.pipelines.schedule import Plan
-from ifcar.pipelines.stack import Stack
+from ifcar.pipelines.feed.batches import BatchReader, Examples
+from ifcar.pipelines.feed.order import Order
+from ifcar.pipelines.training.schedule import Plan
+from ifcar.pipelines.training.stack import Stack
 
 
 class NonFiniteError(IfcarError):

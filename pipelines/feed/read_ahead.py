@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 AHEAD_BYTES, MOST_AHEAD = 256 << 20, 8  # batches read and not yet taken: so many bytes, but at least one batch
-ADVISE_ROWS = 2048  # rows that the system is told of at once, to fetch them from disk in the order they lie there
+# Rows that the system is told of at once, to fetch them from disk in the order they lie there: few at first, so that
+# the first batch does not wait for all of them, then twice as many each time.
+FEWEST_ADVISED, MOST_ADVISED = 128, 2048
 MOST_THREADS = 4
 
 Rows = NDArray[np.int64]
@@ -36,16 +40,27 @@ class ReadAhead:
         read: rows, each once → their arrays; called from several threads.
         advise: told which rows will be read soon.
         row_bytes: size of a row's arrays.
+        gives_way: read at the lowest priority, for a head that trains on the same cores: a reader on the core of one of
+            its threads would hold up the others at the end of every product.
     """
 
-    def __init__(self, read: Callable[[Rows], Arrays], advise: Callable[[Rows], None], row_bytes: int) -> None:
+    def __init__(
+        self,
+        read: Callable[[Rows], Arrays],
+        advise: Callable[[Rows], None],
+        row_bytes: int,
+        *,
+        gives_way: bool = False,
+    ) -> None:
         self._read, self._advise, self._row_bytes = read, advise, row_bytes
         threads = min(MOST_THREADS, max(1, (os.cpu_count() or 1) - 1))
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="read-ahead")
+        begin = _give_way if gives_way else None
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="read-ahead", initializer=begin)
         # of its own: advice waits while the disk's queue is full, and reading must not wait with it
-        self._adviser = ThreadPoolExecutor(1, thread_name_prefix="advise")
+        self._adviser = ThreadPoolExecutor(1, thread_name_prefix="advise", initializer=begin)
         self._announced: list[Rows] = []
         self._next = self._advised = self._last_group = 0
+        self._advise_rows = FEWEST_ADVISED
         self._coming: deque[_Coming] = deque()
 
     def expect(self, batches: Iterable[Rows]) -> None:
@@ -59,6 +74,7 @@ class ReadAhead:
         self._coming.clear()
         self._announced = [_each_once(rows.ravel()) for rows in batches]
         self._next = self._advised = self._last_group = 0
+        self._advise_rows = FEWEST_ADVISED
         self._go_on()
 
     def take(self, rows: Rows) -> Arrays:
@@ -96,11 +112,18 @@ class ReadAhead:
         """Tell the system of batches, a group at a time: a group when the one before it begins to be read."""
         while self._advised < len(self._announced) and batch >= self._last_group:
             stop, num_rows = self._advised, 0
-            while stop < len(self._announced) and num_rows < ADVISE_ROWS:
+            while stop < len(self._announced) and num_rows < self._advise_rows:
                 num_rows += len(self._announced[stop])
                 stop += 1
             self._adviser.submit(self._advise, np.unique(np.concatenate(self._announced[self._advised : stop])))
             self._last_group, self._advised = self._advised, stop
+            self._advise_rows = min(2 * self._advise_rows, MOST_ADVISED)
+
+
+def _give_way() -> None:
+    """Give the calling thread the lowest priority, where a thread can have its own."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def _each_once(rows: Rows) -> Rows:

@@ -1,0 +1,1 @@
+"""What an extraction needs: what is extracted, its network, its plan."""

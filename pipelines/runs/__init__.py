@@ -1,0 +1,1 @@
+"""What a run is: its config, its data, and the folder it ends as."""

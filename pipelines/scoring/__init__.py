@@ -1,0 +1,1 @@
+"""What predictions are worth: accuracy, average precision, detections."""

@@ -1,0 +1,1 @@
+"""Training heads from batches: one run, or many in lockstep."""
