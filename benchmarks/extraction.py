@@ -72,7 +72,6 @@ def backbone_times(device: str, batch: int, crop: int, rounds: int) -> dict[str,
     child = multiprocessing.get_context("spawn").Process(target=plain_loop, args=arguments)
     child.start()
     reference = torch.from_numpy(here.recv())
-    keep_freed_memory()
     net = backbone(device)
     video = net.normalise(views(device, batch, crop))
     forms = {
@@ -135,8 +134,7 @@ def cpu_seconds() -> float:
 
 
 def end_to_end(device: str, precision: str, batch: int, crop: int, clips: int, workers: int | None) -> dict[str, Any]:
-    """Time `extract` against the backbone alone, before and after it."""
-    keep_freed_memory()
+    """Time `extract`, in a process of its own as from the command line, against the backbone before and after it."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     net = folded(backbone(device)).to(device, dtype).to(memory_format=torch.channels_last_3d)
     pixels = views(device, batch, crop)
@@ -153,26 +151,39 @@ def end_to_end(device: str, precision: str, batch: int, crop: int, clips: int, w
         count = num_batches * batch
         return (time.perf_counter() - started) / count, (cpu_seconds() - used) / count
 
-    clock = Clock()
     config = ExtractConfig(
         dataset="something-else", data_root=Path("videos"), out=Path(f"{precision}.zarr"), weights="random:0",
         crop=crop, batch_size=batch, precision=precision, device=device, workers=workers, limit=clips,
     )  # fmt: skip
     before = alone()
-    extract(config, clock)
-    ended, used_in_all = time.perf_counter(), cpu_seconds()
+    here, there = multiprocessing.Pipe()
+    child = multiprocessing.get_context("spawn").Process(target=extraction_child, args=(there, config))
+    child.start()
+    whole, whole_used, decoders_used = here.recv()
+    child.join()
     after = alone()
-    first_time, first_used, first_count = clock.times[0]
-    count = clips - first_count
-    whole, whole_used = (ended - first_time) / count, (used_in_all - first_used) / count
     seconds, used = ((a + b) / 2 for a, b in zip(before, after, strict=True))
     return {
         "precision": precision, "crop": crop, "batch": batch, "clips": clips,
         "clips_per_sec": 1 / whole, "backbone_clips_per_sec": 1 / seconds, "ratio": seconds / whole,
-        "cpu_ms_per_clip": 1000 * whole_used, "backbone_cpu_ms_per_clip": 1000 * used,
-        "backbone_share": used / whole_used,
+        "cpu_ms_per_clip": 1000 * whole_used, "decoders_cpu_ms_per_clip": 1000 * decoders_used,
+        "backbone_cpu_ms_per_clip": 1000 * used, "backbone_share": used / whole_used,
         "backbone_before_after": [before[0], after[0]],
     }  # fmt: skip
+
+
+def extraction_child(connection: Connection, config: ExtractConfig) -> None:
+    """Extract; send what a clip took from the first batch on: seconds, CPU seconds, and the decoders' part of these."""
+    keep_freed_memory()
+    clock = Clock()
+    extract(config, clock)
+    ended, used = time.perf_counter(), cpu_seconds()
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert config.limit is not None
+    first_time, first_used, first_count = clock.times[0]
+    count = config.limit - first_count
+    decoders_used = (children.ru_utime + children.ru_stime) / config.limit
+    connection.send(((ended - first_time) / count, (used - first_used) / count, decoders_used))
 
 
 def scale(num_clips: int, pixels: bool) -> dict[str, Any]:
@@ -226,6 +237,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         for part in arguments.parts:
+            keep_freed_memory()
             if part == "backbone":
                 found = backbone_times(device, batch, crop, 3 if cpu else 10)
                 show_backbone(found)
@@ -255,6 +267,7 @@ def show_end_to_end(found: dict[str, dict[str, Any]]) -> None:
     """Print a line for every precision."""
     for name, row in found.items():
         share = f"{row['ratio']:.3f} of the backbone alone; its share of CPU seconds {row['backbone_share']:.3f}"
+        share += f"; decoders {row['decoders_cpu_ms_per_clip']:.0f} CPU ms a clip"
         print(f"end to end {name}: {row['clips_per_sec']:.2f} clips/s, {share}")
 
 
