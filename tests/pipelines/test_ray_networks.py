@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from fixtures.processes import CLI, ROOT, files_below, start
-from fixtures.ray_cluster import commands_below, started_node, wait_until
+from fixtures.ray_cluster import actors_below, commands_below, paused, started_node, wait_until
 from fixtures.something_else import write_dataset
 
 from ifcar.cache.verify import verify_cache
@@ -61,15 +61,19 @@ def test_node_that_is_cut_off_changes_no_byte(networks: tuple[str, str], tmp_pat
     with ExitStack() as ends:
         short = ends.enter_context(tempfile.TemporaryDirectory(prefix="ifcar", ignore_cleanup_errors=True))
         head = ["--head", f"--node-ip-address={HEAD}", f"--port={PORT}", "--num-cpus=1", "--include-dashboard=false"]
-        ends.enter_context(started_node([*head, f"--temp-dir={short}"], here))
+        first = ends.enter_context(started_node([*head, f"--temp-dir={short}"], here))
         wait_until(lambda: subprocess.run(knock, capture_output=True, check=False).returncode == 0)
         joins = [f"--address={HEAD}:{PORT}", f"--node-ip-address={OTHER}", "--num-cpus=1"]
         other = ends.enter_context(started_node(joins, there))
         wait_until(lambda: "raylet" in " ".join(commands_below(other)))
-        driver = start([*here, *CLI, "extract", *words, "--data-root", data, "--out", out, *engine], ROOT)
-        wait_until(lambda: "ray::BlockActor.extract_block" in commands_below(other))
-        ip(f"-n {networks[1]} link set cable down")
-        error = driver.communicate()[1]
-    assert driver.returncode == 0, error
-    assert "is gone; its blocks go to others" in error
+        log = tmp_path / "stderr"
+        logged = [*here, "sh", "-c", 'exec "$@" 2> "$0"', log, *CLI]
+        driver = start([*logged, "extract", *words, "--data-root", data, "--out", out, *engine], ROOT)
+        wait_until(lambda: all("ray::BlockActor.extract_block" in commands_below(node) for node in (first, other)))
+        with paused(actors_below(first)):  # else they may end the work before the other's absence is noticed
+            ip(f"-n {networks[1]} link set cable down")
+            wait_until(lambda: "is gone; its blocks go to others" in log.read_text())
+        driver.communicate()
+        assert driver.returncode == 0, log.read_text()
+        assert "is gone; its blocks go to others" in log.read_text()
     assert files_below(out) == files_below(tmp_path / "whole.zarr") and verify_cache(out).ok
