@@ -148,7 +148,7 @@ def main() -> None:
     print(table(rows))
     if not options.small:
         content = {"load_1min_before": before["load_1min"], "clips": num_clips, "rounds": rounds, "rows": rows}
-        print(save("heads", content, options.device))
+        print(save(f"heads-{torch.get_num_threads()}-threads", content, options.device))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ifcar.heads.rows import masked_softmax
+from ifcar.heads.rows import add_up, masked_softmax
 from ifcar.heads.zero_linear import ZeroLinear
 
 
@@ -52,8 +52,9 @@ class StepGraph:
     """A graph whose nodes gather from those of the next step, or of the one before, only.
 
     Args:
-        blocks: (B, T′ − 1, N, N); row i of block t: the weights of node i of step t (`ahead`) or t + 1 (not).
-        ahead: whether the nodes of step t gather from step t + 1, those of the last step from none.
+        blocks: (B, T′, N, N); row i of block t: the weights of node i of step t. The block of the last step (`ahead`)
+            or of the first one (not), which gather from none, is zero.
+        ahead: whether the nodes of step t gather from step t + 1, else from step t − 1.
     """
 
     blocks: Tensor
@@ -61,16 +62,14 @@ class StepGraph:
 
     def __matmul__(self, nodes: Tensor) -> Tensor:
         """Map nodes (B, M, D) to what each of them gathers, (B, M, D)."""
-        num_steps, num_slots = self.blocks.shape[1] + 1, self.blocks.shape[2]
-        steps = nodes.view(len(nodes), num_steps, num_slots, nodes.shape[2])
-        gathered = self.blocks @ (steps[:, 1:] if self.ahead else steps[:, :-1])
-        padding = (0, 0, 0, 0, 0, 1) if self.ahead else (0, 0, 0, 0, 1, 0)
-        return F.pad(gathered, padding).flatten(1, 2)
+        steps = nodes.view(len(nodes), *self.blocks.shape[1:3], nodes.shape[2])
+        # All steps around, of which one meets a zero block: parts of tensors would be padded again for their gradients.
+        return (self.blocks @ steps.roll(-1 if self.ahead else 1, 1)).flatten(1, 2)
 
     def dense(self) -> Tensor:
         """Return the graph (B, M, M) with its zeros."""
-        offset = 1 if self.ahead else -1
-        by_step = torch.diag_embed(self.blocks.permute(0, 2, 3, 1), offset=offset, dim1=1, dim2=3)
+        offset, blocks = (1, self.blocks[:, :-1]) if self.ahead else (-1, self.blocks[:, 1:])
+        by_step = torch.diag_embed(blocks.permute(0, 2, 3, 1), offset=offset, dim1=1, dim2=3)
         return by_step.flatten(3, 4).flatten(1, 2)  # (B, T′, N, T′, N) before
 
 
@@ -96,7 +95,8 @@ def spatial_temporal_graphs(boxes: Tensor, mask: Tensor) -> tuple[StepGraph, Ste
     linked = mask[:, :-1].unsqueeze(-1) & mask[:, 1:].unsqueeze(-2)  # (B, T′ − 1, N, N)
     overlap = pairwise_iou(boxes[:, :-1], boxes[:, 1:]).masked_fill(~linked, 0)
     forwards, backwards = row_normalised(overlap), row_normalised(overlap.transpose(2, 3))
-    return StepGraph(blocks=forwards, ahead=True), StepGraph(blocks=backwards, ahead=False)
+    last, first = (0, 0, 0, 0, 0, 1), (0, 0, 0, 0, 1, 0)
+    return StepGraph(blocks=F.pad(forwards, last), ahead=True), StepGraph(blocks=F.pad(backwards, first), ahead=False)
 
 
 def row_normalised(weights: Tensor) -> Tensor:
@@ -117,10 +117,7 @@ class GraphConvolution(nn.Module):
 
     def forward(self, graphs: Sequence[Graph], nodes: Tensor) -> Tensor:
         """Map nodes (B, M, D) to (B, M, D)."""
-        out = torch.zeros_like(nodes)
-        for graph, weight in zip(graphs, self.weights, strict=True):
-            out = out + graph @ weight(nodes)
-        return out
+        return add_up([graph @ weight(nodes) for graph, weight in zip(graphs, self.weights, strict=True)])
 
 
 class GraphNetwork(nn.Module):

@@ -6,6 +6,7 @@ captured and run without waiting for a device. What a layer makes of a padded ro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -183,6 +184,14 @@ def row_weights(rows: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return rows.new_ones(len(rows), 1)
     return mask.reshape(-1, 1).to(rows.dtype)
+
+
+def add_up(terms: Sequence[Tensor]) -> Tensor:
+    """Return the sum of at least one tensor; begun with the first, as adding to zeros takes a pass more."""
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
 
 
 def keep_real(values: Tensor, mask: Tensor) -> Tensor:

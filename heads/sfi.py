@@ -18,7 +18,7 @@ from ifcar.cache.schema import CacheSpec
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require, require_widths
 from ifcar.heads.joint import JointConfig, JointFeatures, JointFrontEnd
 from ifcar.heads.recurrent import FlowLSTM
-from ifcar.heads.rows import RowLayers, keep_real, linear_norm_relu, masked_mean, slot_mask
+from ifcar.heads.rows import RowLayers, add_up, keep_real, linear_norm_relu, masked_mean, slot_mask
 
 SUBJECT_SUBJECT, SUBJECT_OBJECT, OBJECT_OBJECT = 1, 2, 4  # products of the two categories
 OTHER = 0  # self pairs and pairs with an empty slot, released code only
@@ -124,11 +124,11 @@ class CompositionalReasoning(nn.Module):
         """Return the messages (B, T′, N, D): the pairs of a type are added before its product."""
         own = torch.diag_embed(pairs.sum(-1))
         weights = torch.stack([own, pairs], dim=-2)  # (B, T′, E, N, 2, N)
-        message = torch.zeros_like(f)
+        messages = []
         for edge, weight in zip(self.edges, weights.unbind(2), strict=True):
             ends = weight.flatten(2, 3) @ f  # (B, T′, 2N, D)
-            message = message + edge(ends.reshape(*f.shape[:3], -1))
-        return message
+            messages.append(edge(ends.reshape(*f.shape[:3], -1)))
+        return add_up(messages)
 
     def _each_pair(self, f: Tensor, pairs: Tensor) -> Tensor:
         """Return the messages (B, T′, N, D), each pair's own ReLU before their sum."""

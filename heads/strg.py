@@ -25,7 +25,7 @@ from ifcar.heads.dropout import Dropout
 from ifcar.heads.frame import GlobalFeature, frame_channels
 from ifcar.heads.graphs import GraphNetwork, SimilarityGraph, spatial_temporal_graphs
 from ifcar.heads.joint import JointConfig, JointFeatures, JointFrontEnd
-from ifcar.heads.rows import masked_mean
+from ifcar.heads.rows import add_up, masked_mean
 
 Graphs = Literal["similarity", "spatial-temporal", "joint"]
 GRAPHS: tuple[Graphs, ...] = ("similarity", "spatial-temporal", "joint")
@@ -107,14 +107,14 @@ class GraphReasoning(nn.Module):
 
     def forward(self, nodes: Tensor, joint: JointFeatures) -> Tensor:
         """Return what the graphs make of nodes (B, M, D): (B, M, D)."""
-        out = torch.zeros_like(nodes)
+        branches = []
         if self.similarity is not None and self.similarity_graph is not None:
             graph = self.similarity_graph(nodes, joint.instance_mask.flatten(1, 2))
-            out = out + self.similarity([graph], nodes)
+            branches.append(self.similarity([graph], nodes))
         if self.spatial_temporal is not None:
             graphs = spatial_temporal_graphs(joint.boxes.to(nodes.dtype), joint.instance_mask)
-            out = out + self.spatial_temporal(graphs, nodes)
-        return out
+            branches.append(self.spatial_temporal(graphs, nodes))
+        return add_up(branches)
 
 
 @register_head
