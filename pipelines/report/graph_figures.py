@@ -45,7 +45,8 @@ def similarity_of(trained: TrainedHead, views: CachedViews, clip_id: str) -> NDA
 def front_links(clip: ClipSteps) -> NDArray[np.float64]:
     """Return the front graph (T′ − 1, N, N): the weights with which a box links to those of the next step."""
     boxes, mask = torch.from_numpy(clip.boxes)[None].double(), torch.from_numpy(clip.categories > 0)[None]
-    links: NDArray[np.float64] = spatial_temporal_graphs(boxes, mask)[0].blocks[0].numpy()
+    front = spatial_temporal_graphs(boxes, mask)[0].blocks[0]
+    links: NDArray[np.float64] = front[:-1].numpy()  # the last step links to none
     return links
 
 
