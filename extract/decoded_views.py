@@ -93,8 +93,11 @@ class ViewDataset(Dataset[Decoded]):
         if not self.reads_pixels:
             return self._planned(row, self._annotated_info(clip))
         assert clip.source is not None
-        with open_source(clip.source) as source:
-            return self._planned(row, self._probed(clip, source))
+        info = self._known(clip)
+        if info is None:
+            with open_source(clip.source) as source:
+                info = self._probed(clip, source)
+        return self._planned(row, info)
 
     def _planned(self, row: int, info: VideoInfo) -> View:
         number, view_number = divmod(row, self.policy.num_views)

@@ -11,8 +11,7 @@ of all but long videos, and pictures come from them, by the decoder that has beg
 from __future__ import annotations
 
 import itertools
-import struct
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +22,7 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from ifcar.errors import InputError
+from ifcar.extract.display_matrix import is_sideways, upright
 from ifcar.extract.frame_index import FrameIndex
 from ifcar.extract.limits import MAX_PIXELS, DecodeError, check_size, one_line
 from ifcar.extract.picture_source import VideoInfo
@@ -36,18 +36,6 @@ _MOST_KEPT_BYTES = 64 << 20  # of packets, between a walk and the pictures asked
 _FORMATS = ("matroska", "mov", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "asf", "ogg", "ivf", "gif", "wav", "mp3")
 _CODEC_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
 _OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(_FORMATS), **_CODEC_OPTIONS}
-_MATRIX_BYTES = 36
-# How a display matrix ((a, b), (c, d)) of quarter turns and mirrors moves a pixel at (x, y) to (ax + cy, bx + dy).
-_TURNS: Mapping[tuple[int, int, int, int], Image.Transpose] = {
-    (0, 1, -1, 0): Image.Transpose.ROTATE_270,  # PIL turns against the clock
-    (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
-    (0, -1, 1, 0): Image.Transpose.ROTATE_90,
-    (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
-    (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM,
-    (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
-    (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
-}
-_UPRIGHT = (1, 0, 0, 1)
 # Codecs whose key frames need nothing of what comes before them; a GIF's frames are all marked as such, and are not.
 _WITH_KEY_FRAMES = ("h264", "hevc", "mpeg4", "vp9")
 
@@ -122,7 +110,11 @@ class VideoFile:
 
     def pictures(self, wanted: Sequence[int]) -> Generator[tuple[int, Image.Image]]:
         """See `PictureSource.pictures`; decodes no further than needed."""
-        if self._index is None and self._unread is not None and self._codec in _WITH_KEY_FRAMES:
+        if self._index is None and self._codec in _WITH_KEY_FRAMES:
+            if self._unread is None:  # its first frame was asked for
+                with VideoFile(self.path) as again:
+                    yield from again.pictures(wanted)
+                return
             self._walk()
         to_rgb = VideoReformatter()  # one for all frames: setting up a conversion costs more than doing it
         num_given = 0
@@ -177,9 +169,8 @@ class VideoFile:
         with self._reading():
             rgb = to_rgb.reformat(frame, format="rgb24")
         plane = rgb.planes[0]
-        turn = _TURNS.get(self._display_matrix(frame))
         picture = Image.frombytes("RGB", (rgb.width, rgb.height), bytes(plane), "raw", "RGB", plane.line_size)
-        return picture if turn is None else picture.transpose(turn)
+        return upright(self.path, frame, picture)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -271,7 +262,7 @@ class VideoFile:
         if first is None:
             raise DecodeError(f"{self.path}: no frame can be decoded; expected a whole video file, fetch it again")
         width, height = first.width, first.height
-        return (height, width) if _is_sideways(self._display_matrix(first)) else (width, height)
+        return (height, width) if is_sideways(self.path, first) else (width, height)
 
     def _seconds(self, times: Sequence[tuple[int | None, int]]) -> tuple[tuple[float, ...] | None, float]:
         """Return when frames are shown (see `VideoInfo.seconds`), and when the last one ends."""
@@ -280,21 +271,6 @@ class VideoFile:
         start = self._stream.start_time or 0
         end_sec = float((max(ends) - start) * unit) if ends else 0.0
         return _irregular_seconds([pts for pts, _ in times], float(unit)), end_sec
-
-    def _display_matrix(self, frame: Any) -> tuple[int, int, int, int]:
-        """Return the signs (a, b, c, d) of a frame's display matrix, see `_TURNS`."""
-        for data in frame.side_data:
-            content = bytes(data)
-            if data.type.name == "DISPLAYMATRIX" and len(content) == _MATRIX_BYTES:
-                a, b, _, c, d = struct.unpack("=5i", content[:20])
-                largest = max(map(abs, (a, b, c, d)))
-                turn = tuple(round(value / largest) if largest else 0 for value in (a, b, c, d))
-                if turn != _UPRIGHT and turn not in _TURNS:
-                    raise DecodeError(
-                        f"{self.path}: turned by no quarter turn (matrix {(a, b, c, d)}); encode it upright"
-                    )
-                return turn  # type: ignore[return-value]
-        return _UPRIGHT
 
     def _stated_duration(self) -> float | None:
         """Return the duration in seconds that the file states for its pictures, or None where it cannot be known."""
@@ -310,10 +286,6 @@ class VideoFile:
 def _decoded(packets: Iterable[Any]) -> Iterator[Any]:
     for packet in packets:
         yield from packet.decode()
-
-
-def _is_sideways(matrix: tuple[int, int, int, int]) -> bool:
-    return matrix[0] == 0
 
 
 def _irregular_seconds(shown_at: Sequence[int | None], unit_sec: float) -> tuple[float, ...] | None:

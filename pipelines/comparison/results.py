@@ -183,7 +183,7 @@ class _Ranked(_TestResults):
         self.labels = np.concatenate([p.targets for p in replicates[0]])
         self.logits = [np.concatenate([p.logits for p in parts]) for parts in replicates]
         resampled = np.mean([resampled_map(logits, self.labels) for logits in self.logits], axis=0)
-        self.resampled = centred(resampled, self.primary().mean())
+        self.resampled = centred(resampled, float(self.primary().mean()))
 
     def primary(self) -> NDArray[np.float64]:
         return np.array([mean_average_precision(logits, self.labels) for logits in self.logits])

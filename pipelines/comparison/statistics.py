@@ -63,14 +63,9 @@ def percentile_interval(resampled: NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def centred(resampled: NDArray[np.float64], measured: float | NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return resampled values, moved so that their mean over resamples is the measured value.
-
-    Args:
-        resampled: (R, ...) resamples first; NaN says nothing.
-        measured: (...) the same measure of the clips as they are.
-    """
-    moved: NDArray[np.float64] = resampled - np.nanmean(resampled, axis=0) + measured
+def centred(resampled: NDArray[np.float64], measured: float) -> NDArray[np.float64]:
+    """Return (R,) resampled values, moved so that their mean is what the clips as they are measured."""
+    moved: NDArray[np.float64] = resampled - resampled.mean() + measured
     return moved
 
 
