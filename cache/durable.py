@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from ifcar.data_files import is_data
+
 PARTIAL_SUFFIX = ".partial"
 
 
@@ -78,10 +80,11 @@ def remove_files(paths: Iterable[Path]) -> None:
 
 
 def list_files(root: Path) -> set[str]:
-    """Return the paths of all files below `root`, relative to it, with forward slashes."""
+    """Return the paths of all files of data below `root`, relative to it, with forward slashes."""
     found: set[str] = set()
-    for folder, _, names in os.walk(root):
-        found.update(Path(folder, name).relative_to(root).as_posix() for name in names)
+    for folder, inner, names in os.walk(root):
+        inner[:] = filter(is_data, inner)
+        found.update(Path(folder, name).relative_to(root).as_posix() for name in names if is_data(name))
     return found
 
 

@@ -18,6 +18,7 @@ from zarr.storage import MemoryStore
 from ifcar.cache.commits import COMMITS
 from ifcar.cache.manifest import MAX_CLIPS, Manifest, parse_manifest
 from ifcar.cache.schema import ProtocolTable
+from ifcar.data_files import subfolders
 from ifcar.errors import CacheDamageError, InputError, MissingDataError
 
 PROTOCOLS = "protocols"
@@ -171,8 +172,7 @@ def read_protocol(root: Path, name: str) -> ProtocolTable:
 
 def list_protocols(root: Path) -> list[str]:
     """Return the names of the stored protocols, sorted."""
-    folder = root / PROTOCOLS
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+    return [folder.name for folder in subfolders(root / PROTOCOLS)]
 
 
 def _read_arrays(root: Path, group: str, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

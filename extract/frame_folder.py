@@ -6,6 +6,7 @@ and CMYK are converted; transparency is left out.
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 import warnings
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ifcar.data_files import entries, is_data
 from ifcar.extract.limits import MAX_FRAME_NUMBER, DecodeError, check_size, one_line
 from ifcar.extract.picture_source import VideoInfo
 
@@ -42,7 +44,7 @@ def frame_files(folder: Path) -> dict[int, Path]:
         DecodeError: none, a number twice, or a number out of range.
     """
     files: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()):
+    for path in entries(folder):
         match = _FRAME_NAME.match(path.name)
         if match is None:
             continue
@@ -56,6 +58,12 @@ def frame_files(folder: Path) -> dict[int, Path]:
     if not files:
         raise DecodeError(f"{folder}: no frames in this folder; expected images named 0001.jpg, 0002.jpg, …")
     return files
+
+
+def has_frames(folder: Path) -> bool:
+    """Return whether a folder holds an image file with a number; reads no more of it than needed."""
+    with os.scandir(folder) as found:
+        return any(is_data(entry.name) and _FRAME_NAME.match(entry.name) for entry in found)
 
 
 class FrameFolder:

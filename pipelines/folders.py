@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from ifcar.data_files import entries
 from ifcar.errors import CacheMismatchError, InputError
 
 Kind = Literal["data", "caches", "runs", "weights"]
@@ -29,6 +30,11 @@ def file_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", text)[:60].strip("-") + f"-{digest}"
 
 
+def cache_paths() -> list[Path]:
+    """Return the caches in the caches folder, by name; a folder that holds nothing is none."""
+    return [path for path in entries(folder("caches"), ".zarr") if entries(path)]
+
+
 def only_cache(cache: Path | None) -> Path:
     """Return the cache to work on: the named one, or the only one there is.
 
@@ -37,7 +43,7 @@ def only_cache(cache: Path | None) -> Path:
     """
     if cache is not None:
         return cache
-    found = sorted(folder("caches").glob("*.zarr"))
+    found = cache_paths()
     if not found:
         raise CacheMismatchError(
             f"no cache in {folder('caches')}/; make one with `ifcar extract --dataset toybox`, or name one with --cache"

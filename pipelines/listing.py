@@ -8,7 +8,7 @@ from typing import Any
 
 from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import Split, Status
-from ifcar.pipelines.folders import folder
+from ifcar.pipelines.folders import cache_paths, folder
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import finished_runs
 from ifcar.pipelines.scoring.scores import MEASURES
@@ -50,7 +50,7 @@ def list_heads() -> Rows:
 def list_caches() -> Rows:
     """Return the caches in the caches folder."""
     rows = []
-    for path in sorted(folder("caches").glob("*.zarr")):
+    for path in cache_paths():
         reader = open_cache(path)
         done = int((reader.status() == Status.DONE).sum())
         backbone = reader.identity["backbone"]["name"]

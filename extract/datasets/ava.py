@@ -20,6 +20,7 @@ from ifcar.extract.datasets.ava_files import read_action_list, read_excluded, re
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
 from ifcar.extract.datasets.key_frames import Corners, KeyFrameBox, parse_clip_id
 from ifcar.extract.datasets.multi_label import multi_label_table
+from ifcar.extract.datasets.pixel_sources import Place, find_sources
 from ifcar.extract.datasets.something_else import FlatBoxes
 from ifcar.extract.decode import frame_size
 from ifcar.extract.tracks import Tracks
@@ -68,9 +69,8 @@ class Ava(Dataset):
         digest = hashlib.sha256()
         self._actions = read_action_list(self.root / ACTION_LIST, digest)
         class_of = {number: place for place, number in enumerate(self._actions)}
-        self._sources = self._find_sources() if needs_pixels else {}
+        self._sources, problems = self._find_sources() if needs_pixels else ({}, [])
         self._classes, self._split, self._persons, self._sizes = {}, {}, {}, {}
-        problems: list[str] = []
         clips: list[Clip] = []
         part_of: dict[str, str] = {}
         for part, split in PARTS.items():
@@ -153,20 +153,16 @@ class Ava(Dataset):
         middle = box.second - (FRAMES_BEGIN_SEC if source is not None and source.is_dir() else 0)
         return max(0.0, middle - CLIP_SEC / 2), middle + CLIP_SEC / 2
 
-    def _find_sources(self) -> dict[str, Path]:
-        videos, frames = (self.root / name for name in ("videos", "frames"))
-        sources = {
-            path.stem: path
-            for path in (sorted(videos.iterdir()) if videos.is_dir() else [])
-            if path.suffix.lower() in VIDEO_ENDINGS
-        }
-        sources |= {path.name: path for path in (sorted(frames.iterdir()) if frames.is_dir() else []) if path.is_dir()}
+    def _find_sources(self) -> tuple[dict[str, Path], list[str]]:
+        sources, notes = find_sources(
+            [Place(folder=self.root / "frames"), Place(folder=self.root / "videos", endings=VIDEO_ENDINGS)]
+        )
         if not sources:
             raise MissingDataError(
                 f"{self.root}: no pixels; put AVA's videos there as videos/VIDEO_ID.mp4, .mkv or .webm, or frames as "
                 "frames/VIDEO_ID/, or extract boxes only with --backbone none"
             )
-        return sources
+        return sources, notes
 
 
 def _distance(a: Corners, b: Corners) -> float:

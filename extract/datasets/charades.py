@@ -32,6 +32,7 @@ from ifcar.extract.datasets.charades_files import (
 )
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
 from ifcar.extract.datasets.multi_label import absent_clips, multi_label_table
+from ifcar.extract.datasets.pixel_sources import Place, find_sources
 from ifcar.extract.datasets.something_else import FlatBoxes
 from ifcar.extract.decode import frame_size
 from ifcar.extract.track_store import TrackStore
@@ -76,9 +77,9 @@ class Charades(Dataset):
         """Read lists and boxes; videos without what they need are listed and left out."""
         self._classes = read_classes(self.root / CLASSES)
         self._videos = read_videos(self.root, self._classes)
-        self._sources = self._find_sources() if needs_pixels else {}
+        self._sources, problems = self._find_sources() if needs_pixels else ({}, [])
         digest, flat = hashlib.sha256(), FlatBoxes()
-        problems = self._read_boxes(digest, flat)
+        problems += self._read_boxes(digest, flat)
         clips: list[Clip] = []
         for video in self._videos:
             source = self._sources.get(video)
@@ -131,16 +132,16 @@ class Charades(Dataset):
         notes += [f"{num_reversed} actions end before they begin; their classes count"] if num_reversed else []
         return tables, notes
 
-    def _find_sources(self) -> dict[str, Path]:
-        videos, frames = self.root / VIDEOS, self.root / FRAMES
-        sources = {path.name: path for path in (frames.iterdir() if frames.is_dir() else ()) if path.is_dir()}
-        sources |= {path.stem: path for path in (videos.iterdir() if videos.is_dir() else ()) if path.suffix == ".mp4"}
+    def _find_sources(self) -> tuple[dict[str, Path], list[str]]:
+        sources, notes = find_sources(
+            [Place(folder=self.root / VIDEOS, endings=(".mp4",)), Place(folder=self.root / FRAMES)]
+        )
         if not sources:
             raise MissingDataError(
                 f"{self.root}: no pixels; put the 480p videos there as {VIDEOS}/ID.mp4 or the 24-fps frames as "
                 f"{FRAMES}/ID/ID-000001.jpg, or extract boxes only with --backbone none"
             )
-        return sources
+        return sources, notes
 
     def _read_boxes(self, digest: hashlib._Hash, flat: FlatBoxes) -> list[str]:
         """Read Action Genome's boxes where they are; return what is incomplete."""

@@ -22,6 +22,7 @@ from ifcar.cache.schema import ProtocolTable, Split
 from ifcar.errors import InputError, MissingDataError, nearest
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
 from ifcar.extract.datasets.multi_label import multi_label_table
+from ifcar.extract.datasets.pixel_sources import Place, find_sources
 from ifcar.extract.datasets.something_else import FlatBoxes, read_tracks, stream_records
 from ifcar.extract.datasets.text_rows import csv_rows, finite_number, text_rows
 from ifcar.extract.decode import frame_size
@@ -83,9 +84,8 @@ class Hockey(Dataset):
         self._annotations = read_annotations(self.root / "annotations.csv", self._classes, digest)
         self._tracks = TrackStore()
         problems = self._read_boxes(self.root / "boxes.json", digest)
-        folder = self.root / "videos"
-        files = sorted(folder.iterdir()) if folder.is_dir() else []
-        sources = {path.stem: path for path in files if path.suffix.lower() in VIDEO_ENDINGS}
+        sources, notes = find_sources([Place(folder=self.root / "videos", endings=VIDEO_ENDINGS)])
+        problems += notes
         sizes: dict[str, tuple[int, int]] = {}
         clips: list[Clip] = []
         for clip_id, annotation in self._annotations.items():

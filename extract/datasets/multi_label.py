@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ifcar.cache.schema import ProtocolTable, Split
+from ifcar.data_files import subfolders
 from ifcar.errors import InputError
 from ifcar.extract.datasets.splits import class_number, empty_class_notes, read_class_names, read_entries
 
@@ -76,7 +77,7 @@ def absent_clips(name: str, split: Mapping[str, Split], clip_ids: Sequence[str])
 def read_multi_protocols(splits: Path, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
     """Read every protocol folder below `splits`; see `ifcar.extract.datasets.splits.read_protocols`."""
     tables, notes = [], []
-    for folder in sorted(path for path in splits.iterdir() if path.is_dir()) if splits.is_dir() else []:
+    for folder in subfolders(splits):
         if not (folder / LABELS).is_file():
             notes.append(f"protocol {folder.name}: left out, {folder / LABELS} is missing")
             continue

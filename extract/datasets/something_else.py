@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 
 from ifcar.cache.schema import ProtocolTable
+from ifcar.data_files import entries
 from ifcar.errors import InputError, MissingDataError, nearest
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
 from ifcar.extract.datasets.json_stream import stream_entries
+from ifcar.extract.datasets.pixel_sources import Place, find_sources
 from ifcar.extract.datasets.splits import read_json, read_protocols
 from ifcar.extract.limits import MAX_COORDINATE, MAX_FRAME_NUMBER
 from ifcar.extract.track_store import TrackStore
@@ -68,8 +70,9 @@ class SomethingElse(Dataset):
                     raise InputError(f"{path}: clip {clip_id!r} is annotated twice")
                 self._tracks.add(clip_id, read_tracks(path, clip_id, records, flat))
         sizes = self._sizes()
-        sources = self._sources() if needs_pixels else {}
-        problems: list[str] = []
+        sources, problems = self._sources() if needs_pixels else ({}, [])
+        if self._annotation_parts() and self._annotation_parts() != self._annotation_files():
+            problems.append(f"{self.root / 'annotations'} is not read, as annotations.json is there")
         clips: list[Clip] = []
         for clip_id in sorted(self._tracks, key=_by_number):
             if needs_pixels and clip_id not in sources:
@@ -94,24 +97,21 @@ class SomethingElse(Dataset):
 
     def _annotation_files(self) -> list[Path]:
         single = self.root / "annotations.json"
-        return [single] if single.is_file() else sorted((self.root / "annotations").glob("*.json"))
+        return [single] if single.is_file() else self._annotation_parts()
 
-    def _sources(self) -> dict[str, Path]:
-        sources: dict[str, Path] = {}
-        videos = self.root / "videos"
-        for path in sorted(videos.iterdir()) if videos.is_dir() else []:
-            if path.suffix.lower() in VIDEO_ENDINGS:
-                sources[path.stem] = path
-        frames = self.root / "frames"
-        for path in sorted(frames.iterdir()) if frames.is_dir() else []:
-            if path.is_dir():
-                sources[path.name] = path
+    def _annotation_parts(self) -> list[Path]:
+        return entries(self.root / "annotations", ".json")
+
+    def _sources(self) -> tuple[dict[str, Path], list[str]]:
+        sources, notes = find_sources(
+            [Place(folder=self.root / "frames"), Place(folder=self.root / "videos", endings=VIDEO_ENDINGS)]
+        )
         if not sources:
             raise MissingDataError(
                 f"{self.root}: no pixels; put frames/ID/0001.jpg … or videos/ID.webm there (Something-Something v2), "
                 "or extract boxes only with --backbone none"
             )
-        return sources
+        return sources, notes
 
     def _sizes(self) -> dict[str, tuple[int, int]]:
         path = self.root / "videoid2size.json"

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.cache.schema import ProtocolTable, Split
+from ifcar.data_files import subfolders
 from ifcar.errors import InputError
 
 MAX_JSON_BYTES = 1 << 28
@@ -88,7 +89,7 @@ def read_protocols(splits: Path, clip_ids: Sequence[str]) -> tuple[list[Protocol
     """
     tables: list[ProtocolTable] = []
     notes: list[str] = []
-    for folder in sorted(p for p in splits.iterdir() if p.is_dir()) if splits.is_dir() else []:
+    for folder in subfolders(splits):
         few_shot = any((folder / name).is_file() for files in FEW_SHOT for name in files.labels)
         for files in FEW_SHOT if few_shot else (ProtocolFiles(name=folder.name),):
             table = _read_protocol(folder, files, clip_ids, notes)

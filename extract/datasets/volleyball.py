@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.cache.schema import Category, ProtocolTable, Split
+from ifcar.data_files import subfolders
 from ifcar.errors import InputError, MissingDataError, nearest
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
 from ifcar.extract.datasets.multi_label import multi_label_table
@@ -156,7 +157,8 @@ class Volleyball(Dataset):
         return [group, personal], notes
 
     def _annotation_files(self) -> list[Path]:
-        return sorted((self.root / "videos").glob("*/annotations.txt"), key=lambda path: path.parent.name.zfill(2))
+        paths = [folder / "annotations.txt" for folder in subfolders(self.root / "videos")]
+        return sorted((path for path in paths if path.is_file()), key=lambda path: path.parent.name.zfill(2))
 
 
 def read_annotations(path: Path, digest: hashlib._Hash, flat: FlatBoxes) -> list[KeyFrame]:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import cv2
 
+from ifcar.data_files import entries
 from ifcar.errors import InputError
 from ifcar.extract.toybox.actions import ACTIONS
 from ifcar.extract.toybox.annotations import annotation_records
@@ -184,7 +185,7 @@ def _check_root(root: Path, identity: dict[str, Any]) -> bool:
             )
         if name == COMPLETE_FILE:
             return True
-    if not (root / STARTED_FILE).exists() and any((root / "videos").glob("*")):
+    if not (root / STARTED_FILE).exists() and entries(root / "videos"):
         raise InputError(f"{root / 'videos'} holds files that no toybox run wrote; give an empty folder")
     return False
 

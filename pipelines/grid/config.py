@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ifcar.data_files import entries
 from ifcar.errors import InputError, nearest
 from ifcar.pipelines.configs import from_plain, read_yaml
 from ifcar.pipelines.training.schedule import ScheduleConfig
@@ -198,4 +199,4 @@ def read_grid(file: Path) -> GridConfig:
 
 def shipped_grids() -> list[str]:
     """Return the names of the grid files that come with ifcar."""
-    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+    return [path.stem for path in entries(SHIPPED, ".yaml")]

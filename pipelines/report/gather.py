@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ifcar.data_files import subfolders
 from ifcar.errors import IfcarError, InputError, MissingDataError
 from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.comparison.results import Replicate, System, summarise
@@ -58,7 +59,7 @@ def gather(folders: Sequence[Path], *, baseline: str | None = None) -> list[Gath
 
 def _default_folders() -> list[Path]:
     root = folder("runs")
-    found = sorted(path.parent for path in root.glob(f"*/{RESULTS}")) or [run.path for run in finished_runs()]
+    found = [path for path in subfolders(root) if (path / RESULTS).is_file()] or [run.path for run in finished_runs()]
     if not found:
         raise InputError(
             f"{root}/ holds no comparison and no finished run; make them with `ifcar grid GRID` or "

@@ -22,6 +22,7 @@ import yaml
 
 from ifcar.cache.durable import write_atomic
 from ifcar.cache.npz import NpzError, read_arrays
+from ifcar.data_files import subfolders
 from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.configs import from_plain, read_yaml, to_plain
 from ifcar.pipelines.folders import folder
@@ -124,7 +125,7 @@ def open_run(path: Path) -> Run:
 def finished_runs(runs: Path | None = None) -> list[Run]:
     """Return the finished runs below the runs folder, oldest first."""
     root = folder("runs") if runs is None else runs
-    paths = [p.parent for p in root.glob("*/metrics.json")] if root.is_dir() else []
+    paths = filter(is_finished, subfolders(root))
     return [open_run(p) for p in sorted(paths, key=lambda p: ((p / "metrics.json").stat().st_mtime_ns, p.name))]
 
 

@@ -1,0 +1,69 @@
+"""Where the pixels of clips are: one source each, of the video files and folders of frames that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ifcar.data_files import entries, subfolders
+from ifcar.extract.frame_folder import has_frames
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """A folder of sources.
+
+    Args:
+        folder: the folder; it need not be there.
+        endings: of the video files in it, one a video, in lower case; none: it holds a folder of frames for each.
+    """
+
+    folder: Path
+    endings: tuple[str, ...] = ()
+
+    def sources(self) -> list[tuple[str, Path]]:
+        """Return (name, source) of all that it holds; of files of one name the last by ending comes first."""
+        if not self.endings:
+            return [(path.name, path) for path in subfolders(self.folder)]
+        return [(path.stem, path) for path in reversed(entries(self.folder, *self.endings))]
+
+
+def find_sources(places: Sequence[Place]) -> tuple[dict[str, Path], list[str]]:
+    """Return the source of each name, and one line for each kind of sources that are not read.
+
+    A name's source is the first that holds something: a file with bytes, a folder with a picture. Where none does it is
+    the first, whose clips fail with the reason.
+
+    Args:
+        places: where sources are, the preferred ones first.
+    """
+    found: dict[str, list[Path]] = {}
+    for place in places:
+        for name, path in place.sources():
+            found.setdefault(name, []).append(path)
+    doubled, empty = [], []
+    for name, paths in found.items():
+        if len(paths) == 1:
+            continue
+        filled = [path for path in paths if _holds_something(path)]
+        empty += [path for path in paths if filled and path not in filled]
+        found[name] = filled + [path for path in paths if path not in filled]
+        if len(filled) > 1:
+            doubled.append((filled[0], filled[1]))
+    notes = []
+    if doubled:
+        (read, other), count = doubled[0], _counted(len(doubled), "clip or video has", "clips or videos have")
+        notes.append(f"{count} two sources, of which one is read, the first: {read}, and not {other}")
+    if empty:
+        count = _counted(len(empty), "source holds", "sources hold")
+        notes.append(f"{count} nothing, so that another of the same name is read, the first: {empty[0]}")
+    return {name: paths[0] for name, paths in found.items()}, notes
+
+
+def _counted(count: int, one: str, several: str) -> str:
+    return f"{count:,} {one if count == 1 else several}"
+
+
+def _holds_something(path: Path) -> bool:
+    return has_frames(path) if path.is_dir() else path.is_file() and path.stat().st_size > 0
