@@ -27,6 +27,11 @@ def is_data(name: str) -> bool:
     return not name.startswith(".") and name.lower() not in _LEFT_BY_SYSTEMS
 
 
+def absence(path: Path) -> str:
+    """Return how to say that a path is no file."""
+    return "a folder, not a file" if path.is_dir() else "no such file"
+
+
 def entries(folder: Path, *endings: str) -> list[Path]:
     """Return the entries of a folder that are data, by name; none where there is no such folder.
 

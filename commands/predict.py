@@ -52,5 +52,5 @@ def predict(
         f"Seen of clip {result.clip_id!r}: {result.num_subjects + result.num_objects} of {result.num_tracks} tracks "
         f"(subjects {result.num_subjects}, objects {result.num_objects}), {views} of {result.num_frames} frames."
     )
-    if not result.num_subjects + result.num_objects:
-        say("note: no sampled frame has a box; the boxes did not enter the prediction")
+    for note in result.notes:
+        say(f"note: {note}")

@@ -22,6 +22,7 @@ from torch import Tensor
 from ifcar.errors import InputError, MissingDataError
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.random_init import randomise
+from ifcar.text_files import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +178,7 @@ def download(url: str, weights_dir: Path) -> Path:
 
 
 def _check_digest(path: Path, digest: str, sidecar: Path) -> None:
-    recorded = sidecar.read_text(encoding="utf-8").split()
+    recorded = read_text(sidecar).split()
     if recorded[:1] != [digest]:
         raise InputError(
             f"{path}: its SHA-256 is {digest}, but {sidecar.name} records {recorded[0] if recorded else 'nothing'}; "

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import yaml
 
 from ifcar.errors import InputError, MissingDataError, nearest
+from ifcar.text_files import read_text
 
 C = TypeVar("C")
 MAX_YAML_BYTES = 1 << 22
@@ -147,7 +148,7 @@ def read_yaml(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_YAML_BYTES:
             raise InputError(f"{path}: {path.stat().st_size:,} bytes; YAML is read up to {MAX_YAML_BYTES:,}")
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506  (a safe loader)
+        return yaml.load(read_text(path), Loader=_StrictLoader)  # noqa: S506  (a safe loader)
     except InputError:
         raise
     except _YAML_ERRORS as error:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ifcar.cache.schema import Category
 from ifcar.errors import CacheMismatchError, InputError
+from ifcar.extract.datasets.box_notes import in_shares, shares_note
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.datasets.something_else import read_one_clip
 from ifcar.extract.decode import probe
@@ -72,6 +73,7 @@ class Prediction:
         num_subjects: subject slots with a box in some sampled frame.
         num_objects: the same for objects.
         num_tracks: instances that the boxes file gives the clip.
+        notes: what is strange about the boxes, one line each.
     """
 
     clip_id: str
@@ -83,6 +85,7 @@ class Prediction:
     num_subjects: int
     num_objects: int
     num_tracks: int
+    notes: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,7 +139,7 @@ def predict(
     recipe = read_recipe(run, data)
     info = probe(video)
     clip_id, tracks = read_one_clip(boxes, clip, video.name if video.is_dir() else video.stem)
-    _check_boxes(boxes, clip_id, tracks, video, info, recipe)
+    notes = _check_boxes(boxes, clip_id, tracks, video, info, recipe)
     views = ViewDataset(
         [Clip(clip_id=clip_id, source=video, frame_size=(info.width, info.height))],
         lambda _: tracks,
@@ -167,6 +170,7 @@ def predict(
         num_subjects=int((slots == Category.SUBJECT).sum()),
         num_objects=int((slots == Category.OBJECT).sum()),
         num_tracks=tracks.boxes.shape[1],
+        notes=notes if slots.any() else [*notes, "no sampled frame has a box; the boxes did not enter the prediction"],
     )
 
 
@@ -197,8 +201,11 @@ def _member_folder(ensemble: Path, stored: Path) -> Path:
     return beside if not stored.is_dir() and beside.is_dir() else stored
 
 
-def _check_boxes(boxes: Path, clip_id: str, tracks: Tracks, video: Path, info: VideoInfo, recipe: Recipe) -> None:
-    """Refuse boxes that cannot belong to the video; single ones that reach out of it are clipped, as in extraction."""
+def _check_boxes(boxes: Path, clip_id: str, tracks: Tracks, video: Path, info: VideoInfo, recipe: Recipe) -> list[str]:
+    """Refuse boxes that cannot belong to the video, and return what is strange about the others.
+
+    Single ones that reach out of the video are clipped, as in extraction.
+    """
     size = (info.width, info.height)
     if not boxes_to_crop(tracks.boxes, size, FULL_FRAME, False).any():
         x1, y1, x2, y2 = tracks.boxes[np.isfinite(tracks.boxes).all(axis=-1)][0]
@@ -213,6 +220,7 @@ def _check_boxes(boxes: Path, clip_id: str, tracks: Tracks, video: Path, info: V
             f"{boxes}: clip {clip_id!r}: the first annotated frame is number {first + 1} of {video}, which has "
             f"{info.num_frames}; expected frame numbers from 1{rate}"
         )
+    return [shares_note(f"{boxes}: clip {clip_id!r}")] if in_shares(tracks.boxes) else []
 
 
 def _live_features(

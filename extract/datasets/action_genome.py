@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ifcar.errors import InputError
-from ifcar.extract.datasets.something_else import FlatBoxes
+from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.limits import MAX_COORDINATE, MAX_FRAME_NUMBER
 from ifcar.extract.safe_pickle import load_pickle
 from ifcar.extract.tracks import Detection, Tracks, link
@@ -48,13 +48,13 @@ class AnnotatedVideo:
     frame_size: Size | None
 
 
-def read_action_genome(folder: Path, digest: hashlib._Hash, flat: FlatBoxes) -> Iterator[AnnotatedVideo]:
+def read_action_genome(folder: Path, digest: hashlib._Hash, box_notes: BoxNotes) -> Iterator[AnnotatedVideo]:
     """Yield the annotated videos in the order of their ids.
 
     Args:
         folder: holds the two pickles.
         digest: takes what the files hold; complete when the iterator has ended.
-        flat: counts boxes without area, which are left out.
+        box_notes: looks at the boxes, and counts those without area, which are left out.
 
     Raises:
         MissingDataError: a pickle is not there.
@@ -66,13 +66,15 @@ def read_action_genome(folder: Path, digest: hashlib._Hash, flat: FlatBoxes) -> 
         size = _frame_size(where, record)
         if size is not None and sizes.setdefault(video, size) != size:
             raise InputError(f"{where}: frames of {size}, others of {sizes[video]}; expected one size in a video")
-        detections.setdefault(video, {})[frame] = _persons(where, record, flat)
+        detections.setdefault(video, {})[frame] = _persons(where, record, box_notes)
     for where, video, frame, records in _frames(folder / OBJECTS, digest):
-        detections.setdefault(video, {}).setdefault(frame, []).extend(_objects(where, records, flat))
+        detections.setdefault(video, {}).setdefault(frame, []).extend(_objects(where, records, box_notes))
     for video in sorted(detections):
         by_frame = detections.pop(video)
         frames = sorted(by_frame)
         tracks = link(np.array(frames, np.int64), [by_frame[frame] for frame in frames])
+        kinds = sorted({detection.key for found in by_frame.values() for detection in found})
+        box_notes.add_clip(f"{video!r} of {folder}", tracks.boxes, tracks.categories, kinds)
         yield AnnotatedVideo(video=video, tracks=tracks, frame_size=sizes.get(video))
 
 
@@ -109,7 +111,7 @@ def _frame_size(where: str, record: object) -> Size | None:
     return sides[0], sides[1]
 
 
-def _persons(where: str, record: object, flat: FlatBoxes) -> list[Detection]:
+def _persons(where: str, record: object, box_notes: BoxNotes) -> list[Detection]:
     """Return the persons of a frame."""
     assert isinstance(record, dict)
     boxes, mode = record.get("bbox"), record.get("bbox_mode", "xyxy")
@@ -121,10 +123,10 @@ def _persons(where: str, record: object, flat: FlatBoxes) -> list[Detection]:
         found = f"{boxes.dtype} {boxes.shape}" if isinstance(boxes, np.ndarray) else type(boxes).__name__
         raise InputError(f"{where}: bbox is {found}; expected an array (persons, 4) of x1, y1, x2, y2")
     corners = [_finite(where, _PERSON, row) for row in boxes.tolist()]
-    return _with_area(where, [Detection(key=_PERSON, is_subject=True, box=box) for box in corners], flat)
+    return _with_area(where, [Detection(key=_PERSON, is_subject=True, box=box) for box in corners], box_notes)
 
 
-def _objects(where: str, records: object, flat: FlatBoxes) -> list[Detection]:
+def _objects(where: str, records: object, box_notes: BoxNotes) -> list[Detection]:
     """Return the objects of a frame that have a box."""
     if not isinstance(records, list):
         raise InputError(f"{where}: a {type(records).__name__}; expected a list of objects")
@@ -136,7 +138,7 @@ def _objects(where: str, records: object, flat: FlatBoxes) -> list[Detection]:
         box = _object_box(where, name, record)
         if box is not None:
             found.append(Detection(key=name, is_subject=False, box=box))
-    return _with_area(where, found, flat)
+    return _with_area(where, found, box_notes)
 
 
 def _object_box(where: str, name: str, record: Mapping[str, object]) -> tuple[float, float, float, float] | None:
@@ -160,9 +162,9 @@ def _finite(where: str, name: str, values: object) -> tuple[float, float, float,
     return float(numbers[0]), float(numbers[1]), float(numbers[2]), float(numbers[3])
 
 
-def _with_area(where: str, detections: Sequence[Detection], flat: FlatBoxes) -> list[Detection]:
+def _with_area(where: str, detections: Sequence[Detection], box_notes: BoxNotes) -> list[Detection]:
     kept = [d for d in detections if d.box[2] > d.box[0] and d.box[3] > d.box[1]]
     for detection in detections if len(kept) < len(detections) else ():
         if detection not in kept:
-            flat.add(f"{detection.key!r}: {detection.box} in {where}")
+            box_notes.add_flat(f"{detection.key!r}: {detection.box} in {where}")
     return kept

@@ -17,11 +17,11 @@ import numpy as np
 from ifcar.cache.schema import Category, ProtocolTable, Split
 from ifcar.errors import InputError, MissingDataError
 from ifcar.extract.datasets.ava_files import read_action_list, read_excluded, read_key_frames
+from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
 from ifcar.extract.datasets.key_frames import Corners, KeyFrameBox, parse_clip_id
 from ifcar.extract.datasets.multi_label import multi_label_table
 from ifcar.extract.datasets.pixel_sources import Place, find_sources
-from ifcar.extract.datasets.something_else import FlatBoxes
 from ifcar.extract.decode import frame_size
 from ifcar.extract.tracks import Tracks
 
@@ -75,10 +75,11 @@ class Ava(Dataset):
         part_of: dict[str, str] = {}
         for part, split in PARTS.items():
             boxes_path, excluded_path = self._part_files(part)
-            flat = FlatBoxes()
-            found = read_key_frames(boxes_path, class_of, digest, flat)
+            box_notes = BoxNotes()
+            found = read_key_frames(boxes_path, class_of, digest, box_notes)
             excluded = found.leave_out(read_excluded(excluded_path, digest))
             absent: dict[str, int] = {}
+            cut: list[str] = []
             for box, classes in found.boxes():
                 if part_of.setdefault(box.video, part) != part:
                     raise InputError(f"{boxes_path}: video {box.video!r} is also in the train part; expected one part")
@@ -88,12 +89,16 @@ class Ava(Dataset):
                     continue
                 self._classes[box.clip_id], self._split[box.clip_id] = classes, split
                 clips.append(self._clip(box, needs_pixels=needs_pixels))
+                if self._middle_sec(box) < CLIP_SEC / 2:
+                    cut.append(box.clip_id)
             problems += [
                 f"{video}: {n} boxes left out, no videos/{video}.mp4 or frames/{video}/" for video, n in absent.items()
             ]
+            if cut:
+                problems.append(f"{len(cut)} clips begin before their source does and are cut, the first: {cut[0]}")
             problems += [f"{excluded} boxes of {boxes_path.name} are at excluded timestamps"] if excluded else []
             problems += [f"{found.doubled} rows of {boxes_path.name} are doubled, count once"] if found.doubled else []
-            problems += flat.lines()
+            problems += box_notes.lines()
         return Listing(clips=clips, problems=problems, digest=digest.hexdigest())
 
     def tracks(self, clip_id: str) -> Tracks:
@@ -149,9 +154,21 @@ class Ava(Dataset):
 
     def _span(self, box: KeyFrameBox) -> tuple[float, float]:
         """Return the seconds of the source that a box's clip covers."""
-        source = self._sources.get(box.video)
-        middle = box.second - (FRAMES_BEGIN_SEC if source is not None and source.is_dir() else 0)
+        middle = self._middle_sec(box)
         return max(0.0, middle - CLIP_SEC / 2), middle + CLIP_SEC / 2
+
+    def _middle_sec(self, box: KeyFrameBox) -> int:
+        """Return the second of the source at which a box's key frame is. Raises InputError when it has no such one."""
+        source = self._sources.get(box.video)
+        if source is None or not source.is_dir():
+            return box.second
+        if box.second < FRAMES_BEGIN_SEC:
+            raise InputError(
+                f"clip {box.clip_id!r}: its key frame is second {box.second} of video {box.video!r}, but its folder of "
+                f"frames, {source}, begins at second {FRAMES_BEGIN_SEC}, as all of AVA's do; give the whole video as "
+                f"videos/{box.video}.mp4 and take the folder away, or count the seconds from {FRAMES_BEGIN_SEC}"
+            )
+        return box.second - FRAMES_BEGIN_SEC
 
     def _find_sources(self) -> tuple[dict[str, Path], list[str]]:
         sources, notes = find_sources(

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ifcar.errors import InputError, MissingDataError
+from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.key_frames import Corners, KeyFrameBox
-from ifcar.extract.datasets.something_else import FlatBoxes
 from ifcar.extract.datasets.text_rows import csv_rows, finite_number, whole_number
+from ifcar.text_files import decode_text
 
 MAX_ACTION = 80
 MAX_SECOND = 99_999
@@ -66,7 +67,7 @@ def read_action_list(path: Path, digest: hashlib._Hash) -> dict[int, str]:
         raise InputError(f"{path}: {path.stat().st_size:,} bytes; a list of actions is read up to {_MAX_LIST_BYTES:,}")
     content = path.read_bytes()
     digest.update(content)
-    text = content.decode("utf-8", "replace")
+    text = decode_text(content, path)
     actions: dict[int, str] = {}
     for place, item in enumerate(_ITEM.finditer(text), 1):
         names, numbers = _NAME.findall(item["body"]), _NUMBER.findall(item["body"])
@@ -81,14 +82,14 @@ def read_action_list(path: Path, digest: hashlib._Hash) -> dict[int, str]:
     return dict(sorted(actions.items()))
 
 
-def read_key_frames(path: Path, class_of: Mapping[int, int], digest: hashlib._Hash, flat: FlatBoxes) -> KeyFrames:
+def read_key_frames(path: Path, class_of: Mapping[int, int], digest: hashlib._Hash, box_notes: BoxNotes) -> KeyFrames:
     """Read the boxes and actions of one part.
 
     Args:
         path: rows of video_id, middle_frame_timestamp, x1, y1, x2, y2, action_id, person_id, without a header.
         class_of: the class of an evaluated action, by the action's number.
         digest: takes the file's bytes.
-        flat: counts the rows of boxes without area, which are left out.
+        box_notes: counts the rows of boxes without area, which are left out.
 
     Raises:
         MissingDataError: no such file.
@@ -104,7 +105,7 @@ def read_key_frames(path: Path, class_of: Mapping[int, int], digest: hashlib._Ha
         if not 1 <= action <= MAX_ACTION:
             raise InputError(f"{where}: unknown action_id {action}; expected 1 to {MAX_ACTION}")
         if corners[0] >= corners[2] or corners[1] >= corners[3]:
-            flat.add(f"{where}: {corners}")
+            box_notes.add_flat(f"{where}: {corners}")
             continue
         classes = found.persons.setdefault(key, {}).setdefault(corners, set())
         if action in class_of:
@@ -143,6 +144,9 @@ def _corners(where: str, texts: list[str]) -> Corners:
     for name, text in zip(_COLUMNS[2:6], texts, strict=True):
         value = finite_number(where, name, text)
         if not 0 <= value <= 1:
-            raise InputError(f"{where}: {name} is {text.strip():.40}; expected 0 to 1, a share of the frame's side")
+            raise InputError(
+                f"{where}: {name} is {text.strip():.40}; expected 0 to 1, a share of the frame's side "
+                "(divide pixels by it)"
+            )
         values.append(abs(round(value, _DIGITS)))  # −0.0 is 0.0
     return values[0], values[1], values[2], values[3]

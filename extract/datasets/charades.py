@@ -21,6 +21,7 @@ import numpy as np
 from ifcar.cache.schema import ProtocolTable
 from ifcar.errors import MissingDataError
 from ifcar.extract.datasets.action_genome import AnnotatedVideo, Size, read_action_genome
+from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.charades_files import (
     CLASSES,
     PARTS,
@@ -33,7 +34,6 @@ from ifcar.extract.datasets.charades_files import (
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
 from ifcar.extract.datasets.multi_label import absent_clips, multi_label_table
 from ifcar.extract.datasets.pixel_sources import Place, find_sources
-from ifcar.extract.datasets.something_else import FlatBoxes
 from ifcar.extract.decode import frame_size
 from ifcar.extract.track_store import TrackStore
 from ifcar.extract.tracks import Tracks
@@ -78,8 +78,8 @@ class Charades(Dataset):
         self._classes = read_classes(self.root / CLASSES)
         self._videos = read_videos(self.root, self._classes)
         self._sources, problems = self._find_sources() if needs_pixels else ({}, [])
-        digest, flat = hashlib.sha256(), FlatBoxes()
-        problems += self._read_boxes(digest, flat)
+        digest, box_notes = hashlib.sha256(), BoxNotes()
+        problems += self._read_boxes(digest, box_notes)
         clips: list[Clip] = []
         for video in self._videos:
             source = self._sources.get(video)
@@ -96,7 +96,7 @@ class Charades(Dataset):
                     f"{video}: left out, its boxes count frames of {video}.mp4, whose rate is unknown; put the video "
                     f"into {VIDEOS}/, its rate into {RATES}, or extract without boxes by taking {ANNOTATIONS}/ away"
                 )
-        return Listing(clips=clips, problems=problems + flat.lines(), digest=digest.hexdigest())
+        return Listing(clips=clips, problems=box_notes.lines() + problems, digest=digest.hexdigest())
 
     def tracks(self, clip_id: str) -> Tracks:
         """Return a video's boxes in pixels of its source; none where Action Genome does not annotate it."""
@@ -143,7 +143,7 @@ class Charades(Dataset):
             )
         return sources, notes
 
-    def _read_boxes(self, digest: hashlib._Hash, flat: FlatBoxes) -> list[str]:
+    def _read_boxes(self, digest: hashlib._Hash, box_notes: BoxNotes) -> list[str]:
         """Read Action Genome's boxes where they are; return what is incomplete."""
         self._tracks, self._annotated_sizes, self._shown_sizes = TrackStore(), {}, {}
         folder = self.root / ANNOTATIONS
@@ -152,7 +152,7 @@ class Charades(Dataset):
         rates = read_rates(self.root / RATES)
         digest.update(repr(sorted(rates.items())).encode())
         strange = 0
-        for found in read_action_genome(folder, digest, flat):
+        for found in read_action_genome(folder, digest, box_notes):
             if found.video not in self._videos:
                 strange += 1
                 continue

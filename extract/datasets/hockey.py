@@ -20,10 +20,11 @@ import numpy as np
 
 from ifcar.cache.schema import ProtocolTable, Split
 from ifcar.errors import InputError, MissingDataError, nearest
+from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
 from ifcar.extract.datasets.multi_label import multi_label_table
 from ifcar.extract.datasets.pixel_sources import Place, find_sources
-from ifcar.extract.datasets.something_else import FlatBoxes, read_tracks, stream_records
+from ifcar.extract.datasets.something_else import read_tracks, stream_records
 from ifcar.extract.datasets.text_rows import csv_rows, finite_number, text_rows
 from ifcar.extract.decode import frame_size
 from ifcar.extract.limits import DecodeError
@@ -138,17 +139,17 @@ class Hockey(Dataset):
         """Read boxes.json where there is one; return a line for boxes without area, and for those of no clip."""
         if not path.is_file():
             return []
-        flat, strange = FlatBoxes(), 0
+        box_notes, strange = BoxNotes(), 0
         for clip_id, records in stream_records(path, digest):
             if clip_id in self._tracks:
                 raise InputError(f"{path}: clip {clip_id!r} is annotated twice")
-            tracks = read_tracks(path, clip_id, records, flat)
+            tracks = read_tracks(path, clip_id, records, box_notes)
             if clip_id not in self._annotations:
                 strange += 1
             elif len(tracks.frames):
                 self._tracks.add(clip_id, tracks)
         lines = [f"{strange} clips of {path.name} are not in annotations.csv"] if strange else []
-        return lines + flat.lines()
+        return box_notes.lines() + lines
 
 
 def read_classes(path: Path, digest: hashlib._Hash) -> list[str]:

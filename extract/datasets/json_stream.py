@@ -12,6 +12,7 @@ import ijson
 import numpy as np
 
 from ifcar.errors import InputError
+from ifcar.text_files import without_mark
 
 MAX_DEPTH = 64
 MAX_ENTRY_BYTES = 1 << 28  # one entry is in memory as a whole, at about ten times its size
@@ -35,11 +36,15 @@ def stream_entries(path: Path, digest: hashlib._Hash, what: str) -> Iterator[tup
         InputError: not JSON, not an object, nested too deeply, or one entry is too large.
     """
     with path.open("rb") as file:
-        first = file.read(_PEEK_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+        begin = file.read(_PEEK_BYTES)
+        text = without_mark(begin, path)
+        first = text.lstrip()[:1]
         if first and first != b"{":
             found = f"it begins with {first.decode(errors='replace')!r}"
             raise InputError(f"{path}: expected a JSON object {what}, but {found}")
-        file.seek(0)
+        mark_bytes = len(begin) - len(text)
+        digest.update(begin[:mark_bytes])
+        file.seek(mark_bytes)
         checked = _CheckedFile(path, file, digest)
         try:
             for entry in ijson.kvitems(checked, "", use_float=True, buf_size=_CHUNK_BYTES):

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from ifcar.cache.npz import NpzError, read_arrays
 from ifcar.cache.schema import Category
+from ifcar.data_files import absence
 from ifcar.errors import InputError, MissingDataError
+from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.json_stream import stream_entries
-from ifcar.extract.datasets.something_else import FlatBoxes
 from ifcar.extract.limits import MAX_COORDINATE, MAX_FRAME_NUMBER
 from ifcar.extract.track_store import TrackStore
 from ifcar.extract.tracks import Tracks
@@ -78,11 +79,11 @@ def read_proposals(path: Path, clip_ids: Sequence[str], num_slots: int) -> Propo
         InputError: it is not of that form, has a box that is none, or has none of the clips.
     """
     if not path.is_file():
-        raise MissingDataError(f"{path}: no such file; expected boxes as JSON or NPZ")
+        raise MissingDataError(f"{path}: {absence(path)}; expected boxes as JSON or NPZ")
     if path.suffix.lower() not in (".json", ".npz"):
         raise InputError(f"{path}: expected boxes in a file that ends in .json or .npz")
     digest = hashlib.sha256()
-    wanted, others, store, flat = set(clip_ids), [], TrackStore(), FlatBoxes()
+    wanted, others, store, box_notes = set(clip_ids), [], TrackStore(), BoxNotes()
     num_frames = num_full = num_boxes = 0
     for clip_id, rows in (_read_json if path.suffix.lower() == ".json" else _read_npz)(path, digest):
         if clip_id in store:
@@ -90,15 +91,16 @@ def read_proposals(path: Path, clip_ids: Sequence[str], num_slots: int) -> Propo
         if clip_id not in wanted:
             others.append(clip_id)
             continue
-        tracks, counts = _slots(path, clip_id, rows, num_slots, flat)
+        tracks, counts = _slots(path, clip_id, rows, num_slots, box_notes)
         store.add(clip_id, tracks)
+        box_notes.add_clip(f"{clip_id!r} of {path}", tracks.boxes, tracks.categories)
         num_frames, num_full = num_frames + len(counts), num_full + int((counts > num_slots).sum())
         num_boxes += int(counts.clip(max=num_slots).sum())
     if not len(store):
         first = f"; its first is {others[0]!r:.200}, theirs {clip_ids[0]!r:.200}" if others else ""
         raise InputError(f"{path}: has boxes of none of the {len(clip_ids)} clips{first}")
     absent = [clip_id for clip_id in clip_ids if clip_id not in store]
-    notes = flat.lines()
+    notes = box_notes.lines(expects_subjects=False)  # proposals have no classes
     if num_full:
         notes.append(f"{num_full} of {num_frames} frames have more than {num_slots} boxes; the others are left out")
     if absent:
@@ -117,7 +119,9 @@ def _objects(count: int) -> NDArray[np.uint8]:
     return np.full(count, Category.OBJECT, np.uint8)
 
 
-def _slots(path: Path, clip_id: str, rows: _Rows, num_slots: int, flat: FlatBoxes) -> tuple[Tracks, NDArray[np.int64]]:
+def _slots(
+    path: Path, clip_id: str, rows: _Rows, num_slots: int, box_notes: BoxNotes
+) -> tuple[Tracks, NDArray[np.int64]]:
     """Return a clip's boxes by frame and slot, and how many each frame has.
 
     Raises:
@@ -136,7 +140,7 @@ def _slots(path: Path, clip_id: str, rows: _Rows, num_slots: int, flat: FlatBoxe
     frames = np.unique(rows.frame)
     has_area = (rows.box[:, 2:] > rows.box[:, :2]).all(axis=1)
     for row in np.flatnonzero(~has_area).tolist():
-        flat.add(f"clip {clip_id!r}, frame {rows.frame[row] + 1}: {rows.box[row].tolist()}")
+        box_notes.add_flat(f"clip {clip_id!r}, frame {rows.frame[row] + 1}: {rows.box[row].tolist()}")
     frame, box = rows.frame[has_area], rows.box[has_area]
     order = np.lexsort((-score[has_area], frame))
     frame, box = frame[order], box[order]

@@ -10,15 +10,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ifcar.cache.schema import ProtocolTable
-from ifcar.data_files import entries
+from ifcar.data_files import absence, entries
 from ifcar.errors import InputError, MissingDataError, nearest
+from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
 from ifcar.extract.datasets.json_stream import stream_entries
 from ifcar.extract.datasets.pixel_sources import Place, find_sources
@@ -26,6 +26,7 @@ from ifcar.extract.datasets.splits import read_json, read_protocols
 from ifcar.extract.limits import MAX_COORDINATE, MAX_FRAME_NUMBER
 from ifcar.extract.track_store import TrackStore
 from ifcar.extract.tracks import Detection, Tracks, link
+from ifcar.text_files import without_mark
 
 SUBJECTS = frozenset({"hand", "person"})
 _PEEK_BYTES = 64
@@ -62,13 +63,13 @@ class SomethingElse(Dataset):
     def listing(self, *, needs_pixels: bool) -> Listing:
         """Read every annotation part and pair it with pixels or sizes; what does not pair is listed."""
         digest = hashlib.sha256()
-        flat = FlatBoxes()
+        box_notes = BoxNotes()
         self._tracks = TrackStore()
         for path in self._annotation_files():
             for clip_id, records in stream_records(path, digest):
                 if clip_id in self._tracks:
                     raise InputError(f"{path}: clip {clip_id!r} is annotated twice")
-                self._tracks.add(clip_id, read_tracks(path, clip_id, records, flat))
+                self._tracks.add(clip_id, read_tracks(path, clip_id, records, box_notes))
         sizes = self._sizes()
         sources, problems = self._sources() if needs_pixels else ({}, [])
         if self._annotation_parts() and self._annotation_parts() != self._annotation_files():
@@ -84,8 +85,7 @@ class SomethingElse(Dataset):
             else:
                 clips.append(Clip(clip_id=clip_id, source=sources.get(clip_id), frame_size=sizes.get(clip_id)))
         problems += [f"{c}: has pixels, but no annotation" for c in sorted(set(sources) - set(self._tracks))]
-        problems += flat.lines()
-        return Listing(clips=clips, problems=problems, digest=digest.hexdigest())
+        return Listing(clips=clips, problems=box_notes.lines() + problems, digest=digest.hexdigest())
 
     def tracks(self, clip_id: str) -> Tracks:
         """Return the boxes of a clip that `listing` named."""
@@ -150,24 +150,24 @@ def read_one_clip(path: Path, clip_id: str | None, likely_id: str) -> tuple[str,
         InputError: not of that form, no such clip, several to choose from, or no box.
     """
     if not path.is_file():
-        raise MissingDataError(f"{path}: no such file; expected boxes in Something-Else's record format (JSON)")
+        raise MissingDataError(f"{path}: {absence(path)}; expected boxes in Something-Else's record format (JSON)")
     if _begins_as_list(path):
         content = read_json(path)
         chosen, records = _stated_clip(path, content), content
         _choose_clip(path, [chosen], clip_id, likely_id)
     else:
         chosen, records = _find_clip(path, clip_id, likely_id)
-    flat = FlatBoxes()
-    tracks = read_tracks(path, chosen, records, flat)
+    box_notes = BoxNotes()
+    tracks = read_tracks(path, chosen, records, box_notes)
     if not tracks.boxes.shape[1]:
-        why = "; ".join(["", *flat.lines()])
+        why = "; ".join(["", *box_notes.lines(expects_subjects=False)])
         raise InputError(f"{path}: clip {chosen!r}: none of its {len(tracks.frames)} records has a box{why}")
     return chosen, tracks
 
 
 def _begins_as_list(path: Path) -> bool:
     with path.open("rb") as file:
-        return file.read(_PEEK_BYTES).lstrip()[:1] == b"["
+        return without_mark(file.read(_PEEK_BYTES), path).lstrip()[:1] == b"["
 
 
 def _find_clip(path: Path, clip_id: str | None, likely_id: str) -> tuple[str, Any]:
@@ -213,38 +213,21 @@ def _choose_clip(path: Path, known: Sequence[str], clip_id: str | None, likely_i
     return known[0]
 
 
-@dataclass(slots=True)
-class FlatBoxes:
-    """Boxes without area (x2 ≤ x1 or y2 ≤ y1), which are left out as if they were not in the file."""
-
-    count: int = 0
-    first: str = ""
-
-    def add(self, where: str) -> None:
-        """Count one."""
-        self.first = self.first or where
-        self.count += 1
-
-    def lines(self) -> list[str]:
-        """Return one line when there are any."""
-        return [f"{self.count} boxes without area are left out, the first: {self.first}"] if self.count else []
-
-
-def read_tracks(path: Path, clip_id: str, records: Any, flat: FlatBoxes | None = None) -> Tracks:
+def read_tracks(path: Path, clip_id: str, records: Any, box_notes: BoxNotes | None = None) -> Tracks:
     """Turn one clip's annotation records into tracks.
 
     Args:
         path: the file, for messages.
         clip_id: the clip.
         records: list of {"name": "ID/0001.jpg", "labels": [{"box2d", "standard_category"}, …]}.
-        flat: counts the boxes without area.
+        box_notes: looks at the boxes, and counts those without area.
 
     Raises:
         InputError: a record is not of that form, or two records name the same frame.
     """
     if not isinstance(records, list):
         raise InputError(f"{path}: clip {clip_id!r}: expected a list of records, found {type(records).__name__}")
-    flat = FlatBoxes() if flat is None else flat
+    box_notes = BoxNotes() if box_notes is None else box_notes
     by_frame: dict[int, list[Detection]] = {}
     for record in records:
         frame = _frame_number(path, clip_id, record)
@@ -260,9 +243,12 @@ def read_tracks(path: Path, clip_id: str, records: Any, flat: FlatBoxes | None =
             if detection.box[2] > detection.box[0] and detection.box[3] > detection.box[1]:
                 by_frame[frame].append(detection)
             else:
-                flat.add(f"{detection.key!r} in {name}: {detection.box}")
+                box_notes.add_flat(f"{detection.key!r} in {name}: {detection.box}")
     frames = np.array(sorted(by_frame), np.int64)
-    return link(frames, [by_frame[int(f)] for f in frames])
+    tracks = link(frames, [by_frame[int(f)] for f in frames])
+    kinds = sorted({detection.key for found in by_frame.values() for detection in found})
+    box_notes.add_clip(f"{clip_id!r} of {path}", tracks.boxes, tracks.categories, kinds)
+    return tracks
 
 
 def _frame_number(path: Path, clip_id: str, record: Any) -> int:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ifcar.cache.schema import ProtocolTable, Split
 from ifcar.data_files import subfolders
 from ifcar.errors import InputError
+from ifcar.text_files import read_text
 
 MAX_JSON_BYTES = 1 << 28
 _MAX_CLASSES = 1 << 15  # class numbers are stored as int16
@@ -112,15 +113,13 @@ def read_json(path: Path) -> Any:
     size = path.stat().st_size
     if size > MAX_JSON_BYTES:
         raise InputError(f"{path}: {size:,} bytes; a file of this kind is read up to {MAX_JSON_BYTES:,}")
+    text = read_text(path)
     try:
-        content = path.read_text(encoding="utf-8")
-        return json.loads(content, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_key_twice)
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_key_twice)
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path}: not valid JSON at line {error.lineno}, column {error.colno} ({error.msg}); download it again"
         ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason}); download it again") from error
     except RecursionError as error:
         raise InputError(f"{path}: nested too deeply to be read; expected flat JSON") from error
     except ValueError as error:

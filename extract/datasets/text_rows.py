@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ifcar.errors import InputError, MissingDataError
+from ifcar.text_files import decode_text
 
 MAX_LINE_BYTES = 1 << 20
 _WHOLE_DIGITS = 9
@@ -76,8 +77,4 @@ def _lines(path: Path, digest: hashlib._Hash, what: str) -> Iterator[str]:
             if len(line) > MAX_LINE_BYTES:
                 raise InputError(f"{path} line {number}: over {MAX_LINE_BYTES:,} bytes; a line is read up to that")
             digest.update(line)
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise InputError(f"{path} line {number}: not UTF-8 text ({error.reason}); download it again") from error
-            yield text
+            yield decode_text(line, f"{path} line {number}")  # a mark may stand at every line, in joined files

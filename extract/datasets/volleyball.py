@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from ifcar.cache.schema import Category, ProtocolTable, Split
 from ifcar.data_files import subfolders
 from ifcar.errors import InputError, MissingDataError, nearest
+from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
 from ifcar.extract.datasets.multi_label import multi_label_table
-from ifcar.extract.datasets.something_else import FlatBoxes
 from ifcar.extract.datasets.text_rows import finite_number, whole_number, word_rows
 from ifcar.extract.frame_folder import shown_size
 from ifcar.extract.limits import MAX_COORDINATE, MAX_FRAME_NUMBER, DecodeError
@@ -72,6 +72,10 @@ class KeyFrame:
         """VIDEO/KEY."""
         return f"{self.video}/{self.number}"
 
+    def categories(self) -> NDArray[np.uint8]:
+        """Return the (M,) categories of the boxes: every player is a subject."""
+        return np.full(len(self.boxes), Category.SUBJECT, np.uint8)
+
 
 @register_dataset
 class Volleyball(Dataset):
@@ -97,11 +101,11 @@ class Volleyball(Dataset):
     def listing(self, *, needs_pixels: bool) -> Listing:
         """Read every video's annotations; clips whose key frame has no picture are listed and left out."""
         digest = hashlib.sha256()
-        flat = FlatBoxes()
+        box_notes = BoxNotes()
         self._frames = {}
         for path in self._annotation_files():
             digest.update(f"{path.parent.name}\n".encode())
-            for frame in read_annotations(path, digest, flat):
+            for frame in read_annotations(path, digest, box_notes):
                 if frame.clip_id in self._frames:
                     raise InputError(f"{path}: key frame {frame.number} is annotated twice; expected each once")
                 self._frames[frame.clip_id] = frame
@@ -115,8 +119,7 @@ class Volleyball(Dataset):
                 problems.append(f"{clip_id}: left out, {error}")
             else:
                 clips.append(Clip(clip_id=clip_id, source=folder, frame_size=size))
-        problems += flat.lines()
-        return Listing(clips=clips, problems=problems, digest=digest.hexdigest())
+        return Listing(clips=clips, problems=box_notes.lines() + problems, digest=digest.hexdigest())
 
     def tracks(self, clip_id: str) -> Tracks:
         """Return the key frame's boxes, held over the clip's 41 frames; every player is a subject."""
@@ -126,7 +129,7 @@ class Volleyball(Dataset):
         return Tracks(
             frames=frames,
             boxes=np.broadcast_to(frame.boxes, (len(frames), *frame.boxes.shape)),
-            categories=np.full(len(frame.boxes), Category.SUBJECT, np.uint8),
+            categories=frame.categories(),
         )
 
     def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
@@ -161,13 +164,13 @@ class Volleyball(Dataset):
         return sorted((path for path in paths if path.is_file()), key=lambda path: path.parent.name.zfill(2))
 
 
-def read_annotations(path: Path, digest: hashlib._Hash, flat: FlatBoxes) -> list[KeyFrame]:
+def read_annotations(path: Path, digest: hashlib._Hash, box_notes: BoxNotes) -> list[KeyFrame]:
     """Read one video's annotations.txt.
 
     Args:
         path: VIDEO/annotations.txt.
         digest: takes the file's bytes.
-        flat: counts the boxes without area, which are left out; their players' actions stay labels of the clip.
+        box_notes: counts the boxes without area, which are left out; their players' actions stay labels of the clip.
 
     Raises:
         InputError: a line is not of that form, or names an unknown activity or action.
@@ -187,16 +190,16 @@ def read_annotations(path: Path, digest: hashlib._Hash, flat: FlatBoxes) -> list
         boxes = [_box(where, player[:-1]) for player in players]
         for player, box in zip(players, boxes, strict=True):
             if not _has_area(box):
-                flat.add(f"{where}: {' '.join(player)}")
-        frames.append(
-            KeyFrame(
-                video=path.parent.name,
-                number=key,
-                activity=_known(where, "group activity", words[1], GROUP_ACTIVITIES),
-                actions=tuple(_known(where, "action", player[-1], PERSONAL_ACTIONS) for player in players),
-                boxes=np.array([box for box in boxes if _has_area(box)], np.float32).reshape(-1, 4),
-            )
+                box_notes.add_flat(f"{where}: {' '.join(player)}")
+        frame = KeyFrame(
+            video=path.parent.name,
+            number=key,
+            activity=_known(where, "group activity", words[1], GROUP_ACTIVITIES),
+            actions=tuple(_known(where, "action", player[-1], PERSONAL_ACTIONS) for player in players),
+            boxes=np.array([box for box in boxes if _has_area(box)], np.float32).reshape(-1, 4),
         )
+        box_notes.add_clip(where, frame.boxes, frame.categories())
+        frames.append(frame)
     return frames
 
 

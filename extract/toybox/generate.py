@@ -27,6 +27,7 @@ from ifcar.extract.toybox.scene import HEIGHT, WIDTH, Scene, build_scene
 from ifcar.extract.toybox.several import NUM_CLIPS as NUM_SEVERAL
 from ifcar.extract.toybox.several import SeveralPlan, build_several, plan_several, several_files
 from ifcar.extract.toybox.splits import NUM_CLIPS, ClipPlan, plan_clip, split_files
+from ifcar.text_files import read_text
 
 VERSION = 2
 """Raised whenever the same seed gives other pictures, boxes or splits."""
@@ -192,7 +193,7 @@ def _check_root(root: Path, identity: dict[str, Any]) -> bool:
 
 def _read_mark(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise InputError(f"{path} is not valid JSON ({error}); delete its folder and generate again") from error
     if not isinstance(found, dict):

@@ -12,6 +12,7 @@ from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.comparison.results import ResultRow
 from ifcar.pipelines.comparison.statistics import PairedTest
 from ifcar.pipelines.configs import to_plain
+from ifcar.text_files import read_text
 
 NAME = "results.json"
 
@@ -56,7 +57,7 @@ def read_comparison(folder: Path) -> Comparison:
     if not path.is_file():
         raise MissingDataError(f"{path}: no such file; `ifcar grid` writes it")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
         rows = tuple(_row(row) for row in content["rows"])
         return Comparison(**{**content, "rows": rows, "notes": tuple(content["notes"])})
     except (KeyError, TypeError, ValueError) as error:

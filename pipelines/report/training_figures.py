@@ -13,6 +13,7 @@ from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.drawing import COLOURS, GREY, Drawing, new_figure, short
 from ifcar.pipelines.report.systems import SystemScores
 from ifcar.pipelines.runs.finished import Run
+from ifcar.text_files import read_text
 
 History = Sequence[Mapping[str, Any]]
 CURVES = {
@@ -28,7 +29,7 @@ def read_history(run: Run) -> History:
     if not path.is_file():
         return []
     try:
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        records = [json.loads(line) for line in read_text(path).splitlines()]
         return [{"phase": "fit", **record, "step": int(record["step"])} for record in records]
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: damaged ({error}); train the run again") from error

@@ -19,6 +19,7 @@ from ifcar.cache.durable import write_atomic
 from ifcar.cache.schema import CacheSpec, ProtocolTable
 from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.configs import to_plain
+from ifcar.text_files import read_text
 
 NAME = "data.json"
 
@@ -62,7 +63,7 @@ def read_run_data(folder: Path) -> RunData:
     if not path.is_file():
         raise MissingDataError(f"{path}: no such file; train the run again with this version")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
         spec = dict(content.pop("spec"))
         if spec.get("grid_size") is not None:
             spec["grid_size"] = tuple(spec["grid_size"])

@@ -29,6 +29,7 @@ from ifcar.pipelines.folders import folder
 from ifcar.pipelines.runs.config import ENSEMBLE, EnsembleConfig, RunConfig
 from ifcar.pipelines.runs.data import RunData, read_run_data
 from ifcar.pipelines.scoring.scores import Metrics, Predictions
+from ifcar.text_files import read_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +116,7 @@ def open_run(path: Path) -> Run:
     if not is_finished(path):
         raise MissingDataError(f"{path}: not a finished run (no metrics.json); go on with `ifcar fit-head --resume`")
     try:
-        metrics = [Metrics(**record) for record in json.loads((path / "metrics.json").read_text(encoding="utf-8"))]
+        metrics = [Metrics(**record) for record in json.loads(read_text(path / "metrics.json"))]
     except (TypeError, ValueError) as error:
         file = path / "metrics.json"
         raise InputError(f"{file}: damaged ({error}); remove the folder and make the run again") from error

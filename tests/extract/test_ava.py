@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fixtures.ava import ACTIONS, csv_line, rows_of, write_ava
+from fixtures.videos import write_frames
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -17,7 +18,7 @@ from PIL import Image
 from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import Category, Split
 from ifcar.cli import main
-from ifcar.errors import IfcarError, MissingDataError
+from ifcar.errors import IfcarError, InputError, MissingDataError
 from ifcar.extract.datasets.ava import Ava
 from ifcar.extract.datasets.key_frames import KeyFrameBox, parse_clip_id
 from ifcar.extract.decoded_views import ViewDataset
@@ -138,6 +139,24 @@ def test_video_that_is_absent_or_broken_costs_its_own_clips(tmp_path: Path) -> N
     )
     for row in range(7):
         assert decoded[row].view is None and "damaged or no video" in decoded[row].failure
+
+
+@pytest.mark.parametrize("second", [2, 898, 899])
+def test_key_frame_before_a_folder_of_frames_is_refused_by_video_and_second(tmp_path: Path, second: int) -> None:
+    root = write_ava(tmp_path, pixels=False)
+    (root / "ava_val_v2.2.csv").write_text(csv_line(("f6", second, 0.25, 0.5, 0.75, 1.0, 12, 0)))
+    write_frames(root / "frames" / "f6", 3, "f6_{:06d}.jpg")
+    with pytest.raises(InputError, match=rf"second {second} of video 'f6', but its folder .* begins at second 900"):
+        Ava(root).listing(needs_pixels=True)
+
+
+@pytest.mark.parametrize(("second", "num_cut"), [(900, 1), (901, 1), (902, 0)])
+def test_clips_cut_at_the_beginning_of_their_source_are_noted(tmp_path: Path, second: int, num_cut: int) -> None:
+    root = write_ava(tmp_path, pixels=False)
+    (root / "ava_val_v2.2.csv").write_text(csv_line(("f6", second, 0.25, 0.5, 0.75, 1.0, 12, 0)))
+    write_frames(root / "frames" / "f6", 3, "f6_{:06d}.jpg")
+    notes = [note for note in Ava(root).listing(needs_pixels=True).problems if "are cut" in note]
+    assert len(notes) == num_cut and all(f"the first: f6,0{second}," in note for note in notes)
 
 
 def test_folder_of_frames_begins_at_second_900(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from ifcar.cli import main
 from ifcar.errors import IfcarError
 from ifcar.extract.datasets.ava_files import read_key_frames
+from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.hockey import COLUMNS, read_annotations
-from ifcar.extract.datasets.something_else import FlatBoxes
 from ifcar.extract.datasets.volleyball import read_annotations as read_volleyball
 
 REPEATABLE = settings(max_examples=150, derandomize=True, deadline=None)
@@ -52,7 +52,7 @@ def read_or_refused(name: str, content: str, read: Callable[[Path], None]) -> No
 @given(st.lists(st.one_of(AVA_ROWS, st.text(max_size=20)), max_size=3))
 def test_ava_rows(rows: list[str]) -> None:
     def read(path: Path) -> None:
-        found = read_key_frames(path, {1: 0, 2: 1}, hashlib.sha256(), FlatBoxes())
+        found = read_key_frames(path, {1: 0, 2: 1}, hashlib.sha256(), BoxNotes())
         corners = np.array([box.corners for box, _ in found.boxes()]).reshape(-1, 4)
         assert ((corners >= 0) & (corners <= 1)).all() and (corners[:, 2:] > corners[:, :2]).all()
 
@@ -73,7 +73,7 @@ def test_hockey_rows(rows: list[str]) -> None:
 @given(st.lists(st.one_of(VOLLEYBALL_ROWS, st.text(max_size=20)), max_size=3))
 def test_volleyball_lines(rows: list[str]) -> None:
     def read(path: Path) -> None:
-        for frame in read_volleyball(path, hashlib.sha256(), FlatBoxes()):
+        for frame in read_volleyball(path, hashlib.sha256(), BoxNotes()):
             assert frame.number >= 1 and np.isfinite(frame.boxes).all()
             assert (frame.boxes[:, 2:] > frame.boxes[:, :2]).all()
 

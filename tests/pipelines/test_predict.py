@@ -212,6 +212,14 @@ def test_every_form_of_a_boxes_file_gives_the_same(boxes_only: Trained, tmp_path
     np.testing.assert_array_equal(found.logits, boxes_only.predict("sfi", "102").logits)
 
 
+def test_boxes_in_shares_are_said(boxes_only: Trained, tmp_path: Path) -> None:
+    records = [record("v", frame, [label("hand", (0.1, 0.2, 0.7, 1.02))]) for frame in range(NUM_FRAMES)]
+    (tmp_path / "boxes.json").write_text(json.dumps(records))
+    found = predict(boxes_only.runs["sfi"].path, boxes_only.video("102"), tmp_path / "boxes.json", Silent())
+    assert len(found.notes) == 1 and "if they are shares of the picture's sides" in found.notes[0]
+    assert boxes_only.predict("sfi", "102").notes == []
+
+
 def test_boxes_in_frames_that_no_view_samples_are_said_not_refused(boxes_only: Trained, tmp_path: Path) -> None:
     """Of frames 1 to 100 two views of 6 see 1, 9, 17, 26, …, never the fourth, which alone has a box."""
     hand = record("7", 3, [label("hand", (2, 30, 14, 44))])

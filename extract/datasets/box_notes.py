@@ -1,0 +1,89 @@
+"""What is strange about the boxes of a data set as a whole, and is said in a line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifcar.cache.schema import Category
+
+SHARES = (-0.5, 1.5)
+"""What corners in shares of the picture's sides lie within, those of boxes that reach past its border too."""
+_NUM_KINDS = 5
+
+
+class BoxNotes:
+    """Looks at every box that is read in pixels: whether it has an area, whose it is, and whether it is in pixels.
+
+    Boxes without area (x2 ≤ x1 or y2 ≤ y1) are left out by the readers as if they were not in the file.
+    """
+
+    def __init__(self) -> None:
+        self.num_flat = self.num_clips = self.num_in_shares = self.num_tracks = self.num_subjects = 0
+        self.first_flat = self.first_in_shares = ""
+        self._kinds: dict[str, None] = {}
+
+    def add_flat(self, where: str) -> None:
+        """Count a box without area."""
+        self.first_flat = self.first_flat or where
+        self.num_flat += 1
+
+    def add_clip(
+        self, where: str, boxes: NDArray[Any], categories: NDArray[np.uint8], kinds: Iterable[str] = ()
+    ) -> None:
+        """Look at the boxes of a clip.
+
+        Args:
+            where: names the clip.
+            boxes: (F, N, 4) x1, y1, x2, y2, meant to be pixels; NaN where a track has no box.
+            categories: (N,) of the tracks.
+            kinds: what the file calls what is in the boxes.
+        """
+        if not np.isfinite(boxes).any():
+            return
+        self.num_clips += 1
+        self.num_tracks += len(categories)
+        self.num_subjects += int((categories == Category.SUBJECT).sum())
+        for kind in kinds if len(self._kinds) <= _NUM_KINDS else ():
+            self._kinds[kind] = None
+        if in_shares(boxes):
+            self.first_in_shares = self.first_in_shares or where
+            self.num_in_shares += 1
+
+    def lines(self, *, expects_subjects: bool = True) -> list[str]:
+        """Return a line for everything that is strange.
+
+        Args:
+            expects_subjects: whether some of the boxes should be of hands or persons.
+        """
+        lines = []
+        if self.num_in_shares:
+            count = f"{self.num_in_shares:,} of {self.num_clips:,} clips with boxes"
+            lines.append(shares_note(f"{count}, the first {self.first_in_shares}"))
+        if expects_subjects and self.num_clips and not self.num_subjects:
+            kinds = [repr(kind)[:40] for kind in self._kinds]
+            named = f" ({', '.join(kinds[:_NUM_KINDS])}{', …' if len(kinds) > _NUM_KINDS else ''})" if kinds else ""
+            lines.append(
+                f"no box is of a subject, a hand or person: all {self.num_tracks:,} tracks are objects{named}; heads "
+                "that tell the two apart see objects alone"
+            )
+        if self.num_flat:
+            lines.append(f"{self.num_flat} boxes without area are left out, the first: {self.first_flat}")
+        return lines
+
+
+def in_shares(boxes: NDArray[Any]) -> bool:
+    """Return whether there are boxes, (…, 4) with NaN for none, and all are as small as shares of a picture's sides."""
+    finite = boxes[np.isfinite(boxes)]
+    return bool(len(finite)) and bool(((finite >= SHARES[0]) & (finite <= SHARES[1])).all())
+
+
+def shares_note(what: str) -> str:
+    """Return what to say of boxes that are probably shares."""
+    return (
+        f"{what}: no corner is outside {SHARES[0]:g} to {SHARES[1]:g}, and they are read as pixels; if they are shares "
+        "of the picture's sides, multiply them by its width and height"
+    )
