@@ -82,6 +82,11 @@ def load_weights(backbone: Backbone, source: str, weights_dir: Path = Path("weig
     return WeightsRecord(description=description, identity=sha256_file(path))
 
 
+def is_file_name(source: str) -> bool:
+    """Return whether weights name a file, and not "published" or "random:SEED"."""
+    return source != "published" and not source.startswith("random:")
+
+
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file as hexadecimal text."""
     with path.open("rb") as file:

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from ifcar.cache.reader import CacheReader, open_cache
+from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.pipelines.feed.batches import read_examples, spread_views
 from ifcar.pipelines.fit import build_head, open_batches
 from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig
 from ifcar.pipelines.runs.finished import open_run
+from ifcar.pipelines.runs.places import open_its_cache
 from ifcar.pipelines.runs.resolve import head_options
 from ifcar.pipelines.scoring.detections import detect
 from ifcar.pipelines.scoring.mean_ap import mean_average_precision
@@ -119,7 +120,7 @@ def _its_cache(path: Path, config: RunConfig, cache: Path | None) -> CacheReader
             f"{path}: fine-tuned, and there is no cache of its backbone at {config.cache}; make it with `ifcar extract "
             f"--weights {path / 'backbone.safetensors'}` and the run's options, or name it with --cache"
         )
-    reader = open_cache(cache or config.cache)
+    reader = open_its_cache(cache or config.cache, path)
     if reader.fingerprint != config.fingerprint:
         raise CacheMismatchError(
             f"{reader.path}: fingerprint {reader.fingerprint[:12]}…, but {path} was trained from "

@@ -13,17 +13,16 @@ import numpy as np
 import torch
 
 from ifcar.cache.lock import locked
-from ifcar.cache.reader import CacheReader, open_cache
+from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import CacheSpec, ProtocolTable, Split
 from ifcar.errors import InputError
 from ifcar.extract.engine import choose_device
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
-from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.feed.batches import BatchReader, Examples, read_examples
 from ifcar.pipelines.feed.memory import Memory
 from ifcar.pipelines.progress import Progress
-from ifcar.pipelines.runs.config import FineTuneConfig, RunConfig, run_id, run_name
+from ifcar.pipelines.runs.config import FineTuneConfig, RunConfig, check_resumable, run_id, run_name
 from ifcar.pipelines.runs.data import RunData, write_run_data
 from ifcar.pipelines.runs.finished import (
     Run,
@@ -35,6 +34,7 @@ from ifcar.pipelines.runs.finished import (
     write_history,
     write_results,
 )
+from ifcar.pipelines.runs.places import open_its_cache
 from ifcar.pipelines.runs.resolve import head_options, resolve
 from ifcar.pipelines.scoring.scores import Predictions, measure, predict
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
@@ -144,7 +144,7 @@ def _fit_locked(
     jobs: Sequence[Job], folder: Path, progress: Progress, device: str | None, memory: Memory
 ) -> list[FitResult | Failure]:
     started = time.perf_counter()
-    reader = open_cache(jobs[0].config.cache)
+    reader = open_its_cache(jobs[0].config.cache, jobs[0].path)
     protocol = reader.protocol(jobs[0].config.protocol)
     trained, tested = read_examples(reader, protocol, Split.TRAIN), read_examples(reader, protocol, Split.TEST)
     entries = [_enter(job, reader, protocol, len(trained)) for job in jobs]
@@ -290,10 +290,7 @@ def open_batches(
 def _open_folder(path: Path, config: RunConfig) -> None:
     """Make the run folder, or check that the stopped run in it is of this config."""
     if (path / "config.yaml").is_file():
-        stopped = read_config(path / "config.yaml")
-        differing = [k for k, v in to_plain(config).items() if to_plain(stopped).get(k) != v]
-        if differing:
-            raise InputError(f"{path}: the stopped run has another {', '.join(differing)}; --resume needs the same")
+        check_resumable(path, read_config(path / "config.yaml"), config)
         return
     path.mkdir(parents=True, exist_ok=True)
     write_config(path, config)

@@ -188,17 +188,11 @@ def _members(run: Run, data: RunData) -> list[Member]:
         return [Member(path=run.path, config=run.config, share=1.0)]
     members = []
     for stored, share in zip(run.config.members, run.config.weights, strict=True):
-        member = open_run(_member_folder(run.path, Path(stored)))
+        member = open_run(Path(stored))
         if not isinstance(member.config, RunConfig) or member.data() != data:
             raise InputError(f"{member.path}: trained on other data than the ensemble {run.path}; fuse the runs again")
         members.append(Member(path=member.path, config=member.config, share=share))
     return members
-
-
-def _member_folder(ensemble: Path, stored: Path) -> Path:
-    """Return where a member lies: where it was, or beside the ensemble when the runs were moved together."""
-    beside = ensemble.absolute().parent / stored.name
-    return beside if not stored.is_dir() and beside.is_dir() else stored
 
 
 def _check_boxes(boxes: Path, clip_id: str, tracks: Tracks, video: Path, info: VideoInfo, recipe: Recipe) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.comparison.results import ResultRow
 from ifcar.pipelines.comparison.statistics import PairedTest
 from ifcar.pipelines.configs import to_plain
+from ifcar.pipelines.runs.places import located, located_cache
 from ifcar.text_files import read_text
 
 NAME = "results.json"
@@ -45,23 +47,36 @@ class Comparison:
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> Path:
-    """Write results.json and return its path."""
+    """Write results.json, with every place named from the root, and return its path."""
     path = folder / NAME
+    comparison = _with_places(comparison, lambda place: str(Path(place).absolute()))
     write_atomic(path, (json.dumps(to_plain(comparison), indent=1, ensure_ascii=False) + "\n").encode())
     return path
 
 
 def read_comparison(folder: Path) -> Comparison:
-    """Read results.json. Raises MissingDataError or InputError when it is not there or damaged."""
+    """Read results.json; cache and runs are looked for beside it too, see `ifcar.pipelines.runs.places`.
+
+    Raises:
+        MissingDataError, InputError: it is not there, or damaged.
+    """
     path = folder / NAME
     if not path.is_file():
         raise MissingDataError(f"{path}: no such file; `ifcar grid` writes it")
     try:
         content = json.loads(read_text(path))
         rows = tuple(_row(row) for row in content["rows"])
-        return Comparison(**{**content, "rows": rows, "notes": tuple(content["notes"])})
+        comparison = Comparison(**{**content, "rows": rows, "notes": tuple(content["notes"])})
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: damaged ({error}); run `ifcar grid` again, which keeps finished runs") from error
+    cache = str(located_cache(Path(comparison.cache), folder, comparison.fingerprint)) if comparison.cache else ""
+    return replace(_with_places(comparison, lambda place: str(located(Path(place), folder))), cache=cache)
+
+
+def _with_places(comparison: Comparison, place: Callable[[str], str]) -> Comparison:
+    """Return a comparison whose cache and runs are at `place(path)`."""
+    rows = tuple(replace(row, runs=tuple(map(place, row.runs))) for row in comparison.rows)
+    return replace(comparison, rows=rows, cache=place(comparison.cache) if comparison.cache else "")
 
 
 def _row(content: dict[str, Any]) -> ResultRow:

@@ -17,7 +17,6 @@ from ifcar.cache.schema import Split
 from ifcar.errors import InputError
 from ifcar.extract.decoded_views import ViewDataset
 from ifcar.extract.weights import sha256_file
-from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.feed.batches import Examples, hold_out
 from ifcar.pipelines.finetune.checkpoint import load_live, save_live
@@ -31,7 +30,7 @@ from ifcar.pipelines.finetune.setting import Setting, open_setting
 from ifcar.pipelines.finetune.trainer import LiveState, LiveTrainer
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.progress import Progress, Silent
-from ifcar.pipelines.runs.config import RunConfig, run_name
+from ifcar.pipelines.runs.config import RunConfig, check_resumable, run_name
 from ifcar.pipelines.runs.data import write_run_data
 from ifcar.pipelines.runs.finished import (
     Run,
@@ -278,11 +277,7 @@ def _claim(path: Path, config: RunConfig) -> None:
         path.mkdir(parents=True, exist_ok=True)
         write_config(path, config)
         return
-    stopped = to_plain(read_config(path / "config.yaml"))
-    own = {key: value for key, value in to_plain(config).items() if key not in ("cache", "fingerprint")}
-    differing = [key for key, value in own.items() if stopped.get(key) != value]
-    if differing:
-        raise InputError(f"{path}: the stopped run has another {', '.join(differing)}; --resume needs the same")
+    check_resumable(path, read_config(path / "config.yaml"), config, unknown=("fingerprint",))
 
 
 def _num_workers(workers: int | None, group: Group) -> int:

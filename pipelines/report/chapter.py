@@ -11,10 +11,9 @@ import numpy as np
 from ifcar.errors import IfcarError, InputError, nearest
 from ifcar.pipelines.comparison.results import ResultRow
 from ifcar.pipelines.comparison.store import Comparison
-from ifcar.pipelines.report.gather import Gathered
 from ifcar.pipelines.report.systems import SystemScores, read_system
 from ifcar.pipelines.runs.data import RunData
-from ifcar.pipelines.runs.finished import Run, open_run
+from ifcar.pipelines.runs.finished import open_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +58,12 @@ class Chapter:
 
 
 def open_chapters(
-    gathered: Sequence[Gathered], *, compare: str | None, baseline: str | None, protocol: str | None
+    comparisons: Sequence[Comparison], *, compare: str | None, baseline: str | None, protocol: str | None
 ) -> list[Chapter]:
     """Open the runs of each comparison and choose its protocol and pair.
 
     Args:
-        gathered: the comparisons.
+        comparisons: see `ifcar.pipelines.report.gather`.
         compare: system A; default: the last system of the table that is not B.
         baseline: system B; default: the comparison's baseline, or the first system.
         protocol: default: that of the table's first row.
@@ -72,8 +71,8 @@ def open_chapters(
     Raises:
         InputError: a name is in none of the comparisons; a comparison that does not have it takes its default.
     """
-    _check_known("protocol", "--protocol", protocol, [r.protocol for g in gathered for r in g.comparison.rows])
-    chapters = [_open(g, compare, baseline, protocol) for g in gathered if g.comparison.rows]
+    _check_known("protocol", "--protocol", protocol, [r.protocol for c in comparisons for r in c.rows])
+    chapters = [_open(c, compare, baseline, protocol) for c in comparisons if c.rows]
     if not chapters:
         raise InputError("no comparison has a row; run `ifcar grid` again, which keeps finished runs")
     known = [system.name for chapter in chapters for system in chapter.systems]
@@ -90,8 +89,7 @@ def _check_known(what: str, option: str, name: str | None, known: Sequence[str])
         raise InputError(f"{option} is {name!r}: no such {what}{nearest(name, known) or '.'} There are: {listed}")
 
 
-def _open(gathered: Gathered, compare: str | None, baseline: str | None, protocol: str | None) -> Chapter:
-    comparison = gathered.comparison
+def _open(comparison: Comparison, compare: str | None, baseline: str | None, protocol: str | None) -> Chapter:
     protocols = [row.protocol for row in comparison.rows]
     chosen = protocol if protocol is not None and protocol in protocols else protocols[0]
     systems: list[SystemScores] = []
@@ -101,7 +99,7 @@ def _open(gathered: Gathered, compare: str | None, baseline: str | None, protoco
         if row.protocol != chosen:
             continue
         try:
-            system = _read_row(row, gathered.folder)
+            system = _read_row(row)
             own = system.runs()[0].data()
             _check_same(system, own, systems, data)
         except IfcarError as error:
@@ -113,21 +111,13 @@ def _open(gathered: Gathered, compare: str | None, baseline: str | None, protoco
     return Chapter(comparison=comparison, protocol=chosen, systems=systems, a=a, b=b, data=data, notes=notes)
 
 
-def _read_row(row: ResultRow, folder: Path | None) -> SystemScores:
-    runs = [_find_run(path, folder) for path in row.runs]
+def _read_row(row: ResultRow) -> SystemScores:
+    runs = [open_run(Path(path)) for path in row.runs]
     a_replicate = len(runs) // max(1, len(row.seeds))
     if not runs or a_replicate * len(row.seeds) != len(runs):
         raise InputError(f"its row names {len(runs)} runs for {len(row.seeds)} seeds")
     replicates = [runs[start : start + a_replicate] for start in range(0, len(runs), a_replicate)]
     return read_system(row.system, replicates, row.seeds)
-
-
-def _find_run(path: str, folder: Path | None) -> Run:
-    """Open a run where the table says that it is, or beside the table's own folder, which may have been moved."""
-    beside = None if folder is None else folder.resolve().parent / Path(path).name
-    if beside is not None and beside.is_dir() and not Path(path).is_dir():
-        return open_run(beside)
-    return open_run(Path(path))
 
 
 def _check_same(system: SystemScores, own: RunData, others: Sequence[SystemScores], data: RunData | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,12 @@ from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.comparison.results import Replicate, System, summarise
 from ifcar.pipelines.comparison.store import NAME as RESULTS
 from ifcar.pipelines.comparison.store import Comparison, read_comparison
-from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.folders import folder
-from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig
+from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig, without_places
 from ifcar.pipelines.runs.finished import Run, finished_runs, is_finished, open_run, read_config
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gathered:
-    """A comparison, and the folder that its runs lie beside; None for plain runs."""
-
-    comparison: Comparison
-    folder: Path | None = None
-
-
-def gather(folders: Sequence[Path], *, baseline: str | None = None) -> list[Gathered]:
+def gather(folders: Sequence[Path], *, baseline: str | None = None) -> list[Comparison]:
     """Read comparisons, and make one of the plain runs of each cache and protocol.
 
     Args:
@@ -44,7 +35,7 @@ def gather(folders: Sequence[Path], *, baseline: str | None = None) -> list[Gath
     gathered, runs = [], []
     for path in chosen:
         if (path / RESULTS).is_file():
-            gathered.append(Gathered(comparison=read_comparison(path), folder=path))
+            gathered.append(read_comparison(path))
         elif is_finished(path):
             runs.append(open_run(path))
         elif path.is_dir():
@@ -54,7 +45,7 @@ def gather(folders: Sequence[Path], *, baseline: str | None = None) -> list[Gath
             )
         else:
             raise MissingDataError(f"{path}: no such folder; name a run or a comparison, or none for all in runs/")
-    return gathered + [Gathered(comparison=c) for c in compare_runs(runs, baseline)]
+    return gathered + compare_runs(runs, baseline)
 
 
 def _default_folders() -> list[Path]:
@@ -158,8 +149,8 @@ def _key(config: RunConfig | EnsembleConfig) -> str:
         weights = [] if config.chosen_on == "held_out" else list(config.weights)
         return json.dumps(["ensemble", members, config.chosen_on, weights])
     if config.fine_tune is not None:
-        config = replace(config, fine_tune=replace(config.fine_tune, base=Path(), base_id=""))
-    content: dict[str, Any] = {**to_plain(config), "cache": "", "seed": 0}
+        config = replace(config, fine_tune=replace(config.fine_tune, base_id=""))
+    content: dict[str, Any] = {**without_places(config), "seed": 0}
     return json.dumps(content, sort_keys=True, ensure_ascii=False)
 
 

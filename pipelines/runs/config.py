@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -106,10 +106,16 @@ def run_id(config: RunConfig) -> str:
     The config must be resolved, with fingerprint and protocol digest: the id of a run on other data is another id.
     """
     assert config.fingerprint and config.protocol_digest
-    content = to_plain(config)
+    assert config.fine_tune is None or config.fine_tune.base_id
+    text = json.dumps(without_places(config), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def without_places(config: RunConfig) -> dict[str, Any]:
+    """Return what decides a run's numbers as plain values: all of its config but where files lie."""
+    content: dict[str, Any] = to_plain(config)
     del content["cache"]
     if content["fine_tune"] is not None:
-        assert content["fine_tune"]["base_id"]
         del content["fine_tune"]["base"]
     if content["live"] is None:
         del content["live"]
@@ -117,8 +123,23 @@ def run_id(config: RunConfig) -> str:
         for place in ("data_root", "weights"):
             del content["live"]["data"][place]
         del content["live"]["base"]
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return content
+
+
+def check_resumable(path: Path, stopped: object, config: RunConfig, *, unknown: Collection[str] = ()) -> None:
+    """Raise InputError when a stopped run's config is not the one to go on with; files may lie elsewhere now.
+
+    Args:
+        path: the run's folder.
+        stopped: its config.
+        config: the one to go on with.
+        unknown: keys that a stopped run may not know yet.
+    """
+    before = without_places(stopped) if isinstance(stopped, RunConfig) else {}
+    now = without_places(config)
+    differing = [key for key in {**before, **now} if key not in unknown and before.get(key) != now.get(key)]
+    if differing:
+        raise InputError(f"{path}: the stopped run has another {', '.join(differing)}; --resume needs the same")
 
 
 def run_name(config: RunConfig) -> str:

@@ -28,6 +28,7 @@ from ifcar.pipelines.configs import from_plain, read_yaml, to_plain
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.runs.config import ENSEMBLE, EnsembleConfig, RunConfig
 from ifcar.pipelines.runs.data import RunData, read_run_data
+from ifcar.pipelines.runs.places import absolute_places, located_places
 from ifcar.pipelines.scoring.scores import Metrics, Predictions
 from ifcar.text_files import read_text
 
@@ -71,8 +72,9 @@ class Run:
 
 
 def write_config(path: Path, config: RunConfig | EnsembleConfig) -> None:
-    """Write config.yaml."""
-    write_atomic(path / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True).encode())
+    """Write config.yaml, with every place named from the root, so that the run is of use in any working folder."""
+    content = to_plain(absolute_places(config))
+    write_atomic(path / "config.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
 
 
 def write_results(path: Path, predictions: Sequence[Predictions], metrics: Sequence[Metrics]) -> None:
@@ -97,11 +99,15 @@ def is_finished(path: Path) -> bool:
 
 
 def read_config(path: Path) -> RunConfig | EnsembleConfig:
-    """Read a config file. Raises InputError naming unknown keys and wrong values."""
+    """Read a config file; what it names is looked for beside it too, see `ifcar.pipelines.runs.places`.
+
+    Raises:
+        InputError: an unknown key or a wrong value; names it.
+    """
     content = read_yaml(path)
-    if isinstance(content, Mapping) and content.get("head") == ENSEMBLE:
-        return from_plain(EnsembleConfig, content, str(path))
-    return from_plain(RunConfig, content, str(path))
+    fused = isinstance(content, Mapping) and content.get("head") == ENSEMBLE
+    config = from_plain(EnsembleConfig, content, str(path)) if fused else from_plain(RunConfig, content, str(path))
+    return located_places(config, path.parent)
 
 
 def open_run(path: Path) -> Run:
