@@ -15,7 +15,7 @@ from ifcar.cache.schema import ProtocolTable, Split
 from ifcar.errors import CacheMismatchError, IfcarError, InputError, nearest
 from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.configs import from_plain, to_plain
-from ifcar.pipelines.feed.batches import read_examples
+from ifcar.pipelines.feed.batches import Examples, read_examples
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.grid.config import FewShotConfig, FusionConfig, GridConfig, PublishedOn, SystemConfig
 from ifcar.pipelines.runs.config import ID_LENGTH, FineTuneConfig, RunConfig, run_id, run_name
@@ -114,8 +114,8 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
     stages = _stages(config, reader)
     tables = {name: reader.protocol(name) for stage in stages for draw in stage.draws for name in draw}
     for table in tables.values():
-        read_examples(reader, table, Split.TRAIN)
-        read_examples(reader, table, Split.TEST)
+        _check_measurable(read_examples(reader, table, Split.TRAIN), table, reader)
+        _check_measurable(read_examples(reader, table, Split.TEST), table, reader)
     cells: list[Cell] = []
     for variant in variants:
         try:
@@ -277,6 +277,14 @@ def _check_feedable(config: RunConfig, reader: CacheReader) -> None:
     """Build the head without memory, so that it says what the cache lacks."""
     with torch.device("meta"):
         HEADS.get(config.head)(head_options(config), reader.spec, 2)
+
+
+def _check_measurable(examples: Examples, table: ProtocolTable, reader: CacheReader) -> None:
+    if table.label_kind == "multi" and not examples.targets.any():
+        raise InputError(
+            f"{reader.path}: none of the {len(examples)} {examples.name} clips of protocol {table.name!r} has a label, "
+            "so that systems have no mAP to be compared by; check the annotations and the splits"
+        )
 
 
 def _is_published_data(
