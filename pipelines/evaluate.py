@@ -14,6 +14,7 @@ from ifcar.cache.reader import CacheReader, open_cache
 from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.pipelines.feed.batches import read_examples, spread_views
+from ifcar.pipelines.feed.boxes import no_boxes, reads_instances
 from ifcar.pipelines.fit import build_head, open_batches
 from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig
 from ifcar.pipelines.runs.finished import open_run
@@ -81,11 +82,14 @@ def evaluate(
     reader = _its_cache(path, config, cache)
     protocol = reader.protocol(config.protocol)
     head = build_head(config, reader.spec, len(protocol.classes))
+    arrays = head.reads(head_options(config))
+    if reads_instances(arrays) and not reader.table("categories").any():
+        raise no_boxes(reader.path, config.head, f"{reader.num_clips} clips")
     load_head(head, path / "model.safetensors")
     tested = read_examples(reader, protocol, Split.TEST)
     if views is not None:
         tested = spread_views(tested, reader, views)
-    batches = open_batches(reader, head.reads(head_options(config)), [tested], device, "auto")
+    batches = open_batches(reader, arrays, [tested], device, "auto")
     (predictions,) = predict(stack_heads([head], batches.device), batches, tested, reader.clip_ids, pool)
     stored = run.predictions("test").logits
     same = stored.shape == predictions.logits.shape and np.allclose(stored, predictions.logits, atol=1e-4, rtol=1e-4)

@@ -21,6 +21,7 @@ from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.feed.batches import BatchReader, Examples, read_examples
+from ifcar.pipelines.feed.boxes import check_boxes
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.feed.memory import Memory
 from ifcar.pipelines.progress import Progress
@@ -149,16 +150,16 @@ def _fit_locked(
     protocol = reader.protocol(jobs[0].config.protocol)
     trained, tested = read_examples(reader, protocol, Split.TRAIN), read_examples(reader, protocol, Split.TEST)
     entries = [_enter(job, reader, protocol, len(trained)) for job in jobs]
+    config = entries[0].config
+    arrays = HEADS.get(config.head).reads(head_options(config))
     division = hold_out(trained, protocol, entries[0].plan.held_out)
     notes = [division.note] if division.note else []
+    notes += check_boxes(reader, config.head, arrays, trained, tested)
     left = [not is_finished(entry.path) for entry in entries]
     for entry in itertools.compress(entries, left):
         _open_folder(entry.path, entry.config)
         write_run_data(entry.path, run_data(reader, protocol, notes))
-    config = entries[0].config
-    batches = open_batches(
-        reader, HEADS.get(config.head).reads(head_options(config)), [trained, tested], device, memory
-    )
+    batches = open_batches(reader, arrays, [trained, tested], device, memory)
     for line in (batches.describe(), *notes):
         progress.say(f"{config.head}: {line}")
     data = Data(batches=batches, trained=trained, division=division, protocol=protocol, clip_ids=reader.clip_ids)

@@ -218,6 +218,16 @@ def test_best_weights_are_chosen_on_the_held_out_part_and_the_last_are_kept(root
     assert note.startswith(f"held out: {held_out.n} of {result.run.data().num_train} training clips")
 
 
+def test_joint_training_without_a_single_box_is_refused(head: FitResult, tuned: FinetuneResult, tmp_path: Path) -> None:
+    boxless = write_dataset(tmp_path / "d", num_clips=4)
+    content = json.loads((boxless / "annotations.json").read_text())
+    records = {clip: [{**record, "labels": []} for record in own] for clip, own in content.items()}
+    (boxless / "annotations.json").write_text(json.dumps(records))
+    config = joint_config(head.run.path, data_root=boxless, weights=str(tuned.backbone))
+    with pytest.raises(InputError, match="none of the 2 training clips has a box"):
+        finetune(config, Silent(), out=tmp_path / "r", workers=0)
+
+
 def test_epochs_leave_no_file_open(root: Path) -> None:
     """Forty passes of two decoding workers: the open descriptors of all three processes stay as many."""
     trainer = trainer_of(small_i3d(root, num_steps=80))
