@@ -21,6 +21,7 @@ from ifcar.errors import InputError
 FORMAT_VERSION = 1
 ROWS_PER_SHARD = 256
 MAX_SIDE = 1 << 14
+INSTANCE_ARRAYS = frozenset({"instance_features", "boxes", "categories"})  # with an entry for every slot
 
 
 class Status(IntEnum):

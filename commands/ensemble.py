@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ifcar.commands.options import Json, percents, say, titles
+from ifcar.commands.options import Json, measured, say
 from ifcar.console import print_json, print_table
 from ifcar.errors import InputError
 
@@ -29,14 +29,17 @@ def ensemble(
         metrics = [m.record() for m in result.run.metrics]
         print_json({"run": result.run.path, "members": members, "weights": result.weights, "metrics": metrics})
         return
-    rows = []
-    for member, weight in [*zip(result.members, result.weights, strict=True), (result.run, None)]:
-        test = member.metric("test")
-        assert test is not None
-        share = "" if weight is None else f"{weight:.3f}"
-        rows.append([str(member.path), share, str(test.n), *percents(test)])
-    columns = titles(result.run.metrics[0])
-    print_table("late fusion, test clips", ["run", "weight", "n", *columns], rows)
+    lines = [*result.members, result.run]
+    tests = [test for run in lines if (test := run.metric("test")) is not None]
+    titles, percents = measured(tests)
+    shares = [*(f"{weight:.3f}" for weight in result.weights), ""]
+    rows = [
+        [str(run.path), share, str(test.n), *own]
+        for run, share, test, own in zip(lines, shares, tests, percents, strict=True)
+    ]
+    print_table("late fusion, test clips", ["run", "weight", "n", *titles], rows)
+    for note in result.run.data().notes:
+        say(f"note: {note}")
     if not runs:
         say("Fused: the newest finished i3d run and the newest finished relational run of the same cache and protocol.")
 

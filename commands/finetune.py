@@ -182,8 +182,9 @@ def _run(
     if result.best_step is not None:
         used += f"; weights of step {result.best_step:,}, chosen on the held-out part of the training split"
     if as_json:
+        made = {"run": result.run.path, "backbone": result.backbone, "schedule": used}
         metrics = [m.record() for m in result.run.metrics]
-        print_json({"run": result.run.path, "backbone": result.backbone, "schedule": used, "metrics": metrics})
+        print_json({**made, "metrics": metrics, "notes": result.run.data().notes})
         return
     print_metrics(result.run)
     say(f"Used: {used}.")

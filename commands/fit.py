@@ -12,11 +12,10 @@ from ifcar.commands.options import (
     Device,
     Json,
     Rows,
-    percents,
+    measured,
     print_metrics,
     say,
     schedule_from,
-    titles,
 )
 from ifcar.console import Screen, print_json, print_table
 from ifcar.errors import InputError
@@ -113,7 +112,8 @@ def fit_head(
         used += f"; stopping point step {result.best_step:,}, chosen on the held-out part of the training split"
         used += ", then trained again on all of it" if result.refit else ""
     if as_json:
-        print_json({"run": result.run.path, "schedule": used, "metrics": [m.record() for m in result.run.metrics]})
+        metrics = [m.record() for m in result.run.metrics]
+        print_json({"run": result.run.path, "schedule": used, "metrics": metrics, "notes": result.run.data().notes})
         return
     print_metrics(result.run)
     say(f"Used: {used}.")
@@ -150,9 +150,11 @@ def evaluate(
             ["class", "n", *columns.values()],
             [[str(c["class"]), str(c["n"]), *(f"{100 * c[key]:.1f}" for key in columns)] for c in result.classes],
         )
-        measures = ", ".join(f"{name} {value}" for name, value in zip(titles(m), percents(m), strict=True))
-        weighted = f" ({100 * result.weighted_map:.1f} weighted by clips)" if result.weighted_map is not None else ""
-        say(f"test, n = {m.n}: {measures}{weighted}, loss {m.loss:.3f}")
+        titles, (percents,) = measured([m])
+        parts = [f"{name} {value}" for name, value in zip(titles, percents, strict=True)]
+        if result.weighted_map is not None:
+            parts[-1] += f" ({100 * result.weighted_map:.1f} weighted by clips)"
+        say(f"test, n = {m.n}: {', '.join([*parts, f'loss {m.loss:.3f}'])}")
         if result.frame_map is not None:
             say(f"frame mAP at IoU 0.5, of the annotated boxes: {100 * result.frame_map:.1f}")
         if detections is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,20 +41,20 @@ def schedule_from(**values: Any) -> ScheduleConfig:
 
 def print_metrics(run: Run) -> None:
     """Print a run's metrics, one line a part."""
-    rows = [[m.split, str(m.n), *percents(m), f"{m.loss:.3f}"] for m in run.metrics]
-    print_table(str(run.path), ["part", "n", *titles(run.metrics[0]), "loss"], rows)
+    titles, percents = measured(run.metrics)
+    rows = [[m.split, str(m.n), *own, f"{m.loss:.3f}"] for m, own in zip(run.metrics, percents, strict=True)]
+    print_table(str(run.path), ["part", "n", *titles, "loss"], rows)
+    for note in run.data().notes:
+        say(f"note: {note}")
 
 
-def titles(metrics: Metrics) -> list[str]:
-    """Return what tables call the measures of these metrics."""
+def measured(metrics: Sequence[Metrics]) -> tuple[list[str], list[list[str]]]:
+    """Return what tables call the measures that any of these have, and those of each in percent, "–" for none."""
     from ifcar.pipelines.scoring.scores import MEASURES
 
-    return [MEASURES[key] for key in metrics.measures()]
-
-
-def percents(metrics: Metrics) -> list[str]:
-    """Return the measures of these metrics in percent."""
-    return [f"{100 * value:.1f}" for value in metrics.measures().values()]
+    keys = [key for key in MEASURES if any(key in m.measures() for m in metrics)]
+    percents = [[f"{100 * m.measures()[key]:.1f}" if key in m.measures() else "–" for key in keys] for m in metrics]
+    return [MEASURES[key] for key in keys], percents
 
 
 def say(line: str) -> None:

@@ -46,6 +46,10 @@ class TrackStore:
         """Return how many frames of a clip are annotated."""
         return self._places[clip_id][1]
 
+    def num_tracks(self, clip_id: str) -> int:
+        """Return how many tracks a clip has."""
+        return self._places[clip_id][2]
+
     def get(self, clip_id: str) -> Tracks:
         """Read a clip's tracks. Raises KeyError for an unknown clip."""
         start, num_frames, num_tracks = self._places[clip_id]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -80,7 +80,8 @@ def ensemble(
         fingerprint=first.fingerprint,
     )
     write_config(path, config)
-    write_run_data(path, members[0].data())
+    data = [member.data() for member in members]
+    write_run_data(path, replace(data[0], notes=tuple(dict.fromkeys(note for own in data for note in own.notes))))
     write_results(path, predictions, metrics)
     return EnsembleResult(run=open_run(path), members=members, weights=numbers)
 
@@ -130,7 +131,8 @@ def choose_weights(members: Sequence[Run]) -> list[float]:
     for member in members:
         if member.metric("held_out") is None:
             raise InputError(
-                f"{member.path}: trained by the paper's schedule, without a held-out part; give --weights or equal ones"
+                f"{member.path}: trained without a held-out part, as by the paper's schedule; give --weights as "
+                "numbers, or leave them out for equal ones"
             )
     weights = [1.0 / len(members)] * len(members)
     best = measure(fuse(members, "held_out", weights), seed=0, started=0.0).loss

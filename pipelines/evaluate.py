@@ -14,6 +14,7 @@ from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.pipelines.feed.batches import read_examples, spread_views
+from ifcar.pipelines.feed.boxes import no_boxes, reads_instances
 from ifcar.pipelines.fit import build_head, open_batches
 from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig
 from ifcar.pipelines.runs.finished import open_run
@@ -33,7 +34,7 @@ class Evaluation:
     Args:
         metrics: of the test part.
         classes: per class: name, clips, top-1 or average precision; worst first. With `frame_map`, frame AP as well.
-        weighted_map: mAP with each class weighted by its clips; None on a single-label protocol.
+        weighted_map: mAP with each class weighted by its clips; None where there is no mAP.
         frame_map: frame mAP where clips are boxes at key frames, see `ifcar.pipelines.scoring.frame_map`; else None.
         agrees: whether the logits equal those stored with the run, to 1e-4; None for another way of pooling views.
     """
@@ -82,17 +83,20 @@ def evaluate(
     reader = _its_cache(path, config, cache)
     protocol = reader.protocol(config.protocol)
     head = build_head(config, reader.spec, len(protocol.classes))
+    arrays = head.reads(head_options(config))
+    if reads_instances(arrays) and not reader.table("categories").any():
+        raise no_boxes(reader.path, config.head, f"{reader.num_clips} clips")
     load_head(head, path / "model.safetensors")
     tested = read_examples(reader, protocol, Split.TEST)
     if views is not None:
         tested = spread_views(tested, reader, views)
-    batches = open_batches(reader, head.reads(head_options(config)), [tested], device, "auto")
+    batches = open_batches(reader, arrays, [tested], device, "auto")
     (predictions,) = predict(stack_heads([head], batches.device), batches, tested, reader.clip_ids, pool)
     stored = run.predictions("test").logits
     same = stored.shape == predictions.logits.shape and np.allclose(stored, predictions.logits, atol=1e-4, rtol=1e-4)
-    weighted = (
-        mean_average_precision(predictions.logits, predictions.targets, weighted=True) if predictions.multi else None
-    )
+    metrics, weighted = measure(predictions, seed=config.seed, started=started), None
+    if metrics.map is not None:
+        weighted = mean_average_precision(predictions.logits, predictions.targets, weighted=True)
     detected = detect(predictions, protocol, reader.clip_ids)
     if detections is not None:
         if detected is None:
@@ -105,7 +109,7 @@ def evaluate(
     if detected is not None:
         classes = [{**row, "frame_ap": detected.precisions[row["class"]]} for row in classes]
     return Evaluation(
-        metrics=measure(predictions, seed=config.seed, started=started),
+        metrics=metrics,
         classes=classes,
         weighted_map=weighted,
         frame_map=None if detected is None else detected.frame_map,

@@ -17,7 +17,8 @@ from ifcar.extract.engine import BlockTask
 from ifcar.pipelines.engines.contract import ExtractEngine
 from ifcar.pipelines.engines.local import LocalEngine
 from ifcar.pipelines.extraction.preparation import Preparation, prepare
-from ifcar.pipelines.extraction.sources import ExtractConfig, Source
+from ifcar.pipelines.extraction.slots import slot_note
+from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.progress import Progress
 
@@ -33,7 +34,7 @@ class ExtractResult:
         num_computed: rows computed now.
         num_failed: rows whose status is failed.
         failures_file: the list of failed rows, when there are any.
-        notes: clips left out and files not found, one line each.
+        notes: clips left out, files not found and tracks without a slot, one line each.
     """
 
     cache: Path
@@ -65,11 +66,14 @@ def extract(config: ExtractConfig, progress: Progress, engine: ExtractEngine | N
     path = config.out or folder("caches") / f"{config.dataset}-{config.backbone}.zarr"
     with locked(path):
         preparation = prepare(config, progress)
+        lost = slot_note(preparation.source, preparation.spec.num_instances)
         writer = _open_writer(path, preparation)
         tasks = _tasks(writer, retry_failed=config.retry_failed)
         num_rows = sum(len(task.rows) for task in tasks)
         if num_rows:
             _say_size(path, preparation, num_rows, progress)
+            if lost:
+                progress.say(lost)
             progress.start(f"extracting {len(preparation.source.clips)} clips", num_rows)
             try:
                 engine.run(preparation, writer, tasks, progress)
@@ -78,7 +82,8 @@ def extract(config: ExtractConfig, progress: Progress, engine: ExtractEngine | N
                 progress.say(f"{path}: {kept} of {writer.num_blocks} blocks are kept; the same command goes on")
                 raise
             progress.finish()
-        return _result(path, writer, preparation.source, num_rows)
+        notes = [*([lost] if lost else []), *preparation.source.notes]
+        return _result(path, writer, num_rows, notes)
 
 
 def _say_size(path: Path, preparation: Preparation, num_rows: int, progress: Progress) -> None:
@@ -118,7 +123,7 @@ def _open_writer(path: Path, preparation: Preparation) -> CacheWriter:
     return CacheWriter.resume(path, **arguments)
 
 
-def _result(path: Path, writer: CacheWriter, source: Source, num_computed: int) -> ExtractResult:
+def _result(path: Path, writer: CacheWriter, num_computed: int, notes: Sequence[str]) -> ExtractResult:
     reader = open_cache(path)
     failures = reader.failures()
     failures_file = path.with_suffix(".failures.jsonl")
@@ -130,14 +135,14 @@ def _result(path: Path, writer: CacheWriter, source: Source, num_computed: int) 
         write_atomic(failures_file, ("\n".join(lines) + "\n").encode())
     else:
         failures_file.unlink(missing_ok=True)
-    num_rows = reader.num_rows
+    num_clips, num_rows = reader.num_clips, reader.num_rows
     reader.close()
     return ExtractResult(
         cache=path,
-        num_clips=len(source.clips),
+        num_clips=num_clips,
         num_rows=num_rows,
         num_computed=num_computed,
         num_failed=len(failures),
         failures_file=failures_file if failures else None,
-        notes=source.notes,
+        notes=notes,
     )

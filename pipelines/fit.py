@@ -20,6 +20,8 @@ from ifcar.extract.engine import choose_device
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
 from ifcar.pipelines.feed.batches import BatchReader, Examples, read_examples
+from ifcar.pipelines.feed.boxes import check_boxes
+from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.feed.memory import Memory
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.runs.config import FineTuneConfig, RunConfig, check_resumable, run_id, run_name
@@ -148,18 +150,21 @@ def _fit_locked(
     protocol = reader.protocol(jobs[0].config.protocol)
     trained, tested = read_examples(reader, protocol, Split.TRAIN), read_examples(reader, protocol, Split.TEST)
     entries = [_enter(job, reader, protocol, len(trained)) for job in jobs]
+    config = entries[0].config
+    arrays = HEADS.get(config.head).reads(head_options(config))
+    division = hold_out(trained, protocol, entries[0].plan.held_out)
+    notes = [division.note] if division.note else []
+    notes += check_boxes(reader, config.head, arrays, trained, tested)
     left = [not is_finished(entry.path) for entry in entries]
     for entry in itertools.compress(entries, left):
         _open_folder(entry.path, entry.config)
-        write_run_data(entry.path, run_data(reader, protocol))
-    config = entries[0].config
-    batches = open_batches(
-        reader, HEADS.get(config.head).reads(head_options(config)), [trained, tested], device, memory
-    )
-    progress.say(f"{config.head}: {batches.describe()}")
-    data = Data(batches=batches, trained=trained, protocol=protocol, clip_ids=reader.clip_ids)
-    outcomes, held_out = train_phases(entries, data, folder, progress)
-    predictions = _predict(entries, outcomes, [trained, tested], held_out, data)
+        write_run_data(entry.path, run_data(reader, protocol, notes))
+    batches = open_batches(reader, arrays, [trained, tested], device, memory)
+    for line in (batches.describe(), *notes):
+        progress.say(f"{config.head}: {line}")
+    data = Data(batches=batches, trained=trained, division=division, protocol=protocol, clip_ids=reader.clip_ids)
+    outcomes = train_phases(entries, data, folder, progress)
+    predictions = _predict(entries, outcomes, [trained, tested], data)
     results: list[FitResult | Failure] = []
     for number, (entry, outcome) in enumerate(zip(entries, outcomes, strict=True)):
         if outcome.failure is not None:
@@ -185,15 +190,14 @@ def _predict(
     entries: Sequence[Entry],
     outcomes: Sequence[Outcome],
     parts: Sequence[Examples],
-    held_out: Examples | None,
     data: Data,
 ) -> dict[int, list[Predictions]]:
     """Score the parts with the final weights, the held-out part with the best ones, of every run that did not fail."""
     done = [number for number, outcome in enumerate(outcomes) if outcome.failure is None]
     predictions: dict[int, list[Predictions]] = {number: [] for number in done}
     sides = [([outcomes[n].weights for n in done], list(parts))]
-    if held_out is not None:
-        sides.append(([outcomes[n].best_weights for n in done], [held_out]))
+    if data.division.held_out is not None:
+        sides.append(([outcomes[n].best_weights for n in done], [data.division.held_out]))
     for states, scored in sides if done else ():
         stack = stack_states([entries[n] for n in done], states, data.batches.device)
         for part in scored:
@@ -266,7 +270,7 @@ def start_from_base(config: RunConfig, fine_tune: FineTuneConfig, head: Head) ->
     return replace(config, fine_tune=replace(fine_tune, base_id=base_id))
 
 
-def run_data(reader: CacheReader, protocol: ProtocolTable) -> RunData:
+def run_data(reader: CacheReader, protocol: ProtocolTable, notes: Sequence[str]) -> RunData:
     """Return the facts that a run keeps about its data."""
     return RunData(
         spec=reader.spec,
@@ -276,6 +280,7 @@ def run_data(reader: CacheReader, protocol: ProtocolTable) -> RunData:
         num_train=len(protocol.clips(Split.TRAIN)),
         num_test=len(protocol.clips(Split.TEST)),
         label_kind=protocol.label_kind,
+        notes=tuple(notes),
     )
 
 

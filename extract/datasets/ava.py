@@ -123,6 +123,12 @@ class Ava(Dataset):
             categories=categories,
         )
 
+    def num_tracks(self, clip_id: str) -> int:
+        """Return how many persons a box's key frame has."""
+        own = parse_clip_id(clip_id)
+        assert own is not None
+        return len(self._persons[own.video, own.second])
+
     def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
         """Return `official`: trained on the train part, tested on the val part; groups are videos."""
         classes = [f"{number} {name}" for number, name in self._actions.items()]

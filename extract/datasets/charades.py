@@ -112,6 +112,10 @@ class Charades(Dataset):
         scale = np.array(self._shown_sizes[clip_id], np.float32) / np.array(annotated, np.float32)
         return replace(tracks, boxes=tracks.boxes * np.tile(scale, 2))
 
+    def num_tracks(self, clip_id: str) -> int:
+        """Return how many tracks a video has."""
+        return self._tracks.num_tracks(clip_id) if clip_id in self._tracks else 0
+
     def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
         """Return `official` and, where there are boxes, `action-genome`; groups are subjects."""
         annotated = [video for video in self._videos if video in self._annotated_sizes]

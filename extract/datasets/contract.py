@@ -103,6 +103,10 @@ class Dataset(ABC):
     def tracks(self, clip_id: str) -> Tracks:
         """Return the boxes of a listed clip."""
 
+    def num_tracks(self, clip_id: str) -> int:
+        """Return how many tracks a listed clip has; the source is not opened for it."""
+        return len(self.tracks(clip_id).categories)
+
     @abstractmethod
     def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
         """Return the protocols over these clips, and one line for everything about them that is incomplete."""

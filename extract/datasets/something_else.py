@@ -91,6 +91,10 @@ class SomethingElse(Dataset):
         """Return the boxes of a clip that `listing` named."""
         return self._tracks.get(clip_id)
 
+    def num_tracks(self, clip_id: str) -> int:
+        """Return how many tracks a clip that `listing` named has."""
+        return self._tracks.num_tracks(clip_id)
+
     def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
         """Read every folder below splits/."""
         return read_protocols(self.root / "splits", clip_ids)

@@ -231,4 +231,5 @@ def _row(system: System, tested: _Right | _Ranked) -> ResultRow:
 def _pooled(runs: Sequence[Run], split: str) -> float:
     """Return top-1 over the clips of all these runs, or their mAP, weighted by clips."""
     metrics = [m for run in runs if (m := run.metric(split)) is not None]
-    return sum(m.primary * m.n for m in metrics) / max(1, sum(m.n for m in metrics))
+    found = [(m.primary, m.n) for m in metrics if m.primary is not None]
+    return sum(value * n for value, n in found) / max(1, sum(n for _, n in found))

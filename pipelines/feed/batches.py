@@ -134,33 +134,6 @@ def spread_views(examples: Examples, reader: CacheReader, num_views: int) -> Exa
     return replace(examples, plain=kept)
 
 
-def hold_out(train: Examples, protocol: ProtocolTable, share: float) -> tuple[Examples, Examples]:
-    """Split the training clips in a fitting part and a held-out part; the same for every run of a protocol.
-
-    Whole groups are held out where the protocol has at least three of them among the training clips, in an order drawn
-    with a fixed seed, so that the held-out part resembles a test on unseen groups; otherwise single clips.
-
-    Args:
-        train: the training clips.
-        protocol: gives the groups.
-        share: of the clips to hold out, at least.
-
-    Returns:
-        (fitting part, held-out part).
-    """
-    rng = np.random.default_rng(0)
-    groups = protocol.groups[train.clips]
-    chosen = np.zeros(len(train), np.bool_)
-    if len(np.unique(groups)) >= 3 and (groups >= 0).all():
-        for group in rng.permutation(np.unique(groups)):
-            if chosen.mean() >= share:
-                break
-            chosen |= groups == group
-    else:
-        chosen[rng.permutation(len(train))[: max(1, round(share * len(train)))]] = True
-    return train.part("fit", ~chosen), train.part("held_out", chosen)
-
-
 class BatchReader:
     """Random access to the rows that a run needs.
 

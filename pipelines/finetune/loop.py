@@ -133,9 +133,8 @@ def finish_epoch(trainer: LiveTrainer, state: LiveState, seconds: float) -> None
     state.sums = {}
     if trainer.held_out is not None:
         metrics = measure(score_live(trainer, trainer.held_out), seed=trainer.seed, started=time.perf_counter())
-        record |= {f"held_out_{metrics.metric}": metrics.primary, "held_out_loss": metrics.loss}
-        score = (metrics.primary, -metrics.loss)
-        if state.best_score is None or score > state.best_score:
-            state.best_score, state.best_step = score, state.step
+        record |= metrics.held_out_record()
+        if state.best_score is None or metrics.rank > state.best_score:
+            state.best_score, state.best_step = metrics.rank, state.step
             state.best = {key: value.detach().cpu().clone() for key, value in trainer.model.state_dict().items()}
     state.history.append(record)

@@ -18,7 +18,7 @@ from ifcar.errors import InputError
 from ifcar.extract.decoded_views import ViewDataset
 from ifcar.extract.weights import sha256_file
 from ifcar.pipelines.extraction.sources import ExtractConfig
-from ifcar.pipelines.feed.batches import Examples, hold_out
+from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.finetune.checkpoint import load_live, save_live
 from ifcar.pipelines.finetune.config import LivePlan
 from ifcar.pipelines.finetune.data import Deck, TrainingViews, live_examples
@@ -42,7 +42,7 @@ from ifcar.pipelines.runs.finished import (
     write_history,
     write_results,
 )
-from ifcar.pipelines.scoring.scores import measure
+from ifcar.pipelines.scoring.scores import measure, round_note
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.training.checkpoint import save_tensors
 from ifcar.pipelines.training.events import write_events
@@ -156,9 +156,8 @@ def make_trainer(setting: Setting, group: Group, num_workers: int) -> LiveTraine
     if group.size > 1 and live.batch_norm == "train":
         raise InputError("batch_norm train would give every process statistics of its own; use frozen with torchrun")
     examples = live_examples(source, setting.protocol, Split.TRAIN, setting.policy.num_views)
-    held_out: Examples | None = None
-    if config.schedule.held_out:
-        examples, held_out = hold_out(examples, setting.protocol, config.schedule.held_out)
+    division = hold_out(examples, setting.protocol, config.schedule.held_out)
+    examples = division.fitting
     model.head.learn_labels(examples.labels(len(setting.protocol.classes)))
     plan = make_plan(config, len(examples), group.size)
     network = model
@@ -189,7 +188,8 @@ def make_trainer(setting: Setting, group: Group, num_workers: int) -> LiveTraine
         views=TrainingViews(source, setting.training_policy()),
         plain_views=plain_views,
         examples=examples,
-        held_out=held_out,
+        held_out=division.held_out,
+        notes=[division.note] if division.note else [],
         group=group,
         seed=config.seed,
         aux_weights=config.aux_weights,
@@ -204,6 +204,8 @@ def make_trainer(setting: Setting, group: Group, num_workers: int) -> LiveTraine
 def _train(trainer: LiveTrainer, state: LiveState, path: Path, group: Group, progress: Progress) -> None:
     """Run the loop, showing progress in clips and saving checkpoints in process 0."""
     plan = trainer.plan
+    for line in trainer.notes:
+        progress.say(line)
     left = plan.num_steps - state.step
     progress.start(path.name, round(left * len(trainer.examples) / plan.steps_per_epoch))
 
@@ -213,11 +215,7 @@ def _train(trainer: LiveTrainer, state: LiveState, path: Path, group: Group, pro
             write_history(path, state.history)
 
     def note() -> str:
-        if not state.history:
-            return ""
-        last = state.history[-1]
-        held_out = f", held-out top-1 {100 * last['held_out_top1']:.1f}" if "held_out_top1" in last else ""
-        return f"epoch {last['epoch']}, loss {last['classification_loss']:.3f}{held_out}"
+        return f"epoch {state.history[-1]['epoch']}, {round_note(state.history[-1])}" if state.history else ""
 
     train(trainer, state, lambda count: progress.advance(count, note=note()), on_checkpoint)
     progress.finish()
@@ -233,7 +231,7 @@ def _finish(path: Path, setting: Setting, trainer: LiveTrainer, state: LiveState
     metrics = [measure(p, seed=setting.config.seed, started=started) for p in predictions]
     if trainer.group.is_first:
         _write_weights(path, setting, _weights(trainer))
-        data = setting.run_data(sha256_file(path / BACKBONE))
+        data = replace(setting.run_data(sha256_file(path / BACKBONE)), notes=tuple(trainer.notes))
         write_run_data(path, data)
         write_config(path, replace(setting.config, cache=_cache_path(path), fingerprint=setting.fingerprint(data)))
         write_history(path, state.history)

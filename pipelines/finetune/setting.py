@@ -19,6 +19,7 @@ from ifcar.heads.contract import Head
 from ifcar.pipelines.extraction.backbones import backbone_of, load_backbone
 from ifcar.pipelines.extraction.preparation import cache_spec, provenance_of, view_policy
 from ifcar.pipelines.extraction.sources import ExtractConfig, Source, read_source
+from ifcar.pipelines.feed.boxes import no_boxes, reads_instances
 from ifcar.pipelines.finetune.config import LiveConfig
 from ifcar.pipelines.finetune.distributed import Group
 from ifcar.pipelines.finetune.model import LiveModel, freeze
@@ -123,6 +124,9 @@ def open_setting(config: RunConfig, group: Group, progress: Progress) -> Setting
     backbone_of(extraction)
     source = _read_source(extraction, group, progress)
     protocol = _protocol(source, config.protocol)
+    clips = [source.clips[number] for number in protocol.clips(Split.TRAIN)]
+    if reads_instances(reads) and not any(source.dataset.num_tracks(clip.clip_id) for clip in clips):
+        raise no_boxes(source.dataset.root, config.head, f"{len(clips)} training clips")
     policy = view_policy(extraction, source.dataset)
     backbone, identity = _build_backbone(live, extraction, source, config.seed, progress)
     spec = cache_spec(extraction, policy, backbone.spec)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,7 @@ class LiveState:
         step: optimiser steps done.
         sums: losses of the epoch so far, each times its clips, and "n", the clips.
         history: one record an epoch.
-        best_score: highest held-out top-1 so far (then lowest loss), or None without a held-out part.
+        best_score: highest `Metrics.rank` of the held-out part so far, or None without one.
         best_step: the step it was reached at.
         best: the model's state there.
     """
@@ -54,6 +54,7 @@ class LiveTrainer:
         plain_views: the views of a cache, by row.
         examples: the clips trained on.
         held_out: the clips that choose the best weights, or None.
+        notes: one line on everything in which the training is not what was asked for.
         group: the processes.
         seed: of order, views and dropout.
         aux_weights: weight of each auxiliary loss.
@@ -74,6 +75,7 @@ class LiveTrainer:
     plain_views: ViewDataset
     examples: Examples
     held_out: Examples | None
+    notes: Sequence[str]
     group: Group
     seed: int
     aux_weights: Mapping[str, float]

@@ -15,7 +15,8 @@ from ifcar.cache.schema import ProtocolTable, Split
 from ifcar.errors import CacheMismatchError, IfcarError, InputError, nearest
 from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.configs import from_plain, to_plain
-from ifcar.pipelines.feed.batches import read_examples
+from ifcar.pipelines.feed.batches import Examples, read_examples
+from ifcar.pipelines.feed.boxes import check_boxes
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.grid.config import FewShotConfig, FusionConfig, GridConfig, PublishedOn, SystemConfig
 from ifcar.pipelines.runs.config import ID_LENGTH, FineTuneConfig, RunConfig, run_id, run_name
@@ -113,14 +114,14 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
     _check_names(variants, config.ensembles, config.baseline)
     stages = _stages(config, reader)
     tables = {name: reader.protocol(name) for stage in stages for draw in stage.draws for name in draw}
-    for table in tables.values():
-        read_examples(reader, table, Split.TRAIN)
-        read_examples(reader, table, Split.TEST)
+    parts = {n: [read_examples(reader, t, split) for split in (Split.TRAIN, Split.TEST)] for n, t in tables.items()}
+    for name, table in tables.items():
+        _check_measurable(parts[name], table, reader)
     cells: list[Cell] = []
     for variant in variants:
         try:
             made = list(_cells(config, variant, stages, tables, reader))
-            _check_feedable(made[0].jobs[0].config, reader)
+            _check_feedable(made[0].jobs[0].config, reader, list(parts.values()))
         except IfcarError as error:
             raise type(error)(f"system {variant.name!r}: {error}") from error
         cells += made
@@ -273,10 +274,22 @@ def tuned(run: RunConfig, base: RunConfig, few_shot: FewShotConfig, base_table: 
     return replace(run, schedule=schedule, fine_tune=start)
 
 
-def _check_feedable(config: RunConfig, reader: CacheReader) -> None:
-    """Build the head without memory, so that it says what the cache lacks."""
+def _check_feedable(config: RunConfig, reader: CacheReader, parts: Sequence[Sequence[Examples]]) -> None:
+    """Build the head without memory, so that it says what the cache lacks; check that its instances are there."""
+    kind, options = HEADS.get(config.head), head_options(config)
     with torch.device("meta"):
-        HEADS.get(config.head)(head_options(config), reader.spec, 2)
+        kind(options, reader.spec, 2)
+    for trained, tested in parts:
+        check_boxes(reader, config.head, kind.reads(options), trained, tested)
+
+
+def _check_measurable(parts: Sequence[Examples], table: ProtocolTable, reader: CacheReader) -> None:
+    for part in parts:
+        if table.label_kind == "multi" and not part.targets.any():
+            raise InputError(
+                f"{reader.path}: none of the {len(part)} {part.name} clips of protocol {table.name!r} has a label, so "
+                "that systems have no mAP to be compared by; check the annotations and the splits"
+            )
 
 
 def _is_published_data(

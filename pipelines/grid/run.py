@@ -108,6 +108,8 @@ def _compare(plan: GridPlan, failures: list[Failure]) -> Comparison:
         systems += _fused(plan, fusion, systems, failures)
     baseline = plan.config.baseline
     notes = [f"failed: {failure.path.name}: {failure.reason}" for failure in failures]
+    data = [run.data() for system in systems for replicate in system.replicates for run in replicate.runs]
+    notes += dict.fromkeys(f"{own.protocol}: {note}" for own in data for note in own.notes)
     if baseline is not None and not any(s.name == baseline for s in systems):
         notes.append(f"no run of the baseline {baseline!r} is finished: nothing is tested")
     return Comparison(

@@ -36,6 +36,7 @@ class RunData:
         num_train: training clips that the protocol lists and the cache holds.
         num_test: the same for test clips.
         label_kind: "single" or "multi", see `ProtocolTable`.
+        notes: one line on everything in which the training was not what was asked for.
     """
 
     spec: CacheSpec
@@ -45,6 +46,7 @@ class RunData:
     num_train: int
     num_test: int
     label_kind: Literal["single", "multi"] = "single"
+    notes: tuple[str, ...] = ()
 
 
 def write_run_data(folder: Path, data: RunData) -> None:
@@ -67,7 +69,8 @@ def read_run_data(folder: Path) -> RunData:
         spec = dict(content.pop("spec"))
         if spec.get("grid_size") is not None:
             spec["grid_size"] = tuple(spec["grid_size"])
-        return RunData(**{**content, "spec": CacheSpec(**spec), "classes": tuple(content["classes"])})
+        texts = {name: tuple(content.get(name, ())) for name in ("classes", "notes")}
+        return RunData(**{**content, **texts, "spec": CacheSpec(**spec)})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: damaged ({error}); train the run again") from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -49,6 +49,8 @@ class Predictions:
 class Metrics:
     """One line of metrics.json: top-1 and top-5 of a single-label protocol, or mAP of a multi-label one.
 
+    A multi-label part none of whose clips has a label has no mAP, only a loss.
+
     Args:
         split: the part's name.
         n: clips.
@@ -74,14 +76,19 @@ class Metrics:
         return {key: value for key in MEASURES if (value := getattr(self, key)) is not None}
 
     @property
-    def primary(self) -> float:
-        """The measure that decides: top-1, or mAP."""
-        return next(iter(self.measures().values()))
+    def primary(self) -> float | None:
+        """The measure that decides: top-1, or mAP; None where there is none."""
+        return next(iter(self.measures().values()), None)
 
     @property
-    def metric(self) -> str:
-        """The key of the measure that decides."""
-        return next(iter(self.measures()))
+    def rank(self) -> tuple[float, float]:
+        """What chooses between two trainings: the measure that decides, then the lower loss; the loss alone without."""
+        return (0.0 if self.primary is None else self.primary, -self.loss)
+
+    def held_out_record(self) -> dict[str, float]:
+        """Return what history.jsonl says of a held-out part: the measure that decides, and the loss."""
+        decides = dict(list(self.measures().items())[:1])
+        return {f"held_out_{key}": value for key, value in (decides | {"loss": self.loss}).items()}
 
     def record(self) -> dict[str, Any]:
         """Return what metrics.json holds."""
@@ -168,12 +175,12 @@ def target_ranks(predictions: Predictions) -> NDArray[np.int64]:
 def measure(predictions: Predictions, *, seed: int, started: float) -> Metrics:
     """Return the metrics of predictions: top-1, top-5 (see `target_ranks`) or mAP, and the mean class loss.
 
-    Raises:
-        InputError: a multi-label part without any label.
+    A multi-label part without any label has the loss only.
     """
     found: dict[str, float] = {}
     if predictions.multi:
-        found["map"] = mean_average_precision(predictions.logits, predictions.targets)
+        if predictions.targets.any():
+            found["map"] = mean_average_precision(predictions.logits, predictions.targets)
     else:
         rank = target_ranks(predictions)
         found |= {"top1": float((rank < 1).mean()), "top5": float((rank < 5).mean())}
@@ -185,6 +192,17 @@ def measure(predictions: Predictions, *, seed: int, started: float) -> Metrics:
         seed=seed,
         **found,
     )
+
+
+def round_note(record: Mapping[str, Any]) -> str:
+    """Return what progress says of a line of history.jsonl."""
+    parts = [f"loss {record['classification_loss']:.3f}"]
+    for key, title in MEASURES.items():
+        if f"held_out_{key}" in record:
+            parts.append(f"held-out {title} {100 * record[f'held_out_{key}']:.1f}")
+    if len(parts) == 1 and "held_out_loss" in record:
+        parts.append(f"held-out loss {record['held_out_loss']:.3f}")
+    return ", ".join(parts)
 
 
 def per_class(predictions: Predictions, classes: Sequence[str]) -> list[dict[str, Any]]:

@@ -142,8 +142,7 @@ def finish_round(
         }
         if held_out is not None:
             metrics = measure(held_out[place], seed=member.seed, started=time.perf_counter())
-            record |= {f"held_out_{metrics.metric}": metrics.primary, "held_out_loss": metrics.loss}
-            score = (metrics.primary, -metrics.loss)
-            if mine.best_score is None or score > mine.best_score:
-                mine.best_score, mine.best_step, mine.best_weights = score, state.step, stack.state(place)
+            record |= metrics.held_out_record()
+            if mine.best_score is None or metrics.rank > mine.best_score:
+                mine.best_score, mine.best_step, mine.best_weights = metrics.rank, state.step, stack.state(place)
         mine.history.append(record)

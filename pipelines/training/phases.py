@@ -1,6 +1,6 @@
 """The phases of a fleet's training: fit with a held-out part that chooses each run's stopping point, then refit.
 
-The paper's schedule, and one without a held-out part, have one phase. A single run is a fleet of one.
+Without a held-out part, as under the paper's schedule, there is one phase. A single run is a fleet of one.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from torch import Tensor
 
 from ifcar.cache.schema import ProtocolTable
 from ifcar.heads.contract import Head
-from ifcar.pipelines.feed.batches import BatchReader, Examples, hold_out
+from ifcar.pipelines.feed.batches import BatchReader, Examples
+from ifcar.pipelines.feed.held_out import Division
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import write_history
-from ifcar.pipelines.scoring.scores import MEASURES
+from ifcar.pipelines.scoring.scores import round_note
 from ifcar.pipelines.training.checkpoint import load_state, restore, save_checkpoint
 from ifcar.pipelines.training.loop import train
 from ifcar.pipelines.training.schedule import Plan, for_all_clips
@@ -51,12 +52,14 @@ class Data:
     Args:
         batches: reads rows.
         trained: the whole training split.
-        protocol: gives the clips' groups.
+        division: the same in two parts.
+        protocol: gives the classes.
         clip_ids: names of clips.
     """
 
     batches: BatchReader
     trained: Examples
+    division: Division
     protocol: ProtocolTable
     clip_ids: list[str]
 
@@ -84,22 +87,16 @@ class Outcome:
     refit: bool
 
 
-def train_phases(
-    entries: Sequence[Entry], data: Data, folder: Path, progress: Progress
-) -> tuple[list[Outcome], Examples | None]:
-    """Train by the runs' plans, from the checkpoint in `folder` where there is one.
-
-    Returns:
-        One outcome a run, and the held-out part.
-    """
+def train_phases(entries: Sequence[Entry], data: Data, folder: Path, progress: Progress) -> list[Outcome]:
+    """Train by the runs' plans, from the checkpoint in `folder` where there is one; return one outcome a run."""
     schedule, plan = entries[0].config.schedule, entries[0].plan
     state = load_state(folder) or TrainState(members=[MemberState() for _ in entries], order=data.batches.order)
-    if plan.kind == "paper" or not schedule.held_out:
+    fitting, held_out = data.division.fitting, data.division.held_out
+    if held_out is None:
         stops = [plan.num_steps] * len(entries)
         weights = _run_phase(entries, data, data.trained, None, stops, state, folder, progress)
         ends = zip(state.members, weights, strict=True)
-        return [_outcome(member, own, plan.num_steps, chosen=False, refit=False) for member, own in ends], None
-    fitting, held_out = hold_out(data.trained, data.protocol, schedule.held_out)
+        return [_outcome(member, own, plan.num_steps, chosen=False, refit=False) for member, own in ends]
     fit_plan = for_all_clips(plan, len(fitting))
     if state.phase == "fit":
         shorter = [replace(e, plan=replace(fit_plan, lr=e.plan.lr)) for e in entries]
@@ -114,11 +111,10 @@ def train_phases(
         per_step = plan.num_steps / fit_plan.num_steps
         steps = [max(1, round(m.best_step * per_step)) if m.best_step else 0 for m in state.members]
         weights = _run_phase(entries, data, data.trained, None, steps, state, folder, progress)
-    outcomes = [
+    return [
         _outcome(member, own, count, chosen=True, refit=schedule.refit)
         for member, own, count in zip(state.members, weights, steps, strict=True)
     ]
-    return outcomes, held_out
 
 
 def stack_states(entries: Sequence[Entry], states: Sequence[dict[str, Tensor]], device: torch.device) -> Stack:
@@ -208,10 +204,4 @@ def _run_phase(
 def _note(state: TrainState) -> str:
     """Return the last round of the first run that goes on."""
     history = next((member.history for member in state.members if member.history and not member.failure), None)
-    if history is None:
-        return ""
-    note = f"loss {history[-1]['classification_loss']:.3f}"
-    for key, title in MEASURES.items():
-        if f"held_out_{key}" in history[-1]:
-            note += f", held-out {title} {100 * history[-1][f'held_out_{key}']:.1f}"
-    return note
+    return "" if history is None else round_note(history[-1])

@@ -224,6 +224,7 @@ def _fit_fleet(fleet: Fleet, device: str, memory: Memory) -> _Outcome:
             continue
         test = result.run.metric("test")
         assert test is not None
-        text = text or f"{job.path.name}: {100 * test.primary:.1f}"
+        measured = f"loss {test.loss:.3f}" if test.primary is None else f"{100 * test.primary:.1f}"
+        text = text or f"{job.path.name}: {measured}"
         made += not old
     return _Outcome(num_made=made, failures=tuple(failures), text=text or failures[0].reason)

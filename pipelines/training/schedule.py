@@ -30,8 +30,8 @@ class ScheduleConfig:
         lr: initial learning rate; None takes 1e-2 for SGD and 1e-3 for Adam.
         weight_decay: L2 factor; decoupled for Adam.
         min_steps: fewest optimiser steps of a stretched schedule.
-        held_out: share of the training clips, whole groups of them where the protocol has groups; 0 holds nothing
-            out and trains all the steps once.
+        held_out: share of the training clips, see `ifcar.pipelines.feed.held_out`; 0 holds nothing out and trains all
+            the steps once.
         refit: after the stopping point is chosen, train again on the whole training split up to it.
         label_smoothing: of the cross entropy.
         precision: "fp32", or "bf16" for the matrix products of training; weights, optimiser, losses and every
@@ -82,6 +82,7 @@ class Plan:
         steps_per_epoch: optimiser steps of a pass.
         milestones: epochs after which the learning rate is divided by 10 (paper).
         epochs_per_round: epochs between two evaluations, log lines and checkpoints.
+        held_out: share of the training clips that choose the stopping point; 0 under the paper's schedule.
     """
 
     kind: Literal["paper", "stretched"]
@@ -92,6 +93,7 @@ class Plan:
     steps_per_epoch: int
     milestones: tuple[int, ...]
     epochs_per_round: int
+    held_out: float = 0.0
 
     @property
     def num_steps(self) -> int:
@@ -131,6 +133,7 @@ def make_plan(config: ScheduleConfig, num_clips: int, *, reads_appearance: bool)
         steps_per_epoch=steps_per_epoch,
         milestones=(),
         epochs_per_round=max(1, epochs // NUM_ROUNDS),
+        held_out=config.held_out,
     )
 
 

@@ -25,7 +25,7 @@ class MemberState:
     """What one run of a fleet has found so far, besides its weights.
 
     Args:
-        best_score: highest held-out top-1 or mAP so far (then lowest loss), or None without a held-out part.
+        best_score: highest `Metrics.rank` of the held-out part so far, or None without one.
         best_step: the step it was reached at.
         best_weights: the head's state there.
         history: one record a round.

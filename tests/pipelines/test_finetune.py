@@ -207,13 +207,25 @@ def test_killed_run_goes_on_to_the_same_bits(root: Path, tmp_path: Path) -> None
 
 
 def test_best_weights_are_chosen_on_the_held_out_part_and_the_last_are_kept(root: Path, tmp_path: Path) -> None:
-    result = finetune(small_i3d(root, epochs=2, held_out=0.25, lr=0.3), Silent(), out=tmp_path / "r", workers=0)
+    result = finetune(small_i3d(root, epochs=2, held_out=0.1, lr=0.3), Silent(), out=tmp_path / "r", workers=0)
     history = [json.loads(line) for line in (tmp_path / "r" / "history.jsonl").read_text().splitlines()]
     ranked = sorted(history, key=lambda h: (h["held_out_top1"], -h["held_out_loss"], -h["step"]))
     assert result.best_step == ranked[-1]["step"]
     held_out = result.run.metric("held_out")
     assert held_out is not None and held_out.top1 == pytest.approx(ranked[-1]["held_out_top1"])
     assert (tmp_path / "r" / "last" / "backbone.safetensors").exists() == (result.best_step < result.plan.num_steps)
+    (note,) = result.run.data().notes
+    assert note.startswith(f"held out: {held_out.n} of {result.run.data().num_train} training clips")
+
+
+def test_joint_training_without_a_single_box_is_refused(head: FitResult, tuned: FinetuneResult, tmp_path: Path) -> None:
+    boxless = write_dataset(tmp_path / "d", num_clips=4)
+    content = json.loads((boxless / "annotations.json").read_text())
+    records = {clip: [{**record, "labels": []} for record in own] for clip, own in content.items()}
+    (boxless / "annotations.json").write_text(json.dumps(records))
+    config = joint_config(head.run.path, data_root=boxless, weights=str(tuned.backbone))
+    with pytest.raises(InputError, match="none of the 2 training clips has a box"):
+        finetune(config, Silent(), out=tmp_path / "r", workers=0)
 
 
 def test_epochs_leave_no_file_open(root: Path) -> None:

@@ -24,6 +24,7 @@ from ifcar.pipelines import fit as fitting
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.feed.batches import read_examples
+from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.fit import FitResult, build_head, fit, fit_together, open_batches
 from ifcar.pipelines.grid.plan import run_folder
 from ifcar.pipelines.progress import Silent
@@ -208,7 +209,8 @@ def entries_of(configs: list[RunConfig], tmp_path: Path) -> tuple[list[Entry], D
     heads = [build_head(c, reader.spec, len(protocol.classes)).double() for c in configs]
     plans = [make_plan(c.schedule, len(trained), reads_appearance=False) for c in configs]
     batches = open_batches(reader, heads[0].reads(head_options(configs[0])), [trained], "cpu", "auto")
-    data = Data(batches=batches, trained=trained, protocol=protocol, clip_ids=reader.clip_ids)
+    division = hold_out(trained, protocol, plans[0].held_out)
+    data = Data(batches=batches, trained=trained, division=division, protocol=protocol, clip_ids=reader.clip_ids)
     entries = []
     for place, (c, head, plan) in enumerate(zip(configs, heads, plans, strict=True)):
         path = tmp_path / str(place)
@@ -220,10 +222,10 @@ def entries_of(configs: list[RunConfig], tmp_path: Path) -> tuple[list[Entry], D
 def test_both_phases_of_a_member_are_those_of_the_run_alone(cache: Path, tmp_path: Path) -> None:
     """Stopping points included: to 1e-9 in float64."""
     entries, data = entries_of(mixed(cache), tmp_path)
-    together, _ = train_phases(entries, data, tmp_path, Silent())
+    together = train_phases(entries, data, tmp_path, Silent())
     assert len({outcome.steps for outcome in together}) > 1  # they stop at different steps
     for entry, outcome in zip(entries, together, strict=True):
-        (alone,), _ = train_phases([entry], data, entry.path, Silent())
+        (alone,) = train_phases([entry], data, entry.path, Silent())
         assert (outcome.best_step, outcome.steps) == (alone.best_step, alone.steps)
         assert [r["step"] for r in outcome.history] == [r["step"] for r in alone.history]
         for key, value in alone.weights.items():
