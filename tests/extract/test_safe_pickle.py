@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import json
 import os
 import pickle
 import subprocess
@@ -20,7 +21,7 @@ from ifcar.errors import InputError, MissingDataError
 from ifcar.extract.safe_pickle import load_pickle
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
-SETTINGS = settings(derandomize=True, max_examples=60, deadline=None, database=None)
+SETTINGS = settings(derandomize=True, max_examples=30, deadline=None, database=None)
 SCALARS = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text() | st.binary()
 KEYS = st.text() | st.integers(-(2**40), 2**40) | st.tuples(st.text(), st.integers(-5, 5))
 ARRAYS = npst.arrays(st.sampled_from(["<f4", ">f8", "<i8", "|u1", "|b1", "<c8"]), npst.array_shapes(min_dims=0))
@@ -177,11 +178,20 @@ def test_the_attacks_work_on_the_standard_unpickler(tmp_path: Path) -> None:
         assert marker.exists(), name
 
 
+def sides(*sizes: int) -> bytes:
+    """An array without numbers, of this shape."""
+    shape = b"(" + b"".join(b"I%d\n" % size for size in sizes) + b"t"
+    return b"cnumpy.core.numeric\n_frombuffer\n(C\x00cnumpy\ndtype\n(S'u1'\ntR" + shape + b"S'C'\ntR."
+
+
 def bombs() -> dict[str, bytes]:
     """Pickles whose reading or use would take memory or time out of all proportion."""
     size = (2**40).to_bytes(8, "little")
     laughs = b"]" + b"".join(b"q" + bytes([k]) + b"]h" + bytes([k]) + b"ah" + bytes([k]) + b"a" for k in range(50))
-    keys = b"".join(b"\x8a\x0a" + (k * (2**61 - 1)).to_bytes(10, "little") + b"N" for k in range(1, 10))
+    keys = b"".join(b"\x8a\x0a" + (k * (2**61 - 1)).to_bytes(10, "little") + b"N" for k in range(1, 30_000))
+    million = b"]q\x00(" + b"N" * 1_000_000 + b"e"
+    numbers = b"cnumpy\ndtype\nX\x02\x00\x00\x00u1\x85Rq\x00B" + (2**20).to_bytes(4, "little") + bytes(2**20) + b"q\x01"
+    view = b"cnumpy.core.numeric\n_frombuffer\n(h\x01h\x00J\x00\x00\x10\x00X\x01\x00\x00\x00CtR"
     return {
         "claimed bytes": b"\x80\x04\x8e" + size + b"x.",
         "claimed text": b"\x80\x04\x8d" + size + b"x.",
@@ -200,30 +210,47 @@ def bombs() -> dict[str, bytes]:
         "doubled references": laughs + b".",
         "nested keys": b"}N\x85" + b"2\x86" * 60 + b"Ns.",
         "colliding keys": b"\x80\x02}(" + keys + b"u.",
-        "frozen keys": b"\x80\x04}(\x91Ns.",
+        "keys of a million levels": b"}N" + b"\x85" * 1_000_000 + b"Ns.",
+        "a place far out in the memo": b"Nr\xff\xff\xff\x7f.",
+        "one list a million times": million + b"](" + b"h\x00" * 1_000_000 + b"e.",
+        "arrays that share their bytes": b"\x80\x02" + numbers + b"(" + view * 4_000 + b"l.",
+        "an empty array too wide for numpy": sides(2**32, 2**32, 0),
+        "a side too wide for numpy": sides(2**80, 0),
     }
 
 
-@pytest.mark.parametrize("name", bombs())
-def test_bombs_are_refused_in_bounded_memory(tmp_path: Path, name: str) -> None:
-    """The process may not even ask for more than 2 GiB of addresses."""
-    (tmp_path / "data.pkl").write_bytes(bombs()[name])
+@pytest.fixture(scope="module")
+def said_of_bombs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What is said of each bomb by a process that may not even ask for more than 2 GiB of addresses."""
+    folder = tmp_path_factory.mktemp("bombs")
+    for name, content in bombs().items():
+        (folder / f"{name}.pkl").write_bytes(content)
     code = (
-        "import resource, sys\nfrom pathlib import Path\nfrom ifcar.errors import InputError\n"
+        "import json, resource, sys\nfrom pathlib import Path\nfrom ifcar.errors import InputError\n"
         "from ifcar.extract.safe_pickle import load_pickle\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\n"
-        "try: load_pickle(Path(sys.argv[1]))\nexcept InputError as error: print(error)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\nsaid = {}\n"
+        "for path in Path(sys.argv[1]).iterdir():\n"
+        "    try: said[path.stem] = 'read: ' + str(type(load_pickle(path)))\n"
+        "    except InputError as error: said[path.stem] = str(error)\n"
+        "print(json.dumps(said))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "data.pkl")],
+        [sys.executable, "-c", code, str(folder)],
         capture_output=True, text=True, check=False, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
     )  # fmt: skip
-    assert done.returncode == 0 and "data.pkl: " in done.stdout, done.stderr
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize("name", bombs())
+def test_bombs_are_refused_in_bounded_memory_and_time(said_of_bombs: dict[str, str], name: str) -> None:
+    said = said_of_bombs[name]
+    assert f"{name}.pkl: " in said and "\n" not in said
 
 
 def test_missing_and_empty_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match=r"none\.pkl"):
         load_pickle(tmp_path / "none.pkl")
-    for content in (b"", b"\x80\x04", b"N", b"NN.", b"N.N.", b"not a pickle", b"\x80\x09N."):
+    for content in (b"", b"\x80\x04", b"N", b"N.N.", b"not a pickle", b"\x80\x09N."):
         with pytest.raises(InputError, match=r"data\.pkl: "):
             load_bytes(tmp_path, content)
