@@ -6,6 +6,7 @@ A video has 240 lines, 12 frames a second, 45 frames, VP9 in WebM, some 80 kB, a
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -23,8 +24,9 @@ def write_videos(root: Path, num_clips: int, num_videos: int = 12) -> None:
     videos.mkdir(parents=True)
     rng = np.random.default_rng(0)
     num_videos = min(num_clips, num_videos)
-    for k in range(num_videos):
-        encode(videos / f"{k}.webm", render(rng))
+    paths, contents = [videos / f"{k}.webm" for k in range(num_videos)], [render(rng) for _ in range(num_videos)]
+    with ThreadPoolExecutor() as threads:  # the encoder runs outside of Python
+        list(threads.map(encode, paths, contents))
     for clip in range(num_videos, num_clips):
         (videos / f"{clip}.webm").hardlink_to(videos / f"{clip % num_videos}.webm")
     write_annotations(root, num_clips, NUM_FRAMES, 1.0)

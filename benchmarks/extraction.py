@@ -23,35 +23,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from backbones import FRAMES, as_extracted, backbone, flops_a_clip, views
 from clips import write_folders, write_videos
 from machine import facts, interleaved, matmul_rate, median, save, synchronise
-from torch.utils.flop_counter import FlopCounterMode
 
-from ifcar.extract.backbones.base import Backbone
-from ifcar.extract.backbones.catalog import build_backbone
-from ifcar.extract.backbones.fold import folded
-from ifcar.extract.weights import load_weights
+from ifcar.extract.engine import choose_device, decode_ahead
+from ifcar.pipelines.engines.local import engine_options
 from ifcar.pipelines.extract import extract
+from ifcar.pipelines.extraction.preparation import prepare
 from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.heap import keep_freed_memory
 from ifcar.pipelines.progress import Silent
 
-FRAMES, PLAIN = 8, "plain eager fp32"
+PLAIN = "plain eager fp32"
 PARTS = ("backbone", "end-to-end", "scale")
-
-
-def backbone(device: str) -> Backbone:
-    """Return i3d_r50 with random weights."""
-    net = build_backbone("i3d_r50", num_frames=FRAMES, spatial_stride=16).eval()
-    load_weights(net, "random:0")
-    return net.to(device)
-
-
-def views(device: str, batch: int, crop: int) -> torch.Tensor:
-    """Return a batch of random views."""
-    generator = torch.Generator().manual_seed(0)
-    shape = (batch, FRAMES, crop, crop, 3)
-    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
 
 
 def plain_loop(connection: Connection, device: str, batch: int, crop: int, threads: int) -> None:
@@ -75,10 +60,7 @@ def backbone_times(device: str, batch: int, crop: int, rounds: int) -> dict[str,
     net = backbone(device)
     video = net.normalise(views(device, batch, crop))
     forms = {
-        f"folded, channels_last_3d, {name}": (
-            folded(net).to(device, dtype).to(memory_format=torch.channels_last_3d),
-            video.to(dtype),
-        )
+        f"folded, channels_last_3d, {name}": (as_extracted(net, device, dtype), video.to(dtype))
         for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
     }
     if device.startswith("cuda"):
@@ -95,9 +77,7 @@ def backbone_times(device: str, batch: int, crop: int, rounds: int) -> dict[str,
                 seconds[name] += interleaved({name: lambda form=form, v=v: form(v)}, 1, device, warm_up=False)[name]
         here.send(False)
         child.join()
-        with FlopCounterMode(display=False) as counter:
-            net(video)
-    flops = counter.get_total_flops() / batch
+    flops = flops_a_clip(net, video)
     rates = {d: matmul_rate(getattr(torch, d), device) for d in ("float32", "bfloat16")}
     rows = []
     for name, values in seconds.items():
@@ -133,11 +113,26 @@ def cpu_seconds() -> float:
     return sum(u.ru_utime + u.ru_stime for u in used)
 
 
-def end_to_end(device: str, precision: str, batch: int, crop: int, clips: int, workers: int | None) -> dict[str, Any]:
+def make_config(
+    device: str, precision: str, batch: int, crop: int, clips: int, workers: int | None, name: str = "i3d_r50"
+) -> ExtractConfig:
+    """Return the options of an extraction of the folder `videos`."""
+    return ExtractConfig(
+        dataset="something-else", data_root=Path("videos"), out=Path(f"{name}-{precision}.zarr"), backbone=name,
+        weights="random:0", frames=FRAMES[name], crop=crop, batch_size=batch, precision=precision, device=device,
+        workers=workers, limit=clips,
+    )  # fmt: skip
+
+
+def end_to_end(config: ExtractConfig) -> dict[str, Any]:
     """Time `extract`, in a process of its own as from the command line, against the backbone before and after it."""
+    device, precision, batch, crop, clips = (
+        choose_device(config.device), config.precision, config.batch_size, config.crop, config.limit,
+    )  # fmt: skip
+    assert crop is not None and clips is not None
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    net = folded(backbone(device)).to(device, dtype).to(memory_format=torch.channels_last_3d)
-    pixels = views(device, batch, crop)
+    net = as_extracted(backbone(device, config.backbone), device, dtype)
+    pixels = views(device, batch, crop, config.frames)
     num_batches = max(1, clips // batch // 2)
 
     def alone() -> tuple[float, float]:
@@ -151,14 +146,11 @@ def end_to_end(device: str, precision: str, batch: int, crop: int, clips: int, w
         count = num_batches * batch
         return (time.perf_counter() - started) / count, (cpu_seconds() - used) / count
 
-    config = ExtractConfig(
-        dataset="something-else", data_root=Path("videos"), out=Path(f"{precision}.zarr"), weights="random:0",
-        crop=crop, batch_size=batch, precision=precision, device=device, workers=workers, limit=clips,
-    )  # fmt: skip
     before = alone()
     here, there = multiprocessing.Pipe()
     child = multiprocessing.get_context("spawn").Process(target=extraction_child, args=(there, config))
     child.start()
+    there.close()  # so that a child that dies ends the wait for its answer
     whole, whole_used, decoders_used = here.recv()
     child.join()
     after = alone()
@@ -184,6 +176,18 @@ def extraction_child(connection: Connection, config: ExtractConfig) -> None:
     count = config.limit - first_count
     decoders_used = (children.ru_utime + children.ru_stime) / config.limit
     connection.send(((ended - first_time) / count, (used - first_used) / count, decoders_used))
+
+
+def decode_rate(config: ExtractConfig) -> float:
+    """Return the clips a second that the decoders give when nothing but decoding happens, once they are under way."""
+    options = engine_options(config, os.cpu_count() or 1)
+    begun = 4 * options.batch_size
+    started, count = 0.0, 0
+    for count, _ in enumerate(decode_ahead(prepare(config, Silent()).views(), range(config.limit or 0), options), 1):
+        started = time.perf_counter() if count == begun else started
+    if count <= begun:
+        raise SystemExit(f"{count} clips; expected more than {begun}, four batches, to tell the decoders' rate")
+    return (count - begun) / (time.perf_counter() - started)
 
 
 def scale(num_clips: int, pixels: bool) -> dict[str, Any]:
@@ -228,7 +232,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, help="clips of the end-to-end part; default: 96, on a GPU 4,096")
     parser.add_argument("--workers", type=int, help="decoding processes")
     arguments = parser.parse_args()
-    device, cpu, small = arguments.device, arguments.device == "cpu", arguments.small
+    device, cpu, small = choose_device(arguments.device), arguments.device == "cpu", arguments.small
     crop, batch = 64 if small else 224, 8 if cpu else 64
     clips = arguments.clips or (16 if small else 96 if cpu else 4096)
     here = facts(device)
@@ -243,7 +247,8 @@ def main() -> None:
                 show_backbone(found)
             elif part == "end-to-end":
                 write_videos(Path("videos"), clips)
-                found = {p: end_to_end(device, p, batch, crop, clips, arguments.workers) for p in ("fp32", "bf16")}
+                configs = {p: make_config(device, p, batch, crop, clips, arguments.workers) for p in ("fp32", "bf16")}
+                found = {p: end_to_end(config) for p, config in configs.items()}
                 show_end_to_end(found)
             else:
                 few, many = (200, 2000) if small else (1000, 10_000)

@@ -1,10 +1,10 @@
 """Time per run and step of fleets: python benchmarks/fleets.py [--paper] [--small] [--device cuda] [--rounds 5].
 
-SFI with its prediction task on random rows of toybox's size (preset small, 2048 channels, 1 bin, T′ = N = 4, batch 32)
-or, with --paper, of the paper's (512 wide, 3×3 bins, batch 72). Fleets of 1, 4, 16 and 64, as far as memory allows, and
-as a sweep of one seed (batches shared) and of many (own batches); one thread each, as in the grid's processes. A run
-alone is timed with one thread and with all of them; at last all cores train, a process each, single runs and then 16 in
-fleets. Turns are interleaved, medians are kept.
+SFI with its prediction task on random rows of toybox's size (preset small, 2048 channels, 1 bin, T′ = N = 4, batch
+32) or, with --paper, of the paper's (512 channels, 3 × 3 bins, batch 72). Fleets of 1, 4, 16 and 64, as far as memory
+allows, and as a sweep of one seed (batches shared) and of many (own batches); one thread each, as in the grid's
+processes. A run alone is timed with one thread and with all of them; at last all cores train, a process each, single
+runs and then 16 in fleets. Turns are interleaved, medians are kept.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
@@ -22,69 +23,53 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fleet_steps import FleetSteps
 from machine import median, save, synchronise
 from random_cache import PROTOCOL, write_cache
 
-from ifcar.cache.reader import open_cache
-from ifcar.cache.schema import CacheSpec, Split
-from ifcar.pipelines.feed.batches import BatchReader, read_examples
-from ifcar.pipelines.feed.memory import free_bytes
-from ifcar.pipelines.fit import build_head
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+
+from fixtures.flops import PAPER_CLASSES, PAPER_SPEC
+
+from ifcar.cache.schema import CacheSpec
+from ifcar.extract.engine import choose_device
+from ifcar.pipelines.engines.bench import free_on
 from ifcar.pipelines.runs.config import RunConfig
-from ifcar.pipelines.runs.resolve import head_options, make_run_config
+from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.training.fleet import FLEET_SHARE, member_bytes
-from ifcar.pipelines.training.loop import draw_epoch, train_step
 from ifcar.pipelines.training.pool import prepare_worker
-from ifcar.pipelines.training.schedule import ScheduleConfig, make_plan
-from ifcar.pipelines.training.stack import stack_heads
-from ifcar.pipelines.training.trainer import Member, MemberState, Trainer, TrainState, make_optimizer
+from ifcar.pipelines.training.schedule import ScheduleConfig
 
-NUM_CLIPS, NUM_CLASSES = 144, 18
+NUM_CLIPS = 288  # whole batches of 32 and of 72
 TOYBOX = CacheSpec(num_frames=8, num_steps=4, num_instances=4, channels=2048, pooled_size=1)
-PAPER = replace(TOYBOX, pooled_size=3)
+SIZES = {"toybox": (TOYBOX, 18, "small", "stretched"), "paper": (PAPER_SPEC, PAPER_CLASSES, "paper", "paper")}
 
 
-def make_step(configs: list[RunConfig], cache: Path, device: torch.device) -> Callable[[], None]:
-    """Return one training step of a fleet of these runs."""
-    reader = open_cache(cache)
-    protocol = reader.protocol(PROTOCOL)
-    examples = read_examples(reader, protocol, Split.TRAIN)
-    heads = [build_head(config, reader.spec, NUM_CLASSES) for config in configs]
-    plan = make_plan(configs[0].schedule, len(examples), reads_appearance=True)
-    members = [
-        Member(
-            plan=plan,
-            stop_step=10**9,
-            weight_decay=1e-4,
-            aux_weights=config.aux_weights,
-            seed=config.seed,
-            state=MemberState(),
-        )
-        for config in configs
-    ]
-    stack = stack_heads(heads, device)
-    trainer = Trainer(
-        stack=stack,
-        members=members,
-        optimizer=make_optimizer(stack, members),
-        batches=BatchReader(reader, heads[0].reads(head_options(configs[0])), examples.rows[:, 0], device),
-        examples=examples,
-        held_out=None,
-        label_smoothing=0.0,
-        precision=configs[0].schedule.precision,
-        clip_ids=reader.clip_ids,
-        classifier_only=False,
+def write_rows(cache: Path, size: str) -> None:
+    """Write a cache of one of the sizes."""
+    spec, num_classes, *_ = SIZES[size]
+    write_cache(cache, spec, num_train=NUM_CLIPS, num_test=0, num_classes=num_classes)
+
+
+def make_config(cache: Path, size: str, precision: str = "fp32", *, layout: bool = False) -> RunConfig:
+    """Return the run that fleets of one of the sizes consist of: SFI with its prediction task."""
+    *_, preset, kind = SIZES[size]
+    return make_run_config(
+        "sfi",
+        cache,
+        protocol=PROTOCOL,
+        preset=preset,
+        streams="layout" if layout else None,
+        aux_weight=5.0,
+        schedule=ScheduleConfig(kind=kind, precision=precision),  # type: ignore[arg-type]
     )
-    state = TrainState(members=[member.state for member in members])
-    order, rows = draw_epoch(trainer, 0)
 
-    def step() -> None:
-        first = state.step * plan.batch_size % (len(examples) - plan.batch_size + 1)
-        chunk = slice(first, first + plan.batch_size)
-        train_step(trainer, stack, state, order[:, chunk], rows[:, chunk])
-        state.step += 1
 
-    return step
+def fitting_sizes(config: RunConfig, size: str, device: str, sizes: Sequence[int]) -> list[int]:
+    """Return the fleets that the planner would let into the free memory, a run alone always."""
+    spec, num_classes, *_ = SIZES[size]
+    each = member_bytes(config, spec, num_classes, NUM_CLIPS)
+    return [m for m in sizes if m == 1 or m * each < FLEET_SHARE * free_on(device)]
 
 
 def train_beside_others(
@@ -93,7 +78,7 @@ def train_beside_others(
     """Train a fleet in one of several processes, and report how long each of `count` steps took in the median."""
     torch.set_num_threads(1)
     prepare_worker()
-    step = make_step(configs, cache, torch.device("cpu"))
+    step = FleetSteps(configs, cache, torch.device("cpu"))
     step()
     start.wait()
     times = []
@@ -135,32 +120,22 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    device, spec = torch.device(options.device), PAPER if options.paper else TOYBOX
+    device, size = torch.device(choose_device(options.device)), "paper" if options.paper else "toybox"
     prepare_worker()
-    schedule = ScheduleConfig(kind="paper" if options.paper else "stretched", precision=options.precision)
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder) / "random.zarr"
-        write_cache(cache, spec, num_train=NUM_CLIPS, num_test=0, num_classes=NUM_CLASSES)
-        config = make_run_config(
-            "sfi",
-            cache,
-            protocol=PROTOCOL,
-            preset="paper" if options.paper else "small",
-            streams="layout" if options.layout else None,
-            aux_weight=5.0,
-            schedule=schedule,
-        )
-        each = member_bytes(config, spec, NUM_CLASSES, NUM_CLIPS)
-        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_bytes()
-        sizes = [m for m in ((1, 4) if options.small else (1, 4, 16, 64)) if m == 1 or m * each < FLEET_SHARE * free]
+        write_rows(cache, size)
+        config = make_config(cache, size, options.precision, layout=options.layout)
+        each = member_bytes(config, *SIZES[size][:2], NUM_CLIPS)
+        sizes = fitting_sizes(config, size, options.device, (1, 4) if options.small else (1, 4, 16, 64))
         steps: dict[str, tuple[int, int, Callable[[], None]]] = {}
-        alone = make_step([config], cache, device)
+        alone = FleetSteps([config], cache, device)
         if device.type == "cpu":
             steps["alone, all threads"] = (1, os.cpu_count() or 1, alone)
         steps["alone"] = (1, 1, alone)
         for m in sizes[1:]:
-            steps[f"{m}, one seed"] = (m, 1, make_step([replace(config) for _ in range(m)], cache, device))
-            steps[f"{m}, own seeds"] = (m, 1, make_step([replace(config, seed=k) for k in range(m)], cache, device))
+            steps[f"{m}, one seed"] = (m, 1, FleetSteps([config] * m, cache, device))
+            steps[f"{m}, own seeds"] = (m, 1, FleetSteps([replace(config, seed=k) for k in range(m)], cache, device))
         times: dict[str, list[float]] = {name: [] for name in steps}
         load = os.getloadavg()[0]
         for turn in range(options.rounds + 1):
@@ -182,7 +157,7 @@ def main() -> None:
     print("|---|---|---|")
     for name, value in result.items():
         print(f"| {name} | {1e3 * value:.2f} | {value / result['alone']:.2f} |")
-    parts = ["paper" if options.paper else "toybox", "layout" if options.layout else "", options.precision]
+    parts = [size, "layout" if options.layout else "", options.precision]
     name = "-".join(["fleets", *(part for part in parts if part)])
     content = {
         "load_before": load,

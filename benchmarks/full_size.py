@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import facts, interleaved, matmul_rate, median, save
+from fleet_steps import arrays_of, plan_of
+from machine import copy_rate, facts, matmul_rate, save
 from random_cache import PROTOCOL, write_cache
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -43,22 +44,15 @@ from ifcar.pipelines.grid.run import run_grid
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.resolve import head_options, make_run_config
-from ifcar.pipelines.training.schedule import ScheduleConfig, make_plan
+from ifcar.pipelines.training.schedule import ScheduleConfig
 
 PARTS = ("run", "grid")
 GRIDS = ("table1", "table2", "figure3")
 
 
-def copy_rate(device: str) -> float:
-    """Return the bytes a second that a large copy reads."""
-    source = torch.empty(2**28, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    return source.numel() / median(interleaved({"copy": lambda: target.copy_(source)}, 5, device)["copy"])
-
-
 def count_flops(config: RunConfig, *, num_train: int, num_test: int) -> float:
     """Return the operations of a whole run: its training steps, and one forward pass over both parts at the end."""
-    plan = make_plan(config.schedule, num_train, reads_appearance=True)
+    plan = plan_of(config, num_train)
     clips = 8
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         head = HEADS.get(config.head)(head_options(config), PAPER_SPEC, PAPER_CLASSES).train()
@@ -72,10 +66,9 @@ def count_flops(config: RunConfig, *, num_train: int, num_test: int) -> float:
 
 def count_bytes(config: RunConfig, *, num_train: int, num_test: int) -> float:
     """Return the bytes of features that the batches of a whole run hold."""
-    plan = make_plan(config.schedule, num_train, reads_appearance=True)
+    plan = plan_of(config, num_train)
     arrays = PAPER_SPEC.arrays()
-    names = HEADS.get(config.head).reads(head_options(config))
-    row = sum(arrays[name].row_bytes() for name in names if arrays[name].is_feature)
+    row = sum(arrays[name].row_bytes() for name in arrays_of(config) if arrays[name].is_feature)
     return float(row * (plan.epochs * num_train + num_train + num_test))
 
 

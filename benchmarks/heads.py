@@ -13,104 +13,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from machine import facts, interleaved, median, save
-from torch.profiler import ProfilerActivity, profile
+from head_steps import PRECISIONS, SYSTEMS, measure
+from machine import facts, save
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
-from fixtures.flops import (
-    PAPER_BATCH,
-    PAPER_CLASSES,
-    build_at_paper_size,
-    count_training_flops,
-    paper_batch,
-    training_loss,
-)
-from fixtures.plain_sfi import PlainSFI
+from fixtures.flops import PAPER_BATCH
 
+from ifcar.extract.engine import choose_device
 from ifcar.pipelines.heap import keep_freed_memory
-
-SYSTEMS: list[tuple[str, str, dict[str, Any]]] = [
-    ("sfi", "paper", {"prediction": True}),
-    ("sfi", "released", {"prediction": True}),
-    ("strg", "paper", {}),
-    ("nl", "paper", {}),
-    ("stin", "paper", {}),
-    ("stin-nl", "paper", {}),
-    ("base", "paper", {}),
-]
-PRODUCTS = ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm")
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-def make_step(model: torch.nn.Module, device: str, num_clips: int, precision: str) -> Callable[[], None]:
-    """Return a function that does one training step on the same clips."""
-    model = model.to(device).train()
-    batch = paper_batch(num_clips).to(torch.device(device))
-    labels = torch.arange(num_clips, device=device) % PAPER_CLASSES
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=True)  # as in `fit-head`
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
-            loss = training_loss(model, batch, labels)
-        loss.backward()
-        optimizer.step()
-
-    return step
-
-
-def make_matmul(device: str, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
-    """Return a large square product and its operations."""
-    size = 2048 if device == "cpu" else 8192
-    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    return lambda: a @ b, 2 * size**3
-
-
-def product_share(step: Callable[[], None], device: str) -> float:
-    """Return the share of a step's time that its matrix products take."""
-    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.startswith("cuda") else [])]
-    with profile(activities=kinds) as recorded:
-        for _ in range(3):
-            step()
-    events = recorded.key_averages()
-    own = "self_device_time_total" if device.startswith("cuda") else "self_cpu_time_total"
-    total = sum(getattr(event, own) for event in events)
-    return float(sum(getattr(event, own) for event in events if event.key in PRODUCTS) / total)
-
-
-def measure(
-    system: tuple[str, str, dict[str, Any]], precision: str, device: str, num_clips: int, rounds: int
-) -> dict[str, Any]:
-    """Return one row of the table."""
-    name, preset, options = system
-    torch.manual_seed(0)
-    head = build_at_paper_size(name, preset, **options)
-    matmul, matmul_flops = make_matmul(device, PRECISIONS[precision])
-    step = make_step(head, device, num_clips, precision)
-    sides: dict[str, Callable[[], object]] = {"matmul": matmul, "step": step}
-    if name == "sfi":
-        sides["plain"] = make_step(PlainSFI(head), device, num_clips, precision)
-    seconds = {side: median(values) for side, values in interleaved(sides, rounds, device).items()}
-    flops = count_training_flops(name, preset, num_clips=num_clips, **options)
-    rate = matmul_flops / seconds["matmul"]
-    return {
-        "head": name,
-        "preset": preset,
-        "precision": precision,
-        "parameters": sum(p.numel() for p in head.parameters()),
-        "gflop": flops / 1e9,
-        "step_ms": 1e3 * seconds["step"],
-        "matmul_gflops_per_sec": rate / 1e9,
-        "ratio": seconds["step"] * rate / flops,
-        "product_share": product_share(step, device),
-        "plain_ms": 1e3 * seconds["plain"] if "plain" in seconds else None,
-    }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -142,7 +57,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     keep_freed_memory()  # as every command does
     num_clips, rounds = (12, 2) if options.small else (PAPER_BATCH, options.rounds)
-    before = facts(options.device)
+    before = facts(choose_device(options.device))
     chosen = [s for s in SYSTEMS if options.heads is None or s[0] in options.heads]
     rows = [measure(s, p, options.device, num_clips, rounds) for p in options.precision for s in chosen]
     print(table(rows))

@@ -6,7 +6,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,36 @@ def interleaved(
     return seconds
 
 
+def repeated(
+    side: Callable[[], object], device: str = "cpu", *, seconds: float = 0.5, least: int = 3, most: int = 50
+) -> list[float]:
+    """Call one side, after one warm-up, until this much time is over, and return the seconds of each call."""
+    side()
+    synchronise(device)
+    found: list[float] = []
+    until = time.perf_counter() + seconds
+    while len(found) < least or (len(found) < most and time.perf_counter() < until):
+        started = time.perf_counter()
+        side()
+        synchronise(device)
+        found.append(time.perf_counter() - started)
+    return found
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Let float32 products and convolutions round what they read to TF32, or not, in the block."""
+    switches = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [switch.allow_tf32 for switch in switches]
+    for switch in switches:
+        switch.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.allow_tf32 = value
+
+
 def synchronise(device: str) -> None:
     """Wait for the GPU."""
     if device.startswith("cuda"):
@@ -73,6 +104,24 @@ def matmul_rate(dtype: torch.dtype, device: str = "cpu", size: int = 2048, round
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     seconds = interleaved({"matmul": lambda: a @ b}, rounds, device)["matmul"]
     return 2 * size**3 / median(seconds)
+
+
+def peaks(device: str) -> dict[str, float]:
+    """Return the FLOP/s of a large product in fp32, on a GPU also with TF32 inputs, and in bf16, by these names."""
+    kinds = {"fp32": (torch.float32, False), "tf32": (torch.float32, True), "bf16": (torch.bfloat16, False)}
+    found = {}
+    for name, (dtype, allowed) in kinds.items():
+        if name != "tf32" or device.startswith("cuda"):
+            with tf32(allowed):
+                found[name] = matmul_rate(dtype, device)
+    return found
+
+
+def copy_rate(device: str) -> float:
+    """Return the bytes a second that a large copy reads; it writes as many."""
+    source = torch.randint(0, 256, (2**28,), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return source.numel() / median(interleaved({"copy": lambda: target.copy_(source)}, 5, device)["copy"])
 
 
 def save(name: str, content: Mapping[str, Any], device: str = "cpu") -> Path:

@@ -28,6 +28,7 @@ from ifcar.extract.roi import PooledMode, arrays_of_map
 
 logger = logging.getLogger(__name__)
 RowArrays = dict[str, NDArray[Any]]
+BATCHES_AHEAD = 4  # decoded before they are asked for
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,10 +60,18 @@ class EngineOptions:
 
 
 def choose_device(device: str | None) -> str:
-    """Return the named device, or cuda where there is one, else cpu. Raises InputError when cuda is named in vain."""
+    """Return the named device, or cuda where there is one, else cpu, and have float32 be float32 on it.
+
+    By default cuDNN rounds what float32 convolutions read to TF32, which keeps 10 bits of 23: a cache would depend on
+    where it was made. Whoever wants speed for fewer bits says bf16.
+
+    Raises:
+        InputError: cuda is named in vain.
+    """
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if chosen.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"--device {chosen}: torch sees no CUDA device; use --device cpu")
+    torch.backends.cudnn.allow_tf32 = False
     return chosen
 
 
@@ -74,6 +83,9 @@ class FeatureExtractor:
         spec: the cache's dimensions.
         pooled: RoIAlign mode.
         options: device and precision.
+
+    Attributes:
+        views_at_once: views that go through the network together, at most; halved when they do not fit in memory.
     """
 
     def __init__(self, backbone: Backbone | None, spec: CacheSpec, pooled: PooledMode, options: EngineOptions) -> None:
@@ -85,7 +97,7 @@ class FeatureExtractor:
             if options.compile:
                 self.backbone.compile()
         self.spec, self.pooled = spec, pooled
-        self._most = options.batch_size
+        self.views_at_once = options.batch_size
 
     def __call__(self, batch: Sequence[Decoded]) -> RowArrays:
         """Return the feature arrays of a batch of decoded views, each (len(batch), …) float16.
@@ -99,7 +111,7 @@ class FeatureExtractor:
             return {}
         parts: list[RowArrays] = []
         while (done := sum(len(part["frame_features"]) for part in parts)) < len(batch):
-            part = batch[done : done + self._most]
+            part = batch[done : done + self.views_at_once]
             try:
                 parts.append(self._features(part))
             except torch.OutOfMemoryError as error:
@@ -108,8 +120,8 @@ class FeatureExtractor:
                         f"one view does not fit in the memory of {self.device}; take fewer --frames, a smaller --crop, "
                         "or --device cpu"
                     ) from error
-                self._most = len(part) // 2
-                logger.warning("%d views at once do not fit in memory; going on with %d", len(part), self._most)
+                self.views_at_once = len(part) // 2
+                logger.warning("%d views at once do not fit in memory; going on with %d", len(part), self.views_at_once)
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     @torch.inference_mode()
@@ -176,16 +188,7 @@ def extract_rows(
             taken.append(task)
             yield from task.rows
 
-    loader = DataLoader(
-        views,
-        sampler=order(),
-        batch_size=None,
-        num_workers=options.num_workers,
-        prefetch_factor=2 * options.batch_size if options.num_workers else None,
-        multiprocessing_context="fork" if options.num_workers else None,
-        worker_init_fn=_give_way if options.device == "cpu" else None,
-    )
-    decoded = iter(loader)
+    decoded = decode_ahead(views, order(), options)
     with naming_lost_decoders(), ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer") as thread:
         writing: Future[object] | None = None
         while (first := next(decoded, None)) is not None:
@@ -199,6 +202,25 @@ def extract_rows(
             logger.debug("block %d computed in %.1f s", task.block, time.perf_counter() - started)
         if writing is not None:
             writing.result()
+
+
+def decode_ahead(views: ViewDataset, rows: Iterable[int], options: EngineOptions) -> Iterator[Decoded]:
+    """Return the decoded rows in their order; worker processes decode some batches before they are asked for.
+
+    What is decoded and not yet taken lies in shared memory and costs file descriptors, so it is bounded for all workers
+    together; each has at least two rows in hand, so that none waits for its next one.
+    """
+    workers = options.num_workers
+    loader = DataLoader(
+        views,
+        sampler=rows,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=max(2, -(-BATCHES_AHEAD * options.batch_size // workers)) if workers else None,
+        multiprocessing_context="fork" if workers else None,
+        worker_init_fn=_give_way if options.device == "cpu" else None,
+    )
+    return iter(loader)
 
 
 def _give_way(worker: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ifcar import __version__
 from ifcar.cache.schema import CacheSpec, Provenance
 from ifcar.extract.backbones.base import Backbone, BackboneSpec
 from ifcar.extract.datasets.contract import Dataset
@@ -25,7 +26,7 @@ from ifcar.pipelines.extraction.sources import ExtractConfig, Source, read_sourc
 from ifcar.pipelines.progress import Progress
 
 FEATURE_VERSION = 3  # raised whenever the code changes what a feature's value is
-VERSIONED_PACKAGES = ("ifcar", "torch", "torchvision", "pytorchvideo", "numpy", "av", "zarr")
+VERSIONED_PACKAGES = ("torch", "torchvision", "pytorchvideo", "numpy", "av", "zarr")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,7 +170,7 @@ def provenance_of(
         }
         if backbone.reduction:
             identity["backbone"]["reduction"] = backbone.reduction
-    environment: dict[str, Any] = {name: version(name) for name in VERSIONED_PACKAGES}
+    environment: dict[str, Any] = {"ifcar": __version__} | {name: version(name) for name in VERSIONED_PACKAGES}
     environment["python"] = platform.python_version()
     return Provenance(identity=identity, environment=environment)
 

@@ -7,38 +7,15 @@ import logging
 import numpy as np
 import pytest
 import torch
+from fixtures.decoded import decoded_views
 
 from ifcar.cache.schema import CacheSpec
 from ifcar.errors import InputError
 from ifcar.extract.backbones.catalog import build_backbone
 from ifcar.extract.backbones.random_init import randomise
-from ifcar.extract.decoded_views import Decoded
 from ifcar.extract.engine import EngineOptions, FeatureExtractor
-from ifcar.extract.geometry import Crop
-from ifcar.extract.views import View
 
 SPEC = CacheSpec(num_frames=8, num_steps=4, num_instances=2, channels=2048, pooled_size=3)
-
-
-def decoded(count: int) -> list[Decoded]:
-    generator = torch.Generator().manual_seed(0)
-    rng = np.random.default_rng(0)
-    return [
-        Decoded(
-            row=row,
-            frames=torch.randint(0, 256, (8, 32, 32, 3), generator=generator, dtype=torch.uint8),
-            view=View(
-                frame_indices=np.arange(8, dtype=np.int32),
-                crop=Crop(0.5, 0.5, 1.0, 1.0),
-                flip=False,
-                sampling_rate=1.0,
-                augmented=False,
-                boxes=(rng.random((8, 2, 4)) * 0.5 + 0.2).astype(np.float32),
-                categories=np.ones((8, 2), np.uint8),
-            ),
-        )
-        for row in range(count)
-    ]
 
 
 def extractor(*, batch_size: int, fits: int = 100) -> FeatureExtractor:
@@ -60,7 +37,7 @@ def relative_difference(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_batch_that_does_not_fit_is_halved_said_once_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
-    views = decoded(5)
+    views = decoded_views(5)
     whole, cramped = extractor(batch_size=5), extractor(batch_size=5, fits=2)
     with caplog.at_level(logging.WARNING, logger="ifcar.extract.engine"):
         first, second = cramped(views), cramped(views)
@@ -73,11 +50,11 @@ def test_batch_that_does_not_fit_is_halved_said_once_and_goes_on(caplog: pytest.
 
 def test_view_that_does_not_fit_by_itself_is_one_line() -> None:
     with pytest.raises(InputError, match="one view does not fit in the memory of cpu; take fewer --frames"):
-        extractor(batch_size=4, fits=0)(decoded(2))
+        extractor(batch_size=4, fits=0)(decoded_views(2))
 
 
 def test_batch_size_changes_features_by_rounding_only() -> None:
-    views = decoded(6)
+    views = decoded_views(6)
     by_one, by_six = extractor(batch_size=1), extractor(batch_size=6)
     single = [by_one([view]) for view in views]
     for name, values in by_six(views).items():

@@ -1,0 +1,40 @@
+"""Backbones with random weights in the forms in which they run, what a batch of views is, and what it costs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ifcar.extract.backbones.base import Backbone
+from ifcar.extract.backbones.catalog import build_backbone
+from ifcar.extract.backbones.fold import folded
+from ifcar.extract.weights import load_weights
+
+FRAMES = {"i3d_r50": 8, "slowfast_r50": 32, "i3d_inception": 16}  # of a view
+
+
+def backbone(device: str, name: str = "i3d_r50") -> Backbone:
+    """Return a backbone with random weights."""
+    net = build_backbone(name, num_frames=FRAMES[name], spatial_stride=16).eval()
+    load_weights(net, "random:0")
+    return net.to(device)
+
+
+def views(device: str, batch: int, crop: int, frames: int = FRAMES["i3d_r50"]) -> Tensor:
+    """Return a batch of random views."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (batch, frames, crop, crop, 3)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
+
+
+def as_extracted(net: Backbone, device: str, dtype: torch.dtype) -> Backbone:
+    """Return the form in which `extract` runs it: folded, channels side by side."""
+    return folded(net).to(device, dtype).to(memory_format=torch.channels_last_3d)
+
+
+def flops_a_clip(net: nn.Module, video: Tensor) -> float:
+    """Return the operations of one clip, a multiplication and an addition as two."""
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        net(video)
+    return float(counter.get_total_flops()) / len(video)

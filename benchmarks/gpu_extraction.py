@@ -1,0 +1,171 @@
+"""Part extraction of `benchmarks/gpu.py`: backbones from memory in every form, and from videos beside the decoders."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from backbones import FRAMES, as_extracted, backbone, flops_a_clip, views
+from clips import write_videos
+from extraction import decode_rate, end_to_end, make_config
+from gpu_check import difference
+from gpu_rows import Rows
+from machine import median, peaks, repeated, tf32
+from torch import Tensor, nn
+
+from ifcar.extract.backbones.base import Backbone
+from ifcar.extract.backbones.fold import folded
+
+BATCH = {"i3d_r50": 64, "slowfast_r50": 32, "i3d_inception": 64}
+MOST_SECONDS = 2.0  # of a batch; a form that takes longer is timed on fewer views
+COMPILE_SECONDS = 60.0  # expected for one form
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a backbone runs.
+
+    Args:
+        precision: "fp32", "tf32" or "bf16".
+        side_by_side: whether a place's channels lie side by side in memory.
+        folds: whether normalisation is folded into convolutions.
+        compiles: whether it goes through torch.compile.
+        tries: whether cuDNN times its algorithms at first (`torch.backends.cudnn.benchmark`).
+    """
+
+    precision: str
+    side_by_side: bool = True
+    folds: bool = True
+    compiles: bool = False
+    tries: bool = False
+
+    @property
+    def name(self) -> str:
+        """The form in words."""
+        parts = [
+            self.precision,
+            "folded" if self.folds else "plain",
+            "channels last" if self.side_by_side else "channels first",
+        ]
+        return ", ".join([*parts, *(["compiled"] if self.compiles else []), *(["cuDNN tries"] if self.tries else [])])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of weights and activations."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+    def build(self, net: Backbone, device: str) -> nn.Module:
+        """Return the backbone in this form."""
+        if self.folds and self.side_by_side:
+            form: nn.Module = as_extracted(net, device, self.dtype)
+        else:
+            form = (folded(net) if self.folds else copy.deepcopy(net)).to(device, self.dtype)
+            form = form.to(memory_format=torch.channels_last_3d if self.side_by_side else torch.contiguous_format)
+        return torch.compile(form) if self.compiles else form  # type: ignore[return-value]
+
+
+PLAIN = Form("fp32", side_by_side=False, folds=False)
+AS_EXTRACTED = (Form("bf16"), Form("fp32"), Form("tf32"))
+MORE = (PLAIN, Form("bf16", side_by_side=False), Form("bf16", tries=True), Form("tf32", side_by_side=False))
+COMPILED = (Form("bf16", compiles=True), Form("fp32", compiles=True))
+
+
+def run(rows: Rows) -> None:
+    """Measure: what `extract` does first, then other forms, and what has to be compiled last."""
+    known = dict(rows.measure("peaks", partial(peaks, rows.device)))
+    crop = 32 if rows.small else 224
+    names = ["i3d_r50"] if rows.small else list(FRAMES)
+    workers = 2 if rows.small else os.cpu_count() or 1
+    clips = 20 if rows.small else 2048
+    rows.measure("videos", partial(make_videos, clips, 2 if rows.small else 12))
+    for name in names:
+        forms_of(name, AS_EXTRACTED, rows, crop, known)
+        for precision in ("bf16", "fp32") if name == "i3d_r50" and not rows.small else ("bf16",):
+            batch = 4 if rows.small else BATCH[name]
+            config = make_config(rows.device, precision, batch, crop, clips, workers, name)
+            if precision == "bf16":
+                rows.measure(f"{name}, decoders alone", partial(decoders, config), expected=15)
+            rows.measure(f"{name}, {precision}, end to end", partial(from_videos, config), expected=25)
+    for name in names:
+        forms_of(name, MORE if name == "i3d_r50" else MORE[1:2], rows, crop, known)
+    if rows.device.startswith("cuda"):
+        for name in names:
+            forms_of(name, COMPILED[:1], rows, crop, known, expected=COMPILE_SECONDS)
+        forms_of("i3d_r50", COMPILED[1:], rows, crop, known, expected=COMPILE_SECONDS)
+
+
+def make_videos(clips: int, videos: int) -> dict[str, int]:
+    """Write the folder of clips."""
+    write_videos(Path("videos"), clips, videos)
+    return {"clips": clips, "videos": videos}
+
+
+def forms_of(
+    name: str, forms: tuple[Form, ...], rows: Rows, crop: int, known: Mapping[str, float], *, expected: float = 5
+) -> None:
+    """Measure some forms of one backbone, each against the plain one's features of a few views."""
+    if rows.left() < expected:
+        rows.measure(f"{name}, {forms[0].name}", dict, expected=expected)
+        return
+    net = backbone(rows.device, name)
+    pixels = views(rows.device, 4 if rows.small else BATCH[name], crop, FRAMES[name])
+    few = net.normalise(pixels[:4])
+    with torch.inference_mode():
+        reference = net(few)
+    flops = flops_a_clip(net, few[:1])
+    for form in forms:
+        measured = partial(time_form, form, net, pixels, reference, rows.device)
+        rows.measure(
+            f"{name}, {form.name}", lambda m=measured, f=form: m(flops, known.get(f.precision)), expected=expected
+        )
+
+
+def time_form(
+    form: Form, net: Backbone, pixels: Tensor, reference: Tensor, device: str, flops: float, peak: float | None
+) -> dict[str, Any]:
+    """Return the rate of a batch from memory, its share of the measured peak, and the error of the features."""
+    torch.backends.cudnn.benchmark = form.tries
+    module = form.build(net, device)
+
+    def batch(count: int) -> Callable[[], Tensor]:
+        video = net.normalise(pixels[:count]).to(form.dtype)
+        if not form.side_by_side:
+            video = video.contiguous()
+        return lambda: module(video)
+
+    with torch.inference_mode(), tf32(form.precision == "tf32"):
+        few = batch(len(reference))
+        error = difference(few().float(), reference)
+        count = len(pixels)
+        if not form.compiles:  # whose every size of batch is compiled anew
+            seconds = median(repeated(few, device, seconds=0, least=1))
+            count = max(len(reference), min(count, int(len(reference) * MOST_SECONDS / seconds)))
+        if device.startswith("cuda"):
+            torch.cuda.reset_peak_memory_stats()
+        seconds = median(repeated(batch(count), device, seconds=0.6))
+    torch.backends.cudnn.benchmark = False
+    return {
+        "clips_per_sec": count / seconds,
+        "views": count,
+        "gflop_per_clip": flops / 1e9,
+        "tflop_per_sec": count * flops / seconds / 1e12,
+        "share_of_peak": count * flops / seconds / peak if peak else None,
+        "relative_error": error,
+        "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if device.startswith("cuda") else None,
+    }
+
+
+def decoders(config: Any) -> dict[str, Any]:
+    """Return the rate of the decoders alone."""
+    return {"clips_per_sec": decode_rate(config), "decoders": config.workers, "clips": config.limit}
+
+
+def from_videos(config: Any) -> dict[str, Any]:
+    """Return what `extract` from videos takes, beside the backbone alone."""
+    return {**end_to_end(config), "decoders": config.workers}

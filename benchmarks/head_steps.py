@@ -1,0 +1,109 @@
+"""A head's training step at the paper's size: its time, that of its operations, and what torch's profiler finds in it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import interleaved, median, synchronise
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+
+from fixtures.flops import (
+    PAPER_CLASSES,
+    build_at_paper_size,
+    count_training_flops,
+    paper_batch,
+    training_loss,
+)
+from fixtures.plain_sfi import PlainSFI
+
+System = tuple[str, str, dict[str, Any]]  # head, preset, options changed
+SYSTEMS: list[System] = [
+    ("sfi", "paper", {"prediction": True}),
+    ("sfi", "released", {"prediction": True}),
+    ("strg", "paper", {}),
+    ("nl", "paper", {}),
+    ("stin", "paper", {}),
+    ("stin-nl", "paper", {}),
+    ("base", "paper", {}),
+]
+PRODUCTS = ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm")
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def make_step(model: torch.nn.Module, device: str, num_clips: int, precision: str) -> Callable[[], None]:
+    """Return a function that does one training step on the same clips."""
+    model = model.to(device).train()
+    batch = paper_batch(num_clips).to(torch.device(device))
+    labels = torch.arange(num_clips, device=device) % PAPER_CLASSES
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=True)  # as in `fit-head`
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
+            loss = training_loss(model, batch, labels)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def make_matmul(device: str, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
+    """Return a large square product and its operations."""
+    size = 2048 if device == "cpu" else 8192
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    return lambda: a @ b, 2 * size**3
+
+
+def profiled(step: Callable[[], None], device: str, count: int = 3) -> tuple[float, float]:
+    """Return the seconds of a step that torch's profiler finds, and the share of these in matrix products.
+
+    On a GPU these are the seconds in which it computes: a step that takes longer waits for its kernels to be launched.
+    """
+    cuda = device.startswith("cuda")
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as recorded:
+        for _ in range(count):
+            step()
+        synchronise(device)
+    events = recorded.key_averages()
+    own = "self_device_time_total" if cuda else "self_cpu_time_total"
+    # A kernel's time stands by itself and again with the operator that launched it.
+    whole = [event for event in events if not cuda or event.device_type == DeviceType.CUDA]
+    total = sum(getattr(event, own) for event in whole)
+    products = sum(getattr(event, own) for event in events if event.key in PRODUCTS)
+    return total / count / 1e6, float(products / total)
+
+
+def measure(system: System, precision: str, device: str, num_clips: int, rounds: int) -> dict[str, Any]:
+    """Return one row of the table."""
+    name, preset, options = system
+    torch.manual_seed(0)
+    head = build_at_paper_size(name, preset, **options)
+    matmul, matmul_flops = make_matmul(device, PRECISIONS[precision])
+    step = make_step(head, device, num_clips, precision)
+    sides: dict[str, Callable[[], object]] = {"matmul": matmul, "step": step}
+    if name == "sfi":
+        sides["plain"] = make_step(PlainSFI(head), device, num_clips, precision)
+    seconds = {side: median(values) for side, values in interleaved(sides, rounds, device).items()}
+    flops = count_training_flops(name, preset, num_clips=num_clips, **options)
+    rate = matmul_flops / seconds["matmul"]
+    profiled_seconds, share = profiled(step, device)
+    return {
+        "head": name,
+        "preset": preset,
+        "precision": precision,
+        "parameters": sum(p.numel() for p in head.parameters()),
+        "gflop": flops / 1e9,
+        "step_ms": 1e3 * seconds["step"],
+        "matmul_gflops_per_sec": rate / 1e9,
+        "ratio": seconds["step"] * rate / flops,
+        "profiled_ms": 1e3 * profiled_seconds,
+        "product_share": share,
+        "plain_ms": 1e3 * seconds["plain"] if "plain" in seconds else None,
+    }
