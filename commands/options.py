@@ -46,7 +46,7 @@ def print_metrics(run: Run) -> None:
 
 def titles(metrics: Metrics) -> list[str]:
     """Return what tables call the measures of these metrics."""
-    from ifcar.pipelines.scoring.scores import MEASURES
+    from ifcar.pipelines.labels.kinds import MEASURES
 
     return [MEASURES[key] for key in metrics.measures()]
 

@@ -19,8 +19,7 @@ from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig
 from ifcar.pipelines.runs.finished import open_run
 from ifcar.pipelines.runs.resolve import head_options
 from ifcar.pipelines.scoring.detections import detect
-from ifcar.pipelines.scoring.mean_ap import mean_average_precision
-from ifcar.pipelines.scoring.scores import Metrics, Pool, measure, per_class, predict
+from ifcar.pipelines.scoring.scores import Metrics, Pool, measure, predict
 from ifcar.pipelines.training.checkpoint import load_head
 from ifcar.pipelines.training.stack import stack_heads
 
@@ -80,7 +79,7 @@ def evaluate(
         )
     reader = _its_cache(path, config, cache)
     protocol = reader.protocol(config.protocol)
-    head = build_head(config, reader.spec, len(protocol.classes))
+    head = build_head(config, reader.spec, len(protocol.labels.classes))
     load_head(head, path / "model.safetensors")
     tested = read_examples(reader, protocol, Split.TEST)
     if views is not None:
@@ -89,9 +88,6 @@ def evaluate(
     (predictions,) = predict(stack_heads([head], batches.device), batches, tested, reader.clip_ids, pool)
     stored = run.predictions("test").logits
     same = stored.shape == predictions.logits.shape and np.allclose(stored, predictions.logits, atol=1e-4, rtol=1e-4)
-    weighted = (
-        mean_average_precision(predictions.logits, predictions.targets, weighted=True) if predictions.multi else None
-    )
     detected = detect(predictions, protocol, reader.clip_ids)
     if detections is not None:
         if detected is None:
@@ -100,13 +96,14 @@ def evaluate(
             )
         detected.write(detections)
     reader.close()
-    classes = per_class(predictions, protocol.classes)
+    scored = predictions.logits, predictions.targets
+    classes = predictions.kind.per_class(*scored, protocol.labels.classes)
     if detected is not None:
         classes = [{**row, "frame_ap": detected.precisions[row["class"]]} for row in classes]
     return Evaluation(
         metrics=measure(predictions, seed=config.seed, started=started),
         classes=classes,
-        weighted_map=weighted,
+        weighted_map=predictions.kind.weighted_measure(*scored),
         frame_map=None if detected is None else detected.frame_map,
         agrees=bool(same) if pool == "mean" and views is None else None,
     )

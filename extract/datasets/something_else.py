@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ifcar.cache.schema import ProtocolTable
+from ifcar.cache.protocols import ProtocolTable
 from ifcar.errors import InputError, MissingDataError, nearest
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
 from ifcar.extract.datasets.json_stream import stream_entries

@@ -160,7 +160,7 @@ def make_trainer(setting: Setting, group: Group, num_workers: int) -> LiveTraine
     held_out: Examples | None = None
     if config.schedule.held_out:
         examples, held_out = hold_out(examples, setting.protocol, config.schedule.held_out)
-    model.head.learn_labels(examples.labels(len(setting.protocol.classes)))
+    model.head.learn_labels(examples.labels(len(setting.protocol.labels.classes)))
     plan = make_plan(config, len(examples), group.size)
     network = model
     if group.size > 1:

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ifcar.cache.schema import ProtocolTable
+from ifcar.cache.protocols import ProtocolTable
 from ifcar.heads.contract import Head
 from ifcar.pipelines.feed.batches import BatchReader, Examples, hold_out
+from ifcar.pipelines.labels.kinds import MEASURES
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import write_history
-from ifcar.pipelines.scoring.scores import MEASURES
 from ifcar.pipelines.training.checkpoint import load_state, restore, save_checkpoint
 from ifcar.pipelines.training.loop import train
 from ifcar.pipelines.training.schedule import Plan, for_all_clips
@@ -157,7 +157,7 @@ def _run_phase(
         The runs' states at the end.
     """
     for entry in entries:
-        entry.head.learn_labels(examples.labels(len(data.protocol.classes)))
+        entry.head.learn_labels(examples.labels(len(data.protocol.labels.classes)))
     order = sorted(range(len(entries)), key=lambda number: -stops[number])
     stack = stack_heads([entries[number].head for number in order], data.batches.device)
     members = [
