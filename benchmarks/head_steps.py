@@ -1,4 +1,4 @@
-"""A head's training step at the paper's size: its time, that of its operations, and what torch's profiler finds in it."""
+"""A training step of a head at the paper's size: its time, that of its operations, and what torch's profiler finds."""
 
 from __future__ import annotations
 

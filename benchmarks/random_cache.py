@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ifcar.cache.schema import CacheSpec, ProtocolTable, Provenance, Split, Status, zeros_for_rows
+from ifcar.cache.protocols import LabelSpace, ProtocolTable
+from ifcar.cache.schema import CacheSpec, Provenance, Split, Status, zeros_for_rows
 from ifcar.cache.writer import CacheWriter
 
 PROTOCOL = "random"
@@ -16,12 +17,11 @@ def write_cache(path: Path, spec: CacheSpec, *, num_train: int, num_test: int, n
     """Write rows of which about two thirds of the slots hold an instance; blocks differ in order and offset only."""
     rng = np.random.default_rng(0)
     num_clips = num_train + num_test
+    targets = rng.integers(0, num_classes, num_clips).astype(np.int16)
     table = ProtocolTable(
         name=PROTOCOL,
-        label_kind="single",
-        classes=tuple(str(k) for k in range(num_classes)),
+        spaces=(LabelSpace(kind="single", classes=tuple(map(str, range(num_classes))), targets=targets),),
         split=np.repeat(np.array([Split.TRAIN, Split.TEST], np.uint8), (num_train, num_test)),
-        targets=rng.integers(0, num_classes, num_clips).astype(np.int16),
         groups=np.full(num_clips, -1, np.int32),
     )
     writer = CacheWriter.create(

@@ -6,14 +6,13 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 
 from ifcar.cache.durable import PARTIAL_SUFFIX, fsync_path
-from ifcar.cache.hdf5 import CLIP_IDS, FAILURES, JSON_ATTRIBUTES, PROTOCOLS, write_texts
-from ifcar.cache.layout import protocol_arrays, protocol_attributes
+from ifcar.cache.hdf5 import CLIP_IDS, FAILURES, FURTHER, JSON_ATTRIBUTES, PROTOCOLS, write_array, write_texts
+from ifcar.cache.protocols import protocol_arrays, protocol_attributes
 from ifcar.cache.reader import HDF5_SUFFIXES, CacheReader, open_cache
 from ifcar.errors import InputError
 
@@ -68,12 +67,11 @@ def _write_tables(file: h5py.File, reader: CacheReader) -> None:
         group = protocols.create_group(name)
         for key, value in protocol_attributes(table).items():
             if isinstance(value, list):
-                write_texts(group, key, value)
+                write_texts(group, key, [json.dumps(own) for own in value] if key == FURTHER else value)
             else:
                 group.attrs[key] = value
         for key, values in protocol_arrays(table).items():
-            checked: dict[str, Any] = {"chunks": values.shape, "fletcher32": True} if values.size else {}
-            group.create_dataset(key, data=values, **checked)
+            write_array(group, key, values)
 
 
 def _write_rows(file: h5py.File, reader: CacheReader, progress: Callable[[int, int], None] | None) -> None:

@@ -18,15 +18,16 @@ from numpy.typing import NDArray
 
 from ifcar.cache.commits import Failure
 from ifcar.cache.damage import Damage, DamageKind, VerifyReport
-from ifcar.cache.layout import build_protocol
 from ifcar.cache.manifest import parse_manifest
+from ifcar.cache.protocols import ProtocolTable, array_names, build_protocol
 from ifcar.cache.reader import CacheReader
-from ifcar.cache.schema import ProtocolTable, Status
+from ifcar.cache.schema import Status
 from ifcar.errors import CacheDamageError, InputError
 
 CLIP_IDS = "clip_ids"
 FAILURES = "failures"
 PROTOCOLS = "protocols"
+FURTHER = "further"  # label spaces of a protocol, one JSON text each
 JSON_ATTRIBUTES = ("spec", "identity", "environment")
 # absent attributes mean None: HDF5 has no such value
 OPTIONAL_ATTRIBUTES = ("compression",)
@@ -85,7 +86,9 @@ class HDF5Reader(CacheReader):
             attributes = dict(group.attrs)
             for key in ("classes", "group_names"):
                 attributes[key] = read_texts(group[key])
-            return build_protocol(name, attributes, {key: group[key][...] for key in ("split", "targets", "groups")})
+            if FURTHER in group:
+                attributes[FURTHER] = [json.loads(text) for text in read_texts(group[FURTHER])]
+            return build_protocol(name, attributes, {key: read_array(group[key]) for key in array_names(attributes)})
         except (OSError, KeyError, RuntimeError) as error:
             raise CacheDamageError(f"{self.path}: protocol {name!r} is damaged ({error}); export again") from error
 
@@ -109,18 +112,32 @@ class HDF5Reader(CacheReader):
             ) from error
 
 
+def write_array(group: h5py.Group, name: str, values: NDArray[Any]) -> None:
+    """Store an array over clips; text as fixed-length UTF-8, whose checksums cover the text itself."""
+    if values.dtype == object:
+        encoded = [text.encode() for text in values.ravel()]
+        length = max([1, *map(len, encoded)])
+        values = np.array(encoded, dtype=h5py.string_dtype("utf-8", length)).reshape(values.shape)
+    checked: dict[str, Any] = {"chunks": values.shape, "fletcher32": True} if values.size else {}
+    group.create_dataset(name, data=values, **checked)
+
+
+def read_array(dataset: h5py.Dataset) -> NDArray[Any]:
+    """Return what `write_array` stored."""
+    values: NDArray[Any] = dataset[...]
+    if values.dtype.kind in "biu":
+        return values
+    return np.array(read_texts(dataset), dtype=object).reshape(values.shape)
+
+
 def write_texts(group: h5py.Group, name: str, texts: list[str]) -> None:
-    """Store texts as fixed-length UTF-8, whose checksums cover the text itself."""
-    encoded = [text.encode() for text in texts]
-    length = max([1, *map(len, encoded)])
-    checked = {"chunks": (len(texts),), "fletcher32": True} if texts else {}
-    data = np.array(encoded, dtype=h5py.string_dtype("utf-8", length))
-    group.create_dataset(name, data=data, **checked)
+    """Store a list of texts."""
+    write_array(group, name, np.array(texts, dtype=object))
 
 
 def read_texts(dataset: h5py.Dataset) -> list[str]:
-    """Return the texts that `write_texts` stored."""
-    return [bytes(text).decode() for text in dataset[...]]
+    """Return stored texts as a list."""
+    return [bytes(text).decode() for text in dataset[...].ravel()]
 
 
 def verify_hdf5(path: Path, progress: Callable[[int, int], None] | None = None) -> VerifyReport:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import zarr
@@ -17,7 +17,7 @@ from zarr.storage import MemoryStore
 
 from ifcar.cache.commits import COMMITS
 from ifcar.cache.manifest import MAX_CLIPS, Manifest, parse_manifest
-from ifcar.cache.schema import ProtocolTable
+from ifcar.cache.protocols import ProtocolTable, array_names, build_protocol, protocol_arrays, protocol_attributes
 from ifcar.data_files import subfolders
 from ifcar.errors import CacheDamageError, InputError, MissingDataError
 
@@ -27,8 +27,7 @@ STORE_EMPTY = {"array.write_empty_chunks": True}
 # "c.3.0.0" instead of "c/3/0/0": one folder an array, so one fsync makes a block's names durable
 _FLAT_KEYS: Any = {"name": "default", "separator": "."}
 _ZSTD_LEVEL = 3
-MAX_TARGETS = 1 << 30
-MAX_NAME = 100  # a run's folder is named after its protocol
+MAX_TARGETS, MAX_TARGET_AXES = 1 << 30, 3
 
 
 def write_skeleton(root: Path, manifest: Manifest, clip_ids: Sequence[str]) -> None:
@@ -95,42 +94,12 @@ def write_protocol(root: Path, table: ProtocolTable) -> None:
             stored = group.create_array(
                 name,
                 shape=values.shape,
-                dtype=values.dtype,
+                dtype="string" if values.dtype == object else values.dtype,
                 chunks=tuple(max(1, size) for size in values.shape),
                 compressors=[Crc32cCodec()],
                 chunk_key_encoding=_FLAT_KEYS,
             )
             stored[...] = values
-
-
-def protocol_attributes(table: ProtocolTable) -> dict[str, Any]:
-    """Return the part of a protocol table that is stored as attributes."""
-    return {
-        "label_kind": table.label_kind,
-        "classes": list(table.classes),
-        "group_names": list(table.group_names),
-        "group_kind": table.group_kind,
-    }
-
-
-def protocol_arrays(table: ProtocolTable) -> dict[str, NDArray[Any]]:
-    """Return the part of a protocol table that is stored as arrays over clips."""
-    return {"split": table.split, "targets": table.targets, "groups": table.groups}
-
-
-def build_protocol(name: str, attributes: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> ProtocolTable:
-    """Return the protocol table that stored attributes and arrays describe."""
-    kind: Literal["single", "multi"] = "multi" if attributes["label_kind"] == "multi" else "single"
-    return ProtocolTable(
-        name=name,
-        label_kind=kind,
-        classes=tuple(attributes["classes"]),
-        split=arrays["split"],
-        targets=arrays["targets"],
-        groups=arrays["groups"],
-        group_names=tuple(attributes["group_names"]),
-        group_kind=attributes["group_kind"],
-    )
 
 
 def read_manifest(root: Path) -> Manifest:
@@ -166,8 +135,13 @@ def read_clip_ids(root: Path) -> list[str]:
 
 def read_protocol(root: Path, name: str) -> ProtocolTable:
     """Read one protocol table."""
-    attributes, arrays = _read_arrays(root, f"{PROTOCOLS}/{name}", ["split", "targets", "groups"])
-    return build_protocol(name, attributes, arrays)
+    folder = root / PROTOCOLS / name
+    try:
+        opened = zarr.open_group(folder, mode="r", zarr_format=3)
+        attributes = dict(opened.attrs)
+        return build_protocol(name, attributes, {key: _values(opened[key]) for key in array_names(attributes)})
+    except Exception as error:
+        raise CacheDamageError(f"{folder} is not readable ({error}); run `ifcar cache verify`") from error
 
 
 def list_protocols(root: Path) -> list[str]:
@@ -175,55 +149,9 @@ def list_protocols(root: Path) -> list[str]:
     return [folder.name for folder in subfolders(root / PROTOCOLS)]
 
 
-def _read_arrays(root: Path, group: str, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    try:
-        opened = zarr.open_group(root / group, mode="r", zarr_format=3)
-        arrays = {name: _values(opened[name]) for name in names}
-        return dict(opened.attrs), arrays
-    except Exception as error:
-        raise CacheDamageError(f"{root / group} is not readable ({error}); run `ifcar cache verify`") from error
-
-
 def _values(array: Any) -> NDArray[Any]:
     """Return an array over clips whole, when its metadata claims no more than a cache can hold."""
-    if array.ndim not in (1, 2) or array.shape[0] > MAX_CLIPS or math.prod(array.shape) > MAX_TARGETS:
+    if not 1 <= array.ndim <= MAX_TARGET_AXES or array.shape[0] > MAX_CLIPS or math.prod(array.shape) > MAX_TARGETS:
         raise ValueError(f"it claims the shape {array.shape}")
-    return np.asarray(array[...])
-
-
-def check_protocols(protocols: Sequence[ProtocolTable], num_clips: int) -> None:
-    """Check names, shapes and types of protocol tables.
-
-    Raises:
-        InputError: names the table and what is wrong with it.
-    """
-    names = [table.name for table in protocols]
-    for table in protocols:
-        if names.count(table.name) > 1:
-            raise InputError(f"protocol {table.name!r} is given twice; every protocol needs its own name")
-        is_plain = table.name.isprintable() and not {"/", "\\"} & set(table.name) and len(table.name) <= MAX_NAME
-        if not is_plain or table.name in {"", ".", "..", "zarr.json"}:
-            raise InputError(f"protocol name {table.name!r:.200} is not usable as a folder name")
-        _check_protocol(table, num_clips)
-
-
-def _check_protocol(table: ProtocolTable, num_clips: int) -> None:
-    multi = table.label_kind == "multi"
-    expected: dict[str, tuple[str, tuple[int, ...]]] = {
-        "split": ("uint8", (num_clips,)),
-        "targets": ("uint8", (num_clips, len(table.classes))) if multi else ("int16", (num_clips,)),
-        "groups": ("int32", (num_clips,)),
-    }
-    for name, values in protocol_arrays(table).items():
-        dtype, shape = expected[name]
-        if values.dtype != np.dtype(dtype) or values.shape != shape:
-            raise InputError(
-                f"protocol {table.name!r}: {name} is {values.dtype} {values.shape}, expected {dtype} {shape}"
-            )
-    limits = {"groups": len(table.group_names)} | {"targets": 2 if multi else len(table.classes)}
-    for name, limit in limits.items():
-        values = protocol_arrays(table)[name]
-        if values.size and (values.min() < -1 or values.max() >= limit):
-            raise InputError(
-                f"protocol {table.name!r}: {name} lie in {values.min()}…{values.max()}, expected -1…{limit - 1}"
-            )
+    values = np.asarray(array[...])
+    return values if values.dtype.kind in "biu" else np.array(values.tolist(), dtype=object)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ifcar.cache.commits import Failure
 from ifcar.cache.manifest import Manifest, check_fingerprint, describe_row
-from ifcar.cache.schema import ArraySpec, ProtocolTable
+from ifcar.cache.protocols import ProtocolTable
+from ifcar.cache.schema import ArraySpec
 from ifcar.errors import CacheMismatchError, InputError, MissingDataError, nearest
 
 HDF5_SUFFIXES = (".h5", ".hdf5")

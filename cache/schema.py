@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -153,36 +153,6 @@ def share_views(num_views: int, num_rates: int) -> list[int]:
     order = np.lexsort((middle, -np.round(exact - counts, 9)))
     counts[order[: num_views - int(counts.sum())]] += 1
     return [int(count) for count in counts]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProtocolTable:
-    """A way to train and test on the cached clips: splits, class list, labels and groups over clips.
-
-    Args:
-        name: the protocol's folder name, for example "compositional".
-        label_kind: "single" (one class a clip) or "multi" (any number of classes a clip).
-        classes: K class names, in target order.
-        split: (num_clips,) uint8, values of `Split`.
-        targets: single: (num_clips,) int16, −1 = unlabelled; multi: (num_clips, K) uint8.
-        groups: (num_clips,) int32 index into `group_names`, −1 = no group; used to hold out a part of the
-            training split by group (subject, object), never as an input.
-        group_names: names of the groups.
-        group_kind: what a group is, for example "object"; empty when there are none.
-    """
-
-    name: str
-    label_kind: Literal["single", "multi"]
-    classes: tuple[str, ...]
-    split: NDArray[np.uint8]
-    targets: NDArray[np.int16] | NDArray[np.uint8]
-    groups: NDArray[np.int32]
-    group_names: tuple[str, ...] = ()
-    group_kind: str = ""
-
-    def clips(self, split: Split) -> NDArray[np.int64]:
-        """Return the numbers of the clips in `split`, ascending."""
-        return np.flatnonzero(self.split == split)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ import zarr
 
 from ifcar.cache.commits import COMMITS, TABLES_RECORD, TablesRecord, digest_files, encode_tables
 from ifcar.cache.durable import fsync_path, fsync_tree, list_files, write_atomic
-from ifcar.cache.layout import CLIPS, PROTOCOLS, protocol_arrays, protocol_attributes, write_protocol
+from ifcar.cache.layout import CLIPS, PROTOCOLS, write_protocol
 from ifcar.cache.manifest import Manifest
-from ifcar.cache.schema import ProtocolTable
+from ifcar.cache.protocols import ProtocolTable, protocol_arrays, protocol_attributes
 from ifcar.cache.zarr_reader import ZarrReader
 
 

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from ifcar.cache.blocks import BlockStage, StagedBlock
 from ifcar.cache.commits import CommitRecord, check_commit, commit_name, encode_commit
 from ifcar.cache.durable import fsync_path, fsync_tree, remove_files, remove_partials, write_atomic
-from ifcar.cache.layout import check_protocols, write_protocol, write_skeleton
+from ifcar.cache.layout import write_protocol, write_skeleton
 from ifcar.cache.manifest import Manifest, check_same, new_manifest
-from ifcar.cache.schema import CacheSpec, ProtocolTable, Provenance
+from ifcar.cache.protocols import ProtocolTable, check_protocols
+from ifcar.cache.schema import CacheSpec, Provenance
 from ifcar.cache.tables import commit_tables, replace_protocols, same_protocols
 from ifcar.cache.zarr_reader import ZarrReader
 from ifcar.errors import InputError, MissingDataError

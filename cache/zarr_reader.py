@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ifcar.cache.commits import TABLES_RECORD, Failure, digest_problem, read_commits, read_tables
 from ifcar.cache.layout import list_protocols, read_clip_ids, read_manifest, read_protocol
 from ifcar.cache.manifest import Manifest
+from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
-from ifcar.cache.schema import ProtocolTable
 from ifcar.cache.shards import CRC_BYTES, ShardedArray, ShardPool
 from ifcar.errors import CacheDamageError
 

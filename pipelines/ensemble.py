@@ -24,7 +24,6 @@ from ifcar.pipelines.runs.finished import (
     write_results,
 )
 from ifcar.pipelines.scoring.scores import Metrics, Predictions, measure
-from ifcar.pipelines.training.objectives import logits_of, probabilities
 
 WEIGHT_STEPS = 20  # candidate weights are multiples of 1/20
 
@@ -112,13 +111,14 @@ def fuse(members: Sequence[Run], split: str, weights: Sequence[float]) -> Predic
     for member, part in zip(members[1:], parts[1:], strict=True):
         if not np.array_equal(part.clip_ids, parts[0].clip_ids) or not np.array_equal(part.targets, parts[0].targets):
             raise InputError(f"{member.path}: its {split} clips are not those of {members[0].path}")
-    multi = parts[0].multi
-    probability = sum(w * probabilities(p.logits, multi=multi) for w, p in zip(weights, parts, strict=True))
+    kind = parts[0].kind
+    probability = sum(w * kind.probabilities(p.logits) for w, p in zip(weights, parts, strict=True))
     return Predictions(
         split=split,
         clip_ids=parts[0].clip_ids,
-        logits=logits_of(np.asarray(probability), multi=multi),
+        logits=kind.logits_of(np.asarray(probability)),
         targets=parts[0].targets,
+        kind=kind,
     )
 
 

@@ -21,8 +21,7 @@ from ifcar.pipelines.runs.finished import open_run
 from ifcar.pipelines.runs.places import open_its_cache
 from ifcar.pipelines.runs.resolve import head_options
 from ifcar.pipelines.scoring.detections import detect
-from ifcar.pipelines.scoring.mean_ap import mean_average_precision
-from ifcar.pipelines.scoring.scores import Metrics, Pool, measure, per_class, predict
+from ifcar.pipelines.scoring.scores import Metrics, Pool, measure, predict
 from ifcar.pipelines.training.checkpoint import load_head
 from ifcar.pipelines.training.stack import stack_heads
 
@@ -82,7 +81,7 @@ def evaluate(
         )
     reader = _its_cache(path, config, cache)
     protocol = reader.protocol(config.protocol)
-    head = build_head(config, reader.spec, len(protocol.classes))
+    head = build_head(config, reader.spec, len(protocol.labels.classes))
     arrays = head.reads(head_options(config))
     if reads_instances(arrays) and not reader.table("categories").any():
         raise no_boxes(reader.path, config.head, f"{reader.num_clips} clips")
@@ -94,9 +93,7 @@ def evaluate(
     (predictions,) = predict(stack_heads([head], batches.device), batches, tested, reader.clip_ids, pool)
     stored = run.predictions("test").logits
     same = stored.shape == predictions.logits.shape and np.allclose(stored, predictions.logits, atol=1e-4, rtol=1e-4)
-    metrics, weighted = measure(predictions, seed=config.seed, started=started), None
-    if metrics.map is not None:
-        weighted = mean_average_precision(predictions.logits, predictions.targets, weighted=True)
+    metrics = measure(predictions, seed=config.seed, started=started)
     detected = detect(predictions, protocol, reader.clip_ids)
     if detections is not None:
         if detected is None:
@@ -105,13 +102,14 @@ def evaluate(
             )
         detected.write(detections)
     reader.close()
-    classes = per_class(predictions, protocol.classes)
+    scored = predictions.logits, predictions.targets
+    classes = predictions.kind.per_class(*scored, protocol.labels.classes)
     if detected is not None:
         classes = [{**row, "frame_ap": detected.precisions[row["class"]]} for row in classes]
     return Evaluation(
         metrics=metrics,
         classes=classes,
-        weighted_map=weighted,
+        weighted_map=predictions.kind.weighted_measure(*scored),
         frame_map=None if detected is None else detected.frame_map,
         agrees=bool(same) if pool == "mean" and views is None else None,
     )

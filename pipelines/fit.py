@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from ifcar.cache.lock import locked
+from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
-from ifcar.cache.schema import CacheSpec, ProtocolTable, Split
+from ifcar.cache.schema import CacheSpec, Split
 from ifcar.errors import InputError
 from ifcar.extract.engine import choose_device
 from ifcar.heads.catalog import HEADS
@@ -208,7 +209,7 @@ def _predict(
 
 def _enter(job: Job, reader: CacheReader, protocol: ProtocolTable, num_clips: int) -> Entry:
     config = resolve(job.config, reader, protocol)
-    head = build_head(config, reader.spec, len(protocol.classes))
+    head = build_head(config, reader.spec, len(protocol.labels.classes))
     if config.fine_tune is not None:
         config = start_from_base(config, config.fine_tune, head)
     arrays = head.reads(head_options(config))
@@ -276,10 +277,11 @@ def run_data(reader: CacheReader, protocol: ProtocolTable, notes: Sequence[str])
         spec=reader.spec,
         identity=reader.identity,
         protocol=protocol.name,
-        classes=protocol.classes,
+        classes=protocol.labels.classes,
         num_train=len(protocol.clips(Split.TRAIN)),
         num_test=len(protocol.clips(Split.TEST)),
-        label_kind=protocol.label_kind,
+        label_kind=protocol.labels.kind,
+        unlabelled=protocol.labels.unlabelled,
         notes=tuple(notes),
     )
 

@@ -9,9 +9,9 @@ from typing import Any
 from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import Split, Status
 from ifcar.pipelines.folders import cache_paths, folder
+from ifcar.pipelines.labels.kinds import MEASURES
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import finished_runs
-from ifcar.pipelines.scoring.scores import MEASURES
 
 Rows = tuple[list[str], list[list[str]]]
 
@@ -108,7 +108,7 @@ def describe_cache(path: Path) -> dict[str, Any]:
         p = reader.protocol(name)
         groups = f"{len(p.group_names)} by {p.group_kind}" if p.group_names else "–"
         protocols.append(
-            [name, str(len(p.classes)), *(str(len(p.clips(s))) for s in (Split.TRAIN, Split.TEST)), groups]
+            [name, str(len(p.labels.classes)), *(str(len(p.clips(s))) for s in (Split.TRAIN, Split.TEST)), groups]
         )
     counts = ", ".join(f"{int((status == s).sum())} {s.name.lower()}" for s in Status)
     facts = [

@@ -16,6 +16,7 @@ from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.decode import read_frames
 from ifcar.extract.geometry import Crop
 from ifcar.pipelines.folders import file_name, folder
+from ifcar.pipelines.labels.kinds import kind_of
 
 SUBJECT_COLOUR, OBJECT_COLOURS = "#e69f00", ("#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
 SIDE = 224
@@ -101,10 +102,12 @@ def instance_colour(slot: int, category: int) -> str:
 def _labels(reader: CacheReader) -> dict[str, str]:
     labels: dict[str, str] = {}
     for name in reader.protocol_names():
-        protocol = reader.protocol(name)
-        if protocol.label_kind == "single":
-            for number in np.flatnonzero(protocol.targets >= 0):
-                labels.setdefault(reader.clip_ids[number], protocol.classes[int(protocol.targets[number])])
+        for space in reader.protocol(name).spaces:
+            if space.over == "clip":
+                shown = kind_of(space).shown(space.targets, len(space.classes))
+                for number in np.flatnonzero(shown.any(axis=1)):
+                    names = [space.classes[k] for k in np.flatnonzero(shown[number])]
+                    labels.setdefault(reader.clip_ids[number], ", ".join(names))
     return labels
 
 

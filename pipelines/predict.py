@@ -46,7 +46,6 @@ from ifcar.pipelines.runs.finished import Run, open_run
 from ifcar.pipelines.runs.recipe import Recipe, read_recipe
 from ifcar.pipelines.runs.resolve import head_options
 from ifcar.pipelines.training.checkpoint import load_head
-from ifcar.pipelines.training.objectives import probabilities
 
 DEFAULT_TOP = 5
 
@@ -157,7 +156,7 @@ def predict(
         features = _live_features(run, data, recipe, views, weights, on, progress)
     logits = np.stack([_score(member, data, seen, features, on) for member in members])
     shares = np.array([member.share for member in members])
-    probability = shares @ probabilities(logits, multi=data.label_kind == "multi")
+    probability = shares @ data.kind.probabilities(logits)
     slots = np.stack([view.categories for view in seen]).max(axis=(0, 1))  # (N,)
     best = np.argsort(-probability, kind="stable")[:num_top]
     return Prediction(

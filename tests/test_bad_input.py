@@ -109,7 +109,8 @@ def test_splits_are_read_without_leakage_or_refused_with_their_file(classes: Any
         for table in tables:
             listed = [{e["id"] for e in part} for part in (train, test)]
             assert not listed[0] & listed[1]
-            assert ((table.targets >= 0) == (table.split > 0)).all() and table.targets.max() < len(table.classes)
+            targets = table.labels.targets
+            assert ((targets >= 0) == (table.split > 0)).all() and targets.max() < len(table.labels.classes)
 
 
 @REPEATABLE

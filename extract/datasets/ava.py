@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ifcar.cache.schema import Category, ProtocolTable, Split
+from ifcar.cache.protocols import ProtocolTable
+from ifcar.cache.schema import Category, Split
 from ifcar.errors import InputError, MissingDataError
 from ifcar.extract.datasets.ava_files import read_action_list, read_excluded, read_key_frames
 from ifcar.extract.datasets.box_notes import BoxNotes

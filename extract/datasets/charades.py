@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ifcar.cache.schema import ProtocolTable
+from ifcar.cache.protocols import ProtocolTable
 from ifcar.errors import MissingDataError
 from ifcar.extract.datasets.action_genome import AnnotatedVideo, Size, read_action_genome
 from ifcar.extract.datasets.box_notes import BoxNotes

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from ifcar.cache.schema import ProtocolTable
+from ifcar.cache.protocols import ProtocolTable
 from ifcar.errors import InputError
 from ifcar.extract.sampling import Sampling
 from ifcar.extract.tracks import Tracks

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ifcar.cache.schema import ProtocolTable, Split
+from ifcar.cache.protocols import ProtocolTable
+from ifcar.cache.schema import Split
 from ifcar.errors import InputError, MissingDataError, nearest
 from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset

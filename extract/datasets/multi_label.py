@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ifcar.cache.schema import ProtocolTable, Split
+from ifcar.cache.protocols import LabelSpace, ProtocolTable
+from ifcar.cache.schema import Split
 from ifcar.data_files import subfolders
 from ifcar.errors import InputError
 from ifcar.extract.datasets.splits import class_number, empty_class_notes, read_class_names, read_entries
@@ -53,10 +54,8 @@ def multi_label_table(
             own[place] = numbers.setdefault(groups[clip_id], len(numbers))
     return ProtocolTable(
         name=name,
-        label_kind="multi",
-        classes=tuple(classes),
+        spaces=(LabelSpace(kind="multi", classes=tuple(classes), targets=targets),),
         split=parts,
-        targets=targets,
         groups=own,
         group_names=tuple(numbers),
         group_kind=group_kind if numbers else "",
@@ -99,7 +98,9 @@ def read_multi_protocols(splits: Path, clip_ids: Sequence[str]) -> tuple[list[Pr
         table = multi_label_table(folder.name, classes, clip_ids, labels, split)
         tables.append(table)
         notes += absent_clips(folder.name, split, clip_ids)
-        notes += empty_class_notes(folder.name, classes, np.nonzero(table.targets[table.split == Split.TRAIN])[1])
+        notes += empty_class_notes(
+            folder.name, classes, np.nonzero(table.labels.targets[table.split == Split.TRAIN])[1]
+        )
     return tables, notes
 
 

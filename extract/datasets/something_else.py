@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ifcar.cache.schema import ProtocolTable
+from ifcar.cache.protocols import ProtocolTable
 from ifcar.data_files import absence, entries
 from ifcar.errors import InputError, MissingDataError, nearest
 from ifcar.extract.datasets.box_notes import BoxNotes

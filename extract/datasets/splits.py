@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.cache.schema import ProtocolTable, Split
+from ifcar.cache.protocols import LabelSpace, ProtocolTable
+from ifcar.cache.schema import Split
 from ifcar.data_files import subfolders
 from ifcar.errors import InputError
 from ifcar.text_files import read_text
@@ -191,10 +192,8 @@ def _read_protocol(
     notes += empty_class_notes(files.name, classes, targets[split == Split.TRAIN])
     return ProtocolTable(
         name=files.name,
-        label_kind="single",
-        classes=tuple(classes),
+        spaces=(LabelSpace(kind="single", classes=tuple(classes), targets=targets),),
         split=split,
-        targets=targets,
         groups=groups,
         group_names=tuple(group_of),
         group_kind="object",
@@ -276,8 +275,8 @@ def _with_sibling_groups(tables: Sequence[ProtocolTable]) -> list[ProtocolTable]
     a training split can be a whole subject.
     """
     out = list(tables)
-    for classes in {t.classes for t in tables}:
-        family = [i for i, t in enumerate(tables) if t.classes == classes and (t.split == Split.TEST).any()]
+    for classes in {t.labels.classes for t in tables}:
+        family = [i for i, t in enumerate(tables) if t.labels.classes == classes and (t.split == Split.TEST).any()]
         tested = np.sum([tables[i].split == Split.TEST for i in family], axis=0)
         used = np.any([tables[i].split != Split.NONE for i in family], axis=0)
         if len(family) < 3 or not np.array_equal(tested == 1, used):

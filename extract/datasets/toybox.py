@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from ifcar.cache.schema import ProtocolTable
+from ifcar.cache.protocols import ProtocolTable
 from ifcar.extract.datasets.contract import Progress, register_dataset
 from ifcar.extract.datasets.multi_label import read_multi_protocols
 from ifcar.extract.datasets.something_else import SomethingElse

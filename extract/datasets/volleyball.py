@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.cache.schema import Category, ProtocolTable, Split
+from ifcar.cache.protocols import LabelSpace, ProtocolTable
+from ifcar.cache.schema import Category, Split
 from ifcar.data_files import subfolders
 from ifcar.errors import InputError, MissingDataError, nearest
 from ifcar.extract.datasets.box_notes import BoxNotes
@@ -145,12 +146,11 @@ class Volleyball(Dataset):
             groups={frame.clip_id: f"video {frame.video}" for frame in frames},
             group_kind="video",
         )
+        activities = np.array([GROUP_ACTIVITIES.index(frame.activity) for frame in frames], np.int16)
         group = ProtocolTable(
             name="group",
-            label_kind="single",
-            classes=GROUP_ACTIVITIES,
+            spaces=(LabelSpace(kind="single", classes=GROUP_ACTIVITIES, targets=activities),),
             split=personal.split,
-            targets=np.array([GROUP_ACTIVITIES.index(frame.activity) for frame in frames], np.int16),
             groups=personal.groups,
             group_names=personal.group_names,
             group_kind=personal.group_kind,

@@ -12,7 +12,7 @@ import numpy as np
 from ifcar.cache.durable import write_atomic
 from ifcar.pipelines.comparison.results import ResultRow
 from ifcar.pipelines.comparison.store import Comparison
-from ifcar.pipelines.scoring.scores import MEASURES
+from ifcar.pipelines.labels.kinds import MEASURES
 
 BOTH_MEASURES = "top-1 or mAP"
 LATEX_SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {

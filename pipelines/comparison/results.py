@@ -22,9 +22,9 @@ from ifcar.pipelines.comparison.statistics import (
     percentile_interval,
     resampled_map,
 )
+from ifcar.pipelines.labels.kinds import TOP_K, LabelKind, target_ranks
 from ifcar.pipelines.runs.finished import Run
-from ifcar.pipelines.scoring.mean_ap import mean_average_precision
-from ifcar.pipelines.scoring.scores import Predictions, target_ranks
+from ifcar.pipelines.scoring.scores import Predictions
 
 PairedTestName = Literal["bootstrap", "mcnemar"]
 
@@ -133,8 +133,13 @@ def summarise(
 class _TestResults(ABC):
     """What the replicates of a system say of the test clips, in the order of the runs' predictions."""
 
-    clip_ids: NDArray[np.str_]
     top5: tuple[float, ...] = ()
+
+    def __init__(self, clip_ids: NDArray[np.str_], replicates: Sequence[Sequence[Predictions]]) -> None:
+        self.clip_ids = clip_ids
+        self.kind: LabelKind = replicates[0][0].kind
+        self.targets = np.concatenate([p.targets for p in replicates[0]])
+        self.logits = [np.concatenate([p.logits for p in parts]) for parts in replicates]
 
     @abstractmethod
     def primary(self) -> NDArray[np.float64]:
@@ -150,14 +155,13 @@ class _TestResults(ABC):
 
 
 class _Right(_TestResults):
-    """Which clips are right, (S, n) 1 where the replicate is."""
-
-    metric = "top1"
+    """Which clips are right, (S, n) 1 where the replicate is; the measure is the mean."""
 
     def __init__(self, clip_ids: NDArray[np.str_], replicates: Sequence[Sequence[Predictions]]) -> None:
-        ranks = np.stack([np.concatenate([target_ranks(p) for p in parts]) for parts in replicates])
-        self.clip_ids, self.matrix = clip_ids, (ranks < 1).astype(np.float64)
-        self.top5 = tuple(float(v) for v in (ranks < 5).mean(axis=1))
+        super().__init__(clip_ids, replicates)
+        ranks = np.stack([target_ranks(logits, self.targets) for logits in self.logits])
+        self.matrix = (ranks < TOP_K["top1"]).astype(np.float64)
+        self.top5 = tuple(float(v) for v in (ranks < TOP_K["top5"]).mean(axis=1))
 
     def primary(self) -> NDArray[np.float64]:
         return np.asarray(self.matrix.mean(axis=1))
@@ -174,19 +178,15 @@ class _Right(_TestResults):
 
 
 class _Ranked(_TestResults):
-    """The rankings of a multi-label protocol's clips, and their mAP."""
-
-    metric = "map"
+    """Rankings of clips by each of several labels; the measure is mAP."""
 
     def __init__(self, clip_ids: NDArray[np.str_], replicates: Sequence[Sequence[Predictions]]) -> None:
-        self.clip_ids = clip_ids
-        self.labels = np.concatenate([p.targets for p in replicates[0]])
-        self.logits = [np.concatenate([p.logits for p in parts]) for parts in replicates]
-        resampled = np.mean([resampled_map(logits, self.labels) for logits in self.logits], axis=0)
+        super().__init__(clip_ids, replicates)
+        resampled = np.mean([resampled_map(logits, self.targets, self.kind) for logits in self.logits], axis=0)
         self.resampled = centred(resampled, float(self.primary().mean()))
 
     def primary(self) -> NDArray[np.float64]:
-        return np.array([mean_average_precision(logits, self.labels) for logits in self.logits])
+        return np.array([self.kind.measures(logits, self.targets)[self.kind.measure] for logits in self.logits])
 
     def interval(self) -> tuple[float, float]:
         return percentile_interval(self.resampled)
@@ -204,7 +204,7 @@ def _test_results(system: System) -> _Right | _Ranked:
     for replicate, own in zip(system.replicates, ids, strict=True):
         if not np.array_equal(own, ids[0]):
             raise InputError(f"{replicate.runs[0].path}: tested on other clips than {system.name}'s other runs")
-    return (_Ranked if replicates[0][0].multi else _Right)(ids[0], replicates)
+    return (_Right if replicates[0][0].kind.exclusive else _Ranked)(ids[0], replicates)
 
 
 def _row(system: System, tested: _Right | _Ranked) -> ResultRow:
@@ -216,7 +216,7 @@ def _row(system: System, tested: _Right | _Ranked) -> ResultRow:
         factors=system.factors,
         n=len(tested.clip_ids),
         seeds=tuple(replicate.seed for replicate in system.replicates),
-        metric=tested.metric,
+        metric=tested.kind.measure,
         primary=tuple(float(v) for v in tested.primary()),
         top5=tested.top5,
         train_primary=tuple(_pooled(replicate.runs, "train") for replicate in system.replicates),

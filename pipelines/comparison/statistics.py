@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from ifcar.pipelines.scoring.mean_ap import rankings
+from ifcar.pipelines.labels.kinds import LabelKind
 
 NUM_RESAMPLES = 100_000
 NUM_MAP_RESAMPLES = 2_000
@@ -69,18 +70,22 @@ def centred(resampled: NDArray[np.float64], measured: float) -> NDArray[np.float
     return moved
 
 
-def resampled_map(logits: NDArray[np.float32], labels: NDArray[np.uint8], seed: int = 0) -> NDArray[np.float64]:
+def resampled_map(
+    logits: NDArray[np.float32], labels: NDArray[Any], kind: LabelKind, seed: int = 0
+) -> NDArray[np.float64]:
     """Return (R,) the mAP of bootstrap resamples of n clips; see `resampled_precisions`.
 
     A class without a positive draw is left out of that resample's mean, and a resample without any label counts as 0.
     """
-    precisions = resampled_precisions(logits, labels, seed)
+    precisions = resampled_precisions(logits, labels, kind, seed)
     drawn = np.isfinite(precisions)
     means: NDArray[np.float64] = np.where(drawn, precisions, 0).sum(axis=1) / np.maximum(drawn.sum(axis=1), 1)
     return means
 
 
-def resampled_precisions(logits: NDArray[np.float32], labels: NDArray[np.uint8], seed: int = 0) -> NDArray[np.float64]:
+def resampled_precisions(
+    logits: NDArray[np.float32], labels: NDArray[Any], kind: LabelKind, seed: int = 0
+) -> NDArray[np.float64]:
     """Return the average precision of each class in bootstrap resamples of n clips, the same for every system.
 
     A clip that was drawn w times counts w times at its rank: the average precision of a class is
@@ -88,14 +93,15 @@ def resampled_precisions(logits: NDArray[np.float32], labels: NDArray[np.uint8],
 
     Args:
         logits: (n, K).
-        labels: (n, K).
+        labels: (n, K); clips of which a class is unknown take no part in its ranking.
+        kind: of the labels.
         seed: of the resampling.
 
     Returns:
         (`NUM_MAP_RESAMPLES`, K); NaN where no clip of the class was drawn.
     """
-    n, shows = len(labels), labels.astype(bool)
-    order = rankings(logits, labels)
+    n, shows = len(labels), labels > 0
+    order = kind.rankings(logits, labels)
     shown = np.flatnonzero(shows.any(axis=0))
     rng = np.random.default_rng(seed)
     found = np.full((NUM_MAP_RESAMPLES, labels.shape[1]), np.nan)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.cache.schema import ProtocolTable, Split
+from ifcar.cache.protocols import ProtocolTable
+from ifcar.cache.schema import Split
 from ifcar.errors import InputError
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.datasets.contract import Clip, Dataset

@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
-from ifcar.cache.schema import ProtocolTable, Split, Status, share_views
+from ifcar.cache.schema import Split, Status, share_views
 from ifcar.errors import InputError
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.feed.memory import Memory, choose_place
 from ifcar.pipelines.feed.order import Order
 from ifcar.pipelines.feed.read_ahead import ReadAhead
+from ifcar.pipelines.labels.kinds import LabelKind, kind_of
 
 STAGING_BYTES = 128 << 20  # of rows on their way from disk to where they are preloaded
 _PLACES = {"gpu": "preloaded to the GPU's memory", "ram": "preloaded to memory", "stream": "streamed from disk"}
@@ -29,7 +31,8 @@ class Examples:
     Args:
         name: "train", "test", "held_out", …
         clips: (n,) clip numbers.
-        targets: (n,) int64 classes, or (n, K) uint8 labels of a multi-label protocol.
+        targets: (n,) int64 classes, or (n, K) labels, see `ifcar.pipelines.labels.kinds`.
+        kind: of the labels.
         rows: (n, V) rows of each clip.
         usable: (n, V) True where the row is done.
         plain: (n, V) True where the row is done and not augmented: what a test averages over.
@@ -38,6 +41,7 @@ class Examples:
     name: str
     clips: NDArray[np.int64]
     targets: NDArray[Any]
+    kind: LabelKind
     rows: NDArray[np.int64]
     usable: NDArray[np.bool_]
     plain: NDArray[np.bool_]
@@ -47,19 +51,12 @@ class Examples:
 
     def part(self, name: str, chosen: NDArray[np.bool_]) -> Examples:
         """Return the clips where `chosen` (n,) is True, under another name."""
-        return Examples(
-            name=name,
-            clips=self.clips[chosen],
-            targets=self.targets[chosen],
-            rows=self.rows[chosen],
-            usable=self.usable[chosen],
-            plain=self.plain[chosen],
-        )
+        arrays = {field: getattr(self, field)[chosen] for field in ("clips", "targets", "rows", "usable", "plain")}
+        return replace(self, name=name, **arrays)
 
     def labels(self, num_classes: int) -> torch.Tensor:
         """Return (n, K) bool, True where a clip has the class, whatever the kind of labels."""
-        targets = torch.from_numpy(self.targets)
-        return targets.bool() if targets.ndim == 2 else targets.unsqueeze(1) == torch.arange(num_classes)
+        return torch.from_numpy(self.kind.shown(self.targets, num_classes))
 
     def draw_rows(self, places: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         """Return one usable row for each of these clips, at random."""
@@ -93,11 +90,12 @@ def read_examples(reader: CacheReader, protocol: ProtocolTable, split: Split) ->
             f"{reader.path}: none of the {len(clips)} {name} clips of protocol {protocol.name!r} is extracted; "
             "run `ifcar extract` again, with --retry-failed for failed clips"
         )
-    targets = protocol.targets[clips]
+    kind = kind_of(protocol.labels)
     examples = Examples(
         name=name,
         clips=clips,
-        targets=targets if protocol.label_kind == "multi" else targets.astype(np.int64),
+        targets=kind.as_trained(protocol.labels.targets[clips]),
+        kind=kind,
         rows=rows,
         usable=usable,
         plain=plain,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.cache.schema import ProtocolTable
+from ifcar.cache.protocols import ProtocolTable
 from ifcar.pipelines.feed.batches import Examples
 
 NEAR = 1.5  # times the share asked for, and half of it: whole groups in between are near enough

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ifcar.cache.schema import ProtocolTable, Split
+from ifcar.cache.protocols import ProtocolTable
+from ifcar.cache.schema import Split
 from ifcar.errors import InputError
 from ifcar.extract.decode import cut_frames, open_source
 from ifcar.extract.decoded_views import Decoded, clip_info
@@ -19,6 +20,7 @@ from ifcar.extract.picture_source import PictureSource, VideoInfo
 from ifcar.extract.views import View, ViewPolicy, plan_view
 from ifcar.pipelines.extraction.sources import Source
 from ifcar.pipelines.feed.batches import Examples
+from ifcar.pipelines.labels.kinds import kind_of
 
 Key = tuple[int, int]  # clip number, epoch
 PREFETCHED = 8  # views that a worker decodes ahead
@@ -37,11 +39,13 @@ def live_examples(source: Source, protocol: ProtocolTable, split: Split, num_vie
             "the split files' ids"
         )
     rows = clips[:, None] * num_views + np.arange(num_views)
+    kind = kind_of(protocol.labels)
     augmented = source.training()[clips][:, None] & (np.arange(num_views) > 0)
     return Examples(
         name=split.name.lower(),
         clips=clips,
-        targets=protocol.targets[clips].astype(np.int64),
+        targets=kind.as_trained(protocol.labels.targets[clips]),
+        kind=kind,
         rows=rows,
         usable=np.ones(rows.shape, np.bool_),
         plain=~augmented,

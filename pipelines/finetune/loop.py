@@ -17,7 +17,6 @@ from ifcar.pipelines.finetune.score import score_live
 from ifcar.pipelines.finetune.trainer import LiveState, LiveTrainer
 from ifcar.pipelines.scoring.scores import measure
 from ifcar.pipelines.training.noise import draw_noise
-from ifcar.pipelines.training.objectives import class_loss
 from ifcar.pipelines.training.trainer import NonFiniteError
 
 CHECKPOINT_STEPS = 500
@@ -83,7 +82,8 @@ def train_step(trainer: LiveTrainer, deal: Deal, views: Iterator[Decoded]) -> di
         with _gradients_stay(trainer) if number < len(parts) - 1 else contextlib.nullcontext():
             outputs, extra = trainer.network(*batch)
             targets = targets.expand(outputs.shape[1], *targets.shape)
-            own = class_loss(outputs.transpose(0, 1), targets, label_smoothing=trainer.label_smoothing)  # (O, B)
+            kind, smoothing = trainer.examples.kind, trainer.label_smoothing
+            own = kind.class_loss(outputs.transpose(0, 1), targets, label_smoothing=smoothing)  # (O, B)
             losses = {"classification": own.mean()}
             losses |= {name: loss * trainer.aux_weights[name] for name, loss in extra.items()}
             share = len(part) / len(deal.places)

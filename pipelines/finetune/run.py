@@ -158,7 +158,7 @@ def make_trainer(setting: Setting, group: Group, num_workers: int) -> LiveTraine
     examples = live_examples(source, setting.protocol, Split.TRAIN, setting.policy.num_views)
     division = hold_out(examples, setting.protocol, config.schedule.held_out)
     examples = division.fitting
-    model.head.learn_labels(examples.labels(len(setting.protocol.classes)))
+    model.head.learn_labels(examples.labels(len(setting.protocol.labels.classes)))
     plan = make_plan(config, len(examples), group.size)
     network = model
     if group.size > 1:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from ifcar.cache.schema import CacheSpec, ProtocolTable, Split, Status, fingerprint
+from ifcar.cache.protocols import ProtocolTable
+from ifcar.cache.schema import CacheSpec, Split, Status, fingerprint
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.reduced import ReducedBackbone
@@ -25,6 +26,7 @@ from ifcar.pipelines.finetune.distributed import Group
 from ifcar.pipelines.finetune.model import LiveModel, freeze
 from ifcar.pipelines.finetune.start import check_base, check_live
 from ifcar.pipelines.fit import build_head
+from ifcar.pipelines.labels.kinds import kind_of
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.data import RunData, protocol_digest
@@ -95,7 +97,7 @@ class Setting:
             spec=self.spec,
             identity=identity,
             protocol=self.protocol.name,
-            classes=self.protocol.classes,
+            classes=self.protocol.labels.classes,
             num_train=len(self.protocol.clips(Split.TRAIN)),
             num_test=len(self.protocol.clips(Split.TEST)),
         )
@@ -130,9 +132,9 @@ def open_setting(config: RunConfig, group: Group, progress: Progress) -> Setting
     policy = view_policy(extraction, source.dataset)
     backbone, identity = _build_backbone(live, extraction, source, config.seed, progress)
     spec = cache_spec(extraction, policy, backbone.spec)
-    head = build_head(config, spec, len(protocol.classes))
+    head = build_head(config, spec, len(protocol.labels.classes))
     if live.base is not None:
-        _load_base(live, spec, source, head, len(protocol.classes))
+        _load_base(live, spec, source, head, len(protocol.labels.classes))
     live = replace(live, weights_identity=identity, reduction=backbone.spec.reduction)
     freeze(backbone, live.freeze_to, norms=live.batch_norm == "frozen")
     if not any(parameter.requires_grad for parameter in backbone.parameters()):
@@ -191,7 +193,7 @@ def _protocol(source: Source, name: str) -> ProtocolTable:
         (name,) = known
     if name not in known:
         raise InputError(f"{source.dataset.root}: no protocol {name!r}; choose one with --protocol: {', '.join(known)}")
-    if known[name].label_kind != "single":
+    if not kind_of(known[name].labels).exclusive:
         raise InputError(f"protocol {name!r} has several labels a clip, which this version does not train on")
     return known[name]
 

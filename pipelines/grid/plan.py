@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
+from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader, open_cache
-from ifcar.cache.schema import ProtocolTable, Split
+from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, IfcarError, InputError, nearest
 from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.configs import from_plain, to_plain
@@ -285,10 +286,10 @@ def _check_feedable(config: RunConfig, reader: CacheReader, parts: Sequence[Sequ
 
 def _check_measurable(parts: Sequence[Examples], table: ProtocolTable, reader: CacheReader) -> None:
     for part in parts:
-        if table.label_kind == "multi" and not part.targets.any():
+        if not part.labels(len(table.labels.classes)).any():
             raise InputError(
                 f"{reader.path}: none of the {len(part)} {part.name} clips of protocol {table.name!r} has a label, so "
-                "that systems have no mAP to be compared by; check the annotations and the splits"
+                "that systems have nothing to be compared by; check the annotations and the splits"
             )
 
 
@@ -301,7 +302,7 @@ def _is_published_data(
     table = tables[stage.draws[0][0]]
     num_train, num_test = len(table.clips(Split.TRAIN)), len(table.clips(Split.TEST))
     return (
-        len(table.classes) == published.classes.get(table.name)
+        len(table.labels.classes) == published.classes.get(table.name)
         and num_train == published.train.get(table.name, num_train)
         and num_test == published.test.get(table.name, num_test)
     )

@@ -24,10 +24,10 @@ from ifcar.pipelines.feed.memory import Memory
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.grid.config import FusionConfig
 from ifcar.pipelines.grid.plan import Cell, GridPlan, Stage
+from ifcar.pipelines.labels.kinds import MEASURES
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.runs.config import ENSEMBLE, ID_LENGTH
 from ifcar.pipelines.runs.finished import Run, is_finished, open_run
-from ifcar.pipelines.scoring.scores import MEASURES
 from ifcar.pipelines.training.jobs import Failure
 from ifcar.pipelines.training.pool import fit_all
 

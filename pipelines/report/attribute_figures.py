@@ -71,7 +71,7 @@ def make_attribute(
 def draw_attribute(chapter: Chapter, attribute: Attribute) -> Drawing:
     """Draw the share of A and B over the groups of an attribute."""
     assert chapter.a is not None
-    key, measure = chapter.a.clip_measure()
+    key, measure = chapter.a.kind.clip_measure
     figure, axes = new_figure(3.7)
     places = [g for g in range(len(attribute.labels)) if (attribute.groups == g).any()]
     rows: list[list[object]] = []
@@ -112,7 +112,7 @@ def draw_attribute(chapter: Chapter, attribute: Attribute) -> Drawing:
     axes.legend(loc="best")
     missing = int((attribute.groups < 0).sum())
     caption = (
-        f"Test {measure}, mean over seeds, of {attribute.meaning}. {chapter.a.measure_meaning()}Error bars: 95 % "
+        f"Test {measure}, mean over seeds, of {attribute.meaning}. {chapter.a.kind.clip_meaning}Error bars: 95 % "
         f"bootstrap interval over the n clips below each point. n = {sum(counts):,} in all"
     )
     caption += f"; {missing} clips have no view in the cache." if missing else "."

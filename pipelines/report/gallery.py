@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.strips import Strip, make_strip
-from ifcar.pipelines.report.systems import right_on_average
 from ifcar.pipelines.report.views import CachedViews
 
 NUM_GUESSES = 3
@@ -135,7 +134,7 @@ def make_gallery(
     """
     assert chapter.a is not None and chapter.data is not None
     targets, clip_ids = chapter.a.targets, chapter.a.clip_ids.tolist()
-    right = [right_on_average(p, targets) for p in probabilities]
+    right = [chapter.a.kind.right(p, targets) for p in probabilities]
     outcomes = _outcomes(right)
     names = OUTCOMES_OF_ONE if len(right) == 1 else OUTCOMES_OF_TWO
     chosen = choose_clips(outcomes, targets, clip_ids, num)

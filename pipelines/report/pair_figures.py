@@ -55,13 +55,13 @@ def class_gains(a: SystemScores, b: SystemScores, classes: Sequence[str]) -> lis
     """Return the classes that have test clips, the largest gain of A over B first."""
     labels = a.labels(len(classes))
     shown = [int(k) for k in np.flatnonzero(labels.any(axis=0))]
-    if a.multi:
-        tests = precision_tests(a, b)
-        shares = [np.asarray(system.class_precisions().mean(axis=0)) for system in (a, b)]
-    else:
+    if a.kind.exclusive:
         ours, other = a.mean_right(), b.mean_right()
         shares = [right @ labels / np.maximum(1, labels.sum(axis=0)) for right in (ours, other)]
         tests = {k: paired_bootstrap(ours[labels[:, k]], other[labels[:, k]]) for k in shown}
+    else:
+        tests = precision_tests(a, b)
+        shares = [np.asarray(system.class_scores().mean(axis=0)) for system in (a, b)]
     gains = [
         ClassGain(
             name=classes[k],
@@ -83,13 +83,13 @@ def precision_tests(a: SystemScores, b: SystemScores) -> dict[int, PairedTest]:
 
     Resamples without a clip of the class say nothing of it and are left out.
     """
-    means = [np.asarray(system.class_precisions().mean(axis=0)) for system in (a, b)]
+    means = [np.asarray(system.class_scores().mean(axis=0)) for system in (a, b)]
     ours, other = (
-        np.mean([resampled_precisions(logits, system.targets) for logits in system.logits()], axis=0)
+        np.mean([resampled_precisions(logits, system.targets, system.kind) for logits in system.logits()], axis=0)
         for system in (a, b)
     )
     tests = {}
-    for k in np.flatnonzero(a.targets.any(axis=0)):
+    for k in np.flatnonzero((a.targets > 0).any(axis=0)):
         difference = float(means[0][k] - means[1][k])
         resampled = (ours - other)[:, k]
         tests[int(k)] = difference_test(difference, centred(resampled[np.isfinite(resampled)], difference))
@@ -99,7 +99,7 @@ def precision_tests(a: SystemScores, b: SystemScores) -> dict[int, PairedTest]:
 def draw_gains(chapter: Chapter, gains: Sequence[ClassGain]) -> Drawing:
     """Draw the five largest gains of A over B and the five largest losses."""
     assert chapter.a is not None and chapter.b is not None
-    measure, key = ("AP", "ap") if chapter.a.multi else ("top-1", "top1")
+    key, measure = chapter.a.kind.class_measure
     num = min(NUM_EXTREMES, len(gains) // 2)
     shown = list(gains) if len(gains) <= 2 * NUM_EXTREMES else [*gains[:num], *gains[-num:]]
     names = [f"{short(gain.name, 28, 3)} ({gain.n})" for gain in shown]

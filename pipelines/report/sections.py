@@ -105,9 +105,9 @@ def _gains(chapter: Chapter, figures: FigureFolder) -> Section:
         return Section(name="gains", title=title, text=text)
     gains = class_gains(chapter.a, chapter.b, chapter.data.classes)
     drawings = [draw_gains(chapter, gains)]
-    if chapter.a.multi:
+    if not chapter.a.kind.exclusive:
         drawings.append(draw_company(chapter, gains, chapter.a.labels(len(chapter.data.classes))))
-    measure = "Average precision" if chapter.a.multi else "Top-1"
+    measure = chapter.a.kind.class_measure[1].capitalize()
     shown = [figures.save(drawing) for drawing in drawings]
     return Section(name="gains", title=title, figures=shown, tables=[gains_table(gains, measure)])
 
@@ -116,7 +116,7 @@ def _confusion(chapter: Chapter, probabilities: Sequence[NDArray[np.float64]], f
     title = "Confusion between classes"
     if chapter.a is None or chapter.data is None:
         return Section(name="confusion", title=title, text=NO_RUNS)
-    if chapter.a.multi:
+    if not chapter.a.kind.exclusive:
         text = "Left out: a clip shows several classes, so that none of them is taken for another."
         return Section(name="confusion", title=title, text=text)
     counts = [confusion(chapter.a.targets, p) for p in probabilities]
@@ -138,7 +138,7 @@ def _attributes(chapter: Chapter, views: CachedViews | str, figures: FigureFolde
     if chapter.a is None or chapter.data is None:
         return Section(name=name, title=title, text=NO_RUNS)
     clip_ids, found = chapter.a.clip_ids.tolist(), []
-    if chapter.a.multi:
+    if not chapter.a.kind.exclusive:
         counts = chapter.a.labels(len(chapter.data.classes)).sum(axis=1)
         axis, meaning = "activities in the clip", "clips with so many labels"
         found.append(make_attribute("activities", "number of activities", axis, meaning, counts))
@@ -209,16 +209,15 @@ def _clips(
 
 
 def _how_chosen(chapter: Chapter, gallery: Gallery) -> str:
+    assert chapter.a is not None
     parts = [
         f"{shown} of {total} where {clause}"
         for clause, (shown, total) in zip(gallery.outcomes.values(), gallery.counts, strict=True)
     ]
     seeds = " and ".join(f"{letter}'s over {len(system.seeds)}" for letter, system in chapter.pair())
-    several = chapter.a is not None and chapter.a.multi
-    right = "every label is more probable than all other classes" if several else "the label is the most probable class"
     return (
         f"{len(gallery.cards)} test clips, chosen by rule and not by eye: the same number of each outcome, or all "
         "where there are fewer, at even distances from the outcome's clips in the order of class and id. Chosen: "
         f"{', '.join(parts)}. Beside each clip stand the most probable classes of each system; probabilities are "
-        f"means over seeds ({seeds}), and right means that {right}."
+        f"means over seeds ({seeds}), and right means that {chapter.a.kind.right_means}."
     )

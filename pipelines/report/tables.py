@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from ifcar.pipelines.comparison.formats import BOTH_MEASURES, caption, cells, title_of
 from ifcar.pipelines.comparison.results import ResultRow
 from ifcar.pipelines.comparison.store import Comparison
+from ifcar.pipelines.labels.kinds import MEASURES
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.pair_figures import ClassGain
-from ifcar.pipelines.scoring.scores import MEASURES
 
 MOST_ERRORS = 30
 

@@ -10,15 +10,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.cache.durable import write_atomic
-from ifcar.cache.schema import CacheSpec, ProtocolTable
+from ifcar.cache.protocols import KindName, ProtocolTable, Unlabelled
+from ifcar.cache.schema import CacheSpec
 from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.configs import to_plain
+from ifcar.pipelines.labels.kinds import LabelKind, label_kind
 from ifcar.text_files import read_text
 
 NAME = "data.json"
@@ -35,7 +37,8 @@ class RunData:
         classes: K class names, in target order.
         num_train: training clips that the protocol lists and the cache holds.
         num_test: the same for test clips.
-        label_kind: "single" or "multi", see `ProtocolTable`.
+        label_kind: "single" or "multi", see `LabelSpace`.
+        unlabelled: where clips without any label rank, see `LabelSpace`.
         notes: one line on everything in which the training was not what was asked for.
     """
 
@@ -45,8 +48,14 @@ class RunData:
     classes: tuple[str, ...]
     num_train: int
     num_test: int
-    label_kind: Literal["single", "multi"] = "single"
+    label_kind: KindName = "single"
+    unlabelled: Unlabelled = "last"
     notes: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> LabelKind:
+        """The kind of the labels."""
+        return label_kind(self.label_kind, self.unlabelled)
 
 
 def write_run_data(folder: Path, data: RunData) -> None:
@@ -78,8 +87,11 @@ def read_run_data(folder: Path) -> RunData:
 def protocol_digest(status: NDArray[np.uint8], protocol: ProtocolTable) -> str:
     """Return the SHA-256 over a protocol's table and the state of every row: what training sees beside features."""
     digest = hashlib.sha256()
-    facts = [protocol.name, protocol.label_kind, list(protocol.classes), list(protocol.group_names)]
+    space = protocol.labels
+    facts = [protocol.name, space.kind, list(space.classes), list(protocol.group_names)]
+    if (space.over, space.unlabelled) != ("clip", "last"):  # what a protocol of an earlier version could not be
+        facts += [space.over, space.unlabelled]
     digest.update(json.dumps(facts, ensure_ascii=False).encode())
-    for array in (protocol.split, protocol.targets, protocol.groups, status):
+    for array in (protocol.split, space.targets, protocol.groups, status):
         digest.update(array.tobytes())
     return digest.hexdigest()

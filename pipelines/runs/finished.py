@@ -68,7 +68,8 @@ class Run:
                 f"{path}: logits {logits.shape} of {len(clip_ids)} clips and {len(targets)} targets do not belong "
                 "together or are not finite; remove the folder and make the run again"
             )
-        return Predictions(split=split, clip_ids=clip_ids, logits=logits, targets=targets)
+        kind = self.data().kind
+        return Predictions(split=split, clip_ids=clip_ids, logits=logits, targets=targets, kind=kind)
 
 
 def write_config(path: Path, config: RunConfig | EnsembleConfig) -> None:

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.cache.durable import write_atomic_parts
-from ifcar.cache.schema import ProtocolTable, Split
+from ifcar.cache.protocols import ProtocolTable
+from ifcar.cache.schema import Split
 from ifcar.extract.datasets.key_frames import KeyFrameBox, class_number, key_frame_boxes
 from ifcar.pipelines.scoring.frame_map import FrameBoxes, frame_precisions
 from ifcar.pipelines.scoring.scores import Predictions
-from ifcar.pipelines.training.objectives import probabilities
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,17 +61,17 @@ def detect(predictions: Predictions, protocol: ProtocolTable, clip_ids: Sequence
         protocol: its table.
         clip_ids: the cache's clips, in order.
     """
-    tested = protocol.clips(Split.TEST)
-    true = key_frame_boxes([clip_ids[clip] for clip in tested], protocol.classes)
-    found = key_frame_boxes(predictions.clip_ids.tolist(), protocol.classes)
-    if true is None or found is None or not predictions.multi:
+    tested, space = protocol.clips(Split.TEST), protocol.labels
+    true = key_frame_boxes([clip_ids[clip] for clip in tested], space.classes)
+    found = key_frame_boxes(predictions.clip_ids.tolist(), space.classes)
+    if true is None or found is None or predictions.kind.exclusive:
         return None
-    scores = probabilities(predictions.logits, multi=True)
+    scores = predictions.kind.probabilities(predictions.logits)
     numbers: dict[tuple[str, int], int] = {}
     annotated = _frame_boxes(true, numbers)
-    precisions = frame_precisions(_frame_boxes(found, numbers), scores, annotated, protocol.targets[tested])
-    shown = {name: float(value) for name, value in zip(protocol.classes, precisions, strict=True) if value == value}
-    return Detections(boxes=found, classes=protocol.classes, scores=scores, precisions=shown)
+    precisions = frame_precisions(_frame_boxes(found, numbers), scores, annotated, space.targets[tested])
+    shown = {name: float(value) for name, value in zip(space.classes, precisions, strict=True) if value == value}
+    return Detections(boxes=found, classes=space.classes, scores=scores, precisions=shown)
 
 
 def _frame_boxes(boxes: Sequence[KeyFrameBox], numbers: dict[tuple[str, int], int]) -> FrameBoxes:

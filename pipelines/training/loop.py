@@ -13,7 +13,6 @@ from torch import Tensor
 from ifcar.pipelines.feed.order import draw_order
 from ifcar.pipelines.scoring.scores import measure, predict
 from ifcar.pipelines.training.noise import draw_noise
-from ifcar.pipelines.training.objectives import class_loss
 from ifcar.pipelines.training.stack import Stack
 from ifcar.pipelines.training.trainer import Trainer, TrainState
 
@@ -85,8 +84,8 @@ def train_step(
         out = stack.score(trainer.batches.batch(rows if own else rows[0]), own=own, noise=noise)
     targets = torch.from_numpy(trainer.examples.targets[places]).to(device)
     targets = targets.expand(len(stack), *targets.shape[1:])
-    smoothing = trainer.label_smoothing
-    each = [class_loss(output, targets, label_smoothing=smoothing) for output in out.trained().unbind(-2)]
+    kind, smoothing = trainer.examples.kind, trainer.label_smoothing
+    each = [kind.class_loss(output, targets, label_smoothing=smoothing) for output in out.trained().unbind(-2)]
     losses = {"classification": torch.stack(each).mean(0).mean(1)}
     for name, value in out.losses.items():
         losses[name] = value * value.new_tensor([member.aux_weights[name] for member in members])

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ifcar.cache.schema import ProtocolTable
+from ifcar.cache.protocols import ProtocolTable
 from ifcar.heads.contract import Head
 from ifcar.pipelines.feed.batches import BatchReader, Examples
 from ifcar.pipelines.feed.held_out import Division
@@ -153,7 +153,7 @@ def _run_phase(
         The runs' states at the end.
     """
     for entry in entries:
-        entry.head.learn_labels(examples.labels(len(data.protocol.classes)))
+        entry.head.learn_labels(examples.labels(len(data.protocol.labels.classes)))
     order = sorted(range(len(entries)), key=lambda number: -stops[number])
     stack = stack_heads([entries[number].head for number in order], data.batches.device)
     members = [

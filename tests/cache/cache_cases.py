@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ifcar.cache.schema import CacheSpec, ProtocolTable, Provenance, Status, zeros_for_rows
+from ifcar.cache.protocols import LabelSpace, ProtocolTable
+from ifcar.cache.schema import CacheSpec, Provenance, Status, zeros_for_rows
 from ifcar.cache.writer import CacheWriter
 
 SPEC = CacheSpec(num_frames=4, num_steps=2, num_instances=2, channels=3, pooled_size=2, grid_size=(2, 3))
@@ -23,20 +24,20 @@ def protocols(count: int) -> list[ProtocolTable]:
     rng = np.random.default_rng(7)
     single = ProtocolTable(
         name="compositional",
-        label_kind="single",
-        classes=("push", "pull", "pick up"),
+        spaces=(
+            LabelSpace(
+                kind="single", classes=("push", "pull", "pick up"), targets=rng.integers(-1, 3, count).astype(np.int16)
+            ),
+        ),
         split=rng.integers(0, 3, count).astype(np.uint8),
-        targets=rng.integers(-1, 3, count).astype(np.int16),
         groups=rng.integers(-1, 2, count).astype(np.int32),
         group_names=("cup", "box"),
         group_kind="object",
     )
     multi = ProtocolTable(
         name="5-shot",
-        label_kind="multi",
-        classes=("a", "b"),
+        spaces=(LabelSpace(kind="multi", classes=("a", "b"), targets=rng.integers(0, 2, (count, 2)).astype(np.uint8)),),
         split=np.zeros(count, np.uint8),
-        targets=rng.integers(0, 2, (count, 2)).astype(np.uint8),
         groups=np.full(count, -1, np.int32),
     )
     return [single, multi]

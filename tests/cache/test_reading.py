@@ -68,7 +68,7 @@ def test_plain_zarr_opens_and_lists_everything_without_warnings(cache: Path) -> 
         values = {name: group[name][...] for name in SPEC.arrays()}
     assert {"clips/ids", "protocols/5-shot/split", *SPEC.arrays()} <= names
     assert [str(i) for i in ids] == clip_names(CLIPS)
-    assert np.array_equal(targets, protocols(CLIPS)[0].targets)
+    assert np.array_equal(targets, protocols(CLIPS)[0].labels.targets)
     assert group.attrs["identity"] == IDENTITY
     assert group.attrs["format_version"] == 1
     assert values["instance_features"].any()

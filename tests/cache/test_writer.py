@@ -18,10 +18,16 @@ from cache_cases import (
     resume_writer,
 )
 
+from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import CacheSpec, Provenance, Status
 from ifcar.cache.verify import verify_cache
 from ifcar.errors import CacheMismatchError, InputError, MissingDataError
+
+
+def with_targets(targets: np.ndarray[Any, Any]) -> ProtocolTable:
+    table = protocols(len(targets))[0]
+    return dataclasses.replace(table, spaces=(dataclasses.replace(table.labels, targets=targets),))
 
 
 def test_blocks_are_shards_of_rows_and_become_done_one_by_one(tmp_path: Path) -> None:
@@ -56,7 +62,7 @@ def test_create_refuses_a_folder_in_use_and_takes_an_empty_one(tmp_path: Path) -
         ({"protocols": protocols(4)}, r"split is uint8 \(4,\), expected uint8 \(3,\)"),
         ({"protocols": protocols(3)[:1] * 2}, "given twice"),
         ({"protocols": [dataclasses.replace(protocols(3)[0], name="../x")]}, "not usable as a folder name"),
-        ({"protocols": [dataclasses.replace(protocols(3)[0], targets=np.full(3, 9, np.int16))]}, "targets lie in 9…9"),
+        ({"protocols": [with_targets(np.full(3, 9, np.int16))]}, "targets of labels lie in 9…9"),
     ],
 )
 def test_unusable_input_leaves_no_cache(tmp_path: Path, options: dict[str, Any], message: str) -> None:
@@ -107,11 +113,13 @@ def test_another_environment_is_only_logged(tmp_path: Path, caplog: pytest.LogCa
 
 def test_resume_replaces_protocols_that_differ_and_keeps_the_rows(tmp_path: Path) -> None:
     path = make_cache(tmp_path / "c.zarr", 300)
-    changed = [dataclasses.replace(protocols(300)[0], name="shuffled", classes=("a", "b", "c"))]
+    table = protocols(300)[0]
+    renamed = dataclasses.replace(table.labels, classes=("a", "b", "c"))
+    changed = [dataclasses.replace(table, name="shuffled", spaces=(renamed,))]
     assert resume_writer(path, 300, protocols=changed).pending_blocks() == []
     reader = open_cache(path)
     assert reader.protocol_names() == ["shuffled"]
-    assert reader.protocol("shuffled").classes == ("a", "b", "c")
+    assert reader.protocol("shuffled").labels.classes == ("a", "b", "c")
     assert verify_cache(path).ok
 
 

@@ -63,11 +63,11 @@ def test_clip_is_a_persons_box_held_around_its_key_frame(cache: Path) -> None:
 def test_protocol_is_the_official_one(cache: Path) -> None:
     reader = open_cache(cache)
     table = reader.protocol("official")
-    assert table.label_kind == "multi" and table.classes == ("4 dance", "12 stand", "80 watch (a person)")
+    assert table.labels.kind == "multi" and table.labels.classes == ("4 dance", "12 stand", "80 watch (a person)")
     part = {clip_id.split(",")[0]: Split(split) for clip_id, split in zip(reader.clip_ids, table.split, strict=True)}
     assert part == dict.fromkeys(("-a1", "b_2", "c3", "d4"), Split.TRAIN) | dict.fromkeys(("e5", "f6"), Split.TEST)
     assert table.group_kind == "video" and len(table.group_names) == 6
-    labels = dict(zip(reader.clip_ids, table.targets.tolist(), strict=True))
+    labels = dict(zip(reader.clip_ids, table.labels.targets.tolist(), strict=True))
     assert labels[f"e5,0004,{RIGHT}"] == [0, 1, 1] and labels[f"e5,0004,{MIDDLE}"] == [0, 0, 0]
     assert not any(clip_id.startswith("f6,0004") for clip_id in labels)  # excluded
     reader.close()
@@ -258,16 +258,15 @@ def test_missing_annotations_say_what_to_put_where(tmp_path: Path) -> None:
 
 
 def test_detections_need_boxes_at_key_frames(tmp_path: Path) -> None:
-    from ifcar.cache.schema import ProtocolTable
+    from ifcar.cache.protocols import LabelSpace, ProtocolTable
+    from ifcar.pipelines.labels.kinds import MultiLabel
     from ifcar.pipelines.scoring.detections import detect
     from ifcar.pipelines.scoring.scores import Predictions
 
     table = ProtocolTable(
         name="p",
-        label_kind="multi",
-        classes=("1 a",),
+        spaces=(LabelSpace(kind="multi", classes=("1 a",), targets=np.array([[1]], np.uint8)),),
         split=np.array([Split.TEST], np.uint8),
-        targets=np.array([[1]], np.uint8),
         groups=np.array([-1], np.int32),
     )
     for clip_id, expected in (("a,0002,0.1,0.1,0.5,0.5", True), ("a,0002", False)):
@@ -275,6 +274,7 @@ def test_detections_need_boxes_at_key_frames(tmp_path: Path) -> None:
             split="test",
             clip_ids=np.array([clip_id]),
             logits=np.zeros((1, 1), np.float32),
-            targets=table.targets,
+            targets=table.labels.targets,
+            kind=MultiLabel(),
         )
         assert (detect(predictions, table, [clip_id]) is not None) is expected

@@ -94,13 +94,13 @@ def test_protocols_are_the_official_split_and_its_annotated_part(cache: Path) ->
     assert sorted(reader.protocol_names()) == ["action-genome", "official"]
     for name in reader.protocol_names():
         table = reader.protocol(name)
-        assert table.label_kind == "multi" and table.classes == CLASSES and table.group_kind == "subject"
+        assert table.labels.kind == "multi" and table.labels.classes == CLASSES and table.group_kind == "subject"
         for place, video in enumerate(reader.clip_ids):
             expected = Split.TRAIN if video in TRAIN else Split.TEST
             left_out = name == "action-genome" and video == NOT_ANNOTATED
             assert table.split[place] == (Split.NONE if left_out else expected)
             shown = set() if video == WITHOUT_LABELS else {k for k, _, _ in actions_of(VIDEOS.index(video))}
-            assert set(np.flatnonzero(table.targets[place])) == shown
+            assert set(np.flatnonzero(table.labels.targets[place])) == shown
             assert table.group_names[table.groups[place]] == video[:4]
     reader.close()
 

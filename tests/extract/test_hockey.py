@@ -46,10 +46,10 @@ def test_clips_go_from_files_to_a_scored_run(
     assert (categories[with_boxes, :, 0] == Category.SUBJECT).all()
     assert not boxes[without].any() and not categories[without].any()
     table = reader.protocol("official")
-    assert table.classes == CLASSES and table.label_kind == "multi" and table.group_kind == "video"
+    assert table.labels.classes == CLASSES and table.labels.kind == "multi" and table.group_kind == "video"
     for number, clip_id in enumerate(reader.clip_ids):
         video, clip = clip_id.split("-")
-        assert {CLASSES[k] for k in np.flatnonzero(table.targets[number])} == set(labels_of(video, int(clip)))
+        assert {CLASSES[k] for k in np.flatnonzero(table.labels.targets[number])} == set(labels_of(video, int(clip)))
         assert table.split[number] == (Split.TRAIN if video == "game1" else Split.TEST)
     reader.close()
     run = fit(

@@ -132,8 +132,8 @@ def test_real_something_else_sample_reads_whole(shared: Path) -> None:
     assert np.isfinite(hammer.boxes[:, hammer.categories == 1, 0]).sum() == 33
     tables, notes = dataset.protocols([c.clip_id for c in listing.clips])
     by_name = {t.name: t for t in tables}
-    assert len(by_name["compositional"].classes) == 174
-    assert len(by_name["fewshot-base"].classes) == 88 and len(by_name["fewshot-5"].classes) == 86
+    assert len(by_name["compositional"].labels.classes) == 174
+    assert len(by_name["fewshot-base"].labels.classes) == 88 and len(by_name["fewshot-5"].labels.classes) == 86
     assert (by_name["fewshot-base"].split == Split.TEST).sum() == 2
     assert any("compositional_oneobject: no test clips" in n for n in notes)
 

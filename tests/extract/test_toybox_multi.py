@@ -96,10 +96,10 @@ def test_reader_gives_each_clip_the_labels_that_its_actions_name(root: Path) -> 
     assert [table.name for table in tables] == ["compositional", "shuffled"]
     assert all("classes have no training clip" in note for note in notes)  # of a few clips
     for table in tables:
-        assert table.label_kind == "multi" and len(table.classes) == len(ACTIONS)
+        assert table.labels.kind == "multi" and len(table.labels.classes) == len(ACTIONS)
         for plan in PLANS[:FEW]:
             place = ids.index(plan.video_id)
-            shown = {table.classes[k] for k in np.flatnonzero(table.targets[place])}
+            shown = {table.labels.classes[k] for k in np.flatnonzero(table.labels.targets[place])}
             assert shown == {act.action.name for act in plan.acts}
             if table.name == "compositional":
                 assert table.split[place] == (Split.TRAIN if plan.is_train else Split.TEST)
@@ -157,7 +157,7 @@ def test_missing_lists_and_classes_without_clips_are_noted(tmp_path: Path) -> No
     (folder / "labels.json").write_text('{"Moving": 0, "Turning": "1"}')
     (folder / "train.json").write_text('[{"id": "1", "actions": [{"template": "Moving"}]}]')
     tables, notes = ToyboxMulti(tmp_path).protocols(["1"])
-    assert tables[0].targets.tolist() == [[1, 0]] and notes == [
+    assert tables[0].labels.targets.tolist() == [[1, 0]] and notes == [
         f"protocol p: no test clips, {folder / 'validation.json'} is missing",
         "protocol p: 1 of 2 classes have no training clip, the first: 'Turning'",
     ]
@@ -178,5 +178,5 @@ def test_extraction_keeps_many_instances_and_the_multi_label_protocols(root: Pat
     finally:
         mark.write_bytes((tmp_path / "mark").read_bytes())
     reader = open_cache(result.cache)
-    assert reader.protocol("compositional").label_kind == "multi"
+    assert reader.protocol("compositional").labels.kind == "multi"
     assert int((reader.table("categories").max(axis=1) > 0).sum(axis=1).max()) > 4

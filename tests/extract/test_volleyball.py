@@ -57,11 +57,11 @@ def test_clips_go_from_files_to_a_scored_run(
     assert (categories[:, :4] == Category.SUBJECT).all() and not categories[:, 4:].any() and not boxes[:, 4:].any()
 
     group, personal = reader.protocol("group"), reader.protocol("personal")
-    assert group.classes == GROUP_ACTIVITIES and personal.classes == PERSONAL_ACTIONS
+    assert group.labels.classes == GROUP_ACTIVITIES and personal.labels.classes == PERSONAL_ACTIONS
     for number, clip_id in enumerate(reader.clip_ids):
         video, key = map(int, clip_id.split("/"))
-        assert group.classes[group.targets[number]] == activity_of(video, key)
-        shown = {PERSONAL_ACTIONS[k] for k in np.flatnonzero(personal.targets[number])}
+        assert group.labels.classes[group.labels.targets[number]] == activity_of(video, key)
+        shown = {PERSONAL_ACTIONS[k] for k in np.flatnonzero(personal.labels.targets[number])}
         assert shown == {action for *_, action in players_of(video, key)}
         assert group.split[number] == personal.split[number] == (Split.TEST if video == 4 else Split.TRAIN)
         assert group.group_names[group.groups[number]] == f"video {video}"
@@ -116,7 +116,9 @@ def test_flat_boxes_missing_pictures_and_other_videos_are_noted(tmp_path: Path) 
     assert "1 boxes without area are left out" in listing.problems[0] and "4/100: left out" in listing.problems[1]
     assert dataset.tracks("60/9").boxes.shape == (29, 1, 4)  # frames 0 … 28 of the clip around picture 9
     (_, personal), notes = dataset.protocols(ids)
-    assert personal.split[-1] == Split.NONE and personal.targets[-1].sum() == 2  # the action counts without a box
+    assert (
+        personal.split[-1] == Split.NONE and personal.labels.targets[-1].sum() == 2
+    )  # the action counts without a box
     assert notes == ["1 clips are of videos other than 0 … 54, which no part of the split lists"]
 
 

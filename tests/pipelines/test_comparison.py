@@ -5,17 +5,21 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import binom, bootstrap
 
+from ifcar.cache.schema import CacheSpec
 from ifcar.errors import InputError
 from ifcar.pipelines.comparison.formats import cells, latex, markdown, numbers
 from ifcar.pipelines.comparison.results import Replicate, System, summarise
 from ifcar.pipelines.comparison.statistics import bootstrap_interval, holm, mcnemar, paired_bootstrap
 from ifcar.pipelines.comparison.store import Comparison, read_comparison, write_comparison
+from ifcar.pipelines.labels.kinds import SingleLabel
 from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.data import RunData, write_run_data
 from ifcar.pipelines.runs.finished import Run, write_config, write_results
 from ifcar.pipelines.scoring.scores import Predictions, measure
 
@@ -31,12 +35,16 @@ def made_run(folder: Path, name: str, accuracy: float, seed: int, num_clips: int
     logits[right, targets[right]] += 20
     logits[~right, targets[~right]] -= 20
     ids = np.array([f"clip{k}" for k in range(num_clips)])
-    parts = [Predictions(split=s, clip_ids=ids, logits=logits, targets=targets) for s in ("train", "test")]
+    shared: dict[str, Any] = {"clip_ids": ids, "logits": logits, "targets": targets, "kind": SingleLabel()}
+    parts = [Predictions(split=s, **shared) for s in ("train", "test")]
     metrics = [measure(p, seed=seed, started=0.0) for p in parts]
     path = folder / f"{name}-{seed}"
     path.mkdir(parents=True)
     config = RunConfig(head="base", cache=Path("c.zarr"), protocol="compositional", seed=seed)
     write_config(path, config)
+    spec = CacheSpec(num_frames=2, num_steps=1, num_instances=1)
+    facts = {"classes": tuple("abcdefg"), "num_train": num_clips, "num_test": num_clips}
+    write_run_data(path, RunData(spec=spec, identity={}, protocol="compositional", **facts))  # type: ignore[arg-type]
     write_results(path, parts, metrics)
     return Run(path=path, config=config, metrics=metrics)
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ifcar.cache.schema import CacheSpec, ProtocolTable, Provenance, Split, Status, zeros_for_rows
+from ifcar.cache.protocols import LabelSpace, ProtocolTable
+from ifcar.cache.schema import CacheSpec, Provenance, Split, Status, zeros_for_rows
 from ifcar.cache.writer import CacheWriter
 from ifcar.errors import InputError
 from ifcar.pipelines.ensemble import ensemble
@@ -30,10 +31,8 @@ def write_cache(path: Path, *, bad_clip: int | None = None) -> Path:
     rng = np.random.default_rng(0)
     table = ProtocolTable(
         name="random",
-        label_kind="single",
-        classes=("a", "b"),
+        spaces=(LabelSpace(kind="single", classes=("a", "b"), targets=(np.arange(CLIPS) % 2).astype(np.int16)),),
         split=np.where(np.arange(CLIPS) < 16, Split.TRAIN, Split.TEST).astype(np.uint8),
-        targets=(np.arange(CLIPS) % 2).astype(np.int16),
         groups=np.full(CLIPS, -1, np.int32),
     )
     writer = CacheWriter.create(

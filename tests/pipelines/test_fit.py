@@ -21,13 +21,13 @@ from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.feed.batches import BatchReader, read_examples
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.fit import fit
+from ifcar.pipelines.labels.kinds import SingleLabel
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import Run
 from ifcar.pipelines.runs.resolve import default_protocol, make_run_config
 from ifcar.pipelines.scoring.scores import Predictions, measure
 from ifcar.pipelines.training import phases
-from ifcar.pipelines.training.objectives import softmax
 from ifcar.pipelines.training.schedule import ScheduleConfig, make_plan
 from ifcar.pipelines.training.trainer import NonFiniteError
 
@@ -144,24 +144,22 @@ def test_metrics_equal_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(200, 9)).astype(np.float32)
     targets = rng.integers(0, 9, 200)
-    m = measure(
-        Predictions(split="test", clip_ids=np.arange(200).astype(str), logits=logits, targets=targets),
-        seed=0,
-        started=0.0,
-    )
+    ids, kind = np.arange(200).astype(str), SingleLabel()
+    m = measure(Predictions(split="t", clip_ids=ids, logits=logits, targets=targets, kind=kind), seed=0, started=0.0)
     assert m.top1 == pytest.approx(top_k_accuracy_score(targets, logits, k=1))
     assert m.top5 == pytest.approx(top_k_accuracy_score(targets, logits, k=5))
-    assert m.loss == pytest.approx(log_loss(targets, softmax(logits), labels=range(9)), abs=1e-6)
-    tied = Predictions(split="t", clip_ids=np.array(["a"]), logits=np.zeros((1, 9), np.float32), targets=np.array([0]))
+    assert m.loss == pytest.approx(log_loss(targets, kind.probabilities(logits), labels=range(9)), abs=1e-6)
+    zeros = np.zeros((1, 9), np.float32)
+    tied = Predictions(split="t", clip_ids=np.array(["a"]), logits=zeros, targets=np.array([0]), kind=kind)
     assert measure(tied, seed=0, started=0.0).top1 == 0.0
 
 
 def test_ensemble_is_the_average_of_probabilities(cache: Path) -> None:
     members = [fit(config(cache, head, seed=k), Silent()).run for k, head in enumerate(("base", "sfi"))]
     fused = ensemble([m.path for m in members], weights=[1, 3]).run
-    expected = 0.25 * softmax(members[0].predictions("test").logits)
-    expected += 0.75 * softmax(members[1].predictions("test").logits)
-    np.testing.assert_allclose(softmax(fused.predictions("test").logits), expected, atol=1e-6)
+    expected = 0.25 * SingleLabel().probabilities(members[0].predictions("test").logits)
+    expected += 0.75 * SingleLabel().probabilities(members[1].predictions("test").logits)
+    np.testing.assert_allclose(SingleLabel().probabilities(fused.predictions("test").logits), expected, atol=1e-6)
     chosen = choose_weights(members)
     assert sum(chosen) == pytest.approx(1.0)
     with pytest.raises(InputError, match="no finished i3d run"):

@@ -206,7 +206,7 @@ def entries_of(configs: list[RunConfig], tmp_path: Path) -> tuple[list[Entry], D
     reader = open_cache(configs[0].cache)
     protocol = reader.protocol(configs[0].protocol)
     trained = read_examples(reader, protocol, Split.TRAIN)
-    heads = [build_head(c, reader.spec, len(protocol.classes)).double() for c in configs]
+    heads = [build_head(c, reader.spec, len(protocol.labels.classes)).double() for c in configs]
     plans = [make_plan(c.schedule, len(trained), reads_appearance=False) for c in configs]
     batches = open_batches(reader, heads[0].reads(head_options(configs[0])), [trained], "cpu", "auto")
     division = hold_out(trained, protocol, plans[0].held_out)

@@ -12,6 +12,7 @@ import torch
 from fixtures.something_else import label, record, write_dataset
 from numpy.typing import NDArray
 
+from ifcar.cache.protocols import LabelSpace
 from ifcar.cache.reader import CacheReader, open_cache
 from ifcar.cache.schema import Provenance, Split, share_views
 from ifcar.cache.writer import CacheWriter
@@ -19,11 +20,11 @@ from ifcar.cli import main
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.feed.batches import read_examples, spread_views
 from ifcar.pipelines.fit import build_head, fit
+from ifcar.pipelines.labels.mean_ap import mean_average_precision
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import Run
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.scoring.mean_ap import mean_average_precision
 from ifcar.pipelines.training.checkpoint import load_head
 from ifcar.pipelines.training.schedule import ScheduleConfig
 
@@ -56,7 +57,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     single = reader.protocol("compositional")
     clips = [int(name) - 100 for name in reader.clip_ids]
     labels = np.array([[c % 2 == 1, c % 2 == 0, c % 3 == 0] for c in clips], np.uint8)
-    multi = replace(single, name="many", label_kind="multi", classes=NAMES, targets=labels)
+    multi = replace(single, name="many", spaces=(LabelSpace(kind="multi", classes=NAMES, targets=labels),))
     CacheWriter.resume(
         out,
         spec=reader.spec,
@@ -120,7 +121,7 @@ def test_thirty_views_summed_and_ten_by_their_maximum_are_those_of_a_literal_loo
         ten += [ordered[8][j] for j in (1, 4, 7)]
         for k in range(3):
             highest[place, k] = max(scores[clip, view, k] for view in ten)
-    targets = protocol.targets[tested]
+    targets = protocol.labels.targets[tested]
     for pooled, options in ((summed / 30, ("30", "--pool", "sum")), (highest, ("10", "--pool", "max"))):
         metrics = evaluated(run, capsys, "--views", *options)
         loss = -np.mean(targets * np.log(pooled) + (1 - targets) * np.log(1 - pooled))

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from fixtures.something_else import box_at, write_dataset
 from sklearn.metrics import average_precision_score
 
+from ifcar.cache.protocols import LabelSpace
 from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import Provenance
 from ifcar.cache.writer import CacheWriter
@@ -25,12 +26,12 @@ from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.fit import fit
+from ifcar.pipelines.labels.kinds import LabelKind, MultiLabel, SingleLabel
+from ifcar.pipelines.labels.mean_ap import class_precisions, mean_average_precision
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.scoring.mean_ap import class_precisions, mean_average_precision
 from ifcar.pipelines.scoring.scores import pool_views
-from ifcar.pipelines.training.objectives import class_loss, mean_loss, probabilities
 from ifcar.pipelines.training.schedule import ScheduleConfig
 
 NAMES = ("moves left", "moves right", "lies low", "never seen")
@@ -50,7 +51,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clips = [int(name) - 100 for name in reader.clip_ids]
     labels = np.array([[c % 2 == 0, c % 2 == 1, box_at(c, 0)[1] >= 9, False] for c in clips], np.uint8)
     labels[np.array(clips) % 8 == 5] = 0
-    multi = replace(single, name="many", label_kind="multi", classes=NAMES, targets=labels)
+    multi = replace(single, name="many", spaces=(LabelSpace(kind="multi", classes=NAMES, targets=labels),))
     CacheWriter.resume(
         out,
         spec=reader.spec,
@@ -124,7 +125,7 @@ def test_resampled_map_counts_a_clip_as_often_as_it_is_drawn() -> None:
     logits, labels = rng.normal(size=(40, 3)).astype(np.float32), (rng.random((40, 3)) < 0.4).astype(np.uint8)
     labels[~labels.any(axis=1), 0] = 1
     drawn = np.random.default_rng(0).multinomial(40, np.full(40, 1 / 40), size=200)
-    for weights, found in zip(drawn[:5], resampled_map(logits, labels)[:5], strict=True):
+    for weights, found in zip(drawn[:5], resampled_map(logits, labels, MultiLabel())[:5], strict=True):
         expected = [average_precision_score(labels[:, k], logits[:, k], sample_weight=weights) for k in range(3)]
         assert found == pytest.approx(np.mean(expected))
 
@@ -138,7 +139,7 @@ def test_map_interval_covers_the_mean_map_of_such_test_sets(monkeypatch: pytest.
         labels = (rng.random((60, 100)) < 0.12).astype(np.uint8)
         logits = rng.normal(size=(60, 100)) + 0.5 * labels
         measured.append(mean_average_precision(logits, labels))
-        resampled = resampled_map(logits.astype(np.float32), labels)
+        resampled = resampled_map(logits.astype(np.float32), labels, MultiLabel())
         intervals.append(percentile_interval(centred(resampled, measured[-1])))
         plain.append(percentile_interval(resampled))
     covered, covered_plain = (
@@ -151,7 +152,7 @@ def test_map_interval_covers_the_mean_map_of_such_test_sets(monkeypatch: pytest.
 def test_class_loss_is_the_binary_cross_entropy_of_a_literal_loop() -> None:
     rng = np.random.default_rng(2)
     logits, labels = rng.normal(size=(2, 3, 4)), rng.integers(0, 2, (2, 3, 4))
-    each = class_loss(torch.from_numpy(logits), torch.from_numpy(labels), label_smoothing=0.1)
+    each = MultiLabel().class_loss(torch.from_numpy(logits), torch.from_numpy(labels), label_smoothing=0.1)
     for m in range(2):
         for b in range(3):
             total = 0.0
@@ -160,20 +161,21 @@ def test_class_loss_is_the_binary_cross_entropy_of_a_literal_loop() -> None:
                 total -= t * np.log(p) + (1 - t) * np.log(1 - p)
             assert each[m, b].item() == pytest.approx(total / 4)
     plain = F.binary_cross_entropy_with_logits(torch.from_numpy(logits[0]), torch.from_numpy(labels[0]).double())
-    assert mean_loss(logits[0], labels[0]) == pytest.approx(plain.item())
+    assert MultiLabel().mean_loss(logits[0], labels[0]) == pytest.approx(plain.item())
 
 
 def test_views_are_pooled_by_mean_of_logits_or_maximum_or_sum_of_probabilities() -> None:
     rng = np.random.default_rng(3)
     logits, clip = rng.normal(size=(5, 4)).astype(np.float32), np.array([0, 0, 0, 1, 1])
-    for multi in (True, False):
-        p = probabilities(logits, multi=multi)
+    kinds: tuple[LabelKind, ...] = (MultiLabel(), SingleLabel())
+    for kind in kinds:
+        p = kind.probabilities(logits)
         by_clip = [p[:3], p[3:]]
-        pooled = {pool: pool_views(logits, clip, 2, pool, multi=multi) for pool in ("mean", "max", "sum")}  # type: ignore[arg-type]
+        pooled = {pool: pool_views(logits, clip, 2, pool, kind) for pool in ("mean", "max", "sum")}  # type: ignore[arg-type]
         np.testing.assert_allclose(pooled["mean"], [logits[:3].mean(0), logits[3:].mean(0)], rtol=1e-6)
-        shown = probabilities(pooled["sum"], multi=multi)
+        shown = kind.probabilities(pooled["sum"])
         np.testing.assert_allclose(shown, [part.mean(0) for part in by_clip], rtol=1e-5)
-        highest = probabilities(pooled["max"], multi=True) if multi else np.exp(pooled["max"])
+        highest = np.exp(pooled["max"]) if kind.exclusive else kind.probabilities(pooled["max"])
         np.testing.assert_allclose(highest, [part.max(0) for part in by_clip], rtol=1e-5)
 
 
@@ -215,8 +217,8 @@ def test_runs_in_a_fleet_equal_runs_alone(cache: Path, tmp_path: Path) -> None:
 def test_ensembles_average_sigmoids_and_tables_rank_by_map(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [fit(config(cache, head), Silent()).run for head in ("stin", "base")]
     fused = ensemble([run.path for run in runs], weights=[0.25, 0.75]).run
-    parts = [probabilities(run.predictions("test").logits, multi=True) for run in runs]
-    found = probabilities(fused.predictions("test").logits, multi=True)
+    parts = [MultiLabel().probabilities(run.predictions("test").logits) for run in runs]
+    found = MultiLabel().probabilities(fused.predictions("test").logits)
     np.testing.assert_allclose(found, 0.25 * parts[0] + 0.75 * parts[1], atol=1e-6)
     assert sum(choose_weights(runs)) == pytest.approx(1.0)
 
@@ -243,8 +245,8 @@ def test_ensembles_average_sigmoids_and_tables_rank_by_map(cache: Path, capsys: 
 def test_labels_other_than_0_and_1_are_refused(tmp_path: Path, cache: Path) -> None:
     reader = open_cache(cache)
     table = reader.protocol("many")
-    doubled = replace(table, targets=table.targets * 2)
-    with pytest.raises(InputError, match="targets lie in"):
+    doubled = replace(table, spaces=(replace(table.labels, targets=table.labels.targets * 2),))
+    with pytest.raises(InputError, match="targets of labels lie in"):
         CacheWriter.create(
             tmp_path / "c.zarr",
             spec=reader.spec,

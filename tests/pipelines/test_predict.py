@@ -24,13 +24,14 @@ from ifcar.pipelines.ensemble import ensemble
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.fit import fit
+from ifcar.pipelines.labels.kinds import SingleLabel
 from ifcar.pipelines.predict import Prediction, predict
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.finished import Run
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.objectives import softmax
 from ifcar.pipelines.training.schedule import ScheduleConfig
 
+softmax = SingleLabel().probabilities
 # Rates so high that clips get different logits; see `Trained.stored`.
 TINY = ScheduleConfig(kind="stretched", min_steps=20, batch_size=4, lr=0.1)
 LAYOUT = {"streams": "layout", "schedule": ScheduleConfig(kind="paper", epochs=60, batch_size=4, lr=0.03)}
@@ -163,7 +164,11 @@ def test_ensemble_predicts_the_weighted_probabilities_wherever_the_runs_lie(one_
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
     stored = np.stack([one_view.stored(name)["103"] for name in ("i3d", "sfi")])
     np.testing.assert_allclose(found.logits, stored, **HEAD_BATCH)
-    np.testing.assert_allclose(found.probabilities, 0.25 * softmax(stored[0]) + 0.75 * softmax(stored[1]), atol=1e-5)
+    np.testing.assert_allclose(
+        found.probabilities,
+        0.25 * softmax(stored[0]) + 0.75 * softmax(stored[1]),
+        atol=1e-5,
+    )
 
 
 def test_ensemble_of_members_on_other_data_is_refused(one_view: Trained, two_views: Trained, tmp_path: Path) -> None:

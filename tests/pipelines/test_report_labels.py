@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, label_ranking_average_precision_score
 
+from ifcar.cache.protocols import LabelSpace, ProtocolTable
 from ifcar.cache.reader import open_cache
-from ifcar.cache.schema import CacheSpec, Category, ProtocolTable, Provenance, Split, Status, zeros_for_rows
+from ifcar.cache.schema import CacheSpec, Category, Provenance, Split, Status, zeros_for_rows
 from ifcar.cache.writer import CacheWriter
 from ifcar.pipelines.fit import fit
+from ifcar.pipelines.labels.kinds import MultiLabel
+from ifcar.pipelines.labels.mean_ap import clip_precisions
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.report.activity_figures import regions
 from ifcar.pipelines.report.graph_figures import chains
 from ifcar.pipelines.report.report import report
-from ifcar.pipelines.report.systems import clip_precisions, right_on_average
 from ifcar.pipelines.runs.finished import Run
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.training.schedule import ScheduleConfig
@@ -48,10 +50,8 @@ def write_cache(path: Path) -> None:
     labels[labels.sum(axis=1) == 0, 2] = 1
     table = ProtocolTable(
         name="many",
-        label_kind="multi",
-        classes=CLASSES,
+        spaces=(LabelSpace(kind="multi", classes=CLASSES, targets=labels),),
         split=np.where(np.arange(NUM_CLIPS) % 2, Split.TRAIN, Split.TEST).astype(np.uint8),
-        targets=labels,
         groups=np.full(NUM_CLIPS, -1, np.int32),
     )
     writer = CacheWriter.create(
@@ -141,7 +141,7 @@ def test_per_clip_precision_is_scikit_learns_also_with_ties() -> None:
 def test_a_clip_is_right_when_every_label_comes_before_all_other_classes() -> None:
     probabilities = np.array([[0.9, 0.8, 0.1], [0.9, 0.1, 0.8], [0.5, 0.5, 0.1], [0.9, 0.8, 0.7]])
     labels = np.array([[1, 1, 0], [1, 1, 0], [1, 0, 0], [0, 0, 0]])
-    assert right_on_average(probabilities, labels).tolist() == [True, False, False, False]
+    assert MultiLabel().right(probabilities, labels).tolist() == [True, False, False, False]
 
 
 def test_page_shows_clips_under_each_of_their_labels_and_says_what_it_leaves_out(world: World) -> None:

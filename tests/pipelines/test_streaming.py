@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
+from ifcar.cache.protocols import LabelSpace, ProtocolTable
 from ifcar.cache.reader import open_cache
-from ifcar.cache.schema import CacheSpec, ProtocolTable, Provenance, Split, Status, zeros_for_rows
+from ifcar.cache.schema import CacheSpec, Provenance, Split, Status, zeros_for_rows
 from ifcar.cache.writer import CacheWriter
 from ifcar.errors import CacheDamageError, InputError
 from ifcar.pipelines.feed.batches import BatchReader
@@ -41,10 +42,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     targets = rng.integers(0, 3, NUM_CLIPS).astype(np.int16)
     table = ProtocolTable(
         name="compositional",
-        label_kind="single",
-        classes=("a", "b", "c"),
+        spaces=(LabelSpace(kind="single", classes=("a", "b", "c"), targets=targets),),
         split=np.where(np.arange(NUM_CLIPS) % 10 == 9, Split.TEST, Split.TRAIN).astype(np.uint8),
-        targets=targets,
         groups=np.full(NUM_CLIPS, -1, np.int32),
     )
     writer = CacheWriter.create(

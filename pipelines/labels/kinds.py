@@ -1,0 +1,296 @@
+"""Single and multi label: what each decides about loss, probabilities and measures.
+
+single   targets (n,) int64, one class a clip: softmax and cross entropy; top-1 and top-5
+multi    targets (n, K) int8, 1 where the clip shows the class, 0 where not, −1 where that is not known: a sigmoid and
+         binary cross entropy for each class, averaged over the known ones; mean average precision
+
+What is not known counts nowhere: not in the loss, nor in a measure, nor in a resample of it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ifcar.cache.protocols import KindName, LabelSpace, Unlabelled
+from ifcar.pipelines.labels.mean_ap import class_precisions, clip_precisions, mean_average_precision, rankings
+
+FloatArray = NDArray[np.float64]
+MEASURES = {"top1": "top-1", "top5": "top-5", "map": "mAP"}  # keys of metrics.json and what tables call them
+TOP_K = {"top1": 1, "top5": 5}
+
+
+class LabelKind(ABC):
+    """How labels of one kind are learned and measured.
+
+    Attributes:
+        name: of the kind, as caches and runs state it.
+        measure: key in `MEASURES` of the measure that decides.
+        class_measure: key and title of what a class scores.
+        clip_measure: key and title of what a clip scores.
+        clip_meaning: a sentence, with a space after it, on `clip_measure` where that is no measure of a table; else "".
+        right_means: when a clip counts as right, as a clause.
+        exclusive: whether a clip shows one class only, so that classes can be taken for one another, and the measure is
+            the mean of the clips' scores.
+    """
+
+    name: ClassVar[KindName]
+    measure: ClassVar[str]
+    class_measure: ClassVar[tuple[str, str]]
+    clip_measure: ClassVar[tuple[str, str]]
+    clip_meaning: ClassVar[str]
+    right_means: ClassVar[str]
+    exclusive: ClassVar[bool]
+
+    @abstractmethod
+    def as_trained(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """Return targets as they are stored, in the type in which losses and measures take them."""
+
+    @abstractmethod
+    def shown(self, targets: NDArray[Any], num_classes: int) -> NDArray[np.bool_]:
+        """Return (n, K), True where a clip has the class."""
+
+    @abstractmethod
+    def class_loss(self, logits: Tensor, targets: Tensor, *, label_smoothing: float) -> Tensor:
+        """Return the loss (M, B) of every clip of M heads.
+
+        Args:
+            logits: (M, B, K).
+            targets: (M, B) classes, or (M, B, K) labels.
+            label_smoothing: ε; moves targets to 1 − ε + ε/K and ε/K, or labels to 1 − ε/2 and ε/2.
+        """
+
+    @abstractmethod
+    def mean_loss(self, logits: NDArray[np.float32], targets: NDArray[Any]) -> float:
+        """Return the mean class loss of n clips in float64."""
+
+    @abstractmethod
+    def probabilities(self, logits: NDArray[np.float32]) -> FloatArray:
+        """Return the probability of every class, along the last axis."""
+
+    @abstractmethod
+    def logits_of(self, probability: FloatArray) -> NDArray[np.float32]:
+        """Return logits with these probabilities."""
+
+    @abstractmethod
+    def comparable(self, logits: NDArray[np.float32]) -> FloatArray:
+        """Return logits that rank views of a clip as their probabilities do."""
+
+    @abstractmethod
+    def measures(self, logits: NDArray[np.float32], targets: NDArray[Any]) -> dict[str, float]:
+        """Return the measures by their keys, the one that decides first; none where no clip has a label."""
+
+    def weighted_measure(self, logits: NDArray[np.float32], targets: NDArray[Any]) -> float | None:
+        """Return the measure with each class weighted by its clips, or None where there is no such measure."""
+        return None
+
+    @abstractmethod
+    def class_scores(self, logits: NDArray[np.float32], targets: NDArray[Any]) -> FloatArray:
+        """Return (K,) what each class scores; NaN for a class without a clip."""
+
+    @abstractmethod
+    def clip_scores(self, logits: NDArray[np.float32], targets: NDArray[Any]) -> FloatArray:
+        """Return (n,) how right each clip is, 0 to 1."""
+
+    @abstractmethod
+    def right(self, probability: FloatArray, targets: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return (n,) True where the clip's classes are more probable than all others; a tie counts against it."""
+
+    def rankings(self, logits: NDArray[np.float32], targets: NDArray[Any]) -> NDArray[np.int64]:
+        """Return (K, n) the clips by falling score of each class."""
+        return rankings(logits, self.shown(targets, logits.shape[1]).astype(np.int8))
+
+    def per_class(
+        self, logits: NDArray[np.float32], targets: NDArray[Any], classes: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """Return name, clips and score of each class that has clips, worst first."""
+        key, _ = self.class_measure
+        counts, scores = self.shown(targets, len(classes)).sum(axis=0), self.class_scores(logits, targets)
+        rows = [{"class": c, "n": int(counts[k]), key: float(scores[k])} for k, c in enumerate(classes) if counts[k]]
+        return sorted(rows, key=lambda row: (row[key], row["class"]))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SingleLabel(LabelKind):
+    """One class a clip."""
+
+    name = "single"
+    measure = "top1"
+    class_measure = ("top1", "top-1")
+    clip_measure = ("top1", "top-1")
+    clip_meaning = ""
+    right_means = "the label is the most probable class"
+    exclusive = True
+
+    def as_trained(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """Return class numbers as int64, which indexing takes."""
+        return stored.astype(np.int64)
+
+    def shown(self, targets: NDArray[Any], num_classes: int) -> NDArray[np.bool_]:
+        """Return (n, K) one-hot targets."""
+        one_hot: NDArray[np.bool_] = targets[:, None] == np.arange(num_classes)
+        return one_hot
+
+    def class_loss(self, logits: Tensor, targets: Tensor, *, label_smoothing: float) -> Tensor:
+        """Return the cross entropy of the softmax."""
+        return F.cross_entropy(logits.transpose(1, 2), targets, label_smoothing=label_smoothing, reduction="none")
+
+    def mean_loss(self, logits: NDArray[np.float32], targets: NDArray[Any]) -> float:
+        """Return the mean cross entropy."""
+        return float(-self.comparable(logits)[np.arange(len(targets)), targets].mean())
+
+    def probabilities(self, logits: NDArray[np.float32]) -> FloatArray:
+        """Return the softmax."""
+        shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+        total: FloatArray = shifted / shifted.sum(axis=-1, keepdims=True)
+        return total
+
+    def logits_of(self, probability: FloatArray) -> NDArray[np.float32]:
+        """Return log p."""
+        return _logarithm(probability).astype(np.float32)
+
+    def comparable(self, logits: NDArray[np.float32]) -> FloatArray:
+        """Return the logarithm of the softmax, finite where a probability is too small for a float."""
+        shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+        logs: FloatArray = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+        return logs
+
+    def measures(self, logits: NDArray[np.float32], targets: NDArray[Any]) -> dict[str, float]:
+        """Return top-1 and top-5, see `target_ranks`."""
+        ranks = target_ranks(logits, targets)
+        return {key: float((ranks < k).mean()) for key, k in TOP_K.items()}
+
+    def class_scores(self, logits: NDArray[np.float32], targets: NDArray[Any]) -> FloatArray:
+        """Return each class's top-1."""
+        num_classes = logits.shape[1]
+        counts = np.bincount(targets, minlength=num_classes)
+        hits = np.bincount(targets[logits.argmax(axis=1) == targets], minlength=num_classes)
+        shares: FloatArray = np.where(counts > 0, hits / np.maximum(counts, 1), np.nan)
+        return shares
+
+    def clip_scores(self, logits: NDArray[np.float32], targets: NDArray[Any]) -> FloatArray:
+        """Return 1 where the own class scores above all others, else 0."""
+        return (target_ranks(logits, targets) < TOP_K["top1"]).astype(np.float64)
+
+    def right(self, probability: FloatArray, targets: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return where the own class is more probable than every other."""
+        return target_ranks(probability, targets) < TOP_K["top1"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MultiLabel(LabelKind):
+    """Any number of classes a clip.
+
+    Args:
+        unlabelled: where clips without any label rank, see `LabelSpace`.
+    """
+
+    unlabelled: Unlabelled = "last"
+
+    name = "multi"
+    measure = "map"
+    class_measure = ("ap", "average precision")
+    clip_measure = ("clip_ap", "per-clip AP")
+    clip_meaning = "Per-clip AP: over the labels of a clip, the mean precision at their ranks among all classes. "
+    right_means = "every label is more probable than all other classes"
+    exclusive = False
+
+    def as_trained(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """Return the labels as they are."""
+        return stored
+
+    def shown(self, targets: NDArray[Any], num_classes: int) -> NDArray[np.bool_]:
+        """Return where the label is 1."""
+        shown: NDArray[np.bool_] = targets > 0
+        return shown
+
+    def class_loss(self, logits: Tensor, targets: Tensor, *, label_smoothing: float) -> Tensor:
+        """Return the binary cross entropy of the sigmoids, averaged over the classes that are known of the clip."""
+        known = targets >= 0
+        labels = targets.clamp(min=0).to(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
+        each = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+        return (each * known).sum(-1) / known.sum(-1).clamp(min=1)
+
+    def mean_loss(self, logits: NDArray[np.float32], targets: NDArray[Any]) -> float:
+        """Return the mean binary cross entropy over all known labels."""
+        scores, known = logits.astype(np.float64), targets >= 0
+        each = np.logaddexp(0.0, scores) - np.maximum(targets, 0) * scores
+        return float(each[known].mean()) if known.any() else float("nan")
+
+    def probabilities(self, logits: NDArray[np.float32]) -> FloatArray:
+        """Return the sigmoid of each logit."""
+        each: FloatArray = np.exp(-np.logaddexp(0.0, -logits.astype(np.float64)))
+        return each
+
+    def logits_of(self, probability: FloatArray) -> NDArray[np.float32]:
+        """Return log p − log(1 − p)."""
+        return (_logarithm(probability) - _logarithm(1.0 - probability)).astype(np.float32)
+
+    def comparable(self, logits: NDArray[np.float32]) -> FloatArray:
+        """Return the logits as they are."""
+        return logits.astype(np.float64)
+
+    def measures(self, logits: NDArray[np.float32], targets: NDArray[Any]) -> dict[str, float]:
+        """Return mAP, where a clip has a label."""
+        return {"map": mean_average_precision(logits, targets, self.unlabelled)} if (targets > 0).any() else {}
+
+    def weighted_measure(self, logits: NDArray[np.float32], targets: NDArray[Any]) -> float | None:
+        """Return mAP with each class weighted by its clips."""
+        shown = bool((targets > 0).any())
+        return mean_average_precision(logits, targets, self.unlabelled, weighted=True) if shown else None
+
+    def class_scores(self, logits: NDArray[np.float32], targets: NDArray[Any]) -> FloatArray:
+        """Return each class's average precision."""
+        return class_precisions(logits, targets, self.unlabelled)
+
+    def rankings(self, logits: NDArray[np.float32], targets: NDArray[Any]) -> NDArray[np.int64]:
+        """Return them with those of which the class is unknown, and unlabelled ones where these rank last, behind."""
+        return rankings(logits, targets, self.unlabelled)
+
+    def clip_scores(self, logits: NDArray[np.float32], targets: NDArray[Any]) -> FloatArray:
+        """Return each clip's average precision over its labels, see `clip_precisions`."""
+        return clip_precisions(logits, targets)
+
+    def right(self, probability: FloatArray, targets: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return where every label is more probable than every class that is none; without labels False."""
+        shown = targets > 0
+        lowest = np.where(shown, probability, np.inf).min(axis=1)
+        highest = np.where(targets == 0, probability, -np.inf).max(axis=1)
+        first: NDArray[np.bool_] = (lowest > highest) & shown.any(axis=1)
+        return first
+
+
+def label_kind(name: KindName, unlabelled: Unlabelled = "last") -> LabelKind:
+    """Return the kind of that name."""
+    return MultiLabel(unlabelled=unlabelled) if name == "multi" else SingleLabel()
+
+
+def kind_of(space: LabelSpace) -> LabelKind:
+    """Return the kind of a label space's labels."""
+    return label_kind(space.kind, space.unlabelled)
+
+
+def target_ranks(scores: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.int64]:
+    """Return (n,) how many other classes score at least as high as a clip's own; below k means right at top-k.
+
+    Ties count against the prediction.
+
+    Args:
+        scores: (n, K) logits or probabilities.
+        targets: (n,) classes.
+    """
+    own = scores[np.arange(len(targets)), targets]
+    ranks: NDArray[np.int64] = (scores >= own[:, None]).sum(axis=1) - 1
+    return ranks
+
+
+def _logarithm(probability: FloatArray) -> FloatArray:
+    logs: FloatArray = np.log(np.maximum(probability, float(np.finfo(np.float32).tiny)))
+    return logs
