@@ -23,7 +23,7 @@ from ifcar.commands.listing import list_
 from ifcar.commands.predict import predict
 from ifcar.commands.report import report
 from ifcar.console import fail
-from ifcar.errors import IfcarError
+from ifcar.errors import IfcarError, is_out_of_memory
 from ifcar.pipelines.heap import keep_freed_memory
 
 SIGNALLED = 128  # a shell's exit code of a command that a signal ended, less the signal's number
@@ -91,11 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             raise
         code = fail(f"{error.filename or 'a file'}: {error.strerror or error}; what is finished is kept")
-    except MemoryError:
-        code = fail("out of memory; what is finished is kept. Take a smaller batch, or --memory stream for training")
     except Exception as error:
-        if _is_a(error, "OutOfMemoryError"):
-            code = fail(f"out of memory on the device; what is finished is kept. Take a smaller batch ({error})")
+        if is_out_of_memory(error):
+            said = " ".join(f"out of memory. {error}".split())
+            code = fail(f"{said}; what is finished is kept. Take a smaller batch, or --memory stream for training")
         elif _is_a(error, "ClickException"):  # typer carries its own copy of click or uses the installed one
             code = fail(f"{error.format_message()}; see `ifcar --help`")  # type: ignore[attr-defined]
         else:

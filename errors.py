@@ -38,3 +38,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return `", did you mean X?"` for the closest known name, or an empty string."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f", did you mean {match[0]!r}?" if match else ""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out, here or on a device, as whichever library noticed it says so.
+
+    On a GPU torch's allocator raises an error of its own kind; its CPU allocator, a kernel's launch, cuDNN and cuBLAS,
+    which take memory for themselves, raise plain ones.
+    """
+    named = {kind.__name__ for kind in type(error).__mro__} & {"OutOfMemoryError", "MemoryError"}
+    said = "out of memory", "can't allocate memory", "_STATUS_ALLOC_FAILED"
+    return bool(named) or (isinstance(error, RuntimeError) and any(text in str(error) for text in said))

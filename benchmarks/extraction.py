@@ -3,8 +3,9 @@
 backbone    one batch of views from memory through i3d_r50: the plain eager fp32 loop, folded fp32, folded bf16, and on
             a GPU both compiled. The plain loop has a process of its own, with the C library's allocator as it comes.
 end-to-end  `extract` on generated videos of Something-Something's kind (427 × 240, 45 frames, VP9): decoding, backbone,
-            RoIAlign, writing; from the first batch on, against the same backbone fed from memory with the same batch
-            size, precision and threads. On a CPU the backbone's share of all CPU seconds bounds that ratio.
+            RoIAlign, writing; once decoding is no further ahead than it stays, against the same backbone fed from
+            memory with the same batch size, precision and threads. On a CPU the backbone's share of all CPU seconds
+            bounds that ratio.
 scale       seconds a clip and peak memory at 1,000 and 10,000 tiny clips, without pixels and with them.
 
 The sides of a comparison are interleaved, medians count. Works in a temporary folder.
@@ -27,7 +28,7 @@ from backbones import FRAMES, as_extracted, backbone, flops_a_clip, views
 from clips import write_folders, write_videos
 from machine import facts, interleaved, matmul_rate, median, save, synchronise
 
-from ifcar.extract.engine import choose_device, decode_ahead
+from ifcar.extract.engine import BATCHES_AHEAD, choose_device, decode_ahead
 from ifcar.pipelines.engines.local import engine_options
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.preparation import prepare
@@ -165,15 +166,19 @@ def end_to_end(config: ExtractConfig) -> dict[str, Any]:
 
 
 def extraction_child(connection: Connection, config: ExtractConfig) -> None:
-    """Extract; send what a clip took from the first batch on: seconds, CPU seconds, and the decoders' part of these."""
+    """Extract; send what a clip took: seconds, CPU seconds, and the decoders' part of these.
+
+    From the batch on before which no more was decoded ahead than ever after, or that of the first quarter.
+    """
     keep_freed_memory()
     clock = Clock()
     extract(config, clock)
     ended, used = time.perf_counter(), cpu_seconds()
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert config.limit is not None
-    first_time, first_used, first_count = clock.times[0]
-    count = config.limit - first_count
+    begun = min(BATCHES_AHEAD, len(clock.times) // 4)
+    first_time, first_used, _ = clock.times[begun]
+    count = config.limit - sum(batch for *_, batch in clock.times[: begun + 1])
     decoders_used = (children.ru_utime + children.ru_stime) / config.limit
     connection.send(((ended - first_time) / count, (used - first_used) / count, decoders_used))
 
@@ -181,12 +186,14 @@ def extraction_child(connection: Connection, config: ExtractConfig) -> None:
 def decode_rate(config: ExtractConfig) -> float:
     """Return the clips a second that the decoders give when nothing but decoding happens, once they are under way."""
     options = engine_options(config, os.cpu_count() or 1)
-    begun = 4 * options.batch_size
+    begun = BATCHES_AHEAD * options.batch_size
     started, count = 0.0, 0
     for count, _ in enumerate(decode_ahead(prepare(config, Silent()).views(), range(config.limit or 0), options), 1):
         started = time.perf_counter() if count == begun else started
     if count <= begun:
-        raise SystemExit(f"{count} clips; expected more than {begun}, four batches, to tell the decoders' rate")
+        raise SystemExit(
+            f"{count} clips; expected more than {begun}, {BATCHES_AHEAD} batches, to tell the decoders' rate"
+        )
     return (count - begun) / (time.perf_counter() - started)
 
 

@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,14 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from fixtures.batches import random_batch
 from fixtures.decoded import decoded_views
 from fixtures.flops import PAPER_CLASSES, PAPER_SPEC, training_loss
+from fixtures.golden import FILES, load_golden
 from fixtures.something_else import write_dataset
 
 from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import CacheSpec
 from ifcar.extract.engine import EngineOptions, FeatureExtractor
 from ifcar.heads.catalog import HEADS
+from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.feed.memory import Memory, free_bytes
@@ -58,6 +60,9 @@ def run(rows: Rows) -> None:
     for name in ("sfi", "strg", "nl", "stin", "stin-nl", "base", *sorted(HEADS.names())):
         if name not in done(rows):
             rows.measure(name, partial(head_error, name, device, rows.small))
+    shared = os.environ.get("IFCAR_SHARED")
+    for file in FILES if shared else ():
+        rows.measure(f"golden {file}", partial(golden_error, Path(str(shared)) / "golden", file, device))
     write_dataset(Path("something-else"), 24)
     rows.measure("extract", partial(extraction_error, device))
     rows.measure("fit-head", partial(training_error, device))
@@ -167,6 +172,17 @@ def head_error(name: str, device: str, small: bool) -> dict[str, Any]:
     limits = {"logits_limit": LIMITS["logits"], "gradient_limit": LIMITS["gradient"]}
     ok = logits <= LIMITS["logits"] and gradient <= LIMITS["gradient"]
     return {"preset": preset, "logits": logits, "gradient": gradient, **limits, "ok": ok}
+
+
+def golden_error(folder: Path, file: str, device: str) -> dict[str, Any]:
+    """Compare a head's logits with those of released code, in float32."""
+    golden = load_golden(folder, file)
+    head, where = golden.head.float().to(device), torch.device(device)
+    single = {f.name: getattr(golden.batch, f.name) for f in fields(golden.batch)}
+    single = {k: v.float() if v.is_floating_point() else v for k, v in single.items() if v is not None}
+    return judged(
+        "logits", logits=difference(head(InstanceBatch(**single).to(where)).logits, golden.array("out/logits"))
+    )
 
 
 def extraction_error(device: str) -> dict[str, Any]:

@@ -140,10 +140,10 @@ def time_form(
         return lambda: module(video)
 
     with torch.inference_mode(), tf32(form.precision == "tf32"):
-        few = batch(len(reference))
-        error = difference(few().float(), reference)
         count = len(pixels)
-        if not form.compiles:  # whose every size of batch is compiled anew
+        few = batch(count if form.compiles else len(reference))  # every size of batch would be compiled anew
+        error = difference(few()[: len(reference)].float(), reference)
+        if not form.compiles:
             seconds = median(repeated(few, device, seconds=0, least=1))
             count = max(len(reference), min(count, int(len(reference) * MOST_SECONDS / seconds)))
         if device.startswith("cuda"):

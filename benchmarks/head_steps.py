@@ -1,4 +1,4 @@
-"""A training step of a head at the paper's size: its time, that of its operations, and what torch's profiler finds."""
+"""A head's training step at the paper's size: its time, that of its operations, and what torch's profiler finds."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def profiled(step: Callable[[], None], device: str, count: int = 3) -> tuple[flo
         synchronise(device)
     events = recorded.key_averages()
     own = "self_device_time_total" if cuda else "self_cpu_time_total"
-    # A kernel's time stands by itself and again with the operator that launched it.
-    whole = [event for event in events if not cuda or event.device_type == DeviceType.CUDA]
+    # A kernel's time stands by itself, with the operator that launched it, and with the step around it.
+    whole = [e for e in events if not cuda or (e.device_type == DeviceType.CUDA and not e.is_user_annotation)]
     total = sum(getattr(event, own) for event in whole)
     products = sum(getattr(event, own) for event in events if event.key in PRODUCTS)
     return total / count / 1e6, float(products / total)

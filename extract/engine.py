@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from ifcar.cache.blocks import BlockStage
 from ifcar.cache.schema import CacheSpec, Status, zeros_for_rows
-from ifcar.errors import InputError
+from ifcar.errors import InputError, is_out_of_memory
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.fold import folded
 from ifcar.extract.decoded_views import Decoded, ViewDataset, naming_lost_decoders
@@ -114,7 +114,9 @@ class FeatureExtractor:
             part = batch[done : done + self.views_at_once]
             try:
                 parts.append(self._features(part))
-            except torch.OutOfMemoryError as error:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 if len(part) == 1:
                     raise InputError(
                         f"one view does not fit in the memory of {self.device}; take fewer --frames, a smaller --crop, "

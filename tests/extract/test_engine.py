@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -10,22 +11,30 @@ import torch
 from fixtures.decoded import decoded_views
 
 from ifcar.cache.schema import CacheSpec
-from ifcar.errors import InputError
+from ifcar.errors import InputError, is_out_of_memory
 from ifcar.extract.backbones.catalog import build_backbone
 from ifcar.extract.backbones.random_init import randomise
-from ifcar.extract.engine import EngineOptions, FeatureExtractor
+from ifcar.extract.engine import EngineOptions, FeatureExtractor, choose_device, decode_ahead
 
 SPEC = CacheSpec(num_frames=8, num_steps=4, num_instances=2, channels=2048, pooled_size=3)
 
 
-def extractor(*, batch_size: int, fits: int = 100) -> FeatureExtractor:
-    """Return one whose network runs out of memory beyond `fits` views."""
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+]
+
+
+def extractor(*, batch_size: int, fits: int = 100, error: Exception = OUT_OF_MEMORY[0]) -> FeatureExtractor:
+    """Return one whose network raises an error beyond `fits` views."""
     backbone = build_backbone("i3d_r50", num_frames=8, spatial_stride=16)
     randomise(backbone, 0)
 
     def need_memory(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         if len(inputs[0]) > fits:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
 
     backbone.register_forward_pre_hook(need_memory)
     return FeatureExtractor(backbone.eval(), SPEC, "3", EngineOptions(batch_size=batch_size))
@@ -50,7 +59,43 @@ def test_batch_that_does_not_fit_is_halved_said_once_and_goes_on(caplog: pytest.
 
 def test_view_that_does_not_fit_by_itself_is_one_line() -> None:
     with pytest.raises(InputError, match="one view does not fit in the memory of cpu; take fewer --frames"):
-        extractor(batch_size=4, fits=0)(decoded_views(2))
+        extractor(batch_size=4, fits=0, error=OUT_OF_MEMORY[-1])(decoded_views(2))
+
+
+@pytest.mark.parametrize("error", [*OUT_OF_MEMORY, MemoryError()])
+def test_memory_that_runs_out_is_known_whoever_says_so(error: Exception) -> None:
+    assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA error: an illegal memory access"), ValueError("out of memory")])
+def test_other_errors_are_not_of_memory(error: Exception) -> None:
+    assert not is_out_of_memory(error)
+
+
+def test_commands_compute_in_full_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    choose_device("cpu")
+    assert not torch.backends.cudnn.allow_tf32
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize(("workers", "batch_size"), [(1, 3), (2, 4), (2, 1)])
+def test_decoding_ahead_is_bounded_for_all_workers_together(workers: int, batch_size: int) -> None:
+    """A row is decoded when it is at most four batches, or two rows a worker, ahead of what was taken."""
+    asked: list[int] = []
+
+    def rows() -> Iterator[int]:
+        for row in range(100):
+            asked.append(row)
+            yield row
+
+    views = decoded_views(100, crop=2)
+    options = EngineOptions(batch_size=batch_size, num_workers=workers)
+    decoded = decode_ahead(views, rows(), options)  # type: ignore[arg-type]
+    bound = max(2 * workers, 4 * batch_size + workers - 1)
+    for taken in range(1, 20):
+        assert next(decoded).row == taken - 1
+        assert len(asked) <= taken + bound
 
 
 def test_batch_size_changes_features_by_rounding_only() -> None:

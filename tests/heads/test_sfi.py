@@ -5,83 +5,37 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from fixtures.batches import SPEC, random_batch
+from fixtures.golden import load_golden
 
 from ifcar.cache.schema import CacheSpec
 from ifcar.heads.contract import InstanceBatch
 from ifcar.heads.joint import motion_of
 from ifcar.heads.sfi import SFI, SFIConfig
 
-GOLDEN_NAMES = {
-    "region_vis_embed.0": "joint.appearance.embed",
-    "region_coord_embed.0": "joint.layout.position.0",
-    "region_coord_embed.1": "joint.layout.position.1",
-    "region_coord_embed.3": "joint.layout.position.3",
-    "region_coord_embed.4": "joint.layout.position.4",
-    "category_embed_layer": "joint.layout.category",
-    "coord_category_fusion.0": "joint.layout.fusion.0",
-    "coord_category_fusion.1": "joint.layout.fusion.1",
-    "non_appearance_encoder.0": "joint.layout.fusion.3",
-    "non_appearance_encoder.2": "joint.layout.fusion.5",
-    "STCR_hand_hand.0": "reasoning.edges.0",
-    "STCR_hand_obj.0": "reasoning.edges.1",
-    "STCR_obj_obj.0": "reasoning.edges.2",
-    "STCR_empty_other.0": "reasoning.edges.3",
-    "STCR_fea_embed": "reasoning.residual",
-    "STCR_spaital_fusion": "reasoning.fusion",
-    "STCR_temporal_flow": "lstm",
-    "STCR_temporal_fusion.0": "temporal.0",
-    "STCR_temporal_fusion.1": "temporal.1",
-    "STCR_temporal_fusion.3": "temporal.3",
-    "STCR_temporal_fusion.4": "temporal.4",
-    "fc": "classifier",
-    "pos_decoder": "prediction.position",
-    "offset_decoder": "prediction.offset",
-}
-
 
 @pytest.mark.parametrize("name", ["sfi", "sfi_pred"])
 def test_released_preset_equals_the_released_code(golden: Path, name: str) -> None:
-    z = np.load(golden / f"{name}.npz")
-    spec = CacheSpec(num_frames=8, num_steps=4, num_instances=4, channels=12, pooled_size=3)
-    released = SFIConfig.released()
-    config = replace(
-        released,
-        joint=replace(released.joint, appearance_dim=16, layout_dim=16),
-        temporal_hidden_dim=32,
-        temporal_dim=16,
-        prediction=name == "sfi_pred",
-    )
-    head = SFI(config, spec, 7).double().eval()
-    state = {}
-    for key in z.files:
-        module, _, leaf = key.removeprefix("param/").rpartition(".")
-        if key.startswith("param/") and module != "pred_LSTM":
-            state[f"{GOLDEN_NAMES[module]}.{leaf}"] = torch.tensor(z[key])
-    head.load_state_dict(state)
-    batch = InstanceBatch(
-        boxes=torch.tensor(z["in/boxes_cxcywh_T8"]),
-        categories=torch.tensor(z["in/categories_T8"]),
-        instance_features=torch.tensor(z["in/roi"]).reshape(3, 4, 4, 12, 3, 3),
-    )
+    z = load_golden(golden, name)
+    head, batch = z.head, z.batch
+    assert isinstance(head, SFI)
     out = head(batch)
     tolerance = {"rtol": 0, "atol": 1e-9}
-    torch.testing.assert_close(out.logits, torch.tensor(z["out/logits"]), **tolerance)
-    torch.testing.assert_close(head.joint(batch).features, torch.tensor(z["mid/joint"]), **tolerance)
-    loss = F.cross_entropy(out.logits, torch.tensor(z["in/label"]))
+    torch.testing.assert_close(out.logits, z.array("out/logits"), **tolerance)
+    torch.testing.assert_close(head.joint(batch).features, z.array("mid/joint"), **tolerance)
+    loss = F.cross_entropy(out.logits, z.array("in/label"))
     if name == "sfi_pred":
-        torch.testing.assert_close(out.losses["prediction"], torch.tensor(z["out/aux_loss"]), **tolerance)
+        torch.testing.assert_close(out.losses["prediction"], z.array("out/aux_loss"), **tolerance)
         loss = loss + 5 * out.losses["prediction"]
-    torch.testing.assert_close(loss, torch.tensor(z["out/loss_total"]), **tolerance)
+    torch.testing.assert_close(loss, z.array("out/loss_total"), **tolerance)
     loss.backward()
-    ours = {new: old for old, new in GOLDEN_NAMES.items()}
+    ours = {new: old for old, new in z.names.items()}
     for key, parameter in head.named_parameters():
         module, _, leaf = key.rpartition(".")
-        torch.testing.assert_close(parameter.grad, torch.tensor(z[f"grad/{ours[module]}.{leaf}"]), **tolerance)
+        torch.testing.assert_close(parameter.grad, z.array(f"grad/{ours[module]}.{leaf}"), **tolerance)
 
 
 def small_sfi(prediction: bool) -> tuple[SFI, InstanceBatch]:

@@ -6,14 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from fixtures.batches import LAYOUT_SPEC, SPEC, random_batch
+from fixtures.golden import load_golden
 
 from ifcar.cache.schema import CacheSpec
-from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head, InstanceBatch
 from ifcar.heads.i3d_stin_nl import I3DSTINNL
 from ifcar.heads.joint import JointConfig
@@ -23,64 +22,31 @@ from ifcar.heads.stin_nl import STINNL, STINNLConfig, slots_normalised
 EXACT = {"rtol": 0, "atol": 1e-12}
 
 
-def golden_names(interaction: str, num_blocks: int) -> dict[str, str]:
-    """Return our module's name for each of the released code's."""
-    names = {"category_embed_layer": "joint.layout.category"}
-    for theirs, ours, layers in (
-        ("coord_to_feature", "joint.layout.position", (0, 1, 3, 4)),
-        ("coord_category_fusion", "joint.layout.fusion", (0, 1)),
-        ("spatial_node_fusion", f"{interaction}.spatial", (0, 1, 3, 4)),
-        ("box_feature_fusion", f"{interaction}.temporal", (0, 1, 3, 4)),
-        ("classifier", "mlp", (0, 2)),
-    ):
-        names |= {f"{theirs}.{i}": f"{ours}.{i}" for i in layers}
-    for n in range(num_blocks):
-        for theirs, ours in (("theta", "query"), ("phi", "key"), ("g", "value"), ("out", "output")):
-            names[f"nonlocal_fusion.{n}.0.conv_{theirs}"] = f"trunk.blocks.{n}.attention.{ours}"
-        names |= {f"nonlocal_fusion.{n}.{i}": f"trunk.blocks.{n}.fusion.{i - 1}" for i in (1, 2)}
-    return names | {"classifier.4": "classifier"}
-
-
 @pytest.mark.parametrize("name", ["stin", "stin-nl"])
 def test_released_preset_equals_the_released_code(golden: Path, name: str) -> None:
-    z = np.load(golden / f"stin_coord_category{'_nl' if name == 'stin-nl' else ''}.npz")
-    spec = CacheSpec(num_frames=4, num_steps=4, num_instances=4)
-    kind: Any = HEADS.get(name)
-    released = kind.config_type.released()
-    config = replace(released, joint=replace(released.joint, layout_dim=16), hidden_dim=16)
-    head = kind(replace(config, key_dim=8) if name == "stin-nl" else config, spec, 7).double().eval()
+    z = load_golden(golden, f"stin_coord_category{'_nl' if name == 'stin-nl' else ''}")
+    head: Any = z.head
+    batch = z.batch
     interaction = head.trunk.interaction if name == "stin-nl" else head.interaction
-    names = golden_names("trunk.interaction" if name == "stin-nl" else "interaction", 3 * (name == "stin-nl"))
-    state = {}
-    for key in z.files:
-        module, _, leaf = key.removeprefix("param/").rpartition(".")
-        if key.startswith("param/"):
-            value = torch.tensor(z[key])
-            state[f"{names[module]}.{leaf}"] = value.squeeze(-1) if "conv_" in key or value.dim() == 3 else value
-    head.load_state_dict(state)
-    batch = InstanceBatch(
-        boxes=torch.tensor(z["in/boxes_cxcywh"]),
-        categories=torch.tensor(z["in/categories"]),
-    )
     tolerance = {"rtol": 0, "atol": 1e-9}
     joint = head.joint(batch)
     heard = torch.cat([joint.features, message_from_others(joint.features, joint.instance_mask)], dim=-1)
     by_slot = heard.transpose(1, 2).flatten(0, 2)  # (V·N·T, 2D), as the released code lays it out
-    torch.testing.assert_close(by_slot, torch.tensor(z["mid/spatial_in_bPT"]), **tolerance)
-    torch.testing.assert_close(interaction.spatial(by_slot), torch.tensor(z["mid/spatial_out_bPT"]), **tolerance)
-    torch.testing.assert_close(interaction(joint).flatten(0, 1), torch.tensor(z["mid/box_features_bP"]), **tolerance)
+    torch.testing.assert_close(by_slot, z.array("mid/spatial_in_bPT"), **tolerance)
+    torch.testing.assert_close(interaction.spatial(by_slot), z.array("mid/spatial_out_bPT"), **tolerance)
+    torch.testing.assert_close(interaction(joint).flatten(0, 1), z.array("mid/box_features_bP"), **tolerance)
     logits = head(batch).logits
-    torch.testing.assert_close(logits, torch.tensor(z["out/logits"]), **tolerance)
-    loss = F.cross_entropy(logits, torch.tensor(z["in/label"]))
-    torch.testing.assert_close(loss, torch.tensor(z["out/loss_for_grad"]), **tolerance)
+    torch.testing.assert_close(logits, z.array("out/logits"), **tolerance)
+    loss = F.cross_entropy(logits, z.array("in/label"))
+    torch.testing.assert_close(loss, z.array("out/loss_for_grad"), **tolerance)
     loss.backward()
-    theirs = {new: old for old, new in names.items()}
-    frozen = {str(key) for key in z["meta/params_without_grad"]}
+    theirs = {new: old for old, new in z.names.items()}
+    frozen = {str(key) for key in z.arrays["meta/params_without_grad"]}
     for key, parameter in head.named_parameters():
         module, _, leaf = key.rpartition(".")
         old = f"{theirs[module]}.{leaf}"
         if old not in frozen:
-            expected = torch.tensor(z[f"grad/{old}"]).reshape(parameter.shape)
+            expected = z.array(f"grad/{old}").reshape(parameter.shape)
             torch.testing.assert_close(parameter.grad, expected, **tolerance)
 
 

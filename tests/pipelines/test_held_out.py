@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from ifcar.cache.protocols import LabelSpace
 from ifcar.cache.protocols import ProtocolTable as Table
 from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import Provenance, Split
@@ -30,6 +31,7 @@ from ifcar.pipelines.fit import fit
 from ifcar.pipelines.grid.config import GridConfig, SystemConfig
 from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.grid.run import run_grid
+from ifcar.pipelines.labels.kinds import SingleLabel
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.resolve import make_run_config
@@ -43,17 +45,16 @@ def part_of(groups: list[int], share: float) -> tuple[NDArray[np.int64], str]:
     n = len(groups)
     table = Table(
         name="p",
-        label_kind="single",
-        classes=("a",),
+        spaces=(LabelSpace(kind="single", classes=("a",), targets=np.zeros(n, np.int16)),),
         split=np.full(n, Split.TRAIN, np.uint8),
-        targets=np.zeros(n, np.int16),
         groups=np.array(groups, np.int32),
         group_names=tuple(str(g) for g in range(max(groups) + 1)),
         group_kind="subject" if max(groups) >= 0 else "",
     )
     once = np.ones((n, 1), np.bool_)
+    clips, kind = np.arange(n), SingleLabel()
     train = Examples(
-        name="train", clips=np.arange(n), targets=np.zeros(n), rows=np.arange(n)[:, None], usable=once, plain=once
+        name="train", clips=clips, targets=np.zeros(n), kind=kind, rows=clips[:, None], usable=once, plain=once
     )
     division = hold_out(train, table, share)
     held = np.empty(0, np.int64) if division.held_out is None else division.held_out.clips
