@@ -57,7 +57,7 @@ class FleetSteps:
         reader = batches.reader
         protocol = reader.protocol(PROTOCOL)
         examples = read_examples(reader, protocol, Split.TRAIN)
-        heads = [build_head(config, reader.spec, len(protocol.classes)) for config in configs]
+        heads = [build_head(config, reader.spec, len(protocol.labels.classes)) for config in configs]
         self.plan = plan_of(configs[0], len(examples))
         members = [
             Member(
