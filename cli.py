@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -25,6 +24,7 @@ from ifcar.commands.report import report
 from ifcar.console import fail
 from ifcar.errors import IfcarError, is_out_of_memory
 from ifcar.pipelines.heap import keep_freed_memory
+from ifcar.terminal import DEBUG, quiet_libraries
 
 SIGNALLED = 128  # a shell's exit code of a command that a signal ended, less the signal's number
 
@@ -63,9 +63,9 @@ def options(version: Annotated[bool, typer.Option("--version", help="Print the v
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 some items failed, 2 bad input, 130 interrupted, 143 terminated."""
-    logging.basicConfig(format="ifcar: %(message)s", level=logging.WARNING)
+    quiet_libraries()
     keep_freed_memory()
-    debug = bool(os.environ.get("IFCAR_DEBUG"))
+    debug = bool(os.environ.get(DEBUG))
     stop = signal.SIGINT
 
     def terminate(*_: object) -> None:

@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from ifcar.terminal import printable
+
 MAX_LINE = 2_000
 SHOW_AFTER_SEC = 2.0
 PLAIN_EVERY_SEC = 10.0
@@ -104,15 +106,6 @@ def fail(message: str, code: int = 2) -> int:
     line = printable(" ".join(message.split()))
     sys.stderr.write("ifcar: " + (line if len(line) <= MAX_LINE else line[:MAX_LINE] + " …") + "\n")
     return code
-
-
-def printable(text: str) -> str:
-    """Return text with every character that a terminal would obey, or that has no encoding, as its escape."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
-
-
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape").decode()
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ import typer
 from ifcar.commands.options import CacheArgument, Json, say
 from ifcar.console import Screen, print_json, print_table
 from ifcar.errors import InputError
+from ifcar.shell_words import command
 
 
 def info(cache: CacheArgument, as_json: Json = False) -> None:
@@ -40,7 +41,8 @@ def verify(cache: CacheArgument, as_json: Json = False) -> None:
     else:
         for line in lines:
             say(line)
-        say(f"{cache}: {'clean' if not lines else f'{len(lines)} damaged; mend with `ifcar cache repair {cache}`'}")
+        mend = command("ifcar", "cache", "repair", cache)
+        say(f"{cache}: {f'{len(lines)} damaged; mend with {mend}' if lines else 'clean'}")
     if lines:
         raise typer.Exit(1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ifcar.commands.grid import show_grid
 from ifcar.commands.options import Json, Processes, say
 from ifcar.console import Screen
+from ifcar.shell_words import quoted
 
 
 def demo(processes: Processes = None, as_json: Json = False) -> None:
@@ -13,5 +14,5 @@ def demo(processes: Processes = None, as_json: Json = False) -> None:
 
     result = run_demo(Screen(quiet=as_json), processes=processes)
     if not as_json:
-        say(f"Report: open {result.report.page} in a browser; it needs no network")
+        say(f"Report: open {quoted(result.report.page)} in a browser; it needs no network")
     show_grid(result.grid, as_json=as_json)

@@ -10,6 +10,7 @@ import typer
 
 from ifcar.commands.options import Address, Device, Engine, Json, say
 from ifcar.console import Screen, print_json, print_table
+from ifcar.shell_words import command
 
 ENGINE_OPTIONS = ("engine", "address", "actor_cpus", "as_json")
 
@@ -75,6 +76,7 @@ def extract(
     from ifcar.pipelines.engines.choice import cluster_config, extract_engine
     from ifcar.pipelines.extract import extract as run_extract
     from ifcar.pipelines.extraction.sources import ExtractConfig, parse_rates
+    from ifcar.pipelines.folders import cache_paths
 
     chosen = extract_engine(cluster_config(engine, address, actor_cpus))
     values["sampling_rates"] = parse_rates(sampling_rates)
@@ -91,8 +93,11 @@ def extract(
             ["clips", "rows", "computed now", "failed"],
             [[str(v) for v in (result.num_clips, result.num_rows, result.num_computed, result.num_failed)]],
         )
-        streams = " --streams layout" if backbone == "none" else ""
-        say(f"Next: `ifcar fit-head sfi{streams} --aux-weight 5`, or `ifcar cache show {result.cache}` for pictures.")
+        named = [] if cache_paths() == [result.cache] else ["--cache", result.cache]
+        streams = ["--streams", "layout"] if backbone == "none" else []
+        fit = command("ifcar", "fit-head", "sfi", *named, *streams, "--aux-weight", 5)
+        root = [] if data_root is None else ["--data-root", data_root]
+        say(f"Next: {fit}, or {command('ifcar', 'cache', 'show', result.cache, *root)} for pictures.")
     if result.num_failed:
         say(f"{result.num_failed} rows failed; reasons in {result.failures_file}; try again with --retry-failed")
         raise typer.Exit(1)

@@ -10,6 +10,7 @@ import typer
 from ifcar.commands.options import Device, Json, print_metrics, say
 from ifcar.console import Screen, print_json
 from ifcar.errors import InputError
+from ifcar.shell_words import command
 
 if TYPE_CHECKING:
     from ifcar.pipelines.extraction.sources import ExtractConfig
@@ -188,11 +189,11 @@ def _run(
         return
     print_metrics(result.run)
     say(f"Used: {used}.")
-    say(f"Next: `{extract_command(result)}`, then heads on that cache.")
+    say(f"Next: {extract_command(result)}, then heads on that cache.")
 
 
 def extract_command(result: FinetuneResult) -> str:
-    """Return the command that makes the cache of a fine-tuned backbone."""
+    """Return the command that makes the cache of a fine-tuned backbone, for a message."""
     chosen: ExtractConfig = result.extraction
     parts: list[Any] = ["ifcar", "extract", "--dataset", chosen.dataset]
     for option in ("data_root", "backbone", "weights", "frames", "crop", "instances", "spatial_stride", "pooled"):
@@ -200,4 +201,4 @@ def extract_command(result: FinetuneResult) -> str:
         if value is not None:
             parts += [f"--{option.replace('_', '-')}", value]
     parts += ["--framing", chosen.framing, "--views", chosen.views, *(["--grid"] if chosen.grid else [])]
-    return " ".join(str(part) for part in [*parts, "--out", chosen.out])
+    return command(*parts, "--out", chosen.out)

@@ -19,6 +19,7 @@ from ifcar.commands.options import (
 )
 from ifcar.console import Screen, print_json, print_table
 from ifcar.errors import InputError
+from ifcar.shell_words import command
 
 
 def fit_head(
@@ -117,7 +118,8 @@ def fit_head(
         return
     print_metrics(result.run)
     say(f"Used: {used}.")
-    say(f"Next: `ifcar evaluate {result.run.path}` (per class), or `ifcar ensemble` once an i3d run stands beside it.")
+    evaluation = command("ifcar", "evaluate", result.run.path)
+    say(f"Next: {evaluation} (per class), or `ifcar ensemble` once an i3d run stands beside it.")
 
 
 def evaluate(

@@ -22,6 +22,7 @@ from ifcar.commands.options import (
 )
 from ifcar.console import Screen, print_json, print_table
 from ifcar.errors import InputError
+from ifcar.shell_words import command
 
 if TYPE_CHECKING:
     from ifcar.pipelines.grid.plan import GridPlan
@@ -167,6 +168,6 @@ def show_grid(result: GridResult, *, as_json: bool) -> None:
         for note in comparison.notes:
             say(f"note: {note}")
         say(f"{result.num_runs} runs, {result.num_made} of them made now; tables: {result.folder}/table.md, .tex, .csv")
-        say(f"Next: `ifcar report {result.folder}`")
+        say(f"Next: {command('ifcar', 'report', result.folder)}")
     if result.failures:
         raise typer.Exit(1)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ifcar.console import print_table, printable
+from ifcar.console import print_table
+from ifcar.terminal import printable
 
 if TYPE_CHECKING:
     from ifcar.pipelines.runs.finished import Run

@@ -9,6 +9,7 @@ import typer
 
 from ifcar.commands.options import Json, say
 from ifcar.console import Screen, print_json, print_table
+from ifcar.shell_words import quoted
 
 
 def report(
@@ -67,4 +68,4 @@ def report(
             say(f"{title}: A is {a}, B is {b}; choose others with --compare A --with B")
     for note in result.notes:
         say(f"note: {note}")
-    say(f"Next: open {result.page} in a browser; it needs no network")
+    say(f"Next: open {quoted(result.page)} in a browser; it needs no network")

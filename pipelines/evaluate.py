@@ -24,6 +24,7 @@ from ifcar.pipelines.scoring.detections import detect
 from ifcar.pipelines.scoring.scores import Metrics, Pool, measure, predict
 from ifcar.pipelines.training.checkpoint import load_head
 from ifcar.pipelines.training.stack import stack_heads
+from ifcar.shell_words import command
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,8 +120,9 @@ def _its_cache(path: Path, config: RunConfig, cache: Path | None) -> CacheReader
     """Open the cache that a run was trained from."""
     if config.live is not None and cache is None and not config.cache.exists():
         raise InputError(
-            f"{path}: fine-tuned, and there is no cache of its backbone at {config.cache}; make it with `ifcar extract "
-            f"--weights {path / 'backbone.safetensors'}` and the run's options, or name it with --cache"
+            f"{path}: fine-tuned, and there is no cache of its backbone at {config.cache}; make it with "
+            f"{command('ifcar', 'extract', '--weights', path / 'backbone.safetensors')} and the run's options, or name "
+            "it with --cache"
         )
     reader = open_its_cache(cache or config.cache, path)
     if reader.fingerprint != config.fingerprint:

@@ -47,6 +47,7 @@ from ifcar.pipelines.training.jobs import Failure, Job
 from ifcar.pipelines.training.phases import Data, Entry, Outcome, stack_states, train_phases
 from ifcar.pipelines.training.schedule import Plan, make_plan
 from ifcar.pipelines.training.trainer import NonFiniteError
+from ifcar.shell_words import command
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +105,8 @@ def fit(
     try:
         (result,) = fit_together([Job(config=config, path=path)], path, progress, device=device, memory=memory)
     except KeyboardInterrupt:
-        progress.say(f"{path}: stopped; `ifcar fit-head --resume --out {path}` goes on from its last checkpoint")
+        resume_it = command("ifcar", "fit-head", "--resume", "--out", path)
+        progress.say(f"{path}: stopped; {resume_it} goes on from its last checkpoint")
         raise
     if isinstance(result, Failure):
         raise NonFiniteError(result.reason)

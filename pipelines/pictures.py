@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from ifcar.cache.reader import CacheReader
@@ -16,10 +18,12 @@ from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.decode import read_frames
 from ifcar.extract.geometry import Crop
 from ifcar.pipelines.folders import file_name, folder
+from ifcar.pipelines.fonts import codes_note, fit_fonts, write_codes
 from ifcar.pipelines.labels.kinds import kind_of
 
 SUBJECT_COLOUR, OBJECT_COLOURS = "#e69f00", ("#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
 SIDE = 224
+logger = logging.getLogger(__name__)
 
 
 def draw_clips(reader: CacheReader, clip_ids: Sequence[str], out: Path, data_root: Path | None = None) -> list[Path]:
@@ -42,11 +46,15 @@ def draw_clips(reader: CacheReader, clip_ids: Sequence[str], out: Path, data_roo
     labels = _labels(reader)
     done = reader.status() == Status.DONE
     paths = []
+    undrawn: set[str] = set()
     for clip_id in clip_ids or reader.clip_ids[:10]:
         row = reader.clip_ids.index(clip_id) * reader.num_views
         if done[row]:
             paths.append(out / f"{file_name(clip_id)}.png")
-            _draw(reader, row, sources.get(clip_id), f"{clip_id}: {labels.get(clip_id, 'unlabelled')}", paths[-1])
+            title = f"{clip_id}: {labels.get(clip_id, 'unlabelled')}"
+            undrawn |= _draw(reader, row, sources.get(clip_id), title, paths[-1])
+    if undrawn:
+        logger.warning("%s", codes_note(undrawn))
     return paths
 
 
@@ -111,17 +119,15 @@ def _labels(reader: CacheReader) -> dict[str, str]:
     return labels
 
 
-def _draw(reader: CacheReader, row: int, source: Path | None, title: str, path: Path) -> None:
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-    from matplotlib.patches import Rectangle
-
+def _draw(reader: CacheReader, row: int, source: Path | None, title: str, path: Path) -> set[str]:
+    """Draw a row; return the characters of its title that no installed font has."""
     boxes, categories = reader.table("boxes")[row], reader.table("categories")[row]
     numbers = reader.table("frame_indices")[row].tolist()
     frames = None if source is None else view_frames(reader, row, source, range(len(numbers)), SIDE)
     columns = min(len(boxes), 8)
     rows = -(-len(boxes) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(1.9 * columns, 2.1 * rows + 0.4), squeeze=False)
+    figure = Figure(figsize=(1.9 * columns, 2.1 * rows + 0.4))
+    axes = figure.subplots(rows, columns, squeeze=False)
     for t, axis in enumerate(axes.flat):
         axis.set_axis_off()
         if t >= len(boxes):
@@ -146,7 +152,10 @@ def _draw(reader: CacheReader, row: int, source: Path | None, title: str, path: 
                 va="top",
                 bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.6},
             )
-    figure.suptitle(f"{title}   (dashed: hand or person; solid: object; number: slot)", fontsize=8)
+    about = "(dashed: hand or person; solid: object; number: slot)"
+    figure.suptitle(f"{title}   {about}", fontsize=8, parse_math=False)  # a `$` in an id is a `$`
+    undrawn = fit_fonts(figure)
+    write_codes(figure, undrawn)
     figure.tight_layout(rect=(0, 0, 1, 0.98))
     figure.savefig(path, dpi=110)
-    plt.close(figure)
+    return undrawn

@@ -73,7 +73,7 @@ def read_action_genome(folder: Path, digest: hashlib._Hash, box_notes: BoxNotes)
         by_frame = detections.pop(video)
         frames = sorted(by_frame)
         tracks = link(np.array(frames, np.int64), [by_frame[frame] for frame in frames])
-        kinds = sorted({detection.key for found in by_frame.values() for detection in found})
+        kinds = (detection.key for found in by_frame.values() for detection in found)
         box_notes.add_clip(f"{video!r} of {folder}", tracks.boxes, tracks.categories, kinds)
         yield AnnotatedVideo(video=video, tracks=tracks, frame_size=sizes.get(video))
 

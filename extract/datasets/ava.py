@@ -70,7 +70,8 @@ class Ava(Dataset):
         digest = hashlib.sha256()
         self._actions = read_action_list(self.root / ACTION_LIST, digest)
         class_of = {number: place for place, number in enumerate(self._actions)}
-        self._sources, problems = self._find_sources() if needs_pixels else ({}, [])
+        self._sources, notes = self._find_sources() if needs_pixels else ({}, [])
+        problems: list[str] = []
         self._classes, self._split, self._persons, self._sizes = {}, {}, {}, {}
         clips: list[Clip] = []
         part_of: dict[str, str] = {}
@@ -96,11 +97,11 @@ class Ava(Dataset):
                 f"{video}: {n} boxes left out, no videos/{video}.mp4 or frames/{video}/" for video, n in absent.items()
             ]
             if cut:
-                problems.append(f"{len(cut)} clips begin before their source does and are cut, the first: {cut[0]}")
-            problems += [f"{excluded} boxes of {boxes_path.name} are at excluded timestamps"] if excluded else []
-            problems += [f"{found.doubled} rows of {boxes_path.name} are doubled, count once"] if found.doubled else []
-            problems += box_notes.lines()
-        return Listing(clips=clips, problems=problems, digest=digest.hexdigest())
+                notes.append(f"{len(cut)} clips begin before their source does and are cut, the first: {cut[0]}")
+            notes += [f"{excluded} boxes of {boxes_path.name} are at excluded timestamps"] if excluded else []
+            notes += [f"{found.doubled} rows of {boxes_path.name} are doubled, count once"] if found.doubled else []
+            notes += box_notes.lines()
+        return Listing(clips=clips, notes=notes, problems=problems, digest=digest.hexdigest())
 
     def tracks(self, clip_id: str) -> Tracks:
         """Return the person's box as the subject, the key frame's other persons as objects, nearest first; all held.

@@ -40,15 +40,15 @@ class BoxNotes:
             where: names the clip.
             boxes: (F, N, 4) x1, y1, x2, y2, meant to be pixels; NaN where a track has no box.
             categories: (N,) of the tracks.
-            kinds: what the file calls what is in the boxes.
+            kinds: what the file calls what is in the boxes; looked at until there is a subject.
         """
         if not np.isfinite(boxes).any():
             return
         self.num_clips += 1
         self.num_tracks += len(categories)
         self.num_subjects += int((categories == Category.SUBJECT).sum())
-        for kind in kinds if len(self._kinds) <= _NUM_KINDS else ():
-            self._kinds[kind] = None
+        if not self.num_subjects and len(self._kinds) <= _NUM_KINDS:
+            self._kinds |= dict.fromkeys(sorted(set(kinds)))
         if in_shares(boxes):
             self.first_in_shares = self.first_in_shares or where
             self.num_in_shares += 1

@@ -77,9 +77,10 @@ class Charades(Dataset):
         """Read lists and boxes; videos without what they need are listed and left out."""
         self._classes = read_classes(self.root / CLASSES)
         self._videos = read_videos(self.root, self._classes)
-        self._sources, problems = self._find_sources() if needs_pixels else ({}, [])
+        self._sources, notes = self._find_sources() if needs_pixels else ({}, [])
+        problems: list[str] = []
         digest, box_notes = hashlib.sha256(), BoxNotes()
-        problems += self._read_boxes(digest, box_notes)
+        notes += self._read_boxes(digest, box_notes)
         clips: list[Clip] = []
         for video in self._videos:
             source = self._sources.get(video)
@@ -96,7 +97,8 @@ class Charades(Dataset):
                     f"{video}: left out, its boxes count frames of {video}.mp4, whose rate is unknown; put the video "
                     f"into {VIDEOS}/, its rate into {RATES}, or extract without boxes by taking {ANNOTATIONS}/ away"
                 )
-        return Listing(clips=clips, problems=box_notes.lines() + problems, digest=digest.hexdigest())
+        notes = box_notes.lines() + notes
+        return Listing(clips=clips, notes=notes, problems=problems, digest=digest.hexdigest())
 
     def tracks(self, clip_id: str) -> Tracks:
         """Return a video's boxes in pixels of its source; none where Action Genome does not annotate it."""
@@ -165,10 +167,10 @@ class Charades(Dataset):
             if tracks is not None:
                 self._tracks.add(found.video, tracks)
         without = len(self._videos) - len(self._annotated_sizes)
-        problems = [f"{strange} annotated videos are in neither list"] if strange else []
+        notes = [f"{strange} annotated videos are in neither list"] if strange else []
         if without:
-            problems.append(f"{without} videos are not annotated: no boxes, and in protocol official alone")
-        return problems
+            notes.append(f"{without} videos are not annotated: no boxes, and in protocol official alone")
+        return notes
 
     def _in_source_frames(self, found: AnnotatedVideo, fps: float | None) -> Tracks | None:
         """Return a video's boxes by the frame numbers of its source; None where those are not known."""

@@ -51,11 +51,13 @@ class Listing:
 
     Args:
         clips: in cache order.
+        notes: what concerns the data as a whole, one line each: of its boxes, of files that are not read.
         problems: clips left out and files not found, one line each; never fatal.
         digest: SHA-256 over the annotations, part of the cache's fingerprint.
     """
 
     clips: Sequence[Clip]
+    notes: Sequence[str] = field(default_factory=tuple)
     problems: Sequence[str] = field(default_factory=tuple)
     digest: str = ""
 

@@ -85,9 +85,9 @@ class Hockey(Dataset):
         self._classes = read_classes(self.root / "classes.txt", digest)
         self._annotations = read_annotations(self.root / "annotations.csv", self._classes, digest)
         self._tracks = TrackStore()
-        problems = self._read_boxes(self.root / "boxes.json", digest)
+        box_lines = self._read_boxes(self.root / "boxes.json", digest)
         sources, notes = find_sources([Place(folder=self.root / "videos", endings=VIDEO_ENDINGS)])
-        problems += notes
+        problems: list[str] = []
         sizes: dict[str, tuple[int, int]] = {}
         clips: list[Clip] = []
         for clip_id, annotation in self._annotations.items():
@@ -112,7 +112,7 @@ class Hockey(Dataset):
                     span_sec=annotation.span_sec,
                 )
             )
-        return Listing(clips=clips, problems=problems, digest=digest.hexdigest())
+        return Listing(clips=clips, notes=box_lines + notes, problems=problems, digest=digest.hexdigest())
 
     def tracks(self, clip_id: str) -> Tracks:
         """Return the clip's boxes; none where boxes.json has none."""

@@ -71,9 +71,10 @@ class SomethingElse(Dataset):
                     raise InputError(f"{path}: clip {clip_id!r} is annotated twice")
                 self._tracks.add(clip_id, read_tracks(path, clip_id, records, box_notes))
         sizes = self._sizes()
-        sources, problems = self._sources() if needs_pixels else ({}, [])
+        sources, notes = self._sources() if needs_pixels else ({}, [])
         if self._annotation_parts() and self._annotation_parts() != self._annotation_files():
-            problems.append(f"{self.root / 'annotations'} is not read, as annotations.json is there")
+            notes.append(f"{self.root / 'annotations'} is not read, as annotations.json is there")
+        problems: list[str] = []
         clips: list[Clip] = []
         for clip_id in sorted(self._tracks, key=_by_number):
             if needs_pixels and clip_id not in sources:
@@ -85,7 +86,8 @@ class SomethingElse(Dataset):
             else:
                 clips.append(Clip(clip_id=clip_id, source=sources.get(clip_id), frame_size=sizes.get(clip_id)))
         problems += [f"{c}: has pixels, but no annotation" for c in sorted(set(sources) - set(self._tracks))]
-        return Listing(clips=clips, problems=box_notes.lines() + problems, digest=digest.hexdigest())
+        notes = box_notes.lines() + notes
+        return Listing(clips=clips, notes=notes, problems=problems, digest=digest.hexdigest())
 
     def tracks(self, clip_id: str) -> Tracks:
         """Return the boxes of a clip that `listing` named."""
@@ -250,7 +252,7 @@ def read_tracks(path: Path, clip_id: str, records: Any, box_notes: BoxNotes | No
                 box_notes.add_flat(f"{detection.key!r} in {name}: {detection.box}")
     frames = np.array(sorted(by_frame), np.int64)
     tracks = link(frames, [by_frame[int(f)] for f in frames])
-    kinds = sorted({detection.key for found in by_frame.values() for detection in found})
+    kinds = (detection.key for found in by_frame.values() for detection in found)
     box_notes.add_clip(f"{clip_id!r} of {path}", tracks.boxes, tracks.categories, kinds)
     return tracks
 

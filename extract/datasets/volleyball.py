@@ -120,7 +120,7 @@ class Volleyball(Dataset):
                 problems.append(f"{clip_id}: left out, {error}")
             else:
                 clips.append(Clip(clip_id=clip_id, source=folder, frame_size=size))
-        return Listing(clips=clips, problems=box_notes.lines() + problems, digest=digest.hexdigest())
+        return Listing(clips=clips, notes=box_notes.lines(), problems=problems, digest=digest.hexdigest())
 
     def tracks(self, clip_id: str) -> Tracks:
         """Return the key frame's boxes, held over the clip's 41 frames; every player is a subject."""

@@ -27,6 +27,7 @@ from ifcar.extract.toybox.scene import HEIGHT, WIDTH, Scene, build_scene
 from ifcar.extract.toybox.several import NUM_CLIPS as NUM_SEVERAL
 from ifcar.extract.toybox.several import SeveralPlan, build_several, plan_several, several_files
 from ifcar.extract.toybox.splits import NUM_CLIPS, ClipPlan, plan_clip, split_files
+from ifcar.terminal import quiet_libraries
 from ifcar.text_files import read_text
 
 VERSION = 2
@@ -148,6 +149,7 @@ def _render_all(task: Callable[[int], Records], total: int, workers: int) -> Ite
 
 def _start_worker() -> None:
     """Keep to one thread, leave Ctrl-C to the parent, and end when the parent is gone, however it ended."""
+    quiet_libraries()
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

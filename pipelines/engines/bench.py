@@ -16,6 +16,7 @@ from multiprocessing.process import BaseProcess
 import torch
 
 from ifcar.pipelines.feed.memory import Memory, free_bytes
+from ifcar.terminal import quiet_libraries
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +82,7 @@ def _begin(initializer: Callable[[], None]) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=[parent], daemon=True).start()
+    quiet_libraries()
     initializer()
 
 

@@ -145,6 +145,6 @@ def read_source(config: ExtractConfig, progress: Progress, *, needs_pixels: bool
         clips=clips,
         digest=listing.digest,
         protocols=protocols,
-        notes=[*(() if proposals is None else proposals.notes), *listing.problems, *notes],
+        notes=[*(() if proposals is None else proposals.notes), *listing.notes, *listing.problems, *notes],
         proposals=proposals,
     )

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ifcar.cache.durable import write_atomic
+from ifcar.pipelines.fonts import fit_fonts, write_codes
 
 # Okabe and Ito's colours, which people of every colour vision can tell apart.
 COLOURS = {"A": "#0072b2", "B": "#d55e00"}
@@ -115,9 +116,15 @@ def svg_bytes(figure: Figure) -> bytes:
     return out.getvalue()
 
 
-def save_drawing(drawing: Drawing, folder: Path) -> tuple[list[Path], bytes]:
-    """Write NAME.svg, NAME.png and NAME.csv; return their paths and the SVG."""
+def save_drawing(drawing: Drawing, folder: Path) -> tuple[list[Path], bytes, set[str]]:
+    """Write NAME.svg, NAME.png and NAME.csv.
+
+    Returns:
+        Their paths, the SVG, and the characters that the PNG shows as codes, for want of a font.
+    """
+    undrawn = fit_fonts(drawing.figure)
     svg, png = svg_bytes(drawing.figure), io.BytesIO()
+    write_codes(drawing.figure, undrawn)
     drawing.figure.savefig(png, format="png", dpi=PNG_DPI, metadata={"Software": None})
     contents = {
         "svg": svg,
@@ -127,4 +134,4 @@ def save_drawing(drawing: Drawing, folder: Path) -> tuple[list[Path], bytes]:
     paths = [folder / f"{drawing.name}.{ending}" for ending in contents]
     for path, content in zip(paths, contents.values(), strict=True):
         write_atomic(path, content)
-    return paths, svg
+    return paths, svg, undrawn

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ifcar.cache.durable import write_atomic
 from ifcar.errors import InputError, MissingDataError
+from ifcar.pipelines.fonts import codes_note
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.report.chapter import Chapter, open_chapters
 from ifcar.pipelines.report.drawing import drawing_style
@@ -74,12 +75,13 @@ def report(
     pages = []
     written: list[tuple[str, Sequence[Path], int]] = []
     notes: list[str] = []
+    undrawn: set[str] = set()
     for place, chapter in enumerate(chapters):
         prefix = "" if len(chapters) == 1 else f"{place + 1}-{_file_name(chapter.comparison.name)}-"
         progress.say(f"report: {chapter.comparison.title or chapter.comparison.name}")
         views = _views(chapter, cache, data_root)
         with drawing_style():
-            folder = FigureFolder(path=figures, prefix=prefix, written=written)
+            folder = FigureFolder(path=figures, prefix=prefix, written=written, undrawn=undrawn)
             sections = chapter_sections(chapter, views, folder, num_clips, progress)
         pages.append(_page(f"c{place + 1}", chapter, views, sections))
         notes += chapter.notes
@@ -88,6 +90,7 @@ def report(
         else:
             notes += [s.gallery.without_pictures for s in sections if s.gallery and s.gallery.without_pictures]
             views.reader.close()
+    notes += [codes_note(undrawn)] if undrawn else []
     content = render(pages).encode()
     write_atomic(out / PAGE, content)
     write_atomic(figures / FILES, json.dumps([p.name for _, paths, _ in written for p in paths], indent=1).encode())

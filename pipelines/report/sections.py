@@ -42,16 +42,19 @@ class FigureFolder:
         path: the folder.
         prefix: of every file's name, when a report has several chapters.
         written: filled with (figure's title, its files, rows of its numbers).
+        undrawn: filled with the characters that no installed font has.
     """
 
     path: Path
     prefix: str
     written: list[tuple[str, Sequence[Path], int]]
+    undrawn: set[str]
 
     def save(self, drawing: Drawing) -> ShownFigure:
         """Write a figure's files and return it for the page."""
         named = replace(drawing, name=self.prefix + drawing.name)
-        files, svg = save_drawing(named, self.path)
+        files, svg, undrawn = save_drawing(named, self.path)
+        self.undrawn.update(undrawn)
         self.written.append((named.title, files, len(named.rows)))
         return ShownFigure(drawing=named, svg=svg)
 

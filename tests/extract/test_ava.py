@@ -155,7 +155,7 @@ def test_clips_cut_at_the_beginning_of_their_source_are_noted(tmp_path: Path, se
     root = write_ava(tmp_path, pixels=False)
     (root / "ava_val_v2.2.csv").write_text(csv_line(("f6", second, 0.25, 0.5, 0.75, 1.0, 12, 0)))
     write_frames(root / "frames" / "f6", 3, "f6_{:06d}.jpg")
-    notes = [note for note in Ava(root).listing(needs_pixels=True).problems if "are cut" in note]
+    notes = [note for note in Ava(root).listing(needs_pixels=True).notes if "are cut" in note]
     assert len(notes) == num_cut and all(f"the first: f6,0{second}," in note for note in notes)
 
 
@@ -245,7 +245,7 @@ def test_doubled_and_flat_rows_are_noted(tmp_path: Path) -> None:
     rows = [GOOD, GOOD, csv_line(("a", 2, 0.1, 0.5, 0.5, 0.5, 12, 0))]
     (root / "ava_train_v2.2.csv").write_text("\n".join(rows))
     listing = Ava(root).listing(needs_pixels=False)
-    assert listing.problems[:2] == [
+    assert listing.notes[:2] == [
         "1 rows of ava_train_v2.2.csv are doubled, count once",
         f"1 boxes without area are left out, the first: {root}/ava_train_v2.2.csv line 3: (0.1, 0.5, 0.5, 0.5)",
     ]

@@ -89,7 +89,7 @@ def renamed(kind: str, corners: list[float]) -> tuple[str, list[float]]:
 
 
 def notes(name: str, root: Path) -> list[str]:
-    return list(DATASETS.get(name)(root).listing(needs_pixels=False).problems)
+    return list(DATASETS.get(name)(root).listing(needs_pixels=False).notes)
 
 
 @pytest.mark.parametrize("name", WRITERS)

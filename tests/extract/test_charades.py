@@ -284,7 +284,7 @@ def test_boxes_without_area_are_left_out_and_counted(tmp_path: Path) -> None:
     write_boxes(root, *spoilt("object", bbox=(5, 5, 0, 3))())
     dataset = Charades(root)
     listing = dataset.listing(needs_pixels=False)
-    assert any(line.startswith("1 boxes without area are left out, the first: 'book'") for line in listing.problems)
+    assert any(line.startswith("1 boxes without area are left out, the first: 'book'") for line in listing.notes)
     tracks = dataset.tracks("TRA0A")
     book = tracks.boxes[:, tracks.categories == Category.OBJECT]
     assert np.isnan(book[:, 0, 0]).tolist() == [True, False, False, False, False, False]

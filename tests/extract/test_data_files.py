@@ -47,14 +47,22 @@ def seen(name: str, root: Path) -> tuple[object, ...]:
     frames = [probe(clip.source).num_frames for clip in listing.clips if clip.source is not None]
     protocols, notes = dataset.protocols([clip.clip_id for clip in listing.clips])
     assert listing.clips
-    return list(listing.clips), frames, listing.problems, listing.digest, [p.name for p in protocols], notes
+    return (
+        list(listing.clips),
+        frames,
+        listing.notes,
+        listing.problems,
+        listing.digest,
+        [p.name for p in protocols],
+        notes,
+    )
 
 
 def sources(name: str, root: Path) -> tuple[dict[str, str], list[str]]:
     """The source of each clip, relative to the data set's folder, and the notes."""
     listing = DATASETS.get(name)(root).listing(needs_pixels=True)
     found = {c.clip_id: c.source.relative_to(root).as_posix() for c in listing.clips if c.source is not None}
-    return found, list(listing.problems)
+    return found, list(listing.notes)
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -48,7 +48,15 @@ def read(name: str, root: Path) -> list[Any]:
     tables, notes = dataset.protocols(ids)
     arrays = [array.tolist() for table in tables for array in (table.split, table.targets, table.groups)]
     boxes = [np.nan_to_num(dataset.tracks(clip_id).boxes).tolist() for clip_id in ids if name != "charades"]
-    return [listing.clips, listing.problems, [(t.name, t.classes, t.group_names) for t in tables], notes, arrays, boxes]
+    return [
+        listing.clips,
+        listing.notes,
+        listing.problems,
+        [(t.name, t.classes, t.group_names) for t in tables],
+        notes,
+        arrays,
+        boxes,
+    ]
 
 
 @pytest.mark.parametrize("name", WRITERS)

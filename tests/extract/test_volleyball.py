@@ -113,7 +113,7 @@ def test_flat_boxes_missing_pictures_and_other_videos_are_noted(tmp_path: Path) 
     listing = dataset.listing(needs_pixels=False)
     ids = [clip.clip_id for clip in listing.clips]
     assert len(ids) == 10 and "4/100" not in ids and ids[-1] == "60/9"
-    assert "1 boxes without area are left out" in listing.problems[0] and "4/100: left out" in listing.problems[1]
+    assert "1 boxes without area are left out" in listing.notes[0] and "4/100: left out" in listing.problems[0]
     assert dataset.tracks("60/9").boxes.shape == (29, 1, 4)  # frames 0 … 28 of the clip around picture 9
     (_, personal), notes = dataset.protocols(ids)
     assert (
