@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from ifcar.errors import one_line
 from ifcar.terminal import printable
 
 MAX_LINE = 2_000
@@ -103,7 +104,7 @@ def print_json(content: Any) -> None:
 
 def fail(message: str, code: int = 2) -> int:
     """Print one line to stderr, shortened where it is very long, and return the exit code."""
-    line = printable(" ".join(message.split()))
+    line = printable(one_line(message))
     sys.stderr.write("ifcar: " + (line if len(line) <= MAX_LINE else line[:MAX_LINE] + " …") + "\n")
     return code
 

@@ -34,6 +34,12 @@ class CacheDamageError(IfcarError):
     """Bytes of a cache do not match their checksum, or a committed file is gone."""
 
 
+def one_line(said: object) -> str:
+    """Return an error, or a text, on one line; the name of an error's type where it says nothing."""
+    line = " ".join(str(said).split())
+    return line if line or isinstance(said, str) else type(said).__name__
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `", did you mean X?"` for the closest known name, or an empty string."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

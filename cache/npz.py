@@ -13,6 +13,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from ifcar.errors import one_line
+
 _ERRORS = (OSError, ValueError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error, NotImplementedError, MemoryError)
 _KINDS = "biufU"
 
@@ -32,7 +34,7 @@ def read_arrays(path: Path, names: Sequence[str]) -> list[NDArray[Any]]:
         with zipfile.ZipFile(path) as file:
             return [_read(file, file.getinfo(f"{name}.npy")) for name in names]
     except _ERRORS as error:
-        raise NpzError(" ".join(str(error).split()) or type(error).__name__) from error
+        raise NpzError(one_line(error)) from error
 
 
 def _read(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:

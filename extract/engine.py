@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +24,7 @@ from ifcar.extract.backbones.fold import folded
 from ifcar.extract.decoded_views import Decoded, ViewDataset, naming_lost_decoders
 from ifcar.extract.limits import MAX_BATCH, MAX_WORKERS
 from ifcar.extract.roi import PooledMode, arrays_of_map
+from ifcar.priority import give_way
 
 logger = logging.getLogger(__name__)
 RowArrays = dict[str, NDArray[Any]]
@@ -220,14 +220,9 @@ def decode_ahead(views: ViewDataset, rows: Iterable[int], options: EngineOptions
         num_workers=workers,
         prefetch_factor=max(2, -(-BATCHES_AHEAD * options.batch_size // workers)) if workers else None,
         multiprocessing_context="fork" if workers else None,
-        worker_init_fn=_give_way if options.device == "cpu" else None,
+        worker_init_fn=(lambda worker: give_way()) if options.device == "cpu" else None,
     )
     return iter(loader)
-
-
-def _give_way(worker: int) -> None:
-    """Let the backbone's threads go first: on a shared core a decoder would hold up all of them at each layer's end."""
-    os.nice(19)
 
 
 def _compute_block(

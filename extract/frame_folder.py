@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 
 from ifcar.data_files import entries, is_data
-from ifcar.extract.limits import MAX_FRAME_NUMBER, DecodeError, check_size, one_line
+from ifcar.errors import one_line
+from ifcar.extract.limits import MAX_FRAME_NUMBER, DecodeError, check_size
 from ifcar.extract.picture_source import VideoInfo
 
 _FRAME_NAME = re.compile(r"^(?P<prefix>.*?)(?P<number>\d+)(?P<suffix>\.(?:jpe?g|png|webp|bmp))$", re.IGNORECASE)

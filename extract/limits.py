@@ -20,8 +20,3 @@ def check_size(source: Path, width: int, height: int) -> None:
     """Refuse pictures too large to be decoded safely. Raises DecodeError."""
     if width * height > MAX_PIXELS:
         raise DecodeError(f"{source}: frames of {width} × {height} pixels; at most {MAX_PIXELS:,} pixels are read")
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's text on one line."""
-    return " ".join(str(error).split()) or type(error).__name__

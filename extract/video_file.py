@@ -21,10 +21,10 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
-from ifcar.errors import InputError
+from ifcar.errors import InputError, one_line
 from ifcar.extract.display_matrix import is_sideways, upright
 from ifcar.extract.frame_index import FrameIndex
-from ifcar.extract.limits import MAX_PIXELS, DecodeError, check_size, one_line
+from ifcar.extract.limits import MAX_PIXELS, DecodeError, check_size
 from ifcar.extract.picture_source import VideoInfo
 
 # A video whose pictures end this long before its stated duration is taken as cut off.

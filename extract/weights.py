@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ifcar.errors import InputError, MissingDataError
+from ifcar.errors import InputError, MissingDataError, one_line
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.random_init import randomise
 from ifcar.text_files import read_text
@@ -210,7 +210,7 @@ def _fetch(url: str, path: Path, sidecar: Path) -> None:
             _check_digest(path, sha256_file(part), sidecar)
         part.replace(path)
     except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
-        reason = " ".join(str(getattr(error, "reason", error)).split())
+        reason = one_line(getattr(error, "reason", error))
         raise InputError(
             f"cannot download {url} to {path.parent} ({reason}); fetch it elsewhere and give it as "
             "--weights FILE, or use --weights random:0 for untrained features"

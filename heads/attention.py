@@ -44,7 +44,7 @@ class Attention(nn.Module):
             mask: (B, M), True = real.
 
         Returns:
-            (B, M, D); rows of nodes that are not real hold nothing of use.
+            (B, M, D); rows where the mask is False are undefined.
         """
         scores = self.query(nodes) @ self.key(nodes).transpose(1, 2)  # (B, M, M)
         if self.similarity == "softmax":

@@ -127,9 +127,9 @@ class Head(nn.Module, ABC):
         self.num_classes = num_classes
 
     def learn_labels(self, labels: Tensor) -> None:
-        """Take in, as buffers, what the head wants to know of the labels that it is to be trained on; mostly nothing.
+        """Compute statistics of the training labels and keep them as buffers; most heads need none.
 
-        Called once before each phase of training, with that phase's training clips only.
+        Called once before each training phase, with the labels of that phase's training clips only.
 
         Args:
             labels: (n, K), 1 where a clip has the class and 0 elsewhere.

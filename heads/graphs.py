@@ -1,8 +1,8 @@
 """Graphs over the instances of a clip and convolutions on them (Wang and Gupta 2018, §4.2–5).
 
 A node is an instance at a step; nodes are numbered step by step, M = T′·N. A graph is (B, M, M): row i holds the
-weights with which node i gathers from the others. Rows and columns of empty slots are zero. Of a graph between
-neighbouring steps only the blocks that can hold something are kept.
+weights with which node i gathers from the others. Rows and columns of empty slots are zero. A graph that links each
+step to one neighbour only is stored as T′ blocks (N, N); the rest of its M × M weights are zero.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepGraph:
-    """A graph whose nodes gather from those of the next step, or of the one before, only.
+    """A graph in which each step's nodes gather from one neighbouring step only.
 
     Args:
-        blocks: (B, T′, N, N); row i of block t: the weights of node i of step t. The block of the last step (`ahead`)
-            or of the first one (not), which gather from none, is zero.
-        ahead: whether the nodes of step t gather from step t + 1, else from step t − 1.
+        blocks: (B, T′, N, N); row i of block t holds the weights of node i of step t. The step without such a neighbour
+            (the last one if `ahead`, else the first) has a block of zeros.
+        ahead: True: the nodes of step t gather from step t + 1; False: from step t − 1.
     """
 
     blocks: Tensor
@@ -63,7 +63,7 @@ class StepGraph:
     def __matmul__(self, nodes: Tensor) -> Tensor:
         """Map nodes (B, M, D) to what each of them gathers, (B, M, D)."""
         steps = nodes.view(len(nodes), *self.blocks.shape[1:3], nodes.shape[2])
-        # All steps around, of which one meets a zero block: parts of tensors would be padded again for their gradients.
+        # roll, not a slice: autograd would pad the slice's gradient. The step that wraps round meets a block of zeros.
         return (self.blocks @ steps.roll(-1 if self.ahead else 1, 1)).flatten(1, 2)
 
     def dense(self) -> Tensor:

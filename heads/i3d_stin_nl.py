@@ -25,7 +25,7 @@ from ifcar.heads.contract import (
 from ifcar.heads.dropout import Dropout
 from ifcar.heads.frame import GlobalFeature, frame_channels
 from ifcar.heads.joint import JointConfig, JointFrontEnd
-from ifcar.heads.stin import classifier_layers
+from ifcar.heads.stin import mlp_and_classifier
 from ifcar.heads.stin_nl import NonLocalInteraction
 
 
@@ -113,8 +113,8 @@ class I3DSTINNL(Head):
             key_dim=config.key_dim,
             key_bias=False,
         )
-        self.mlp = classifier_layers(config.frame_dim + config.hidden_dim, config.hidden_dim, config.classifier_dim)
-        self.classifier = nn.Linear(config.classifier_dim, num_classes)
+        width = config.frame_dim + config.hidden_dim
+        self.mlp, self.classifier = mlp_and_classifier(width, config.hidden_dim, config.classifier_dim, num_classes)
 
     def forward(self, batch: InstanceBatch) -> HeadOutput:
         """Score each view.

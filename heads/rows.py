@@ -187,7 +187,7 @@ def row_weights(rows: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def add_up(terms: Sequence[Tensor]) -> Tensor:
-    """Return the sum of at least one tensor; begun with the first, as adding to zeros takes a pass more."""
+    """Return the sum of one or more tensors. Unlike `sum`, it adds nothing to a first zero: one pass less."""
     total = terms[0]
     for term in terms[1:]:
         total = total + term

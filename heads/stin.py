@@ -64,7 +64,7 @@ def message_from_others(features: Tensor, mask: Tensor) -> Tensor:
         mask: (B, T′, N), True = real.
 
     Returns:
-        (B, T′, N, D); of use where the mask is True.
+        (B, T′, N, D); undefined where the mask is False.
     """
     others = (mask.sum(2) - 1).clamp(min=1).to(features.dtype)
     return (features.sum(2, keepdim=True) - features) / others[..., None, None]
@@ -97,11 +97,12 @@ class Interaction(nn.Module):
         return keep_real(self.temporal(over_time, slots), slots)
 
 
-def classifier_layers(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
-    """Return the two layers before the original STIN's classifier, (Linear → ReLU) × 2; none for `out_dim` 0."""
+def mlp_and_classifier(in_dim: int, hidden_dim: int, out_dim: int, num_classes: int) -> tuple[nn.Sequential, nn.Linear]:
+    """Return the original STIN's last layers: (Linear → ReLU) × 2, left out for `out_dim` 0, and the classifier."""
     if not out_dim:
-        return nn.Sequential()
-    return nn.Sequential(nn.Linear(in_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, out_dim), nn.ReLU())
+        return nn.Sequential(), nn.Linear(in_dim, num_classes)
+    mlp = nn.Sequential(nn.Linear(in_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, out_dim), nn.ReLU())
+    return mlp, nn.Linear(out_dim, num_classes)
 
 
 @register_head
@@ -133,8 +134,8 @@ class STIN(Head):
         super().__init__(config, spec, num_classes)
         self.joint = JointFrontEnd(config.joint, spec)
         self.interaction = Interaction(config.joint.joint_dim(), spec.num_steps, config.hidden_dim)
-        self.mlp = classifier_layers(config.hidden_dim, config.hidden_dim, config.classifier_dim)
-        self.classifier = nn.Linear(config.classifier_dim or config.hidden_dim, num_classes)
+        width = config.hidden_dim
+        self.mlp, self.classifier = mlp_and_classifier(width, width, config.classifier_dim, num_classes)
 
     def forward(self, batch: InstanceBatch) -> HeadOutput:
         """Score each view.

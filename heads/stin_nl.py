@@ -23,7 +23,7 @@ from ifcar.heads.contract import (
 )
 from ifcar.heads.joint import JointConfig, JointFeatures, JointFrontEnd
 from ifcar.heads.rows import keep_real, linear_norm_relu, masked_mean, slot_mask
-from ifcar.heads.stin import Interaction, classifier_layers
+from ifcar.heads.stin import Interaction, mlp_and_classifier
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,8 +156,8 @@ class STINNL(Head):
             key_dim=config.key_dim,
             key_bias=config.key_bias,
         )
-        self.mlp = classifier_layers(config.hidden_dim, config.hidden_dim, config.classifier_dim)
-        self.classifier = nn.Linear(config.classifier_dim or config.hidden_dim, num_classes)
+        width = config.hidden_dim
+        self.mlp, self.classifier = mlp_and_classifier(width, width, config.classifier_dim, num_classes)
 
     def forward(self, batch: InstanceBatch) -> HeadOutput:
         """Score each view.

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from ifcar.errors import InputError, MissingDataError, nearest
+from ifcar.errors import InputError, MissingDataError, nearest, one_line
 from ifcar.text_files import read_text
 
 C = TypeVar("C")
@@ -152,7 +152,7 @@ def read_yaml(path: Path) -> Any:
     except InputError:
         raise
     except _YAML_ERRORS as error:
-        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())[:300]})") from error
+        raise InputError(f"{path}: not valid YAML ({one_line(error)[:300]})") from error
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:

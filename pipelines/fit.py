@@ -16,7 +16,7 @@ from ifcar.cache.lock import locked
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import CacheSpec, Split
-from ifcar.errors import InputError
+from ifcar.errors import InputError, one_line
 from ifcar.extract.engine import choose_device
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
@@ -239,7 +239,7 @@ def build_head(config: RunConfig, spec: CacheSpec, num_classes: int) -> Head:
     try:
         return HEADS.get(config.head)(options, spec, num_classes)
     except (RuntimeError, MemoryError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise InputError(f"head {config.head!r} cannot be built with these options ({reason})") from error
 
 

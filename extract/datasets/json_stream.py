@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import ijson
 import numpy as np
 
-from ifcar.errors import InputError
+from ifcar.errors import InputError, one_line
 from ifcar.text_files import without_mark
 
 MAX_DEPTH = 64
@@ -51,9 +51,8 @@ def stream_entries(path: Path, digest: hashlib._Hash, what: str) -> Iterator[tup
                 checked.entry_bytes = 0
                 yield entry
         except ijson.JSONError as error:
-            problem = " ".join(str(error).split())[:200]
             raise InputError(
-                f"{path}: not valid JSON before byte {file.tell():,} ({problem}); download it again"
+                f"{path}: not valid JSON before byte {file.tell():,} ({one_line(error)[:200]}); download it again"
             ) from error
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 
-from ifcar.errors import InputError
+from ifcar.errors import InputError, one_line
 
 CONNECT_SEC = 5.0
 MAX_REASON = 400
@@ -82,7 +82,7 @@ def connected(config: RayConfig) -> Iterator[ModuleType]:
         ray.init(address=config.address, log_to_driver=False, logging_level="error", namespace="ifcar")
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise InputError(
-            f"no Ray cluster at --address {config.address} ({one_line(error)}); start one with `ray start --head`, "
+            f"no Ray cluster at --address {config.address} ({ray_reason(error)}); start one with `ray start --head`, "
             "join other machines with `ray start --address HOST:6379`, or use --address local"
         ) from error
     try:
@@ -100,9 +100,9 @@ def _knock(address: str) -> None:
         socket.create_connection((found["host"].strip("[]"), int(found["port"])), timeout=CONNECT_SEC).close()
 
 
-def one_line(error: BaseException) -> str:
+def ray_reason(error: BaseException) -> str:
     """Return the end of what an error of Ray says, in one line; what comes before is Ray's own stack."""
-    return " ".join(str(getattr(error, "cause", None) or error).split())[-MAX_REASON:]
+    return one_line(getattr(error, "cause", None) or error)[-MAX_REASON:]
 
 
 def living_nodes(ray: ModuleType) -> dict[str, Node]:

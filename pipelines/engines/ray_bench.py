@@ -14,9 +14,9 @@ from queue import Empty, SimpleQueue
 from types import ModuleType
 from typing import Any
 
-from ifcar.errors import InputError
+from ifcar.errors import InputError, one_line
 from ifcar.pipelines.engines.bench import Bench, free_on
-from ifcar.pipelines.engines.cluster import Node, RayConfig, connected, living_nodes, one_line
+from ifcar.pipelines.engines.cluster import Node, RayConfig, connected, living_nodes, ray_reason
 from ifcar.pipelines.engines.station import Station, station_here
 from ifcar.pipelines.progress import Progress
 
@@ -169,7 +169,7 @@ class NodeExecutor(Executor):
                     looked = time.monotonic()
                 self._start_waiting()
             except Exception as error:  # of Ray, which is not there any more; whoever waits for a call must hear of it
-                self._fault = InputError(f"the Ray cluster is lost ({one_line(error)}); what is finished is kept")
+                self._fault = InputError(f"the Ray cluster is lost ({ray_reason(error)}); what is finished is kept")
                 self._looked.set()
             if self._fault:
                 self._give_up(self._fault)
@@ -209,11 +209,11 @@ class NodeExecutor(Executor):
 
     def _take_in(self, place: _Place, future: Any) -> None:
         error = future.exception()
-        difference, place.free = (one_line(error), 0) if error else future.result()
+        difference, place.free = (ray_reason(error), 0) if error else future.result()
         room = place.node.num_gpus if self._device.startswith("cuda") else place.node.num_cpus
         place.slots = 0 if difference else room
         if difference:
-            line = f"node {place.node.name} is refused: {' '.join(difference.split())}"
+            line = f"node {place.node.name} is refused: {one_line(difference)}"
             self._refusals.append(line)
             self._progress.say(line)
         if all(other.slots is not None for other in self._places.values()):

@@ -17,7 +17,7 @@ from ifcar.errors import InputError
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.engine import BlockTask
 from ifcar.pipelines.engines.actor import Assignment, BlockActor, Sight
-from ifcar.pipelines.engines.cluster import Node, RayConfig, connected, import_ray, living_nodes, one_line
+from ifcar.pipelines.engines.cluster import Node, RayConfig, connected, import_ray, living_nodes, ray_reason
 from ifcar.pipelines.engines.driver import Event, Joined, Lost, RowsDone, Said, Staged, drive
 from ifcar.pipelines.engines.station import station_here
 from ifcar.pipelines.extraction.preparation import Preparation
@@ -242,7 +242,7 @@ class RayCrew:
     def _failed(self, actor: int, member: _Member, error: BaseException) -> list[Event]:
         """Give up an actor that died or raised."""
         died = isinstance(error, self._ray.exceptions.RayActorError)
-        reason = "its process died" if died and member.is_ready else one_line(error)
+        reason = "its process died" if died and member.is_ready else ray_reason(error)
         there = member.node.identity in living_nodes(self._ray)
         name = member.node.name
         if member.is_ready:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from ifcar.priority import give_way
 
 AHEAD_BYTES, MOST_AHEAD = 256 << 20, 8  # batches read and not yet taken: so many bytes, but at least one batch
 # Rows that the system is told of at once, to fetch them from disk in the order they lie there: few at first, so that
@@ -40,8 +40,7 @@ class ReadAhead:
         read: rows, each once → their arrays; called from several threads.
         advise: told which rows will be read soon.
         row_bytes: size of a row's arrays.
-        gives_way: read at the lowest priority, for a head that trains on the same cores: a reader on the core of one of
-            its threads would hold up the others at the end of every product.
+        gives_way: read at the lowest priority, for a head that trains on the same cores.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class ReadAhead:
     ) -> None:
         self._read, self._advise, self._row_bytes = read, advise, row_bytes
         threads = min(MOST_THREADS, max(1, (os.cpu_count() or 1) - 1))
-        begin = _give_way if gives_way else None
+        begin = give_way if gives_way else None
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="read-ahead", initializer=begin)
         # of its own: advice waits while the disk's queue is full, and reading must not wait with it
         self._adviser = ThreadPoolExecutor(1, thread_name_prefix="advise", initializer=begin)
@@ -118,12 +117,6 @@ class ReadAhead:
             self._adviser.submit(self._advise, np.unique(np.concatenate(self._announced[self._advised : stop])))
             self._last_group, self._advised = self._advised, stop
             self._advise_rows = min(2 * self._advise_rows, MOST_ADVISED)
-
-
-def _give_way() -> None:
-    """Give the calling thread the lowest priority, where a thread can have its own."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def _each_once(rows: Rows) -> Rows:

@@ -6,11 +6,8 @@ import json
 from dataclasses import fields
 from pathlib import Path
 
-from safetensors import safe_open
-from torch import Tensor
-
 from ifcar.pipelines.finetune.trainer import LiveState, LiveTrainer
-from ifcar.pipelines.training.checkpoint import NAME, load_tensors, save_tensors
+from ifcar.pipelines.training.checkpoint import NAME, below, read_checkpoint, save_tensors
 
 _MOMENTUM = "momentum_buffer"
 
@@ -34,16 +31,10 @@ def load_live(folder: Path, trainer: LiveTrainer) -> LiveState:
     """
     if not (folder / NAME).is_file():
         return LiveState()
-    tensors = load_tensors(folder / NAME)
-    with safe_open(folder / NAME, framework="pt") as file:
-        facts = json.loads(file.metadata()["state"])
-    trainer.model.load_state_dict(_below(tensors, "model/"))
+    tensors, facts = read_checkpoint(folder)
+    trainer.model.load_state_dict(below(tensors, "model/"))
     content = trainer.optimizer.state_dict()
-    content["state"] = {int(k): {_MOMENTUM: v} for k, v in _below(tensors, "momentum/").items()}
+    content["state"] = {int(k): {_MOMENTUM: v} for k, v in below(tensors, "momentum/").items()}
     trainer.optimizer.load_state_dict(content)
     score = facts.pop("best_score")
-    return LiveState(**facts, best_score=None if score is None else tuple(score), best=_below(tensors, "best/"))
-
-
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    return LiveState(**facts, best_score=None if score is None else tuple(score), best=below(tensors, "best/"))

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ifcar.errors import IfcarError, InputError, LostProcessError
+from ifcar.errors import IfcarError, InputError, LostProcessError, one_line
 from ifcar.extract.engine import choose_device
 
 T = TypeVar("T")
@@ -109,7 +109,7 @@ def open_group(device: str | None) -> Iterator[Group]:
         if isinstance(error, IfcarError) or "memory" in str(error):
             raise
         raise LostProcessError(
-            f"process {number} of {size} lost the others ({' '.join(str(error).split())[:120]}); see what the others "
+            f"process {number} of {size} lost the others ({one_line(error)[:120]}); see what the others "
             "say, then go on from the last checkpoint with --resume"
         ) from error
     finally:

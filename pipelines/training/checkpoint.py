@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ifcar.cache.durable import write_atomic
-from ifcar.errors import InputError
+from ifcar.errors import InputError, one_line
 from ifcar.pipelines.training.trainer import MemberState, Trainer, TrainState
 
 NAME = "checkpoint.safetensors"
@@ -35,12 +35,12 @@ def load_state(folder: Path) -> TrainState | None:
     """Return the training state of a checkpoint, or None when there is none."""
     if not (folder / NAME).is_file():
         return None
-    tensors, facts = _read(folder)
+    tensors, facts = read_checkpoint(folder)
     members = [
         MemberState(
             best_score=None if member["best_score"] is None else tuple(member["best_score"]),
             best_step=member["best_step"],
-            best_weights=_below(tensors, f"best/{number}/"),
+            best_weights=below(tensors, f"best/{number}/"),
             history=member["history"],
             failure=member["failure"],
         )
@@ -51,13 +51,13 @@ def load_state(folder: Path) -> TrainState | None:
 
 def restore(folder: Path, trainer: Trainer) -> None:
     """Put a checkpoint's heads and optimiser state back into a trainer of the same phase."""
-    tensors, _ = _read(folder)
-    heads = _below(tensors, "heads/")
+    tensors, _ = read_checkpoint(folder)
+    heads = below(tensors, "heads/")
     for place in range(len(trainer.stack)):
         trainer.stack.load(place, {key: value[place] for key, value in heads.items()})
     content = trainer.optimizer.state_dict()
     content["state"] = {}
-    for key, value in _below(tensors, "optimizer/").items():
+    for key, value in below(tensors, "optimizer/").items():
         row, _, slot = key.partition("/")
         content["state"].setdefault(int(row), {})[slot] = value
     trainer.optimizer.load_state_dict(content)
@@ -82,10 +82,11 @@ def load_head(head: nn.Module, path: Path) -> None:
     try:
         head.load_state_dict(load_tensors(path))
     except RuntimeError as error:
-        raise InputError(f"{path}: holds the weights of another head ({' '.join(str(error).split())})") from error
+        raise InputError(f"{path}: holds the weights of another head ({one_line(error)})") from error
 
 
-def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return a checkpoint's tensors, and its state as JSON. Raises InputError when it is damaged."""
     path = folder / NAME
     tensors = load_tensors(path)
     try:
@@ -95,5 +96,6 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(f"{path}: is no checkpoint ({error!r}); remove it and train again from the start") from error
 
 
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix, without it."""
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ifcar.errors import IfcarError, InputError
+from ifcar.errors import IfcarError, InputError, one_line
 from ifcar.pipelines.engines.bench import Bench, local_bench
 from ifcar.pipelines.engines.cluster import RayConfig
 from ifcar.pipelines.engines.ray_bench import ray_bench
@@ -214,7 +214,7 @@ def _fit_fleet(fleet: Fleet, device: str, memory: Memory) -> _Outcome:
         results = fit_together(fleet.jobs, fleet.folder, Silent(), device=device, memory=memory)
     except Exception as error:
         kind = "" if isinstance(error, IfcarError) else f"{type(error).__name__}: "
-        text = " ".join(f"{name}: {kind}{error}".split())
+        text = one_line(f"{name}: {kind}{error}")
         return _Outcome(num_made=0, failures=(Failure(path=fleet.jobs[0].path, reason=text),), text=text, raised=True)
     end_fleet(fleet)
     failures, made, text = [], 0, ""

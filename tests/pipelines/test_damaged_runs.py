@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from ifcar.cache.protocols import LabelSpace, ProtocolTable
 from ifcar.cache.schema import CacheSpec, Provenance, Split, Status, zeros_for_rows
@@ -14,11 +15,14 @@ from ifcar.cache.writer import CacheWriter
 from ifcar.errors import InputError
 from ifcar.pipelines.ensemble import ensemble
 from ifcar.pipelines.evaluate import evaluate
+from ifcar.pipelines.finetune.checkpoint import load_live
+from ifcar.pipelines.finetune.trainer import LiveTrainer
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import Run
 from ifcar.pipelines.runs.resolve import make_run_config
+from ifcar.pipelines.training.checkpoint import load_state
 from ifcar.pipelines.training.schedule import ScheduleConfig
 from ifcar.pipelines.training.trainer import NonFiniteError
 
@@ -93,3 +97,10 @@ def test_feature_that_is_no_number_stops_training_before_the_weights_move(tmp_pa
     with pytest.raises(NonFiniteError, match=r"not finite at step \d+ .*weights left as they were; clips: .*clip5"):
         fit(config(cache), Silent(), out=tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.json").exists() and not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_tensors_without_a_training_state_are_no_checkpoint(tmp_path: Path) -> None:
+    save_file({"x": np.zeros(1)}, tmp_path / "checkpoint.safetensors")
+    for load in (load_state, lambda folder: load_live(folder, cast(LiveTrainer, None))):
+        with pytest.raises(InputError, match=r"checkpoint\.safetensors: is no checkpoint"):
+            load(tmp_path)
