@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,20 +86,32 @@ class Screen:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table to stdout; text from data is never read as markup, and never drives the terminal."""
+    """Print a table to stdout; text from data is never read as markup, and never drives the terminal.
+
+    Args:
+        title: above the table.
+        columns: their titles.
+        rows: values; a float is shown with one decimal, None as a dash.
+    """
     console = Console() if sys.stdout.isatty() else Console(width=160)
     console.print(Text(printable(title), style="italic"), soft_wrap=True)
     table = Table()
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(printable(str(value))) for value in row))
+        table.add_row(*(Text(printable(_shown(value))) for value in row))
     console.print(table)
 
 
+def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
 def print_json(content: Any) -> None:
-    """Print one JSON value to stdout."""
-    text = json.dumps(content, indent=1, default=_plain, ensure_ascii=False)
+    """Print one JSON value to stdout; a number that is none (NaN, infinite) is null, as JSON has no such numbers."""
+    text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
     sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
 
 
@@ -110,8 +123,12 @@ def fail(message: str, code: int = 2) -> int:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, Path):
         return str(value)
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+    return _plain(value.tolist()) if hasattr(value, "tolist") else value

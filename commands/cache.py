@@ -22,7 +22,7 @@ def info(cache: CacheArgument, as_json: Json = False) -> None:
         print_json(facts)
         return
     print_table(str(cache), ["array", "shape", "dtype", "MiB"], facts["arrays"])
-    print_table("protocols", ["name", "classes", "train", "test", "groups"], facts["protocols"])
+    print_table("protocols", ["name", "classes", "train", "test", "groups", "by"], facts["protocols"])
     for line in facts["facts"]:
         say(line)
     if facts["failures"]:

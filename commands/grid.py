@@ -144,7 +144,7 @@ def _print_plan(plan: GridPlan, *, as_json: bool) -> None:
         for job in cell.jobs:
             state = "done" if is_finished(job.path) else "stopped" if job.path.exists() else "to do"
             name, protocol = cell.variant.name, job.config.protocol
-            rows.append([name, protocol, str(cell.seed), run_id(job.config)[:12], state, str(job.path)])
+            rows.append([name, protocol, cell.seed, run_id(job.config)[:12], state, str(job.path)])
     columns = ["system", "protocol", "seed", "id", "state", "folder"]
     if as_json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])

@@ -89,7 +89,8 @@ class Head(nn.Module, ABC):
         config_type: the frozen dataclass of its options.
         presets: named configs; "paper" is the default, "small" a narrow one for laptops.
         relational: True when instances (not only the frame) decide, so that it can be fused with `i3d`.
-        auxiliary: names of its auxiliary losses; each is also a bool field of the config that builds it.
+        auxiliary: names of its auxiliary losses; each is also a bool field of the config, which follows from the run's
+            weights.
         classifier: everything that depends on the number of classes, so that few-shot learning can replace and train it
             alone. Mostly one linear layer, whose output is the logits; otherwise its output is `outputs`.
 

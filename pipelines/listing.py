@@ -1,4 +1,7 @@
-"""`ifcar list` and `ifcar cache info`: what there is, as columns and rows."""
+"""`ifcar list` and `ifcar cache info`: what there is, as columns and rows.
+
+Numbers are numbers and what there is not is None: the command shows them as text, or writes them as JSON.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from ifcar.pipelines.labels.kinds import MEASURES
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import finished_runs
 
-Rows = tuple[list[str], list[list[str]]]
+Rows = tuple[list[str], list[list[Any]]]
 
 
 def list_datasets() -> Rows:
@@ -32,7 +35,7 @@ def list_backbones() -> Rows:
     for name in names():
         for stride, spec in sorted(get_backbone(name).specs.items()):
             steps = f"T/{spec.temporal_stride}" if spec.temporal_stride > 1 else "T"
-            rows.append([name, str(stride or "–"), str(spec.channels or "–"), steps, spec.layer or "–"])
+            rows.append([name, stride or None, spec.channels or None, steps, spec.layer or None])
     return ["name", "spatial stride", "channels", "steps", "layer"], rows
 
 
@@ -43,7 +46,7 @@ def list_heads() -> Rows:
     rows = []
     for name in HEADS.names():
         head = HEADS.get(name)
-        rows.append([name, head.source, head.formula, ", ".join(head.presets), ", ".join(head.auxiliary) or "–"])
+        rows.append([name, head.source, head.formula, ", ".join(head.presets), ", ".join(head.auxiliary) or None])
     return ["name", "source", "formula", "presets", "auxiliary losses"], rows
 
 
@@ -54,11 +57,9 @@ def list_caches() -> Rows:
         reader = open_cache(path)
         done = int((reader.status() == Status.DONE).sum())
         backbone = reader.identity["backbone"]["name"]
-        rows.append(
-            [str(path), str(backbone), str(reader.num_clips), f"{done}/{reader.num_rows}", reader.fingerprint[:12]]
-        )
+        rows.append([str(path), str(backbone), reader.num_clips, reader.num_rows, done, reader.fingerprint[:12]])
         reader.close()
-    return ["cache", "backbone", "clips", "rows done", "fingerprint"], rows
+    return ["cache", "backbone", "clips", "rows", "rows done", "fingerprint"], rows
 
 
 def list_runs() -> Rows:
@@ -66,11 +67,10 @@ def list_runs() -> Rows:
     rows = []
     for run in finished_runs():
         test = run.metric("test")
-        seed = str(run.config.seed) if isinstance(run.config, RunConfig) else "–"
+        seed = run.config.seed if isinstance(run.config, RunConfig) else None
         found = {} if test is None else test.measures()
-        scores = [f"{100 * found[key]:.1f}" if key in found else "–" for key in MEASURES]
-        count = "–" if test is None else str(test.n)
-        rows.append([str(run.path), run.config.head, run.config.protocol, seed, count, *scores])
+        scores = [100 * found[key] if key in found else None for key in MEASURES]
+        rows.append([str(run.path), run.config.head, run.config.protocol, seed, test and test.n, *scores])
     return ["run", "head", "protocol", "seed", "test n", *MEASURES.values()], rows
 
 
@@ -81,7 +81,7 @@ def list_grids() -> Rows:
     rows = []
     for name in shipped_grids():
         grid = read_grid(Path(name))
-        rows.append([name, grid.title, grid.dataset or "any", str(len(grid.systems)), str(len(grid.seeds))])
+        rows.append([name, grid.title, grid.dataset or "any", len(grid.systems), len(grid.seeds)])
     return ["name", "what", "data", "systems", "seeds"], rows
 
 
@@ -100,23 +100,21 @@ def describe_cache(path: Path) -> dict[str, Any]:
     reader = open_cache(path)
     status = reader.status()
     arrays = [
-        [name, str([reader.num_rows, *spec.shape]), spec.dtype, f"{reader.array_bytes(name) / 2**20:.1f}"]
+        [name, [reader.num_rows, *spec.shape], spec.dtype, reader.array_bytes(name) / 2**20]
         for name, spec in reader.spec.arrays().items()
     ]
     protocols = []
     for name in reader.protocol_names():
         p = reader.protocol(name)
-        groups = f"{len(p.group_names)} by {p.group_kind}" if p.group_names else "–"
-        protocols.append(
-            [name, str(len(p.labels.classes)), *(str(len(p.clips(s))) for s in (Split.TRAIN, Split.TEST)), groups]
-        )
-    counts = ", ".join(f"{int((status == s).sum())} {s.name.lower()}" for s in Status)
+        counts = [len(p.labels.classes), *(len(p.clips(split)) for split in (Split.TRAIN, Split.TEST))]
+        protocols.append([name, *counts, len(p.group_names) or None, p.group_kind or None])
+    states = ", ".join(f"{int((status == s).sum())} {s.name.lower()}" for s in Status)
     facts = [
-        f"rows: {counts} ({reader.num_clips} clips × {reader.num_views} views)",
+        f"rows: {states} ({reader.num_clips} clips × {reader.num_views} views)",
         f"fingerprint: {reader.fingerprint}",
     ]
     facts += [f"{key}: {value}" for key, value in reader.identity.items()]
     facts.append("made with: " + ", ".join(f"{k} {v}" for k, v in reader.environment.items()))
-    failures = [[str(f.row), f.clip_id, str(f.view), f.reason] for f in reader.failures()]
+    failures = [[f.row, f.clip_id, f.view, f.reason] for f in reader.failures()]
     reader.close()
     return {"arrays": arrays, "protocols": protocols, "facts": facts, "failures": failures}

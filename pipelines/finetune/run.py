@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -101,9 +102,12 @@ def finetune(
     started = time.perf_counter()
     with open_group(device) as group, contextlib.ExitStack() as held:
         progress = progress if group.is_first else Silent()
-        path = group.decide(lambda: _choose_folder(config, out, resume=resume))
-        group.decide(lambda: held.enter_context(locked(path)))
+        if out is not None:
+            group.decide(lambda: held.enter_context(_taken(out, resume=resume)))
         setting = open_setting(config, group, progress)
+        path = out or group.decide(lambda: fresh_folder(run_name(setting.config)))
+        if out is None:
+            group.decide(lambda: held.enter_context(_taken(path, resume=resume)))
         group.decide(lambda: _claim(path, setting.config))
         trainer = make_trainer(setting, group, _num_workers(workers, group))
         state = load_live(path, trainer)
@@ -257,8 +261,9 @@ def _cache_path(path: Path) -> Path:
     return folder("caches") / f"{path.name}.zarr"
 
 
-def _choose_folder(config: RunConfig, out: Path | None, *, resume: bool) -> Path:
-    path = out or fresh_folder(run_name(config))
+@contextlib.contextmanager
+def _taken(path: Path, *, resume: bool) -> Iterator[None]:
+    """Hold a run's folder, which must be new, or that of a stopped run to resume."""
     stopped = (path / "config.yaml").is_file()
     if is_finished(path):
         raise InputError(f"{path}: holds a finished run; name another --out")
@@ -266,7 +271,8 @@ def _choose_folder(config: RunConfig, out: Path | None, *, resume: bool) -> Path
         raise InputError(f"{path}: holds a run that was stopped; go on with --resume, or name another --out")
     if resume and not stopped:
         raise InputError(f"{path}: no stopped run to resume")
-    return path
+    with locked(path):
+        yield
 
 
 def _claim(path: Path, config: RunConfig) -> None:

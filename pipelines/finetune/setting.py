@@ -9,7 +9,7 @@ import torch
 
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.schema import CacheSpec, Split, Status, fingerprint
-from ifcar.errors import CacheMismatchError, InputError
+from ifcar.errors import CacheMismatchError, InputError, nearest
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.reduced import ReducedBackbone
 from ifcar.extract.roi import parse_pooled_mode
@@ -31,7 +31,7 @@ from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.data import RunData, protocol_digest
 from ifcar.pipelines.runs.finished import open_run
-from ifcar.pipelines.runs.resolve import head_options
+from ifcar.pipelines.runs.resolve import choose_protocol, head_options
 from ifcar.pipelines.training.checkpoint import load_tensors
 
 NEW_REDUCTION = 512  # channels, in both papers
@@ -151,7 +151,7 @@ def open_setting(config: RunConfig, group: Group, progress: Progress) -> Setting
     status = np.full(len(source.clips) * policy.num_views, Status.DONE, np.uint8)
     digest = protocol_digest(status, protocol)
     return Setting(
-        config=replace(config, live=live, protocol_digest=digest),
+        config=replace(config, live=live, protocol=protocol.name, protocol_digest=digest),
         live=live,
         extraction=extraction,
         source=source,
@@ -188,11 +188,10 @@ def _read_source(extraction: ExtractConfig, group: Group, progress: Progress) ->
 
 
 def _protocol(source: Source, name: str) -> ProtocolTable:
-    known = {protocol.name: protocol for protocol in source.protocols}
-    if name not in known and len(known) == 1:
-        (name,) = known
+    root, known = source.dataset.root, {protocol.name: protocol for protocol in source.protocols}
+    name = name or choose_protocol(list(known), root)
     if name not in known:
-        raise InputError(f"{source.dataset.root}: no protocol {name!r}; choose one with --protocol: {', '.join(known)}")
+        raise InputError(f"{root}: no protocol {name!r}{nearest(name, known)}; known: {', '.join(known) or 'none'}")
     if not kind_of(known[name].labels).exclusive:
         raise InputError(f"protocol {name!r} has several labels a clip, which this version does not train on")
     return known[name]

@@ -15,7 +15,6 @@ from ifcar.pipelines.finetune.config import I3D_PRESETS, JOINT_PRESETS, LiveConf
 from ifcar.pipelines.runs.config import RunConfig, run_id
 from ifcar.pipelines.runs.finished import open_run
 from ifcar.pipelines.runs.recipe import read_recipe
-from ifcar.pipelines.runs.resolve import PREFERRED_PROTOCOL
 from ifcar.pipelines.training.schedule import ScheduleConfig
 
 
@@ -32,7 +31,7 @@ def i3d_config(
 
     Args:
         dataset: registered name.
-        protocol: default: compositional.
+        protocol: default: compositional, or the dataset's only one; `open_setting` fills it in.
         preset: one of `I3D_PRESETS`.
         dropout: before the classifier; default: 0.3 (Wang and Gupta 2018, §6).
         seed: of everything random.
@@ -51,7 +50,7 @@ def i3d_config(
     if not get_backbone(live.data.backbone).reads_pixels:
         raise InputError("backbone 'none' reads no pixels, so there is nothing to fine-tune; choose another --backbone")
     _check_flip(live.data)
-    config = _run_config("i3d", protocol or PREFERRED_PROTOCOL, preset, live, schedule, seed)
+    config = _run_config("i3d", protocol or "", preset, live, schedule, seed)
     return replace(config, options=_options("i3d", head))
 
 

@@ -90,16 +90,38 @@ def default_protocol(cache: Path) -> str:
     reader = open_cache(cache)
     names = reader.protocol_names()
     reader.close()
+    return choose_protocol(names, cache)
+
+
+def choose_protocol(names: Sequence[str], data: Path) -> str:
+    """Return "compositional", or the only one of these names. Raises InputError when the user has to choose."""
     if PREFERRED_PROTOCOL in names:
         return PREFERRED_PROTOCOL
     if len(names) == 1:
         return names[0]
-    raise InputError(f"{cache}: choose one with --protocol: {', '.join(names) or 'the cache has no protocol'}")
+    raise InputError(f"{data}: choose one with --protocol: {', '.join(names) or 'there is none'}")
 
 
 def head_options(config: RunConfig) -> Any:
-    """Return the head's config dataclass of a run."""
-    return from_plain(HEADS.get(config.head).config_type, config.options, f"head {config.head}")
+    """Return the head's config dataclass of a run, with the auxiliary losses that have a weight.
+
+    Raises:
+        InputError: an option unknown or out of range, or one of an auxiliary loss that contradicts the weights.
+    """
+    kind, weights = HEADS.get(config.head), config.aux_weights
+    for name in weights:
+        if name not in kind.auxiliary:
+            known = f"; it has {', '.join(kind.auxiliary)}" if kind.auxiliary else ""
+            raise InputError(f"aux_weights: head {config.head!r} has no auxiliary loss {name!r}{known}")
+    weighed = {name: name in weights for name in kind.auxiliary}
+    for name, expected in weighed.items():
+        if config.options.get(name, expected) != expected:
+            raise InputError(
+                f"head {config.head!r}: option {name} is {config.options[name]}, but its loss has "
+                f"{'a' if expected else 'no'} weight; the weight alone builds it: give --aux-weight (in files "
+                f"aux_weight, in a run's aux_weights) and leave {name} out"
+            )
+    return from_plain(kind.config_type, {**config.options, **weighed}, f"head {config.head}")
 
 
 def resolve(config: RunConfig, reader: CacheReader, protocol: ProtocolTable) -> RunConfig:

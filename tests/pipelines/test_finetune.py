@@ -42,7 +42,7 @@ from ifcar.pipelines.finetune.trainer import LiveTrainer
 from ifcar.pipelines.fit import FitResult, fit
 from ifcar.pipelines.predict import predict
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.config import RunConfig, run_name
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.training.schedule import ScheduleConfig
 
@@ -226,6 +226,18 @@ def test_joint_training_without_a_single_box_is_refused(head: FitResult, tuned: 
     config = joint_config(head.run.path, data_root=boxless, weights=str(tuned.backbone))
     with pytest.raises(InputError, match="none of the 2 training clips has a box"):
         finetune(config, Silent(), out=tmp_path / "r", workers=0)
+
+
+def test_protocol_is_the_one_given_or_the_only_one(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "d", num_clips=8)
+    (root / "splits" / "compositional").rename(root / "splits" / "mine")
+    with pytest.raises(InputError, match="no protocol 'mien', did you mean 'mine'"):
+        trainer_of(small_i3d(root, protocol="mien"))
+    with pytest.raises(InputError, match="no protocol 'compositional'; known: mine"):
+        trainer_of(small_i3d(root, protocol="compositional"))
+    setting = open_setting(small_i3d(root), ALONE, Silent())
+    assert setting.config.protocol == setting.protocol.name == "mine"
+    assert run_name(setting.config) == "finetune-i3d-mine-seed0"
 
 
 def test_epochs_leave_no_file_open(root: Path) -> None:

@@ -14,6 +14,7 @@ from sklearn.metrics import log_loss, top_k_accuracy_score
 from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, InputError
+from ifcar.pipelines.configs import parse_assignment
 from ifcar.pipelines.ensemble import choose_weights, ensemble
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
@@ -21,6 +22,8 @@ from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.feed.batches import BatchReader, read_examples
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.fit import fit
+from ifcar.pipelines.grid.config import GridConfig, SystemConfig
+from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.labels.kinds import SingleLabel
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig
@@ -204,6 +207,38 @@ def test_bad_run_options_are_one_clear_line(cache: Path, options: dict[str, obje
     with pytest.raises(InputError, match=message) as caught:
         config(cache, **{"head": "sfi", **options})  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("aux_weight", "setting", "message"),
+    [
+        (0.0, "prediction=true", "option prediction is True, but its loss has no weight"),
+        (5.0, "prediction=false", "option prediction is False, but its loss has a weight"),
+    ],
+)
+def test_option_that_contradicts_the_weight_of_its_loss_is_refused_alone_and_in_a_grid(
+    cache: Path, aux_weight: float, setting: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        fit(config(cache, aux_weight=aux_weight, settings=[setting]), Silent())
+    options = dict([parse_assignment(setting)])
+    system = SystemConfig(name="A", head="sfi", streams="layout", aux_weight=aux_weight, settings=options)
+    with pytest.raises(InputError, match=message):
+        plan_grid(GridConfig(name="g", title="", systems=(system,)), cache)
+
+
+@pytest.mark.parametrize("aux_weight", [0.0, 5.0])
+def test_auxiliary_loss_is_there_where_it_has_a_weight(cache: Path, aux_weight: float) -> None:
+    chosen = config(cache, aux_weight=aux_weight, schedule=ScheduleConfig(kind="paper", epochs=1))
+    left_out = {key: value for key, value in chosen.options.items() if key != "prediction"}
+    runs = [fit(one, Silent()).run for one in (chosen, replace(chosen, options=left_out))]
+    same_run(*runs)
+    assert ("prediction_loss" in (runs[0].path / "history.jsonl").read_text()) == bool(aux_weight)
+
+
+def test_weight_of_an_auxiliary_loss_that_the_head_lacks_is_refused(cache: Path) -> None:
+    with pytest.raises(InputError, match="'base' has no auxiliary loss 'prediction'"):
+        fit(replace(config(cache, "base"), aux_weights={"prediction": 5.0}), Silent())
 
 
 def test_appearance_head_on_boxes_only_says_what_to_do(cache: Path) -> None:

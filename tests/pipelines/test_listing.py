@@ -1,0 +1,93 @@
+"""What listings say in JSON and in tables."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fixtures.something_else import write_dataset
+
+from ifcar.cli import main
+from ifcar.console import print_json, print_table
+from ifcar.pipelines.extract import extract
+from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.fit import fit
+from ifcar.pipelines.listing import LISTINGS
+from ifcar.pipelines.progress import Silent
+from ifcar.pipelines.runs.resolve import make_run_config
+from ifcar.pipelines.training.schedule import ScheduleConfig
+
+NUMBER = re.compile(r"[-+]?[\d.,/]+( ?%)?|[–-]?")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only cache in caches/, with two runs beside it and a grid file of a third."""
+    for kind in ("runs", "caches"):
+        monkeypatch.setenv(f"IFCAR_{kind.upper()}", str(tmp_path / kind))
+    root = write_dataset(tmp_path / "d", pixels=False)
+    out = tmp_path / "caches" / "boxes.zarr"
+    extract(ExtractConfig(dataset="something-else", data_root=root, out=out, backbone="none", workers=0), Silent())
+    for seed in (3, 4):
+        schedule = ScheduleConfig(kind="paper", epochs=1)
+        fit(make_run_config("base", out, streams="layout", preset="small", schedule=schedule, seed=seed), Silent())
+    (tmp_path / "grid.yaml").write_text(
+        "name: g\nseeds: [7]\npreset: small\nsystems:\n- {name: A, head: base, streams: layout}\n"
+    )
+    return out
+
+
+def printed(capsys: pytest.CaptureFixture[str], *command: object) -> str:
+    with pytest.raises(SystemExit) as done:
+        main([str(part) for part in command])
+    assert not done.value.code
+    return capsys.readouterr().out
+
+
+def texts(content: Any) -> list[str]:
+    if isinstance(content, dict):
+        content = list(content.values())
+    return (
+        [text for item in content for text in texts(item)]
+        if isinstance(content, list)
+        else [content] * (type(content) is str)
+    )
+
+
+def test_no_listing_gives_a_number_or_a_dash_as_text(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands = [("list", what) for what in LISTINGS]
+    commands += [("cache", "info", cache), ("grid", tmp_path / "grid.yaml", "--dry-run", "--cache", cache)]  # type: ignore[list-item]
+    for command in commands:
+        content = json.loads(printed(capsys, *command, "--json"))
+        assert content
+        assert not [text for text in texts(content) if NUMBER.fullmatch(text)], command
+
+
+def test_runs_and_caches_have_their_numbers_and_null_for_none(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = json.loads(printed(capsys, "list", "runs", "--json"))
+    for run, seed in zip(runs, (3, 4), strict=True):
+        metrics = json.loads((Path(run["run"]) / "metrics.json").read_text())
+        (test,) = (m for m in metrics if m["split"] == "test")
+        assert (run["seed"], run["test n"], run["mAP"]) == (seed, 4, None)
+        assert run["top-1"] == pytest.approx(100 * test["top1"]) and type(run["top-1"]) is float
+    table = printed(capsys, "list", "runs")
+    assert f" {runs[0]['top-1']:.1f} " in table and " – " in table
+    (listed,) = json.loads(printed(capsys, "list", "caches", "--json"))
+    assert (listed["clips"], listed["rows"], listed["rows done"]) == (8, 8, 8)
+    info = json.loads(printed(capsys, "cache", "info", cache, "--json"))
+    assert info["protocols"] == [["compositional", 2, 4, 4, 4, "object"]]
+    (boxes,) = (row for row in info["arrays"] if row[0] == "boxes")
+    assert boxes[1:] == [[8, 8, 4, 4], "float32", 8 * 8 * 4 * 4 * 4 / 2**20]
+
+
+def test_a_number_that_is_none_is_null_in_json_and_a_dash_in_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"a": [float("nan"), np.float32("inf"), 99.5], "b": np.array([1.0, np.nan]), "c": Path("x"), 1: None})
+    assert json.loads(capsys.readouterr().out) == {"a": [None, None, 99.5], "b": [1.0, None], "c": "x", "1": None}
+    print_table("t", ["a", "b", "c"], [[99.44, None, 3]])
+    assert re.search(r"99\.4 .* – .* 3 ", capsys.readouterr().out)
