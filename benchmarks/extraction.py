@@ -46,7 +46,7 @@ def plain_loop(connection: Connection, device: str, batch: int, crop: int, threa
     net = backbone(device)
     video = net.normalise(views(device, batch, crop)).contiguous()
     with torch.inference_mode():
-        connection.send(net(video).cpu().numpy())
+        connection.send(net(video)[INSTANCES].cpu().numpy())
         while connection.recv():
             connection.send(interleaved({PLAIN: lambda: net(video)}, 1, device, warm_up=False)[PLAIN][0])
 
@@ -70,7 +70,7 @@ def backbone_times(device: str, batch: int, crop: int, rounds: int) -> dict[str,
     errors = {PLAIN: 0.0}
     with torch.inference_mode():
         for name, (form, v) in forms.items():
-            errors[name] = float((form(v).float().cpu() - reference).norm() / reference.norm())
+            errors[name] = float((form(v)[INSTANCES].float().cpu() - reference).norm() / reference.norm())
         for _ in range(rounds):
             here.send(True)
             seconds[PLAIN].append(here.recv())

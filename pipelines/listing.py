@@ -26,14 +26,22 @@ def list_datasets() -> Rows:
 
 def list_backbones() -> Rows:
     """Return the registered backbones at every spatial stride."""
-    from ifcar.extract.backbones.catalog import get_backbone, names
+    from ifcar.extract.backbones.catalog import get_backbone, names, resolve_backbone
 
     rows = []
     for name in names():
-        for stride, spec in sorted(get_backbone(name).specs.items()):
-            steps = f"T/{spec.temporal_stride}" if spec.temporal_stride > 1 else "T"
-            rows.append([name, str(stride or "–"), str(spec.channels or "–"), steps, spec.layer or "–"])
-    return ["name", "spatial stride", "channels", "steps", "layer"], rows
+        if get_backbone(name).variants:
+            continue
+        spec = resolve_backbone(name, num_frames=16)
+        for stride in spec.strides or (None,):
+            spec = resolve_backbone(name, num_frames=16, spatial_stride=stride)
+            per_step = spec.num_frames // spec.num_steps
+            steps = f"T/{per_step}" if per_step > 1 else "T"
+            maps = ", ".join(f"{key} {h}×{w}" for key, (h, w) in spec.maps.items())
+            rows.append(
+                [name, spec.reads, str(stride or "–"), str(spec.channels or "–"), steps, maps or "–", spec.layer or "–"]
+            )
+    return ["name", "reads", "spatial stride", "channels", "steps", "maps of 224×224", "layer"], rows
 
 
 def list_heads() -> Rows:
