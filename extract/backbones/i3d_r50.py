@@ -20,24 +20,18 @@ from ifcar.extract.backbones.spec import INSTANCES, BackboneRequest, BackboneSpe
 _STAGES = ("conv1", "res2", "pool2", "res3", "res4", "res5")  # Wang and Gupta 2018, Table 1
 
 
-_KINETICS_400 = PublishedWeights(
-    address="https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/I3D_8x8_R50.pyth",
-    license="Apache-2.0 (PyTorchVideo)",
-    normalisation=Normalisation.of_all(0.45, 0.225),
-)
-
-
 def _published(name: str) -> Mapping[str, PublishedWeights]:
-    return {"kinetics-400": _KINETICS_400}
+    return {
+        "kinetics-400": PublishedWeights(
+            address="https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/I3D_8x8_R50.pyth",
+            license="Apache-2.0 (PyTorchVideo)",
+            normalisation=Normalisation.of_all(0.45, 0.225),
+        )
+    }
 
 
 def _resolve(request: BackboneRequest) -> BackboneSpec:
-    return request.spec(
-        channels=2048,
-        temporal_stride=2,
-        strides=(16, 32),
-        layer="blocks.5",
-    )
+    return request.spec(channels=2048, temporal_stride=2, strides=(16, 32), layer="blocks.5")
 
 
 class I3DResNet50(Backbone):
@@ -88,6 +82,4 @@ class I3DResNet50(Backbone):
         return logits
 
 
-BACKBONES.register(
-    "i3d_r50", BackboneFamily(resolve=_resolve, build=I3DResNet50, published=_published), __name__
-)
+BACKBONES.register("i3d_r50", BackboneFamily(resolve=_resolve, build=I3DResNet50, published=_published), __name__)

@@ -26,15 +26,14 @@ _STAGES = ("conv1", "res2", "res3", "res4", "res5")
 _CLASSIFIER_BLOCK = 6
 
 
-_KINETICS_400 = PublishedWeights(
-    address="https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/SLOWFAST_8x8_R50.pyth",
-    license="Apache-2.0 (PyTorchVideo)",
-    normalisation=Normalisation.of_all(0.45, 0.225),
-)
-
-
 def _published(name: str) -> Mapping[str, PublishedWeights]:
-    return {"kinetics-400": _KINETICS_400}
+    return {
+        "kinetics-400": PublishedWeights(
+            address="https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/SLOWFAST_8x8_R50.pyth",
+            license="Apache-2.0 (PyTorchVideo)",
+            normalisation=Normalisation.of_all(0.45, 0.225),
+        )
+    }
 
 
 def _resolve(request: BackboneRequest) -> BackboneSpec:

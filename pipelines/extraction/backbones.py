@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from ifcar.errors import InputError
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.catalog import build_backbone, get_backbone, resolve_backbone
@@ -25,6 +27,9 @@ def backbone_of(config: ExtractConfig) -> BackboneSpec:
     dataset = DATASETS.get(config.dataset)
     tuned = read_tuned(config.weights)
     options = dict(config.backbone_options) if tuned is None else {**tuned.config, **config.backbone_options}
+    config_type = get_backbone(config.backbone).config_type
+    if options and not fields(config_type):
+        raise InputError(f"--set {next(iter(options))}: backbone {config.backbone!r} has no options of its own")
     spec = resolve_backbone(
         config.backbone,
         num_frames=config.frames,
@@ -32,7 +37,7 @@ def backbone_of(config: ExtractConfig) -> BackboneSpec:
         spatial_stride=config.spatial_stride,
         weights=config.weights or dataset.default_weights,
         facts=None if tuned is None else tuned.facts,
-        config=from_plain(get_backbone(config.backbone).config_type, options, f"backbone {config.backbone}"),
+        config=from_plain(config_type, options, f"backbone {config.backbone}"),
     )
     if tuned is None or config.weights is None or spec.reads == "nothing":
         return spec

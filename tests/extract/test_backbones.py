@@ -19,7 +19,7 @@ from ifcar.extract.decode import probe, read_frames
 from ifcar.extract.geometry import center_crop
 from ifcar.extract.weights import load_weights
 
-PIXEL_BACKBONES = ["i3d_inception", "i3d_r50", "slowfast_r50"]
+PIXEL_BACKBONES = ["i3d_inception", "i3d_r50", "slowfast_r50"]  # on videos; per frame: test_per_frame
 # (backbone, stride) → C and T′ for T = 8.
 EXPECTED = {
     ("i3d_r50", 32): (2048, 4),
@@ -45,7 +45,7 @@ def inception_weights(shared: Path) -> Path:
 
 
 def test_registered_names() -> None:
-    assert names() == ["i3d_inception", "i3d_r50", "none", "slowfast_r50"]
+    assert names() == ["i3d_inception", "i3d_r50", "mobilenet_v2", "none", "resnet50", "slowfast_r50"]
     with pytest.raises(InputError, match="did you mean 'i3d_r50'"):
         get_backbone("i3d_r5")
 
