@@ -7,16 +7,16 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ifcar.extract.backbones.base import Backbone
-from ifcar.extract.backbones.catalog import build_backbone
-from ifcar.extract.backbones.fold import folded
+from ifcar.extract.backbones.catalog import build_backbone, resolve_backbone
+from ifcar.extract.backbones.fold import channels_last, folded
 from ifcar.extract.weights import load_weights
 
 FRAMES = {"i3d_r50": 8, "slowfast_r50": 32, "i3d_inception": 16}  # of a view
 
 
-def backbone(device: str, name: str = "i3d_r50") -> Backbone:
+def backbone(device: str, name: str = "i3d_r50", crop: int = 224) -> Backbone:
     """Return a backbone with random weights."""
-    net = build_backbone(name, num_frames=FRAMES[name], spatial_stride=16).eval()
+    net = build_backbone(resolve_backbone(name, num_frames=FRAMES[name], crop_size=crop, spatial_stride=16))
     load_weights(net, "random:0")
     return net.to(device)
 
@@ -30,7 +30,7 @@ def views(device: str, batch: int, crop: int, frames: int = FRAMES["i3d_r50"]) -
 
 def as_extracted(net: Backbone, device: str, dtype: torch.dtype) -> Backbone:
     """Return the form in which `extract` runs it: folded, channels side by side."""
-    return folded(net).to(device, dtype).to(memory_format=torch.channels_last_3d)
+    return channels_last(folded(net).to(device, dtype))
 
 
 def flops_a_clip(net: nn.Module, video: Tensor) -> float:

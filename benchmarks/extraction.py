@@ -28,6 +28,7 @@ from backbones import FRAMES, as_extracted, backbone, flops_a_clip, views
 from clips import write_folders, write_videos
 from machine import facts, interleaved, matmul_rate, median, save, synchronise
 
+from ifcar.extract.backbones.spec import INSTANCES
 from ifcar.extract.engine import BATCHES_AHEAD, choose_device, decode_ahead
 from ifcar.pipelines.engines.local import engine_options
 from ifcar.pipelines.extract import extract
@@ -46,7 +47,7 @@ def plain_loop(connection: Connection, device: str, batch: int, crop: int, threa
     net = backbone(device)
     video = net.normalise(views(device, batch, crop)).contiguous()
     with torch.inference_mode():
-        connection.send(net(video).cpu().numpy())
+        connection.send(net(video)[INSTANCES].cpu().numpy())
         while connection.recv():
             connection.send(interleaved({PLAIN: lambda: net(video)}, 1, device, warm_up=False)[PLAIN][0])
 
@@ -70,7 +71,7 @@ def backbone_times(device: str, batch: int, crop: int, rounds: int) -> dict[str,
     errors = {PLAIN: 0.0}
     with torch.inference_mode():
         for name, (form, v) in forms.items():
-            errors[name] = float((form(v).float().cpu() - reference).norm() / reference.norm())
+            errors[name] = float((form(v)[INSTANCES].float().cpu() - reference).norm() / reference.norm())
         for _ in range(rounds):
             here.send(True)
             seconds[PLAIN].append(here.recv())

@@ -286,13 +286,15 @@ def halving_error(device: str) -> dict[str, Any]:
     items = decoded_views(32, crop=112)
     found, peaks_of = {}, {}
     for size in (32, 4):
-        extractor = FeatureExtractor(backbone("cpu"), spec, "3", EngineOptions(batch_size=size, device=device))
+        extractor = FeatureExtractor(
+            backbone("cpu", crop=112), spec, "3", EngineOptions(batch_size=size, device=device)
+        )
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         found[size] = extractor(items)["instance_features"].astype(np.float32)
         peaks_of[size] = torch.cuda.max_memory_reserved()
     torch.cuda.empty_cache()
-    extractor = FeatureExtractor(backbone("cpu"), spec, "3", EngineOptions(batch_size=32, device=device))
+    extractor = FeatureExtractor(backbone("cpu", crop=112), spec, "3", EngineOptions(batch_size=32, device=device))
     allowed = (peaks_of[32] + peaks_of[4]) / 2
     torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.mem_get_info(device)[1])
     try:

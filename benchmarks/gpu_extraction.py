@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from backbones import FRAMES, as_extracted, backbone, flops_a_clip, views
+from backbones import FRAMES, backbone, flops_a_clip, views
 from clips import write_videos
 from extraction import decode_rate, end_to_end, make_config
 from gpu_check import difference
@@ -20,7 +20,8 @@ from machine import median, peaks, repeated, tf32
 from torch import Tensor, nn
 
 from ifcar.extract.backbones.base import Backbone
-from ifcar.extract.backbones.fold import folded
+from ifcar.extract.backbones.fold import channels_last, folded
+from ifcar.extract.backbones.spec import INSTANCES
 
 BATCH = {"i3d_r50": 64, "slowfast_r50": 32, "i3d_inception": 64}
 MOST_SECONDS = 2.0  # of a batch; a form that takes longer is timed on fewer views
@@ -62,11 +63,9 @@ class Form:
 
     def build(self, net: Backbone, device: str) -> nn.Module:
         """Return the backbone in this form."""
-        if self.folds and self.side_by_side:
-            form: nn.Module = as_extracted(net, device, self.dtype)
-        else:
-            form = (folded(net) if self.folds else copy.deepcopy(net)).to(device, self.dtype)
-            form = form.to(memory_format=torch.channels_last_3d if self.side_by_side else torch.contiguous_format)
+        form = (folded(net) if self.folds else copy.deepcopy(net)).to(device, self.dtype)
+        if self.side_by_side:
+            channels_last(form)
         return torch.compile(form) if self.compiles else form  # type: ignore[return-value]
 
 
@@ -117,7 +116,7 @@ def forms_of(
     pixels = views(rows.device, 4 if rows.small else BATCH[name], crop, FRAMES[name])
     few = net.normalise(pixels[:4])
     with torch.inference_mode():
-        reference = net(few)
+        reference = net(few)[INSTANCES]
     flops = flops_a_clip(net, few[:1])
     for form in forms:
         measured = partial(time_form, form, net, pixels, reference, rows.device)
@@ -137,7 +136,7 @@ def time_form(
         video = net.normalise(pixels[:count]).to(form.dtype)
         if not form.side_by_side:
             video = video.contiguous()
-        return lambda: module(video)
+        return lambda: module(video)[INSTANCES]
 
     with torch.inference_mode(), tf32(form.precision == "tf32"):
         count = len(pixels)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
-from ifcar.extract.backbones.catalog import build_backbone
+from ifcar.extract.backbones.catalog import build_backbone, resolve_backbone
 from ifcar.extract.backbones.random_init import synthetic_videos
+from ifcar.extract.backbones.spec import INSTANCES
 from ifcar.extract.weights import load_weights
 
 
@@ -25,13 +26,13 @@ def main() -> None:
     name, weights, frames, size = "i3d_r50", "random:0", 8, 112
     if len(sys.argv) > 1:
         name, weights, frames, size = "i3d_inception", sys.argv[1], 32, 224
-    backbone = build_backbone(name, num_frames=frames, spatial_stride=16)
+    backbone = build_backbone(resolve_backbone(name, num_frames=frames, spatial_stride=16))
     load_weights(backbone, weights, Path("weights"))
     videos = backbone.normalise(synthetic_videos(2, frames, size, torch.Generator().manual_seed(0)))
     with torch.inference_mode():
-        exact = backbone(videos)
+        exact = backbone(videos)[INSTANCES]
         with torch.autocast("cpu", torch.bfloat16):
-            bf16 = backbone(videos)
+            bf16 = backbone(videos)[INSTANCES]
     print(f"{name}, {weights}, {frames}×{size}×{size}: largest value {float(exact.abs().max()):.2f}")
     print(f"float16 storage: {relative_error(exact.half(), exact):.2e}")
     print(f"bf16:            {relative_error(bf16, exact):.2e}")

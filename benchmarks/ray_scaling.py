@@ -25,7 +25,7 @@ import torch
 from clips import write_folders
 from machine import facts, median, save
 
-from ifcar.extract.backbones.catalog import build_backbone
+from ifcar.extract.backbones.catalog import build_backbone, resolve_backbone
 from ifcar.extract.weights import load_weights
 from ifcar.pipelines.engines.cluster import RayConfig
 from ifcar.pipelines.engines.contract import ExtractEngine
@@ -132,7 +132,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         write_folders(Path("clips"), CLIPS)
-        net = build_backbone("i3d_r50", num_frames=FRAMES, spatial_stride=16)
+        net = build_backbone(resolve_backbone("i3d_r50", num_frames=FRAMES, spatial_stride=16))
         load_weights(net, "random:0")
         torch.save(net.state_dict(), "weights.pt")
         rows = [compared(cores, 2 if arguments.small else 3 * cores, rounds) for cores in (1, 2)]

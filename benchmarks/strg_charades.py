@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ifcar.cache.schema import CacheSpec
-from ifcar.extract.backbones.catalog import build_backbone
+from ifcar.extract.backbones.catalog import build_backbone, resolve_backbone
 from ifcar.heads.contract import Head, InstanceBatch
 from ifcar.heads.strg import STRG, STRGConfig
 
@@ -58,7 +58,7 @@ def multiply_adds(call: Callable[[], object]) -> float:
 
 def forward_costs() -> dict[str, float]:
     """Return the 10⁹ multiply-adds of backbone, of the whole head and of its graphs alone, for one clip."""
-    backbone = build_backbone("i3d_r50", num_frames=CHARADES.num_frames, spatial_stride=32).eval()
+    backbone = build_backbone(resolve_backbone("i3d_r50", num_frames=CHARADES.num_frames, spatial_stride=32)).eval()
     with torch.device("meta"):
         head = STRG(STRGConfig.full(), CHARADES, NUM_CLASSES).eval()
         batch = make_batch(1, CHARADES)

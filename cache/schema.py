@@ -76,7 +76,7 @@ class CacheSpec:
         num_steps: T′, feature steps; equals T when no pixels are read.
         num_instances: N, instance slots.
         channels: C, feature channels; 0 when no pixels are read.
-        pooled_size: P, RoIAlign output bins a side; 0 when no pixels are read.
+        pooled_size: P, RoIAlign output bins a side; 0 when no instances are pooled.
         grid_size: (H, W) of `grid_features`, or None when that array is not stored.
     """
 
@@ -105,7 +105,8 @@ class CacheSpec:
         t, s, n, c, p = self.num_frames, self.num_steps, self.num_instances, self.channels, self.pooled_size
         specs: dict[str, ArraySpec] = {}
         if c:
-            specs["instance_features"] = _feature(s, n, c, p, p)
+            if p:
+                specs["instance_features"] = _feature(s, n, c, p, p)
             specs["frame_features"] = _feature(s, c)
             if self.grid_size is not None:
                 specs["grid_features"] = _feature(s, c, *self.grid_size)

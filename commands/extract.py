@@ -20,8 +20,15 @@ def extract(
     data_root: Annotated[Path | None, typer.Option(help="The dataset's folder; default: data/DATASET.")] = None,
     out: Annotated[Path | None, typer.Option(help="The cache; default: caches/DATASET-BACKBONE.zarr.")] = None,
     backbone: Annotated[str, typer.Option(help="One of `ifcar list backbones`; none reads no pixels.")] = "i3d_r50",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE: an option of the backbone's own; may be repeated.")
+    ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="A file, published, or random:SEED; default: published (toybox: random:0).")
+        str | None,
+        typer.Option(
+            help="A file or folder, published (or one of the tags of `ifcar list backbones`), or random:SEED; default: "
+            "published (toybox: random:0)."
+        ),
     ] = None,
     frames: Annotated[int, typer.Option(help="T, frames sampled for a view.")] = 8,
     sampling: Annotated[
@@ -48,7 +55,9 @@ def extract(
             "{clip: {frame from 1: [[x1, y1, x2, y2(, score)], …]}} or .npz (clip, frame, box(, score))."
         ),
     ] = None,
-    spatial_stride: Annotated[int, typer.Option(help="16 or 32 pixels a cell of the last feature map.")] = 16,
+    spatial_stride: Annotated[
+        int | None, typer.Option(help="Pixels a cell of the feature map; default: the backbone's first.")
+    ] = None,
     pooled: Annotated[str, typer.Option(help="RoIAlign bins: 3, or 7-max (7×7, max-pooled to one).")] = "3",
     grid: Annotated[bool, typer.Option("--grid", help="Store the feature map itself as well.")] = False,
     framing: Annotated[str, typer.Option(help="View 0: stretch (whole frame) or center (centre square).")] = "stretch",
@@ -73,12 +82,14 @@ def extract(
 ) -> None:
     """Run the backbone once over every clip and write the cache; interrupted and run again, it goes on."""
     values = {k.rstrip("_"): v for k, v in locals().items() if k not in ENGINE_OPTIONS}
+    from ifcar.pipelines.configs import parse_assignment
     from ifcar.pipelines.engines.choice import cluster_config, extract_engine
     from ifcar.pipelines.extract import extract as run_extract
     from ifcar.pipelines.extraction.sources import ExtractConfig, parse_rates
     from ifcar.pipelines.folders import cache_paths
 
     chosen = extract_engine(cluster_config(engine, address, actor_cpus))
+    values["backbone_options"] = dict(parse_assignment(setting) for setting in values.pop("settings") or ())
     values["sampling_rates"] = parse_rates(sampling_rates)
     result = run_extract(ExtractConfig(**values), Screen(quiet=as_json), chosen)
     if as_json:

@@ -59,11 +59,16 @@ def finetune_i3d(
     protocol: Annotated[str | None, typer.Option(help="Default: compositional, or the only one.")] = None,
     preset: Annotated[str, typer.Option(help="paper (Yan et al. 2020) or wang-gupta (2018, 100,000 steps).")] = "paper",
     backbone: Annotated[str | None, typer.Option(help="One of `ifcar list backbones`; default: i3d_r50.")] = None,
-    weights: Annotated[str | None, typer.Option(help="To begin with: a file, published, or random:SEED.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE: an option of the backbone's own; may be repeated.")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="To begin with, as `ifcar extract` takes them.")] = None,
     frames: Annotated[int | None, typer.Option(help="T; default: 8 (wang-gupta: 32).")] = None,
     crop: Annotated[int | None, typer.Option(help="Side of the crop in pixels; default: the dataset's.")] = None,
     instances: Annotated[int | None, typer.Option(help="N, of the cache that is to follow; default: 4.")] = None,
-    spatial_stride: Annotated[int | None, typer.Option(help="16 (default) or 32.")] = None,
+    spatial_stride: Annotated[
+        int | None, typer.Option(help="Pixels a cell of the feature map; default: the backbone's first.")
+    ] = None,
     pooled: Annotated[str | None, typer.Option(help="RoIAlign of the cache that is to follow: 3 or 7-max.")] = None,
     framing: Annotated[str | None, typer.Option(help="Test views: stretch or center.")] = None,
     cropping: Cropping = None,
@@ -94,13 +99,16 @@ def finetune_i3d(
 ) -> None:
     """Train the I3D baseline end to end: backbone, 1×1×1 reduction, mean, dropout, linear layer."""
     values = dict(locals())
+    from ifcar.pipelines.configs import parse_assignment
     from ifcar.pipelines.finetune.start import i3d_config
 
     chosen = _from_file(config, out, resume=resume, named=dataset)
     if chosen is None:
         if dataset is None:
             raise InputError("name a dataset with --dataset (`ifcar list datasets`), or give --config")
-        chosen = i3d_config(**{key: value for key, value in values.items() if key not in _NOT_IN_CONFIG})
+        options = dict(parse_assignment(setting) for setting in settings or ())
+        given = {key: value for key, value in values.items() if key not in (*_NOT_IN_CONFIG, "settings")}
+        chosen = i3d_config(**given, backbone_options=options)
     _run(chosen, out, resume=resume, device=device, workers=workers, as_json=as_json)
 
 
@@ -200,5 +208,7 @@ def extract_command(result: FinetuneResult) -> str:
         value = getattr(chosen, option)
         if value is not None:
             parts += [f"--{option.replace('_', '-')}", value]
+    for key, value in chosen.backbone_options.items():
+        parts += ["--set", f"{key}={value}"]
     parts += ["--framing", chosen.framing, "--views", chosen.views, *(["--grid"] if chosen.grid else [])]
     return command(*parts, "--out", chosen.out)

@@ -13,14 +13,19 @@ from ifcar.errors import InputError
 
 def list_(
     what: Annotated[str, typer.Argument(help="datasets, backbones, heads, caches, runs or grids.")],
+    weights: Annotated[
+        str | None, typer.Option(help="With backbones: those that this folder of weights fits, and what it gives.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List what there is."""
-    from ifcar.pipelines.listing import LISTINGS
+    from ifcar.pipelines.listing import LISTINGS, list_backbones
 
     if what not in LISTINGS:
         raise InputError(f"cannot list {what!r}; expected one of {', '.join(LISTINGS)}")
-    columns, rows = LISTINGS[what]()
+    if weights is not None and what != "backbones":
+        raise InputError(f"--weights {weights} would be ignored: it belongs to `ifcar list backbones`")
+    columns, rows = LISTINGS[what]() if weights is None else list_backbones(weights)
     if as_json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:

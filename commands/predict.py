@@ -24,7 +24,7 @@ def predict(
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="The backbone's weights that the run was trained on: a file, published or random:SEED."),
+        typer.Option(help="The backbone's weights that the run was trained on: as `ifcar extract` takes them."),
     ] = None,
     top: Annotated[int | None, typer.Option(help="Number of classes to print; default: 5.")] = None,
     device: Device = None,

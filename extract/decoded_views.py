@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +17,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ifcar.errors import InputError, LostProcessError
+from ifcar.extract.backbones.spec import Reads
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.decode import cut_frames, open_source
 from ifcar.extract.picture_source import PictureSource, VideoInfo
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.views import View, ViewPolicy, plan_view
+from ifcar.registry import Registry
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,14 +33,29 @@ class Decoded:
     Args:
         row: the cache's row.
         view: the sampled view, when the source could be read.
-        frames: (T, S, S, 3) uint8, when the backbone reads pixels.
+        inputs: what the backbone reads, see `READERS`; None where it reads nothing.
         failure: one line, when the source could not be read.
     """
 
     row: int
     view: View | None = None
-    frames: Tensor | None = None
+    inputs: Tensor | None = None
     failure: str = ""
+
+
+Reader = Callable[[Clip, PictureSource, View, ViewPolicy], NDArray[Any]]
+READERS: Registry[Reader] = Registry("kind of input")
+"""What a view is read as, by `BackboneSpec.reads`: the clip, its open source, its view and the policy → an array.
+
+pixels: (T, S, S, 3) uint8 RGB, cropped and mirrored.
+"""
+
+
+def _read_pixels(clip: Clip, source: PictureSource, view: View, policy: ViewPolicy) -> NDArray[np.uint8]:
+    return cut_frames(source, view.frame_indices.tolist(), view.crop, policy.crop_size, view.flip)
+
+
+READERS.register("pixels", _read_pixels, __name__)
 
 
 class ViewDataset(Dataset[Decoded]):
@@ -49,7 +67,7 @@ class ViewDataset(Dataset[Decoded]):
         annotation_fps: the rate that annotated frame numbers count in; None: they are the source's.
         training: (num_clips,) True where some protocol trains on the clip.
         policy: how views are sampled.
-        reads_pixels: False for backbone `none`.
+        reads: what the backbone reads of a view, "nothing" for backbone `none`.
         proposals: gives the boxes that are seen in place of the tracks; the tracks still say where a clip's span and
             its annotated frames are.
     """
@@ -62,12 +80,13 @@ class ViewDataset(Dataset[Decoded]):
         training: NDArray[np.bool_],
         policy: ViewPolicy,
         *,
-        reads_pixels: bool,
+        reads: Reads,
         proposals: Callable[[str], Tracks] | None = None,
     ) -> None:
         self.clips, self.training, self.policy = clips, training, policy
         self.tracks, self.annotation_fps = tracks, annotation_fps
-        self.reads_pixels, self.proposals = reads_pixels, proposals
+        self.read = None if reads == "nothing" else READERS.get(reads)
+        self.proposals = proposals
         self._last_probed: tuple[tuple[Path | None, float | None], VideoInfo] | None = None
 
     def __len__(self) -> int:
@@ -75,22 +94,21 @@ class ViewDataset(Dataset[Decoded]):
 
     def __getitem__(self, row: int) -> Decoded:
         try:
-            if not self.reads_pixels:
+            if self.read is None:
                 return Decoded(row=row, view=self.plan(row))
             clip = self.clips[row // self.policy.num_views]
             assert clip.source is not None
             with open_source(clip.source, self._known(clip)) as source:
                 view = self._planned(row, self._probed(clip, source))
-                numbers = view.frame_indices.tolist()
-                pixels = cut_frames(source, numbers, view.crop, self.policy.crop_size, view.flip)
+                inputs = self.read(clip, source, view, self.policy)
         except (InputError, OSError) as error:
             return Decoded(row=row, failure=str(error))
-        return Decoded(row=row, view=view, frames=torch.from_numpy(pixels))
+        return Decoded(row=row, view=view, inputs=torch.from_numpy(inputs))
 
     def plan(self, row: int) -> View:
         """Return a row's view without its pixels. Raises InputError when the source cannot be read."""
         clip = self.clips[row // self.policy.num_views]
-        if not self.reads_pixels:
+        if self.read is None:
             return self._planned(row, self._annotated_info(clip))
         assert clip.source is not None
         info = self._known(clip)

@@ -20,10 +20,10 @@ from ifcar.cache.blocks import BlockStage
 from ifcar.cache.schema import CacheSpec, Status, zeros_for_rows
 from ifcar.errors import InputError, is_out_of_memory
 from ifcar.extract.backbones.base import Backbone
-from ifcar.extract.backbones.fold import folded
+from ifcar.extract.backbones.fold import channels_last, folded
 from ifcar.extract.decoded_views import Decoded, ViewDataset, naming_lost_decoders
 from ifcar.extract.limits import MAX_BATCH, MAX_WORKERS
-from ifcar.extract.roi import PooledMode, arrays_of_map
+from ifcar.extract.roi import PooledMode, arrays_of_maps
 from ifcar.priority import give_way
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class FeatureExtractor:
     """Pixels and boxes to the cache's feature arrays.
 
     Args:
-        backbone: loaded network, or None when no pixels are read.
+        backbone: loaded network, or None where nothing is read.
         spec: the cache's dimensions.
         pooled: RoIAlign mode.
         options: device and precision.
@@ -93,7 +93,7 @@ class FeatureExtractor:
         self.backbone = backbone
         self.dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
         if backbone is not None:
-            self.backbone = folded(backbone).to(self.device, self.dtype).to(memory_format=torch.channels_last_3d)
+            self.backbone = channels_last(folded(backbone).to(self.device, self.dtype))
             if options.compile:
                 self.backbone.compile()
         self.spec, self.pooled = spec, pooled
@@ -129,11 +129,11 @@ class FeatureExtractor:
     @torch.inference_mode()
     def _features(self, batch: Sequence[Decoded]) -> RowArrays:
         assert self.backbone is not None
-        frames = torch.stack([_present(d.frames) for d in batch]).to(self.device)
+        inputs = torch.stack([_present(d.inputs) for d in batch]).to(self.device)
         boxes = torch.stack([torch.from_numpy(_present(d.view).boxes) for d in batch]).to(self.device)
         categories = torch.stack([torch.from_numpy(_present(d.view).categories) for d in batch]).to(self.device)
-        feature_map = self.backbone(self.backbone.normalise(frames).to(self.dtype)).float()  # (B, C, T′, H, W)
-        out = arrays_of_map(feature_map, boxes, categories, self.pooled, self.spec.arrays())
+        maps = self.backbone.checked(self.backbone(self.backbone.normalise(inputs).to(self.dtype)))
+        out = arrays_of_maps(maps, boxes, categories, self.pooled, self.spec.arrays())
         return {name: value.half().cpu().numpy() for name, value in out.items()}
 
 

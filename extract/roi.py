@@ -7,7 +7,7 @@ full rate on a map that keeps its channels side by side.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ifcar.cache.schema import step_frames
 from ifcar.errors import InputError, nearest
+from ifcar.extract.backbones.spec import FRAMES, INSTANCES, map_of
 
 PooledMode = Literal["3", "7-max"]
 POOLED_MODES: tuple[PooledMode, ...] = ("3", "7-max")
@@ -38,13 +39,13 @@ def pooled_size(mode: PooledMode) -> int:
     return 3 if mode == "3" else 1
 
 
-def arrays_of_map(
-    feature_map: Tensor, boxes: Tensor, categories: Tensor, mode: PooledMode, names: Collection[str]
+def arrays_of_maps(
+    maps: Mapping[str, Tensor], boxes: Tensor, categories: Tensor, mode: PooledMode, names: Collection[str]
 ) -> dict[str, Tensor]:
     """Return the feature arrays called `names`, as a cache holds them for each view.
 
     Args:
-        feature_map: (B, C, T′, H, W), float32.
+        maps: name → (B, C, T′, H, W), float32; see `BackboneSpec.maps`.
         boxes: (B, T, N, 4), see `roi_features`.
         categories: (B, T, N).
         mode: of RoIAlign.
@@ -52,13 +53,14 @@ def arrays_of_map(
             (B, T′, C, H, W); others are passed over.
     """
     arrays: dict[str, Tensor] = {}
+    instances, frames = maps[map_of(maps, INSTANCES)], maps[map_of(maps, FRAMES)]
     if "instance_features" in names:
-        arrays["instance_features"] = roi_features(feature_map, boxes, categories, mode)
+        arrays["instance_features"] = roi_features(instances, boxes, categories, mode)
     if "frame_features" in names:
-        as_it_lies = feature_map.permute(0, 2, 3, 4, 1)  # in memory, channels last
+        as_it_lies = frames.permute(0, 2, 3, 4, 1)  # in memory, channels last
         arrays["frame_features"] = as_it_lies.flatten(2, 3).mean(dim=2)
     if "grid_features" in names:
-        arrays["grid_features"] = feature_map.transpose(1, 2)
+        arrays["grid_features"] = instances.transpose(1, 2)
     return arrays
 
 

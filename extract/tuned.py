@@ -11,6 +11,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ifcar.errors import InputError
+from ifcar.extract.backbones.spec import BackboneSpec
 
 KEY = "ifcar.backbone"
 
@@ -21,10 +22,12 @@ class TunedFacts:
 
     Args:
         backbone: registered name.
-        spatial_stride: 16 or 32.
+        spatial_stride: pixels per cell of the feature map.
         layer: the layer whose output is the feature map, under the reduction.
         reduction: channels of the 1×1×1 convolution on top, or 0.
         num_frames: T that it was trained with; others can be extracted.
+        facts: what the weights that it began with said of their network, see `BackboneFamily.facts`.
+        config: the backbone's own options.
         trained_on: dataset, protocol, head and the identity of the weights it began with.
     """
 
@@ -33,6 +36,8 @@ class TunedFacts:
     layer: str
     reduction: int
     num_frames: int
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
     trained_on: Mapping[str, Any] = field(default_factory=dict)
 
     def metadata(self) -> dict[str, str]:
@@ -62,11 +67,11 @@ def read_tuned(weights: str | None) -> TunedFacts | None:
         raise InputError(f"{path}: its description of the backbone is damaged ({error}); fine-tune again") from error
 
 
-def check_tuned(weights: str, facts: TunedFacts, backbone: str, spatial_stride: int) -> None:
+def check_tuned(weights: str, tuned: TunedFacts, spec: BackboneSpec) -> None:
     """Raise InputError when the file belongs to another network than the one that is asked for."""
-    found = (facts.backbone, facts.spatial_stride)
-    if found != (backbone, spatial_stride):
+    found = (tuned.backbone, tuned.spatial_stride)
+    if found != (spec.name, spec.spatial_stride):
         raise InputError(
-            f"{weights}: fine-tuned weights of {found[0]} at spatial stride {found[1]}, but {backbone} at spatial "
-            f"stride {spatial_stride} is asked for; give --backbone {found[0]} --spatial-stride {found[1]}"
+            f"{weights}: fine-tuned weights of {found[0]} at spatial stride {found[1]}, but {spec.name} at spatial "
+            f"stride {spec.spatial_stride} is asked for; give --backbone {found[0]} --spatial-stride {found[1]}"
         )

@@ -1,4 +1,4 @@
-"""Filling a backbone with weights: from a file, from the published address, or random but well conditioned."""
+"""Filling a backbone with weights: from a file or folder, from where they are published, or random."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pickle
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +21,14 @@ from torch import Tensor
 
 from ifcar.errors import InputError, MissingDataError, one_line
 from ifcar.extract.backbones.base import Backbone
-from ifcar.extract.backbones.random_init import randomise
+from ifcar.extract.backbones.catalog import get_backbone
+from ifcar.extract.backbones.spec import PublishedWeights
 from ifcar.text_files import read_text
 
 logger = logging.getLogger(__name__)
 
 _TORCH_SUFFIXES = (".pyth", ".pt", ".pth")
-_WRAPPERS = ("model_state", "state_dict")
+_SAFE = ".safetensors"
 _OPTIONAL_KEY = "num_batches_tracked"
 _NUM_NAMED = 3
 _CHUNK_BYTES = 1 << 20
@@ -52,7 +53,9 @@ def load_weights(backbone: Backbone, source: str, weights_dir: Path = Path("weig
 
     Args:
         backbone: from `build_backbone`.
-        source: a file (.safetensors, .pyth, .pt, .pth), "random:SEED", or "published".
+        source: "random:SEED", "published" for the default ones of the backbone's published weights, the tag of others,
+            or a file (.safetensors, .pyth, .pt, .pth) or a folder of .safetensors; a file that is called as a tag is
+            named with its folder, ./TAG.
         weights_dir: folder for downloads; `weights/` under the current directory unless given.
 
     Returns:
@@ -63,28 +66,41 @@ def load_weights(backbone: Backbone, source: str, weights_dir: Path = Path("weig
         InputError: the file cannot be read or does not fit, its SHA-256 is another than the recorded one, the
             download failed, or there are no published weights.
     """
+    spec = backbone.spec
     if source.startswith("random:"):
         seed_text = source.removeprefix("random:")
         if not seed_text.isdecimal():
             raise InputError(f"weights {source!r}: the seed is no number; expected random:SEED, as random:0")
-        logger.warning("%s has random weights (seed %s): its features are untrained", backbone.spec.name, seed_text)
-        randomise(backbone, int(seed_text))
+        logger.warning("%s has random weights (seed %s): its features are untrained", spec.name, seed_text)
+        backbone.initialise(int(seed_text))
         return WeightsRecord(description=f"random, seed {int(seed_text)}", identity=f"random:{int(seed_text)}")
-    if source == "published":
-        url = backbone.spec.weights_url
-        if url is None:
-            raise InputError(f"backbone {backbone.spec.name!r} has no published weights; use --weights FILE")
-        path, description = download(url, weights_dir), f"published, {url}"
+    if source == "published" and not spec.published:
+        raise InputError(f"backbone {spec.name!r} has no published weights; use --weights FILE")
+    tag = next(iter(spec.published)) if source == "published" else source
+    if tag in spec.published:
+        entry = spec.published[tag]
+        path = (entry.fetch or download)(entry, weights_dir)
+        description = f"published as {tag}, {entry.address}; licence: {entry.license}"
     else:
         path = Path(source).expanduser()
         description = str(path)
-    load_file_into(backbone, path)
-    return WeightsRecord(description=description, identity=sha256_file(path))
+    load_file_into(backbone, path, known=tuple(spec.published))
+    return WeightsRecord(description=description, identity=digest_of(path))
 
 
-def is_file_name(source: str) -> bool:
-    """Return whether weights name a file, and not "published" or "random:SEED"."""
-    return source != "published" and not source.startswith("random:")
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file, or of a folder: over its files' relative names and SHA-256, hidden files apart."""
+    if path.is_file():
+        return sha256_file(path)
+    files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
+    lines = [f"{sha256_file(files[name])}  {name}\n" for name in sorted(files) if not f"/{name}".count("/.")]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def is_file_name(source: str, backbone: str) -> bool:
+    """Return whether weights of a backbone name a file or folder, and not published or random ones."""
+    tags = ("published", *get_backbone(backbone).published(backbone))
+    return source not in tags and not source.startswith("random:")
 
 
 def sha256_file(path: Path) -> str:
@@ -93,17 +109,28 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_file_into(backbone: Backbone, path: Path) -> None:
-    """Copy a state dict from a file into `backbone`; every key must have its counterpart, of the same shape.
+def load_file_into(backbone: Backbone, path: Path, known: Sequence[str] = ()) -> None:
+    """Copy a state dict from a file or folder into `backbone`; every key must have its counterpart, of the same shape.
 
-    The state dict may lie under "model_state" or "state_dict", its keys may all start with "module.", and
-    BatchNorm's `num_batches_tracked` may be absent.
+    The state dict may lie under one of the backbone's `wrappers`, its keys may all start with "module.", and
+    BatchNorm's `num_batches_tracked` may be absent; the backbone's `adapt_state` says what other keys mean.
+
+    Args:
+        backbone: is filled.
+        path: of the weights.
+        known: tags of published weights, for the message about a path that is not there.
 
     Raises:
         MissingDataError: no such file.
         InputError: not readable, or missing or unexpected keys or shapes; the message names the first few.
     """
-    found = _read_state(path)
+    if not path.exists():
+        tags = "".join(f'"{tag}", ' for tag in ("published", *known) if known)
+        raise MissingDataError(
+            f"{path}: no such weights file; expected a {', '.join((_SAFE, *_TORCH_SUFFIXES))} file, a folder, {tags}"
+            'or "random:SEED"'
+        )
+    found = backbone.adapt_state(_read_state(path, backbone.wrappers))
     expected = backbone.state_dict()
     missing = [key for key in expected if key not in found and not key.endswith(_OPTIONAL_KEY)]
     unexpected = [key for key in found if key not in expected]
@@ -128,25 +155,34 @@ def load_file_into(backbone: Backbone, path: Path) -> None:
     backbone.load_state_dict({**expected, **found}, strict=True)
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
-    """Return the bare state dict of a weights file."""
-    if not path.is_file():
-        raise MissingDataError(
-            f"{path}: no such weights file; expected a {', '.join(('.safetensors', *_TORCH_SUFFIXES))} file, "
-            '"published" or "random:SEED"'
-        )
+def _read_state(path: Path, wrappers: Sequence[str]) -> dict[str, Tensor]:
+    """Return the bare state dict of a weights file, or of all .safetensors of a folder."""
+    if path.is_dir():
+        parts = sorted(path.glob(f"*{_SAFE}"))
+        if not parts:
+            raise MissingDataError(f"{path}: no {_SAFE} file in this folder; expected model{_SAFE} or its parts")
+        state: dict[str, Tensor] = {}
+        for part in parts:
+            found = _read_state(part, wrappers)
+            twice = sorted(state.keys() & found.keys())
+            if twice:
+                raise InputError(
+                    f"{part}: holds {twice[0]}, as another file of its folder does; keep one set of weights"
+                )
+            state |= found
+        return state
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix == _SAFE:
             content: object = load_file(path)
         elif path.suffix in _TORCH_SUFFIXES:
             content = torch.load(path, map_location="cpu", weights_only=True)
         else:
-            known = ", ".join((".safetensors", *_TORCH_SUFFIXES))
+            known = ", ".join((_SAFE, *_TORCH_SUFFIXES))
             raise InputError(f"{path}: unknown kind of weights file {path.suffix!r}; expected one of: {known}")
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise InputError(f"{path}: cannot be read as weights ({first_line}); fetch it again") from error
-    for wrapper in _WRAPPERS:
+    for wrapper in wrappers:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not content:
@@ -158,32 +194,37 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in content.items()}
 
 
-def download(url: str, weights_dir: Path) -> Path:
+def download(entry: PublishedWeights, weights_dir: Path) -> Path:
     """Return the local copy of a published file, fetching it on the first call.
 
     The SHA-256 is written to NAME.sha256 beside the file when it is first seen; from then on a file, or a new
-    download, with another one is refused.
+    download, with another one is refused, and so is one with another than the published SHA-256.
 
     Args:
-        url: https address (file: and http: addresses work too).
+        entry: its address is https: (file: and http: work too).
         weights_dir: folder that keeps the file.
 
     Raises:
-        InputError: no network, an incomplete download, or another SHA-256 than the recorded one.
+        InputError: no network, an incomplete download, or another SHA-256 than the recorded or published one.
     """
-    path = weights_dir / Path(urllib.parse.urlparse(url).path).name
+    path = weights_dir / Path(urllib.parse.urlparse(entry.address).path).name
     sidecar = path.with_name(path.name + ".sha256")
     if not path.is_file():
-        _fetch(url, path, sidecar)
+        _fetch(entry, path, sidecar)
     digest = sha256_file(path)
+    _check_digest(path, digest, sidecar, entry)
     if not sidecar.is_file():
         _write_whole(sidecar, f"{digest}  {path.name}\n".encode())
-    _check_digest(path, digest, sidecar)
     return path
 
 
-def _check_digest(path: Path, digest: str, sidecar: Path) -> None:
-    recorded = read_text(sidecar).split()
+def _check_digest(path: Path, digest: str, sidecar: Path, entry: PublishedWeights) -> None:
+    if not digest.startswith(entry.sha256 or ""):
+        raise InputError(
+            f"{path}: its SHA-256 is {digest}, but that of {entry.address} was published as {entry.sha256}…; delete it "
+            "and fetch it again"
+        )
+    recorded = read_text(sidecar).split() if sidecar.is_file() else [digest]
     if recorded[:1] != [digest]:
         raise InputError(
             f"{path}: its SHA-256 is {digest}, but {sidecar.name} records {recorded[0] if recorded else 'nothing'}; "
@@ -191,8 +232,9 @@ def _check_digest(path: Path, digest: str, sidecar: Path) -> None:
         )
 
 
-def _fetch(url: str, path: Path, sidecar: Path) -> None:
+def _fetch(entry: PublishedWeights, path: Path, sidecar: Path) -> None:
     """Download to a temporary file beside `path`, check it, and rename it into place."""
+    url = entry.address
     logger.info("downloading %s to %s", url, path)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -206,8 +248,7 @@ def _fetch(url: str, path: Path, sidecar: Path) -> None:
         found_bytes = part.stat().st_size
         if stated_bytes is not None and found_bytes != int(stated_bytes):
             raise OSError(f"got {found_bytes} of {stated_bytes} bytes")
-        if sidecar.is_file():
-            _check_digest(path, sha256_file(part), sidecar)
+        _check_digest(path, sha256_file(part), sidecar, entry)
         part.replace(path)
     except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
         reason = one_line(getattr(error, "reason", error))

@@ -18,8 +18,7 @@ from ifcar.pipelines.engines.contract import ExtractEngine
 from ifcar.pipelines.engines.local import LocalEngine
 from ifcar.pipelines.extraction.preparation import Preparation, prepare
 from ifcar.pipelines.extraction.slots import slot_note
-from ifcar.pipelines.extraction.sources import ExtractConfig
-from ifcar.pipelines.folders import folder
+from ifcar.pipelines.extraction.sources import ExtractConfig, cache_path
 from ifcar.pipelines.progress import Progress
 
 
@@ -63,7 +62,7 @@ def extract(config: ExtractConfig, progress: Progress, engine: ExtractEngine | N
     """
     engine = engine or LocalEngine()
     config = engine.settle(config)
-    path = config.out or folder("caches") / f"{config.dataset}-{config.backbone}.zarr"
+    path = cache_path(config)
     with locked(path):
         preparation = prepare(config, progress)
         lost = slot_note(preparation.source, preparation.spec.num_instances)

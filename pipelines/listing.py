@@ -11,12 +11,14 @@ from typing import Any
 
 from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import Split, Status
+from ifcar.errors import InputError
 from ifcar.pipelines.folders import cache_paths, folder
 from ifcar.pipelines.labels.kinds import MEASURES
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import finished_runs
 
 Rows = tuple[list[str], list[list[Any]]]
+SHOWN_FRAMES, SHOWN_CROP = 32, 224  # of the views that backbones are listed for
 
 
 def list_datasets() -> Rows:
@@ -27,16 +29,54 @@ def list_datasets() -> Rows:
     return ["name", "what", "default folder"], rows
 
 
-def list_backbones() -> Rows:
-    """Return the registered backbones at every spatial stride."""
+def list_backbones(weights: str | None = None) -> Rows:
+    """Return the registered backbones at every spatial stride.
+
+    Args:
+        weights: a folder or file; lists those backbones alone that read from it what network it belongs to.
+
+    Raises:
+        InputError: none of them does.
+    """
     from ifcar.extract.backbones.catalog import get_backbone, names
 
+    shown = [name for name in names() if weights is None or get_backbone(name).reads_facts(weights)]
+    if not shown:
+        raise InputError(f"--weights {weights}: no backbone finds there what network it belongs to; leave it out")
+    rows = [row for name in shown for row in _backbone_rows(name, weights)]
+    return ["name", "reads", "spatial stride", "channels", "steps", f"cells of {SHOWN_CROP}²", "weights", "layer"], rows
+
+
+def _backbone_rows(name: str, weights: str | None) -> list[list[Any]]:
+    from ifcar.extract.backbones.catalog import get_backbone, resolve_backbone
+
+    variants = get_backbone(name).variants
+    if variants:
+        return [[f"{name}:{variants}", *[None] * 5, "named by the variant", None]]
     rows = []
-    for name in names():
-        for stride, spec in sorted(get_backbone(name).specs.items()):
-            steps = f"T/{spec.temporal_stride}" if spec.temporal_stride > 1 else "T"
-            rows.append([name, stride or None, spec.channels or None, steps, spec.layer or None])
-    return ["name", "spatial stride", "channels", "steps", "layer"], rows
+    try:
+        strides = resolve_backbone(name, num_frames=SHOWN_FRAMES, crop_size=SHOWN_CROP, weights=weights).strides
+        for stride in strides or (None,):
+            spec = resolve_backbone(
+                name, num_frames=SHOWN_FRAMES, crop_size=SHOWN_CROP, spatial_stride=stride, weights=weights
+            )
+            per_step = spec.num_frames // spec.num_steps
+            cells = {key: f"{height}×{width}" for key, (height, width) in spec.maps.items()}
+            rows.append(
+                [
+                    name,
+                    spec.reads,
+                    stride or None,
+                    spec.channels or None,
+                    f"T/{per_step}" if per_step > 1 else "T",
+                    ", ".join(f"{key} {size}" if len(cells) > 1 else size for key, size in cells.items()) or None,
+                    ", ".join(spec.published) or None,
+                    spec.layer or None,
+                ]
+            )
+    except InputError as error:  # of one that must see its weights, or that takes neither so many frames nor this crop
+        return [[name, *[None] * 6, str(error)]]
+    return rows
 
 
 def list_heads() -> Rows:

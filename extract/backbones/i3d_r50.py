@@ -13,25 +13,25 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ifcar.extract.backbones.base import BACKBONES, Backbone, BackboneFamily, BackboneSpec
+from ifcar.extract.backbones.base import BACKBONES, Backbone, BackboneFamily, Maps
 from ifcar.extract.backbones.pytorchvideo_blocks import build_blocks
+from ifcar.extract.backbones.spec import INSTANCES, BackboneRequest, BackboneSpec, Normalisation, PublishedWeights
 
 _STAGES = ("conv1", "res2", "pool2", "res3", "res4", "res5")  # Wang and Gupta 2018, Table 1
 
 
-def _spec(spatial_stride: int) -> BackboneSpec:
-    return BackboneSpec(
-        name="i3d_r50",
-        channels=2048,
-        temporal_stride=2,
-        spatial_stride=spatial_stride,
-        layer="blocks.5",
-        frame_multiple=2,
-        mean=0.45,
-        std=0.225,
-        weights_url="https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/I3D_8x8_R50.pyth",
-        license="Apache-2.0 (PyTorchVideo)",
-    )
+def _published(name: str) -> Mapping[str, PublishedWeights]:
+    return {
+        "kinetics-400": PublishedWeights(
+            address="https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/I3D_8x8_R50.pyth",
+            license="Apache-2.0 (PyTorchVideo)",
+            normalisation=Normalisation.of_all(0.45, 0.225),
+        )
+    }
+
+
+def _resolve(request: BackboneRequest) -> BackboneSpec:
+    return request.spec(channels=2048, temporal_stride=2, strides=(16, 32), layer="blocks.5")
 
 
 class I3DResNet50(Backbone):
@@ -65,11 +65,11 @@ class I3DResNet50(Backbone):
         """Return conv1 (with its pool), res2, the temporal pool, and res3 to res5."""
         return dict(zip(_STAGES, self.blocks, strict=False))
 
-    def forward(self, video: Tensor) -> Tensor:
+    def forward(self, video: Tensor) -> Maps:
         """Return res5's output (B, 2048, T/2, H, W) for a normalised video (B, 3, T, S, S)."""
         for stage in self.stages().values():
             video = self.through(stage, video)
-        return video
+        return {INSTANCES: video}
 
     def classify(self, video: Tensor) -> Tensor:
         """Return logits (B, 400): the published linear layer on the global average of res5.
@@ -78,10 +78,8 @@ class I3DResNet50(Backbone):
         sliding windows of 4 × 7 × 7 instead.
         """
         head: Any = self.blocks[len(_STAGES)]
-        logits: Tensor = head.proj(self(video).mean(dim=(2, 3, 4)))
+        logits: Tensor = head.proj(self(video)[INSTANCES].mean(dim=(2, 3, 4)))
         return logits
 
 
-BACKBONES.register(
-    "i3d_r50", BackboneFamily(specs={stride: _spec(stride) for stride in (16, 32)}, build=I3DResNet50), __name__
-)
+BACKBONES.register("i3d_r50", BackboneFamily(resolve=_resolve, build=I3DResNet50, published=_published), __name__)

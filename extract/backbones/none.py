@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from ifcar.extract.backbones.base import BACKBONES, BackboneFamily, BackboneSpec
+from ifcar.errors import InputError
+from ifcar.extract.backbones.base import BACKBONES, BackboneFamily
+from ifcar.extract.backbones.spec import BackboneRequest, BackboneSpec
 
-_SPEC = BackboneSpec(
-    name="none",
-    channels=0,
-    temporal_stride=1,
-    spatial_stride=0,
-    layer="",
-    frame_multiple=1,
-    mean=0.0,
-    std=1.0,
-    weights_url=None,
-    license="",
-)
 
-BACKBONES.register("none", BackboneFamily(specs={0: _SPEC}, build=None), __name__)
+def _resolve(request: BackboneRequest) -> BackboneSpec:
+    if request.num_frames < 1:
+        raise InputError(f"backbone 'none' cannot take {request.num_frames} frames; expected at least 1")
+    return BackboneSpec(
+        name=request.name,
+        reads="nothing",
+        num_frames=request.num_frames,
+        num_steps=request.num_frames,
+        crop_size=request.crop_size,
+    )
+
+
+BACKBONES.register("none", BackboneFamily(resolve=_resolve, build=None), __name__)

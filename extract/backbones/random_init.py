@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ifcar.extract.backbones.base import Backbone
+if TYPE_CHECKING:
+    from ifcar.extract.backbones.base import Backbone
 
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+ENDS_BRANCH = "block_final_bn"
+"""Attribute, True, of the last norm of a residual branch: PyTorchVideo's name, which other families set as well."""
 _CALIBRATION_CLIPS = 8
 _CALIBRATION_SIZE = 112
 _NORM_SHIFT = 1.0
@@ -33,27 +39,37 @@ def randomise(backbone: Backbone, seed: int) -> None:
     has no residual branches and stays near chance (0.10): use its published weights.
 
     Args:
-        backbone: any backbone; it ends in evaluation mode.
+        backbone: of convolutions, linear layers and batch or layer norms; it ends in evaluation mode.
         seed: seed of weights and videos.
+
+    Raises:
+        TypeError: the network has parameters of another kind, so that its family must initialise them itself.
     """
     generator = torch.Generator().manual_seed(seed)
-    norms: list[nn.BatchNorm3d] = []
+    norms: list[nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d] = []
     with torch.no_grad():
-        for module in backbone.modules():
-            if isinstance(module, nn.Conv3d | nn.Linear):
-                gain = 2.0 if isinstance(module, nn.Conv3d) else 1.0
+        for path, module in backbone.named_modules():
+            if isinstance(module, (*CONVOLUTIONS, nn.Linear)):
+                gain = 1.0 if isinstance(module, nn.Linear) else 2.0
                 std = math.sqrt(gain / module.weight[0].numel())
                 module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * std)
                 if module.bias is not None:
                     module.bias.zero_()
-            elif isinstance(module, nn.BatchNorm3d):
+            elif isinstance(module, BATCH_NORMS):
                 module.reset_running_stats()
-                # PyTorchVideo marks the last norm of a residual branch.
-                ends_branch = getattr(module, "block_final_bn", False)
-                nn.init.constant_(module.weight, _BRANCH_SCALE if ends_branch else 1.0)
+                nn.init.constant_(module.weight, _BRANCH_SCALE if getattr(module, ENDS_BRANCH, False) else 1.0)
                 nn.init.constant_(module.bias, _NORM_SHIFT)
                 norms.append(module)
+            elif isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+            elif any(True for _ in module.parameters(recurse=False)):
+                raise TypeError(
+                    f"backbone {backbone.spec.name!r}: {path} ({type(module).__name__}) has parameters that He's "
+                    "initialisation does not know; override `initialise`"
+                )
         backbone.eval()
+        if not norms:
+            return
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.train()
@@ -61,7 +77,7 @@ def randomise(backbone: Backbone, seed: int) -> None:
         num_frames = 2 * max(4, backbone.spec.frame_multiple)
         frames = synthetic_videos(_CALIBRATION_CLIPS, num_frames, _CALIBRATION_SIZE, generator)
         device = next(backbone.parameters()).device
-        backbone.classify(backbone.normalise(frames.to(device)))
+        backbone.run_every_layer(backbone.normalise(frames.to(device)))
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         backbone.eval()

@@ -1,4 +1,4 @@
-"""A backbone with a 1×1×1 convolution on its last feature map, trained together with it.
+"""A backbone with a 1×1×1 convolution on its feature maps, trained together with it.
 
 Source: Wang and Gupta 2018, §6: one more 1×1×1 convolution on top of I3D takes 2048 channels to 512; Yan et al. 2020
 build on the same features. It is linear: no normalisation and no ReLU follow it.
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ifcar.extract.backbones.base import Backbone
+from ifcar.extract.backbones.base import Backbone, Maps
 
 STAGE = "reduction"
 
@@ -21,7 +21,7 @@ class ReducedBackbone(Backbone):
 
     Args:
         inner: a backbone without a reduction; it is used, not copied.
-        channels: of the new feature map.
+        channels: of the new feature maps.
     """
 
     def __init__(self, inner: Backbone, channels: int) -> None:
@@ -40,12 +40,15 @@ class ReducedBackbone(Backbone):
         """Return the inner stages, then the reduction."""
         return {**self.inner.stages(), STAGE: self.reduction}
 
-    def forward(self, video: Tensor) -> Tensor:
-        """Return the reduced feature map (B, channels, T′, H, W) of a normalised video (B, 3, T, S, S)."""
+    def forward(self, video: Tensor) -> Maps:
+        """Return the inner maps, each reduced to (B, channels, T′, H, W)."""
         self.inner.recomputes = self.recomputes
-        reduced: Tensor = self.reduction(self.inner(video))
-        return reduced
+        return {name: self.reduction(inner) for name, inner in self.inner(video).items()}
 
-    def classify(self, video: Tensor) -> Tensor:
-        """Return the inner network's logits (B, 400); the reduction has no part in them."""
-        return self.inner.classify(video)
+    def normalise(self, inputs: Tensor) -> Tensor:
+        """Turn what was decoded into the inner network's input."""
+        return self.inner.normalise(inputs)
+
+    def run_every_layer(self, video: Tensor) -> object:
+        """Run the inner network with all its layers; the reduction has no statistics."""
+        return self.inner.run_every_layer(video)

@@ -17,26 +17,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ifcar.extract.backbones.base import BACKBONES, Backbone, BackboneFamily, BackboneSpec
+from ifcar.extract.backbones.base import BACKBONES, Backbone, BackboneFamily, Maps
 from ifcar.extract.backbones.pytorchvideo_blocks import build_blocks
+from ifcar.extract.backbones.spec import INSTANCES, BackboneRequest, BackboneSpec, Normalisation, PublishedWeights
 
 ALPHA = 4
 _STAGES = ("conv1", "res2", "res3", "res4", "res5")
 _CLASSIFIER_BLOCK = 6
 
 
-def _spec(spatial_stride: int) -> BackboneSpec:
-    return BackboneSpec(
-        name="slowfast_r50",
+def _published(name: str) -> Mapping[str, PublishedWeights]:
+    return {
+        "kinetics-400": PublishedWeights(
+            address="https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/SLOWFAST_8x8_R50.pyth",
+            license="Apache-2.0 (PyTorchVideo)",
+            normalisation=Normalisation.of_all(0.45, 0.225),
+        )
+    }
+
+
+def _resolve(request: BackboneRequest) -> BackboneSpec:
+    return request.spec(
         channels=2304,
         temporal_stride=ALPHA,
-        spatial_stride=spatial_stride,
+        strides=(16, 32),
         layer="blocks.4 (slow, then fast averaged over windows of 4)",
-        frame_multiple=ALPHA,
-        mean=0.45,
-        std=0.225,
-        weights_url="https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/SLOWFAST_8x8_R50.pyth",
-        license="Apache-2.0 (PyTorchVideo)",
     )
 
 
@@ -66,13 +71,14 @@ class SlowFastResNet50(Backbone):
         """Return conv1 to res5 of both pathways, each with the fusion behind it."""
         return dict(zip(_STAGES, self.blocks, strict=False))
 
-    def forward(self, video: Tensor) -> Tensor:
+    def forward(self, video: Tensor) -> Maps:
         """Return both pathways (B, 2304, T/4, H, W) for a normalised video (B, 3, T, S, S)."""
         pathways = [video[:, :, ::ALPHA], video]
         for stage in self.stages().values():
             pathways = self.through(stage, pathways)
         slow, fast = pathways
-        return torch.cat([slow, fast.reshape(*fast.shape[:2], -1, ALPHA, *fast.shape[3:]).mean(dim=3)], dim=1)
+        fast = fast.reshape(*fast.shape[:2], -1, ALPHA, *fast.shape[3:]).mean(dim=3)
+        return {INSTANCES: torch.cat([slow, fast], dim=1)}
 
     def classify(self, video: Tensor) -> Tensor:
         """Return logits (B, 400): the published linear layer on the global average of both pathways.
@@ -80,12 +86,10 @@ class SlowFastResNet50(Backbone):
         The windows have equal length, so this average equals that of the published head at 32 × 224 × 224.
         """
         head: Any = self.blocks[_CLASSIFIER_BLOCK]
-        logits: Tensor = head.proj(self(video).mean(dim=(2, 3, 4)))
+        logits: Tensor = head.proj(self(video)[INSTANCES].mean(dim=(2, 3, 4)))
         return logits
 
 
 BACKBONES.register(
-    "slowfast_r50",
-    BackboneFamily(specs={stride: _spec(stride) for stride in (16, 32)}, build=SlowFastResNet50),
-    __name__,
+    "slowfast_r50", BackboneFamily(resolve=_resolve, build=SlowFastResNet50, published=_published), __name__
 )

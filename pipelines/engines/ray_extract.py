@@ -21,7 +21,7 @@ from ifcar.pipelines.engines.cluster import Node, RayConfig, connected, import_r
 from ifcar.pipelines.engines.driver import Event, Joined, Lost, RowsDone, Said, Staged, drive
 from ifcar.pipelines.engines.station import station_here
 from ifcar.pipelines.extraction.preparation import Preparation
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.sources import ExtractConfig, cache_path
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.progress import Progress
 
@@ -46,7 +46,7 @@ class RayEngine:
     def settle(self, config: ExtractConfig) -> ExtractConfig:
         """Return the options with absolute paths."""
         root = config.data_root or folder("data") / DATASETS.get(config.dataset).default_root
-        out = config.out or folder("caches") / f"{config.dataset}-{config.backbone}.zarr"
+        out = cache_path(config)
         boxes = None if config.boxes is None else config.boxes.absolute()
         return replace(config, data_root=root.absolute(), out=out.absolute(), boxes=boxes)
 

@@ -2,56 +2,68 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from ifcar.errors import InputError
-from ifcar.extract.backbones.base import Backbone, BackboneSpec
-from ifcar.extract.backbones.catalog import build_backbone, get_backbone
+from ifcar.extract.backbones.base import Backbone
+from ifcar.extract.backbones.catalog import build_backbone, get_backbone, resolve_backbone
+from ifcar.extract.backbones.spec import BackboneSpec
+from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.tuned import check_tuned, read_tuned
 from ifcar.extract.weights import load_weights
+from ifcar.pipelines.configs import from_plain
 from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.progress import Progress
 
-SPATIAL_STRIDES = (16, 32)
-
 
 def backbone_of(config: ExtractConfig) -> BackboneSpec:
-    """Return the facts of the backbone, with the reduction that fine-tuned weights bring along.
+    """Return the facts of the backbone, with those that its weights state: a fine-tuned one's reduction for example.
 
     Raises:
-        InputError: no such backbone or stride, or the weights file says that it belongs to another one.
+        InputError: no such backbone, stride or option, a size that it cannot take, or the weights file says that it
+            belongs to another one.
     """
-    if config.spatial_stride not in SPATIAL_STRIDES:
-        raise InputError(f"spatial stride is {config.spatial_stride}; expected 16 or 32")
-    spec = get_backbone(config.backbone).spec(config.spatial_stride)
+    dataset = DATASETS.get(config.dataset)
     tuned = read_tuned(config.weights)
-    if tuned is None or config.weights is None or not spec.reads_pixels:
+    options = dict(config.backbone_options) if tuned is None else {**tuned.config, **config.backbone_options}
+    config_type = get_backbone(config.backbone).config_type
+    if options and not fields(config_type):
+        raise InputError(f"--set {next(iter(options))}: backbone {config.backbone!r} has no options of its own")
+    spec = resolve_backbone(
+        config.backbone,
+        num_frames=config.frames,
+        crop_size=dataset.default_crop if config.crop is None else config.crop,
+        spatial_stride=config.spatial_stride,
+        weights=config.weights or dataset.default_weights,
+        facts=None if tuned is None else tuned.facts,
+        config=from_plain(config_type, options, f"backbone {config.backbone}"),
+    )
+    if tuned is None or config.weights is None or spec.reads == "nothing":
         return spec
-    check_tuned(config.weights, tuned, config.backbone, config.spatial_stride)
+    check_tuned(config.weights, tuned, spec)
     return spec.reduced(tuned.reduction)
 
 
 def load_backbone(
-    spec: BackboneSpec, num_frames: int, weights: str | None, default: str, progress: Progress
+    spec: BackboneSpec, weights: str | None, default: str, progress: Progress
 ) -> tuple[Backbone | None, str]:
-    """Return the network in evaluation mode, None where no pixels are read, and its weights' identity.
+    """Return the network in evaluation mode, None where nothing is read, and its weights' identity.
 
     Args:
         spec: which backbone.
-        num_frames: T, frames of a view.
-        weights: a file, "published" or "random:SEED"; None takes `default`.
+        weights: as `load_weights` takes them; None takes `default`.
         default: the same kinds of text.
         progress: told which weights were loaded.
 
     Raises:
         InputError, MissingDataError: the weights cannot be loaded, or would be ignored.
     """
-    if not spec.reads_pixels:
+    if spec.reads == "nothing":
         if weights is not None:
-            raise InputError(f"--weights {weights} would be ignored: backbone 'none' reads no pixels")
+            raise InputError(f"--weights {weights} would be ignored: backbone {spec.name!r} reads no pixels")
         return None, "none"
-    backbone = build_backbone(
-        spec.name, num_frames=num_frames, spatial_stride=spec.spatial_stride, reduction=spec.reduction
-    )
+    backbone = build_backbone(spec)
     record = load_weights(backbone, weights or default, folder("weights"))
     progress.say(f"{spec.name}: weights {record.description}")
     return backbone.eval(), record.identity

@@ -15,12 +15,14 @@ import numpy as np
 
 from ifcar import __version__
 from ifcar.cache.schema import CacheSpec, Provenance
-from ifcar.extract.backbones.base import Backbone, BackboneSpec
+from ifcar.extract.backbones.base import Backbone
+from ifcar.extract.backbones.spec import INSTANCES, BackboneSpec, Reads
 from ifcar.extract.datasets.contract import Dataset
 from ifcar.extract.decoded_views import ViewDataset
 from ifcar.extract.engine import EngineOptions, FeatureExtractor
 from ifcar.extract.roi import parse_pooled_mode, pooled_size
 from ifcar.extract.views import ViewPolicy
+from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.extraction.backbones import backbone_of, load_backbone
 from ifcar.pipelines.extraction.sources import ExtractConfig, Source, read_source
 from ifcar.pipelines.progress import Progress
@@ -38,7 +40,8 @@ class Preparation:
         source: the dataset.
         policy: how views are sampled.
         spec: the cache's dimensions.
-        backbone: the network on the CPU, None when no pixels are read.
+        reads: what the network reads of a view.
+        backbone: the network on the CPU, None where nothing is read.
         provenance: where the numbers come from.
     """
 
@@ -46,6 +49,7 @@ class Preparation:
     source: Source
     policy: ViewPolicy
     spec: CacheSpec
+    reads: Reads
     backbone: Backbone | None
     provenance: Provenance
 
@@ -66,7 +70,7 @@ class Preparation:
             self.source.dataset.annotation_fps,
             self.source.training(),
             self.policy,
-            reads_pixels=self.backbone is not None,
+            reads=self.reads,
             proposals=None if self.source.proposals is None else self.source.proposals.boxes,
         )
 
@@ -82,16 +86,15 @@ def prepare(config: ExtractConfig, progress: Progress) -> Preparation:
         InputError, MissingDataError: options or files are not usable.
     """
     backbone_spec = backbone_of(config)
-    source = read_source(config, progress, needs_pixels=backbone_spec.reads_pixels)
+    source = read_source(config, progress, needs_pixels=backbone_spec.reads != "nothing")
     policy = view_policy(config, source.dataset)
-    backbone, weights = load_backbone(
-        backbone_spec, policy.num_frames, config.weights, source.dataset.default_weights, progress
-    )
+    backbone, weights = load_backbone(backbone_spec, config.weights, source.dataset.default_weights, progress)
     return Preparation(
         config=config,
         source=source,
         policy=policy,
         spec=cache_spec(config, policy, backbone_spec),
+        reads=backbone_spec.reads,
         backbone=backbone,
         provenance=provenance_of(config, source, policy, backbone_spec, weights),
     )
@@ -116,16 +119,13 @@ def view_policy(config: ExtractConfig, dataset: Dataset) -> ViewPolicy:
 
 def cache_spec(config: ExtractConfig, policy: ViewPolicy, backbone: BackboneSpec) -> CacheSpec:
     """Return the cache's dimensions."""
-    num_steps = backbone.num_steps(policy.num_frames)
-    if not backbone.reads_pixels:
-        return CacheSpec(num_frames=policy.num_frames, num_steps=num_steps, num_instances=policy.num_instances)
     return CacheSpec(
         num_frames=policy.num_frames,
-        num_steps=num_steps,
+        num_steps=backbone.num_steps,
         num_instances=policy.num_instances,
         channels=backbone.channels,
-        pooled_size=pooled_size(parse_pooled_mode(config.pooled)),
-        grid_size=backbone.grid_size(policy.crop_size) if config.grid else None,
+        pooled_size=pooled_size(parse_pooled_mode(config.pooled)) if INSTANCES in backbone.maps else 0,
+        grid_size=backbone.grid_size if config.grid else None,
     )
 
 
@@ -160,7 +160,7 @@ def provenance_of(
     identity["views"] |= _sampling(policy)
     if source.proposals is not None:
         identity["boxes"] = {"sha256": source.proposals.digest}
-    if backbone.reads_pixels:
+    if backbone.reads != "nothing":
         identity["views"]["crop_size"] = policy.crop_size
         identity["backbone"] |= {
             "layer": backbone.layer,
@@ -168,8 +168,8 @@ def provenance_of(
             "pooled": config.pooled,
             "precision": config.precision,
         }
-        if backbone.reduction:
-            identity["backbone"]["reduction"] = backbone.reduction
+        own = {"reduction": backbone.reduction, "facts": dict(backbone.facts), "config": to_plain(backbone.config)}
+        identity["backbone"] |= {key: value for key, value in own.items() if value}
     environment: dict[str, Any] = {"ifcar": __version__} | {name: version(name) for name in VERSIONED_PACKAGES}
     environment["python"] = platform.python_version()
     return Provenance(identity=identity, environment=environment)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.datasets.contract import Clip, Dataset
 from ifcar.extract.datasets.proposals import Proposals, read_proposals
 from ifcar.extract.limits import MAX_BATCH, MAX_WORKERS
-from ifcar.pipelines.folders import folder
+from ifcar.pipelines.folders import file_name, folder
 from ifcar.pipelines.progress import Progress, counter
 
 
@@ -29,7 +30,8 @@ class ExtractConfig:
         data_root: the dataset's folder; default: its name under the data folder.
         out: the cache; default: DATASET-BACKBONE.zarr under the caches folder.
         backbone: registered name.
-        weights: a file, "published" or "random:SEED".
+        backbone_options: the backbone's own, by name.
+        weights: a file or folder, "published", the tag of published ones, or "random:SEED".
         frames: T, frames sampled for a view.
         sampling: "segments", "annotated" or "rate", see `ViewPolicy`; default: rate where one of the next two is given,
             else the dataset's.
@@ -39,7 +41,7 @@ class ExtractConfig:
         views: V, views of a clip.
         instances: N, instance slots.
         boxes: file of boxes in place of the dataset's, see `ifcar.extract.datasets.proposals`.
-        spatial_stride: 16 or 32 pixels a cell of the last feature map.
+        spatial_stride: pixels a cell of the feature map, one of those that the backbone has; default: its first.
         pooled: RoIAlign bins, "3" or "7-max".
         grid: store the feature map itself as well.
         framing: "stretch" or "center", see `ViewPolicy`.
@@ -59,6 +61,7 @@ class ExtractConfig:
     data_root: Path | None = None
     out: Path | None = None
     backbone: str = "i3d_r50"
+    backbone_options: Mapping[str, Any] = field(default_factory=dict)
     weights: str | None = None
     frames: int = 8
     sampling: str | None = None
@@ -68,7 +71,7 @@ class ExtractConfig:
     views: int = 1
     instances: int = 4
     boxes: Path | None = None
-    spatial_stride: int = 16
+    spatial_stride: int | None = None
     pooled: str = "3"
     grid: bool = False
     framing: str = "stretch"
@@ -90,6 +93,11 @@ class ExtractConfig:
         ):
             if value is not None and not low <= value <= high:
                 raise InputError(f"{name} is {value}; expected {low} to {high}")
+
+
+def cache_path(config: ExtractConfig) -> Path:
+    """Return where the cache is, or is to be."""
+    return config.out or folder("caches") / f"{file_name(f'{config.dataset}-{config.backbone}')}.zarr"
 
 
 def parse_rates(text: str | None) -> tuple[float, ...]:

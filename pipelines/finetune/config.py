@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from ifcar.errors import InputError
 
@@ -21,12 +21,13 @@ class LiveData:
         dataset: registered name.
         data_root: the dataset's folder.
         backbone: registered name.
-        weights: what the backbone begins with: a file, "published" or "random:SEED".
+        backbone_options: the backbone's own, by name.
+        weights: what the backbone begins with, as `ExtractConfig` takes it.
         frames: T.
         crop: side of the square in pixels; None takes the dataset's own.
         views: V, plain views whose logits a test averages; training draws a new view in every epoch.
         instances: N.
-        spatial_stride: 16 or 32.
+        spatial_stride: one of those that the backbone has.
         pooled: RoIAlign bins, "3" or "7-max".
         framing: of the views that are not augmented.
         cropping: of training views, see `ViewPolicy`.
@@ -37,12 +38,13 @@ class LiveData:
     dataset: str
     data_root: Path | None = None
     backbone: str = "i3d_r50"
+    backbone_options: Mapping[str, Any] = field(default_factory=dict)
     weights: str | None = None
     frames: int = 8
     crop: int | None = None
     views: int = 1
     instances: int = 4
-    spatial_stride: int = 16
+    spatial_stride: int | None = None
     pooled: str = "3"
     framing: str = "stretch"
     cropping: str = "area"

@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.schema import Split
 from ifcar.errors import InputError
-from ifcar.extract.decode import cut_frames, open_source
-from ifcar.extract.decoded_views import Decoded, clip_info
+from ifcar.extract.backbones.spec import Reads
+from ifcar.extract.decode import open_source
+from ifcar.extract.decoded_views import READERS, Decoded, clip_info
 from ifcar.extract.picture_source import PictureSource, VideoInfo
 from ifcar.extract.views import View, ViewPolicy, plan_view
 from ifcar.pipelines.extraction.sources import Source
@@ -58,9 +59,11 @@ class TrainingViews(Dataset[Decoded]):
     Args:
         source: the dataset.
         policy: how views are sampled; its seed is the run's.
+        reads: what the backbone reads of a view.
     """
 
-    def __init__(self, source: Source, policy: ViewPolicy) -> None:
+    def __init__(self, source: Source, policy: ViewPolicy, reads: Reads = "pixels") -> None:
+        self.read = READERS.get(reads)
         self.clips, self.dataset, self.policy = source.clips, source.dataset, policy
         self._infos: dict[int, VideoInfo] = {}
 
@@ -71,10 +74,10 @@ class TrainingViews(Dataset[Decoded]):
         try:
             with open_source(clip.source, self._infos.get(number)) as opened:
                 view = self._plan(number, epoch, opened)
-                pixels = cut_frames(opened, view.frame_indices.tolist(), view.crop, self.policy.crop_size, view.flip)
+                inputs = self.read(clip, opened, view, self.policy)
         except (InputError, OSError) as error:
             return Decoded(row=number, failure=str(error))
-        return Decoded(row=number, view=view, frames=torch.from_numpy(pixels))
+        return Decoded(row=number, view=view, inputs=torch.from_numpy(inputs))
 
     def _plan(self, number: int, epoch: int, opened: PictureSource) -> View:
         clip = self.clips[number]
@@ -167,16 +170,16 @@ def load_training(
 
 
 def stack_views(items: Sequence[Decoded], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Return frames (B, T, S, S, 3) uint8, boxes (B, T, N, 4) and categories (B, T, N) on `device`.
+    """Return what the backbone reads (B, …), boxes (B, T, N, 4) and categories (B, T, N) on `device`.
 
     Raises:
         InputError: a clip could not be decoded.
     """
-    frames, boxes, categories = [], [], []
+    inputs, boxes, categories = [], [], []
     for item in items:
-        if item.view is None or item.frames is None:
+        if item.view is None or item.inputs is None:
             raise InputError(f"{item.failure}; mend the clip or take it out of the split, then go on with --resume")
-        frames.append(item.frames)
+        inputs.append(item.inputs)
         boxes.append(torch.from_numpy(item.view.boxes))
         categories.append(torch.from_numpy(item.view.categories))
-    return tuple(torch.stack(part).to(device, non_blocking=True) for part in (frames, boxes, categories))  # type: ignore[return-value]
+    return tuple(torch.stack(part).to(device, non_blocking=True) for part in (inputs, boxes, categories))  # type: ignore[return-value]

@@ -9,20 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from ifcar.extract.backbones.base import Backbone
+from ifcar.extract.backbones.random_init import BATCH_NORMS
 from ifcar.extract.backbones.reduced import STAGE as REDUCTION
-from ifcar.extract.roi import PooledMode, arrays_of_map
+from ifcar.extract.roi import PooledMode, arrays_of_maps
 from ifcar.heads.contract import Head, InstanceBatch
 from ifcar.heads.dropout import Dropout
 from ifcar.heads.rows import RowNorm
 
-_NORMS = (nn.BatchNorm3d, RowNorm)
+_NORMS = (*BATCH_NORMS, RowNorm)
 
 
 class LiveModel(nn.Module):
     """A head on live features, those that a cache would hold, before they are rounded to float16.
 
     Args:
-        backbone: gives the feature map; the parameters that train are those that require a gradient.
+        backbone: gives the feature maps; the parameters that train are those that require a gradient.
         head: any registered head; it is given the same batch object as from a cache.
         reads: names of the arrays that the head reads.
         pooled: RoIAlign mode.
@@ -54,20 +55,20 @@ class LiveModel(nn.Module):
                     module.eval()
         return self
 
-    def forward(self, frames: Tensor, boxes: Tensor, categories: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, inputs: Tensor, boxes: Tensor, categories: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Score views.
 
         Args:
-            frames: (B, T, S, S, 3) uint8 RGB.
+            inputs: what the backbone reads: (B, T, S, S, 3) uint8 RGB where that is pixels.
             boxes: (B, T, N, 4).
             categories: (B, T, N).
 
         Returns:
             logits (B, O, K) float32 of every output that is trained, and the head's auxiliary losses.
         """
-        with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            feature_map = self.backbone(self.backbone.normalise(frames)).float()
-            arrays = arrays_of_map(feature_map, boxes, categories, self.pooled, self.reads)
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            maps = self.backbone.checked(self.backbone(self.backbone.normalise(inputs)))
+            arrays = arrays_of_maps(maps, boxes, categories, self.pooled, self.reads)
             out = self.head(InstanceBatch(boxes=boxes, categories=categories, **arrays))
         return out.trained().float(), {name: loss.float() for name, loss in out.losses.items()}
 

@@ -174,7 +174,7 @@ def make_trainer(setting: Setting, group: Group, num_workers: int) -> LiveTraine
         source.dataset.annotation_fps,
         source.training(),
         setting.policy,
-        reads_pixels=True,
+        reads=model.backbone.spec.reads,
     )
     return LiveTrainer(
         model=model,
@@ -189,7 +189,7 @@ def make_trainer(setting: Setting, group: Group, num_workers: int) -> LiveTraine
             process=group.number,
             num_processes=group.size,
         ),
-        views=TrainingViews(source, setting.training_policy()),
+        views=TrainingViews(source, setting.training_policy(), model.backbone.spec.reads),
         plain_views=plain_views,
         examples=examples,
         held_out=division.held_out,

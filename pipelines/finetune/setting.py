@@ -5,26 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.schema import CacheSpec, Split, Status, fingerprint
 from ifcar.errors import CacheMismatchError, InputError, nearest
 from ifcar.extract.backbones.base import Backbone
+from ifcar.extract.backbones.fold import channels_last
 from ifcar.extract.backbones.reduced import ReducedBackbone
+from ifcar.extract.backbones.spec import BackboneSpec
 from ifcar.extract.roi import parse_pooled_mode
 from ifcar.extract.tuned import TunedFacts
 from ifcar.extract.views import ViewPolicy
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
-from ifcar.pipelines.extraction.backbones import backbone_of, load_backbone
+from ifcar.pipelines.configs import to_plain
+from ifcar.pipelines.extraction.backbones import load_backbone
 from ifcar.pipelines.extraction.preparation import cache_spec, provenance_of, view_policy
 from ifcar.pipelines.extraction.sources import ExtractConfig, Source, read_source
 from ifcar.pipelines.feed.boxes import no_boxes, reads_instances
 from ifcar.pipelines.finetune.config import LiveConfig
 from ifcar.pipelines.finetune.distributed import Group
 from ifcar.pipelines.finetune.model import LiveModel, freeze
-from ifcar.pipelines.finetune.start import check_base, check_live
+from ifcar.pipelines.finetune.start import check_base, check_live, extraction_of, trainable_backbone
 from ifcar.pipelines.fit import build_head
 from ifcar.pipelines.labels.kinds import kind_of
 from ifcar.pipelines.progress import Progress
@@ -81,6 +83,8 @@ class Setting:
             layer=spec.layer,
             reduction=spec.reduction,
             num_frames=self.policy.num_frames,
+            facts=spec.facts,
+            config=to_plain(spec.config),
             trained_on={
                 "dataset": self.live.data.dataset,
                 "protocol": self.protocol.name,
@@ -120,17 +124,15 @@ def open_setting(config: RunConfig, group: Group, progress: Progress) -> Setting
     reads = kind.reads(head_options(config))
     if not any("features" in name for name in reads):
         raise InputError(f"head {config.head!r} with these options reads boxes only; there is no backbone to train")
-    extraction = _extraction(live, grid="grid_features" in reads)
-    if extraction.backbone == "none":
-        raise InputError("backbone 'none' reads no pixels, so there is nothing to fine-tune; choose another --backbone")
-    backbone_of(extraction)
+    extraction = extraction_of(live, grid="grid_features" in reads)
+    facts = trainable_backbone(extraction)
     source = _read_source(extraction, group, progress)
     protocol = _protocol(source, config.protocol)
     clips = [source.clips[number] for number in protocol.clips(Split.TRAIN)]
     if reads_instances(reads) and not any(source.dataset.num_tracks(clip.clip_id) for clip in clips):
         raise no_boxes(source.dataset.root, config.head, f"{len(clips)} training clips")
     policy = view_policy(extraction, source.dataset)
-    backbone, identity = _build_backbone(live, extraction, source, config.seed, progress)
+    backbone, identity = _build_backbone(live, facts, extraction, source, config.seed, progress)
     spec = cache_spec(extraction, policy, backbone.spec)
     head = build_head(config, spec, len(protocol.labels.classes))
     if live.base is not None:
@@ -158,25 +160,7 @@ def open_setting(config: RunConfig, group: Group, progress: Progress) -> Setting
         protocol=protocol,
         policy=policy,
         spec=spec,
-        model=model.to(group.device).to(memory_format=torch.channels_last_3d),
-    )
-
-
-def _extraction(live: LiveConfig, *, grid: bool) -> ExtractConfig:
-    data = live.data
-    return ExtractConfig(
-        dataset=data.dataset,
-        data_root=data.data_root,
-        backbone=data.backbone,
-        weights=data.weights,
-        frames=data.frames,
-        crop=data.crop,
-        views=data.views,
-        instances=data.instances,
-        spatial_stride=data.spatial_stride,
-        pooled=data.pooled,
-        framing=data.framing,
-        grid=grid,
+        model=channels_last(model.to(group.device)),
     )
 
 
@@ -198,13 +182,10 @@ def _protocol(source: Source, name: str) -> ProtocolTable:
 
 
 def _build_backbone(
-    live: LiveConfig, extraction: ExtractConfig, source: Source, seed: int, progress: Progress
+    live: LiveConfig, spec: BackboneSpec, extraction: ExtractConfig, source: Source, seed: int, progress: Progress
 ) -> tuple[Backbone, str]:
     """Return the backbone, with a reduction where one is asked for, and the identity of its weights."""
-    spec = backbone_of(extraction)
-    backbone, identity = load_backbone(
-        spec, extraction.frames, extraction.weights, source.dataset.default_weights, progress
-    )
+    backbone, identity = load_backbone(spec, extraction.weights, source.dataset.default_weights, progress)
     assert backbone is not None
     if live.weights_identity and live.weights_identity != identity:
         raise CacheMismatchError(

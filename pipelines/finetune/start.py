@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ifcar.errors import CacheMismatchError, InputError, nearest
-from ifcar.extract.backbones.catalog import get_backbone
+from ifcar.extract.backbones.spec import BackboneSpec
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.pipelines.configs import from_plain, to_plain
+from ifcar.pipelines.extraction.backbones import backbone_of
+from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.finetune.config import I3D_PRESETS, JOINT_PRESETS, LiveConfig, LiveData, Published
 from ifcar.pipelines.runs.config import RunConfig, run_id
 from ifcar.pipelines.runs.finished import open_run
@@ -47,8 +49,8 @@ def i3d_config(
     head: dict[str, Any] = {"input_norm": False}  # the backbone's own normalisation stands before the classifier
     if dropout is not None:
         head["dropout"] = dropout
-    if not get_backbone(live.data.backbone).reads_pixels:
-        raise InputError("backbone 'none' reads no pixels, so there is nothing to fine-tune; choose another --backbone")
+    stride = trainable_backbone(extraction_of(live, grid=False)).spatial_stride
+    live = replace(live, data=replace(live.data, spatial_stride=stride))
     _check_flip(live.data)
     config = _run_config("i3d", protocol or "", preset, live, schedule, seed)
     return replace(config, options=_options("i3d", head))
@@ -97,6 +99,7 @@ def joint_config(
     own = {
         "dataset": data.identity["dataset"]["name"],
         "backbone": recipe.backbone.name,
+        "backbone_options": to_plain(recipe.backbone.config),
         "spatial_stride": recipe.backbone.spatial_stride,
         "crop": recipe.policy.crop_size,
         "views": recipe.policy.num_views,
@@ -164,6 +167,23 @@ def _run_config(
     head: str, protocol: str, preset: str, live: LiveConfig, schedule: ScheduleConfig, seed: int
 ) -> RunConfig:
     return RunConfig(head=head, cache=Path(), protocol=protocol, preset=preset, live=live, schedule=schedule, seed=seed)
+
+
+def extraction_of(live: LiveConfig, *, grid: bool) -> ExtractConfig:
+    """Return the options with which `ifcar extract` sees what the backbone is trained on; `grid` stores whole maps."""
+    shared = {field.name for field in fields(ExtractConfig)} & {field.name for field in fields(LiveData)}
+    training_only = {"flip"}
+    return ExtractConfig(**{name: getattr(live.data, name) for name in shared - training_only}, grid=grid)
+
+
+def trainable_backbone(extraction: ExtractConfig) -> BackboneSpec:
+    """Return the facts of the backbone that these options name. Raises InputError when there is nothing to train."""
+    spec = backbone_of(extraction)
+    if spec.reads == "nothing":
+        raise InputError(
+            f"backbone {spec.name!r} reads no pixels, so there is nothing to fine-tune; choose another --backbone"
+        )
+    return spec
 
 
 def check_live(config: RunConfig) -> LiveConfig:

@@ -120,8 +120,9 @@ def without_places(config: RunConfig) -> dict[str, Any]:
     if content["live"] is None:
         del content["live"]
     else:
-        for place in ("data_root", "weights"):
-            del content["live"]["data"][place]
+        data = content["live"]["data"]
+        for place in ("data_root", "weights", *(() if data["backbone_options"] else ("backbone_options",))):
+            del data[place]
         del content["live"]["base"]
     return content
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ifcar.errors import CacheMismatchError, InputError
-from ifcar.extract.backbones.base import BackboneSpec
-from ifcar.extract.backbones.catalog import get_backbone
+from ifcar.extract.backbones.catalog import get_backbone, resolve_backbone
+from ifcar.extract.backbones.spec import BackboneSpec
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.views import ViewPolicy
+from ifcar.pipelines.configs import from_plain
 from ifcar.pipelines.extraction.preparation import FEATURE_VERSION
 from ifcar.pipelines.runs.data import RunData
 
@@ -51,17 +52,26 @@ def read_recipe(run: Path, data: RunData) -> Recipe:
         )
     try:
         version, backbone, views = (data.identity[key] for key in ("feature_version", "backbone", "views"))
-        spec = get_backbone(backbone["name"]).spec(backbone.get("spatial_stride", 0))
-        spec = spec.reduced(backbone.get("reduction", 0))
+        policy = _policy(views)
+        config_type = get_backbone(backbone["name"]).config_type
+        spec = resolve_backbone(
+            backbone["name"],
+            num_frames=policy.num_frames,
+            crop_size=policy.crop_size,
+            spatial_stride=backbone.get("spatial_stride"),
+            facts=backbone.get("facts", {}),
+            config=from_plain(config_type, backbone.get("config", {}), f"{run}: backbone {backbone['name']}"),
+        ).reduced(backbone.get("reduction", 0))
+        reads = spec.reads != "nothing"
         recipe = Recipe(
             backbone=spec,
             weights=backbone["weights"],
-            policy=_policy(views),
-            pooled=backbone["pooled"] if spec.reads_pixels else None,
-            precision=backbone["precision"] if spec.reads_pixels else None,
+            policy=policy,
+            pooled=backbone["pooled"] if reads else None,
+            precision=backbone["precision"] if reads else None,
             annotation_fps=DATASETS.get(data.identity["dataset"]["name"]).annotation_fps,
         )
-        made = (version, backbone["layer"] if spec.reads_pixels else spec.layer, data.spec.channels)
+        made = (version, backbone["layer"] if reads else spec.layer, data.spec.channels)
     except KeyError as error:
         raise InputError(f"{run}: data.json does not state the features' {error}; train the run again") from error
     now = (FEATURE_VERSION, spec.layer, spec.channels)

@@ -12,14 +12,14 @@ from safetensors import safe_open
 from torch import nn
 
 from ifcar.errors import InputError
-from ifcar.extract.backbones.base import BACKBONES
-from ifcar.extract.backbones.catalog import build_backbone, get_backbone, names
+from ifcar.extract.backbones.catalog import build_backbone, get_backbone, names, resolve_backbone
 from ifcar.extract.backbones.i3d_inception import same_padding
+from ifcar.extract.backbones.spec import INSTANCES
 from ifcar.extract.decode import probe, read_frames
 from ifcar.extract.geometry import center_crop
 from ifcar.extract.weights import load_weights
 
-PIXEL_BACKBONES = ["i3d_inception", "i3d_r50", "slowfast_r50"]
+PIXEL_BACKBONES = ["i3d_inception", "i3d_r50", "slowfast_r50"]  # on videos; per frame: test_per_frame
 # (backbone, stride) → C and T′ for T = 8.
 EXPECTED = {
     ("i3d_r50", 32): (2048, 4),
@@ -45,28 +45,28 @@ def inception_weights(shared: Path) -> Path:
 
 
 def test_registered_names() -> None:
-    assert names() == ["i3d_inception", "i3d_r50", "none", "slowfast_r50"]
+    assert names() == ["i3d_inception", "i3d_r50", "mobilenet_v2", "none", "resnet50", "slowfast_r50"]
     with pytest.raises(InputError, match="did you mean 'i3d_r50'"):
         get_backbone("i3d_r5")
 
 
-def test_every_family_but_none_reads_pixels_and_its_specs_agree_with_their_key() -> None:
+def test_every_family_but_none_reads_pixels_and_names_its_weights_and_their_licence() -> None:
     for name in names():
-        family = BACKBONES.get(name)
-        assert family.reads_pixels == (name in PIXEL_BACKBONES)
-        for stride, spec in family.specs.items():
-            assert (spec.name, spec.spatial_stride) == (name, stride)
-            assert spec.reads_pixels == family.reads_pixels
-            assert not spec.reads_pixels or (spec.license and spec.layer)
+        spec = resolve_backbone(name)
+        assert spec.name == name
+        assert spec.reads == ("nothing" if name == "none" else "pixels")
+        for stride in spec.strides:
+            spec = resolve_backbone(name, spatial_stride=stride)
+            assert spec.spatial_stride == stride and spec.layer
+            assert spec.published and all(entry.license for entry in spec.published.values())
+            assert spec.normalisation == next(iter(spec.published.values())).normalisation
 
 
 def test_none_reads_no_pixels_and_builds_nothing() -> None:
-    spec = get_backbone("none").spec(32)
-    assert not spec.reads_pixels
-    assert spec.channels == 0
-    assert spec.num_steps(7) == 7
+    spec = resolve_backbone("none", num_frames=7)
+    assert (spec.reads, spec.channels, spec.num_steps, spec.grid_size) == ("nothing", 0, 7, None)
     with pytest.raises(InputError, match="reads no pixels"):
-        build_backbone("none", num_frames=8, spatial_stride=32)
+        build_backbone(spec)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_none_reads_no_pixels_and_builds_nothing() -> None:
 )
 def test_unsupported_combinations_are_one_line(name: str, num_frames: int, spatial_stride: int, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        build_backbone(name, num_frames=num_frames, spatial_stride=spatial_stride)
+        resolve_backbone(name, num_frames=num_frames, spatial_stride=spatial_stride)
     assert "\n" not in str(caught.value)
 
 
@@ -90,7 +90,7 @@ def test_both_strides_share_keys_have_integer_sizes_and_the_stated_shapes(name: 
     global_state = torch.get_rng_state()
     shapes: list[dict[str, tuple[int, ...]]] = []
     for stride in (16, 32):
-        backbone = build_backbone(name, num_frames=8, spatial_stride=stride)
+        backbone = build_backbone(resolve_backbone(name, num_frames=8, crop_size=64, spatial_stride=stride))
         shapes.append({key: tuple(value.shape) for key, value in backbone.state_dict().items()})
         for module in backbone.modules():
             if isinstance(module, nn.Conv3d | nn.MaxPool3d):
@@ -98,21 +98,20 @@ def test_both_strides_share_keys_have_integer_sizes_and_the_stated_shapes(name: 
                     assert all(type(size) is int for size in (field if isinstance(field, tuple) else (field,)))
         frames = torch.zeros((1, 8, 64, 64, 3), dtype=torch.uint8)
         with torch.inference_mode():
-            feature_map = backbone(backbone.normalise(frames))
+            maps = backbone.checked(backbone(backbone.normalise(frames)))
             assert backbone.classify(backbone.normalise(frames)).shape == (1, 400)
         channels, num_steps = EXPECTED[name, stride]
-        assert feature_map.shape == (1, channels, num_steps, *backbone.spec.grid_size(64))
-        assert (backbone.spec.channels, backbone.spec.num_steps(8)) == (channels, num_steps)
+        assert maps[INSTANCES].shape == (1, channels, num_steps, 64 // stride, 64 // stride)
     assert shapes[0] == shapes[1]
     assert torch.equal(torch.get_rng_state(), global_state)
 
 
 @pytest.mark.slow
 def test_i3d_r50_at_stride_16_gives_2048_by_4_by_14_by_14() -> None:
-    backbone = build_backbone("i3d_r50", num_frames=8, spatial_stride=16)
+    backbone = build_backbone(resolve_backbone("i3d_r50", num_frames=8, spatial_stride=16))
     with torch.inference_mode():
-        feature_map = backbone(backbone.normalise(torch.zeros((1, 8, 224, 224, 3), dtype=torch.uint8)))
-    assert feature_map.shape == (1, 2048, 4, 14, 14)
+        maps = backbone(backbone.normalise(torch.zeros((1, 8, 224, 224, 3), dtype=torch.uint8)))
+    assert maps[INSTANCES].shape == (1, 2048, 4, 14, 14)
 
 
 @pytest.mark.parametrize("name", ["i3d_r50", "slowfast_r50"])
@@ -121,7 +120,7 @@ def test_resnets_have_the_keys_of_pytorchvideos_hub(name: str) -> None:
 
     with torch.random.fork_rng(devices=[]):
         published = getattr(hub, name)(pretrained=False)
-    ours = build_backbone(name, num_frames=8, spatial_stride=16)
+    ours = build_backbone(resolve_backbone(name, num_frames=8, spatial_stride=16))
     assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in published.state_dict().items()}
 
 
@@ -131,7 +130,7 @@ def test_i3d_r50_computes_what_pytorchvideos_hub_computes() -> None:
 
     with torch.random.fork_rng(devices=[]):
         published = hub.i3d_r50(pretrained=False).eval()
-    ours = build_backbone("i3d_r50", num_frames=8, spatial_stride=32)
+    ours = build_backbone(resolve_backbone("i3d_r50", num_frames=8, spatial_stride=32))
     ours.load_state_dict(published.state_dict())
     video = torch.rand((1, 3, 8, 224, 224), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -147,15 +146,15 @@ def test_same_padding_worked_numbers(size: int, kernel: int, stride: int, expect
 
 
 def test_inception_takes_any_size_with_the_cells_that_same_padding_gives() -> None:
-    backbone = build_backbone("i3d_inception", num_frames=8, spatial_stride=16)
+    backbone = build_backbone(resolve_backbone("i3d_inception", num_frames=8, crop_size=75, spatial_stride=16))
     with torch.inference_mode():
-        feature_map = backbone(backbone.normalise(torch.zeros((1, 8, 75, 75, 3), dtype=torch.uint8)))
-    assert feature_map.shape[3:] == backbone.spec.grid_size(75) == (5, 5)
+        maps = backbone(backbone.normalise(torch.zeros((1, 8, 75, 75, 3), dtype=torch.uint8)))
+    assert maps[INSTANCES].shape[3:] == backbone.spec.grid_size == (5, 5)
 
 
 @pytest.mark.parametrize(("name", "black", "white"), [("i3d_inception", -1, 1), ("i3d_r50", -2, 0.55 / 0.225)])
 def test_normalise_maps_black_and_white_and_keeps_axes(name: str, black: float, white: float) -> None:
-    backbone = build_backbone(name, num_frames=8, spatial_stride=32)
+    backbone = build_backbone(resolve_backbone(name, num_frames=8, spatial_stride=32))
     frames = torch.zeros((2, 8, 4, 6, 3), dtype=torch.uint8)
     frames[1, 5, 2, 3, 1] = 255
     video = backbone.normalise(frames)
@@ -171,7 +170,7 @@ def test_published_inception_keys_are_ours(inception_weights: Path) -> None:
     with safe_open(inception_weights, "pt") as file:
         published = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     for stride in (16, 32):
-        ours = build_backbone("i3d_inception", num_frames=8, spatial_stride=stride).state_dict()
+        ours = build_backbone(resolve_backbone("i3d_inception", num_frames=8, spatial_stride=stride)).state_dict()
         assert published == {
             key: tuple(value.shape) for key, value in ours.items() if not key.endswith("num_batches_tracked")
         }
@@ -184,7 +183,7 @@ def test_real_weights_recognise_arm_wrestling(shared: Path, inception_weights: P
     info = probe(clip)
     numbers = np.linspace(0, 95, 32).round().astype(int).tolist()
     frames = read_frames(clip, numbers, center_crop((info.width, info.height), 224 / 256), 224, False)
-    backbone = build_backbone("i3d_inception", num_frames=32, spatial_stride=16)
+    backbone = build_backbone(resolve_backbone("i3d_inception", num_frames=32, spatial_stride=16))
     load_weights(backbone, str(inception_weights), tmp_path)
     with torch.inference_mode():
         probabilities = backbone.classify(backbone.normalise(torch.from_numpy(frames)[None])).softmax(-1)[0]
@@ -195,7 +194,7 @@ def test_real_weights_recognise_arm_wrestling(shared: Path, inception_weights: P
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PIXEL_BACKBONES)
 def test_torch_compile_traces_the_whole_backbone_as_one_graph(name: str) -> None:
-    backbone = build_backbone(name, num_frames=8, spatial_stride=16)
+    backbone = build_backbone(resolve_backbone(name, num_frames=8, spatial_stride=16))
     traced = torch.compile(backbone, fullgraph=True, backend="eager")
     video = torch.rand((1, 3, 8, 32, 32), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

@@ -12,7 +12,7 @@ from fixtures.decoded import decoded_views
 
 from ifcar.cache.schema import CacheSpec
 from ifcar.errors import InputError, is_out_of_memory
-from ifcar.extract.backbones.catalog import build_backbone
+from ifcar.extract.backbones.catalog import build_backbone, resolve_backbone
 from ifcar.extract.backbones.random_init import randomise
 from ifcar.extract.engine import EngineOptions, FeatureExtractor, choose_device, decode_ahead
 
@@ -29,7 +29,7 @@ OUT_OF_MEMORY = [
 
 def extractor(*, batch_size: int, fits: int = 100, error: Exception = OUT_OF_MEMORY[0]) -> FeatureExtractor:
     """Return one whose network raises an error beyond `fits` views."""
-    backbone = build_backbone("i3d_r50", num_frames=8, spatial_stride=16)
+    backbone = build_backbone(resolve_backbone("i3d_r50", crop_size=32))
     randomise(backbone, 0)
 
     def need_memory(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:

@@ -4,32 +4,51 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor
 
-from ifcar.extract.backbones.catalog import build_backbone
-from ifcar.extract.backbones.fold import folded
+from ifcar.extract.backbones.base import Backbone
+from ifcar.extract.backbones.catalog import build_backbone, names, resolve_backbone
+from ifcar.extract.backbones.fold import channels_last, folded
+from ifcar.extract.backbones.random_init import BATCH_NORMS
+from ifcar.extract.backbones.spec import INSTANCES
 from ifcar.extract.weights import load_weights
 
 
-@pytest.mark.parametrize(
-    ("name", "frames", "stride"), [("i3d_r50", 4, 16), ("slowfast_r50", 8, 32), ("i3d_inception", 8, 16)]
-)
-def test_folded_backbone_is_the_same_function_in_one_graph(name: str, frames: int, stride: int) -> None:
-    backbone = build_backbone(name, num_frames=frames, spatial_stride=stride).eval()
-    load_weights(backbone, "random:0")
-    fused = folded(backbone)
-    assert not any(isinstance(m, nn.BatchNorm3d) for m in fused.modules())
-    assert any(isinstance(m, nn.BatchNorm3d) for m in backbone.modules())  # the original is left alone
-    pixels = torch.randint(
-        0, 256, (2, frames, 48, 48, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+def video_of(backbone: Backbone) -> Tensor:
+    shape = (2, backbone.spec.num_frames, 48, 48, 3)
+    return backbone.normalise(
+        torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     )
-    video = backbone.normalise(pixels)
+
+
+@pytest.mark.parametrize("name", [name for name in names() if resolve_backbone(name).reads == "pixels"])
+def test_every_backbone_folded_is_the_same_function(name: str) -> None:
+    """Statistics differ from norm to norm, so that a norm folded into another's convolution would show."""
+    backbone = build_backbone(resolve_backbone(name, num_frames=8))
+    generator = torch.Generator().manual_seed(0)
+    norms = [module for module in backbone.modules() if isinstance(module, BATCH_NORMS)]
+    for norm in norms:
+        for values, low in ((norm.running_mean, -0.5), (norm.running_var, 0.5), (norm.weight, 0.5), (norm.bias, -0.5)):
+            assert values is not None
+            values.data.copy_(torch.rand(values.shape, generator=generator) + low)
+    fused = channels_last(folded(backbone))
+    assert norms and not any(isinstance(module, BATCH_NORMS) for module in fused.modules())
+    assert sum(isinstance(module, BATCH_NORMS) for module in backbone.modules()) == len(norms)
+    video = video_of(backbone)
     with torch.inference_mode():
-        expected, found = backbone(video), fused(video)
-        error = (found - expected).norm() / expected.norm()
-        assert error < 1e-5
-        half = fused.to(torch.bfloat16)(video.to(torch.bfloat16)).float()
-        assert (half - expected).norm() / expected.norm() < 0.03
+        for key, expected in backbone(video).items():
+            assert (fused(video)[key] - expected).norm() < 1e-4 * expected.norm()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["i3d_r50", "slowfast_r50", "i3d_inception", "mobilenet_v2"])
+def test_folded_backbone_bears_bfloat16_and_compiles_to_one_graph(name: str) -> None:
+    backbone = build_backbone(resolve_backbone(name, num_frames=8))
+    load_weights(backbone, "random:0")
+    video = video_of(backbone)
     whole = torch.compile(folded(backbone), fullgraph=True, backend="eager")
     with torch.no_grad():
-        torch.testing.assert_close(whole(video), found, rtol=1e-4, atol=1e-4)
+        expected = backbone(video)[INSTANCES]
+        torch.testing.assert_close(whole(video)[INSTANCES], expected, rtol=1e-3, atol=1e-3)
+        half = channels_last(folded(backbone).to(torch.bfloat16))(video.to(torch.bfloat16))[INSTANCES].float()
+        assert (half - expected).norm() < 0.04 * expected.norm()

@@ -16,19 +16,20 @@ from torch import Tensor
 
 from ifcar.errors import InputError, MissingDataError
 from ifcar.extract.backbones.base import Backbone
-from ifcar.extract.backbones.catalog import build_backbone
+from ifcar.extract.backbones.catalog import build_backbone, resolve_backbone
 from ifcar.extract.backbones.random_init import randomise, synthetic_videos
+from ifcar.extract.backbones.spec import INSTANCES, Normalisation, PublishedWeights
 from ifcar.extract.weights import download, load_weights, sha256_file
 
 
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
-    return build_backbone("i3d_inception", num_frames=8, spatial_stride=32)
+    return build_backbone(resolve_backbone("i3d_inception", num_frames=8, spatial_stride=32))
 
 
 @pytest.fixture(scope="module")
 def state() -> dict[str, Tensor]:
-    other = build_backbone("i3d_inception", num_frames=8, spatial_stride=16)
+    other = build_backbone(resolve_backbone("i3d_inception", num_frames=8, spatial_stride=16))
     return {key: value.clone() for key, value in other.state_dict().items()}
 
 
@@ -119,31 +120,49 @@ def test_missing_file_and_bad_seed_say_what_to_give(tmp_path: Path, backbone: Ba
         load_weights(backbone, "random:x", tmp_path)
 
 
+def at(address: str, sha256: str | None = None) -> PublishedWeights:
+    return PublishedWeights(address=address, license="none", normalisation=Normalisation(), sha256=sha256)
+
+
 def test_download_records_the_sha256_and_refuses_another(tmp_path: Path) -> None:
     source, weights_dir = tmp_path / "source" / "w.pyth", tmp_path / "weights"
     source.parent.mkdir()
     source.write_bytes(b"first")
-    path = download(source.as_uri(), weights_dir)
+    path = download(at(source.as_uri()), weights_dir)
     assert path.read_bytes() == b"first"
     sidecar = weights_dir / "w.pyth.sha256"
     assert sidecar.read_text().split() == [hashlib.sha256(b"first").hexdigest(), "w.pyth"]
 
     source.write_bytes(b"second")
-    assert download(source.as_uri(), weights_dir).read_bytes() == b"first", "fetched once only"
+    assert download(at(source.as_uri()), weights_dir).read_bytes() == b"first", "fetched once only"
 
     path.write_bytes(b"tampered")
     with pytest.raises(InputError, match=r"its SHA-256 is .*, but w\.pyth\.sha256 records"):
-        download(source.as_uri(), weights_dir)
+        download(at(source.as_uri()), weights_dir)
 
     path.unlink()
     with pytest.raises(InputError, match="its SHA-256 is"):
-        download(source.as_uri(), weights_dir)
+        download(at(source.as_uri()), weights_dir)
     assert sorted(p.name for p in weights_dir.iterdir()) == ["w.pyth.sha256"], "nothing half-fetched is left"
+
+
+def test_download_is_held_against_the_digits_of_a_sha256_that_were_published(tmp_path: Path) -> None:
+    source, weights_dir = tmp_path / "source" / "w.pyth", tmp_path / "weights"
+    source.parent.mkdir()
+    source.write_bytes(b"first")
+    digest = hashlib.sha256(b"first").hexdigest()
+    with pytest.raises(InputError, match=rf"its SHA-256 is {digest}, but .* was published as 0{digest[:7]}…"):
+        download(at(source.as_uri(), f"0{digest[:7]}"), weights_dir)
+    assert not list(weights_dir.iterdir())
+    path = download(at(source.as_uri(), digest[:8]), weights_dir)
+    assert path.read_bytes() == b"first"
+    with pytest.raises(InputError, match="was published as"):
+        download(at(source.as_uri(), f"0{digest[:7]}"), weights_dir)
 
 
 def test_no_network_is_one_line_with_the_ways_out(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot download http.*--weights FILE.*--weights random:0") as caught:
-        download("http://127.0.0.1:9/I3D_8x8_R50.pyth", tmp_path / "weights")
+        download(at("http://127.0.0.1:9/I3D_8x8_R50.pyth"), tmp_path / "weights")
     assert "\n" not in str(caught.value)
 
 
@@ -171,14 +190,14 @@ def test_random_weights_repeat_and_leave_the_global_generators_alone(
 @pytest.mark.parametrize("spatial_stride", [16, 32])
 @pytest.mark.parametrize("name", ["i3d_r50", "slowfast_r50", "i3d_inception"])
 def test_random_features_are_well_conditioned(name: str, spatial_stride: int) -> None:
-    backbone = build_backbone(name, num_frames=8, spatial_stride=spatial_stride)
+    backbone = build_backbone(resolve_backbone(name, num_frames=8, spatial_stride=spatial_stride))
     randomise(backbone, 0)
     assert not any(module.training for module in backbone.modules())
     videos = synthetic_videos(4, 16, 112, torch.Generator().manual_seed(123))
     video = backbone.normalise(videos)
     noise = torch.randn(video.shape, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        features, shaken = backbone(video), backbone(video + 1e-3 * noise)
+        features, shaken = backbone(video)[INSTANCES], backbone(video + 1e-3 * noise)[INSTANCES]
     stds = features.transpose(0, 1).flatten(1).std(dim=1)
     assert features.isfinite().all()
     assert stds.min() > 0

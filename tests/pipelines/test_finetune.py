@@ -258,15 +258,15 @@ def test_epochs_leave_no_file_open(root: Path) -> None:
 def test_training_views_differ_by_epoch_and_seed_and_show_the_boxes_place(root: Path) -> None:
     views, other = (trainer_of(small_i3d(root, cropping="multi-scale", seed=seed)).views for seed in (0, 1))
     shown = [views[1, 0], views[1, 0], views[1, 1], other[1, 0]]
-    first, again, later, elsewhere = (item.frames for item in shown if item.frames is not None)
+    first, again, later, elsewhere = (item.inputs for item in shown if item.inputs is not None)
     assert torch.equal(first, again) and not torch.equal(first, later) and not torch.equal(first, elsewhere)
     for item in shown:
         view = item.view
-        assert view is not None and item.frames is not None and view.augmented and not view.flip
+        assert view is not None and item.inputs is not None and view.augmented and not view.flip
         for t in range(8):
             x, y, w, h = view.boxes[t, 1]  # slot 0 is the hand, slot 1 the red thing
             if min(w, h) > 0.2:
-                red, _, blue = item.frames[t, int(32 * y), int(32 * x)].tolist()
+                red, _, blue = item.inputs[t, int(32 * y), int(32 * x)].tolist()
                 assert red > blue + 60
 
 

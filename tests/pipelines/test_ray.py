@@ -33,7 +33,7 @@ from ifcar.cache.durable import PARTIAL_SUFFIX
 from ifcar.cache.verify import verify_cache
 from ifcar.cli import app
 from ifcar.errors import InputError, LockedError
-from ifcar.extract.backbones.catalog import build_backbone
+from ifcar.extract.backbones.catalog import build_backbone, resolve_backbone
 from ifcar.extract.weights import load_weights
 from ifcar.pipelines.engines.cluster import RayConfig, connected, living_nodes
 from ifcar.pipelines.extract import extract
@@ -66,7 +66,7 @@ def boxes(data: Path, out: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def weights(data: Path) -> Path:
-    net = build_backbone("i3d_r50", num_frames=4, spatial_stride=16)
+    net = build_backbone(resolve_backbone("i3d_r50", num_frames=4, spatial_stride=16))
     load_weights(net, "random:0")
     torch.save(net.state_dict(), data.parent / "weights.pt")
     return data.parent / "weights.pt"
