@@ -8,14 +8,17 @@ from typing import Annotated
 
 import typer
 
-from ifcar.commands.options import Address, Device, Engine, Json, say
+from ifcar.commands.options import Address, Device, Engine, Json, refuse_ignored, say
 from ifcar.console import Screen, print_json, print_table
 from ifcar.shell_words import command
 
 ENGINE_OPTIONS = ("engine", "address", "actor_cpus", "as_json")
+OF_PIXELS = ("spatial_stride", "pooled", "grid", "crop", "precision", "compile_", "batch_size", "device")
+OF_AUGMENTED = ("flip", "seed")
 
 
 def extract(
+    context: typer.Context,
     dataset: Annotated[str, typer.Option(help="One of `ifcar list datasets`.")],
     data_root: Annotated[Path | None, typer.Option(help="The dataset's folder; default: data/DATASET.")] = None,
     out: Annotated[Path | None, typer.Option(help="The cache; default: caches/DATASET-BACKBONE.zarr.")] = None,
@@ -81,13 +84,17 @@ def extract(
     as_json: Json = False,
 ) -> None:
     """Run the backbone once over every clip and write the cache; interrupted and run again, it goes on."""
-    values = {k.rstrip("_"): v for k, v in locals().items() if k not in ENGINE_OPTIONS}
+    values = {k.rstrip("_"): v for k, v in locals().items() if k not in (*ENGINE_OPTIONS, "context")}
     from ifcar.pipelines.configs import parse_assignment
     from ifcar.pipelines.engines.choice import cluster_config, extract_engine
     from ifcar.pipelines.extract import extract as run_extract
     from ifcar.pipelines.extraction.sources import ExtractConfig, parse_rates
     from ifcar.pipelines.folders import cache_paths
 
+    if backbone == "none":
+        refuse_ignored(context, OF_PIXELS, "--backbone none reads no pixels; leave it out, or name another backbone")
+    if views == 1:
+        refuse_ignored(context, OF_AUGMENTED, "with --views 1 no view is augmented; leave it out, or take more views")
     chosen = extract_engine(cluster_config(engine, address, actor_cpus))
     values["backbone_options"] = dict(parse_assignment(setting) for setting in values.pop("settings") or ())
     values["sampling_rates"] = parse_rates(sampling_rates)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ifcar.commands.options import Device, Json, print_metrics, say
+from ifcar.commands.options import Device, Json, print_metrics, refuse_ignored, say
 from ifcar.console import Screen, print_json
 from ifcar.errors import InputError
 from ifcar.shell_words import command
@@ -43,7 +43,7 @@ Recompute = Annotated[
 Workers = Annotated[int | None, typer.Option(help="Decoding processes of each training process.")]
 Out = Annotated[Path | None, typer.Option(help="Run folder; default: a fresh one in runs/.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the stopped run in --out.")]
-ConfigFile = Annotated[Path | None, typer.Option(help="A run's config.yaml, in place of the options of training.")]
+ConfigFile = Annotated[Path | None, typer.Option(help="A run's config.yaml; excludes the options of training.")]
 
 app = typer.Typer(
     help="Train the backbone, alone or with a head from a cache; its file goes back to `ifcar extract --weights`. "
@@ -54,6 +54,7 @@ app = typer.Typer(
 
 @app.command("i3d")
 def finetune_i3d(
+    context: typer.Context,
     dataset: Annotated[str | None, typer.Option(help="One of `ifcar list datasets`; not with --config.")] = None,
     data_root: DataRoot = None,
     protocol: Annotated[str | None, typer.Option(help="Default: compositional, or the only one.")] = None,
@@ -102,7 +103,7 @@ def finetune_i3d(
     from ifcar.pipelines.configs import parse_assignment
     from ifcar.pipelines.finetune.start import i3d_config
 
-    chosen = _from_file(config, out, resume=resume, named=dataset)
+    chosen = _from_file(context, config, out, resume=resume, named=dataset)
     if chosen is None:
         if dataset is None:
             raise InputError("name a dataset with --dataset (`ifcar list datasets`), or give --config")
@@ -114,6 +115,7 @@ def finetune_i3d(
 
 @app.command("joint")
 def finetune_joint(
+    context: typer.Context,
     head: Annotated[Path | None, typer.Option(help="Run whose head is trained on; not with --config.")] = None,
     data_root: DataRoot = None,
     weights: Annotated[
@@ -150,7 +152,7 @@ def finetune_joint(
     values = dict(locals())
     from ifcar.pipelines.finetune.start import joint_config
 
-    chosen = _from_file(config, out, resume=resume, named=head)
+    chosen = _from_file(context, config, out, resume=resume, named=head)
     if chosen is None:
         if head is None:
             raise InputError("name the run whose head to train on with --head RUN, or give --config")
@@ -159,10 +161,12 @@ def finetune_joint(
     _run(chosen, out, resume=resume, device=device, workers=workers, as_json=as_json)
 
 
-_NOT_IN_CONFIG = ("config", "workers", "device", "out", "resume", "as_json")
+_NOT_IN_CONFIG = ("context", "config", "workers", "device", "out", "resume", "as_json")
 
 
-def _from_file(config: Path | None, out: Path | None, *, resume: bool, named: object) -> RunConfig | None:
+def _from_file(
+    context: typer.Context, config: Path | None, out: Path | None, *, resume: bool, named: object
+) -> RunConfig | None:
     """Return the config of --config, or of the run to resume; None where the options make it."""
     from ifcar.pipelines.runs.config import RunConfig
     from ifcar.pipelines.runs.finished import read_config
@@ -175,6 +179,8 @@ def _from_file(config: Path | None, out: Path | None, *, resume: bool, named: ob
     read = read_config(source)
     if named is not None or not isinstance(read, RunConfig):
         raise InputError(f"{source}: give a fine-tuning's config alone, without --dataset or --head")
+    why = f"{source} states the whole run; leave it out, or change a copy of that file"
+    refuse_ignored(context, None, why, kept=_NOT_IN_CONFIG)
     return read
 
 

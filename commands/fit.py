@@ -14,6 +14,7 @@ from ifcar.commands.options import (
     Rows,
     measured,
     print_metrics,
+    refuse_ignored,
     say,
     schedule_from,
 )
@@ -21,8 +22,12 @@ from ifcar.console import Screen, print_json, print_table
 from ifcar.errors import InputError
 from ifcar.shell_words import command
 
+BESIDE_CONFIG = ("head", "config", "cache", "device", "memory", "out", "resume", "as_json")
+"""Parameters that count beside --config, or beside the config of the run to resume."""
+
 
 def fit_head(
+    context: typer.Context,
     head: Annotated[str | None, typer.Argument(help="One of `ifcar list heads`; not with --config.")] = None,
     cache: CacheOption = None,
     protocol: Annotated[str | None, typer.Option(help="Default: compositional, or the only one.")] = None,
@@ -35,7 +40,7 @@ def fit_head(
     non_local: Annotated[bool, typer.Option("--non-local", help="strg: a non-local block before the graphs.")] = False,
     schedule: Annotated[str, typer.Option(help="auto, paper or stretched.")] = "auto",
     epochs: Annotated[int | None, typer.Option(help="Number of epochs.")] = None,
-    min_steps: Annotated[int | None, typer.Option(help="Fewest steps of a stretched schedule (1500).")] = None,
+    min_steps: Annotated[int | None, typer.Option(help="Fewest steps (1500); implies --schedule stretched.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Clips per step; default: 72, or 32 stretched.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate; default: 1e-2 SGD, 1e-3 Adam.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Default: 1e-4.")] = None,
@@ -44,11 +49,12 @@ def fit_head(
         str | None, typer.Option(help="fp32 (default), or bf16 for the matrix products of training.")
     ] = None,
     refit: Annotated[
-        bool | None, typer.Option(help="Train again on the whole training split up to the stopping point.")
+        bool | None,
+        typer.Option(help="Train again on all training clips up to the stopping point; implies --schedule stretched."),
     ] = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of a head option.")] = None,
     seed: Annotated[int, typer.Option(help="Of weights, batches, views and dropout.")] = 0,
-    config: Annotated[Path | None, typer.Option(help="A run's config.yaml, in place of the options above.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A run's config.yaml; excludes the options above.")] = None,
     device: Device = None,
     memory: Rows = "auto",
     out: Annotated[Path | None, typer.Option(help="Run folder; default: a fresh one in runs/.")] = None,
@@ -73,6 +79,8 @@ def fit_head(
         read = read_config(source)
         if head is not None or not isinstance(read, RunConfig):
             raise InputError(f"{source}: give a head's config alone, without a head name")
+        why = f"{source} states the whole run; leave it out, or change a copy of that file"
+        refuse_ignored(context, None, why, kept=BESIDE_CONFIG)
         run_config = read if cache is None else replace(read, cache=cache)
     elif head is None:
         raise InputError("name a head (`ifcar list heads`), or give --config")

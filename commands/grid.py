@@ -17,6 +17,7 @@ from ifcar.commands.options import (
     Json,
     Processes,
     Rows,
+    refuse_ignored,
     say,
     schedule_from,
 )
@@ -29,7 +30,11 @@ if TYPE_CHECKING:
     from ifcar.pipelines.grid.run import GridResult
 
 
+TRAINING = ("processes", "fleet", "device", "memory", "engine", "address", "out")
+
+
 def grid(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(help="Grid file, or the name of a shipped one: `ifcar list grids`.")],
     cache: CacheOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs with their ids; train nothing.")] = False,
@@ -50,6 +55,8 @@ def grid(
     from ifcar.pipelines.grid.plan import plan_grid
     from ifcar.pipelines.grid.run import run_grid
 
+    if dry_run:
+        refuse_ignored(context, TRAINING, "--dry-run lists the runs and trains none; leave one of the two out")
     cluster = cluster_config(engine, address)
     plan = plan_grid(read_grid(file), only_cache(cache))
     if dry_run:
@@ -109,7 +116,10 @@ def few_shot(
     if tune_schedule is not None or tune_steps is not None:
         kind, (num_steps, lr) = tune_schedule or "stretched", TUNING[train]
         rate = lr if kind == "stretched" else None
-        tuning = schedule_from(kind=kind, min_steps=tune_steps or num_steps, lr=rate, held_out=0.0)
+        if kind == "paper" and tune_steps is not None:
+            raise InputError("--tune-steps would be ignored: it belongs to --tune-schedule stretched; leave it out")
+        steps = None if kind == "paper" else tune_steps or num_steps
+        tuning = schedule_from(kind=kind, min_steps=steps, lr=rate, held_out=0.0)
     config = few_shot_grid(
         head,
         shots=shots or (5, 10),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ifcar.console import print_table
+from ifcar.errors import InputError
 from ifcar.terminal import printable
 
 if TYPE_CHECKING:
@@ -32,12 +33,46 @@ Address = Annotated[str | None, typer.Option(help="Of the Ray cluster: auto (def
 Processes = Annotated[int | None, typer.Option(help="Training processes; default: one a core.")]
 
 
+def refuse_ignored(
+    context: typer.Context, ignored: Collection[str] | None, why: str, *, kept: Collection[str] = ()
+) -> None:
+    """Refuse options that were given and would change nothing.
+
+    Args:
+        context: of the command; knows what was given.
+        ignored: parameters that would be ignored; None means all but `kept`.
+        why: what makes that so, and what to do.
+        kept: parameters that count all the same, where `ignored` is None.
+
+    Raises:
+        InputError: one of them was given.
+    """
+    for parameter in context.command.params:
+        name, source = str(parameter.name), context.get_parameter_source(str(parameter.name))
+        concerned = name not in kept if ignored is None else name in ignored
+        if concerned and source is not None and source.name == "COMMANDLINE":
+            raise InputError(f"{parameter.opts[0]} would be ignored: {why}")
+
+
 def schedule_from(**values: Any) -> ScheduleConfig:
-    """Return the schedule with the given options; None leaves a default."""
+    """Return the schedule with the given options; None leaves a default.
+
+    Raises:
+        InputError: a value out of range, or an option that this kind of schedule would ignore.
+    """
     from ifcar.pipelines.configs import from_plain
     from ifcar.pipelines.training.schedule import ScheduleConfig
 
-    return from_plain(ScheduleConfig, {k: v for k, v in values.items() if v is not None}, "options")
+    given = {name: value for name, value in values.items() if value is not None}
+    for name in ("min_steps", "refit"):
+        if name in given and given.get("kind") == "paper":
+            option = "--min-steps" if name == "min_steps" else "--refit" if given[name] else "--no-refit"
+            raise InputError(f"{option} would be ignored: it belongs to --schedule stretched, and this one is paper")
+        if name in given and given.get("kind") == "auto":
+            given["kind"] = "stretched"
+    if {"epochs", "min_steps"} <= given.keys():
+        raise InputError("--epochs and --min-steps exclude each other; give one of them")
+    return from_plain(ScheduleConfig, given, "options")
 
 
 def print_metrics(run: Run) -> None:
