@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -100,13 +101,20 @@ class BlockStage:
                 raise InputError(f"block {block} of {self.path} is not committed; there is nothing to read")
             return {name: reader.read_rows(name, rows) for name in self.spec.arrays()}
 
-    def stage_block(self, block: int, arrays: Mapping[str, NDArray[Any]], failures: Mapping[int, str]) -> StagedBlock:
+    def stage_block(
+        self,
+        block: int,
+        arrays: Mapping[str, NDArray[Any]],
+        failures: Mapping[int, str],
+        notes: Mapping[int, str] = MappingProxyType({}),
+    ) -> StagedBlock:
         """Write all arrays of a block under the names of a new attempt.
 
         Args:
             block: block number.
             arrays: every array of the spec, with all rows of the block.
             failures: row number in the cache → why it failed; `status` must be FAILED exactly there.
+            notes: row number in the cache → what is to be said of it.
 
         Raises:
             InputError: an array or a status does not fit.
@@ -133,6 +141,7 @@ class BlockStage:
             failures=tuple(
                 Failure(row, self._clip_ids[row // views], row % views, failures[row]) for row in sorted(failures)
             ),
+            notes=dict(notes),
         )
         return StagedBlock(record=record, attempt=attempt)
 

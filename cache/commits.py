@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ class CommitRecord:
         fingerprint: fingerprint of the cache that the block belongs to.
         files: the block's files, by path relative to the cache.
         failures: the rows that could not be computed.
+        notes: row number in the cache → what is to be said of a row that was computed, in one line.
     """
 
     block: int
@@ -66,6 +67,7 @@ class CommitRecord:
     fingerprint: str
     files: Mapping[str, FileDigest]
     failures: tuple[Failure, ...]
+    notes: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +110,16 @@ def digest_problem(root: Path, name: str, expected: FileDigest) -> str | None:
 
 def encode_commit(record: CommitRecord) -> bytes:
     """Return the bytes of a block's commit record."""
-    return _seal(
-        {
-            "block": record.block,
-            "rows": [record.start, record.stop],
-            "fingerprint": record.fingerprint,
-            "files": _files_json(record.files),
-            "failed": [{"row": f.row, "clip": f.clip_id, "view": f.view, "reason": f.reason} for f in record.failures],
-        }
-    )
+    body: dict[str, Any] = {
+        "block": record.block,
+        "rows": [record.start, record.stop],
+        "fingerprint": record.fingerprint,
+        "files": _files_json(record.files),
+        "failed": [{"row": f.row, "clip": f.clip_id, "view": f.view, "reason": f.reason} for f in record.failures],
+    }
+    if record.notes:
+        body["notes"] = [{"row": row, "text": text} for row, text in sorted(record.notes.items())]
+    return _seal(body)
 
 
 def read_commit(path: Path) -> CommitRecord:
@@ -136,6 +139,7 @@ def read_commit(path: Path) -> CommitRecord:
             fingerprint=body["fingerprint"],
             files=_parse_files(body["files"]),
             failures=tuple(failures),
+            notes={int(note["row"]): str(note["text"]) for note in body.get("notes", ())},
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CacheDamageError(f"{path} is not a commit record ({error!r}); run `ifcar cache repair`") from error

@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from numpy.typing import NDArray
@@ -40,7 +42,7 @@ class CacheWriter:
         self._manifest = manifest
         self.stage = BlockStage(path, manifest, clip_ids)
         self._commits = dict(commits)
-        self._reopened: set[int] = set()
+        self._reopened: dict[int, CommitRecord] = {}
 
     @classmethod
     def create(
@@ -142,19 +144,30 @@ class CacheWriter:
         commits = (self._commits[block] for block in sorted(self._commits))
         return {failure.row: failure.reason for commit in commits for failure in commit.failures}
 
-    def write_block(self, block: int, arrays: Mapping[str, NDArray[Any]], failures: Mapping[int, str]) -> None:
+    def notes(self) -> dict[int, str]:
+        """Return what is to be said of rows of committed blocks."""
+        return {row: text for block in sorted(self._commits) for row, text in self._commits[block].notes.items()}
+
+    def write_block(
+        self,
+        block: int,
+        arrays: Mapping[str, NDArray[Any]],
+        failures: Mapping[int, str],
+        notes: Mapping[int, str] = MappingProxyType({}),
+    ) -> None:
         """Stage all arrays of a block and publish it.
 
         Args:
             block: a block that is not committed, or that was reopened.
             arrays: every array of the spec, with all rows of the block.
             failures: row number in the cache → why it failed; `status` must be FAILED exactly there.
+            notes: row number in the cache → what is to be said of it; those of a reopened block stay.
 
         Raises:
             InputError: the block is committed already, or an array or a status does not fit.
         """
         self._check_open(block)
-        self.publish_block(self.stage.stage_block(block, arrays, failures))
+        self.publish_block(self.stage.stage_block(block, arrays, failures, notes))
 
     def publish_block(self, staged: StagedBlock) -> None:
         """Put a staged block's files into place and commit it.
@@ -171,6 +184,7 @@ class CacheWriter:
             if not path.is_file():
                 raise MissingDataError(f"{path}: was staged and is not there; is the file system the same everywhere?")
         if record.block in self._reopened:
+            record = replace(record, notes={**self._reopened[record.block].notes, **record.notes})
             remove_files([self.path / commit_name(record.block)])
         for path, place in files.items():
             path.replace(place)
@@ -181,7 +195,7 @@ class CacheWriter:
         write_atomic(self.path / commit_name(record.block), encode_commit(record))
         logger.debug("block %d: committed", record.block)
         self._commits[record.block] = record
-        self._reopened.discard(record.block)
+        self._reopened.pop(record.block, None)
 
     def reopen_block(self, block: int) -> None:
         """Let a committed block be written again; its rows stay as they are until then.
@@ -191,8 +205,7 @@ class CacheWriter:
         """
         if block not in self._commits:
             raise InputError(f"block {block} of {self.path} is not committed; there is nothing to reopen")
-        del self._commits[block]
-        self._reopened.add(block)
+        self._reopened[block] = self._commits.pop(block)
 
     def _check_open(self, block: int) -> None:
         if block in self._commits:

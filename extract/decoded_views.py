@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,8 @@ from ifcar.errors import InputError, LostProcessError
 from ifcar.extract.backbones.spec import Reads
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.decode import cut_frames, open_source
+from ifcar.extract.frame_clock import FrameClock
+from ifcar.extract.frame_times import past_end
 from ifcar.extract.picture_source import PictureSource, VideoInfo
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.views import View, ViewPolicy, plan_view
@@ -35,12 +37,14 @@ class Decoded:
         view: the sampled view, when the source could be read.
         inputs: what the backbone reads, see `READERS`; None where it reads nothing.
         failure: one line, when the source could not be read.
+        note: how the clip reaches past its source's end, see `past_end`; on its view 0 alone.
     """
 
     row: int
     view: View | None = None
     inputs: Tensor | None = None
     failure: str = ""
+    note: str = ""
 
 
 Reader = Callable[[Clip, PictureSource, View, ViewPolicy], NDArray[Any]]
@@ -99,11 +103,13 @@ class ViewDataset(Dataset[Decoded]):
             clip = self.clips[row // self.policy.num_views]
             assert clip.source is not None
             with open_source(clip.source, self._known(clip)) as source:
-                view = self._planned(row, self._probed(clip, source))
+                info = self._probed(clip, source)
+                view = self._planned(row, info)
                 inputs = self.read(clip, source, view, self.policy)
         except (InputError, OSError) as error:
             return Decoded(row=row, failure=str(error))
-        return Decoded(row=row, view=view, inputs=torch.from_numpy(inputs))
+        note = self._past_end(clip, info) if row % self.policy.num_views == 0 else ""
+        return Decoded(row=row, view=view, inputs=torch.from_numpy(inputs), note=note)
 
     def plan(self, row: int) -> View:
         """Return a row's view without its pixels. Raises InputError when the source cannot be read."""
@@ -131,6 +137,10 @@ class ViewDataset(Dataset[Decoded]):
             proposals=None if self.proposals is None else self.proposals(clip.clip_id),
         )
 
+    def _past_end(self, clip: Clip, info: VideoInfo) -> str:
+        tracks = self.tracks(clip.clip_id)
+        return past_end(clip.span_sec, tracks, info, self.annotation_fps, clip.origin_sec(info))
+
     def _known(self, clip: Clip) -> VideoInfo | None:
         """Return the info of the clip's source if it was the last to be probed.
 
@@ -150,9 +160,27 @@ class ViewDataset(Dataset[Decoded]):
         fps = self.annotation_fps or clip.source_fps
         annotated = self.tracks(clip.clip_id).frames
         num_frames = int(annotated[-1]) + 1 if len(annotated) else 1
-        if clip.span_sec is not None and fps is not None:
+        if clip.span_sec is not None and clip.span_sec[1] < math.inf and fps is not None:
             num_frames = max(num_frames, math.ceil(clip.span_sec[1] * fps))
-        return VideoInfo(num_frames=num_frames, fps=fps, width=clip.frame_size[0], height=clip.frame_size[1])
+        clock = FrameClock(num_frames=num_frames, fps=fps)
+        return VideoInfo(clock=clock, width=clip.frame_size[0], height=clip.frame_size[1])
+
+
+def past_end_lines(notes: Mapping[str, str]) -> list[str]:
+    """Return the line that says which clips reach past the end of their source, when any does.
+
+    Args:
+        notes: clip id → `Decoded.note`.
+    """
+    if not notes:
+        return []
+    first, text = next(iter(notes.items()))
+    clips = (
+        "1 clip reaches past the end of its source"
+        if len(notes) == 1
+        else (f"{len(notes)} clips reach past the end of their source")
+    )
+    return [f"{clips}, which ends them there, the first: {first}: {text}"]
 
 
 def clip_info(clip: Clip, source: PictureSource) -> VideoInfo:
@@ -162,7 +190,9 @@ def clip_info(clip: Clip, source: PictureSource) -> VideoInfo:
         DecodeError: see `PictureSource.info`.
     """
     info = source.info()
-    return info if info.fps is not None or clip.source_fps is None else replace(info, fps=clip.source_fps)
+    if info.fps is not None or clip.source_fps is None:
+        return info
+    return replace(info, clock=replace(info.clock, fps=clip.source_fps))
 
 
 @contextmanager

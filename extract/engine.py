@@ -164,7 +164,7 @@ def extract_rows(
     options: EngineOptions,
     tasks: Iterable[BlockTask],
     on_rows: Callable[[int, int], None],
-    on_block: Callable[[int, RowArrays, dict[int, str]], object],
+    on_block: Callable[[int, RowArrays, dict[int, str], dict[int, str]], object],
 ) -> None:
     """Compute blocks.
 
@@ -178,7 +178,8 @@ def extract_rows(
         options: batch size and workers.
         tasks: what to compute, in order.
         on_rows: called with (rows just finished, how many of them failed).
-        on_block: called in a thread of its own with (block, its arrays, row → why it failed), one block at a time.
+        on_block: called in a thread of its own with (block, its arrays, row → why it failed, row → what is to be said
+            of it), one block at a time.
 
     Raises:
         LostProcessError: a decoding process was killed.
@@ -197,10 +198,10 @@ def extract_rows(
             started = time.perf_counter()
             task = taken.popleft()
             items = itertools.chain([first], decoded)
-            filled, failures = _compute_block(stage, task, items, extractor, options, on_rows)
+            filled, failures, notes = _compute_block(stage, task, items, extractor, options, on_rows)
             if writing is not None:
                 writing.result()
-            writing = thread.submit(on_block, task.block, filled, failures)
+            writing = thread.submit(on_block, task.block, filled, failures, notes)
             logger.debug("block %d computed in %.1f s", task.block, time.perf_counter() - started)
         if writing is not None:
             writing.result()
@@ -232,11 +233,12 @@ def _compute_block(
     extractor: FeatureExtractor,
     options: EngineOptions,
     on_rows: Callable[[int, int], None],
-) -> tuple[RowArrays, dict[int, str]]:
-    """Compute one block's rows; return its arrays and the reasons of its failed rows."""
+) -> tuple[RowArrays, dict[int, str], dict[int, str]]:
+    """Compute one block's rows; return its arrays, the reasons of its failed rows and the notes on others."""
     first, num_rows = stage.rows_of(task.block).start, len(stage.rows_of(task.block))
     filled = stage.read_block(task.block) if task.replaces else zeros_for_rows(extractor.spec, num_rows)
     failures: dict[int, str] = {}
+    notes: dict[int, str] = {}
     batch: list[Decoded] = []
     for count in range(len(task.rows)):
         item = next(decoded)
@@ -245,6 +247,7 @@ def _compute_block(
             on_rows(1, 1)
         else:
             batch.append(item)
+            notes.update({item.row: item.note} if item.note else {})
         if batch and (len(batch) == options.batch_size or count == len(task.rows) - 1):
             bad = _fill(filled, batch, extractor(batch), first)
             failures.update(bad)
@@ -254,7 +257,8 @@ def _compute_block(
         for name in filled:
             filled[name][row - first] = 0
         filled["status"][row - first] = Status.FAILED
-    return filled, failures
+        notes.pop(row, None)
+    return filled, failures, notes
 
 
 def _fill(filled: RowArrays, batch: Sequence[Decoded], features: RowArrays, first: int) -> dict[int, str]:

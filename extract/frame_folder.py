@@ -19,6 +19,7 @@ from PIL import Image
 
 from ifcar.data_files import entries, is_data
 from ifcar.errors import one_line
+from ifcar.extract.frame_clock import FrameClock
 from ifcar.extract.limits import MAX_FRAME_NUMBER, DecodeError, check_size
 from ifcar.extract.picture_source import VideoInfo
 
@@ -81,7 +82,7 @@ class FrameFolder:
     def info(self) -> VideoInfo:
         """See `PictureSource.info`."""
         width, height = self.size()
-        return VideoInfo(num_frames=max(self._files), fps=None, width=width, height=height)
+        return VideoInfo(clock=FrameClock(num_frames=max(self._files), fps=None), width=width, height=height)
 
     def size(self) -> tuple[int, int]:
         """See `PictureSource.size`."""

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from PIL import Image
 
+from ifcar.extract.frame_clock import FrameClock
 from ifcar.extract.frame_index import FrameIndex
 
 
@@ -17,20 +18,26 @@ class VideoInfo:
     """What a video holds.
 
     Args:
-        num_frames: frames, counted; for a folder the highest frame number.
-        fps: average frames per second, or None when unknown (always for a folder).
+        clock: when each frame is shown.
         width: frame width in pixels, as shown.
         height: frame height in pixels, as shown.
-        seconds: (num_frames,) when each frame is shown, from the first, of a video of variable frame rate; else None.
-        index: where a video file's frames lie, for `open_source`; None where they have to be counted.
+        index: where a video file's frames lie, for `open_source`; None for a folder.
     """
 
-    num_frames: int
-    fps: float | None
+    clock: FrameClock
     width: int
     height: int
-    seconds: tuple[float, ...] | None = None
     index: FrameIndex | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def num_frames(self) -> int:
+        """Frames, counted; for a folder the highest frame number."""
+        return self.clock.num_frames
+
+    @property
+    def fps(self) -> float | None:
+        """Mean frames per second, or None when unknown (always for a folder)."""
+        return self.clock.fps
 
 
 class PictureSource(Protocol):

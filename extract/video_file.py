@@ -1,8 +1,8 @@
-"""Video files, by PyAV: their length and rate, and pictures of them.
+"""Video files: when their frames are shown, and pictures of them.
 
 Frames are decoded forwards, in one thread of the calling process, from the last key frame before those that are asked
-for; which frame is which is told by when it is shown, known for each from a walk over the file's packets. Where that
-fails (packets without times, frames that never come), frames are counted from the first.
+for. A walk over the file's packets says which packet holds which frame and when it is shown, and each packet is decoded
+under its place in the file (see `FrameIndex`), so that a frame is the same picture whatever else is asked for, or none.
 
 Opening a file decodes its first frame inside FFmpeg, and the walk decodes that frame again; so a walk keeps the packets
 of all but long videos, and pictures come from them, by the decoder that has begun already.
@@ -11,37 +11,31 @@ of all but long videos, and pictures come from them, by the decoder that has beg
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from bisect import bisect_left
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-import av
-import numpy as np
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
-from ifcar.errors import InputError, one_line
 from ifcar.extract.display_matrix import is_sideways, upright
-from ifcar.extract.frame_index import FrameIndex
-from ifcar.extract.limits import MAX_PIXELS, DecodeError, check_size
+from ifcar.extract.frame_clock import FrameClock
+from ifcar.extract.frame_index import WITH_KEY_FRAMES, FrameIndex, Packet, joined, shown_at, stated_order
+from ifcar.extract.limits import DecodeError
 from ifcar.extract.picture_source import VideoInfo
+from ifcar.extract.video_stream import Placed, VideoStream
 
 # A video whose pictures end this long before its stated duration is taken as cut off.
 _CUT_OFF_SEC = 0.5
 _CUT_OFF_SHARE = 0.1
 _MOST_KEPT_BYTES = 64 << 20  # of packets, between a walk and the pictures asked for after it
-# Only containers that hold their own pictures, in local files: FFmpeg would also follow a playlist to the network
-# (and retry for minutes), or render a text file as a terminal.
-_FORMATS = ("matroska", "mov", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "asf", "ogg", "ivf", "gif", "wav", "mp3")
-_CODEC_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
-_OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(_FORMATS), **_CODEC_OPTIONS}
-# Codecs whose key frames need nothing of what comes before them; a GIF's frames are all marked as such, and are not.
-_WITH_KEY_FRAMES = ("h264", "hevc", "mpeg4", "vp9")
+_MOST_LATE = 16  # frames that a decoder may hand out before one that is shown before them
 
 
 class VideoFile:
-    """A video file and its first video stream; a context manager that closes it.
+    """A video file; a context manager that closes it.
 
     Args:
         path: the file.
@@ -53,28 +47,17 @@ class VideoFile:
 
     def __init__(self, path: Path, index: FrameIndex | None = None) -> None:
         self.path = path
-        if not path.is_file():
-            raise DecodeError(f"{path}: not there; expected a video file or a folder of frames")
-        if not path.stat().st_size:
-            raise DecodeError(f"{path}: empty file of 0 bytes; expected a video file, fetch it again")
-        with self._reading():
-            self._container: Any = av.open(str(path.absolute()), options=_OPEN_OPTIONS, metadata_errors="ignore")
-        try:
-            self._stream = self._choose_stream()
-        except BaseException:
-            self._container.close()
-            raise
-        self._codec: str = self._stream.codec_context.codec.canonical_name
+        self._stream = VideoStream(path)
         self._index = index
         # Every frame from the first; None once it was handed out, or when a walk could not keep what it went past.
-        self._unread: Iterator[Any] | None = self._container.decode(self._stream)
-        self._kept: list[Any] = []  # packets that a walk went past, but for the first
+        self._unread: Iterator[Placed] | None = None
+        self._kept: list[Placed] = []  # packets that a walk went past, but for the first
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._container.close()
+        self._stream.close()
 
     def info(self) -> VideoInfo:
         """See `PictureSource.info`. Frames are counted by walking the packets, as WebM seldom states their number.
@@ -82,180 +65,172 @@ class VideoFile:
         Raises:
             DecodeError: a file that is damaged, cut off or without frames.
         """
-        if self._unread is None:
+        if not self._stream.is_fresh:
             with VideoFile(self.path) as again:
                 return again.info()
-        first, times = self._walk()
+        first, packets, num_parts = self._walk()
         width, height = self._shown_size(first)
-        seconds, end_sec = self._seconds(times)
-        rate = self._stream.average_rate or self._stream.guessed_rate
-        stated_sec = self._stated_duration()
-        if stated_sec is not None and end_sec < stated_sec - max(_CUT_OFF_SEC, _CUT_OFF_SHARE * stated_sec):
-            raise DecodeError(
-                f"{self.path}: cut off after {end_sec:.1f} s ({len(times)} frames); expected {stated_sec:.1f} s, "
-                "fetch it again"
-            )
-        return VideoInfo(
-            num_frames=len(times),
-            fps=float(rate) if rate else None,
-            width=width,
-            height=height,
-            seconds=seconds,
-            index=self._index,
-        )
+        if num_parts == 1:
+            self._check_whole(packets)
+        return VideoInfo(clock=self._clock(packets), width=width, height=height, index=self._index)
 
     def size(self) -> tuple[int, int]:
         """See `PictureSource.size`."""
-        return self._shown_size(next(self._frames(), None))
+        return self._shown_size(next((frame for _, frame in self._from_first()), None))
 
     def pictures(self, wanted: Sequence[int]) -> Generator[tuple[int, Image.Image]]:
         """See `PictureSource.pictures`; decodes no further than needed."""
-        if self._index is None and self._codec in _WITH_KEY_FRAMES:
-            if self._unread is None:  # its first frame was asked for
+        if self._index is None:
+            if not self._stream.is_fresh:
                 with VideoFile(self.path) as again:
                     yield from again.pictures(wanted)
                 return
             self._walk()
         to_rgb = VideoReformatter()  # one for all frames: setting up a conversion costs more than doing it
-        num_given = 0
-        for frames in (self._by_time, self._by_counting):
-            for number, frame in frames(wanted[num_given:]):
-                yield number, self._picture(frame, to_rgb)
-                num_given += 1
-            if num_given == len(wanted):
-                return
+        for number, frame in self._wanted(wanted):
+            yield number, self._picture(frame, to_rgb)
 
-    def _by_time(self, wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:
-        """Yield (number, frame) by when frames are shown, as far as that finds them."""
-        if self._index is None:
-            return
-        frames: Iterator[Any] | None = None
-        seen = -1
+    def _wanted(self, wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:
+        """Yield (number, frame). Raises DecodeError where one does not come."""
+        assert self._index is not None
+        index = self._index
+        number_of = {place: number for number, place in enumerate(index.places)}
+        found: dict[int, Any] = dict.fromkeys(wanted)  # number → frame, once it came
+        frames: Iterator[Placed] = iter(())
+        seen = -2  # the highest number that came; nothing was decoded, not even up to before frame 0
         for target in wanted:
-            start = self._index.start_for(min(target, len(self._index.shown_at) - 1))
-            if frames is None or start > seen + 1:
-                frames = self._frames_from(start)
-            for frame in frames:
-                number = self._index.number_of(frame.pts)
-                if number is None or number > target:
-                    return
-                seen = number
-                if seen == target:
-                    yield target, frame
-                    break
-            else:
-                return
+            self._check_decodable(target, wanted[-1])
+            entries: list[int | None] = [*index.entries(target)]
+            if number_of.get(index.entries(target)[0], 0) <= seen + 1:
+                entries.insert(0, None)  # what is being decoded comes to it first
+            while found[target] is None and entries:
+                entry = entries.pop(0)
+                if entry is not None:
+                    frames, seen = self._frames_from(entry), -1
+                for place, frame in frames:
+                    number = number_of.get(place, -1)
+                    seen = max(seen, number)
+                    if number in found and number >= target:
+                        found[number] = frame
+                    if number == target or number > target + _MOST_LATE:
+                        break
+            if found[target] is None:
+                raise DecodeError(self._undecodable(target))
+            yield target, found.pop(target)
 
-    def _by_counting(self, wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:
-        """Yield (number, frame), decoding from the first frame on. Raises DecodeError where one does not come."""
-        remaining = iter(wanted)
-        target = next(remaining)
-        num_seen = 0
-        for number, frame in enumerate(self._frames()):
-            num_seen = number + 1
-            if number < target:
-                continue
-            yield number, frame
-            following = next(remaining, None)
-            if following is None:
-                return
-            target = following
-        raise DecodeError(
-            f"{self.path}: frame {target} is missing, only {num_seen} frames can be decoded; expected at least "
-            f"{wanted[-1] + 1}, fetch it again or check the frame numbers"
-        )
+    def _check_decodable(self, number: int, last: int) -> None:
+        """Raise DecodeError for a frame that the file lacks, or whose packet lies before the first key frame."""
+        assert self._index is not None
+        places, first = self._index.places, self._index.first
+        if number >= len(places):
+            raise DecodeError(
+                f"{self.path}: frame {number} is missing, only {len(places)} frames can be decoded; expected at least "
+                f"{last + 1}, fetch it again or check the frame numbers"
+            )
+        if places[number] < first:
+            raise DecodeError(self._undecodable(number))
+
+    def _undecodable(self, number: int) -> str:
+        assert self._index is not None
+        starts = self._index.starts
+        if starts and number < starts[0]:
+            return (
+                f"{self.path}: frame {number} cannot be decoded without what was cut away before it, frames from "
+                f"{starts[0]} on can; expected a video that begins with a key frame, cut there or encoded again"
+            )
+        return f"{self.path}: frame {number} cannot be decoded; expected a whole video file, fetch it again"
 
     def _picture(self, frame: Any, to_rgb: VideoReformatter) -> Image.Image:
-        with self._reading():
+        with self._stream.reading():
             rgb = to_rgb.reformat(frame, format="rgb24")
         plane = rgb.planes[0]
         picture = Image.frombytes("RGB", (rgb.width, rgb.height), bytes(plane), "raw", "RGB", plane.line_size)
         return upright(self.path, frame, picture)
 
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Turn every failure of FFmpeg into a DecodeError."""
-        try:
-            yield
-        except (av.error.FFmpegError, ValueError, EOFError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise DecodeError(
-                f"{self.path}: damaged or no video ({one_line(error)}); expected a whole video file"
-            ) from error
-
-    def _choose_stream(self) -> Any:
-        streams = self._container.streams
-        if not streams.video:
-            kinds = ", ".join(sorted({stream.type for stream in streams})) or "no"
-            raise DecodeError(f"{self.path}: {kinds} streams only; expected a video stream")
-        stream = streams.video[0]
-        with self._reading():
-            stream.thread_type = "NONE"
-            stream.codec_context.thread_count = 1
-            stream.codec_context.options = _CODEC_OPTIONS
-        check_size(self.path, stream.width, stream.height)
-        return stream
-
-    def _frames(self) -> Iterator[Any]:
-        """Yield every frame from the first, opening the file again where its frames were handed out already."""
+    def _from_first(self) -> Iterator[Placed]:
+        """Yield every frame that can be decoded, opening the file again where it was read already."""
         frames, self._unread = self._unread, None
-        if frames is None:
-            with VideoFile(self.path) as again:
-                yield from again._frames()
+        if frames is None and not self._stream.is_fresh:
+            with VideoFile(self.path, self._index) as again:
+                yield from again._from_first()
             return
-        with self._reading():
-            yield from frames
+        with self._stream.reading():
+            yield from frames or self._stream.decoded(itertools.dropwhile(self._is_before, self._stream.packets()))
 
-    def _frames_from(self, start: int) -> Iterator[Any]:
-        """Yield the frames from a key frame on; some that are shown before it may come first."""
+    def _is_before(self, placed: Placed) -> bool:
+        """Return whether a packet lies before the first that can be decoded."""
+        place, packet = placed
+        if self._index is not None:
+            return place < self._index.first
+        return self._stream.codec in WITH_KEY_FRAMES and not self._stream.described(packet).is_key
+
+    def _frames_from(self, start: int) -> Iterator[Placed]:
+        """Yield the frames from the key frame at a place on; some that are shown before it may come first."""
         assert self._index is not None
-        if start == 0:
-            yield from self._frames()
+        # What a walk had to decode for the first frame to come is not kept.
+        if start == self._index.first or (self._kept and start < self._kept[0][0]):
+            yield from self._from_first()
             return
         self._unread = None
-        pts = self._index.shown_at[start]
-        place = next((k for k, packet in enumerate(self._kept) if packet.pts == pts), None)
-        with self._reading():
-            if place is None:
-                self._container.seek(pts, stream=self._stream)
-                yield from self._container.decode(self._stream)
-            else:
-                self._stream.codec_context.flush_buffers()
-                yield from _decoded(itertools.islice(self._kept, place, None))
+        packets: Iterator[Placed] | None = None
+        with self._stream.reading():
+            if self._kept:
+                self._stream.restart()
+                packets = itertools.islice(self._kept, bisect_left(self._kept, start, key=_place_of), None)
+            elif self._index.stamps:
+                packets = self._stream.sought(self._index, start)
+            if packets is not None:
+                yield from self._stream.decoded(packets)
+                return
+        yield from self._from_first()
 
-    def _walk(self) -> tuple[Any, list[tuple[int | None, int]]]:
-        """Return the first frame, and of each frame that decoding will show when it begins and how long it lasts."""
-        self._unread = None
-        first: Any = None
-        shown: list[Any] = []
-        kept: list[Any] = []
+    def _walk(self) -> tuple[Any, list[Packet], int]:
+        """Find out where the frames lie.
+
+        Returns:
+            The first frame that can be decoded, or None; the packets; of how many recordings they are.
+        """
+        first, packets = self._read_packets()
+        stream, num_parts = self._stream, 1
+        if stream.may_be_joined:
+            packets, num_parts = joined(packets, float(stream.unit))
+        places = stated_order(packets, stream.codec, by_dts=stream.by_dts, reorders=stream.reorders())
+        self._index = FrameIndex.of_packets(packets, places or (), stream.codec, by_dts=stream.by_dts)
+        if places is None or (first is not None and stream.codec == "h264" and first.interlaced_frame):
+            lost = [place for place in range(self._index.first) if packets[place].is_shown]
+            places = [*lost, *dict.fromkeys(place for place, _ in self._from_first())]
+            self._index = FrameIndex.of_packets(packets, places, stream.codec, by_dts=stream.by_dts)
+        if num_parts > 1:
+            self._index = replace(self._index, stamps=(), marks=())
+        return first if self._index.places else None, packets, num_parts
+
+    def _read_packets(self) -> tuple[Any, list[Packet]]:
+        """Return the first frame that can be decoded, or None, and what is known of each packet."""
+        stream, packets = self._stream, list[Packet]()
+        shown: list[Placed] = []
+        kept: list[Placed] = []
         num_bytes = 0
-        times: list[tuple[int | None, int]] = []
-        keys: list[bool] = []
-        # VP8 stores reference frames that are never shown as packets of their own, so that all of it must be decoded.
-        is_vp8 = self._codec == "vp8"
-        with self._reading():
-            for packet in self._container.demux(self._stream):
+        has_begun = False
+        with stream.reading():
+            for place, packet in stream.packets():
+                packets.append(stream.described(packet))
                 num_bytes += packet.size
-                if is_vp8 or first is None:
-                    frames = packet.decode()
-                    first = first or next(iter(frames), None)
-                    if is_vp8:
-                        times += [(frame.pts, 0) for frame in frames]
-                    else:
-                        shown += frames
-                elif num_bytes <= _MOST_KEPT_BYTES:
-                    kept.append(packet)
-                if not is_vp8 and packet.size and not packet.is_discard:
-                    times.append((packet.pts, packet.duration or 0))
-                    keys.append(packet.is_keyframe)
-        if self._codec in _WITH_KEY_FRAMES:
-            self._index = FrameIndex.of_packets([(pts, is_key) for (pts, _), is_key in zip(times, keys, strict=True)])
-        if not is_vp8 and num_bytes <= _MOST_KEPT_BYTES:
+                has_begun = has_begun or not self._is_before((place, packet))
+                if has_begun and not shown:
+                    shown = stream.decode(place, packet)
+                elif has_begun and num_bytes <= _MOST_KEPT_BYTES:
+                    kept.append((place, packet))
+            if not has_begun:  # nothing is marked as a key frame: what the decoder makes of it counts
+                with VideoFile(self.path, FrameIndex((), 0, ())) as again:
+                    return next((frame for _, frame in again._from_first()), None), packets
+            if not shown:
+                shown = list(stream.decoded(()))
+        first = shown[0][1] if shown else None
+        if num_bytes <= _MOST_KEPT_BYTES:
             self._kept = kept
-            self._unread = itertools.chain(shown, _decoded(kept))
-        return first, times
+            # A decoder that was asked for its last frames already takes no more packets.
+            self._unread = itertools.chain(shown, stream.decoded(kept) if kept else ())
+        return first, packets
 
     def _shown_size(self, first: Any) -> tuple[int, int]:
         """Return the (width, height) of the first frame as it is shown."""
@@ -264,37 +239,28 @@ class VideoFile:
         width, height = first.width, first.height
         return (height, width) if is_sideways(self.path, first) else (width, height)
 
-    def _seconds(self, times: Sequence[tuple[int | None, int]]) -> tuple[tuple[float, ...] | None, float]:
-        """Return when frames are shown (see `VideoInfo.seconds`), and when the last one ends."""
-        unit = self._stream.time_base
-        ends = [pts + duration for pts, duration in times if pts is not None]
-        start = self._stream.start_time or 0
-        end_sec = float((max(ends) - start) * unit) if ends else 0.0
-        return _irregular_seconds([pts for pts, _ in times], float(unit)), end_sec
+    def _clock(self, packets: Sequence[Packet]) -> FrameClock:
+        assert self._index is not None
+        rates = self._stream.stated_rates()
+        stamps = shown_at(packets, self._index.places, by_dts=self._stream.by_dts)
+        if stamps is None:
+            rate = next(filter(None, rates), None)
+            return FrameClock(num_frames=len(self._index.places), fps=None if rate is None else float(rate))
+        return FrameClock.of_stamps((stamps - self._stream.zero(stamps[0])) * float(self._stream.unit), rates)
 
-    def _stated_duration(self) -> float | None:
-        """Return the duration in seconds that the file states for its pictures, or None where it cannot be known."""
-        container, stream = self._container, self._stream
-        if stream.duration is not None:
-            return float(stream.duration * stream.time_base)
-        # The container's own duration is its longest stream's, which may be sound.
-        if len(container.streams) == 1 and container.duration is not None:
-            return float(container.duration / av.time_base)
-        return None
+    def _check_whole(self, packets: Sequence[Packet]) -> None:
+        """Raise DecodeError where the packets end before the duration that the file states."""
+        assert self._index is not None
+        ends = [p.duration + time for p in packets if (time := p.dts if p.pts is None else p.pts) is not None]
+        start, stated_sec = self._stream.stated_length()
+        end_sec = float((max(ends) - start) * self._stream.unit) if ends else 0.0
+        if stated_sec is not None and end_sec < stated_sec - max(_CUT_OFF_SEC, _CUT_OFF_SHARE * stated_sec):
+            num_frames = len(self._index.places)
+            raise DecodeError(
+                f"{self.path}: cut off after {end_sec:.1f} s ({num_frames} frames); expected {stated_sec:.1f} s, fetch "
+                "it again"
+            )
 
 
-def _decoded(packets: Iterable[Any]) -> Iterator[Any]:
-    for packet in packets:
-        yield from packet.decode()
-
-
-def _irregular_seconds(shown_at: Sequence[int | None], unit_sec: float) -> tuple[float, ...] | None:
-    """Return the frames' times from the first, or None when no frame is off an even pace by more than one frame."""
-    known = sorted(pts for pts in shown_at if pts is not None)
-    if len(known) < len(shown_at) or len(known) < 3:
-        return None
-    seconds = (np.array(known, np.float64) - known[0]) * unit_sec
-    step = seconds[-1] / (len(seconds) - 1)
-    if np.abs(seconds - step * np.arange(len(seconds))).max() <= step:
-        return None
-    return tuple(seconds.tolist())
+def _place_of(placed: Placed) -> int:
+    return placed[0]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ifcar.errors import InputError
 from ifcar.extract.datasets.contract import Clip
-from ifcar.extract.frame_times import annotated_frames, annotated_span, frames_of_span, source_fps, source_frames
+from ifcar.extract.frame_times import annotated_frames, annotated_span, clock_of, frames_of_span, source_frames
 from ifcar.extract.geometry import (
     FULL_FRAME,
     Crop,
@@ -167,7 +167,7 @@ def plan_view(
         proposals: the boxes that are seen in place of the clip's own, which then only say which frames are sampled.
 
     Raises:
-        InputError: the clip's span begins past the source's end, or the source's rate is needed and unknown.
+        InputError: nothing of the clip lies within its source, or the source's rate is needed and unknown.
     """
     digest = hashlib.sha256(f"{policy.seed}\n{view_number}\n{clip.clip_id}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:16], "little"))
@@ -216,22 +216,28 @@ def _sample(
 ) -> _Sampled:
     """Choose a view's frames, at random where there is a generator."""
     num_frames = policy.num_frames
+    origin_sec, clock = clip.origin_sec(video), clock_of(video, annotation_fps)
     if clip.span_sec is None:
-        start, stop = annotated_span(tracks, video, annotation_fps)
+        start, stop = annotated_span(tracks, video, annotation_fps, origin_sec)
     else:
-        start, stop = frames_of_span(clip.span_sec, video, annotation_fps)
+        start, stop = frames_of_span(clip.span_sec, clock)
     if policy.sampling == "rate":
-        rates = policy.sampling_rates or (source_fps(video, annotation_fps) / (policy.sampling_fps or 1.0),)
+        fps = policy.sampling_fps
+        rates = policy.sampling_rates if fps is None else (clock.rate() / fps,)
         number, place = rate_of_view(view_number, policy.num_views, len(rates))
         place = place if rng is None else float(rng.random())
-        frames = strided_frames(start, stop, num_frames, rates[number], place)
-        return _Sampled(frames=frames, annotated=annotated_frames(video, annotation_fps, frames), rate=rates[number])
+        if fps is None:
+            frames = strided_frames(start, stop, num_frames, rates[number], place)
+        else:
+            frames = clock.strided(start, stop, fps, num_frames, place)
+        annotated = annotated_frames(video, annotation_fps, frames, origin_sec)
+        return _Sampled(frames=frames, annotated=annotated, rate=rates[number])
     places = np.full(num_frames, (0.5 + view_number / policy.num_views) % 1.0)
     if rng is not None:
         places = rng.random(num_frames)
     if policy.sampling == "annotated":
         known = tracks.frames[np.isfinite(tracks.boxes[..., 0]).any(axis=1)]
-        shown = source_frames(video, annotation_fps, known)
+        shown = source_frames(video, annotation_fps, known, origin_sec)
         inside = (shown >= start) & (shown < stop)
         known, shown = known[inside], shown[inside]
         if len(known):
@@ -239,9 +245,8 @@ def _sample(
             rate = float(shown[-1] + 1 - shown[0]) / num_frames
             return _Sampled(frames=shown[chosen], annotated=known[chosen], rate=rate)
     frames = segment_frames(start, stop, places)
-    return _Sampled(
-        frames=frames, annotated=annotated_frames(video, annotation_fps, frames), rate=(stop - start) / num_frames
-    )
+    annotated = annotated_frames(video, annotation_fps, frames, origin_sec)
+    return _Sampled(frames=frames, annotated=annotated, rate=(stop - start) / num_frames)
 
 
 def _training_crop(policy: ViewPolicy, rng: np.random.Generator, frame_size: tuple[int, int]) -> Crop:

@@ -13,6 +13,7 @@ from ifcar.cache.lock import locked
 from ifcar.cache.reader import open_cache
 from ifcar.cache.writer import CacheWriter
 from ifcar.errors import InputError
+from ifcar.extract.decoded_views import past_end_lines
 from ifcar.extract.engine import BlockTask
 from ifcar.pipelines.engines.contract import ExtractEngine
 from ifcar.pipelines.engines.local import LocalEngine
@@ -33,7 +34,8 @@ class ExtractResult:
         num_computed: rows computed now.
         num_failed: rows whose status is failed.
         failures_file: the list of failed rows, when there are any.
-        notes: clips left out, files not found and tracks without a slot, one line each.
+        notes: clips that reach past their source's end, clips left out, files not found and tracks without a slot, one
+            line each.
     """
 
     cache: Path
@@ -82,7 +84,7 @@ def extract(config: ExtractConfig, progress: Progress, engine: ExtractEngine | N
                 raise
             progress.finish()
         notes = [*([lost] if lost else []), *preparation.source.notes]
-        return _result(path, writer, num_rows, notes)
+        return _result(path, writer, preparation, num_rows, notes)
 
 
 def _say_size(path: Path, preparation: Preparation, num_rows: int, progress: Progress) -> None:
@@ -122,7 +124,11 @@ def _open_writer(path: Path, preparation: Preparation) -> CacheWriter:
     return CacheWriter.resume(path, **arguments)
 
 
-def _result(path: Path, writer: CacheWriter, num_computed: int, notes: Sequence[str]) -> ExtractResult:
+def _result(
+    path: Path, writer: CacheWriter, preparation: Preparation, num_computed: int, notes: Sequence[str]
+) -> ExtractResult:
+    source, num_views = preparation.source, preparation.policy.num_views
+    short = {source.clips[row // num_views].clip_id: text for row, text in writer.notes().items()}
     reader = open_cache(path)
     failures = reader.failures()
     failures_file = path.with_suffix(".failures.jsonl")
@@ -143,5 +149,5 @@ def _result(path: Path, writer: CacheWriter, num_computed: int, notes: Sequence[
         num_computed=num_computed,
         num_failed=len(failures),
         failures_file=failures_file if failures else None,
-        notes=notes,
+        notes=[*past_end_lines(short), *notes],
     )

@@ -29,7 +29,7 @@ from ifcar.extract.engine import (
     choose_device,
     fault_of_features,
 )
-from ifcar.extract.frame_times import source_frames
+from ifcar.extract.frame_times import past_end, source_frames
 from ifcar.extract.geometry import FULL_FRAME, boxes_to_crop
 from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.roi import parse_pooled_mode
@@ -138,9 +138,15 @@ def predict(
     recipe = read_recipe(run, data)
     info = probe(video)
     clip_id, tracks = read_one_clip(boxes, clip, video.name if video.is_dir() else video.stem)
-    notes = _check_boxes(boxes, clip_id, tracks, video, info, recipe)
+    clip_of_video = Clip(
+        clip_id=clip_id,
+        source=video,
+        frame_size=(info.width, info.height),
+        frames_on_clock=recipe.frames_on_clock,
+    )
+    notes = _check_boxes(boxes, clip_of_video, tracks, info, recipe)
     views = ViewDataset(
-        [Clip(clip_id=clip_id, source=video, frame_size=(info.width, info.height))],
+        [clip_of_video],
         lambda _: tracks,
         recipe.annotation_fps,
         np.zeros(1, np.bool_),
@@ -194,7 +200,7 @@ def _members(run: Run, data: RunData) -> list[Member]:
     return members
 
 
-def _check_boxes(boxes: Path, clip_id: str, tracks: Tracks, video: Path, info: VideoInfo, recipe: Recipe) -> list[str]:
+def _check_boxes(boxes: Path, clip: Clip, tracks: Tracks, info: VideoInfo, recipe: Recipe) -> list[str]:
     """Refuse boxes that cannot belong to the video, and return what is strange about the others.
 
     Single ones that reach out of the video are clipped, as in extraction.
@@ -203,17 +209,20 @@ def _check_boxes(boxes: Path, clip_id: str, tracks: Tracks, video: Path, info: V
     if not boxes_to_crop(tracks.boxes, size, FULL_FRAME, False).any():
         x1, y1, x2, y2 = tracks.boxes[np.isfinite(tracks.boxes).all(axis=-1)][0]
         raise InputError(
-            f"{boxes}: clip {clip_id!r}: no box lies in the {size[0]} × {size[1]} pixels of {video}, the first is "
-            f"({x1:g}, {y1:g}, {x2:g}, {y2:g}); expected x1, y1, x2, y2 in the video's pixels"
+            f"{boxes}: clip {clip.clip_id!r}: no box lies in the {size[0]} × {size[1]} pixels of {clip.source}, the "
+            f"first is ({x1:g}, {y1:g}, {x2:g}, {y2:g}); expected x1, y1, x2, y2 in the video's pixels"
         )
-    first = int(source_frames(info, recipe.annotation_fps, tracks.frames[:1])[0])
+    origin_sec = clip.origin_sec(info)
+    first = int(source_frames(info, recipe.annotation_fps, tracks.frames[:1], origin_sec)[0])
     if first >= info.num_frames:
         rate = "" if recipe.annotation_fps is None else f" at {recipe.annotation_fps:g} per second"
         raise InputError(
-            f"{boxes}: clip {clip_id!r}: the first annotated frame is number {first + 1} of {video}, which has "
-            f"{info.num_frames}; expected frame numbers from 1{rate}"
+            f"{boxes}: clip {clip.clip_id!r}: the first annotated frame is number {first + 1} of {clip.source}, which "
+            f"has {info.num_frames}; expected frame numbers from 1{rate}"
         )
-    return [shares_note(f"{boxes}: clip {clip_id!r}")] if in_shares(tracks.boxes) else []
+    notes = [shares_note(f"{boxes}: clip {clip.clip_id!r}")] if in_shares(tracks.boxes) else []
+    short = past_end(None, tracks, info, recipe.annotation_fps, origin_sec)
+    return [*notes, *([f"{clip.source} ends before its annotations: {short}"] if short else [])]
 
 
 def _live_features(

@@ -45,6 +45,7 @@ class Ava(Dataset):
     default_root = "ava"
     mirror_safe = True
     annotation_fps = 30.0
+    frames_on_clock = True
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -147,6 +148,7 @@ class Ava(Dataset):
             source=self._sources.get(box.video),
             frame_size=None if needs_pixels else (1, 1),
             span_sec=self._span(box),
+            frames_on_clock=self.frames_on_clock,
         )
 
     def _size(self, video: str) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.errors import InputError
+from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.sampling import Sampling
 from ifcar.extract.tracks import Tracks
 from ifcar.registry import Registry
@@ -26,10 +27,12 @@ class Clip:
         clip_id: its name in annotations and splits.
         source: video file or folder of frames; None when there are no pixels. Clips may share one.
         frame_size: (width, height) in pixels, when known without opening the source.
-        span_sec: (start, stop) in seconds of the source that the clip covers; None: from its first annotated frame to
-            its last, or all of the source where it has none. Boxes outside of the span are not seen.
+        span_sec: (start, stop) in seconds of the source's clock that the clip covers, stop perhaps infinite; None: from
+            its first annotated frame to its last, or all of the source where it has none. Boxes outside of the span
+            are not seen.
         source_fps: frames per second of a folder of frames; None: the dataset's `annotation_fps`. Video files state
             their own.
+        frames_on_clock: see `Dataset.frames_on_clock`.
     """
 
     clip_id: str
@@ -37,12 +40,17 @@ class Clip:
     frame_size: tuple[int, int] | None
     span_sec: tuple[float, float] | None = None
     source_fps: float | None = None
+    frames_on_clock: bool = False
 
     def __post_init__(self) -> None:
-        if self.span_sec is not None and not 0 <= self.span_sec[0] < self.span_sec[1] < math.inf:
+        if self.span_sec is not None and not 0 <= self.span_sec[0] < self.span_sec[1]:
             raise InputError(f"clip {self.clip_id!r}: its span is {self.span_sec} s; expected 0 <= start < stop")
         if self.source_fps is not None and not 0 < self.source_fps < math.inf:
             raise InputError(f"clip {self.clip_id!r}: {self.source_fps} frames per second; expected more than 0")
+
+    def origin_sec(self, video: VideoInfo) -> float:
+        """Return the second of the source's clock that annotated frame 0 belongs to."""
+        return 0.0 if self.frames_on_clock else video.clock.first_sec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +82,8 @@ class Dataset(ABC):
         mirror_safe: whether no class tells left from right, so that mirrored clips keep their labels.
         annotation_fps: frame rate that annotated frame numbers count in, for sources of another rate; None: they are
             the frames of the source itself, from 0.
+        frames_on_clock: whether annotated frame numbers count from second 0 of the source's clock, as seconds do, and
+            not from its first frame, which a file may show later.
         default_sampling: how `extract` samples the frames of a view when that is not named, see `ViewPolicy`.
     """
 
@@ -84,6 +94,7 @@ class Dataset(ABC):
     default_crop: ClassVar[int] = 224
     mirror_safe: ClassVar[bool] = False
     annotation_fps: ClassVar[float | None] = 12.0
+    frames_on_clock: ClassVar[bool] = False
     default_sampling: ClassVar[Sampling] = "segments"
 
     def __init__(self, root: Path) -> None:

@@ -6,7 +6,7 @@ The data set has no published layout, so this one is ours:
     classes.txt         a class a line
     videos/VIDEO.mp4    (.mkv, .webm, .avi); several clips may share one
     boxes.json          optional, in Something-Else's record format: {clip_id: [{"name": "clip_id/0001.jpg", …}, …]};
-                        frame numbers count at 30 a second from the beginning of the video, from 1
+                        frame numbers count at 30 a second of the video's clock, as start_sec does, from 1
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ class Hockey(Dataset):
     summary = "Hockey: clips with several activities each, with or without boxes (layout: docs/datasets.md)"
     default_root = "hockey"
     annotation_fps = 30.0
+    frames_on_clock = True
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -110,6 +111,7 @@ class Hockey(Dataset):
                     source=source,
                     frame_size=sizes.get(annotation.video),
                     span_sec=annotation.span_sec,
+                    frames_on_clock=self.frames_on_clock,
                 )
             )
         return Listing(clips=clips, notes=box_lines + notes, problems=problems, digest=digest.hexdigest())

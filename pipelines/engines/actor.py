@@ -128,8 +128,8 @@ class BlockActor:
         if done + rows == len(task.rows):
             self._order.popleft()
 
-    def _finish(self, block: int, arrays: RowArrays, failures: dict[int, str]) -> None:
-        staged = self._stage.stage_block(block, arrays, failures)
+    def _finish(self, block: int, arrays: RowArrays, failures: dict[int, str], notes: dict[int, str]) -> None:
+        staged = self._stage.stage_block(block, arrays, failures, notes)
         self._parts.pop(block, None)
         self._open.pop(block).set_result(staged)
 

@@ -27,7 +27,7 @@ from ifcar.pipelines.extraction.backbones import backbone_of, load_backbone
 from ifcar.pipelines.extraction.sources import ExtractConfig, Source, read_source
 from ifcar.pipelines.progress import Progress
 
-FEATURE_VERSION = 3  # raised whenever the code changes what a feature's value is
+FEATURE_VERSION = 4  # raised whenever the code changes what a feature's value is
 VERSIONED_PACKAGES = ("torch", "torchvision", "pytorchvideo", "numpy", "av", "zarr")
 
 

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ifcar.cache.lock import locked
 from ifcar.cache.schema import Split
 from ifcar.errors import InputError
-from ifcar.extract.decoded_views import ViewDataset
+from ifcar.extract.decoded_views import ViewDataset, past_end_lines
 from ifcar.extract.weights import sha256_file
 from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.feed.held_out import hold_out
@@ -117,6 +117,8 @@ def finetune(
             _write_weights(path / LAST, setting, _weights(trainer))
         trainer.model.load_state_dict(chosen)
         _finish(path, setting, trainer, state, started)
+        for line in past_end_lines(trainer.noted):
+            progress.say(line)
         return FinetuneResult(
             run=open_run(path),
             backbone=path / BACKBONE,

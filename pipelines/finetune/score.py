@@ -44,13 +44,16 @@ def score_live(trainer: LiveTrainer, examples: Examples) -> Predictions:
         prefetch_factor=PREFETCHED if trainer.num_workers else None,
         multiprocessing_context="fork" if trainer.num_workers else None,
     )
-    views, parts = iter(loader), []
+    views, parts, noted = iter(loader), [], dict[str, str]()
     for start in range(0, len(mine), BATCH):
         batch = [next(views) for _ in mine[start : start + BATCH]]
         parts.append(_score(trainer, extractor, batch))
-    found = group.gather(np.concatenate(parts) if parts else logits[:0])
-    for number, part in enumerate(found):
+        num_views = trainer.plain_views.policy.num_views
+        noted |= {trainer.clip_ids[item.row // num_views]: item.note for item in batch if item.note}
+    found = group.gather((np.concatenate(parts) if parts else logits[:0], noted))
+    for number, (part, notes) in enumerate(found):
         logits[number :: group.size] = part
+        trainer.noted.update(notes)
     return clip_predictions(logits, examples, trainer.clip_ids)
 
 

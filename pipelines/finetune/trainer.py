@@ -63,6 +63,7 @@ class LiveTrainer:
         clip_gradient: largest norm of the gradient, or None.
         num_workers: decoding processes of this process.
         clip_ids: names of clips.
+        noted: clip id → `Decoded.note`, of the clips scored so far.
     """
 
     model: LiveModel
@@ -84,3 +85,4 @@ class LiveTrainer:
     clip_gradient: float | None
     num_workers: int
     clip_ids: list[str]
+    noted: dict[str, str] = field(default_factory=dict)

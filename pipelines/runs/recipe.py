@@ -28,6 +28,7 @@ class Recipe:
         pooled: RoIAlign mode, or None without pixels.
         precision: of the backbone, or None without pixels.
         annotation_fps: the rate that annotated frame numbers count in; None: they are the source's.
+        frames_on_clock: where they count from, see `Dataset.frames_on_clock`.
     """
 
     backbone: BackboneSpec
@@ -36,6 +37,7 @@ class Recipe:
     pooled: str | None
     precision: str | None
     annotation_fps: float | None
+    frames_on_clock: bool
 
 
 def read_recipe(run: Path, data: RunData) -> Recipe:
@@ -63,13 +65,15 @@ def read_recipe(run: Path, data: RunData) -> Recipe:
             config=from_plain(config_type, backbone.get("config", {}), f"{run}: backbone {backbone['name']}"),
         ).reduced(backbone.get("reduction", 0))
         reads = spec.reads != "nothing"
+        dataset = DATASETS.get(data.identity["dataset"]["name"])
         recipe = Recipe(
             backbone=spec,
             weights=backbone["weights"],
             policy=policy,
             pooled=backbone["pooled"] if reads else None,
             precision=backbone["precision"] if reads else None,
-            annotation_fps=DATASETS.get(data.identity["dataset"]["name"]).annotation_fps,
+            annotation_fps=dataset.annotation_fps,
+            frames_on_clock=dataset.frames_on_clock,
         )
         made = (version, backbone["layer"] if reads else spec.layer, data.spec.channels)
     except KeyError as error:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.decode import probe, read_frames
+from ifcar.extract.frame_clock import FrameClock
 from ifcar.extract.geometry import FULL_FRAME
 from ifcar.extract.limits import MAX_PIXELS, DecodeError
 from ifcar.extract.picture_source import VideoInfo
@@ -114,8 +115,8 @@ def test_boxes_meet_their_frames_by_the_clock_when_the_rate_varies(tmp_path: Pat
     seconds = [k / 36 for k in range(36)] + [1 + k / 6 for k in range(6)]
     video = write_video(tmp_path / "a.mkv", [np.full((48, 64, 3), 6 * k, np.uint8) for k in range(42)], seconds=seconds)
     info = probe(video)
-    assert info.num_frames == 42 and info.seconds is not None
-    np.testing.assert_allclose(info.seconds, seconds, atol=0.002)
+    assert info.num_frames == 42 and info.clock.seconds is not None
+    np.testing.assert_allclose(info.clock.seconds, seconds, atol=0.002)
     frames = np.arange(24)
     boxes = np.stack([frames, frames * 0, frames + 10, frames * 0 + 10], -1)[:, None].astype(np.float32)
     tracks = Tracks(frames=frames, boxes=boxes, categories=np.array([2], np.uint8))
@@ -124,7 +125,7 @@ def test_boxes_meet_their_frames_by_the_clock_when_the_rate_varies(tmp_path: Pat
     assert view.frame_indices.tolist() == list(range(42))
     expected = (np.rint(12 * np.array(seconds)) + 5) / 64
     np.testing.assert_allclose(view.boxes[:, 0, 0], expected, atol=1e-6)
-    assert probe(write_video(tmp_path / "b.mkv", [quarters()] * 9)).seconds is None
+    assert probe(write_video(tmp_path / "b.mkv", [quarters()] * 9)).clock.seconds is None
 
 
 @pytest.mark.parametrize(("width", "height", "codec"), [(1, 1, "png"), (2, 2, "mpeg4"), (3840, 2160, "mpeg4")])
@@ -136,7 +137,7 @@ def test_odd_sizes_are_read(tmp_path: Path, width: int, height: int, codec: str)
         stream.pix_fmt = "rgb24" if codec == "png" else "yuv420p"
         container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((height, width, 3), 200, np.uint8), "rgb24")))
         container.mux(stream.encode(None))
-    assert probe(path) == VideoInfo(num_frames=1, fps=12.0, width=width, height=height)
+    assert probe(path) == VideoInfo(clock=FrameClock(num_frames=1, fps=12.0), width=width, height=height)
     assert abs(int(read_frames(path, [0, 0], FULL_FRAME, 16, True).mean()) - 200) < 8
 
 

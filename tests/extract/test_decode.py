@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from PIL import Image
 
 from ifcar.errors import InputError
 from ifcar.extract.decode import cut_frames, open_source, probe, read_frames
-from ifcar.extract.frame_index import FrameIndex
 from ifcar.extract.geometry import FULL_FRAME, Crop
 from ifcar.extract.limits import DecodeError
 from ifcar.extract.video_file import VideoFile
@@ -136,9 +134,6 @@ def test_decoding_begins_at_the_last_key_frame_and_gives_the_same_pictures(
     monkeypatch.setattr("ifcar.extract.video_file._MOST_KEPT_BYTES", kept_bytes)
     info = probe(path)
     assert info.index is not None and len(info.index.starts) >= 4
-    is_counted = name.endswith(".ts") and not kept_bytes  # a seek there lands behind the key frame
-    if not is_counted:
-        monkeypatch.setattr(VideoFile, "_by_counting", lambda *_: pytest.fail("frames were counted"))
     starts: list[int] = []
     frames_from = VideoFile._frames_from
     monkeypatch.setattr(VideoFile, "_frames_from", lambda self, k: (starts.append(k), frames_from(self, k))[1])
@@ -147,16 +142,7 @@ def test_decoding_begins_at_the_last_key_frame_and_gives_the_same_pictures(
     assert [number for number, _ in pictures] == wanted
     for number, picture in pictures:
         np.testing.assert_array_equal(np.asarray(picture), frames[number], err_msg=f"frame {number}")
-    assert set(starts) <= set(info.index.starts) and (is_counted or len(starts) >= 3)
-
-
-def test_frames_whose_times_are_wrong_are_counted(tmp_path: Path) -> None:
-    """An index that fits no frame: what is asked for comes all the same."""
-    path = write_video(tmp_path / "a.mp4", "libx264", noise=True)
-    expected = read_frames(path, [3, 9], FULL_FRAME, 32, False)
-    wrong = replace(probe(path), index=FrameIndex(tuple(range(7, 7 + 3 * NUM_FRAMES, 3)), (0, 5)))
-    with open_source(path, wrong) as source:
-        np.testing.assert_array_equal(cut_frames(source, [3, 9], FULL_FRAME, 32, False), expected)
+    assert {info.index.places.index(start) for start in starts} <= set(info.index.starts) and len(starts) >= 3
 
 
 def test_probe_of_a_folder(folder: Path) -> None:

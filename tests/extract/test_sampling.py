@@ -9,13 +9,14 @@ import pytest
 
 from ifcar.errors import InputError
 from ifcar.extract.datasets.contract import Clip
+from ifcar.extract.frame_clock import FrameClock
 from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.sampling import strided_frames
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.views import View, ViewPolicy, plan_view
 
-SIXTY_SECONDS = VideoInfo(num_frames=1440, fps=24.0, width=100, height=80)
-FOLDER = VideoInfo(num_frames=1440, fps=None, width=100, height=80)
+SIXTY_SECONDS = VideoInfo(clock=FrameClock(num_frames=1440, fps=24.0), width=100, height=80)
+FOLDER = VideoInfo(clock=FrameClock(num_frames=1440, fps=None), width=100, height=80)
 THIRTY_VIEWS = ViewPolicy(num_frames=32, num_views=30, sampling="rate", sampling_rates=(2, 4, 8))
 
 
@@ -56,7 +57,7 @@ def test_clip_of_a_span_shows_the_span_and_frames_without_a_record_have_no_boxes
 def test_seconds_of_a_folder_count_at_the_annotations_rate() -> None:
     at_12 = plan(ViewPolicy(num_frames=4), tracks_at(0), FOLDER, 12.0, span_sec=(10.0, 12.0))
     assert at_12.frame_indices.tolist() == [123, 129, 135, 141]
-    stated = VideoInfo(num_frames=1440, fps=24.0, width=100, height=80)  # as `probe_clip` does with Clip.source_fps
+    stated = VideoInfo(clock=FrameClock(num_frames=1440, fps=24.0), width=100, height=80)
     assert plan(ViewPolicy(num_frames=4), tracks_at(0), stated, 12.0, span_sec=(10.0, 12.0)).frame_indices[0] == 246
     with pytest.raises(InputError, match="no frames per second"):
         plan(ViewPolicy(num_frames=4), tracks_at(0), FOLDER, None, span_sec=(10.0, 12.0))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ifcar.extract.datasets.contract import Clip
+from ifcar.extract.frame_clock import FrameClock
 from ifcar.extract.frame_times import frames_per_annotation
 from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.sampling import segment_frames
@@ -13,7 +14,7 @@ from ifcar.extract.tracks import Tracks
 from ifcar.extract.views import ViewPolicy, plan_view
 
 CLIP = Clip(clip_id="7", source=None, frame_size=None)
-VIDEO = VideoInfo(num_frames=50, fps=None, width=100, height=80)
+VIDEO = VideoInfo(clock=FrameClock(num_frames=50, fps=None), width=100, height=80)
 
 
 def moving_tracks(num_frames: int = 40) -> Tracks:
@@ -65,7 +66,7 @@ def test_augmented_frames_stay_in_their_segments() -> None:
 
 def test_frame_numbers_follow_another_frame_rate() -> None:
     def video(num_frames: int, fps: float) -> VideoInfo:
-        return VideoInfo(num_frames=num_frames, fps=fps, width=100, height=80)
+        return VideoInfo(clock=FrameClock(num_frames=num_frames, fps=fps), width=100, height=80)
 
     assert frames_per_annotation(video(100, 12.3), 12.0) == 1.0
     assert frames_per_annotation(video(27_000, 29.97), 30.0) == pytest.approx(0.999)

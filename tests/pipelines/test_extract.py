@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fixtures.something_else import box_at, write_dataset
+from fixtures.videos import write_video
 
 from ifcar.cache import schema
 from ifcar.cache.reader import open_cache
@@ -86,6 +88,30 @@ def test_bad_video_fails_alone_and_can_be_retried(tmp_path: Path) -> None:
     for name in ("instance_features", "boxes"):
         a, b = (open_cache(tmp_path / f"{k}.zarr").read_rows(name, np.arange(8)) for k in "ab")
         np.testing.assert_allclose(a.astype(np.float32), b.astype(np.float32), rtol=2e-2, atol=2e-3)
+
+
+def test_sources_that_end_before_their_annotations_are_said_again_on_resume_and_retry(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "d")
+    for clip_id in ("103", "105"):
+        for number in range(8, 13):
+            (root / "frames" / clip_id / f"{number:04d}.jpg").unlink()
+    video = root / "videos" / "101.webm"
+    shutil.rmtree(root / "frames" / "101")
+    write_video(video, 5, fps=12, size=(64, 48), codec="libvpx-vp9")
+    frame = root / "frames" / "102" / "0005.jpg"
+    good = frame.read_bytes()
+    frame.write_bytes(b"")
+    line = (
+        "3 clips reach past the end of their source, which ends them there, the first: 101: 11 annotated frames up to "
+        "number 11 at 12 a second, of a source of 5 frames at 12 a second"
+    )
+    results = [extract(config(root, tmp_path / "a.zarr", views=2), Silent()) for _ in range(2)]
+    frame.write_bytes(good)
+    results.append(extract(config(root, tmp_path / "a.zarr", views=2, retry_failed=True), Silent()))
+    assert [result.num_computed for result in results] == [16, 0, 2]
+    assert all(result.notes[0] == line for result in results)
+    status = open_cache(tmp_path / "a.zarr").status()
+    assert (status == schema.Status.DONE).all()
 
 
 def test_options_that_are_not_used_are_not_in_the_identity(tmp_path: Path) -> None:
