@@ -192,7 +192,7 @@ def decode_rate(config: ExtractConfig) -> float:
     for count, _ in enumerate(decode_ahead(prepare(config, Silent()).views(), range(config.limit or 0), options), 1):
         started = time.perf_counter() if count == begun else started
     if count <= begun:
-        raise SystemExit(
+        raise ValueError(
             f"{count} clips; expected more than {begun}, {BATCHES_AHEAD} batches, to tell the decoders' rate"
         )
     return (count - begun) / (time.perf_counter() - started)
