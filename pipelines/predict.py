@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ifcar.cache.schema import Category
 from ifcar.errors import CacheMismatchError, InputError
-from ifcar.extract.datasets.box_notes import in_shares, shares_note
+from ifcar.extract.datasets.box_notes import in_shares, unit_note
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.datasets.something_else import read_one_clip
 from ifcar.extract.decode import probe
@@ -213,7 +213,7 @@ def _check_boxes(boxes: Path, clip_id: str, tracks: Tracks, video: Path, info: V
             f"{boxes}: clip {clip_id!r}: the first annotated frame is number {first + 1} of {video}, which has "
             f"{info.num_frames}; expected frame numbers from 1{rate}"
         )
-    return [shares_note(f"{boxes}: clip {clip_id!r}")] if in_shares(tracks.boxes) else []
+    return [unit_note(f"{boxes}: clip {clip_id!r}", shares=False)] if in_shares(tracks.boxes) else []
 
 
 def _live_features(
