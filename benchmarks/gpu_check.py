@@ -326,7 +326,7 @@ def lines_that_wait(step: Callable[[], object]) -> Counter[str]:
     found: Counter[str] = Counter()
 
     def note(message: Any, category: Any, filename: str, line: int, *_: Any, **__: Any) -> None:
-        found[f"{filename.removeprefix(root)}:{line}"] += 1
+        found[f"{filename.removeprefix(root).rpartition('site-packages/')[2]}:{line}"] += 1
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")
