@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ifcar.cache.schema import Category
 from ifcar.errors import CacheMismatchError, InputError
-from ifcar.extract.datasets.box_notes import in_shares, shares_note
+from ifcar.extract.datasets.box_notes import in_shares, unit_note
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.datasets.something_else import read_one_clip
 from ifcar.extract.decode import probe
@@ -220,7 +220,7 @@ def _check_boxes(boxes: Path, clip: Clip, tracks: Tracks, info: VideoInfo, recip
             f"{boxes}: clip {clip.clip_id!r}: the first annotated frame is number {first + 1} of {clip.source}, which "
             f"has {info.num_frames}; expected frame numbers from 1{rate}"
         )
-    notes = [shares_note(f"{boxes}: clip {clip.clip_id!r}")] if in_shares(tracks.boxes) else []
+    notes = [unit_note(f"{boxes}: clip {clip.clip_id!r}", shares=False)] if in_shares(tracks.boxes) else []
     short = past_end(None, tracks, info, recipe.annotation_fps, origin_sec)
     return [*notes, *([f"{clip.source} ends before its annotations: {short}"] if short else [])]
 

@@ -147,8 +147,8 @@ def test_interrupt_keeps_the_checkpoint_and_resume_finishes(place: Path) -> None
 
 
 def test_several_caches_ask_for_one(tmp_path: Path) -> None:
-    (tmp_path / "caches" / "a.zarr").mkdir(parents=True)
-    (tmp_path / "caches" / "b.zarr").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "caches" / f"{name}.zarr" / "clips").mkdir(parents=True)
     done = run(tmp_path, "fit-head", "sfi")
     assert done.returncode == 2 and "a.zarr" in done.stderr and "b.zarr" in done.stderr
 

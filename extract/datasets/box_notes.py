@@ -16,14 +16,18 @@ _NUM_KINDS = 5
 
 
 class BoxNotes:
-    """Looks at every box that is read in pixels: whether it has an area, whose it is, and whether it is in pixels.
+    """Looks at every box that is read: whether it has an area, whose it is, and whether it is in the reader's unit.
 
     Boxes without area (x2 ≤ x1 or y2 ≤ y1) are left out by the readers as if they were not in the file.
+
+    Args:
+        shares: whether boxes are read as shares of the picture's sides, and not as pixels.
     """
 
-    def __init__(self) -> None:
-        self.num_flat = self.num_clips = self.num_in_shares = self.num_tracks = self.num_subjects = 0
-        self.first_flat = self.first_in_shares = ""
+    def __init__(self, *, shares: bool = False) -> None:
+        self.shares = shares
+        self.num_flat = self.num_clips = self.num_foreign = self.num_tracks = self.num_subjects = 0
+        self.first_flat = self.first_foreign = ""
         self._kinds: dict[str, None] = {}
 
     def add_flat(self, where: str) -> None:
@@ -38,7 +42,7 @@ class BoxNotes:
 
         Args:
             where: names the clip.
-            boxes: (F, N, 4) x1, y1, x2, y2, meant to be pixels; NaN where a track has no box.
+            boxes: (F, N, 4) x1, y1, x2, y2; NaN where a track has no box.
             categories: (N,) of the tracks.
             kinds: what the file calls what is in the boxes; looked at until there is a subject.
         """
@@ -49,9 +53,9 @@ class BoxNotes:
         self.num_subjects += int((categories == Category.SUBJECT).sum())
         if not self.num_subjects and len(self._kinds) <= _NUM_KINDS:
             self._kinds |= dict.fromkeys(sorted(set(kinds)))
-        if in_shares(boxes):
-            self.first_in_shares = self.first_in_shares or where
-            self.num_in_shares += 1
+        if in_shares(boxes) != self.shares:
+            self.first_foreign = self.first_foreign or where
+            self.num_foreign += 1
 
     def lines(self, *, expects_subjects: bool = True) -> list[str]:
         """Return a line for everything that is strange.
@@ -60,9 +64,9 @@ class BoxNotes:
             expects_subjects: whether some of the boxes should be of hands or persons.
         """
         lines = []
-        if self.num_in_shares:
-            count = f"{self.num_in_shares:,} of {self.num_clips:,} clips with boxes"
-            lines.append(shares_note(f"{count}, the first {self.first_in_shares}"))
+        if self.num_foreign:
+            count = f"{self.num_foreign:,} of {self.num_clips:,} clips with boxes"
+            lines.append(unit_note(f"{count}, the first {self.first_foreign}", shares=self.shares))
         if expects_subjects and self.num_clips and not self.num_subjects:
             kinds = [repr(kind)[:40] for kind in self._kinds]
             named = f" ({', '.join(kinds[:_NUM_KINDS])}{', …' if len(kinds) > _NUM_KINDS else ''})" if kinds else ""
@@ -81,9 +85,15 @@ def in_shares(boxes: NDArray[Any]) -> bool:
     return bool(len(finite)) and bool(((finite >= SHARES[0]) & (finite <= SHARES[1])).all())
 
 
-def shares_note(what: str) -> str:
-    """Return what to say of boxes that are probably shares."""
+def unit_note(what: str, *, shares: bool) -> str:
+    """Return what to say of boxes that are probably not in the unit, shares or pixels, that they are read in."""
+    low, high = SHARES
+    if shares:
+        return (
+            f"{what}: corners are outside {low:g} to {high:g}, and they are read as shares of the picture's sides, as "
+            "there are no pixels; if they are pixels, divide them by its width and height"
+        )
     return (
-        f"{what}: no corner is outside {SHARES[0]:g} to {SHARES[1]:g}, and they are read as pixels; if they are shares "
-        "of the picture's sides, multiply them by its width and height"
+        f"{what}: no corner is outside {low:g} to {high:g}, and they are read as pixels; if they are shares of the "
+        "picture's sides, multiply them by its width and height"
     )

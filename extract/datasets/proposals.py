@@ -3,8 +3,9 @@
     NAME.json    {clip id: {frame number: [[x1, y1, x2, y2], …], …}, …}, or [x1, y1, x2, y2, score]
     NAME.npz     clip (B,) text, frame (B,) whole numbers, box (B, 4), and perhaps score (B,); as np.savez writes them
 
-Boxes are pixels of the source's frames. Frame numbers count from 1, as in the names of frames, at the dataset's
-annotation rate. There are no tracks: the k-th box of a frame sits in slot k, by falling score, or in the file's order.
+Boxes are pixels of the source's frames; of ava's without pixels, whose frames are 1 × 1, shares of their sides. Frame
+numbers count from 1, as in the names of frames, at the dataset's annotation rate. There are no tracks: the k-th box of
+a frame sits in slot k, by falling score, or in the file's order.
 """
 
 from __future__ import annotations
@@ -66,13 +67,14 @@ class _Rows:
     score: NDArray[np.float64] | None
 
 
-def read_proposals(path: Path, clip_ids: Sequence[str], num_slots: int) -> Proposals:
+def read_proposals(path: Path, clip_ids: Sequence[str], num_slots: int, *, shares: bool = False) -> Proposals:
     """Read the boxes of these clips, at most as many a frame as there are slots.
 
     Args:
         path: see above; its ending says which. JSON is read clip by clip, NPZ at once.
         clip_ids: the clips.
         num_slots: N.
+        shares: whether the frames of the clips are 1 × 1, so that boxes are shares of their sides.
 
     Raises:
         MissingDataError: no such file.
@@ -83,7 +85,7 @@ def read_proposals(path: Path, clip_ids: Sequence[str], num_slots: int) -> Propo
     if path.suffix.lower() not in (".json", ".npz"):
         raise InputError(f"{path}: expected boxes in a file that ends in .json or .npz")
     digest = hashlib.sha256()
-    wanted, others, store, box_notes = set(clip_ids), [], TrackStore(), BoxNotes()
+    wanted, others, store, box_notes = set(clip_ids), [], TrackStore(), BoxNotes(shares=shares)
     num_frames = num_full = num_boxes = 0
     for clip_id, rows in (_read_json if path.suffix.lower() == ".json" else _read_npz)(path, digest):
         if clip_id in store:

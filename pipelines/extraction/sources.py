@@ -147,7 +147,10 @@ def read_source(config: ExtractConfig, progress: Progress, *, needs_pixels: bool
         raise InputError(f"{dataset.root}: no clip can be extracted.{first}")
     clip_ids = [clip.clip_id for clip in clips]
     protocols, notes = dataset.protocols(clip_ids)
-    proposals = None if config.boxes is None else read_proposals(config.boxes, clip_ids, config.instances)
+    proposals = None
+    if config.boxes is not None:
+        shares = all(clip.frame_size == (1, 1) for clip in clips)
+        proposals = read_proposals(config.boxes, clip_ids, config.instances, shares=shares)
     return Source(
         dataset=dataset,
         clips=clips,

@@ -320,7 +320,7 @@ def test_bad_input_is_one_line(
         (lambda: small_i3d(root, batch_norm="train", recompute=True), InputError, "statistics twice"),
         (lambda: small_i3d(root, num_steps=3, epochs=2), InputError, "exclude each other"),
         (lambda: fit(tuned.run.config, Silent()), InputError, "ifcar finetune"),  # type: ignore[arg-type]
-        (lambda: evaluate(tuned.run.path), InputError, "make it with"),
+        (lambda: evaluate(shutil.copytree(tuned.run.path, tmp_path / "alone")), InputError, "make it with"),
     ]
 
     def trained_on(**identity: dict[str, str]) -> Path:
