@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ifcar.cache.arrays import PICTURE, ArraySpec
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.schema import Split
 from ifcar.errors import InputError
@@ -124,6 +125,25 @@ class Source:
     def clip_ids(self) -> list[str]:
         """Return the ids in cache order."""
         return [clip.clip_id for clip in self.clips]
+
+    def carried(self) -> Sequence[ArraySpec]:
+        """Return the arrays that the tracks which are seen carry beside boxes; boxes of a file carry none."""
+        return () if self.proposals is not None else self.dataset.track_arrays
+
+    def arrays(self) -> tuple[ArraySpec, ...]:
+        """Return all arrays beside boxes and categories that views of this dataset have.
+
+        Raises:
+            InputError: an array of the tracks has other axes than T, N and what every track has of itself.
+        """
+        for array in self.carried():
+            own = array.axes[2:]
+            if array.axes[:2] != ("T", "N") or not (own == PICTURE or all(isinstance(axis, int) for axis in own)):
+                raise InputError(
+                    f"{self.dataset.name}: its tracks' array {array.name!r} has the axes {array.axes}; expected T, N "
+                    "and then numbers, or h and w"
+                )
+        return (*self.carried(), *self.dataset.view_arrays)
 
     def training(self) -> NDArray[np.bool_]:
         """Return (num_clips,), True where some protocol trains on the clip."""
