@@ -117,19 +117,13 @@ class Head(nn.Module, ABC):
         """Return the names of the cache's arrays that a head of this config reads."""
 
     @classmethod
-    def check_reads(cls, config: Any, spec: CacheSpec) -> tuple[str, ...]:
-        """Return the names of the arrays that a head of this config reads from a cache.
-
-        Raises:
-            CacheMismatchError: the cache lacks one.
-        """
-        reads = cls.reads(config)
-        for name in reads:
+    def check_reads(cls, config: Any, spec: CacheSpec) -> None:
+        """Raise CacheMismatchError when the cache lacks an array that a head of this config reads."""
+        for name in cls.reads(config):
             if name not in spec:
                 raise CacheMismatchError(
                     f"head {cls.name!r} cannot read this cache, which has {lacking(name, spec.names())}"
                 )
-        return reads
 
     @abstractmethod
     def __init__(self, config: Any, spec: CacheSpec, num_classes: int) -> None:

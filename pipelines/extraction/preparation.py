@@ -66,17 +66,7 @@ class Preparation:
 
     def views(self) -> ViewDataset:
         """Return what decodes rows."""
-        return ViewDataset(
-            self.source.clips,
-            self.source.dataset.tracks,
-            self.source.dataset.annotation_fps,
-            self.source.training(),
-            self.policy,
-            reads=self.reads,
-            proposals=None if self.source.proposals is None else self.source.proposals.boxes,
-            carried=self.source.carried(),
-            complete=self.source.dataset.complete,
-        )
+        return self.source.views(self.policy, self.reads)
 
     def extractor(self, options: EngineOptions) -> FeatureExtractor:
         """Return what turns decoded views into features, on the options' device."""

@@ -14,10 +14,13 @@ from ifcar.cache.arrays import PICTURE, ArraySpec
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.schema import Split
 from ifcar.errors import InputError
+from ifcar.extract.backbones.spec import Reads
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.datasets.contract import Clip, Dataset
 from ifcar.extract.datasets.proposals import Proposals, read_proposals
+from ifcar.extract.decoded_views import ViewDataset
 from ifcar.extract.limits import MAX_BATCH, MAX_WORKERS
+from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.folders import file_name, folder
 from ifcar.pipelines.progress import Progress, counter
 
@@ -144,6 +147,20 @@ class Source:
                     "and then numbers, or h and w"
                 )
         return (*self.carried(), *self.dataset.view_arrays)
+
+    def views(self, policy: ViewPolicy, reads: Reads) -> ViewDataset:
+        """Return what decodes the rows of a cache of these views, for a backbone that reads this of them."""
+        return ViewDataset(
+            self.clips,
+            self.dataset.tracks,
+            self.dataset.annotation_fps,
+            self.training(),
+            policy,
+            reads=reads,
+            proposals=None if self.proposals is None else self.proposals.boxes,
+            carried=self.carried(),
+            complete=self.dataset.complete,
+        )
 
     def training(self) -> NDArray[np.bool_]:
         """Return (num_clips,), True where some protocol trains on the clip."""
