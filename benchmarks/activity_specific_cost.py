@@ -17,11 +17,11 @@ from __future__ import annotations
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ifcar.cache.schema import CacheSpec
+from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.activity_specific import ActivitySpecific, ActivitySpecificConfig
 from ifcar.heads.contract import InstanceBatch
 
-SPEC = CacheSpec(num_frames=8, num_steps=4, num_instances=1, channels=2048, pooled_size=1, grid_size=(7, 7))
+SPEC = CacheSpec.standard(num_frames=8, num_steps=4, num_instances=1, channels=2048, pooled_size=1, grid_size=(7, 7))
 POSITIONS = 4 * 7 * 7
 CHARADES = 157
 # Table, n, K, activities, millions of parameters, GFLOP a view.
@@ -41,11 +41,7 @@ def count(config: ActivitySpecificConfig, num_classes: int) -> tuple[int, float]
     """Return a head's parameters, and the multiply-adds of one view as torch counts them."""
     with torch.device("meta"):
         head = ActivitySpecific(config, SPEC, num_classes).eval()
-        batch = InstanceBatch(
-            boxes=torch.zeros(1, 8, 1, 4),
-            categories=torch.zeros(1, 8, 1),
-            grid_features=torch.zeros(1, 4, 2048, 7, 7),
-        )
+        batch = InstanceBatch({"grid_features": torch.zeros(1, 4, 2048, 7, 7)})
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             head(batch)
     return sum(p.numel() for p in head.parameters()), counter.get_total_flops() / 2

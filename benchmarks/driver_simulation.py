@@ -33,10 +33,11 @@ from typing import Any
 from clips import TINY_FRAMES, write_annotations
 from machine import facts, save
 
+from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.blocks import StagedBlock
 from ifcar.cache.commits import CommitRecord, FileDigest, commit_name, encode_commit
 from ifcar.cache.reader import open_cache
-from ifcar.cache.schema import CacheSpec, Provenance, Status, zeros_for_rows
+from ifcar.cache.schema import Provenance, Status
 from ifcar.cache.writer import CacheWriter
 from ifcar.extract.engine import BlockTask
 from ifcar.pipelines.engines.driver import Event, Joined, RowsDone, Staged, drive
@@ -139,7 +140,7 @@ def driver(num_blocks: int, num_actors: int) -> dict[str, Any]:
 def publish(num_blocks: int) -> dict[str, Any]:
     """Stage blocks, then publish all of them."""
     writer = new_cache(Path("publish.zarr"), num_blocks)
-    arrays = zeros_for_rows(writer.spec, ROWS)
+    arrays = writer.spec.empty_rows(ROWS)
     arrays["status"][:] = Status.DONE
     started = time.perf_counter()
     staged = [writer.stage.stage_block(block, arrays, {}) for block in range(num_blocks)]
@@ -218,7 +219,7 @@ def prepared(num_clips: int) -> dict[str, Any]:
 def identity(num_blocks: int) -> dict[str, Any]:
     """Return a cache without pixels in which every clip is a block."""
     return {
-        "spec": CacheSpec(num_frames=8, num_steps=4, num_instances=4),
+        "spec": CacheSpec.standard(num_frames=8, num_steps=4, num_instances=4),
         "provenance": Provenance(identity={}, environment={}),
         "clip_ids": [f"{clip:011d}" for clip in range(num_blocks)],
         "num_views": ROWS,

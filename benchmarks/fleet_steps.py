@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from random_cache import PROTOCOL
 
+from ifcar.cache.arrays import FEATURES
 from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import Split
 from ifcar.heads.catalog import HEADS
@@ -30,7 +31,8 @@ def arrays_of(config: RunConfig) -> tuple[str, ...]:
 
 def plan_of(config: RunConfig, num_train: int) -> Plan:
     """Return a run's schedule for this many training clips."""
-    return make_plan(config.schedule, num_train, reads_appearance=any("features" in name for name in arrays_of(config)))
+    appearance = any(array.name in arrays_of(config) for array in FEATURES)
+    return make_plan(config.schedule, num_train, reads_appearance=appearance)
 
 
 def open_rows(arrays: tuple[str, ...], cache: Path, device: torch.device, memory: Memory) -> BatchReader:

@@ -31,7 +31,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
 from fixtures.flops import PAPER_CLASSES, PAPER_SPEC
 
-from ifcar.cache.schema import CacheSpec
+from ifcar.cache.arrays import CacheSpec
 from ifcar.extract.engine import choose_device
 from ifcar.pipelines.engines.bench import free_on
 from ifcar.pipelines.runs.config import RunConfig
@@ -41,7 +41,7 @@ from ifcar.pipelines.training.pool import prepare_worker
 from ifcar.pipelines.training.schedule import ScheduleConfig
 
 NUM_CLIPS = 288  # whole batches of 32 and of 72
-TOYBOX = CacheSpec(num_frames=8, num_steps=4, num_instances=4, channels=2048, pooled_size=1)
+TOYBOX = CacheSpec.standard(num_frames=8, num_steps=4, num_instances=4, channels=2048, pooled_size=1)
 SIZES = {"toybox": (TOYBOX, 18, "small", "stretched"), "paper": (PAPER_SPEC, PAPER_CLASSES, "paper", "paper")}
 
 

@@ -67,8 +67,7 @@ def count_flops(config: RunConfig, *, num_train: int, num_test: int) -> float:
 def count_bytes(config: RunConfig, *, num_train: int, num_test: int) -> float:
     """Return the bytes of features that the batches of a whole run hold."""
     plan = plan_of(config, num_train)
-    arrays = PAPER_SPEC.arrays()
-    row = sum(arrays[name].row_bytes() for name in arrays_of(config) if arrays[name].is_feature)
+    row = PAPER_SPEC.row_bytes(name for name in arrays_of(config) if PAPER_SPEC.array(name).sharded)
     return float(row * (plan.epochs * num_train + num_train + num_test))
 
 

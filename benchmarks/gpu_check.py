@@ -31,8 +31,8 @@ from fixtures.flops import PAPER_CLASSES, PAPER_SPEC, training_loss
 from fixtures.golden import FILES, load_golden
 from fixtures.something_else import write_dataset
 
+from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.reader import open_cache
-from ifcar.cache.schema import CacheSpec
 from ifcar.extract.engine import EngineOptions, FeatureExtractor
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
@@ -284,7 +284,7 @@ def resume_error(device: str) -> dict[str, Any]:
 
 def halving_error(device: str) -> dict[str, Any]:
     """Let torch have too little memory for a batch of 32, which `extract` must halve, and compare with the whole."""
-    spec = CacheSpec(num_frames=8, num_steps=4, num_instances=2, channels=2048, pooled_size=3)
+    spec = CacheSpec.standard(num_frames=8, num_steps=4, num_instances=2, channels=2048, pooled_size=3)
     items = decoded_views(32, crop=112)
     found, peaks_of = {}, {}
     for size in (32, 4):

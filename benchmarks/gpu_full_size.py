@@ -74,7 +74,7 @@ def schedule(precision: str) -> ScheduleConfig:
 
 def write_rows(rows: Rows) -> dict[str, Any]:
     """Write as many of the training rows as the box and the disk have room for."""
-    row_bytes = sum(array.row_bytes() for array in PAPER_SPEC.arrays().values())
+    row_bytes = PAPER_SPEC.row_bytes(PAPER_SPEC.names())
     count = 144 if rows.small else NUM_TRAIN
     if not rows.small:
         started = time.monotonic()

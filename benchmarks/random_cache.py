@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.protocols import LabelSpace, ProtocolTable
-from ifcar.cache.schema import CacheSpec, Provenance, Split, Status, zeros_for_rows
+from ifcar.cache.schema import Provenance, Split, Status
 from ifcar.cache.writer import CacheWriter
 
 PROTOCOL = "random"
@@ -33,13 +34,12 @@ def write_cache(path: Path, spec: CacheSpec, *, num_train: int, num_test: int, n
         protocols=[table],
     )
     drawn = {
-        name: rng.random((min(num_clips, len(writer.rows_of(0))), *array.shape), np.float32)
-        for name, array in spec.arrays().items()
-        if array.is_feature
+        name: rng.random((min(num_clips, len(writer.rows_of(0))), *spec.shape(name)), np.float32)
+        for name in spec.names("feature")
     }
     for block in writer.pending_blocks():
         rows = writer.rows_of(block)
-        arrays = zeros_for_rows(spec, len(rows))
+        arrays = spec.empty_rows(len(rows))
         arrays["status"][:] = Status.DONE
         arrays["boxes"][:] = rng.random(arrays["boxes"].shape)
         slots = rng.integers(1, 3, (len(rows), 1, spec.num_instances)) * (

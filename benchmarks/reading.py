@@ -27,8 +27,9 @@ import torch
 import zarr
 from machine import facts, median, save, synchronise
 
+from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.reader import CacheReader, open_cache
-from ifcar.cache.schema import CacheSpec, Provenance, Status, zeros_for_rows
+from ifcar.cache.schema import Provenance, Status
 from ifcar.cache.writer import CacheWriter
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
@@ -36,7 +37,7 @@ from ifcar.pipelines.feed.batches import BatchReader
 from ifcar.pipelines.feed.order import draw_order
 from ifcar.pipelines.heap import keep_freed_memory
 
-SPEC = CacheSpec(num_frames=8, num_steps=4, num_instances=4, channels=512, pooled_size=3)
+SPEC = CacheSpec.standard(num_frames=8, num_steps=4, num_instances=4, channels=512, pooled_size=3)
 BATCH, NAME, NUM_CLASSES = 72, "instance_features", 174
 
 
@@ -50,12 +51,12 @@ def write(path: Path, num_rows: int) -> np.ndarray[Any, np.dtype[np.float16]]:
         num_views=1,
         protocols=[],
     )
-    shape = (num_rows, *SPEC.arrays()[NAME].shape)
+    shape = (num_rows, *SPEC.shape(NAME))
     plain = np.memmap(path.with_suffix(".raw"), np.float16, "w+", shape=shape)
     rng = np.random.default_rng(0)
     for block in writer.pending_blocks():
         rows = writer.rows_of(block)
-        arrays = zeros_for_rows(SPEC, len(rows))
+        arrays = SPEC.empty_rows(len(rows))
         arrays[NAME][:] = rng.standard_normal(arrays[NAME].shape, np.float32)
         arrays["status"][:] = Status.DONE
         arrays["boxes"][:] = rng.random(arrays["boxes"].shape)
@@ -204,7 +205,7 @@ def main() -> None:
         "rows": arguments.rows,
         "stream_rows": arguments.stream_rows,
         "batch": BATCH,
-        "row_bytes": SPEC.arrays()[NAME].row_bytes(),
+        "row_bytes": SPEC.row_bytes([NAME]),
     }
     print(f"{here}\n\n| | hot ms | × memmap | cold ms | × memmap |\n|---|---|---|---|---|")
     for name in hot:

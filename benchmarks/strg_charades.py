@@ -21,12 +21,12 @@ from machine import interleaved, median, save
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ifcar.cache.schema import CacheSpec
+from ifcar.cache.arrays import CacheSpec
 from ifcar.extract.backbones.catalog import build_backbone, resolve_backbone
 from ifcar.heads.contract import Head, InstanceBatch
 from ifcar.heads.strg import STRG, STRGConfig
 
-CHARADES = CacheSpec(num_frames=32, num_steps=16, num_instances=50, channels=2048, pooled_size=1)
+CHARADES = CacheSpec.standard(num_frames=32, num_steps=16, num_instances=50, channels=2048, pooled_size=1)
 NUM_CLASSES = 157
 
 
@@ -36,10 +36,12 @@ def make_batch(num_clips: int, spec: CacheSpec) -> InstanceBatch:
     centres, sizes = 0.2 + 0.6 * torch.rand(b, 1, n, 2), 0.1 + 0.3 * torch.rand(b, 1, n, 2)
     boxes = torch.cat([centres + 0.02 * torch.randn(b, t, n, 2), sizes.expand(b, t, n, 2)], dim=-1)
     return InstanceBatch(
-        boxes=boxes,
-        categories=torch.full((b, t, n), 2, dtype=torch.uint8),
-        instance_features=torch.rand(b, s, n, spec.channels, 1, 1).half(),
-        frame_features=torch.rand(b, s, spec.channels).half(),
+        {
+            "boxes": boxes,
+            "categories": torch.full((b, t, n), 2, dtype=torch.uint8),
+            "instance_features": torch.rand(b, s, n, spec.channels, 1, 1).half(),
+            "frame_features": torch.rand(b, s, spec.channels).half(),
+        }
     )
 
 
@@ -126,7 +128,7 @@ def main() -> None:
     print("| proposals a frame | nodes | row in the cache, MiB | kept for the backward pass, MiB | s a step |")
     print("|---|---|---|---|---|")
     for spec in specs:
-        row = sum(array.row_bytes() for array in spec.arrays().values()) / 2**20
+        row = spec.row_bytes(spec.names()) / 2**20
         kept, taken = kept_bytes(clips, spec) / 2**20, seconds[str(spec.num_instances)]
         nodes = spec.num_steps * spec.num_instances
         rows.append({"nodes": nodes, "row_mib": row, "kept_mib": kept, "step_sec": taken})

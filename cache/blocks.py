@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.commits import CommitRecord, Failure, FileDigest
 from ifcar.cache.durable import PARTIAL_SUFFIX, remove_files, write_flushed
 from ifcar.cache.layout import encode_block, read_clip_ids, read_manifest
 from ifcar.cache.manifest import Manifest, check_fingerprint, check_same, new_manifest
-from ifcar.cache.schema import CacheSpec, Provenance, Status
+from ifcar.cache.schema import Provenance, Status
 from ifcar.cache.zarr_reader import ZarrReader
 from ifcar.errors import InputError
 
@@ -99,7 +100,7 @@ class BlockStage:
         with closing(ZarrReader(self.path, blocks=[block])) as reader:
             if block not in reader.commits:
                 raise InputError(f"block {block} of {self.path} is not committed; there is nothing to read")
-            return {name: reader.read_rows(name, rows) for name in self.spec.arrays()}
+            return {name: reader.read_rows(name, rows) for name in self.spec.names()}
 
     def stage_block(
         self,
@@ -157,17 +158,10 @@ def check_block(spec: CacheSpec, rows: range, arrays: Mapping[str, NDArray[Any]]
     Raises:
         InputError: names the array or the row.
     """
-    specs = spec.arrays()
-    if set(arrays) != set(specs):
-        missing, extra = sorted(set(specs) - set(arrays)), sorted(set(arrays) - set(specs))
-        raise InputError(f"rows {rows.start}…{rows.stop - 1}: missing arrays {missing}, unknown arrays {extra}")
-    for name, array in specs.items():
-        shape, found = (len(rows), *array.shape), arrays[name]
-        if found.shape != shape or found.dtype != np.dtype(array.dtype):
-            raise InputError(
-                f"rows {rows.start}…{rows.stop - 1}: {name} is {found.dtype} {found.shape}, "
-                f"expected {array.dtype} {shape}"
-            )
+    try:
+        spec.check(arrays, len(rows))
+    except InputError as error:
+        raise InputError(f"rows {rows.start}…{rows.stop - 1}: {error}") from error
     expected = np.full(len(rows), Status.DONE, dtype=np.uint8)
     for row in failures:
         if row not in rows:

@@ -76,13 +76,15 @@ def _write_tables(file: h5py.File, reader: CacheReader) -> None:
 
 def _write_rows(file: h5py.File, reader: CacheReader, progress: Callable[[int, int], None] | None) -> None:
     manifest = reader.manifest
-    for name, array in reader.spec.arrays().items():
-        length = 1 if array.is_feature else min(manifest.rows_per_shard, manifest.num_rows)
-        shape = (manifest.num_rows, *array.shape)
-        file.create_dataset(name, shape, array.dtype, chunks=(length, *array.shape), fletcher32=True)
+    for array in reader.spec.arrays:
+        length = 1 if array.sharded else min(manifest.rows_per_shard, manifest.num_rows)
+        shape = reader.spec.shape(array.name)
+        file.create_dataset(
+            array.name, (manifest.num_rows, *shape), array.dtype, chunks=(length, *shape), fletcher32=True
+        )
     for block in range(manifest.num_blocks):
         rows = manifest.rows_of(block)
-        for name in reader.spec.arrays():
+        for name in reader.spec.names():
             values = reader.read_rows(name, np.arange(rows.start, rows.stop))
             file[name][rows.start : rows.stop] = values
         if progress:

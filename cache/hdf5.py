@@ -93,8 +93,7 @@ class HDF5Reader(CacheReader):
             raise CacheDamageError(f"{self.path}: protocol {name!r} is damaged ({error}); export again") from error
 
     def _load_table(self, name: str) -> NDArray[Any]:
-        array = self._arrays[name]
-        table = np.empty((self.num_rows, *array.shape), dtype=array.dtype)
+        table = np.empty((self.num_rows, *self.spec.shape(name)), self.spec.array(name).dtype)
         self._read(name, 0, table)
         return table
 
@@ -156,7 +155,7 @@ def verify_hdf5(path: Path, progress: Callable[[int, int], None] | None = None) 
         damage = Damage(kind=DamageKind.METADATA, path=path.name, problem=str(error))
         return VerifyReport(path=path, metadata_usable=False, damages=(damage,))
     damages: list[Damage] = []
-    names = list(reader.spec.arrays())
+    names = reader.spec.names()
     for done, name in enumerate(names, start=1):
         damages += _damaged_rows(reader, name)
         if progress:
@@ -177,7 +176,7 @@ def verify_hdf5(path: Path, progress: Callable[[int, int], None] | None = None) 
 
 def _damaged_rows(reader: HDF5Reader, name: str) -> list[Damage]:
     damages = []
-    if not reader.spec.arrays()[name].is_feature:
+    if not reader.spec.array(name).sharded:
         try:
             reader.table(name)
         except CacheDamageError as error:

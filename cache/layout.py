@@ -53,15 +53,16 @@ def write_skeleton(root: Path, manifest: Manifest, clip_ids: Sequence[str]) -> N
             chunk_key_encoding=_FLAT_KEYS,
         )
         ids[:] = np.array(clip_ids, dtype=object)
-        for name, array in manifest.spec.arrays().items():
-            block = (manifest.rows_per_shard, *array.shape)
-            zstd = [ZstdCodec(level=_ZSTD_LEVEL)] if manifest.compression and array.is_feature else []
+        for array in manifest.spec.arrays:
+            shape = manifest.spec.shape(array.name)
+            block = (manifest.rows_per_shard, *shape)
+            zstd = [ZstdCodec(level=_ZSTD_LEVEL)] if manifest.compression and array.sharded else []
             group.create_array(
-                name,
-                shape=(manifest.num_rows, *array.shape),
+                array.name,
+                shape=(manifest.num_rows, *shape),
                 dtype=array.dtype,
-                chunks=(1, *array.shape) if array.is_feature else block,
-                shards=block if array.is_feature else None,
+                chunks=(1, *shape) if array.sharded else block,
+                shards=block if array.sharded else None,
                 compressors=[*zstd, Crc32cCodec()],
                 chunk_key_encoding=_FLAT_KEYS,
             )
@@ -107,7 +108,7 @@ def read_manifest(root: Path) -> Manifest:
 
     Raises:
         MissingDataError: there is no such folder.
-        InputError: the folder is no cache of this format version.
+        InputError: the folder is no cache, or one of an unknown format version.
         CacheDamageError: the metadata does not parse.
     """
     if not root.is_dir():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ifcar.cache.schema import FORMAT_VERSION, ROWS_PER_SHARD, CacheSpec, Provenance, fingerprint
+from ifcar.cache.arrays import CacheSpec
+from ifcar.cache.schema import ROWS_PER_SHARD, Provenance, fingerprint
+from ifcar.cache.stored_spec import FIRST_VERSION, FORMAT_VERSION, parse_spec, spec_content
 from ifcar.errors import CacheDamageError, CacheMismatchError, InputError
 
 COMPRESSIONS = (None, "zstd")
@@ -26,7 +28,8 @@ class Manifest:
         num_clips: clips in the cache.
         num_views: V, rows a clip.
         rows_per_shard: rows in a block.
-        compression: None, or "zstd" for the feature arrays of an archive.
+        compression: None, or "zstd" for the sharded arrays of an archive.
+        format_version: of the root attributes.
     """
 
     spec: CacheSpec
@@ -36,6 +39,7 @@ class Manifest:
     num_views: int
     rows_per_shard: int = ROWS_PER_SHARD
     compression: str | None = None
+    format_version: int = FORMAT_VERSION
 
     @property
     def num_rows(self) -> int:
@@ -60,13 +64,13 @@ class Manifest:
 
     def block_files(self, block: int) -> dict[str, str]:
         """Return the path, relative to the cache, of a block's file in each array over rows."""
-        return {name: f"{name}/c.{block}" + ".0" * len(array.shape) for name, array in self.spec.arrays().items()}
+        return {a.name: f"{a.name}/c.{block}" + ".0" * len(a.axes) for a in self.spec.arrays}
 
     def attributes(self) -> dict[str, Any]:
         """Return the root attributes, JSON values only."""
         return {
-            "format_version": FORMAT_VERSION,
-            "spec": asdict(self.spec),
+            "format_version": self.format_version,
+            "spec": spec_content(self.spec, self.format_version),
             "identity": dict(self.provenance.identity),
             "environment": dict(self.provenance.environment),
             "fingerprint": self.fingerprint,
@@ -114,17 +118,15 @@ def parse_manifest(path: Path, attributes: Mapping[str, Any]) -> Manifest:
     version = attributes.get("format_version")
     if version is None:
         raise InputError(f"{path} is not an ifcar cache: its root has no attribute format_version")
-    if version != FORMAT_VERSION:
+    if version not in (FIRST_VERSION, FORMAT_VERSION):
         raise InputError(
-            f"{path} has cache format version {version!r}, this ifcar reads version {FORMAT_VERSION}: "
-            "use the ifcar version that wrote it, or extract anew"
+            f"{path} has cache format version {version!r}, this ifcar reads versions {FIRST_VERSION} and "
+            f"{FORMAT_VERSION}: use the ifcar version that wrote it, or extract anew"
         )
     try:
-        spec = dict(attributes["spec"])
-        if spec["grid_size"] is not None:
-            spec["grid_size"] = tuple(spec["grid_size"])
         manifest = Manifest(
-            spec=CacheSpec(**spec),
+            format_version=int(version),
+            spec=parse_spec(attributes["spec"]),
             provenance=Provenance(identity=attributes["identity"], environment=attributes["environment"]),
             fingerprint=attributes["fingerprint"],
             num_clips=int(attributes["num_clips"]),
@@ -190,8 +192,10 @@ def check_same(path: Path, old: Manifest, old_ids: Sequence[str], new: Manifest,
 
 
 def _fields(manifest: Manifest) -> dict[str, Any]:
-    fields = {"num_views": manifest.num_views}
-    _flatten("spec", asdict(manifest.spec), fields)
+    fields: dict[str, Any] = {"num_views": manifest.num_views}
+    content = spec_content(manifest.spec, FORMAT_VERSION)
+    fields |= {f"size {letter}": size for letter, size in content["sizes"].items()}
+    fields |= {f"array {array.pop('name')}": array for array in content["arrays"]}
     _flatten("identity", manifest.provenance.identity, fields)
     return fields
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ifcar.cache.arrays import ArraySpec, lacking
 from ifcar.cache.commits import Failure
 from ifcar.cache.manifest import Manifest, check_fingerprint, describe_row
 from ifcar.cache.protocols import ProtocolTable
-from ifcar.cache.schema import ArraySpec
 from ifcar.errors import CacheMismatchError, InputError, MissingDataError, nearest
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
@@ -65,7 +65,7 @@ class CacheReader(ABC):
         self.identity: dict[str, Any] = dict(manifest.provenance.identity)
         self.environment: dict[str, Any] = dict(manifest.provenance.environment)
         self.clip_ids = clip_ids
-        self._arrays = manifest.spec.arrays()
+        self._arrays = {array.name: array for array in manifest.spec.arrays}
         self._tables: dict[str, NDArray[Any]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -116,15 +116,15 @@ class CacheReader(ABC):
         return bool(self.committed_rows().all())
 
     def table(self, name: str) -> NDArray[Any]:
-        """Return a whole row table, (R, …); rows of uncommitted blocks are zero.
+        """Return a whole row table, (R, …); rows of uncommitted blocks are empty.
 
         Raises:
             CacheMismatchError: the cache has no such array.
-            InputError: it is a feature array; read its rows instead.
+            InputError: it is a sharded array; read its rows instead.
             CacheDamageError: a chunk does not match its checksum.
         """
-        if self._array(name).is_feature:
-            raise InputError(f"{name} is a feature array and may not fit in memory; use read_rows")
+        if self._array(name).sharded:
+            raise InputError(f"{name} is a sharded array and may not fit in memory; use read_rows")
         return self._table(name).copy()
 
     def read_rows(self, name: str, rows: NDArray[np.int64], out: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -145,28 +145,28 @@ class CacheReader(ABC):
         """
         array = self._array(name)
         rows = self._check_rows(rows)
-        shape, dtype = (len(rows), *array.shape), np.dtype(array.dtype)
+        shape, dtype = (len(rows), *self.spec.shape(name)), np.dtype(array.dtype)
         if out is None:
             out = np.empty(shape, dtype=dtype)
         elif out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
             raise InputError(f"{name}: out is {out.dtype} {out.shape}, expected C-contiguous {dtype} {shape}")
-        if array.is_feature:
+        if array.sharded:
             self._fill(name, rows, out)
         else:
             np.take(self._table(name), rows, axis=0, out=out)
         return out
 
     def advise(self, name: str, rows: NDArray[np.int64]) -> None:  # noqa: B027  (a hint: doing nothing is right)
-        """Tell the operating system which rows of a feature array will be read soon, and return at once.
+        """Tell the operating system which rows of a sharded array will be read soon, and return at once.
 
         Args:
-            name: name of a feature array.
+            name: name of a sharded array.
             rows: (n,) row numbers; ascending ones are fetched fastest.
         """
 
     def array_bytes(self, name: str) -> int:
         """Return the size in bytes of a whole array in memory."""
-        return self.num_rows * self._array(name).row_bytes()
+        return self.num_rows * self.spec.row_bytes([name])
 
     def describe_row(self, row: int) -> str:
         """Return a row's number, clip id and view as text for messages."""
@@ -174,8 +174,7 @@ class CacheReader(ABC):
 
     def _array(self, name: str) -> ArraySpec:
         if name not in self._arrays:
-            known = list(self._arrays)
-            raise CacheMismatchError(f"{self.path} has no array {name!r}{nearest(name, known)}; it has {known}")
+            raise CacheMismatchError(f"{self.path} has {lacking(name, self.spec.names())}")
         return self._arrays[name]
 
     def _check_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:

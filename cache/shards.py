@@ -19,7 +19,6 @@ import numpy as np
 from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from ifcar.cache.schema import ArraySpec
 from ifcar.errors import CacheDamageError
 
 CRC_BYTES = 4
@@ -109,11 +108,11 @@ class ShardPool:
 
 
 class ShardedArray:
-    """Rows of one feature array.
+    """Rows of one sharded array.
 
     Args:
         name: the array's name.
-        spec: shape and type of a row.
+        row_bytes: size of a row.
         rows_per_shard: rows in a block.
         compressed: True where chunks are zstd frames.
         files: block → (path relative to the cache, size), for committed blocks.
@@ -124,8 +123,8 @@ class ShardedArray:
     def __init__(
         self,
         name: str,
-        spec: ArraySpec,
         *,
+        row_bytes: int,
         rows_per_shard: int,
         compressed: bool,
         files: Mapping[int, tuple[str, int]],
@@ -133,7 +132,7 @@ class ShardedArray:
         describe: Callable[[int], str],
     ) -> None:
         self.name = name
-        self._row_bytes = spec.row_bytes()
+        self._row_bytes = row_bytes
         self._rows_per_shard = rows_per_shard
         self._compressed = compressed
         self._files = files

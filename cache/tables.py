@@ -25,7 +25,7 @@ def commit_tables(root: Path, manifest: Manifest, *, protocols_complete: bool = 
         manifest: its manifest.
         protocols_complete: False to leave the protocols out while they are being replaced.
     """
-    metadata = {"zarr.json", *(f"{name}/zarr.json" for name in (COMMITS, *manifest.spec.arrays()))}
+    metadata = {"zarr.json", *(f"{name}/zarr.json" for name in (COMMITS, *manifest.spec.names()))}
     folders = (f"{CLIPS}/", f"{PROTOCOLS}/") if protocols_complete else (f"{CLIPS}/",)
     names = [name for name in list_files(root) if name in metadata or name.startswith(folders)]
     record = TablesRecord(manifest.fingerprint, digest_files(root, names), protocols_complete)

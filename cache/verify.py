@@ -195,7 +195,7 @@ class _Verification:
             problem = digest_problem(self.path, name, record.files[name])
             if problem and not (self.path / name).exists():
                 self._add(DamageKind.MISSING, name, f"{problem}; {self._span(manifest, block)}", block, array)
-            elif problem and manifest.spec.arrays()[array].is_feature:
+            elif problem and manifest.spec.array(array).sharded:
                 self._locate(manifest, record, array, problem)
             elif problem:
                 self._add(DamageKind.ROW, name, f"{problem}; {self._span(manifest, block)}", block, array)
@@ -207,7 +207,7 @@ class _Verification:
         name = manifest.block_files(record.block)[array]
         sharded = ShardedArray(
             array,
-            manifest.spec.arrays()[array],
+            row_bytes=manifest.spec.row_bytes([array]),
             rows_per_shard=manifest.rows_per_shard,
             compressed=manifest.compression is not None,
             files={record.block: (name, record.files[name].size)},

@@ -16,13 +16,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.blocks import BlockStage, StagedBlock
 from ifcar.cache.commits import CommitRecord, check_commit, commit_name, encode_commit
 from ifcar.cache.durable import fsync_path, fsync_tree, remove_files, remove_partials, write_atomic
 from ifcar.cache.layout import write_protocol, write_skeleton
 from ifcar.cache.manifest import Manifest, check_same, new_manifest
 from ifcar.cache.protocols import ProtocolTable, check_protocols
-from ifcar.cache.schema import CacheSpec, Provenance
+from ifcar.cache.schema import Provenance
 from ifcar.cache.tables import commit_tables, replace_protocols, same_protocols
 from ifcar.cache.zarr_reader import ZarrReader
 from ifcar.errors import InputError, MissingDataError
@@ -60,7 +61,7 @@ class CacheWriter:
 
         Args:
             path: the cache's folder, which must be absent or empty.
-            spec: dimensions of the rows.
+            spec: the arrays over rows.
             provenance: where the numbers come from.
             clip_ids: id of every clip, in row order.
             num_views: V, rows a clip.

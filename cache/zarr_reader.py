@@ -41,7 +41,7 @@ class ZarrReader(CacheReader):
         for record in self.commits.values():
             self._committed[record.start : record.stop] = True
         self._pool = ShardPool(path, manifest.rows_per_shard)
-        self._sharded = {name: self.sharded(name) for name, array in self._arrays.items() if array.is_feature}
+        self._sharded = {array.name: self.sharded(array.name) for array in self.spec.arrays if array.sharded}
 
     def protocol_names(self) -> list[str]:
         """Return the names of the stored protocols, sorted."""
@@ -69,11 +69,11 @@ class ZarrReader(CacheReader):
         self._sharded[name].advise(rows)
 
     def sharded(self, name: str) -> ShardedArray:
-        """Return the raw rows of a feature array."""
+        """Return the raw rows of a sharded array."""
         paths = {block: self.manifest.block_files(block)[name] for block in self.commits}
         return ShardedArray(
             name,
-            self._arrays[name],
+            row_bytes=self.spec.row_bytes([name]),
             rows_per_shard=self.manifest.rows_per_shard,
             compressed=self.manifest.compression is not None,
             files={block: (path, self.commits[block].files[path].size) for block, path in paths.items()},
@@ -85,8 +85,7 @@ class ZarrReader(CacheReader):
         return read_protocol(self.path, name)
 
     def _load_table(self, name: str) -> NDArray[Any]:
-        array = self._arrays[name]
-        table = np.zeros((self.num_rows, *array.shape), dtype=array.dtype)
+        table = self.spec.empty(name, self.num_rows)
         for block, record in self.commits.items():
             table[record.start : record.stop] = read_table_block(
                 self.path, self.manifest, name, block, self.describe_row
@@ -112,15 +111,15 @@ def read_table_block(
     Raises:
         CacheDamageError: the chunk is missing, truncated or does not match its checksum.
     """
-    array, rows = manifest.spec.arrays()[name], manifest.rows_of(block)
+    rows = manifest.rows_of(block)
     path = root / manifest.block_files(block)[name]
     data = path.read_bytes() if path.exists() else b""
     payload, checksum = data[:-CRC_BYTES], int.from_bytes(data[-CRC_BYTES:], "little")
-    expected = manifest.rows_per_shard * array.row_bytes()
+    expected = manifest.rows_per_shard * manifest.spec.row_bytes([name])
     if len(payload) != expected or google_crc32c.value(payload) != checksum:
         raise CacheDamageError(
             f"{name}, {describe(rows.start)} to {describe(rows.stop - 1)}: the chunk {path} is missing or does "
             "not match its checksum; run `ifcar cache repair`, then the same `ifcar extract` again"
         )
-    values = np.frombuffer(payload, dtype=np.dtype(array.dtype).newbyteorder("<"))
-    return values.reshape(-1, *array.shape)[: len(rows)]
+    values = np.frombuffer(payload, dtype=np.dtype(manifest.spec.array(name).dtype).newbyteorder("<"))
+    return values.reshape(-1, *manifest.spec.shape(name))[: len(rows)]

@@ -21,7 +21,7 @@ def info(cache: CacheArgument, as_json: Json = False) -> None:
     if as_json:
         print_json(facts)
         return
-    print_table(str(cache), ["array", "shape", "dtype", "MiB"], facts["arrays"])
+    print_table(str(cache), ["array", "shape", "dtype", "MiB", "role"], facts["arrays"])
     print_table("protocols", ["name", "classes", "train", "test", "groups", "by"], facts["protocols"])
     for line in facts["facts"]:
         say(line)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ifcar.cache.arrays import ArraySpec
 from ifcar.errors import InputError, LostProcessError
 from ifcar.extract.backbones.spec import Reads
 from ifcar.extract.datasets.contract import Clip
@@ -24,7 +25,8 @@ from ifcar.extract.frame_clock import FrameClock
 from ifcar.extract.frame_times import past_end
 from ifcar.extract.picture_source import PictureSource, VideoInfo
 from ifcar.extract.tracks import Tracks
-from ifcar.extract.views import View, ViewPolicy, plan_view
+from ifcar.extract.view_content import View
+from ifcar.extract.views import ViewPolicy, plan_view
 from ifcar.registry import Registry
 
 
@@ -74,6 +76,8 @@ class ViewDataset(Dataset[Decoded]):
         reads: what the backbone reads of a view, "nothing" for backbone `none`.
         proposals: gives the boxes that are seen in place of the tracks; the tracks still say where a clip's span and
             its annotated frames are.
+        carried: the arrays that the boxes' tracks carry beside them.
+        complete: adds the dataset's own arrays to a view.
     """
 
     def __init__(
@@ -86,11 +90,13 @@ class ViewDataset(Dataset[Decoded]):
         *,
         reads: Reads,
         proposals: Callable[[str], Tracks] | None = None,
+        carried: Sequence[ArraySpec] = (),
+        complete: Callable[[Clip, View], View] | None = None,
     ) -> None:
         self.clips, self.training, self.policy = clips, training, policy
         self.tracks, self.annotation_fps = tracks, annotation_fps
         self.read = None if reads == "nothing" else READERS.get(reads)
-        self.proposals = proposals
+        self.proposals, self.carried, self.complete = proposals, carried, complete
         self._last_probed: tuple[tuple[Path | None, float | None], VideoInfo] | None = None
 
     def __len__(self) -> int:
@@ -126,7 +132,7 @@ class ViewDataset(Dataset[Decoded]):
     def _planned(self, row: int, info: VideoInfo) -> View:
         number, view_number = divmod(row, self.policy.num_views)
         clip = self.clips[number]
-        return plan_view(
+        view = plan_view(
             self.policy,
             clip,
             self.tracks(clip.clip_id),
@@ -135,7 +141,9 @@ class ViewDataset(Dataset[Decoded]):
             view_number=view_number,
             is_training=bool(self.training[number]),
             proposals=None if self.proposals is None else self.proposals(clip.clip_id),
+            carried=self.carried,
         )
+        return view if self.complete is None else self.complete(clip, view)
 
     def _past_end(self, clip: Clip, info: VideoInfo) -> str:
         tracks = self.tracks(clip.clip_id)

@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.blocks import BlockStage
-from ifcar.cache.schema import CacheSpec, Status, zeros_for_rows
+from ifcar.cache.schema import Status
 from ifcar.errors import InputError, is_out_of_memory
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.fold import channels_last, folded
@@ -133,7 +134,7 @@ class FeatureExtractor:
         boxes = torch.stack([torch.from_numpy(_present(d.view).boxes) for d in batch]).to(self.device)
         categories = torch.stack([torch.from_numpy(_present(d.view).categories) for d in batch]).to(self.device)
         maps = self.backbone.checked(self.backbone(self.backbone.normalise(inputs).to(self.dtype)))
-        out = arrays_of_maps(maps, boxes, categories, self.pooled, self.spec.arrays())
+        out = arrays_of_maps(maps, boxes, categories, self.pooled, self.spec.names("feature"))
         return {name: value.half().cpu().numpy() for name, value in out.items()}
 
 
@@ -236,7 +237,7 @@ def _compute_block(
 ) -> tuple[RowArrays, dict[int, str], dict[int, str]]:
     """Compute one block's rows; return its arrays, the reasons of its failed rows and the notes on others."""
     first, num_rows = stage.rows_of(task.block).start, len(stage.rows_of(task.block))
-    filled = stage.read_block(task.block) if task.replaces else zeros_for_rows(extractor.spec, num_rows)
+    filled = stage.read_block(task.block) if task.replaces else extractor.spec.empty_rows(num_rows)
     failures: dict[int, str] = {}
     notes: dict[int, str] = {}
     batch: list[Decoded] = []
@@ -253,9 +254,10 @@ def _compute_block(
             failures.update(bad)
             on_rows(len(batch), len(bad))
             batch = []
+    nothing = extractor.spec.empty_rows(1)
     for row in failures:
         for name in filled:
-            filled[name][row - first] = 0
+            filled[name][row - first] = nothing[name][0]
         filled["status"][row - first] = Status.FAILED
         notes.pop(row, None)
     return filled, failures, notes
@@ -266,16 +268,9 @@ def _fill(filled: RowArrays, batch: Sequence[Decoded], features: RowArrays, firs
     bad: dict[int, str] = {}
     for place, item in enumerate(batch):
         view, i = _present(item.view), item.row - first
-        filled["boxes"][i] = view.boxes
-        filled["categories"][i] = view.categories
-        filled["frame_indices"][i] = view.frame_indices
-        filled["crop"][i] = (view.crop.cx, view.crop.cy, view.crop.w, view.crop.h)
-        filled["flip"][i] = view.flip
-        filled["sampling_rate"][i] = view.sampling_rate
-        filled["augmented"][i] = view.augmented
-        filled["status"][i] = Status.DONE
-        for name, values in features.items():
-            filled[name][i] = values[place]
+        own = {name: values[place] for name, values in features.items()}
+        for name, value in {**view.row(), **own, "status": Status.DONE}.items():
+            filled[name][i] = value
         fault = fault_of_features(features, place)
         if fault:
             bad[item.row] = fault

@@ -11,10 +11,12 @@ to 224 × 224 it is the pixel box (112, 0, 224, 112). No conversion adds or subt
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ifcar.cache.arrays import PICTURE_SIZES
 from ifcar.errors import InputError
 
 # Sides below this share of the crop are rounding noise of boxes that only touch its border.
@@ -96,6 +98,41 @@ def _to_unit(
     """Return the two ends (..., 2) of a pixel interval as fractions of the crop along one axis, clipped."""
     unit = np.clip((ends / length_pixels - (centre - side / 2)) / side, 0.0, 1.0)
     return unit[..., 0], unit[..., 1]
+
+
+def pictures_to_crop(pictures: NDArray[Any], crop: Crop, flip: bool) -> NDArray[Any]:
+    """Carry pictures over the full frame, such as masks, into a crop by area average, then mirror them.
+
+    A cell of the result is the mean of what it covers, each picture element counting by the share of the cell that it
+    fills; what lies outside of the frame counts as 0. The elements of a picture need not be square: 100 × 100 over a
+    frame of 320 × 240 are 3.2 × 2.4 pixels each.
+
+    Args:
+        pictures: (..., rows, columns) of any number of rows and columns.
+        crop: the region that is kept.
+        flip: True mirrors left and right, after the crop.
+
+    Returns:
+        (..., h, w) of the same type, rounded where that is an integer.
+    """
+    rows = _area_shares(pictures.shape[-2], crop.cy, crop.h, PICTURE_SIZES["h"])
+    columns = _area_shares(pictures.shape[-1], crop.cx, crop.w, PICTURE_SIZES["w"])
+    if flip:
+        columns = columns[::-1]
+    seen = rows @ pictures.astype(np.float64) @ columns.T
+    if np.issubdtype(pictures.dtype, np.integer):
+        seen = np.rint(seen)
+    return seen.astype(pictures.dtype)
+
+
+def _area_shares(num_elements: int, centre: float, side: float, num_cells: int) -> NDArray[np.float64]:
+    """Return (cells, elements): the share of each cell of a crop that each element of the frame fills, on one axis."""
+    cells = centre - side / 2 + side * np.arange(num_cells + 1) / num_cells
+    elements = np.arange(num_elements + 1) / num_elements
+    low = np.maximum(cells[:-1, None], elements[None, :-1])
+    high = np.minimum(cells[1:, None], elements[None, 1:])
+    shares: NDArray[np.float64] = (high - low).clip(min=0) * num_cells / side
+    return shares
 
 
 def cxcywh_to_xyxy(boxes: ArrayLike, width: float, height: float) -> NDArray[np.float32]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ifcar.errors import InputError
 from ifcar.extract.tracks import Tracks
-
-_FRAME_BYTES, _COORDINATE_BYTES = 8, 4
 
 
 class TrackStore:
@@ -22,6 +24,7 @@ class TrackStore:
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="ifcar-tracks-", buffering=0)  # noqa: SIM115  (open as long as the store)
         self._places: dict[str, tuple[int, int, int]] = {}
+        self._carried: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
         self._end = 0
 
     def __contains__(self, clip_id: str) -> bool:
@@ -34,12 +37,21 @@ class TrackStore:
         return len(self._places)
 
     def add(self, clip_id: str, tracks: Tracks) -> None:
-        """Store a clip's tracks."""
-        boxes = np.ascontiguousarray(tracks.boxes, np.float32)
-        parts = (tracks.frames.astype(np.int64), boxes, tracks.categories.astype(np.uint8))
+        """Store a clip's tracks.
+
+        Raises:
+            InputError: they carry other values than those of the clips before.
+        """
+        carried = {name: (value.dtype, value.shape[2:]) for name, value in sorted(tracks.values.items())}
+        if self._places and carried != self._carried:
+            raise InputError(f"clip {clip_id!r}: its tracks carry {carried}; expected {self._carried}, as the others")
+        self._carried = carried
+        num_frames, num_tracks = tracks.boxes.shape[:2]
+        parts: list[NDArray[Any]] = [tracks.frames.astype(np.int64), tracks.boxes.astype(np.float32)]
+        parts += [tracks.categories.astype(np.uint8), *(tracks.values[name] for name in carried)]
         content = b"".join(part.tobytes() for part in parts)
         self._file.write(content)
-        self._places[clip_id] = (self._end, len(tracks.frames), boxes.shape[1])
+        self._places[clip_id] = (self._end, num_frames, num_tracks)
         self._end += len(content)
 
     def num_frames(self, clip_id: str) -> int:
@@ -53,12 +65,19 @@ class TrackStore:
     def get(self, clip_id: str) -> Tracks:
         """Read a clip's tracks. Raises KeyError for an unknown clip."""
         start, num_frames, num_tracks = self._places[clip_id]
-        frame_bytes, box_bytes = _FRAME_BYTES * num_frames, 4 * _COORDINATE_BYTES * num_frames * num_tracks
-        content = os.pread(self._file.fileno(), frame_bytes + box_bytes + num_tracks, start)
-        return Tracks(
-            frames=np.frombuffer(content, np.int64, num_frames),
-            boxes=np.frombuffer(content, np.float32, 4 * num_frames * num_tracks, frame_bytes).reshape(
-                num_frames, num_tracks, 4
-            ),
-            categories=np.frombuffer(content, np.uint8, num_tracks, frame_bytes + box_bytes),
-        )
+        both = (num_frames, num_tracks)
+        stored: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
+            "frames": (np.dtype(np.int64), (num_frames,)),
+            "boxes": (np.dtype(np.float32), (*both, 4)),
+            "categories": (np.dtype(np.uint8), (num_tracks,)),
+        }
+        stored |= {name: (dtype, (*both, *shape)) for name, (dtype, shape) in self._carried.items()}
+        sizes = [dtype.itemsize * math.prod(shape) for dtype, shape in stored.values()]
+        content = os.pread(self._file.fileno(), sum(sizes), start)
+        found: dict[str, NDArray[Any]] = {}
+        place = 0
+        for (name, (dtype, shape)), size in zip(stored.items(), sizes, strict=True):
+            found[name] = np.frombuffer(content, dtype, math.prod(shape), place).reshape(shape)
+            place += size
+        own = [found.pop(name) for name in ("frames", "boxes", "categories")]
+        return Tracks(frames=own[0], boxes=own[1], categories=own[2], values=found)

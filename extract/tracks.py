@@ -5,8 +5,9 @@ Boxes here are pixels (x1, y1, x2, y2); NaN where a track has no box in a frame.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,27 +41,40 @@ class Tracks:
         frames: (F,) int64 frame numbers from 0, ascending.
         boxes: (F, M, 4) float32 pixels; NaN = absent.
         categories: (M,) uint8, `Category.SUBJECT` or `Category.OBJECT`.
+        values: (F, M, …) by name, what each track has in each frame beside its box, see `Dataset.track_arrays`.
     """
 
     frames: NDArray[np.int64]
     boxes: FloatArray
     categories: NDArray[np.uint8]
+    values: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def keep(self, num_instances: int) -> Tracks:
         """Keep at most N tracks: subjects first, then the tracks with most boxes, then the order of the keys."""
         lengths = np.isfinite(self.boxes[..., 0]).sum(axis=0)
         order = np.lexsort((np.arange(len(lengths)), -lengths, self.categories != Category.SUBJECT))
         chosen = order[:num_instances]
-        return Tracks(frames=self.frames, boxes=self.boxes[:, chosen], categories=self.categories[chosen])
+        return Tracks(
+            frames=self.frames,
+            boxes=self.boxes[:, chosen],
+            categories=self.categories[chosen],
+            values={name: value[:, chosen] for name, value in self.values.items()},
+        )
 
-    def at(self, frames: NDArray[np.int64]) -> FloatArray:
-        """Return the boxes at these frame numbers, (len(frames), M, 4); NaN where a frame has no record."""
-        out = np.full((len(frames), *self.boxes.shape[1:]), np.nan, np.float32)
+    def at(self, frames: NDArray[np.int64]) -> Tracks:
+        """Return the tracks at these frame numbers, in any order; absent where a frame has no record."""
+        place, known = np.zeros(len(frames), np.int64), np.zeros(len(frames), np.bool_)
         if len(self.frames):
             place = np.searchsorted(self.frames, frames).clip(max=len(self.frames) - 1)
             known = self.frames[place] == frames
-            out[known] = self.boxes[place[known]]
-        return out
+
+        def pick(stored: NDArray[Any], absent: float) -> NDArray[Any]:
+            out = np.full((len(frames), *stored.shape[1:]), absent, stored.dtype)
+            out[known] = stored[place[known]]
+            return out
+
+        values = {name: pick(value, 0) for name, value in self.values.items()}
+        return replace(self, frames=frames, boxes=pick(self.boxes, np.nan), values=values)
 
 
 def box_iou(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:

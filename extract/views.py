@@ -14,19 +14,20 @@ nearest in time, and a sampled frame without one has none: nothing is interpolat
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ifcar.cache.arrays import ArraySpec
 from ifcar.errors import InputError
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.frame_times import annotated_frames, annotated_span, clock_of, frames_of_span, source_frames
 from ifcar.extract.geometry import (
     FULL_FRAME,
     Crop,
-    boxes_to_crop,
     center_crop,
     jittered_square,
     multi_scale_square,
@@ -35,6 +36,7 @@ from ifcar.extract.geometry import (
 from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.sampling import SAMPLINGS, Sampling, rate_of_view, segment_frames, strided_frames
 from ifcar.extract.tracks import Tracks
+from ifcar.extract.view_content import View, fill_slots
 
 Framing = Literal["stretch", "center"]
 FRAMINGS: tuple[Framing, ...] = ("stretch", "center")
@@ -120,29 +122,6 @@ class ViewPolicy:
             raise InputError(f"num_views is {self.num_views}; expected at least {len(rates)}, one for each rate")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class View:
-    """One sampling of a clip.
-
-    Args:
-        frame_indices: (T,) int32 frame numbers of the source, from 0.
-        crop: region of the frame.
-        flip: mirrored.
-        sampling_rate: frames of the source per sampled frame.
-        augmented: drawn at random, for training only.
-        boxes: (T, N, 4) float32 (cx, cy, w, h) of the crop; zeros = empty.
-        categories: (T, N) uint8.
-    """
-
-    frame_indices: NDArray[np.int32]
-    crop: Crop
-    flip: bool
-    sampling_rate: float
-    augmented: bool
-    boxes: NDArray[np.float32]
-    categories: NDArray[np.uint8]
-
-
 def plan_view(
     policy: ViewPolicy,
     clip: Clip,
@@ -153,6 +132,7 @@ def plan_view(
     view_number: int,
     is_training: bool,
     proposals: Tracks | None = None,
+    carried: Sequence[ArraySpec] = (),
 ) -> View:
     """Sample one view of a clip; the result depends on these arguments only.
 
@@ -165,9 +145,11 @@ def plan_view(
         view_number: 0 … V − 1.
         is_training: whether some protocol trains on the clip.
         proposals: the boxes that are seen in place of the clip's own, which then only say which frames are sampled.
+        carried: the arrays that the boxes' tracks carry beside them.
 
     Raises:
-        InputError: nothing of the clip lies within its source, or the source's rate is needed and unknown.
+        InputError: nothing of the clip lies within its source, the source's rate is needed and unknown, or the tracks
+            do not carry what they should.
     """
     digest = hashlib.sha256(f"{policy.seed}\n{view_number}\n{clip.clip_id}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:16], "little"))
@@ -178,21 +160,14 @@ def plan_view(
     if augmented:
         crop = _training_crop(policy, rng, frame_size)
     flip = bool(augmented and policy.flip and rng.random() < 0.5)
-    kept = (tracks if proposals is None else proposals).keep(policy.num_instances)
-    at = kept.at(sampled.annotated)
-    boxes = np.zeros((policy.num_frames, policy.num_instances, 4), np.float32)
-    boxes[:, : at.shape[1]] = boxes_to_crop(at, frame_size, crop, flip)
-    categories = np.zeros(boxes.shape[:2], np.uint8)
-    categories[:, : at.shape[1]] = kept.categories
-    categories[~boxes.any(axis=-1)] = 0
+    kept = (tracks if proposals is None else proposals).keep(policy.num_instances).at(sampled.annotated)
     return View(
         frame_indices=sampled.frames.astype(np.int32),
         crop=crop,
         flip=flip,
         sampling_rate=sampled.rate,
         augmented=augmented,
-        boxes=boxes,
-        categories=categories,
+        arrays=fill_slots(kept, carried, policy.num_instances, frame_size, crop, flip),
     )
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ifcar.cache.schema import CacheSpec
+from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.activities import ActivityScores
 from ifcar.heads.contract import (
     Head,
@@ -21,7 +21,7 @@ from ifcar.heads.contract import (
     require_widths,
 )
 from ifcar.heads.observations import Observations, Query, channel_scale
-from ifcar.heads.positions import FEATURES, Features, feature_channels, read_arrays, read_positions
+from ifcar.heads.positions import FEATURES, Features, grouped_channels, read_arrays, read_positions
 from ifcar.heads.rows import RowNorm, masked_mean
 
 
@@ -106,7 +106,7 @@ class ActivitySpecific(Head):
     def __init__(self, config: ActivitySpecificConfig, spec: CacheSpec, num_classes: int) -> None:
         super().__init__(config, spec, num_classes)
         self.config = config
-        channels = feature_channels(config.features, spec, self.name, config.num_groups)
+        channels = grouped_channels(spec, config.num_groups)
         self.observations: Observations | None = None
         self.input_norm: RowNorm | None = None
         if config.specific:

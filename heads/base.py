@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from ifcar.cache.schema import CacheSpec
+from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require_widths
 from ifcar.heads.joint import JointConfig, JointFrontEnd
 from ifcar.heads.rows import RowLayers, linear_norm_relu, masked_mean

@@ -5,50 +5,51 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ifcar.cache.schema import CacheSpec
-from ifcar.errors import InputError
+from ifcar.cache.arrays import CacheSpec, lacking
+from ifcar.errors import CacheMismatchError, InputError
 from ifcar.registry import Registry
 
 MAX_WIDTH, MAX_LAYERS = 16_384, 64
 LAYER_COUNTS = ("blocks", "layers", "layout_layers", "lstm_layers")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class InstanceBatch:
     """A batch of B views, as cached or as a live backbone produces them.
 
     Args:
-        boxes: (B, T, N, 4) float, (cx, cy, w, h) in [0, 1] of the crop; an empty slot is all zeros.
-        categories: (B, T, N) integer; 0 empty, 1 subject, 2 object.
-        instance_features: (B, T′, N, C, P, P) float, when the head reads it.
-        frame_features: (B, T′, C) float, when the head reads it.
-        grid_features: (B, T′, C, H, W) float, when the head reads it.
+        arrays: what the head reads, by name, each (B, …) with the axes that its `ArraySpec` states. Of the standard
+            ones: instance_features (B, T′, N, C, P, P), frame_features (B, T′, C), grid_features (B, T′, C, H, W),
+            masks (B, T, N, h, w), object_classes (B, T, N).
     """
 
-    boxes: Tensor
-    categories: Tensor
-    instance_features: Tensor | None = None
-    frame_features: Tensor | None = None
-    grid_features: Tensor | None = None
+    arrays: Mapping[str, Tensor]
+
+    @property
+    def boxes(self) -> Tensor:
+        """(B, T, N, 4) float, (cx, cy, w, h) in [0, 1] of the crop; an empty slot is all zeros."""
+        return self.array("boxes")
+
+    @property
+    def categories(self) -> Tensor:
+        """(B, T, N) integer; 0 empty, 1 subject, 2 object."""
+        return self.array("categories")
 
     def array(self, name: str) -> Tensor:
-        """Return the array called `name`. Raises ValueError when the batch lacks it."""
-        value = getattr(self, name)
-        if value is None:
-            raise InputError(f"this batch lacks the array {name!r}, which the head reads")
-        assert isinstance(value, Tensor)
-        return value
+        """Return the array called `name`. Raises CacheMismatchError when the batch lacks it."""
+        if name not in self.arrays:
+            raise CacheMismatchError(f"this batch has {lacking(name, tuple(self.arrays))}, and name it in `reads`")
+        return self.arrays[name]
 
     def to(self, device: torch.device) -> InstanceBatch:
         """Return the same batch on `device`."""
-        arrays = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v.to(device, non_blocking=True) for k, v in arrays.items() if v is not None})
+        return InstanceBatch({name: value.to(device, non_blocking=True) for name, value in self.arrays.items()})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,16 +116,29 @@ class Head(nn.Module, ABC):
     def reads(cls, config: Any) -> tuple[str, ...]:
         """Return the names of the cache's arrays that a head of this config reads."""
 
+    @classmethod
+    def check_reads(cls, config: Any, spec: CacheSpec) -> None:
+        """Raise CacheMismatchError when the cache lacks an array that a head of this config reads."""
+        for name in cls.reads(config):
+            if name not in spec:
+                raise CacheMismatchError(
+                    f"head {cls.name!r} cannot read this cache, which has {lacking(name, spec.names())}"
+                )
+
     @abstractmethod
     def __init__(self, config: Any, spec: CacheSpec, num_classes: int) -> None:
         """Build the head for a cache's dimensions.
 
         Args:
             config: an instance of `config_type`.
-            spec: the cache's dimensions.
+            spec: the cache's arrays and their sizes.
             num_classes: K.
+
+        Raises:
+            CacheMismatchError: the cache lacks an array that this config reads.
         """
         super().__init__()
+        self.check_reads(config, spec)
         self.num_classes = num_classes
 
     def learn_labels(self, labels: Tensor) -> None:

@@ -4,32 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ifcar.cache.schema import CacheSpec
-from ifcar.errors import CacheMismatchError
 from ifcar.heads.contract import InstanceBatch
 from ifcar.heads.rows import RowNorm
-
-
-def frame_channels(spec: CacheSpec, head: str, instead: str) -> int:
-    """Return C, or say what to do where the cache has no `frame_features`.
-
-    Args:
-        spec: the cache's dimensions.
-        head: name of the head that reads them.
-        instead: what to run on a cache without pixels.
-
-    Returns:
-        C, at least 1.
-
-    Raises:
-        CacheMismatchError: the cache was extracted without a backbone.
-    """
-    if not spec.channels:
-        raise CacheMismatchError(
-            f"head {head!r} reads 'frame_features', which this cache does not hold (backbone none); "
-            f"extract with a backbone, or use {instead}"
-        )
-    return spec.channels
 
 
 class GlobalFeature(nn.Module):

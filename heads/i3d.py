@@ -8,10 +8,9 @@ from typing import ClassVar
 
 from torch import nn
 
-from ifcar.cache.schema import CacheSpec
+from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require_fraction
 from ifcar.heads.dropout import Dropout
-from ifcar.heads.frame import frame_channels
 from ifcar.heads.rows import RowNorm
 
 
@@ -53,10 +52,9 @@ class I3D(Head):
 
     def __init__(self, config: I3DConfig, spec: CacheSpec, num_classes: int) -> None:
         super().__init__(config, spec, num_classes)
-        channels = frame_channels(spec, self.name, "a head with --streams layout")
-        self.input_norm = RowNorm(channels, affine=False) if config.input_norm else nn.Identity()
-        self.dropout = Dropout(config.dropout, (channels,))
-        self.classifier = nn.Linear(channels, num_classes)
+        self.input_norm = RowNorm(spec.channels, affine=False) if config.input_norm else nn.Identity()
+        self.dropout = Dropout(config.dropout, (spec.channels,))
+        self.classifier = nn.Linear(spec.channels, num_classes)
 
     def forward(self, batch: InstanceBatch) -> HeadOutput:
         """Score each view.

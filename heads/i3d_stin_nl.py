@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from ifcar.cache.schema import CacheSpec
+from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import (
     Head,
     HeadOutput,
@@ -23,7 +23,7 @@ from ifcar.heads.contract import (
     require_widths,
 )
 from ifcar.heads.dropout import Dropout
-from ifcar.heads.frame import GlobalFeature, frame_channels
+from ifcar.heads.frame import GlobalFeature
 from ifcar.heads.joint import JointConfig, JointFrontEnd
 from ifcar.heads.stin import mlp_and_classifier
 from ifcar.heads.stin_nl import NonLocalInteraction
@@ -98,9 +98,8 @@ class I3DSTINNL(Head):
 
     def __init__(self, config: I3DSTINNLConfig, spec: CacheSpec, num_classes: int) -> None:
         super().__init__(config, spec, num_classes)
-        channels = frame_channels(spec, self.name, "head 'stin-nl' with --streams layout")
         self.frame = nn.Sequential(
-            GlobalFeature(channels, config.frame_dim, config.joint.input_norm),
+            GlobalFeature(spec.channels, config.frame_dim, config.joint.input_norm),
             nn.ReLU() if config.frame_relu else nn.Identity(),
             Dropout(config.dropout, (config.frame_dim,)),
         )

@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ifcar.cache.schema import CacheSpec
-from ifcar.errors import CacheMismatchError
+from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import InstanceBatch, require, require_fraction, require_widths, require_widths_or_off
 from ifcar.heads.dropout import Dropout
 from ifcar.heads.rows import RowLayers, RowNorm, keep_real, linear_norm_relu, step_index
@@ -88,11 +87,6 @@ class Appearance(nn.Module):
 
     def __init__(self, config: JointConfig, spec: CacheSpec) -> None:
         super().__init__()
-        if not spec.channels:
-            raise CacheMismatchError(
-                f"streams={config.streams} reads 'instance_features', which this cache does not hold (backbone none); "
-                "extract with a backbone, or use --streams layout"
-            )
         channels = spec.channels
         self.bins = spec.pooled_size**2
         self.input_norm = RowNorm(channels, affine=False) if config.input_norm else None

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ifcar.cache.schema import CacheSpec
-from ifcar.errors import CacheMismatchError, InputError
+from ifcar.cache.arrays import CacheSpec
+from ifcar.errors import InputError
 from ifcar.heads.contract import InstanceBatch
 from ifcar.heads.rows import step_index
 
@@ -21,20 +21,8 @@ def read_arrays(features: Features) -> tuple[str, ...]:
     return ("grid_features",) if features == "grid" else ("instance_features", "boxes", "categories")
 
 
-def feature_channels(features: Features, spec: CacheSpec, head: str, num_groups: int) -> int:
-    """Return C, or say what to do where the cache lacks the features.
-
-    Raises:
-        CacheMismatchError: the cache has no such array.
-        InputError: C is no multiple of `num_groups`.
-    """
-    array = read_arrays(features)[0]
-    if array not in spec.arrays():
-        remedy = "with --grid" if spec.channels else "with a backbone"
-        raise CacheMismatchError(
-            f"head {head!r} reads {array!r}, which this cache does not hold; extract {remedy}, or use head 'base' with "
-            "--streams layout"
-        )
+def grouped_channels(spec: CacheSpec, num_groups: int) -> int:
+    """Return C. Raises InputError when it is no multiple of `num_groups`."""
     if spec.channels % num_groups:
         raise InputError(
             f"num_groups is {num_groups}, but the cache has {spec.channels} channels; choose a divisor of them with "

@@ -9,10 +9,10 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from ifcar.cache.schema import CacheSpec
+from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require_fraction, require_widths
 from ifcar.heads.dropout import Dropout
-from ifcar.heads.frame import GlobalFeature, frame_channels
+from ifcar.heads.frame import GlobalFeature
 from ifcar.heads.joint import JointConfig, JointFrontEnd
 from ifcar.heads.rows import masked_mean
 
@@ -66,9 +66,8 @@ class ProposalAvg(Head):
 
     def __init__(self, config: ProposalAvgConfig, spec: CacheSpec, num_classes: int) -> None:
         super().__init__(config, spec, num_classes)
-        channels = frame_channels(spec, self.name, "head 'base' with --streams layout")
         self.joint = JointFrontEnd(config.joint, spec)
-        self.frame = GlobalFeature(channels, config.frame_dim, config.joint.input_norm)
+        self.frame = GlobalFeature(spec.channels, config.frame_dim, config.joint.input_norm)
         width = config.joint.joint_dim() + config.frame_dim
         self.dropout = Dropout(config.dropout, (width,))
         self.classifier = nn.Linear(width, num_classes)

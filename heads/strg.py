@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ifcar.cache.schema import CacheSpec
+from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.attention import NonLocal
 from ifcar.heads.contract import (
     Head,
@@ -22,7 +22,7 @@ from ifcar.heads.contract import (
     require_widths_or_off,
 )
 from ifcar.heads.dropout import Dropout
-from ifcar.heads.frame import GlobalFeature, frame_channels
+from ifcar.heads.frame import GlobalFeature
 from ifcar.heads.graphs import GraphNetwork, SimilarityGraph, spatial_temporal_graphs
 from ifcar.heads.joint import JointConfig, JointFeatures, JointFrontEnd
 from ifcar.heads.rows import add_up, masked_mean
@@ -155,8 +155,7 @@ class STRG(Head):
         self.config = config
         self.frame: GlobalFeature | None = None
         if config.frame_dim:
-            channels = frame_channels(spec, self.name, "preset paper with --streams layout")
-            self.frame = GlobalFeature(channels, config.frame_dim, config.joint.input_norm)
+            self.frame = GlobalFeature(spec.channels, config.frame_dim, config.joint.input_norm)
         width = config.joint.joint_dim()
         self.joint = JointFrontEnd(config.joint, spec)
         self.non_local = NonLocal(width, config.key_dim, "softmax") if config.non_local else None

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ifcar.cache.schema import CacheSpec
+from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import (
     Head,
     HeadOutput,
@@ -20,7 +20,7 @@ from ifcar.heads.contract import (
 )
 from ifcar.heads.dropout import Dropout
 from ifcar.heads.observations import GroupedLinear
-from ifcar.heads.positions import FEATURES, Features, feature_channels, read_arrays, read_positions
+from ifcar.heads.positions import FEATURES, Features, grouped_channels, read_arrays, read_positions
 from ifcar.heads.rows import RowNorm, keep_real, masked_mean, masked_softmax
 
 
@@ -91,7 +91,7 @@ class TwoStageTransformer(Head):
     def __init__(self, config: TwoStageTransformerConfig, spec: CacheSpec, num_classes: int) -> None:
         super().__init__(config, spec, num_classes)
         self.config = config
-        channels = feature_channels(config.features, spec, self.name, config.num_groups)
+        channels = grouped_channels(spec, config.num_groups)
         self.input_norm = RowNorm(channels, affine=False) if config.input_norm else None
         self.first = SelfAttention(channels, config.num_groups, config.key_dim)
         self.second = SelfAttention(channels, config.num_groups, config.key_dim)

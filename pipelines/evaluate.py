@@ -14,7 +14,7 @@ from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.pipelines.feed.batches import read_examples, spread_views
-from ifcar.pipelines.feed.boxes import no_boxes, reads_instances
+from ifcar.pipelines.feed.boxes import no_boxes
 from ifcar.pipelines.fit import build_head, open_batches
 from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig
 from ifcar.pipelines.runs.finished import open_run
@@ -84,7 +84,7 @@ def evaluate(
     protocol = reader.protocol(config.protocol)
     head = build_head(config, reader.spec, len(protocol.labels.classes))
     arrays = head.reads(head_options(config))
-    if reads_instances(arrays) and not reader.table("categories").any():
+    if reader.spec.reads_instances(arrays) and not reader.table("categories").any():
         raise no_boxes(reader.path, config.head, f"{reader.num_clips} clips")
     load_head(head, path / "model.safetensors")
     tested = read_examples(reader, protocol, Split.TEST)

@@ -89,7 +89,7 @@ def extract(config: ExtractConfig, progress: Progress, engine: ExtractEngine | N
 
 def _say_size(path: Path, preparation: Preparation, num_rows: int, progress: Progress) -> None:
     """Say how large the rows will be, whether there is room for them, and how much of them a file's boxes fill."""
-    row_bytes = sum(array.row_bytes() for array in preparation.spec.arrays().values())
+    row_bytes = preparation.spec.row_bytes(preparation.spec.names())
     size, free = num_rows * row_bytes, shutil.disk_usage(path).free
     line = (
         f"{path}: {num_rows:,} rows of {row_bytes / 2**10:,.0f} KiB, together {size / 2**20:,.0f} MiB, "

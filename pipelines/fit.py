@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.lock import locked
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
-from ifcar.cache.schema import CacheSpec, Split
-from ifcar.errors import InputError, one_line
+from ifcar.cache.schema import Split
+from ifcar.errors import CacheMismatchError, InputError, one_line
 from ifcar.extract.engine import choose_device
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
@@ -214,8 +215,8 @@ def _enter(job: Job, reader: CacheReader, protocol: ProtocolTable, num_clips: in
     head = build_head(config, reader.spec, len(protocol.labels.classes))
     if config.fine_tune is not None:
         config = start_from_base(config, config.fine_tune, head)
-    arrays = head.reads(head_options(config))
-    plan = make_plan(config.schedule, num_clips, reads_appearance=any("features" in name for name in arrays))
+    appearance = reader.spec.reads_features(head.reads(head_options(config)))
+    plan = make_plan(config.schedule, num_clips, reads_appearance=appearance)
     return Entry(config=config, path=job.path, head=head, plan=plan)
 
 
@@ -229,15 +230,18 @@ def _write(entry: Entry, outcome: Outcome, predictions: Sequence[Predictions], s
 
 
 def build_head(config: RunConfig, spec: CacheSpec, num_classes: int) -> Head:
-    """Build a run's head for a cache's dimensions, with weights drawn from the run's seed.
+    """Build a run's head for a cache's arrays, with weights drawn from the run's seed.
 
     Raises:
+        CacheMismatchError: the cache lacks an array that the head reads.
         InputError: options out of range, or of a head that does not fit into memory.
     """
     torch.manual_seed(config.seed)
     options = head_options(config)
     try:
         return HEADS.get(config.head)(options, spec, num_classes)
+    except CacheMismatchError as error:
+        raise CacheMismatchError(f"{config.cache}: {error}") from error
     except (RuntimeError, MemoryError) as error:
         reason = one_line(error)[:200]
         raise InputError(f"head {config.head!r} cannot be built with these options ({reason})") from error

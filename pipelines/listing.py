@@ -140,8 +140,8 @@ def describe_cache(path: Path) -> dict[str, Any]:
     reader = open_cache(path)
     status = reader.status()
     arrays = [
-        [name, [reader.num_rows, *spec.shape], spec.dtype, reader.array_bytes(name) / 2**20]
-        for name, spec in reader.spec.arrays().items()
+        [a.name, [reader.num_rows, *reader.spec.shape(a.name)], a.dtype, reader.array_bytes(a.name) / 2**20, a.role]
+        for a in reader.spec.arrays
     ]
     protocols = []
     for name in reader.protocol_names():

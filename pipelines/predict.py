@@ -34,7 +34,7 @@ from ifcar.extract.geometry import FULL_FRAME, boxes_to_crop
 from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.roi import parse_pooled_mode
 from ifcar.extract.tracks import Tracks
-from ifcar.extract.views import View
+from ifcar.extract.view_content import View
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.extraction.backbones import load_backbone
@@ -154,13 +154,15 @@ def predict(
         reads=recipe.backbone.reads,
     )
     on = choose_device(device)
-    reads_features = any("features" in array for member in members for array in member.reads())
+    reads = tuple(dict.fromkeys(name for member in members for name in member.reads()))
+    reads_features = data.spec.reads_features(reads)
     if not reads_features and weights is not None:
         raise InputError(f"--weights {weights} would be ignored: {run} reads boxes only")
-    seen, features = [views.plan(row) for row in range(len(views))], RowArrays()
+    seen = [views.plan(row) for row in range(len(views))]
+    arrays = _view_arrays(run, data, seen, reads)
     if reads_features:
-        features = _live_features(run, data, recipe, views, weights, on, progress)
-    logits = np.stack([_score(member, data, seen, features, on) for member in members])
+        arrays |= _live_features(run, data, recipe, views, weights, on, progress)
+    logits = np.stack([_score(member, data, arrays, on) for member in members])
     shares = np.array([member.share for member in members])
     probability = shares @ data.kind.probabilities(logits)
     slots = np.stack([view.categories for view in seen]).max(axis=(0, 1))  # (N,)
@@ -225,6 +227,19 @@ def _check_boxes(boxes: Path, clip: Clip, tracks: Tracks, info: VideoInfo, recip
     return [*notes, *([f"{clip.source} ends before its annotations: {short}"] if short else [])]
 
 
+def _view_arrays(run: Path, data: RunData, views: Sequence[View], reads: Sequence[str]) -> RowArrays:
+    """Return what the heads read of the views besides features, each (V, …)."""
+    rows = [view.row() for view in views]
+    wanted = [name for name in reads if data.spec.array(name).role != "feature"]
+    for name in wanted:
+        if name not in rows[0]:
+            raise InputError(
+                f"{run}: reads the array {name!r}, which {data.identity['dataset']['name']} gives and a video with "
+                "boxes does not; `ifcar evaluate` scores it from its cache"
+            )
+    return {name: np.stack([row[name] for row in rows]) for name in wanted}
+
+
 def _live_features(
     run: Path,
     data: RunData,
@@ -264,17 +279,11 @@ def _refuse(faults: Iterable[str]) -> None:
 
 
 @torch.inference_mode()
-def _score(
-    member: Member, data: RunData, views: Sequence[View], features: RowArrays, device: str
-) -> NDArray[np.float32]:
+def _score(member: Member, data: RunData, arrays: RowArrays, device: str) -> NDArray[np.float32]:
     """Return a head's logits (K,), averaged over the views."""
     head = build_head(member.config, data.spec, len(data.classes))
     load_head(head, member.path / "model.safetensors")
-    batch = InstanceBatch(
-        boxes=torch.from_numpy(np.stack([view.boxes for view in views])),
-        categories=torch.from_numpy(np.stack([view.categories for view in views])),
-        **{name: torch.from_numpy(features[name]) for name in member.reads() if name in features},
-    )
+    batch = InstanceBatch({name: torch.from_numpy(arrays[name]) for name in member.reads()})
     on = torch.device(device)
     logits = head.to(on).eval()(batch.to(on)).logits.float().cpu().numpy()
     mean: NDArray[np.float32] = logits.mean(axis=0, dtype=np.float64).astype(np.float32)

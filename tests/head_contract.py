@@ -12,7 +12,7 @@ from fixtures.batches import random_batch
 from fixtures.noise import draw_noise
 from torch import Tensor
 
-from ifcar.cache.schema import CacheSpec
+from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import Head, InstanceBatch
 from ifcar.heads.dropout import Dropout
 
@@ -34,8 +34,7 @@ def build_moved(head: type[Head], config: Any, spec: CacheSpec, seed: int = 0) -
 
 
 def map_batch(batch: InstanceBatch, change: Callable[[str, Tensor], Tensor]) -> InstanceBatch:
-    values = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    return InstanceBatch(**{k: None if v is None else change(k, v) for k, v in values.items()})
+    return InstanceBatch({name: change(name, value) for name, value in batch.arrays.items()})
 
 
 def total_loss(head: Head, batch: InstanceBatch, labels: Tensor) -> Tensor:
@@ -47,20 +46,30 @@ def in_double(batch: InstanceBatch) -> InstanceBatch:
     return map_batch(batch, lambda _, v: v.double() if v.is_floating_point() else v)
 
 
-def fill_empty_slots(batch: InstanceBatch, content: Callable[[Tensor], Tensor]) -> InstanceBatch:
-    """Put `content` into the boxes and features of empty slots; categories stay 0."""
-    num_frames = batch.boxes.shape[1]
+def fill_empty_slots(batch: InstanceBatch, spec: CacheSpec, content: Callable[[Tensor], Tensor]) -> InstanceBatch:
+    """Put `content` into the empty slots of all arrays but categories, which stay 0."""
     empty = batch.categories == 0
 
     def change(name: str, value: Tensor) -> Tensor:
-        if name == "boxes":
-            return torch.where(empty[..., None], content(value), value)
-        if name == "instance_features":
-            stride = num_frames // value.shape[1]
-            return torch.where(empty[:, ::stride][..., None, None, None], content(value), value)
-        return value
+        if name == "categories" or not spec.array(name).is_by_slot:
+            return value
+        hollow = empty[:, :: empty.shape[1] // value.shape[1]].reshape(*value.shape[:3], *[1] * (value.dim() - 3))
+        return torch.where(hollow, content(value), value)
 
     return map_batch(batch, change)
+
+
+def junk(value: Tensor) -> Tensor:
+    """Return random numbers of a tensor's type and shape."""
+    g = torch.Generator().manual_seed(3)
+    if value.is_floating_point():
+        return 10 * torch.randn(value.shape, generator=g, dtype=value.dtype)
+    return torch.randint(0, 100, value.shape, generator=g).to(value.dtype)
+
+
+def constant(number: float) -> Callable[[Tensor], Tensor]:
+    """Return what fills a tensor with a number, one of integers with the largest."""
+    return lambda value: torch.full_like(value, number if value.is_floating_point() else torch.iinfo(value.dtype).max)
 
 
 def give_noise(source: Head, target: Head) -> None:
@@ -125,14 +134,10 @@ def check_initial_weights_come_from_reset_parameters(head: type[Head], config: A
 
 def check_padding_does_not_change_logits(head: type[Head], config: Any, spec: CacheSpec) -> None:
     batch = in_double(random_batch(7, spec))
-    contents: list[Callable[[Tensor], Tensor]] = [
-        lambda v: 10 * torch.randn(v.shape, generator=torch.Generator().manual_seed(3), dtype=v.dtype),
-        lambda v: torch.full_like(v, torch.nan),
-        lambda v: torch.full_like(v, torch.inf),
-    ]
+    contents = [junk, constant(torch.nan), constant(torch.inf)]
     for training in (False, True):
         results = []
-        for filled in [batch, *(fill_empty_slots(batch, content) for content in contents)]:
+        for filled in [batch, *(fill_empty_slots(batch, spec, content) for content in contents)]:
             model = build_moved(head, config, spec).train(training).double()
             draw_noise(model, 7, torch.Generator().manual_seed(1))
             total_loss(model, filled, torch.arange(7) % NUM_CLASSES).backward()
@@ -145,9 +150,13 @@ def check_padding_does_not_change_logits(head: type[Head], config: Any, spec: Ca
 def check_another_empty_slot_changes_nothing(head: type[Head], config: Any, spec: CacheSpec) -> None:
     """Training statistics too: rows of padding that hold zeros would move them."""
     batch = in_double(random_batch(7, spec))
-    wider_spec = replace(spec, num_instances=spec.num_instances + 1)
-    by_slot = ("boxes", "categories", "instance_features")
-    wider = map_batch(batch, lambda k, v: torch.cat([v, torch.zeros_like(v[:, :, :1])], 2) if k in by_slot else v)
+    wider_spec = spec.resized(N=spec.num_instances + 1)
+
+    def widen(name: str, value: Tensor) -> Tensor:
+        array = spec.array(name)
+        return torch.cat([value, torch.full_like(value[:, :, :1], array.empty)], 2) if array.is_by_slot else value
+
+    wider = map_batch(batch, widen)
     for training in (False, True):
         first = build_moved(head, config, spec).train(training).double()
         second = build_moved(head, config, wider_spec).train(training).double()
@@ -171,11 +180,11 @@ def check_stacks(head: type[Head], config: Any, spec: CacheSpec) -> None:
             draw_noise(model, 7, torch.Generator().manual_seed(seed))
         parameters, buffers = torch.func.stack_module_state(heads)  # type: ignore[arg-type]
         buffers = {name: value.clone() for name, value in buffers.items()}
-        arrays = [{f.name: v for f in fields(b) if (v := getattr(b, f.name)) is not None} for b in batches]
-        data = {k: torch.stack([a[k] for a in arrays]) for k in arrays[0]} if own else arrays[0]
+        first = batches[0].arrays
+        data = {name: torch.stack([b.arrays[name] for b in batches]) for name in first} if own else dict(first)
 
         def losses_of(weights: Any, statistics: Any, arrays: Any, model: Head = heads[0]) -> tuple[Tensor, Any, Any]:
-            out = torch.func.functional_call(model, (weights, statistics), (InstanceBatch(**arrays),))
+            out = torch.func.functional_call(model, (weights, statistics), (InstanceBatch(arrays),))
             total = F.cross_entropy(out.logits, labels) + sum(out.losses.values(), torch.zeros(()))
             return total, out.logits, dict(out.losses)
 
@@ -221,7 +230,7 @@ def check_trains_in_bf16(head: type[Head], config: Any, spec: CacheSpec) -> None
 
 def check_slot_order_does_not_change_logits(head: type[Head], config: Any, spec: CacheSpec) -> None:
     batch, order = random_batch(7, spec), torch.randperm(spec.num_instances)
-    shuffled = map_batch(batch, lambda k, v: v[:, :, order] if k in ("boxes", "categories", "instance_features") else v)
+    shuffled = map_batch(batch, lambda k, v: v[:, :, order] if spec.array(k).is_by_slot else v)
     model = build_moved(head, config, spec).eval()
     torch.testing.assert_close(model(batch).logits, model(shuffled).logits, rtol=1e-4, atol=1e-5)
 
@@ -236,7 +245,7 @@ def check_batch_independence(head: type[Head], config: Any, spec: CacheSpec) -> 
 
 def check_one_instance_and_no_instance(head: type[Head], config: Any, spec: CacheSpec) -> None:
     one = map_batch(random_batch(1, spec), lambda _, v: v)
-    none = map_batch(one, lambda k, v: torch.zeros_like(v) if k != "frame_features" else v)
+    none = map_batch(one, lambda k, v: torch.full_like(v, spec.array(k).empty) if spec.array(k).is_by_slot else v)
     for training in (False, True):
         model = build_moved(head, config, spec).train(training)
         assert torch.isfinite(model(one).logits).all()
@@ -252,8 +261,7 @@ def check_state_round_trip(head: type[Head], config: Any, spec: CacheSpec) -> No
 
 def check_reads_only_what_it_declares(head: type[Head], config: Any, spec: CacheSpec) -> None:
     batch = random_batch(4, spec)
-    needed = {*head.reads(config), "boxes", "categories"}
-    bare = InstanceBatch(**{f.name: getattr(batch, f.name) for f in fields(batch) if f.name in needed})
+    bare = InstanceBatch({name: batch.arrays[name] for name in head.reads(config)})
     model = build_moved(head, config, spec).eval()
     torch.testing.assert_close(model(batch).logits, model(bare).logits, rtol=0, atol=0)
 

@@ -181,7 +181,7 @@ class Charades(Dataset):
             return None
         # Of annotated frames that fall on the same frame, the first counts.
         frames, kept = np.unique(np.rint(found.tracks.frames * (FRAMES_PER_SECOND / fps)), return_index=True)
-        return replace(found.tracks, frames=frames.astype(np.int64), boxes=found.tracks.boxes[kept])
+        return replace(found.tracks.at(found.tracks.frames[kept]), frames=frames.astype(np.int64))
 
     def _clip(self, video: str, source: Path | None) -> Clip:
         return Clip(

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from numpy.typing import NDArray
+
+from ifcar.cache.arrays import PICTURE_SIZES, ArraySpec, CacheSpec
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.errors import InputError
 from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.sampling import Sampling
 from ifcar.extract.tracks import Tracks
+from ifcar.extract.view_content import View
 from ifcar.registry import Registry
 
 Progress = Callable[[int, int], None]
@@ -85,6 +89,10 @@ class Dataset(ABC):
         frames_on_clock: whether annotated frame numbers count from second 0 of the source's clock, as seconds do, and
             not from its first frame, which a file may show later.
         default_sampling: how `extract` samples the frames of a view when that is not named, see `ViewPolicy`.
+        track_arrays: arrays beside boxes and categories whose values its tracks carry, with the axes T, N and then
+            numbers, or (h, w) for pictures over the frame, which follow a view's crop. Known when the clips are listed.
+        view_arrays: arrays that `arrays_of_view` makes, with the axes T, N, h, w and numbers. Known when the clips are
+            listed.
     """
 
     name: ClassVar[str]
@@ -96,6 +104,8 @@ class Dataset(ABC):
     annotation_fps: ClassVar[float | None] = 12.0
     frames_on_clock: ClassVar[bool] = False
     default_sampling: ClassVar[Sampling] = "segments"
+    track_arrays: Sequence[ArraySpec] = ()
+    view_arrays: Sequence[ArraySpec] = ()
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -123,6 +133,28 @@ class Dataset(ABC):
     @abstractmethod
     def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
         """Return the protocols over these clips, and one line for everything about them that is incomplete."""
+
+    def arrays_of_view(self, clip: Clip, view: View) -> Mapping[str, NDArray[Any]]:
+        """Return the `view_arrays` of a view of a clip, by name, in the coordinates of its crop.
+
+        What they are made of belongs in the listing's digest.
+        """
+        return {}
+
+    def complete(self, clip: Clip, view: View) -> View:
+        """Return a view with the dataset's own arrays.
+
+        Raises:
+            InputError: `arrays_of_view` returned something else than the dataset lists.
+        """
+        if not self.view_arrays:
+            return view
+        num_frames, num_instances = view.categories.shape
+        sizes = {"T": num_frames, "N": num_instances, **PICTURE_SIZES}
+        spec = CacheSpec(sizes=sizes, arrays=tuple(self.view_arrays))
+        own = self.arrays_of_view(clip, view)
+        spec.check(own)
+        return replace(view, arrays={**view.arrays, **own})
 
 
 DATASETS: Registry[type[Dataset]] = Registry("dataset")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from ifcar import __version__
-from ifcar.cache.schema import CacheSpec, Provenance
+from ifcar.cache.arrays import ArraySpec, CacheSpec
+from ifcar.cache.schema import Provenance
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.spec import INSTANCES, BackboneSpec, Reads
 from ifcar.extract.datasets.contract import Dataset
@@ -39,7 +41,7 @@ class Preparation:
         config: the options.
         source: the dataset.
         policy: how views are sampled.
-        spec: the cache's dimensions.
+        spec: the cache's arrays.
         reads: what the network reads of a view.
         backbone: the network on the CPU, None where nothing is read.
         provenance: where the numbers come from.
@@ -64,15 +66,7 @@ class Preparation:
 
     def views(self) -> ViewDataset:
         """Return what decodes rows."""
-        return ViewDataset(
-            self.source.clips,
-            self.source.dataset.tracks,
-            self.source.dataset.annotation_fps,
-            self.source.training(),
-            self.policy,
-            reads=self.reads,
-            proposals=None if self.source.proposals is None else self.source.proposals.boxes,
-        )
+        return self.source.views(self.policy, self.reads)
 
     def extractor(self, options: EngineOptions) -> FeatureExtractor:
         """Return what turns decoded views into features, on the options' device."""
@@ -93,7 +87,7 @@ def prepare(config: ExtractConfig, progress: Progress) -> Preparation:
         config=config,
         source=source,
         policy=policy,
-        spec=cache_spec(config, policy, backbone_spec),
+        spec=cache_spec(config, policy, backbone_spec, source.arrays()),
         reads=backbone_spec.reads,
         backbone=backbone,
         provenance=provenance_of(config, source, policy, backbone_spec, weights),
@@ -117,15 +111,18 @@ def view_policy(config: ExtractConfig, dataset: Dataset) -> ViewPolicy:
     )
 
 
-def cache_spec(config: ExtractConfig, policy: ViewPolicy, backbone: BackboneSpec) -> CacheSpec:
-    """Return the cache's dimensions."""
-    return CacheSpec(
+def cache_spec(
+    config: ExtractConfig, policy: ViewPolicy, backbone: BackboneSpec, more: Sequence[ArraySpec]
+) -> CacheSpec:
+    """Return the cache's arrays: the backbone's, the standard ones of a view, and those that the dataset gives."""
+    return CacheSpec.standard(
         num_frames=policy.num_frames,
         num_steps=backbone.num_steps,
         num_instances=policy.num_instances,
         channels=backbone.channels,
         pooled_size=pooled_size(parse_pooled_mode(config.pooled)) if INSTANCES in backbone.maps else 0,
         grid_size=backbone.grid_size if config.grid else None,
+        more=more,
     )
 
 

@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ifcar.cache.arrays import PICTURE, ArraySpec
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.schema import Split
 from ifcar.errors import InputError
+from ifcar.extract.backbones.spec import Reads
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.datasets.contract import Clip, Dataset
 from ifcar.extract.datasets.proposals import Proposals, read_proposals
+from ifcar.extract.decoded_views import ViewDataset
 from ifcar.extract.limits import MAX_BATCH, MAX_WORKERS
+from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.folders import file_name, folder
 from ifcar.pipelines.progress import Progress, counter
 
@@ -124,6 +128,39 @@ class Source:
     def clip_ids(self) -> list[str]:
         """Return the ids in cache order."""
         return [clip.clip_id for clip in self.clips]
+
+    def carried(self) -> Sequence[ArraySpec]:
+        """Return the arrays that the tracks which are seen carry beside boxes; boxes of a file carry none."""
+        return () if self.proposals is not None else self.dataset.track_arrays
+
+    def arrays(self) -> tuple[ArraySpec, ...]:
+        """Return all arrays beside boxes and categories that views of this dataset have.
+
+        Raises:
+            InputError: an array of the tracks has other axes than T, N and what every track has of itself.
+        """
+        for array in self.carried():
+            own = array.axes[2:]
+            if array.axes[:2] != ("T", "N") or not (own == PICTURE or all(isinstance(axis, int) for axis in own)):
+                raise InputError(
+                    f"{self.dataset.name}: its tracks' array {array.name!r} has the axes {array.axes}; expected T, N "
+                    "and then numbers, or h and w"
+                )
+        return (*self.carried(), *self.dataset.view_arrays)
+
+    def views(self, policy: ViewPolicy, reads: Reads) -> ViewDataset:
+        """Return what decodes the rows of a cache of these views, for a backbone that reads this of them."""
+        return ViewDataset(
+            self.clips,
+            self.dataset.tracks,
+            self.dataset.annotation_fps,
+            self.training(),
+            policy,
+            reads=reads,
+            proposals=None if self.proposals is None else self.proposals.boxes,
+            carried=self.carried(),
+            complete=self.dataset.complete,
+        )
 
     def training(self) -> NDArray[np.bool_]:
         """Return (num_clips,), True where some protocol trains on the clip."""

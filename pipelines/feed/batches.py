@@ -132,6 +132,11 @@ def spread_views(examples: Examples, reader: CacheReader, num_views: int) -> Exa
     return replace(examples, plain=kept)
 
 
+def read_batch(reader: CacheReader, arrays: Iterable[str], rows: NDArray[np.int64]) -> InstanceBatch:
+    """Read these arrays of these rows (B,) from disk, each once."""
+    return InstanceBatch({name: torch.from_numpy(reader.read_rows(name, rows)) for name in dict.fromkeys(arrays)})
+
+
 class BatchReader:
     """Random access to the rows that a run needs.
 
@@ -145,6 +150,7 @@ class BatchReader:
 
     Raises:
         InputError: "gpu" without one.
+        CacheMismatchError: the cache lacks one of the arrays.
         CacheDamageError: a row does not match its checksum.
     """
 
@@ -157,20 +163,19 @@ class BatchReader:
         memory: Memory = "auto",
     ) -> None:
         self.reader, self.device = reader, device
-        known = reader.spec.arrays()
-        self.features = tuple(name for name in arrays if name in known and known[name].is_feature)
-        self.tables = {name: torch.from_numpy(reader.table(name)) for name in ("boxes", "categories")}
+        self.sharded = tuple(name for name in arrays if reader.spec.array(name).sharded)
+        self.tables = {name: torch.from_numpy(reader.table(name)) for name in arrays if name not in self.sharded}
         self.rows = np.unique(rows)
-        row_bytes = sum(known[name].row_bytes() for name in self.features)
+        row_bytes = reader.spec.row_bytes(self.sharded)
         self.num_bytes = row_bytes * len(self.rows)
         self.place = choose_place(memory, self.num_bytes, device)
         self.order: Order = "shards" if self.place == "stream" else "full"
-        self._loaded = {} if self.place == "stream" else {name: self._load(name) for name in self.features}
+        self._loaded = {} if self.place == "stream" else {name: self._load(name) for name in self.sharded}
         self._ahead = ReadAhead(self._read, self._advise, row_bytes, gives_way=device.type == "cpu")
 
     def describe(self) -> str:
         """Return one line on where the rows are."""
-        return f"{self.num_bytes / 2**20:,.0f} MiB of features, {len(self.rows):,} rows, {_PLACES[self.place]}"
+        return f"{self.num_bytes / 2**20:,.0f} MiB of large arrays, {len(self.rows):,} rows, {_PLACES[self.place]}"
 
     def expect(self, batches: Iterable[NDArray[np.int64]]) -> None:
         """Announce the rows of the batches that will be asked for from now on; streamed ones are read ahead."""
@@ -180,22 +185,21 @@ class BatchReader:
     def batch(self, rows: NDArray[np.int64]) -> InstanceBatch:
         """Return the arrays of these rows, in this order; rows (B,) give (B, …), rows (M, B) give (M, B, …)."""
         if self.place == "stream":
-            features = self._ahead.take(rows)
+            large = self._ahead.take(rows)
         else:
             places = torch.from_numpy(np.searchsorted(self.rows, rows))
-            features = {name: _pick(value, places.to(value.device)) for name, value in self._loaded.items()}
+            large = {name: _pick(value, places.to(value.device)) for name, value in self._loaded.items()}
         index = torch.from_numpy(rows)
-        batch = InstanceBatch(
-            boxes=self.tables["boxes"][index], categories=self.tables["categories"][index], **features
-        )
-        return batch.to(self.device)
+        small = {name: table[index] for name, table in self.tables.items()}
+        return InstanceBatch({**small, **large}).to(self.device)
 
     def _load(self, name: str) -> torch.Tensor:
-        """Return all rows of a feature array where they are kept, read piece by piece."""
-        array = self.reader.spec.arrays()[name]
+        """Return all rows of a sharded array where they are kept, read piece by piece."""
+        spec = self.reader.spec
         device = self.device if self.place == "gpu" else torch.device("cpu")
-        loaded = torch.empty((len(self.rows), *array.shape), dtype=getattr(torch, array.dtype), device=device)
-        step = max(1, STAGING_BYTES // array.row_bytes())
+        dtype = getattr(torch, spec.array(name).dtype)
+        loaded = torch.empty((len(self.rows), *spec.shape(name)), dtype=dtype, device=device)
+        step = max(1, STAGING_BYTES // spec.row_bytes([name]))
         for start in range(0, len(self.rows), step):
             self.reader.advise(name, self.rows[start + step : start + 2 * step])
             rows, target = self.rows[start : start + step], loaded[start : start + step]
@@ -206,10 +210,10 @@ class BatchReader:
         return loaded
 
     def _read(self, rows: NDArray[np.int64]) -> dict[str, torch.Tensor]:
-        return {name: torch.from_numpy(self.reader.read_rows(name, rows)) for name in self.features}
+        return dict(read_batch(self.reader, self.sharded, rows).arrays)
 
     def _advise(self, rows: NDArray[np.int64]) -> None:
-        for name in self.features:
+        for name in self.sharded:
             self.reader.advise(name, rows)
 
 

@@ -6,14 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ifcar.cache.reader import CacheReader
-from ifcar.cache.schema import INSTANCE_ARRAYS
 from ifcar.errors import InputError
 from ifcar.pipelines.feed.batches import Examples
-
-
-def reads_instances(arrays: Sequence[str]) -> bool:
-    """Return whether a head that reads these arrays of a cache reads instances."""
-    return not INSTANCE_ARRAYS.isdisjoint(arrays)
 
 
 def check_boxes(
@@ -34,7 +28,7 @@ def check_boxes(
     Raises:
         InputError: no training clip has one.
     """
-    if not reads_instances(arrays):
+    if not reader.spec.reads_instances(arrays):
         return []
     categories = reader.table("categories")
     if not categories[trained.rows[trained.usable]].any():

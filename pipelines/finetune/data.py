@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,8 @@ from ifcar.extract.backbones.spec import Reads
 from ifcar.extract.decode import open_source
 from ifcar.extract.decoded_views import READERS, Decoded, clip_info
 from ifcar.extract.picture_source import PictureSource, VideoInfo
-from ifcar.extract.views import View, ViewPolicy, plan_view
+from ifcar.extract.view_content import View
+from ifcar.extract.views import ViewPolicy, plan_view
 from ifcar.pipelines.extraction.sources import Source
 from ifcar.pipelines.feed.batches import Examples
 from ifcar.pipelines.labels.kinds import kind_of
@@ -83,7 +84,7 @@ class TrainingViews(Dataset[Decoded]):
         clip = self.clips[number]
         if number not in self._infos:
             self._infos[number] = clip_info(clip, opened)  # walks the whole file
-        return plan_view(
+        view = plan_view(
             self.policy,
             clip,
             self.dataset.tracks(clip.clip_id),
@@ -91,7 +92,9 @@ class TrainingViews(Dataset[Decoded]):
             self.dataset.annotation_fps,
             view_number=epoch + 1,  # view 0 is the plain one
             is_training=True,
+            carried=self.dataset.track_arrays,
         )
+        return self.dataset.complete(clip, view)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,17 +172,20 @@ def load_training(
     )
 
 
-def stack_views(items: Sequence[Decoded], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what the backbone reads (B, …), boxes (B, T, N, 4) and categories (B, T, N) on `device`.
+def stack_views(
+    items: Sequence[Decoded], names: Iterable[str], device: torch.device
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return what the backbone reads (B, …), and the named arrays of the views, each (B, …), on `device`.
 
     Raises:
         InputError: a clip could not be decoded.
     """
-    inputs, boxes, categories = [], [], []
+    inputs, rows = [], []
     for item in items:
         if item.view is None or item.inputs is None:
             raise InputError(f"{item.failure}; mend the clip or take it out of the split, then go on with --resume")
         inputs.append(item.inputs)
-        boxes.append(torch.from_numpy(item.view.boxes))
-        categories.append(torch.from_numpy(item.view.categories))
-    return tuple(torch.stack(part).to(device, non_blocking=True) for part in (inputs, boxes, categories))  # type: ignore[return-value]
+        rows.append(item.view.row())
+    arrays = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in names}
+    on_device = {name: value.to(device, non_blocking=True) for name, value in arrays.items()}
+    return torch.stack(inputs).to(device, non_blocking=True), on_device

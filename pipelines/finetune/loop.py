@@ -76,7 +76,7 @@ def train_step(trainer: LiveTrainer, deal: Deal, views: Iterator[Decoded]) -> di
     sums: dict[str, torch.Tensor] = {}
     parts = np.array_split(deal.mine, math.ceil(len(deal.mine) / trainer.micro_batch))
     for number, part in enumerate(parts):
-        batch = stack_views([next(views) for _ in part], trainer.group.device)
+        batch = stack_views([next(views) for _ in part], trainer.model.of_view, trainer.group.device)
         targets = torch.from_numpy(trainer.examples.targets[deal.places[part]]).to(trainer.group.device)
         trainer.model.set_noise(noise, int(part[0]), int(part[-1]) + 1)
         with _gradients_stay(trainer) if number < len(parts) - 1 else contextlib.nullcontext():

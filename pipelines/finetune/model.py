@@ -8,6 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from ifcar.cache.arrays import CacheSpec
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.random_init import BATCH_NORMS
 from ifcar.extract.backbones.reduced import STAGE as REDUCTION
@@ -26,6 +27,7 @@ class LiveModel(nn.Module):
         backbone: gives the feature maps; the parameters that train are those that require a gradient.
         head: any registered head; it is given the same batch object as from a cache.
         reads: names of the arrays that the head reads.
+        spec: the arrays of the cache that the backbone would make.
         pooled: RoIAlign mode.
         keeps_statistics: normalisation uses its running statistics and leaves them, in training too.
         precision: "bf16" computes the backbone's and the head's products in bfloat16.
@@ -36,6 +38,7 @@ class LiveModel(nn.Module):
         backbone: Backbone,
         head: Head,
         reads: Sequence[str],
+        spec: CacheSpec,
         pooled: PooledMode,
         *,
         keeps_statistics: bool,
@@ -44,6 +47,9 @@ class LiveModel(nn.Module):
         super().__init__()
         self.backbone, self.head = backbone, head
         self.reads, self.pooled = tuple(reads), pooled
+        made = spec.names("feature")
+        # RoIAlign needs boxes and categories, whatever the head reads
+        self.of_view = tuple(dict.fromkeys(("boxes", "categories", *(name for name in reads if name not in made))))
         self.keeps_statistics, self.precision = keeps_statistics, precision
 
     def train(self, mode: bool = True) -> Self:
@@ -55,22 +61,26 @@ class LiveModel(nn.Module):
                     module.eval()
         return self
 
-    def forward(self, inputs: Tensor, boxes: Tensor, categories: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, inputs: Tensor, of_view: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Score views.
 
         Args:
             inputs: what the backbone reads: (B, T, S, S, 3) uint8 RGB where that is pixels.
-            boxes: (B, T, N, 4).
-            categories: (B, T, N).
+            of_view: the arrays called `self.of_view`, each (B, …).
 
         Returns:
             logits (B, O, K) float32 of every output that is trained, and the head's auxiliary losses.
         """
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             maps = self.backbone.checked(self.backbone(self.backbone.normalise(inputs)))
-            arrays = arrays_of_maps(maps, boxes, categories, self.pooled, self.reads)
-            out = self.head(InstanceBatch(boxes=boxes, categories=categories, **arrays))
+            features = arrays_of_maps(maps, of_view["boxes"], of_view["categories"], self.pooled, self.reads)
+            out = self.head(self.batch(of_view, features))
         return out.trained().float(), {name: loss.float() for name, loss in out.losses.items()}
+
+    def batch(self, of_view: Mapping[str, Tensor], features: Mapping[str, Tensor]) -> InstanceBatch:
+        """Return what the head reads, out of the views' arrays and the features made of their pixels."""
+        arrays = {**of_view, **features}
+        return InstanceBatch({name: arrays[name] for name in self.reads})
 
     def set_noise(self, noise: Mapping[str, Tensor], first: int, end: int) -> None:
         """Give the head's dropout layers their noise (1, B, …) for clips first … end − 1 of a batch."""

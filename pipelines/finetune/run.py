@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ifcar.cache.lock import locked
 from ifcar.cache.schema import Split
 from ifcar.errors import InputError
-from ifcar.extract.decoded_views import ViewDataset, past_end_lines
+from ifcar.extract.decoded_views import past_end_lines
 from ifcar.extract.weights import sha256_file
 from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.feed.held_out import hold_out
@@ -170,14 +170,7 @@ def make_trainer(setting: Setting, group: Group, num_workers: int) -> LiveTraine
     if group.size > 1:
         devices = [group.device] if group.device.type == "cuda" else None
         network = DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)  # type: ignore[assignment]
-    plain_views = ViewDataset(
-        source.clips,
-        source.dataset.tracks,
-        source.dataset.annotation_fps,
-        source.training(),
-        setting.policy,
-        reads=model.backbone.spec.reads,
-    )
+    plain_views = source.views(setting.policy, model.backbone.spec.reads)
     return LiveTrainer(
         model=model,
         spec=setting.spec,

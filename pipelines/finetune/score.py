@@ -10,7 +10,6 @@ from torch.utils.data import DataLoader
 from ifcar.errors import InputError
 from ifcar.extract.decoded_views import Decoded
 from ifcar.extract.engine import EngineOptions, FeatureExtractor, fault_of_features
-from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.feed.batches import Examples
 from ifcar.pipelines.finetune.data import PREFETCHED, stack_views
 from ifcar.pipelines.finetune.trainer import LiveTrainer
@@ -58,15 +57,13 @@ def score_live(trainer: LiveTrainer, examples: Examples) -> Predictions:
 
 
 def _score(trainer: LiveTrainer, extractor: FeatureExtractor, batch: list[Decoded]) -> NDArray[np.float32]:
-    _, boxes, categories = stack_views(batch, trainer.group.device)
+    _, of_view = stack_views(batch, trainer.model.of_view, trainer.group.device)
     features = extractor(batch)
     for place, item in enumerate(batch):
         fault = fault_of_features(features, place)
         if fault:
             raise InputError(f"{trainer.clip_ids[item.row // trainer.plain_views.policy.num_views]}: {fault}")
-    arrays = {
-        name: torch.from_numpy(features[name]).to(boxes.device) for name in trainer.model.reads if name in features
-    }
-    out = trainer.model.head(InstanceBatch(boxes=boxes, categories=categories, **arrays))
+    made = {name: torch.from_numpy(value).to(trainer.group.device) for name, value in features.items()}
+    out = trainer.model.head(trainer.model.batch(of_view, made))
     logits: NDArray[np.float32] = out.logits.float().cpu().numpy()
     return logits

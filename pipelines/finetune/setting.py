@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ifcar.cache.arrays import FEATURES, GRID_FEATURES, CacheSpec
 from ifcar.cache.protocols import ProtocolTable
-from ifcar.cache.schema import CacheSpec, Split, Status, fingerprint
+from ifcar.cache.schema import Split, Status, fingerprint
 from ifcar.errors import CacheMismatchError, InputError, nearest
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.fold import channels_last
@@ -22,7 +23,7 @@ from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.extraction.backbones import load_backbone
 from ifcar.pipelines.extraction.preparation import cache_spec, provenance_of, view_policy
 from ifcar.pipelines.extraction.sources import ExtractConfig, Source, read_source
-from ifcar.pipelines.feed.boxes import no_boxes, reads_instances
+from ifcar.pipelines.feed.boxes import no_boxes
 from ifcar.pipelines.finetune.config import LiveConfig
 from ifcar.pipelines.finetune.distributed import Group
 from ifcar.pipelines.finetune.model import LiveModel, freeze
@@ -122,18 +123,20 @@ def open_setting(config: RunConfig, group: Group, progress: Progress) -> Setting
     check_base(config, live)
     kind = HEADS.get(config.head)
     reads = kind.reads(head_options(config))
-    if not any("features" in name for name in reads):
-        raise InputError(f"head {config.head!r} with these options reads boxes only; there is no backbone to train")
-    extraction = extraction_of(live, grid="grid_features" in reads)
+    if not any(array.name in reads for array in FEATURES):
+        raise InputError(f"head {config.head!r} with these options reads nothing of a backbone; there is none to train")
+    extraction = extraction_of(live, grid=GRID_FEATURES.name in reads)
     facts = trainable_backbone(extraction)
     source = _read_source(extraction, group, progress)
     protocol = _protocol(source, config.protocol)
     clips = [source.clips[number] for number in protocol.clips(Split.TRAIN)]
-    if reads_instances(reads) and not any(source.dataset.num_tracks(clip.clip_id) for clip in clips):
-        raise no_boxes(source.dataset.root, config.head, f"{len(clips)} training clips")
     policy = view_policy(extraction, source.dataset)
+    spec = cache_spec(extraction, policy, facts, source.arrays())
+    kind.check_reads(head_options(config), spec)
+    if spec.reads_instances(reads) and not any(source.dataset.num_tracks(clip.clip_id) for clip in clips):
+        raise no_boxes(source.dataset.root, config.head, f"{len(clips)} training clips")
     backbone, identity = _build_backbone(live, facts, extraction, source, config.seed, progress)
-    spec = cache_spec(extraction, policy, backbone.spec)
+    spec = spec.resized(C=backbone.spec.channels)
     head = build_head(config, spec, len(protocol.labels.classes))
     if live.base is not None:
         _load_base(live, spec, source, head, len(protocol.labels.classes))
@@ -146,6 +149,7 @@ def open_setting(config: RunConfig, group: Group, progress: Progress) -> Setting
         backbone,
         head,
         reads,
+        spec,
         parse_pooled_mode(extraction.pooled),
         keeps_statistics=live.batch_norm == "frozen",
         precision=config.schedule.precision,

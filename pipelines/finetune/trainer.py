@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ifcar.cache.schema import CacheSpec
+from ifcar.cache.arrays import CacheSpec
 from ifcar.extract.decoded_views import ViewDataset
 from ifcar.pipelines.feed.batches import Examples
 from ifcar.pipelines.finetune.config import LivePlan

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader, open_cache
 from ifcar.cache.schema import Split
@@ -18,6 +19,7 @@ from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.configs import from_plain, to_plain
 from ifcar.pipelines.feed.batches import Examples, read_examples
 from ifcar.pipelines.feed.boxes import check_boxes
+from ifcar.pipelines.fit import build_head
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.grid.config import FewShotConfig, FusionConfig, GridConfig, PublishedOn, SystemConfig
 from ifcar.pipelines.runs.config import ID_LENGTH, FineTuneConfig, RunConfig, run_id, run_name
@@ -230,7 +232,7 @@ def _cells(
                             reader,
                             tables[config.few_shot.base],
                         )
-                        run = tuned(run, base, config.few_shot, tables[config.few_shot.base])
+                        run = tuned(run, base, config.few_shot, tables[config.few_shot.base], reader.spec)
                     run = resolve(run, reader, tables[name])
                     jobs.append(Job(config=run, path=run_folder(run)))
                 yield Cell(variant=variant, stage=stage, seed=seed, draw=draw, jobs=jobs)
@@ -257,7 +259,9 @@ def _run_config(config: GridConfig, system: SystemConfig, protocol: str, seed: i
     )
 
 
-def tuned(run: RunConfig, base: RunConfig, few_shot: FewShotConfig, base_table: ProtocolTable) -> RunConfig:
+def tuned(
+    run: RunConfig, base: RunConfig, few_shot: FewShotConfig, base_table: ProtocolTable, spec: CacheSpec
+) -> RunConfig:
     """Return the config of the run that fine-tunes `base` on the run's own protocol.
 
     Without a schedule of its own it follows the base run's: the paper's where that was used, else `TUNING` steps of
@@ -265,8 +269,7 @@ def tuned(run: RunConfig, base: RunConfig, few_shot: FewShotConfig, base_table: 
     """
     schedule = few_shot.schedule
     if schedule is None:
-        reads = HEADS.get(base.head).reads(head_options(base))
-        appearance = any("features" in name for name in reads)
+        appearance = spec.reads_features(HEADS.get(base.head).reads(head_options(base)))
         plan = make_plan(base.schedule, len(base_table.clips(Split.TRAIN)), reads_appearance=appearance)
         num_steps, lr = TUNING[few_shot.train]
         stretched = ScheduleConfig(kind="stretched", min_steps=num_steps, lr=lr, held_out=0.0)
@@ -277,11 +280,11 @@ def tuned(run: RunConfig, base: RunConfig, few_shot: FewShotConfig, base_table: 
 
 def _check_feedable(config: RunConfig, reader: CacheReader, parts: Sequence[Sequence[Examples]]) -> None:
     """Build the head without memory, so that it says what the cache lacks; check that its instances are there."""
-    kind, options = HEADS.get(config.head), head_options(config)
     with torch.device("meta"):
-        kind(options, reader.spec, 2)
+        build_head(config, reader.spec, 2)
+    reads = HEADS.get(config.head).reads(head_options(config))
     for trained, tested in parts:
-        check_boxes(reader, config.head, kind.reads(options), trained, tested)
+        check_boxes(reader, config.head, reads, trained, tested)
 
 
 def _check_measurable(parts: Sequence[Examples], table: ProtocolTable, reader: CacheReader) -> None:

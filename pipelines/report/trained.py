@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from ifcar.errors import IfcarError
 from ifcar.heads.contract import Head, InstanceBatch
+from ifcar.pipelines.feed.batches import read_batch
 from ifcar.pipelines.fit import build_head
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.views import CachedViews
@@ -38,8 +38,7 @@ class TrainedHead:
     def batch(self, views: CachedViews, clip_ids: Sequence[str]) -> InstanceBatch:
         """Return what the head reads of these clips' cached views."""
         rows = np.array([views.rows[clip_id] for clip_id in clip_ids], np.int64)
-        names = dict.fromkeys(("boxes", "categories", *self.reads))
-        return InstanceBatch(**{name: torch.from_numpy(views.reader.read_rows(name, rows)) for name in names})
+        return read_batch(views.reader, self.reads, rows)
 
 
 def load_first(chapter: Chapter, views: CachedViews, head: str, fits: Callable[[Head], bool]) -> TrainedHead | None:

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.durable import write_atomic
 from ifcar.cache.protocols import KindName, ProtocolTable, Unlabelled
-from ifcar.cache.schema import CacheSpec
+from ifcar.cache.stored_spec import parse_spec
 from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.labels.kinds import LabelKind, label_kind
@@ -31,7 +32,7 @@ class RunData:
     """The facts about a run's data.
 
     Args:
-        spec: the cache's dimensions, from which the head was built.
+        spec: the cache's arrays, for which the head was built.
         identity: the cache's identity: everything that changes a feature's value.
         protocol: the protocol's name.
         classes: K class names, in target order.
@@ -75,11 +76,9 @@ def read_run_data(folder: Path) -> RunData:
         raise MissingDataError(f"{path}: no such file; train the run again with this version")
     try:
         content = json.loads(read_text(path))
-        spec = dict(content.pop("spec"))
-        if spec.get("grid_size") is not None:
-            spec["grid_size"] = tuple(spec["grid_size"])
+        spec = parse_spec(content.pop("spec"))
         texts = {name: tuple(content.get(name, ())) for name in ("classes", "notes")}
-        return RunData(**{**content, **texts, "spec": CacheSpec(**spec)})
+        return RunData(**{**content, **texts, "spec": spec})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: damaged ({error}); train the run again") from error
 

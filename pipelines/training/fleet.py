@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.durable import write_atomic
 from ifcar.cache.reader import open_cache
-from ifcar.cache.schema import CacheSpec, Split
+from ifcar.cache.schema import Split
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.configs import to_plain
@@ -176,9 +177,8 @@ def choose_size(group: Sequence[Job], *, processes: int, free: int, cuda: bool) 
     protocol = reader.protocol(config.protocol)
     num_train, num_test = (len(protocol.clips(split)) for split in (Split.TRAIN, Split.TEST))
     each = member_bytes(config, reader.spec, len(protocol.labels.classes), num_train)
-    arrays = reader.spec.arrays()
     reads = HEADS.get(config.head).reads(head_options(config))
-    row = sum(arrays[name].row_bytes() for name in reads if arrays[name].is_feature)
+    row = reader.spec.row_bytes(name for name in reads if reader.spec.array(name).sharded)
     preloaded = (num_train + num_test) * reader.num_views * row
     reader.close()
     usable = FLEET_SHARE * (free - processes * (preloaded if preloaded <= PRELOAD_SHARE * free else 0))
@@ -199,8 +199,7 @@ def member_bytes(config: RunConfig, spec: CacheSpec, num_classes: int, num_clips
     """
     kind, options = HEADS.get(config.head), head_options(config)
     reads = kind.reads(options)
-    plan = make_plan(config.schedule, num_clips, reads_appearance=any("features" in name for name in reads))
-    arrays = {name: spec.arrays()[name] for name in {*reads, "boxes", "categories"}}
+    plan = make_plan(config.schedule, num_clips, reads_appearance=spec.reads_features(reads))
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -210,15 +209,15 @@ def member_bytes(config: RunConfig, spec: CacheSpec, num_classes: int, num_clips
     with torch.device("meta"):
         head = kind(options, spec, num_classes)
         batch = InstanceBatch(
-            **{
-                name: torch.zeros((plan.batch_size, *array.shape), dtype=getattr(torch, array.dtype))
-                for name, array in arrays.items()
+            {
+                name: torch.zeros((plan.batch_size, *spec.shape(name)), dtype=getattr(torch, spec.array(name).dtype))
+                for name in reads
             }
         )
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             head(batch)
     weights = 4 * sum(parameter.numel() for parameter in head.parameters())
     copies = 6 + (2 if plan.optimizer == "adam" else 1)  # start, weights, gradients twice, best, final; optimiser state
-    rows = plan.batch_size * sum(array.row_bytes() for array in arrays.values())
+    rows = plan.batch_size * spec.row_bytes(reads)
     activations = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     return copies * weights + rows + 2 * activations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -81,15 +81,14 @@ class Stack:
             logits (M, B, K), outputs (M, B, O, K) where there are several, and losses (M,), in the precision of the
             weights.
         """
-        arrays = {f.name: getattr(batch, f.name) for f in fields(batch) if getattr(batch, f.name) is not None}
         state = {**self.parameters, **self.constants, **(noise or {})}
         if len(self) == 1:
             one = {name: value.squeeze(0) for name, value in state.items()}
-            own_arrays = {name: value.squeeze(0) for name, value in arrays.items()} if own else arrays
+            own_arrays = {name: value.squeeze(0) for name, value in batch.arrays.items()} if own else batch.arrays
             outputs, losses = self._score_one(one, own_arrays)
             outputs, losses = outputs.unsqueeze(0), {name: loss.unsqueeze(0) for name, loss in losses.items()}
         else:
-            outputs, losses = vmap(self._score_one, in_dims=(0, 0 if own else None))(state, arrays)
+            outputs, losses = vmap(self._score_one, in_dims=(0, 0 if own else None))(state, dict(batch.arrays))
         outputs = outputs.to(self.weights.dtype)
         return HeadOutput(
             logits=outputs.mean(-2),
@@ -103,7 +102,7 @@ class Stack:
         # As torch.func.functional_call, without its looking every name up, which takes as long as the layers do.
         for slots, key, name in self.places:
             slots[key] = state.get(name)
-        out = self.template(InstanceBatch(**arrays))
+        out = self.template(InstanceBatch(arrays))
         return out.trained(), dict(out.losses)
 
     def fill_gradients(self, losses: Tensor) -> None:

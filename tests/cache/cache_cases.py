@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.protocols import LabelSpace, ProtocolTable
-from ifcar.cache.schema import CacheSpec, Provenance, Status, zeros_for_rows
+from ifcar.cache.schema import Provenance, Status
 from ifcar.cache.writer import CacheWriter
 
-SPEC = CacheSpec(num_frames=4, num_steps=2, num_instances=2, channels=3, pooled_size=2, grid_size=(2, 3))
+SPEC = CacheSpec.standard(num_frames=4, num_steps=2, num_instances=2, channels=3, pooled_size=2, grid_size=(2, 3))
 IDENTITY = {"dataset": "toybox", "backbone": {"name": "i3d_r50", "weights": "random:0"}, "crop": [224, 224]}
 PROVENANCE = Provenance(identity=IDENTITY, environment={"numpy": "2"})
 
@@ -47,7 +48,7 @@ def block_arrays(
     rows: range, spec: CacheSpec = SPEC, seed: int = 0
 ) -> tuple[dict[str, np.ndarray[Any, Any]], dict[int, str]]:
     """Return a block's arrays, a function of the row numbers alone; row 5 fails and row 7 is all zeros."""
-    arrays = zeros_for_rows(spec, len(rows))
+    arrays = spec.empty_rows(len(rows))
     failures = {row: f"no frames in {row}.webm" for row in rows if row == 5}
     for i, row in enumerate(rows):
         arrays["status"][i] = Status.FAILED if row in failures else Status.DONE

@@ -40,7 +40,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
 def assert_committed_rows_are_right(path: Path) -> None:
     reader, expected = open_cache(path), block_arrays(range(CLIPS))[0]
     rows = np.flatnonzero(reader.committed_rows())
-    for name in SPEC.arrays():
+    for name in SPEC.names():
         assert np.array_equal(reader.read_rows(name, rows), expected[name][rows])
     report = verify_cache(path)
     assert {damage.kind for damage in report.damages} <= {DamageKind.STRAY}

@@ -65,7 +65,7 @@ def test_every_flipped_bit_is_reported_and_never_read_as_data(cache: Path) -> No
 
 
 def test_a_damaged_row_is_named_by_verify_and_by_the_reader(cache: Path) -> None:
-    row_bytes = SPEC.arrays()["instance_features"].row_bytes() + 4
+    row_bytes = SPEC.row_bytes(["instance_features"]) + 4
     flip(cache / "instance_features/c.0.0.0.0.0.0", 17 * row_bytes + 20)
     (damage,) = verify_cache(cache).damages
     assert (damage.kind, damage.array, damage.row) == (DamageKind.ROW, "instance_features", 17)

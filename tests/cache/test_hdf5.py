@@ -29,7 +29,7 @@ def exported(cache: Path, tmp_path: Path) -> Path:
 def test_export_reads_back_equal_through_the_same_interface(cache: Path, exported: Path) -> None:
     ours, theirs = open_cache(cache), open_cache(exported)
     rows = np.concatenate([np.random.default_rng(0).integers(0, 280, 50), [279, 0, 0]])
-    for name in SPEC.arrays():
+    for name in SPEC.names():
         found = theirs.read_rows(name, rows)
         assert found.dtype == ours.read_rows(name, rows).dtype
         assert np.array_equal(found, ours.read_rows(name, rows))

@@ -22,7 +22,7 @@ def assert_what_is_committed_is_there(survivors: Path) -> None:
     assert {damage.kind for damage in report.damages} <= {DamageKind.STRAY}, report.damages
     reader = open_cache(path)
     rows = np.flatnonzero(reader.committed_rows())
-    stored = {name: reader.read_rows(name, rows) for name in SPEC.arrays()}
+    stored = {name: reader.read_rows(name, rows) for name in SPEC.names()}
     writings = [block_arrays(range(CLIPS), seed=seed)[0] for seed in (0, 1)]
     for block in np.unique(rows // 256):
         mine = rows // 256 == block

@@ -10,9 +10,10 @@ import zarr
 from cache_cases import IDENTITY, SPEC, block_arrays, clip_names, create_writer, fill, make_cache, protocols
 
 from ifcar.cache import shards
+from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.layout import protocol_arrays, protocol_attributes
 from ifcar.cache.reader import open_cache
-from ifcar.cache.schema import CacheSpec, Status
+from ifcar.cache.schema import Status
 from ifcar.errors import CacheDamageError, CacheMismatchError, InputError, MissingDataError
 
 CLIPS, VIEWS = 330, 2  # 660 rows: two full shards and one of 148 rows
@@ -34,7 +35,7 @@ def random_rows() -> np.ndarray[Any, np.dtype[np.int64]]:
     return np.concatenate([rows, rows[:20], [659, 658, 512, 511, 256, 255, 0, 0], np.arange(600, 660)])
 
 
-@pytest.mark.parametrize("name", list(SPEC.arrays()))
+@pytest.mark.parametrize("name", SPEC.names())
 def test_rows_equal_zarrs_own_indexing_in_any_order_with_doubles(cache: Path, name: str) -> None:
     rows = random_rows()
     oracle = zarr.open_group(cache, mode="r")[name].oindex[rows]
@@ -43,7 +44,7 @@ def test_rows_equal_zarrs_own_indexing_in_any_order_with_doubles(cache: Path, na
     assert np.array_equal(found, oracle)
 
 
-@pytest.mark.parametrize("name", list(SPEC.arrays()))
+@pytest.mark.parametrize("name", SPEC.names())
 def test_stored_rows_equal_what_was_written(cache: Path, name: str) -> None:
     written = block_arrays(range(CLIPS * VIEWS))[0][name]
     assert np.array_equal(open_cache(cache).read_rows(name, np.arange(CLIPS * VIEWS)), written)
@@ -52,7 +53,7 @@ def test_stored_rows_equal_what_was_written(cache: Path, name: str) -> None:
 def test_zstd_cache_reads_equal(cache: Path, zstd_cache: Path) -> None:
     plain, packed, rows = open_cache(cache), open_cache(zstd_cache), random_rows()
     oracle = zarr.open_group(zstd_cache, mode="r")
-    for name in SPEC.arrays():
+    for name in SPEC.names():
         found = packed.read_rows(name, rows)
         assert np.array_equal(found, plain.read_rows(name, rows))
         assert np.array_equal(found, oracle[name].oindex[rows])
@@ -65,12 +66,12 @@ def test_plain_zarr_opens_and_lists_everything_without_warnings(cache: Path) -> 
         names = {name for name, _ in group.members(max_depth=None)}
         ids = group["clips/ids"][...]
         targets = group["protocols/compositional/targets"][...]
-        values = {name: group[name][...] for name in SPEC.arrays()}
-    assert {"clips/ids", "protocols/5-shot/split", *SPEC.arrays()} <= names
+        values = {name: group[name][...] for name in SPEC.names()}
+    assert {"clips/ids", "protocols/5-shot/split", *SPEC.names()} <= names
     assert [str(i) for i in ids] == clip_names(CLIPS)
     assert np.array_equal(targets, protocols(CLIPS)[0].labels.targets)
     assert group.attrs["identity"] == IDENTITY
-    assert group.attrs["format_version"] == 1
+    assert group.attrs["format_version"] == 2
     assert values["instance_features"].any()
 
 
@@ -141,10 +142,10 @@ def test_impossible_rows_are_refused(cache: Path, rows: list[Any]) -> None:
 
 
 def test_an_array_the_cache_lacks_is_refused_naming_those_it_has(tmp_path: Path) -> None:
-    spec = CacheSpec(num_frames=2, num_steps=2, num_instances=1)
+    spec = CacheSpec.standard(num_frames=2, num_steps=2, num_instances=1)
     reader = open_cache(make_cache(tmp_path / "c.zarr", 3, spec=spec))
     assert reader.array_bytes("boxes") == 3 * 2 * 1 * 4 * 4
-    with pytest.raises(CacheMismatchError, match=r"has no array 'instance_features'.*'boxes', 'categories'"):
+    with pytest.raises(CacheMismatchError, match=r"has no array 'instance_features'; there are boxes, categories"):
         reader.read_rows("instance_features", np.array([0]))
     with pytest.raises(InputError, match="use read_rows"):
         open_cache(make_cache(tmp_path / "d.zarr", 3)).table("frame_features")
@@ -161,8 +162,8 @@ def test_what_is_no_cache_is_refused_with_the_reason(tmp_path: Path) -> None:
     zarr.open_group(tmp_path / "other.zarr", mode="w", attributes={"a": 1})
     with pytest.raises(InputError, match="not an ifcar cache"):
         open_cache(tmp_path / "other.zarr")
-    zarr.open_group(tmp_path / "later.zarr", mode="w", attributes={"format_version": 2})
-    with pytest.raises(InputError, match="format version 2, this ifcar reads version 1"):
+    zarr.open_group(tmp_path / "later.zarr", mode="w", attributes={"format_version": 3})
+    with pytest.raises(InputError, match="format version 3, this ifcar reads versions 1 and 2"):
         open_cache(tmp_path / "later.zarr")
 
 

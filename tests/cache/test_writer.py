@@ -18,9 +18,10 @@ from cache_cases import (
     resume_writer,
 )
 
+from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import open_cache
-from ifcar.cache.schema import CacheSpec, Provenance, Status
+from ifcar.cache.schema import Provenance, Status
 from ifcar.cache.verify import verify_cache
 from ifcar.errors import CacheMismatchError, InputError, MissingDataError
 
@@ -83,7 +84,7 @@ def with_identity(**changes: Any) -> Provenance:
             'identity.backbone.name is "i3d_r50" in the cache, "slowfast_r50" now. Repeat',
         ),
         ({"provenance": with_identity(seed=None)}, "identity.seed is absent in the cache, null now"),
-        ({"spec": dataclasses.replace(SPEC, channels=5)}, "spec.channels is 3 in the cache, 5 now"),
+        ({"spec": SPEC.resized(C=5)}, "size C is 3 in the cache, 5 now"),
         ({"num_views": 2}, "num_views is 1 in the cache, 2 now"),
         (
             {"clip_ids": ["clip-0000", "x", "clip-é"]},
@@ -184,7 +185,7 @@ def test_reopened_block_keeps_its_rows_until_it_is_replaced(tmp_path: Path) -> N
 
 
 def test_boxes_only_cache_has_no_feature_arrays(tmp_path: Path) -> None:
-    spec = CacheSpec(num_frames=3, num_steps=3, num_instances=2)
+    spec = CacheSpec.standard(num_frames=3, num_steps=3, num_instances=2)
     path = make_cache(tmp_path / "c.zarr", 5, spec=spec)
     assert not list(path.glob("*features"))
     assert np.array_equal(open_cache(path).table("boxes"), block_arrays(range(5), spec)[0]["boxes"])

@@ -13,7 +13,8 @@ from ifcar.extract.frame_clock import FrameClock
 from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.sampling import strided_frames
 from ifcar.extract.tracks import Tracks
-from ifcar.extract.views import View, ViewPolicy, plan_view
+from ifcar.extract.view_content import View
+from ifcar.extract.views import ViewPolicy, plan_view
 
 SIXTY_SECONDS = VideoInfo(clock=FrameClock(num_frames=1440, fps=24.0), width=100, height=80)
 FOLDER = VideoInfo(clock=FrameClock(num_frames=1440, fps=None), width=100, height=80)

@@ -29,8 +29,8 @@ def test_records_are_matched_by_name_not_by_position() -> None:
     records = [record("7", 5, [label("0000", (5, 0, 9, 4))]), record("7", 2, [label("0000", (2, 0, 6, 4))])]
     tracks = read_tracks(Path("a.json"), "7", records)
     assert tracks.frames.tolist() == [2, 5]
-    assert tracks.at(np.array([5, 3, 2]))[:, 0, 0].tolist()[::2] == [5.0, 2.0]
-    assert np.isnan(tracks.at(np.array([3]))).all()
+    assert tracks.at(np.array([5, 3, 2])).boxes[:, 0, 0].tolist()[::2] == [5.0, 2.0]
+    assert np.isnan(tracks.at(np.array([3])).boxes).all()
 
 
 def test_several_hands_become_linked_tracks() -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from fixtures.batches import SPEC, random_batch
+from fixtures.batches import LAYOUT_SPEC, SPEC, random_batch
 from head_contract import build_moved, in_double
 from torch import Tensor
 
-from ifcar.cache.schema import CacheSpec
+from ifcar.cache.arrays import CacheSpec
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.heads.activity_specific import ActivitySpecific, ActivitySpecificConfig
 from ifcar.heads.contract import InstanceBatch
@@ -36,12 +35,10 @@ def positions_of(batch: InstanceBatch, clip: int, features: str) -> list[Tensor]
     """The real positions of a clip, one by one, in the order of the paper's TWH."""
     out = []
     if features == "grid":
-        assert batch.grid_features is not None
-        for step in batch.grid_features[clip]:
+        for step in batch.array("grid_features")[clip]:
             out += [step[:, y, x] for y in range(step.shape[1]) for x in range(step.shape[2])]
         return out
-    assert batch.instance_features is not None
-    for t, step in enumerate(batch.instance_features[clip]):
+    for t, step in enumerate(batch.array("instance_features")[clip]):
         for slot, roi in enumerate(step):
             if batch.categories[clip, 2 * t, slot] > 0:
                 out += [roi[:, y, x] for y in range(roi.shape[1]) for x in range(roi.shape[2])]
@@ -171,7 +168,7 @@ def test_labels_that_go_together_are_counted_from_the_training_part_and_saved_wi
 def test_descriptors_differ_between_activities_and_gather_from_where_their_attention_lies() -> None:
     """Attention learns the one place that tells a class, whatever the rest of the clip holds."""
     torch.manual_seed(0)
-    spec = CacheSpec(num_frames=4, num_steps=2, num_instances=1, channels=8, pooled_size=1, grid_size=(3, 3))
+    spec = CacheSpec.standard(num_frames=4, num_steps=2, num_instances=1, channels=8, pooled_size=1, grid_size=(3, 3))
     config = ActivitySpecificConfig(num_observations=8, num_groups=1, descriptor_dim=8, query="mean", dropout=0.0)
     head: Any = ActivitySpecific(config, spec, 2)
     labels = (torch.rand(256, 2) < 0.5).float()
@@ -180,7 +177,7 @@ def test_descriptors_differ_between_activities_and_gather_from_where_their_atten
     for activity in range(2):
         features[torch.arange(256), places[:, activity], activity] += 6 * labels[:, activity]
     grid = features.view(256, 2, 3, 3, 8).permute(0, 1, 4, 2, 3)
-    batch = InstanceBatch(boxes=torch.zeros(256, 4, 1, 4), categories=torch.zeros(256, 4, 1), grid_features=grid)
+    batch = InstanceBatch({"grid_features": grid})
     head.learn_labels(labels)
     optimizer = torch.optim.Adam(head.parameters(), lr=1e-2)
     for _ in range(300):
@@ -213,7 +210,9 @@ def test_descriptors_differ_between_activities_and_gather_from_where_their_atten
 def test_parameters_are_those_of_the_papers_tables(
     num_groups: int, num_observations: int, num_classes: int, millions: float
 ) -> None:
-    spec = CacheSpec(num_frames=32, num_steps=4, num_instances=1, channels=2048, pooled_size=1, grid_size=(7, 7))
+    spec = CacheSpec.standard(
+        num_frames=32, num_steps=4, num_instances=1, channels=2048, pooled_size=1, grid_size=(7, 7)
+    )
     config = ActivitySpecificConfig(num_groups=num_groups, num_observations=num_observations)
     with torch.device("meta"):
         head = ActivitySpecific(config, spec, num_classes)
@@ -235,7 +234,7 @@ def test_options_out_of_range_are_named(options: dict[str, Any], message: str) -
 
 
 def test_a_cache_without_the_feature_map_or_with_other_channels_says_what_to_do() -> None:
-    with pytest.raises(CacheMismatchError, match=r"'grid_features'.* does not hold; extract with --grid"):
-        ActivitySpecific(ActivitySpecificConfig(), replace(SPEC, grid_size=None), 3)
+    with pytest.raises(CacheMismatchError, match=r"no array 'grid_features'.* --grid"):
+        ActivitySpecific(ActivitySpecificConfig(), LAYOUT_SPEC, 3)
     with pytest.raises(InputError, match="num_groups is 32, but the cache has 6 channels"):
         ActivitySpecific(ActivitySpecificConfig(), SPEC, 3)

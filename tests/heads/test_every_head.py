@@ -13,7 +13,7 @@ from fixtures.batches import LAYOUT_SPEC, SPEC
 from head_contract import CHECKS
 
 import ifcar.heads
-from ifcar.cache.schema import CacheSpec
+from ifcar.cache.arrays import CacheSpec
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head

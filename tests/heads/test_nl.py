@@ -10,7 +10,7 @@ import torch
 from fixtures.batches import SPEC, random_batch
 from head_contract import build_moved, map_batch
 
-from ifcar.cache.schema import CacheSpec
+from ifcar.cache.arrays import CacheSpec
 from ifcar.errors import InputError
 from ifcar.heads.attention import NonLocal
 from ifcar.heads.contract import InstanceBatch
@@ -73,7 +73,7 @@ def test_block_starts_as_the_identity(attention: Any) -> None:
 
 
 def test_paper_preset_has_the_papers_dimensions() -> None:
-    spec = CacheSpec(num_frames=8, num_steps=4, num_instances=4, channels=2048, pooled_size=3)
+    spec = CacheSpec.standard(num_frames=8, num_steps=4, num_instances=4, channels=2048, pooled_size=3)
     head = NL(NL.presets["paper"], spec, 174)
     assert len(head.blocks) == 1
     attention: Any = head.blocks[0].attention

@@ -12,10 +12,10 @@ from fixtures.batches import random_batch
 from fixtures.noise import draw_noise
 from fixtures.plain_sfi import PlainSFI
 
-from ifcar.cache.schema import CacheSpec
+from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.sfi import SFI
 
-SPEC = CacheSpec(num_frames=10, num_steps=5, num_instances=4, channels=24, pooled_size=3)
+SPEC = CacheSpec.standard(num_frames=10, num_steps=5, num_instances=4, channels=24, pooled_size=3)
 
 
 def small(preset: str, **options: Any) -> SFI:

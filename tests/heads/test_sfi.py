@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from fixtures.batches import SPEC, random_batch
 from fixtures.golden import load_golden
+from head_contract import in_double
 
-from ifcar.cache.schema import CacheSpec
+from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import InstanceBatch
 from ifcar.heads.joint import motion_of
 from ifcar.heads.sfi import SFI, SFIConfig
@@ -47,9 +48,7 @@ def small_sfi(prediction: bool) -> tuple[SFI, InstanceBatch]:
         prediction=prediction,
     )
     head = SFI(config, SPEC, 5).double().eval()
-    batch = random_batch(7, SPEC, seed=2)
-    batch = replace(batch, boxes=batch.boxes.double(), instance_features=batch.instance_features.double())
-    return head, batch
+    return head, in_double(random_batch(7, SPEC, seed=2))
 
 
 def test_compositional_reasoning_equals_equation_2() -> None:
@@ -129,7 +128,7 @@ def test_prediction_loss_equals_equations_4_and_5() -> None:
 
 
 def test_paper_preset_has_the_papers_dimensions() -> None:
-    spec = CacheSpec(num_frames=8, num_steps=4, num_instances=4, channels=512, pooled_size=3)
+    spec = CacheSpec.standard(num_frames=8, num_steps=4, num_instances=4, channels=512, pooled_size=3)
     head = SFI(replace(SFI.presets["paper"], prediction=True), spec, 174)
     assert head.joint.appearance.embed.weight.shape == (512, 512 * 9)
     assert [e.weight.shape for e in head.reasoning.edges] == [(1024, 2048)] * 3

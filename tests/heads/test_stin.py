@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from fixtures.batches import LAYOUT_SPEC, SPEC, random_batch
 from fixtures.golden import load_golden
+from head_contract import in_double
 
-from ifcar.cache.schema import CacheSpec
+from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import Head, InstanceBatch
 from ifcar.heads.i3d_stin_nl import I3DSTINNL
 from ifcar.heads.joint import JointConfig
@@ -54,13 +55,7 @@ def small(kind: type[Head], config: Any, spec: CacheSpec = SPEC) -> tuple[Any, I
     torch.manual_seed(0)
     joint = replace(config.joint, appearance_dim=8, layout_dim=8, reduction_dim=0)
     head = kind(replace(config, joint=joint, hidden_dim=6), spec, 5).double().eval()
-    batch = random_batch(7, spec, seed=2)
-    return head, replace(
-        batch,
-        boxes=batch.boxes.double(),
-        instance_features=None if batch.instance_features is None else batch.instance_features.double(),
-        frame_features=None if batch.frame_features is None else batch.frame_features.double(),
-    )
+    return head, in_double(random_batch(7, spec, seed=2))
 
 
 def literal_interaction(interaction: Any, joint: Any) -> list[dict[int, torch.Tensor]]:
@@ -129,7 +124,7 @@ def test_i3d_stin_nl_concatenates_the_frame_with_the_average_instance() -> None:
     norm, reduction = head.frame[0].input_norm, head.frame[0].reduction
     for b, z in enumerate(clips):
         instances = literal_blocks(head.trunk.blocks, torch.stack(list(z.values()))).mean(0)
-        frame = sum(batch.frame_features[b]) / batch.frame_features.shape[1]
+        frame = sum(batch.array("frame_features")[b]) / batch.array("frame_features").shape[1]
         frame = reduction((frame - norm.running_mean) / (norm.running_var + norm.eps).sqrt())
         expected = head.classifier(head.mlp(torch.cat([frame, instances])))
         torch.testing.assert_close(head(batch).logits[b], expected, **EXACT)
@@ -160,7 +155,7 @@ def test_bias_of_phi_changes_nothing() -> None:
 
 
 def test_paper_presets_have_the_papers_dimensions() -> None:
-    spec = CacheSpec(num_frames=8, num_steps=4, num_instances=4, channels=2048, pooled_size=3)
+    spec = CacheSpec.standard(num_frames=8, num_steps=4, num_instances=4, channels=2048, pooled_size=3)
     stin: Any = STIN(STIN.presets["paper"], spec, 174)
     shapes = [m.weight.shape for m in stin.interaction.modules() if isinstance(m, torch.nn.Linear)]
     assert shapes == [(512, 2048), (512, 512), (512, 4 * 512), (512, 512)]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from fixtures.batches import SPEC, random_batch
 from head_contract import build, build_moved, map_batch
 
-from ifcar.cache.schema import CacheSpec
+from ifcar.cache.arrays import CacheSpec
 from ifcar.errors import InputError
 from ifcar.heads.contract import InstanceBatch
 from ifcar.heads.graphs import SimilarityGraph, pairwise_iou, spatial_temporal_graphs
@@ -176,7 +176,7 @@ def test_full_preset_averages_all_nodes_and_appends_the_global_feature() -> None
     z = literal_reasoning(head, joint)
     for b, real in enumerate(joint.instance_mask):
         nodes = [z[b, t, i] for t in range(z.shape[1]) for i in range(z.shape[2]) if real[t, i]]
-        frame = literal_global_feature(head.frame, batch.frame_features[b])
+        frame = literal_global_feature(head.frame, batch.array("frame_features")[b])
         expected = head.classifier(torch.cat([sum(nodes) / len(nodes), frame]))
         torch.testing.assert_close(head(batch).logits[b], expected, **EXACT)
 
@@ -188,7 +188,7 @@ def test_proposal_average_is_the_mean_of_all_nodes_beside_the_global_feature() -
     for b, real in enumerate(joint.instance_mask):
         f = joint.features[b]
         nodes = [f[t, i] for t in range(f.shape[0]) for i in range(f.shape[1]) if real[t, i]]
-        frame = literal_global_feature(head.frame, batch.frame_features[b])
+        frame = literal_global_feature(head.frame, batch.array("frame_features")[b])
         expected = head.classifier(torch.cat([sum(nodes) / len(nodes), frame]))
         torch.testing.assert_close(head(batch).logits[b], expected, **EXACT)
 
@@ -208,7 +208,7 @@ def test_non_local_block_acts_on_the_nodes_before_the_graphs() -> None:
 
 def test_last_layer_starts_at_zero_so_the_graphs_start_without_a_say() -> None:
     batch = random_batch(5, SPEC)
-    far = replace(batch, boxes=batch.boxes.flip(0))  # other graphs, the same appearance
+    far = InstanceBatch({**batch.arrays, "boxes": batch.boxes.flip(0)})  # other graphs, the same appearance
     config = narrow(STRG.presets["full"])
     started, moved = build(STRG, config, SPEC).eval(), build_moved(STRG, config, SPEC).eval()
     torch.testing.assert_close(started(batch).logits, started(far).logits, rtol=0, atol=0)
@@ -237,7 +237,7 @@ def test_graphs_option_builds_only_what_it_names() -> None:
 
 
 def test_presets_have_the_papers_dimensions() -> None:
-    spec = CacheSpec(num_frames=8, num_steps=4, num_instances=4, channels=2048, pooled_size=3)
+    spec = CacheSpec.standard(num_frames=8, num_steps=4, num_instances=4, channels=2048, pooled_size=3)
     head: Any = STRG(STRG.presets["paper"], spec, 174)
     assert head.reasoning.similarity_graph.phi.weight.shape == (1024, 1024)
     for network, num_graphs in ((head.reasoning.similarity, 1), (head.reasoning.spatial_temporal, 2)):
@@ -247,7 +247,7 @@ def test_presets_have_the_papers_dimensions() -> None:
     assert head.hidden[0].weight.shape == (1024, 4 * 1024)
     assert head.frame is None
 
-    spec = CacheSpec(num_frames=32, num_steps=16, num_instances=10, channels=2048, pooled_size=1)
+    spec = CacheSpec.standard(num_frames=32, num_steps=16, num_instances=10, channels=2048, pooled_size=1)
     full: Any = STRG(STRG.presets["full"], spec, 174)
     assert full.joint.appearance.embed.weight.shape == (512, 2048)
     assert full.joint.appearance.reduction is None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fixtures.batches import SPEC
 from fixtures.something_else import label, record, write_dataset
 
 from ifcar.cache.reader import open_cache
@@ -17,7 +18,6 @@ from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.sources import ExtractConfig
-from ifcar.pipelines.feed.boxes import reads_instances
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.grid.config import GridConfig, SystemConfig
 from ifcar.pipelines.grid.plan import plan_grid
@@ -89,10 +89,10 @@ def test_run_is_not_scored_on_a_cache_without_boxes(tmp_path: Path) -> None:
 
 def test_heads_that_read_frames_alone_are_told_from_those_that_read_instances() -> None:
     kinds = {name: HEADS.get(name) for name in HEADS.names()}
-    without = {name for name, kind in kinds.items() if not reads_instances(kind.reads(kind.presets["paper"]))}
+    without = {name for name, kind in kinds.items() if not SPEC.reads_instances(kind.reads(kind.presets["paper"]))}
     assert without == {"i3d", "activity-specific", "two-stage-transformer"}
     own = kinds["activity-specific"]
-    assert reads_instances(own.reads(own.presets["instances"]))
+    assert SPEC.reads_instances(own.reads(own.presets["instances"]))
 
 
 @pytest.mark.parametrize(

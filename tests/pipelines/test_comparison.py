@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, bootstrap
 
-from ifcar.cache.schema import CacheSpec
+from ifcar.cache.arrays import CacheSpec
 from ifcar.errors import InputError
 from ifcar.pipelines.comparison.formats import cells, latex, markdown, numbers
 from ifcar.pipelines.comparison.results import Replicate, System, summarise
@@ -42,7 +42,7 @@ def made_run(folder: Path, name: str, accuracy: float, seed: int, num_clips: int
     path.mkdir(parents=True)
     config = RunConfig(head="base", cache=Path("c.zarr"), protocol="compositional", seed=seed)
     write_config(path, config)
-    spec = CacheSpec(num_frames=2, num_steps=1, num_instances=1)
+    spec = CacheSpec.standard(num_frames=2, num_steps=1, num_instances=1)
     facts = {"classes": tuple("abcdefg"), "num_train": num_clips, "num_test": num_clips}
     write_run_data(path, RunData(spec=spec, identity={}, protocol="compositional", **facts))  # type: ignore[arg-type]
     write_results(path, parts, metrics)

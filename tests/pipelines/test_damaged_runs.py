@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.protocols import LabelSpace, ProtocolTable
-from ifcar.cache.schema import CacheSpec, Provenance, Split, Status, zeros_for_rows
+from ifcar.cache.schema import Provenance, Split, Status
 from ifcar.cache.writer import CacheWriter
 from ifcar.errors import InputError
 from ifcar.pipelines.ensemble import ensemble
@@ -26,7 +27,7 @@ from ifcar.pipelines.training.checkpoint import load_state
 from ifcar.pipelines.training.schedule import ScheduleConfig
 from ifcar.pipelines.training.trainer import NonFiniteError
 
-SPEC = CacheSpec(num_frames=2, num_steps=1, num_instances=1, channels=4, pooled_size=1)
+SPEC = CacheSpec.standard(num_frames=2, num_steps=1, num_instances=1, channels=4, pooled_size=1)
 CLIPS = 24
 
 
@@ -47,7 +48,7 @@ def write_cache(path: Path, *, bad_clip: int | None = None) -> Path:
         num_views=1,
         protocols=[table],
     )
-    arrays = zeros_for_rows(SPEC, CLIPS)
+    arrays = SPEC.empty_rows(CLIPS)
     arrays["frame_features"][:] = rng.random(arrays["frame_features"].shape)
     arrays["status"][:] = Status.DONE
     if bad_clip is not None:

@@ -11,8 +11,9 @@ from fixtures.simulated_crew import Life, SimulatedCrew
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.durable import PARTIAL_SUFFIX
-from ifcar.cache.schema import CacheSpec, Provenance
+from ifcar.cache.schema import Provenance
 from ifcar.cache.verify import verify_cache
 from ifcar.cache.writer import CacheWriter
 from ifcar.errors import InputError
@@ -40,7 +41,7 @@ class Count(Silent):
 def empty_cache(path: Path, num_blocks: int) -> CacheWriter:
     return CacheWriter.create(
         path,
-        spec=CacheSpec(num_frames=1, num_steps=1, num_instances=1),
+        spec=CacheSpec.standard(num_frames=1, num_steps=1, num_instances=1),
         provenance=Provenance(identity={}, environment={}),
         clip_ids=[f"c{clip}" for clip in range(num_blocks)],
         num_views=256,

@@ -14,6 +14,7 @@ from fixtures.something_else import box_at, write_dataset
 from fixtures.videos import write_video
 
 from ifcar.cache import schema
+from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.reader import open_cache
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.pipelines.extract import extract
@@ -130,7 +131,7 @@ def test_options_that_are_not_used_are_not_in_the_identity(tmp_path: Path) -> No
     }
     assert reader.identity == identity
     assert reader.fingerprint == schema.fingerprint(reader.spec, identity, reader.clip_ids, 1)
-    spec = schema.CacheSpec(num_frames=8, num_steps=8, num_instances=4)
+    spec = CacheSpec.standard(num_frames=8, num_steps=8, num_instances=4)
     assert reader.spec == spec
     for changes in ({"sampling": "annotated"}, {"sampling_fps": 6.0}, {"sampling_rates": (2.0,)}):
         with pytest.raises(CacheMismatchError, match="sampling"):

@@ -14,6 +14,7 @@ from sklearn.metrics import log_loss, top_k_accuracy_score
 from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, InputError
+from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.configs import parse_assignment
 from ifcar.pipelines.ensemble import choose_weights, ensemble
 from ifcar.pipelines.evaluate import evaluate
@@ -252,7 +253,7 @@ def test_non_finite_loss_stops_before_the_weights_move(cache: Path, monkeypatch:
 
     def poisoned(self: BatchReader, rows: np.ndarray) -> object:  # type: ignore[type-arg]
         good = batch(self, rows)
-        return replace(good, boxes=good.boxes * float("nan"))
+        return InstanceBatch({**good.arrays, "boxes": good.boxes * float("nan")})
 
     monkeypatch.setattr(BatchReader, "batch", poisoned)
     with pytest.raises(NonFiniteError, match=r"step 0 .*clips: \d+"):

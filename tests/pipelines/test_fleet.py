@@ -97,8 +97,7 @@ def weights_of(path: Path) -> bytes:
 
 
 def double(batch: InstanceBatch) -> InstanceBatch:
-    names = ("boxes", "instance_features", "frame_features", "grid_features")
-    return replace(batch, **{name: getattr(batch, name).double() for name in names})
+    return InstanceBatch({k: v.double() if v.is_floating_point() else v for k, v in batch.arrays.items()})
 
 
 def members(lrs: list[float], decays: list[float], optimizer: str) -> list[Member]:
@@ -130,8 +129,7 @@ def train_stack(
         many = [batches(run.seed, step) for run in runs]
         batch = many[0]
         if own:
-            names = ("boxes", "categories", "instance_features", "frame_features", "grid_features")
-            batch = InstanceBatch(**{name: torch.stack([getattr(b, name) for b in many]) for name in names})
+            batch = InstanceBatch({name: torch.stack([b.arrays[name] for b in many]) for name in batch.arrays})
         noise = draw_noise(stack.template, [run.seed for run in runs], "fit", step, 6, CPU)
         out = stack.score(batch, own=own, noise=noise)
         losses = F.cross_entropy(out.logits.transpose(1, 2), labels.expand(len(runs), -1), reduction="none").mean(1)
@@ -370,7 +368,7 @@ def test_fleet_size_follows_the_memory_that_is_free(cache: Path) -> None:
 def test_memory_of_a_member_covers_its_weights_batch_and_activations(name: str, cache: Path) -> None:
     kind = HEADS.get(name)
     made = RunConfig(head=name, cache=cache, protocol="compositional", options={}, schedule=SHORT)
-    spec = replace(SPEC, channels=64)  # every head's groups divide them
+    spec = SPEC.resized(C=64)  # every head's groups divide them
     small, large = (member_bytes(made, spec, 5, n) for n in (2, 8))  # the batch is no larger than the split
     weights = 4 * sum(p.numel() for p in kind(kind.config_type(), spec, 5).parameters())
     assert 8 * weights < small < large

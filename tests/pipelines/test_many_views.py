@@ -83,7 +83,7 @@ def scores_of_each_view(run: Run, reader: CacheReader) -> NDArray[np.float64]:
     for row in range(reader.num_rows):
         boxes, categories = (torch.from_numpy(reader.table(name)[[row]]) for name in ("boxes", "categories"))
         with torch.inference_mode():
-            logits = head(InstanceBatch(boxes=boxes, categories=categories)).logits[0].double().numpy()
+            logits = head(InstanceBatch({"boxes": boxes, "categories": categories})).logits[0].double().numpy()
         for k in range(len(NAMES)):
             found[row // 30, row % 30, k] = 1 / (1 + np.exp(-logits[k]))
     return found

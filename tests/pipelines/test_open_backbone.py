@@ -27,7 +27,8 @@ from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.decoded_views import READERS
 from ifcar.extract.picture_source import PictureSource
 from ifcar.extract.roi import roi_features
-from ifcar.extract.views import View, ViewPolicy
+from ifcar.extract.view_content import View
+from ifcar.extract.views import ViewPolicy
 from ifcar.extract.weights import digest_of, load_weights
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.backbones import backbone_of
@@ -154,7 +155,7 @@ def test_sound_is_read_by_the_reader_of_sound_and_pools_no_instances(
     expected = np.stack([heard, heard + 1], axis=1)[..., None, None] * np.arange(6).reshape(3, 2)
     np.testing.assert_allclose(reader.read_rows("grid_features", np.array([0]))[0], expected, rtol=1e-3)
     np.testing.assert_allclose(reader.read_rows("frame_features", np.array([0]))[0], expected.mean((2, 3)), rtol=1e-3)
-    assert "instance_features" not in reader.spec.arrays()
+    assert "instance_features" not in reader.spec
 
 
 def test_list_shows_it_with_what_its_folder_says(place: Path, state: dict[str, Tensor]) -> None:

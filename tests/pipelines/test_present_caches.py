@@ -89,7 +89,7 @@ def test_fingerprint_is_what_it_was(root: Path, name: str) -> None:
     facts, source = backbone_of(chosen), read_source(chosen, Silent(), needs_pixels=name != "none")
     policy = view_policy(chosen, source.dataset)
     identity = provenance_of(chosen, source, policy, facts, chosen.weights or "none").identity
-    spec = cache_spec(chosen, policy, facts)
+    spec = cache_spec(chosen, policy, facts, source.arrays())
     assert fingerprint(spec, identity, source.clip_ids(), policy.num_views) == FINGERPRINTS[name]
 
 

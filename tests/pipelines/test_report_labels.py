@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, label_ranking_average_precision_score
 
+from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.protocols import LabelSpace, ProtocolTable
 from ifcar.cache.reader import open_cache
-from ifcar.cache.schema import CacheSpec, Category, Provenance, Split, Status, zeros_for_rows
+from ifcar.cache.schema import Category, Provenance, Split, Status
 from ifcar.cache.writer import CacheWriter
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.labels.kinds import MultiLabel
@@ -26,7 +27,7 @@ from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.training.schedule import ScheduleConfig
 
 CLASSES = ("opening", "closing", "holding", "pouring")
-SPEC = CacheSpec(num_frames=8, num_steps=4, num_instances=3, channels=8, pooled_size=1, grid_size=(3, 3))
+SPEC = CacheSpec.standard(num_frames=8, num_steps=4, num_instances=3, channels=8, pooled_size=1, grid_size=(3, 3))
 NUM_CLIPS = 40
 
 
@@ -64,7 +65,7 @@ def write_cache(path: Path) -> None:
     )
     for block in writer.pending_blocks():
         rows = np.asarray(writer.rows_of(block))
-        arrays = zeros_for_rows(SPEC, len(rows))
+        arrays = SPEC.empty_rows(len(rows))
         arrays["status"][:] = Status.DONE
         arrays["boxes"][:] = [0.4, 0.4, 0.3, 0.3]
         arrays["boxes"][..., 0] += 0.1 * np.arange(3)

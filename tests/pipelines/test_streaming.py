@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
+from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.protocols import LabelSpace, ProtocolTable
 from ifcar.cache.reader import open_cache
-from ifcar.cache.schema import CacheSpec, Provenance, Split, Status, zeros_for_rows
+from ifcar.cache.schema import Provenance, Split, Status
 from ifcar.cache.writer import CacheWriter
 from ifcar.errors import CacheDamageError, InputError
 from ifcar.pipelines.feed.batches import BatchReader
@@ -33,7 +34,7 @@ from ifcar.pipelines.training.pool import fit_all
 from ifcar.pipelines.training.schedule import ScheduleConfig
 
 NUM_CLIPS = 256 * 10 + 40  # eleven shards, so that an epoch has two windows
-SPEC = CacheSpec(num_frames=2, num_steps=1, num_instances=1, channels=4, pooled_size=1)
+SPEC = CacheSpec.standard(num_frames=2, num_steps=1, num_instances=1, channels=4, pooled_size=1)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     for block in writer.pending_blocks():
         rows = writer.rows_of(block)
-        arrays = zeros_for_rows(SPEC, len(rows))
+        arrays = SPEC.empty_rows(len(rows))
         arrays["frame_features"][:] = rng.standard_normal(arrays["frame_features"].shape)
         arrays["frame_features"][np.arange(len(rows)), 0, targets[rows.start : rows.stop]] += 3
         arrays["frame_features"][:, 0, 3] = np.arange(rows.start, rows.stop)  # exact up to 2,048
@@ -114,7 +115,7 @@ def test_batches_hold_the_rows_asked_for_however_they_were_announced(cache: Path
         asked.insert(min(place, len(asked)), data.draw(rows))
     for batch in asked:
         taken = batch[: data.draw(st.integers(1, len(batch)))]
-        found = batches.batch(np.array(taken)).frame_features
+        found = batches.batch(np.array(taken)).array("frame_features")
         assert found is not None and found[:, 0, 3].tolist() == taken
 
 
@@ -146,7 +147,7 @@ def test_damage_met_while_reading_ahead_reaches_the_one_who_asks(cache: Path, tm
     batches.batch(np.arange(128))
     with pytest.raises(CacheDamageError, match="frame_features, row 1024"):
         batches.batch(np.arange(1024, 1152))
-    assert batches.batch(np.arange(1152, 1280)).frame_features is not None
+    assert len(batches.batch(np.arange(1152, 1280)).array("frame_features")) == 128
 
 
 def test_grid_keeps_rows_where_it_is_told(cache: Path, tmp_path: Path) -> None:
