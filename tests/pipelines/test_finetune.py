@@ -127,7 +127,7 @@ def test_live_and_cached_logits_agree_within_float16_rounding(
     trainer = trainer_of(config)
     trainer.model.eval()
     rows = list(range(16))
-    batch = stack_views([trainer.plain_views[row] for row in rows], torch.device("cpu"))
+    batch = stack_views([trainer.plain_views[row] for row in rows], trainer.model.of_view, torch.device("cpu"))
     with torch.no_grad():
         outputs, _ = trainer.model(*batch)
     live = outputs.mean(1)
