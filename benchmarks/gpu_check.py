@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -157,7 +157,10 @@ def head_error(name: str, device: str, small: bool) -> dict[str, Any]:
     torch.manual_seed(0)
     kind = HEADS.get(name)
     preset = "small" if small and "small" in kind.presets else "paper"
-    spec = replace(PAPER_SPEC, grid_size=(7, 7))
+    spec = CacheSpec.standard(
+        num_frames=PAPER_SPEC.num_frames, num_steps=PAPER_SPEC.num_steps, num_instances=PAPER_SPEC.num_instances,
+        channels=PAPER_SPEC.channels, pooled_size=PAPER_SPEC.pooled_size, grid_size=(7, 7),
+    )  # fmt: skip
     head = kind(kind.presets[preset], spec, PAPER_CLASSES).eval()
     batch, labels = random_batch(8, spec), torch.arange(8)
 
@@ -178,11 +181,9 @@ def golden_error(folder: Path, file: str, device: str) -> dict[str, Any]:
     """Compare a head's logits with those of released code, in float32."""
     golden = load_golden(folder, file)
     head, where = golden.head.float().to(device), torch.device(device)
-    single = {f.name: getattr(golden.batch, f.name) for f in fields(golden.batch)}
-    single = {k: v.float() if v.is_floating_point() else v for k, v in single.items() if v is not None}
-    return judged(
-        "logits", logits=difference(head(InstanceBatch(**single).to(where)).logits, golden.array("out/logits"))
-    )
+    single = {k: v.float() if v.is_floating_point() else v for k, v in golden.batch.arrays.items()}
+    found = head(InstanceBatch(single).to(where)).logits
+    return judged("logits", logits=difference(found, golden.array("out/logits")))
 
 
 def extraction_error(device: str) -> dict[str, Any]:
@@ -229,7 +230,7 @@ def memory_error(device: str) -> dict[str, Any]:
     wanted = np.random.default_rng(0).permutation(288)[:64].reshape(2, 32)
     batches = {}
     for place in places:
-        opened = open_rows(("instance_features",), Path("random.zarr"), torch.device(device), place)
+        opened = open_rows(("instance_features", "boxes"), Path("random.zarr"), torch.device(device), place)
         opened.expect([wanted])
         batches[place] = opened.batch(wanted)
     expected = open_cache(Path("random.zarr")).read_rows("instance_features", wanted.ravel())
