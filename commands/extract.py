@@ -85,14 +85,18 @@ def extract(
 ) -> None:
     """Run the backbone once over every clip and write the cache; interrupted and run again, it goes on."""
     values = {k.rstrip("_"): v for k, v in locals().items() if k not in (*ENGINE_OPTIONS, "context")}
+    from ifcar.extract.backbones.catalog import get_backbone
     from ifcar.pipelines.configs import parse_assignment
     from ifcar.pipelines.engines.choice import cluster_config, extract_engine
     from ifcar.pipelines.extract import extract as run_extract
     from ifcar.pipelines.extraction.sources import ExtractConfig, parse_rates
     from ifcar.pipelines.folders import cache_paths
 
-    if backbone == "none":
-        refuse_ignored(context, OF_PIXELS, "--backbone none reads no pixels; leave it out, or name another backbone")
+    reads_nothing = get_backbone(backbone).build is None
+    if reads_nothing:
+        refuse_ignored(
+            context, OF_PIXELS, f"--backbone {backbone} reads no pixels; leave it out, or name another backbone"
+        )
     if views == 1:
         refuse_ignored(context, OF_AUGMENTED, "with --views 1 no view is augmented; leave it out, or take more views")
     chosen = extract_engine(cluster_config(engine, address, actor_cpus))
@@ -112,7 +116,7 @@ def extract(
             [[str(v) for v in (result.num_clips, result.num_rows, result.num_computed, result.num_failed)]],
         )
         named = [] if cache_paths() == [result.cache] else ["--cache", result.cache]
-        streams = ["--streams", "layout"] if backbone == "none" else []
+        streams = ["--streams", "layout"] if reads_nothing else []
         fit = command("ifcar", "fit-head", "sfi", *named, *streams, "--aux-weight", 5)
         root = [] if data_root is None else ["--data-root", data_root]
         say(f"Next: {fit}, or {command('ifcar', 'cache', 'show', result.cache, *root)} for pictures.")

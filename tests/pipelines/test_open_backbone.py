@@ -167,11 +167,11 @@ def test_list_shows_it_with_what_its_folder_says(place: Path, state: dict[str, T
         {
             "name": "patches",
             "reads": "pixels",
-            "spatial stride": "14",
-            "channels": "6",
+            "spatial stride": 14,
+            "channels": 6,
             "steps": "T/2",
             "cells of 224²": "instances 16×16, frames 8×8",
-            "weights": "–",
+            "weights": None,
             "layer": "norm",
         }
     ]
