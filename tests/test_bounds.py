@@ -220,9 +220,10 @@ def test_cache_that_claims_absurd_sizes_is_damaged(place: Path, key: str, value:
     attributes = json.loads((path / "zarr.json").read_text())["attributes"]
     with pytest.raises(CacheDamageError, match="damaged root attribute"):
         parse_manifest(path, {**attributes, key: value})
-    for side in ("num_frames", "num_instances", "channels", "pooled_size"):
+    spec = attributes["spec"]
+    for letter in spec["sizes"]:
         with pytest.raises(CacheDamageError, match="damaged root attribute"):
-            parse_manifest(path, {**attributes, "spec": {**attributes["spec"], side: 10**12}})
+            parse_manifest(path, {**attributes, "spec": {**spec, "sizes": {**spec["sizes"], letter: 10**12}}})
 
 
 LAYOUT = ("fit-head", "sfi", "--streams", "layout", "--preset", "small")

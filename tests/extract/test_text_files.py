@@ -17,6 +17,7 @@ from fixtures.something_else import label, record, write_dataset
 from fixtures.volleyball import write_volleyball
 
 from ifcar.errors import InputError
+from ifcar.extract.backbones.spec import Normalisation, PublishedWeights
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.datasets.proposals import read_proposals
 from ifcar.extract.datasets.something_else import read_one_clip
@@ -46,13 +47,13 @@ def read(name: str, root: Path) -> list[Any]:
     ids = [clip.clip_id for clip in listing.clips]
     assert ids
     tables, notes = dataset.protocols(ids)
-    arrays = [array.tolist() for table in tables for array in (table.split, table.targets, table.groups)]
+    arrays = [array.tolist() for table in tables for array in (table.split, table.labels.targets, table.groups)]
     boxes = [np.nan_to_num(dataset.tracks(clip_id).boxes).tolist() for clip_id in ids if name != "charades"]
     return [
         listing.clips,
         listing.notes,
         listing.problems,
-        [(t.name, t.classes, t.group_names) for t in tables],
+        [(t.name, t.labels.classes, t.group_names) for t in tables],
         notes,
         arrays,
         boxes,
@@ -110,10 +111,13 @@ def test_configs_and_recorded_digests_may_begin_with_a_mark(tmp_path: Path) -> N
     published = tmp_path / "w.pth"
     published.write_bytes(b"weights")
     folder = tmp_path / "weights"
-    path = download(published.as_uri(), folder)
+    entry = PublishedWeights(
+        address=published.as_uri(), license="", normalisation=Normalisation(mean=(0.5,) * 3, std=(0.5,) * 3)
+    )
+    path = download(entry, folder)
     sidecar = folder / "w.pth.sha256"
     sidecar.write_bytes(codecs.BOM_UTF8 + sidecar.read_bytes())
-    assert download(published.as_uri(), folder) == path
+    assert download(entry, folder) == path
 
 
 @pytest.mark.parametrize("content", [b"a\xe9b", b"a\0b", codecs.BOM_UTF8 + b"\xff"])

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ifcar.cache.arrays import MASKS, ArraySpec, object_classes
 from ifcar.errors import InputError
 from ifcar.extract.datasets.contract import Clip
+from ifcar.extract.frame_clock import FrameClock
 from ifcar.extract.geometry import FULL_FRAME, Crop, boxes_to_crop, pictures_to_crop, random_crop
 from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.track_store import TrackStore
@@ -155,7 +156,7 @@ def test_values_are_selected_with_their_boxes() -> None:
 def test_a_view_shows_what_its_tracks_carry_at_its_frames_in_its_crop() -> None:
     tracks = random_tracks(np.random.default_rng(1), num_frames=12)
     policy = ViewPolicy(num_frames=3, num_instances=2, num_views=2, flip=True)
-    video = VideoInfo(num_frames=24, fps=None, width=SIZE[0], height=SIZE[1])
+    video = VideoInfo(clock=FrameClock(num_frames=24, fps=None), width=SIZE[0], height=SIZE[1])
     view = plan_view(
         policy,
         Clip(clip_id="7", source=None, frame_size=None),
