@@ -20,6 +20,7 @@ from ifcar.extract.decoded_views import past_end_lines
 from ifcar.extract.weights import sha256_file
 from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.feed.held_out import hold_out
+from ifcar.pipelines.finetune.bf16 import has_right_gradients
 from ifcar.pipelines.finetune.checkpoint import load_live, save_live
 from ifcar.pipelines.finetune.config import LivePlan
 from ifcar.pipelines.finetune.data import Deck, TrainingViews, live_examples
@@ -161,6 +162,11 @@ def make_trainer(setting: Setting, group: Group, num_workers: int) -> LiveTraine
     config, live, source, model = setting.config, setting.live, setting.source, setting.model
     if group.size > 1 and live.batch_norm == "train":
         raise InputError("batch_norm train would give every process statistics of its own; use frozen with torchrun")
+    if config.schedule.precision == "bf16" and not has_right_gradients(group.device):
+        raise InputError(
+            "precision bf16: torch gives wrong gradients of bfloat16 convolutions on this processor; take fp32, or "
+            "another machine"
+        )
     examples = live_examples(source, setting.protocol, Split.TRAIN, setting.policy.num_views)
     division = hold_out(examples, setting.protocol, config.schedule.held_out)
     examples = division.fitting
