@@ -83,7 +83,7 @@ def test_runs_and_caches_have_their_numbers_and_null_for_none(cache: Path, capsy
     info = json.loads(printed(capsys, "cache", "info", cache, "--json"))
     assert info["protocols"] == [["compositional", 2, 4, 4, 4, "object"]]
     (boxes,) = (row for row in info["arrays"] if row[0] == "boxes")
-    assert boxes[1:4] == [[8, 8, 4, 4], "float32", 8 * 8 * 4 * 4 * 4 / 2**20]
+    assert boxes[1:] == [[8, 8, 4, 4], "float32", 8 * 8 * 4 * 4 * 4 / 2**20, "layout"]
 
 
 def test_a_number_that_is_none_is_null_in_json_and_a_dash_in_a_table(capsys: pytest.CaptureFixture[str]) -> None:
