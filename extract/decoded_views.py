@@ -112,9 +112,9 @@ class ViewDataset(Dataset[Decoded]):
                 info = self._probed(clip, source)
                 view = self._planned(row, info)
                 inputs = self.read(clip, source, view, self.policy)
+            note = self._past_end(clip, info) if row % self.policy.num_views == 0 else ""
         except (InputError, OSError) as error:
             return Decoded(row=row, failure=str(error))
-        note = self._past_end(clip, info) if row % self.policy.num_views == 0 else ""
         return Decoded(row=row, view=view, inputs=torch.from_numpy(inputs), note=note)
 
     def plan(self, row: int) -> View:
