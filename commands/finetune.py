@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ifcar.commands.options import Device, Json, print_metrics, refuse_ignored, say
+from ifcar.commands.options import Device, Json, print_metrics, refuse_beside_config, say
 from ifcar.console import Screen, print_json
 from ifcar.errors import InputError
 from ifcar.shell_words import command
@@ -179,8 +179,7 @@ def _from_file(
     read = read_config(source)
     if named is not None or not isinstance(read, RunConfig):
         raise InputError(f"{source}: give a fine-tuning's config alone, without --dataset or --head")
-    why = f"{source} states the whole run; leave it out, or change a copy of that file"
-    refuse_ignored(context, None, why, kept=_NOT_IN_CONFIG)
+    refuse_beside_config(context, source, _NOT_IN_CONFIG)
     return read
 
 

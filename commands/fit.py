@@ -14,7 +14,7 @@ from ifcar.commands.options import (
     Rows,
     measured,
     print_metrics,
-    refuse_ignored,
+    refuse_beside_config,
     say,
     schedule_from,
 )
@@ -79,8 +79,7 @@ def fit_head(
         read = read_config(source)
         if head is not None or not isinstance(read, RunConfig):
             raise InputError(f"{source}: give a head's config alone, without a head name")
-        why = f"{source} states the whole run; leave it out, or change a copy of that file"
-        refuse_ignored(context, None, why, kept=BESIDE_CONFIG)
+        refuse_beside_config(context, source, BESIDE_CONFIG)
         run_config = read if cache is None else replace(read, cache=cache)
     elif head is None:
         raise InputError("name a head (`ifcar list heads`), or give --config")

@@ -33,25 +33,27 @@ Address = Annotated[str | None, typer.Option(help="Of the Ray cluster: auto (def
 Processes = Annotated[int | None, typer.Option(help="Training processes; default: one a core.")]
 
 
-def refuse_ignored(
-    context: typer.Context, ignored: Collection[str] | None, why: str, *, kept: Collection[str] = ()
-) -> None:
+def refuse_ignored(context: typer.Context, ignored: Collection[str], why: str) -> None:
     """Refuse options that were given and would change nothing.
 
     Args:
         context: of the command; knows what was given.
-        ignored: parameters that would be ignored; None means all but `kept`.
+        ignored: names of the parameters that would be ignored.
         why: what makes that so, and what to do.
-        kept: parameters that count all the same, where `ignored` is None.
 
     Raises:
         InputError: one of them was given.
     """
     for parameter in context.command.params:
-        name, source = str(parameter.name), context.get_parameter_source(str(parameter.name))
-        concerned = name not in kept if ignored is None else name in ignored
-        if concerned and source is not None and source.name == "COMMANDLINE":
+        source = context.get_parameter_source(str(parameter.name))
+        if parameter.name in ignored and source is not None and source.name == "COMMANDLINE":
             raise InputError(f"{parameter.opts[0]} would be ignored: {why}")
+
+
+def refuse_beside_config(context: typer.Context, config: Path, kept: Collection[str]) -> None:
+    """Refuse options that were given beside a run's config, which states all but `kept` of them."""
+    stated = {str(parameter.name) for parameter in context.command.params}.difference(kept)
+    refuse_ignored(context, stated, f"{config} states the whole run; leave it out, or change a copy of that file")
 
 
 def schedule_from(**values: Any) -> ScheduleConfig:
