@@ -118,7 +118,7 @@ def test_bad_input_is_one_line_and_exit_2(place: Path, arguments: tuple[str, ...
 
 
 def test_interrupt_keeps_the_checkpoint_and_resume_finishes(place: Path) -> None:
-    options = ("--streams", "layout", "--preset", "small", "--schedule", "stretched", "--min-steps", "2000")
+    options = ("--streams", "layout", "--preset", "small", "--schedule", "stretched")
     command = [sys.executable, "-c", "from ifcar.cli import main; main()", "fit-head", "sfi", *options]
     command += ["--out", "stopped", "--no-refit", "--epochs", "2000"]
     process = subprocess.Popen(

@@ -140,10 +140,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     split[train[0]], split[test] = Split.TRAIN, Split.TEST
     one = replace(uneven, name="one", split=split)
     held = part_of(groups[train].tolist(), 0.15)[0]
-    labels = np.stack([even.targets == 0, even.targets == 1], 1).astype(np.uint8)
+    labels = np.stack([even.labels.targets == k for k in (0, 1)], 1).astype(np.uint8)
     labels[train[held]] = 0
-    unlabelled = replace(uneven, name="unlabelled", label_kind="multi", targets=labels)
-    untested = replace(unlabelled, name="untested", targets=labels * (even.split != Split.TEST)[:, None])
+    several = replace(even.labels, kind="multi", targets=labels)
+    unlabelled = replace(uneven, name="unlabelled", spaces=(several,))
+    without_test = replace(several, targets=labels * (even.split != Split.TEST)[:, None])
+    untested = replace(unlabelled, name="untested", spaces=(without_test,))
     CacheWriter.resume(
         out,
         spec=reader.spec,
