@@ -6,6 +6,7 @@ from ifcar.heads.contract import HEADS
 from ifcar.heads.i3d import I3D
 from ifcar.heads.i3d_stin_nl import I3DSTINNL
 from ifcar.heads.nl import NL
+from ifcar.heads.orn import ORN
 from ifcar.heads.proposal_avg import ProposalAvg
 from ifcar.heads.sfi import SFI
 from ifcar.heads.stin import STIN
@@ -18,6 +19,7 @@ __all__ = [
     "I3D",
     "I3DSTINNL",
     "NL",
+    "ORN",
     "SFI",
     "STIN",
     "STINNL",
