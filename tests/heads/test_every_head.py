@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures.batches import FULL_SPEC, LAYOUT_SPEC, SPEC
+from fixtures.batches import LAYOUT_SPEC, spec_with
 from head_contract import CHECKS
 
 import ifcar.heads
@@ -82,13 +82,8 @@ def variants() -> list[Any]:
             for option in OPTIONS.get(name, []) if preset == "paper" else []:
                 field, value = next(iter(option.items()))
                 configs[f"{preset}-{field}-{value}"] = replace(narrow(config), **option)
-            out += [pytest.param(head, c, spec_for(head, c), id=f"{name}-{k}") for k, c in configs.items()]
+            out += [pytest.param(head, c, spec_with(head.reads(c)), id=f"{name}-{k}") for k, c in configs.items()]
     return out
-
-
-def spec_for(head: type[Head], config: Any) -> CacheSpec:
-    """The smallest cache that has what the head reads: one without pixels wherever it can do with one."""
-    return next(spec for spec in (LAYOUT_SPEC, SPEC, FULL_SPEC) if {*head.reads(config)} <= {*spec.names()})
 
 
 def masks_empty_slots(config: Any) -> bool:
@@ -131,7 +126,7 @@ def test_unknown_head_names_the_nearest() -> None:
 def test_head_without_its_array_says_what_to_do(name: str) -> None:
     head = HEADS.get(name)
     for config in head.presets.values():
-        if spec_for(head, config) is not LAYOUT_SPEC:
+        if spec_with(head.reads(config)) is not LAYOUT_SPEC:
             with pytest.raises(CacheMismatchError, match="--streams layout"):
                 head(config, LAYOUT_SPEC, 3)
         else:
