@@ -146,6 +146,7 @@ class ORN(Head):
 
     def __init__(self, config: ORNConfig, spec: CacheSpec, num_classes: int) -> None:
         super().__init__(config, spec, num_classes)
+        self.config = config
         self.object = ObjectHead(config, spec) if config.has_objects else None
         self.activity = ActivityHead(config, spec) if config.has_activity else None
         object_dim, activity_dim = (0 if head is None else head.width for head in (self.object, self.activity))

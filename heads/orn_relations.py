@@ -90,7 +90,6 @@ class Relations(nn.Module):
     def _draw(self, first: Ends, num_past: Tensor) -> Ends:
         """Take one of the t − 1 earlier frames for each clip and t, as a product: shapes depend on no value."""
         number = (self.earlier.drawn(len(first.facts), num_past.device) * num_past).floor()
-        number = torch.minimum(number, (num_past - 1).to(number.dtype))  # u·t may round up to t
         chosen = number.unsqueeze(-1) == torch.arange(len(num_past), device=num_past.device)  # (B, T′ − 1, T′ − 1)
 
         def take(values: Tensor) -> Tensor:
