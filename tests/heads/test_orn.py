@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from fixtures.batches import FULL_SPEC, random_batch
 from fixtures.literal_orn import PaperORN, released_orn
 from fixtures.noise import draw_noise
+from fixtures.plain_orn import plain_orn
 from head_contract import build_moved, in_double, map_batch
 from torch import Tensor
 
@@ -77,6 +78,18 @@ def test_training_relates_each_frame_to_the_earlier_one_that_the_noise_draws(cli
     last_frames[0] = 0.999
     noise[0] = 1 - 2**-24  # the largest number below 1 that 32 bits hold
     torch.testing.assert_close(head(batch).logits, literal(head, batch, last_frames)[0], **EXACT)
+
+
+def test_first_layer_by_object_equals_every_pair_concatenated() -> None:
+    head = narrow_orn(object_class=True, input_norm=True).train()
+    draw_noise(head, 5, torch.Generator().manual_seed(0))
+    plain, batch = plain_orn(head), batch_of()
+    outs = [model(batch) for model in (head, plain)]
+    torch.testing.assert_close(outs[0].logits, outs[1].logits, **EXACT)
+    for out in outs:
+        (out.logits.square().sum() + out.losses["object_class"]).backward()
+    gradients = [{name: p.grad for name, p in model.named_parameters()} for model in (head, plain)]
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-9, atol=1e-9)
 
 
 def released_weights(head: ORN) -> dict[str, Tensor]:
