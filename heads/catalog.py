@@ -9,6 +9,7 @@ from ifcar.heads.i3d import I3D
 from ifcar.heads.i3d_stin_nl import I3DSTINNL
 from ifcar.heads.lcf import LCF
 from ifcar.heads.nl import NL
+from ifcar.heads.orn import ORN
 from ifcar.heads.proposal_avg import ProposalAvg
 from ifcar.heads.sfi import SFI
 from ifcar.heads.stin import STIN
@@ -25,6 +26,7 @@ __all__ = [
     "I3DSTINNL",
     "LCF",
     "NL",
+    "ORN",
     "SFI",
     "STIN",
     "STINNL",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from fixtures.batches import SPEC, random_batch
+from fixtures.batches import SPEC, random_batch, spec_with
 from fixtures.something_else import write_dataset
 from safetensors.numpy import load_file
 from torch import Tensor
@@ -151,17 +151,17 @@ def test_every_head_trains_in_a_stack_as_alone(name: str, own: bool) -> None:
         options = replace(options, **dict.fromkeys(kind.auxiliary, True))
     if hasattr(options, "num_groups"):
         options = replace(options, num_groups=2)  # divides the channels of SPEC
-    heads = []
+    heads, spec = [], spec_with(kind.reads(options))
     for seed in range(3):
         torch.manual_seed(seed)
         mine = options
         if hasattr(options, "joint"):
             mine = replace(options, joint=replace(options.joint, dropout=0.1 * seed))
-        heads.append(kind(mine, SPEC, 5).double())
+        heads.append(kind(mine, spec, 5).double())
     runs = members([1e-3, 3e-3, 1e-4], [0.0, 0.1, 1e-4], "adam")
 
     def batches(seed: int, step: int) -> InstanceBatch:
-        return double(random_batch(6, SPEC, seed=10 * step + seed * own))
+        return double(random_batch(6, spec, seed=10 * step + seed * own))
 
     together = train_stack(heads, runs, batches, own=own)
     for place in range(3):
@@ -369,7 +369,7 @@ def test_fleet_size_follows_the_memory_that_is_free(cache: Path) -> None:
 def test_memory_of_a_member_covers_its_weights_batch_and_activations(name: str, cache: Path) -> None:
     kind = HEADS.get(name)
     made = RunConfig(head=name, cache=cache, protocol="compositional", options={}, schedule=SHORT)
-    spec = SPEC.resized(C=64)  # every head's groups divide them
+    spec = spec_with(kind.reads(kind.config_type())).resized(C=64)  # every head's groups divide them
     small, large = (member_bytes(made, spec, 5, n) for n in (2, 8))  # the batch is no larger than the split
     weights = 4 * sum(p.numel() for p in kind(kind.config_type(), spec, 5).parameters())
     assert 8 * weights < small < large
