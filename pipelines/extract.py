@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ifcar.cache.durable import write_atomic
 from ifcar.cache.lock import locked
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Status
 from ifcar.cache.writer import CacheWriter
 from ifcar.errors import InputError

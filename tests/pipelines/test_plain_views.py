@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ifcar.cache.export import export_hdf5
+from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import ProtocolTable
-from ifcar.cache.reader import CacheReader, open_cache
+from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split, Status
 from ifcar.cache.verify import verify_cache
 from ifcar.cache.writer import CacheWriter
