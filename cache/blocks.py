@@ -26,7 +26,7 @@ from ifcar.cache.commits import CommitRecord, Failure, FileDigest
 from ifcar.cache.durable import PARTIAL_SUFFIX, remove_files, write_flushed
 from ifcar.cache.layout import encode_block, read_clip_ids, read_manifest
 from ifcar.cache.manifest import Manifest, check_fingerprint, check_same, new_manifest
-from ifcar.cache.schema import Provenance
+from ifcar.cache.schema import Provenance, Status
 from ifcar.cache.zarr_reader import ZarrReader
 from ifcar.errors import InputError
 
@@ -130,10 +130,13 @@ class BlockStage:
         """
         rows = self.rows_of(block)
         check_block(self.manifest, rows, arrays, failures)
+        has_gaps = bool((arrays["status"] == Status.NOT_WANTED).any())
         attempt, digests = secrets.token_hex(8), {}
         try:
             for name, file in sorted(self.manifest.block_files(block).items(), key=lambda item: item[1]):
-                data = encode_block(self.path, name, Path(file).name, rows, arrays[name])
+                # a file of zeros alone is stored all the same: there is one for every array of a block
+                sparse = has_gaps and self.spec.array(name).sharded and arrays[name].any()
+                data = encode_block(self.path, name, Path(file).name, rows, arrays[name], stores_empty=not sparse)
                 digests[file] = FileDigest(len(data), hashlib.sha256(data).hexdigest())
                 write_flushed(staged_path(self.path, file, attempt), data)
                 logger.debug("block %d: %s staged", block, name)

@@ -99,6 +99,8 @@ def _say_size(path: Path, preparation: Preparation, num_rows: int, progress: Pro
         f"{path}: {num_rows:,} rows of {row_bytes / 2**10:,.0f} KiB, together {size / 2**20:,.0f} MiB, "
         f"{free / 2**20:,.0f} MiB free"
     )
+    if left_out := int((~preparation.wanted()).sum()):
+        line += f"; {left_out:,} augmented views of clips that no protocol trains on are left out"
     proposals, num_slots = preparation.source.proposals, preparation.spec.num_instances
     if proposals is not None:
         line += f"; boxes fill {100 * proposals.filled:.0f} % of {num_slots} slots a frame, the rest is padding"
