@@ -25,8 +25,8 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
 from fixtures.flops import PAPER_BATCH
 
-from ifcar.extract.engine import choose_device
-from ifcar.pipelines.heap import keep_freed_memory
+from ifcar.devices import choose_device
+from ifcar.heap import keep_freed_memory
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -16,7 +16,7 @@ from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.configs import from_plain, parse_assignment, set_option, to_plain
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.data import protocol_digest
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 PREFERRED_PROTOCOL = "compositional"
 

@@ -19,7 +19,18 @@ from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
 from ifcar.heads.joint import STREAMS
 
-SMALL = {"appearance_dim": 16, "layout_dim": 16, "reduction_dim": 4, "num_groups": 2, "num_observations": 3}
+SMALL = {
+    "appearance_dim": 16,
+    "layout_dim": 16,
+    "reduction_dim": 4,
+    "num_groups": 2,
+    "num_heads": 2,
+    "num_observations": 3,
+    "spatial_layers": 1,
+    "temporal_layers": 2,
+    "appearance_layers": 1,
+    "fusion_layers": 1,
+}
 
 PADDING_CHECKS = ("padding_does_not_change_logits", "another_empty_slot_changes_nothing")
 OPTIONS: dict[str, list[dict[str, Any]]] = {

@@ -25,7 +25,7 @@ from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import Run
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 BRIEF = ScheduleConfig(kind="paper", epochs=1)
 TRAIN, TEST = {"100", "101", "104", "105"}, {"102", "103", "106", "107"}

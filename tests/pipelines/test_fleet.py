@@ -20,26 +20,27 @@ from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head, InstanceBatch
-from ifcar.pipelines import fit as fitting
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.sources import ExtractConfig
-from ifcar.pipelines.feed.batches import read_examples
+from ifcar.pipelines.feed.batches import open_batches, read_examples
 from ifcar.pipelines.feed.held_out import hold_out
-from ifcar.pipelines.fit import FitResult, build_head, fit, fit_together, open_batches
+from ifcar.pipelines.fit import fit
+from ifcar.pipelines.fleets.fleet import FOLDER, Fleet, choose_size, fleet_key, make_fleet, member_bytes, plan_fleets
+from ifcar.pipelines.fleets.pool import fit_all
 from ifcar.pipelines.grid.plan import run_folder
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import is_finished, open_run
+from ifcar.pipelines.runs.heads import build_head
 from ifcar.pipelines.runs.resolve import head_options, make_run_config, resolve
-from ifcar.pipelines.training import phases
+from ifcar.pipelines.runs.schedule import Plan, ScheduleConfig, make_plan
+from ifcar.pipelines.stacks.noise import draw_noise
+from ifcar.pipelines.stacks.stack import stack_heads
+from ifcar.pipelines.training import phases, together
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
-from ifcar.pipelines.training.fleet import FOLDER, Fleet, choose_size, fleet_key, make_fleet, member_bytes, plan_fleets
 from ifcar.pipelines.training.jobs import Failure, Job
-from ifcar.pipelines.training.noise import draw_noise
 from ifcar.pipelines.training.phases import Data, Entry, train_phases
-from ifcar.pipelines.training.pool import fit_all
-from ifcar.pipelines.training.schedule import Plan, ScheduleConfig, make_plan
-from ifcar.pipelines.training.stack import stack_heads
+from ifcar.pipelines.training.together import FitResult, fit_together
 from ifcar.pipelines.training.trainer import Member, MemberState, make_optimizer
 
 SHORT = ScheduleConfig(kind="stretched", epochs=20, batch_size=8)
@@ -304,7 +305,7 @@ def test_stopped_fleet_goes_on_with_the_same_members_to_the_same_bytes(
     jobs = tuple(Job(config=job.config, path=run_folder(job.config)) for job in jobs)
     (fleet,), _ = plan_fleets(jobs, processes=1, device="cpu")
     with monkeypatch.context() as patch:
-        module, name = (phases, "save_checkpoint") if place == "checkpoint" else (fitting, "_write")
+        module, name = (phases, "save_checkpoint") if place == "checkpoint" else (together, "_write")
         stop_after(patch, module, name, count)
         with pytest.raises(KeyboardInterrupt):
             train_fleet(fleet)

@@ -35,7 +35,7 @@ from ifcar.pipelines.labels.kinds import SingleLabel
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 SHORT = ScheduleConfig(kind="stretched", epochs=4, batch_size=8)
 

@@ -25,14 +25,14 @@ from ifcar.cache.schema import Split
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.configs import to_plain
-from ifcar.pipelines.engines.bench import free_on
 from ifcar.pipelines.feed.memory import PRELOAD_SHARE
+from ifcar.pipelines.fleets.bench import free_on
 from ifcar.pipelines.runs.config import ID_LENGTH, RunConfig, run_id
 from ifcar.pipelines.runs.finished import is_finished
 from ifcar.pipelines.runs.resolve import head_options
+from ifcar.pipelines.runs.schedule import make_plan
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.training.jobs import Job
-from ifcar.pipelines.training.schedule import make_plan
 
 FOLDER, MEMBERS = ".fleets", "members.json"
 FLEET_SHARE = 0.5  # of the memory that is free, for the fleets that train at once
