@@ -34,7 +34,7 @@ from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.data import protocol_digest
 from ifcar.pipelines.runs.finished import Run
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 NUM_CLIPS = 8
 Splits = list[Split]
