@@ -17,7 +17,7 @@ from torch import Tensor
 from ifcar.errors import InputError, MissingDataError
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.catalog import get_backbone
-from ifcar.extract.downloads import download, sha256_file
+from ifcar.extract.backbones.downloads import download, sha256_file
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ifcar.errors import InputError
+from ifcar.extract.backbones.downloads import PackageFile, kept, read_package_file
 from ifcar.extract.backbones.spec import Normalisation, PublishedWeights
-from ifcar.extract.downloads import PackageFile, kept, read_package_file
 from ifcar.extract.safe_pickle import load_pickle
 
 FILE: Final = PackageFile(
