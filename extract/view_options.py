@@ -1,0 +1,45 @@
+"""The options of views that every config shares which shows clips to a backbone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from ifcar.config_fields import Bounds, Option, check_fields
+
+Framing = Literal["stretch", "center"]
+Cropping = Literal["area", "scale-jitter", "multi-scale"]
+Sampling = Literal["segments", "annotated", "rate"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ViewOptions:
+    """What a view shows of a clip; None takes the dataset's own.
+
+    Args:
+        frames: T, frames sampled for a view.
+        crop: side of the square that the network sees, in pixels.
+        views: V, views of a clip.
+        instances: N, instance slots.
+        framing: what plain views show: "stretch", the whole frame resized to the square (Yan et al. 2020, §3.3), or
+            "center", the centre square of 224/256 of the short side.
+        flip: mirror half of the views that vary; only right where no class names left or right.
+    """
+
+    frames: Annotated[int, Option("T, frames sampled for a view."), Bounds(least=1, most=1024)] = 8
+    crop: Annotated[
+        int | None,
+        Option("Side of the crop in pixels; default: the dataset's, 224 (toybox: 112)."),
+        Bounds(least=16, most=1024),
+    ] = None
+    views: Annotated[
+        int, Option("V, views of a clip; all but the first of training clips vary."), Bounds(least=1, most=256)
+    ] = 1
+    instances: Annotated[
+        int, Option("N, instance slots: subjects first, then the longest tracks."), Bounds(least=1, most=256)
+    ] = 4
+    framing: Annotated[Framing, Option("Plain views: stretch (whole frame) or center (centre square).")] = "stretch"
+    flip: Annotated[bool, Option("Mirror half of the augmented or training views.")] = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)
