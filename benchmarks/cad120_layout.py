@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.sources import ExtractConfig
-from ifcar.pipelines.fit import fit, make_run_config
+from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.resolve import make_run_config
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 CACHE = Path("caches/cad120.zarr")
 SETTINGS = {

@@ -60,22 +60,6 @@ class EngineOptions:
             raise InputError(f"precision is {self.precision!r}; expected fp32 or bf16")
 
 
-def choose_device(device: str | None) -> str:
-    """Return the named device, or cuda where there is one, else cpu, and have float32 be float32 on it.
-
-    By default cuDNN rounds what float32 convolutions read to TF32, which keeps 10 bits of 23: a cache would depend on
-    where it was made. Whoever wants speed for fewer bits says bf16.
-
-    Raises:
-        InputError: cuda is named in vain.
-    """
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if chosen.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"--device {chosen}: torch sees no CUDA device; use --device cpu")
-    torch.backends.cudnn.allow_tf32 = False
-    return chosen
-
-
 class FeatureExtractor:
     """Pixels and boxes to the cache's feature arrays.
 

@@ -13,17 +13,17 @@ import numpy as np
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, InputError
-from ifcar.pipelines.feed.batches import read_examples, spread_views
+from ifcar.pipelines.feed.batches import open_batches, read_examples, spread_views
 from ifcar.pipelines.feed.boxes import no_boxes
-from ifcar.pipelines.fit import build_head, open_batches
 from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig
 from ifcar.pipelines.runs.finished import open_run
+from ifcar.pipelines.runs.heads import build_head
 from ifcar.pipelines.runs.places import open_its_cache
 from ifcar.pipelines.runs.resolve import head_options
+from ifcar.pipelines.runs.weights import load_head
 from ifcar.pipelines.scoring.detections import detect
 from ifcar.pipelines.scoring.scores import Metrics, Pool, measure, predict
-from ifcar.pipelines.training.checkpoint import load_head
-from ifcar.pipelines.training.stack import stack_heads
+from ifcar.pipelines.stacks.stack import stack_heads
 from ifcar.shell_words import command
 
 

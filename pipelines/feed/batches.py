@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split, Status, share_views
+from ifcar.devices import choose_device
 from ifcar.errors import InputError
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.feed.memory import Memory, choose_place
@@ -220,3 +221,11 @@ class BatchReader:
 def _pick(values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     """Return values[places]; on a CPU faster than indexing."""
     return values.index_select(0, places.flatten()).view(*places.shape, *values.shape[1:])
+
+
+def open_batches(
+    reader: CacheReader, arrays: tuple[str, ...], parts: Sequence[Examples], device: str | None, memory: Memory
+) -> BatchReader:
+    """Open the rows of these parts for random access."""
+    rows = np.concatenate([part.rows[part.usable] for part in parts])
+    return BatchReader(reader, arrays, rows, torch.device(choose_device(device)), memory)

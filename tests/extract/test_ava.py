@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Category, Split
 from ifcar.cli import main
 from ifcar.errors import IfcarError, InputError, MissingDataError
@@ -28,7 +28,7 @@ from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 LEFT, RIGHT, MIDDLE = "0.077,0.151,0.283,0.811", "0.5,0.1,0.75,0.9", "0.3,0.2,0.45,1.0"
 SHORT = ScheduleConfig(kind="stretched", min_steps=30, batch_size=8, refit=False)

@@ -20,7 +20,7 @@ from fixtures.finetuning import random_weights, small_i3d
 from fixtures.something_else import write_dataset
 from safetensors.torch import load_file
 
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.errors import CacheMismatchError, InputError, MissingDataError
 from ifcar.extract.datasets.something_else import SomethingElse
 from ifcar.extract.tuned import read_tuned
@@ -32,7 +32,6 @@ from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.finetune.bf16 import has_right_gradients
-from ifcar.pipelines.finetune.config import LivePlan
 from ifcar.pipelines.finetune.data import load_training, stack_views
 from ifcar.pipelines.finetune.distributed import Group
 from ifcar.pipelines.finetune.loop import train_step
@@ -40,12 +39,14 @@ from ifcar.pipelines.finetune.run import FinetuneResult, finetune, make_plan, ma
 from ifcar.pipelines.finetune.setting import open_setting
 from ifcar.pipelines.finetune.start import i3d_config, joint_config
 from ifcar.pipelines.finetune.trainer import LiveTrainer
-from ifcar.pipelines.fit import FitResult, fit
+from ifcar.pipelines.fit import fit
 from ifcar.pipelines.predict import predict
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig, run_name
+from ifcar.pipelines.runs.live import LivePlan
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
+from ifcar.pipelines.training.together import FitResult
 
 IFCAR = (sys.executable, "-c", "from ifcar.cli import main; main()")
 ALONE = Group(number=0, size=1, device=torch.device("cpu"))

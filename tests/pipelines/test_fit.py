@@ -11,7 +11,7 @@ from fixtures.something_else import write_dataset
 from safetensors.numpy import load_file
 from sklearn.metrics import log_loss, top_k_accuracy_score
 
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.heads.contract import InstanceBatch
@@ -30,9 +30,9 @@ from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import Run
 from ifcar.pipelines.runs.resolve import default_protocol, make_run_config
+from ifcar.pipelines.runs.schedule import ScheduleConfig, make_plan
 from ifcar.pipelines.scoring.scores import Predictions, measure
 from ifcar.pipelines.training import phases
-from ifcar.pipelines.training.schedule import ScheduleConfig, make_plan
 from ifcar.pipelines.training.trainer import NonFiniteError
 
 SHORT = ScheduleConfig(kind="stretched", min_steps=60, batch_size=8)

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import LabelSpace
 from ifcar.cache.protocols import ProtocolTable as Table
-from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import Provenance, Split
 from ifcar.cache.writer import CacheWriter
 from ifcar.cli import main
@@ -35,7 +35,7 @@ from ifcar.pipelines.labels.kinds import SingleLabel
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 SHORT = ScheduleConfig(kind="stretched", epochs=4, batch_size=8)
 

@@ -12,21 +12,23 @@ import torch
 from fixtures.something_else import label, record, write_dataset
 from numpy.typing import NDArray
 
+from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import LabelSpace
-from ifcar.cache.reader import CacheReader, open_cache
+from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Provenance, Split, share_views
 from ifcar.cache.writer import CacheWriter
 from ifcar.cli import main
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.feed.batches import read_examples, spread_views
-from ifcar.pipelines.fit import build_head, fit
+from ifcar.pipelines.fit import fit
 from ifcar.pipelines.labels.mean_ap import mean_average_precision
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import Run
+from ifcar.pipelines.runs.heads import build_head
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.checkpoint import load_head
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
+from ifcar.pipelines.runs.weights import load_head
 
 NUM_CLIPS, LENGTH = 12, 81
 NAMES = ("goes down", "goes up", "fast")

@@ -16,7 +16,7 @@ from fixtures.something_else import write_dataset
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.extract.backbones.base import BACKBONES, Backbone, BackboneFamily, Maps
 from ifcar.extract.backbones.catalog import build_backbone, resolve_backbone
@@ -41,7 +41,7 @@ from ifcar.pipelines.listing import list_backbones
 from ifcar.pipelines.predict import predict
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 
 @pytest.fixture(scope="module", autouse=True)

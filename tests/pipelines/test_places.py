@@ -11,7 +11,7 @@ from fixtures.litter import litter
 from fixtures.something_else import write_dataset
 from fixtures.videos import write_video
 
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.verify import verify_cache
 from ifcar.cli import main
 from ifcar.pipelines.ensemble import ensemble
@@ -32,7 +32,7 @@ from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import open_run, read_config
 from ifcar.pipelines.runs.places import located
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 SHORT = ScheduleConfig(kind="stretched", min_steps=4, batch_size=8)
 CACHE, FIRST, SECOND, FUSED, GRID = (

@@ -29,7 +29,7 @@ from ifcar.pipelines.predict import Prediction, predict
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.finished import Run
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 softmax = SingleLabel().probabilities
 # Rates so high that clips get different logits; see `Trained.stored`.
