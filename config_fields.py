@@ -112,7 +112,7 @@ class Field:
 
 @functools.cache
 def fields_of(config: type) -> Mapping[str, Field]:
-    """Return the fields of a config by name: those it inherits first, the nearest ancestor's before all, its own last."""
+    """Return the fields of a config by name: inherited ones first, those of its nearest ancestor before all."""
     hints = typing.get_type_hints(config, include_extras=True)
     order = [name for kind in (*config.__mro__[1:], config) for name in getattr(kind, "__annotations__", ())]
     known = {field.name: field for field in dataclasses.fields(config)}
@@ -135,5 +135,6 @@ def _declared(field: dataclasses.Field[Any], hint: Any) -> Field:
 
 def check_fields(config: Any) -> None:
     """Raise InputError when a config's value is none of its field's choices or out of its bounds."""
-    for name, field in fields_of(type(config)).items():
+    kind: type = type(config)
+    for name, field in fields_of(kind).items():
         field.check(getattr(config, name), name)

@@ -3,8 +3,8 @@
     @with_config_options
     def extract(options: Annotated[Given, OptionsOf(ExtractConfig)], as_json: Json = False) -> None:
 
-The command takes an option for each field of the config that declares one, and `options` holds those that were given, by
-field. What was not given is left to the config's default, or to whatever else states it.
+The command takes an option for each field of the config that declares one, and `options` holds those that were given,
+by field. What was not given is left to the config's default, or to whatever else states it.
 """
 
 from __future__ import annotations
@@ -100,25 +100,24 @@ def was_given(context: typer.Context, name: str) -> bool:
 def with_config_options(function: Callable[..., None]) -> Callable[..., None]:
     """Return the command with each parameter that is annotated with `OptionsOf` replaced by those options."""
     own = inspect.signature(function, eval_str=True).parameters
-    chosen = {name: options for name, parameter in own.items() if (options := _options_of(parameter)) is not None}
-    parameters = {
-        option.name: option
-        for name, parameter in own.items()
-        for option in (chosen[name].parameters() if name in chosen else [parameter.replace(kind=parameter.KEYWORD_ONLY)])
-    }
-    context_of = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    chosen = {name: options for name, parameter in own.items() if (options := options_of(parameter)) is not None}
+    every: list[inspect.Parameter] = []
+    for name, parameter in own.items():
+        every += chosen[name].parameters() if name in chosen else [parameter.replace(kind=parameter.KEYWORD_ONLY)]
+    if "context" not in own:
+        every.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
 
     @functools.wraps(function)
     def command(**values: Any) -> None:
         handed = {name: values[name] for name in own if name not in chosen}
         function(**handed, **{name: options.given(values["context"], values) for name, options in chosen.items()})
 
-    every = {"context": context_of, **parameters}
-    command.__signature__ = inspect.Signature(list(every.values()))  # type: ignore[attr-defined]
-    command.__annotations__ = {name: parameter.annotation for name, parameter in every.items()}
+    command.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
     return command
 
 
-def _options_of(parameter: inspect.Parameter) -> OptionsOf | None:
+def options_of(parameter: inspect.Parameter) -> OptionsOf | None:
+    """Return the fields that a parameter of a command stands for, None where it is an option itself."""
     facts = getattr(parameter.annotation, "__metadata__", ())
     return next((fact for fact in facts if isinstance(fact, OptionsOf)), None)

@@ -39,8 +39,9 @@ def extract(
     if reads_nothing:
         why = f"--backbone {config.backbone} reads no pixels; leave it out, or name another backbone"
         refuse_ignored(context, OF_PIXELS, why)
-    if config.views == 1:
-        refuse_ignored(context, OF_AUGMENTED, "with --views 1 no view is augmented; leave it out, or take more views")
+    if config.augmented_views == 0:
+        why = "no view is augmented; leave it out, or ask for some with --augmented-views"
+        refuse_ignored(context, OF_AUGMENTED, why)
     chosen = extract_engine(cluster_config(engine, address, actor_cpus))
     result = run_extract(config, Screen(quiet=as_json), chosen)
     if as_json:

@@ -13,7 +13,7 @@ from ifcar.errors import InputError
 from ifcar.shell_words import command
 
 if TYPE_CHECKING:
-    from ifcar.pipelines.extraction.sources import ExtractConfig
+    from ifcar.pipelines.extraction.config import ExtractConfig
     from ifcar.pipelines.finetune.run import FinetuneResult
     from ifcar.pipelines.runs.config import RunConfig
 

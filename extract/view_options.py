@@ -11,6 +11,8 @@ Framing = Literal["stretch", "center"]
 Cropping = Literal["area", "scale-jitter", "multi-scale"]
 Sampling = Literal["segments", "annotated", "rate"]
 
+SIDES = Bounds(least=16, most=1024)  # of a crop, in pixels
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ViewOptions:
@@ -19,7 +21,7 @@ class ViewOptions:
     Args:
         frames: T, frames sampled for a view.
         crop: side of the square that the network sees, in pixels.
-        views: V, views of a clip.
+        views: V, plain views of every clip, of which tests take all.
         instances: N, instance slots.
         framing: what plain views show: "stretch", the whole frame resized to the square (Yan et al. 2020, §3.3), or
             "center", the centre square of 224/256 of the short side.
@@ -30,15 +32,13 @@ class ViewOptions:
     crop: Annotated[
         int | None,
         Option("Side of the crop in pixels; default: the dataset's, 224 (toybox: 112)."),
-        Bounds(least=16, most=1024),
+        SIDES,
     ] = None
-    views: Annotated[
-        int, Option("V, views of a clip; all but the first of training clips vary."), Bounds(least=1, most=256)
-    ] = 1
+    views: Annotated[int, Option("V, plain views of every clip; scores are averaged over them."), Bounds(least=1)] = 1
     instances: Annotated[
         int, Option("N, instance slots: subjects first, then the longest tracks."), Bounds(least=1, most=256)
     ] = 4
-    framing: Annotated[Framing, Option("Plain views: stretch (whole frame) or center (centre square).")] = "stretch"
+    framing: Annotated[Framing, Option("Plain views: stretch (whole frame) or center (square).")] = "stretch"
     flip: Annotated[bool, Option("Mirror half of the augmented or training views.")] = False
 
     def __post_init__(self) -> None:

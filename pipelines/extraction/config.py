@@ -52,6 +52,7 @@ class ExtractConfig(FeatureConfig):
 
     Args:
         out: the cache; default: DATASET-BACKBONE.zarr under the caches folder.
+        augmented_views: A, further views of the clips that some protocol trains on, for training only.
         sampling: "segments", "annotated" or "rate", see `ViewPolicy`; default: rate where one of the next two is given,
             else the dataset's.
         sampling_fps: sampled frames per second.
@@ -70,6 +71,11 @@ class ExtractConfig(FeatureConfig):
     """
 
     out: Annotated[Path | None, Option("The cache; default: caches/DATASET-BACKBONE.zarr.")] = None
+    augmented_views: Annotated[
+        int,
+        Option("A, further views of training clips, drawn at random; for training only."),
+        Bounds(least=0),
+    ] = 0
     sampling: Annotated[
         Sampling | None,
         Option(
@@ -98,9 +104,7 @@ class ExtractConfig(FeatureConfig):
         int | None, Option("Decoding processes; default: one a core, at most 8."), Bounds(least=0, most=MAX_WORKERS)
     ] = None
     precision: Annotated[Literal["fp32", "bf16"], Option("fp32 or bf16.")] = "fp32"
-    compile: Annotated[
-        bool, Option("torch.compile the backbone: slower to begin, faster on many clips.")
-    ] = False
+    compile: Annotated[bool, Option("torch.compile the backbone: slower to begin, faster on many clips.")] = False
     device: Annotated[str | None, Option("cpu, cuda, cuda:1, …; default: cuda where there is one.")] = None
     limit: Annotated[int | None, Option("Only the first so many clips."), Bounds(least=1)] = None
     retry_failed: Annotated[bool, Option("Try failed clips again.")] = False

@@ -8,15 +8,17 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ifcar import __version__
 from ifcar.cache.arrays import ArraySpec, CacheSpec
 from ifcar.cache.schema import Provenance
+from ifcar.errors import InputError
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.spec import INSTANCES, BackboneSpec, Reads
 from ifcar.extract.datasets.contract import Dataset
@@ -26,10 +28,22 @@ from ifcar.extract.roi import parse_pooled_mode, pooled_size
 from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.extraction.backbones import backbone_of, load_backbone
-from ifcar.pipelines.extraction.sources import ExtractConfig, Source, read_source
+from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.extraction.sources import Source, read_source
 from ifcar.pipelines.progress import Progress
 
 FEATURE_VERSION = 4  # raised whenever the code changes what a feature's value is
+# Raised whenever the code changes what views show of a clip that has several; a clip's only view shows what it always
+# did. The first version had no identity of its own.
+VIEWS_VERSION = 2
+# What a cache's identity calls the options of views that it calls otherwise.
+IDENTITY_NAMES = {
+    "frames": "num_frames",
+    "crop": "crop_size",
+    "views": "num_views",
+    "augmented_views": "num_augmented_views",
+    "instances": "num_instances",
+}
 VERSIONED_PACKAGES = ("torch", "torchvision", "pytorchvideo", "numpy", "av", "zarr")
 
 
@@ -61,8 +75,14 @@ class Preparation:
             "spec": self.spec,
             "provenance": self.provenance,
             "clip_ids": self.source.clip_ids(),
-            "num_views": self.policy.num_views,
+            "num_views": self.policy.views,
+            "num_augmented_views": self.policy.augmented_views,
         }
+
+    def wanted(self) -> NDArray[np.bool_]:
+        """Return (R,), True for plain views, and for augmented ones of clips that some protocol trains on."""
+        is_plain = np.arange(self.policy.rows_per_clip) < self.policy.views
+        return np.logical_or(is_plain, self.source.training()[:, None]).ravel()
 
     def views(self) -> ViewDataset:
         """Return what decodes rows."""
@@ -82,6 +102,11 @@ def prepare(config: ExtractConfig, progress: Progress) -> Preparation:
     backbone_spec = backbone_of(config)
     source = read_source(config, progress, needs_pixels=backbone_spec.reads != "nothing")
     policy = view_policy(config, source.dataset)
+    if policy.augmented_views and not source.training().any():
+        raise InputError(
+            f"--augmented-views {policy.augmented_views} would be ignored: no protocol of {source.dataset.root} "
+            f"trains on any of the {len(source.clips)} clips; leave it out"
+        )
     backbone, weights = load_backbone(backbone_spec, config.weights, source.dataset.default_weights, progress)
     return Preparation(
         config=config,
@@ -97,18 +122,10 @@ def prepare(config: ExtractConfig, progress: Progress) -> Preparation:
 def view_policy(config: ExtractConfig, dataset: Dataset) -> ViewPolicy:
     """Return how the views of a cache are sampled."""
     at_rate = config.sampling_fps is not None or bool(config.sampling_rates)
-    return ViewPolicy(
-        num_frames=config.frames,
-        crop_size=dataset.default_crop if config.crop is None else config.crop,
-        num_instances=config.instances,
-        num_views=config.views,
-        framing=config.framing,  # type: ignore[arg-type]  # checked by ViewPolicy
-        flip=config.flip,
-        seed=config.seed,
-        sampling=config.sampling or ("rate" if at_rate else dataset.default_sampling),  # type: ignore[arg-type]
-        sampling_fps=config.sampling_fps,
-        sampling_rates=config.sampling_rates,
-    )
+    stated = {field.name: getattr(config, field.name) for field in fields(ViewPolicy) if hasattr(config, field.name)}
+    stated["crop"] = dataset.default_crop if config.crop is None else config.crop
+    stated["sampling"] = config.sampling or ("rate" if at_rate else dataset.default_sampling)
+    return ViewPolicy(**stated)
 
 
 def cache_spec(
@@ -116,9 +133,9 @@ def cache_spec(
 ) -> CacheSpec:
     """Return the cache's arrays: the backbone's, the standard ones of a view, and those that the dataset gives."""
     return CacheSpec.standard(
-        num_frames=policy.num_frames,
+        num_frames=policy.frames,
         num_steps=backbone.num_steps,
-        num_instances=policy.num_instances,
+        num_instances=policy.instances,
         channels=backbone.channels,
         pooled_size=pooled_size(parse_pooled_mode(config.pooled)) if INSTANCES in backbone.maps else 0,
         grid_size=backbone.grid_size if config.grid else None,
@@ -141,24 +158,14 @@ def provenance_of(
     identity: dict[str, Any] = {
         "feature_version": FEATURE_VERSION,
         "dataset": {"name": config.dataset, "annotations": source.digest},
-        "views": {
-            "num_frames": policy.num_frames,
-            "num_views": policy.num_views,
-            "num_instances": policy.num_instances,
-            "framing": policy.framing,
-            "seed": policy.seed if policy.num_views > 1 else None,
-            "min_scale": policy.min_scale if policy.num_views > 1 else None,
-            "flip": policy.flip if policy.num_views > 1 else None,
-            "training_clips": _digest_of_training(source) if policy.num_views > 1 else None,
-        },
+        "views": _views(policy),
         "backbone": {"name": backbone.name, "weights": weights},
     }
     identity["dataset"] |= _spans(source)
-    identity["views"] |= _sampling(policy)
     if source.proposals is not None:
         identity["boxes"] = {"sha256": source.proposals.digest}
     if backbone.reads != "nothing":
-        identity["views"]["crop_size"] = policy.crop_size
+        identity["views"]["crop_size"] = policy.crop
         identity["backbone"] |= {
             "layer": backbone.layer,
             "spatial_stride": backbone.spatial_stride,
@@ -180,16 +187,22 @@ def _spans(source: Source) -> dict[str, str]:
     return {"spans": hashlib.sha256(repr(spans).encode()).hexdigest()}
 
 
-def _sampling(policy: ViewPolicy) -> dict[str, Any]:
-    """Return how frames are sampled, as far as it is not out of segments."""
+def _views(policy: ViewPolicy) -> dict[str, Any]:
+    """Return how views are sampled; what has no effect is left out, but for what one-view caches always stated."""
+    views: dict[str, Any] = {
+        IDENTITY_NAMES.get(name, name): getattr(policy, name) for name in ("frames", "views", "instances", "framing")
+    }
+    views |= dict.fromkeys(("seed", "min_scale", "flip", "training_clips"))
+    if policy.augmented_views:
+        views |= {
+            IDENTITY_NAMES.get(name, name): getattr(policy, name)
+            for name in ("augmented_views", "seed", "min_scale", "flip")
+        }
+    if policy.rows_per_clip > 1:
+        views["version"] = VIEWS_VERSION
     chosen = {
         "sampling": None if policy.sampling == "segments" else policy.sampling,
         "sampling_fps": policy.sampling_fps,
         "sampling_rates": list(policy.sampling_rates) or None,
     }
-    return {key: value for key, value in chosen.items() if value is not None}
-
-
-def _digest_of_training(source: Source) -> str:
-    """Return which clips may be augmented, as a short hexadecimal text."""
-    return hashlib.sha256(np.packbits(source.training()).tobytes()).hexdigest()[:16]
+    return views | {key: value for key, value in chosen.items() if value is not None}

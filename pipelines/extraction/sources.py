@@ -63,7 +63,6 @@ class Source:
             self.clips,
             self.dataset.tracks,
             self.dataset.annotation_fps,
-            self.training(),
             policy,
             reads=reads,
             proposals=None if self.proposals is None else self.proposals.boxes,

@@ -19,7 +19,7 @@ from ifcar.pipelines.configs import parse_assignment
 from ifcar.pipelines.ensemble import choose_weights, ensemble
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.feed.batches import BatchReader, read_examples
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.fit import fit
@@ -43,7 +43,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = write_dataset(tmp_path_factory.mktemp("data") / "d", num_clips=32, pixels=False)
     out = root.parent / "boxes.zarr"
     options = ExtractConfig(
-        dataset="something-else", data_root=root, out=out, backbone="none", views=4, workers=0, instances=3
+        dataset="something-else", data_root=root, out=out, backbone="none", augmented_views=3, workers=0, instances=3
     )
     extract(options, Silent())
     return out

@@ -24,7 +24,7 @@ from ifcar.cli import main
 from ifcar.errors import InputError
 from ifcar.pipelines.ensemble import choose_weights
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.feed.batches import Examples
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.fit import fit
@@ -54,7 +54,14 @@ def part_of(groups: list[int], share: float) -> tuple[NDArray[np.int64], str]:
     once = np.ones((n, 1), np.bool_)
     clips, kind = np.arange(n), SingleLabel()
     train = Examples(
-        name="train", clips=clips, targets=np.zeros(n), kind=kind, rows=clips[:, None], usable=once, plain=once
+        name="train",
+        clips=clips,
+        targets=np.zeros(n),
+        kind=kind,
+        rows=clips[:, None],
+        usable=once,
+        plain=once,
+        per_rate=once.astype(np.int64),
     )
     division = hold_out(train, table, share)
     held = np.empty(0, np.int64) if division.held_out is None else division.held_out.clips

@@ -21,8 +21,9 @@ from ifcar.extract.backbones.catalog import build_backbone
 from ifcar.extract.weights import load_weights
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.backbones import backbone_of
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.extraction.preparation import cache_spec, provenance_of, view_policy
-from ifcar.pipelines.extraction.sources import ExtractConfig, read_source
+from ifcar.pipelines.extraction.sources import read_source
 from ifcar.pipelines.finetune.start import i3d_config
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import run_id
@@ -30,7 +31,7 @@ from ifcar.pipelines.runs.config import run_id
 OPTIONS: dict[str, dict[str, Any]] = {
     "none": {"backbone": "none", "weights": None},
     "i3d_r50": {},
-    "i3d_r50, stride 32": {"spatial_stride": 32, "frames": 4, "pooled": "7-max", "views": 2},
+    "i3d_r50, stride 32": {"spatial_stride": 32, "frames": 4, "pooled": "7-max"},
     "slowfast_r50": {"backbone": "slowfast_r50", "grid": True},
     "i3d_inception": {"backbone": "i3d_inception", "grid": True},
     "i3d_inception, stride 32": {"backbone": "i3d_inception", "spatial_stride": 32, "precision": "bf16"},
@@ -38,7 +39,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 FINGERPRINTS = {
     "none": "5e4b82e037d609c9fde81045be7437895ca9b78c7c5996e75c3ed5d7ec8e0ed0",
     "i3d_r50": "c61645156b8d69b20b1eb083b2cca688e25055410c86021d3150d90e2e536c62",
-    "i3d_r50, stride 32": "1e5adeaf29ee644dedca608d1da79b1e6f8903910777dc7efb7323ba9ab729f5",
+    "i3d_r50, stride 32": "266cacc31a9478eaa3f5246f48ef768faeb6e25d7a901f707ae43e1c4e747dab",
     "slowfast_r50": "2f1b675ef12d0a4d6b0570aac75373377232ac86480330897dbeee7de84fe632",
     "i3d_inception": "c2beb9bfeb4af02adf5b06577111145d3fb0dd1825593df2bd7e38c63edd85aa",
     "i3d_inception, stride 32": "f451eeffc6b92a4a023f0116ba53092d0338a10a47062e3a91f49daa01845991",
@@ -53,8 +54,8 @@ WEIGHTS = {
 # Of rows 0 and 1: array → its norm, five of its values.
 FEATURES: dict[str, dict[str, tuple[float, list[float]]]] = {
     "i3d_r50, stride 32": {
-        "frame_features": (372.0067, [3.26367, 4.26953, 3.45703, 4.00781, 3.32422]),
-        "instance_features": (454.8898, [0.0, 4.82031, 0.0, 0.0, 0.0]),
+        "frame_features": (370.2316, [3.26367, 4.26953, 2.81055, 4.04297, 3.54883]),
+        "instance_features": (523.5865, [0.0, 4.82031, 4.77734, 0.0, 0.0]),
     },
     "slowfast_r50": {
         "frame_features": (393.0836, [4.15234, 3.69727, 4.53125, 3.69141, 4.86719]),
@@ -96,7 +97,7 @@ def test_fingerprint_is_what_it_was(root: Path, name: str) -> None:
     policy = view_policy(chosen, source.dataset)
     identity = as_then(provenance_of(chosen, source, policy, facts, chosen.weights or "none").identity)
     spec = cache_spec(chosen, policy, facts, source.arrays())
-    assert fingerprint(spec, identity, source.clip_ids(), policy.num_views) == FINGERPRINTS[name]
+    assert fingerprint(spec, identity, source.clip_ids(), policy.views) == FINGERPRINTS[name]
 
 
 @pytest.mark.parametrize(
