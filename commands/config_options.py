@@ -21,7 +21,21 @@ import typer
 from ifcar.config_fields import Field, fields_of
 from ifcar.errors import InputError
 
-Given = dict[str, Any]
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Given:
+    """The options that were given of some configs' fields.
+
+    Args:
+        values: for each of their fields the text or number of the command line.
+    """
+
+    values: Mapping[Field, Any]
+
+    def read(self) -> dict[str, Any]:
+        """Return what was given by field, as the configs hold it. Raises InputError naming a bad option."""
+        return {field.name: _converted(field, value) for field, value in self.values.items()}
+
 
 
 class OptionsOf:
@@ -67,8 +81,8 @@ class OptionsOf:
         )
 
     def given(self, context: typer.Context, values: Mapping[str, Any]) -> Given:
-        """Return what was given of these fields, as the configs hold it. Raises InputError naming a bad option."""
-        return {f.name: _converted(f, values[f.name]) for f in self.fields if was_given(context, f.name)}
+        """Return what was given of these fields, out of the values of all parameters."""
+        return Given({field: values[field.name] for field in self.fields if was_given(context, field.name)})
 
 
 def _is_listed(field: Field) -> bool:

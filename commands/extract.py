@@ -34,14 +34,15 @@ def extract(
     from ifcar.pipelines.extract import extract as run_extract
     from ifcar.pipelines.folders import cache_paths
 
-    config = ExtractConfig(**options)
-    reads_nothing = get_backbone(config.backbone).build is None
+    backbone: str = context.params["backbone"]
+    reads_nothing = get_backbone(backbone).build is None
     if reads_nothing:
-        why = f"--backbone {config.backbone} reads no pixels; leave it out, or name another backbone"
+        why = f"--backbone {backbone} reads no pixels; leave it out, or name another backbone"
         refuse_ignored(context, OF_PIXELS, why)
-    if config.augmented_views == 0:
+    if context.params["augmented_views"] == 0:
         why = "no view is augmented; leave it out, or ask for some with --augmented-views"
         refuse_ignored(context, OF_AUGMENTED, why)
+    config = ExtractConfig(**options.read())
     chosen = extract_engine(cluster_config(engine, address, actor_cpus))
     result = run_extract(config, Screen(quiet=as_json), chosen)
     if as_json:
