@@ -99,6 +99,6 @@ def test_numbers_of_views_are_told_apart(tmp_path: Path) -> None:
     create_writer(path, CLIPS, PLAIN, num_augmented_views=AUGMENTED)
     assert resume_writer(path, CLIPS, PLAIN, num_augmented_views=AUGMENTED).num_blocks == 2
     with pytest.raises(
-        InputError, match="num_augmented_views is 3 in the cache, 0 now; num_views is 1 in the cache, 4"
+        CacheMismatchError, match="num_augmented_views is 3 in the cache, 0 now; num_views is 1 in the cache, 4"
     ):
         resume_writer(path, CLIPS, PLAIN + AUGMENTED)
