@@ -32,10 +32,12 @@ class Option:
     Args:
         help: what it is, in words for a newcomer.
         flag: its name; None takes the field's.
+        default: what a default of None stands for.
     """
 
     help: str
     flag: str | None = None
+    default: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,6 +14,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
@@ -37,7 +38,6 @@ class Given:
         return {field.name: _converted(field, value) for field, value in self.values.items()}
 
 
-
 class OptionsOf:
     """The fields of configs that a command sets.
 
@@ -45,8 +45,7 @@ class OptionsOf:
         configs: the dataclasses; a field that several have is one option.
         only: names of the fields that are meant; None: all that declare an option.
         without: names of fields that are not.
-        stated_elsewhere: whether a preset, a file or another run states what is not given: then no option is required,
-            and none shows the config's default.
+        stated: of fields that something else than the config states when they are not given: what it is, for the help.
     """
 
     def __init__(
@@ -54,9 +53,9 @@ class OptionsOf:
         *configs: type,
         only: Collection[str] | None = None,
         without: Collection[str] = (),
-        stated_elsewhere: bool = False,
+        stated: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        self.stated_elsewhere = stated_elsewhere
+        self.stated = stated
         declared = {name: field for config in configs for name, field in fields_of(config).items() if field.option}
         names = declared if only is None else only
         self.fields = [declared[name] for name in names if name not in without]
@@ -67,16 +66,18 @@ class OptionsOf:
 
     def _parameter(self, field: Field) -> inspect.Parameter:
         assert field.option is not None
-        default = None if self.stated_elsewhere or _is_listed(field) else field.default
+        stated = self.stated.get(field.name)
+        default = None if stated is not None or _is_listed(field) else field.default
         kind, flag = field.kind, field.flag
         if kind is bool and field.default is not False:
             flag += f"/--no-{flag[2:]}"
         elif field.choices or _is_listed(field):
             kind = list[str] if typing.get_origin(kind) is Mapping else str
+        option = typer.Option(flag, help=field.option.help, show_default=stated or field.option.default or True)
         return inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
-            annotation=Annotated[kind | None if default is None else kind, typer.Option(flag, help=field.option.help)],
+            annotation=Annotated[kind | None if default is None else kind, option],
             default=inspect.Parameter.empty if default is dataclasses.MISSING else default,
         )
 

@@ -12,6 +12,7 @@ Cropping = Literal["area", "scale-jitter", "multi-scale"]
 Sampling = Literal["segments", "annotated", "rate"]
 
 SIDES = Bounds(least=16, most=1024)  # of a crop, in pixels
+SHARE = Bounds(above=0, most=1)  # of a frame's side
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

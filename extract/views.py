@@ -41,7 +41,7 @@ from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.sampling import place_of_view, plain_places, segment_frames, strided_frames
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.view_content import View, fill_slots
-from ifcar.extract.view_options import SIDES, Cropping, Sampling, ViewOptions
+from ifcar.extract.view_options import SHARE, SIDES, Cropping, Sampling, ViewOptions
 
 CENTER_FRACTION = 224 / 256
 MAX_SAMPLING_FPS = 1000.0
@@ -68,7 +68,7 @@ class ViewPolicy(ViewOptions):
     crop: Annotated[int, SIDES] = 224
     augmented_views: Annotated[int, Bounds(least=0)] = 0
     cropping: Cropping = "area"
-    min_scale: Annotated[float, Bounds(above=0, most=1)] = 0.7
+    min_scale: Annotated[float, SHARE] = 0.7
     seed: int = 0
     sampling: Sampling = "segments"
     sampling_fps: Annotated[float | None, Bounds(above=0, most=MAX_SAMPLING_FPS)] = None

@@ -70,7 +70,7 @@ class Setting:
         data = self.live.data
         return replace(
             self.policy,
-            cropping=data.cropping,  # type: ignore[arg-type]  # checked by ViewPolicy
+            cropping=data.cropping,
             min_scale=data.min_scale,
             flip=data.flip,
             seed=self.config.seed,

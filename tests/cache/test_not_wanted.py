@@ -14,7 +14,7 @@ from ifcar.cache.export import export_hdf5
 from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Status
 from ifcar.cache.verify import verify_cache
-from ifcar.errors import InputError
+from ifcar.errors import CacheMismatchError, InputError
 
 CLIPS, PLAIN, AUGMENTED = 90, 1, 3
 NUM_ROWS = CLIPS * (PLAIN + AUGMENTED)
