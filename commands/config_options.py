@@ -46,6 +46,7 @@ class OptionsOf:
         only: names of the fields that are meant; None: all that declare an option.
         without: names of fields that are not.
         stated: of fields that something else than the config states when they are not given: what it is, for the help.
+        of: what the options are of, before their help.
     """
 
     def __init__(
@@ -54,8 +55,9 @@ class OptionsOf:
         only: Collection[str] | None = None,
         without: Collection[str] = (),
         stated: Mapping[str, str] = MappingProxyType({}),
+        of: str = "",
     ) -> None:
-        self.stated = stated
+        self.stated, self.of = stated, of
         declared = {name: field for config in configs for name, field in fields_of(config).items() if field.option}
         names = declared if only is None else only
         self.fields = [declared[name] for name in names if name not in without]
@@ -73,7 +75,9 @@ class OptionsOf:
             flag += f"/--no-{flag[2:]}"
         elif field.choices or _is_listed(field):
             kind = list[str] if typing.get_origin(kind) is Mapping else str
-        option = typer.Option(flag, help=field.option.help, show_default=stated or field.option.default or True)
+        option = typer.Option(
+            flag, help=self.of + field.option.help, show_default=stated or field.option.default or True
+        )
         return inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
-from ifcar.commands.options import Device, Json, print_metrics, refuse_beside_config, say
+from ifcar.commands.options import ConfigFile, Device, Json, Resume, RunFolder, print_metrics, refuse_beside_config, say
 from ifcar.console import Screen, print_json
 from ifcar.errors import InputError
 from ifcar.pipelines.runs.config import RunConfig
@@ -20,36 +20,18 @@ if TYPE_CHECKING:
     from ifcar.pipelines.extraction.config import ExtractConfig
     from ifcar.pipelines.finetune.run import FinetuneResult
 
-TRAINING = (
-    "cropping",
-    "flip",
-    "epochs",
-    "num_steps",
-    "batch_size",
-    "micro_batch",
-    "lr",
-    "head_lr",
-    "weight_decay",
-    "warm_up",
-    "clip_gradient",
-    "freeze_to",
-    "batch_norm",
-    "held_out",
-    "precision",
-    "recompute",
-)
 OF_FEATURES = (
-    *("data_root", "backbone", "backbone_options", "weights", "frames", "crop", "views", "instances"),
-    *("spatial_stride", "pooled", "framing", "reduction"),
-)
+    "data_root backbone backbone_options weights frames crop views instances spatial_stride pooled framing reduction"
+).split()
+TRAINING = (
+    "cropping flip epochs num_steps batch_size micro_batch lr head_lr weight_decay warm_up clip_gradient freeze_to "
+    "batch_norm held_out precision recompute"
+).split()
 OF_PRESET = dict.fromkeys(("frames", "framing", "cropping", "epochs", "num_steps", "batch_size", "lr"), "the preset's")
 OF_HEAD = {"frames": "the head's, as it must be", "instances": "the head's, as it must be", "seed": "the head's run's"}
 CONFIGS = LiveData, LiveConfig, ScheduleConfig, RunConfig
 
 Workers = Annotated[int | None, typer.Option(help="Decoding processes of each training process.")]
-Out = Annotated[Path | None, typer.Option(help="Run folder; default: a fresh one in runs/.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the stopped run in --out.")]
-ConfigFile = Annotated[Path | None, typer.Option(help="A run's config.yaml; excludes the options of training.")]
 
 app = typer.Typer(
     help="Train the backbone, alone or with a head from a cache; its file goes back to `ifcar extract --weights`. "
@@ -77,7 +59,7 @@ def finetune_i3d(
     config: ConfigFile = None,
     workers: Workers = None,
     device: Device = None,
-    out: Out = None,
+    out: RunFolder = None,
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
@@ -110,7 +92,7 @@ def finetune_joint(
     config: ConfigFile = None,
     workers: Workers = None,
     device: Device = None,
-    out: Out = None,
+    out: RunFolder = None,
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
