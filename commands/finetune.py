@@ -20,16 +20,14 @@ if TYPE_CHECKING:
     from ifcar.pipelines.extraction.config import ExtractConfig
     from ifcar.pipelines.finetune.run import FinetuneResult
 
-OF_FEATURES = (
-    "data_root backbone backbone_options weights frames crop views instances spatial_stride pooled framing reduction"
-).split()
-TRAINING = (
-    "cropping flip epochs num_steps batch_size micro_batch lr head_lr weight_decay warm_up clip_gradient freeze_to "
-    "batch_norm held_out precision recompute"
-).split()
-OF_PRESET = dict.fromkeys(("frames", "framing", "cropping", "epochs", "num_steps", "batch_size", "lr"), "the preset's")
-OF_HEAD = {"frames": "the head's, as it must be", "instances": "the head's, as it must be", "seed": "the head's run's"}
 CONFIGS = LiveData, LiveConfig, ScheduleConfig, RunConfig
+NOT_LIVE = ("dataset", "preset", "kind", "min_steps", "refit", "label_smoothing")
+"""Fields that a fine-tuning does not have, or that its commands ask for in words of their own."""
+OF_CACHE = ("protocol", "backbone", "backbone_options", "crop", "views", "spatial_stride", "pooled", "framing")
+"""Fields that the cache states which a head was trained from."""
+STATED = dict.fromkeys(("frames", "framing", "cropping", "epochs", "num_steps", "batch_size", "lr"), "the preset's")
+STATED |= {"held_out": "0", "protocol": "compositional, or the only one"}
+BY_HEAD = {"frames": "the head's, as it must be", "instances": "the head's, as it must be", "seed": "the head's run's"}
 
 Workers = Annotated[int | None, typer.Option(help="Decoding processes of each training process.")]
 
@@ -47,14 +45,7 @@ def finetune_i3d(
     *,
     dataset: Annotated[str | None, typer.Option(help="One of `ifcar list datasets`; not with --config.")] = None,
     preset: Annotated[str, typer.Option(help="paper (Yan et al. 2020) or wang-gupta (2018, 100,000 steps).")] = "paper",
-    options: Annotated[
-        Given,
-        OptionsOf(
-            *CONFIGS,
-            only=("protocol", *OF_FEATURES, *TRAINING, "seed"),
-            stated={"protocol": "compositional, or the only one", **OF_PRESET, "held_out": "0"},
-        ),
-    ],
+    options: Annotated[Given, OptionsOf(*CONFIGS, without=NOT_LIVE, stated=STATED)],
     dropout: Annotated[float | None, typer.Option(help="Before the classifier; default: 0.3.")] = None,
     config: ConfigFile = None,
     workers: Workers = None,
@@ -82,12 +73,7 @@ def finetune_joint(
     head: Annotated[Path | None, typer.Option(help="Run whose head is trained on; not with --config.")] = None,
     preset: Annotated[str, typer.Option(help="paper (Yan et al. 2020) or wang-gupta (2018, 30,000 steps).")] = "paper",
     options: Annotated[
-        Given,
-        OptionsOf(
-            *CONFIGS,
-            only=("data_root", "weights", "frames", "instances", *TRAINING, "seed"),
-            stated={**OF_PRESET, **OF_HEAD, "held_out": "0"},
-        ),
+        Given, OptionsOf(*CONFIGS, without=(*NOT_LIVE, *OF_CACHE, "reduction"), stated=STATED | BY_HEAD)
     ],
     config: ConfigFile = None,
     workers: Workers = None,

@@ -26,7 +26,7 @@ class ViewOptions:
         instances: N, instance slots.
         framing: what plain views show: "stretch", the whole frame resized to the square (Yan et al. 2020, §3.3), or
             "center", the centre square of 224/256 of the short side.
-        flip: mirror half of the views that vary; only right where no class names left or right.
+        flip: mirror half of the augmented views; only right where no class names left or right.
     """
 
     frames: Annotated[int, Option("T, frames sampled for a view."), Bounds(least=1, most=1024)] = 8
@@ -40,7 +40,7 @@ class ViewOptions:
         int, Option("N, instance slots: subjects first, then the longest tracks."), Bounds(least=1, most=256)
     ] = 4
     framing: Annotated[Framing, Option("Plain views: stretch (whole frame) or center (square).")] = "stretch"
-    flip: Annotated[bool, Option("Mirror half of the augmented or training views.")] = False
+    flip: Annotated[bool, Option("Mirror half of the augmented views.")] = False
 
     def __post_init__(self) -> None:
         check_fields(self)

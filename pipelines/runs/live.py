@@ -17,14 +17,14 @@ Preset = Literal["paper", "wang-gupta"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LiveData(FeatureConfig):
-    """What the backbone sees, and what is pooled from its feature map; training draws a new view in every epoch.
+    """What the backbone sees, and what is pooled from its feature map; training draws a new augmented view in every epoch.
 
     Args:
-        cropping: of training views, see `ViewPolicy`.
+        cropping: of augmented views, see `ViewPolicy`.
         min_scale: smallest side of an "area" crop.
     """
 
-    cropping: Annotated[Cropping, Option("Training crops: area, scale-jitter or multi-scale.")] = "area"
+    cropping: Annotated[Cropping, Option("Crops of augmented views: area, scale-jitter or multi-scale.")] = "area"
     min_scale: Annotated[float, SHARE] = 0.7
 
 
@@ -98,8 +98,8 @@ class Published:
         num_steps: steps, or None where passes are stated.
         milestones: see `LiveConfig`.
         frames: T.
-        framing: of test views.
-        cropping: of training views.
+        framing: of plain views.
+        cropping: of augmented views.
     """
 
     source: str
