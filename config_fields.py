@@ -105,7 +105,7 @@ class Field:
         if self.choices and value not in self.choices:
             known = [str(choice) for choice in self.choices]
             hint = nearest(str(value)[:80], known)
-            raise InputError(f"{shown} is {value!r:.200}{hint}; expected one of {', '.join(known)}")
+            raise InputError(f"{shown} is {value!r:.200}; expected one of {', '.join(known)}{hint}")
         if self.bounds is not None:
             for number in value if isinstance(value, tuple) else (value,):
                 if not self.bounds.hold(number):

@@ -17,7 +17,7 @@ Preset = Literal["paper", "wang-gupta"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LiveData(FeatureConfig):
-    """What the backbone sees, and what is pooled from its feature map; training draws a new augmented view in every epoch.
+    """What the backbone sees, and what is pooled from its feature map; every epoch draws new augmented views.
 
     Args:
         cropping: of augmented views, see `ViewPolicy`.
