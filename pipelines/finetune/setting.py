@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -95,18 +96,11 @@ class Setting:
             },
         )
 
-    def run_data(self, weights: str) -> RunData:
+    def run_data(self, weights: str, notes: Sequence[str]) -> RunData:
         """Return the facts about the run's data, with the identity of the cache that `weights` make."""
         spec = self.model.backbone.spec
         identity = provenance_of(self.extraction, self.source, self.policy, spec, weights).identity
-        return RunData(
-            spec=self.spec,
-            identity=identity,
-            protocol=self.protocol.name,
-            classes=self.protocol.labels.classes,
-            num_train=len(self.protocol.clips(Split.TRAIN)),
-            num_test=len(self.protocol.clips(Split.TEST)),
-        )
+        return RunData.of_protocol(self.spec, identity, self.protocol, notes)
 
     def fingerprint(self, data: RunData) -> str:
         """Return the fingerprint of the cache of this data."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from fixtures.something_something import CLASSES, LISTS, V1, V2, class_of, write_v1, write_v2
 
+from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import UNKNOWN
-from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import Split
 from ifcar.errors import IfcarError, MissingDataError
 from ifcar.extract.datasets.catalog import DATASETS
