@@ -18,7 +18,7 @@ from ifcar.cache.schema import Split
 from ifcar.errors import InputError
 from ifcar.extract.backbones.downloads import sha256_file
 from ifcar.extract.decoded_views import past_end_lines
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.finetune.bf16 import has_right_gradients
 from ifcar.pipelines.finetune.checkpoint import load_live, save_live
@@ -167,7 +167,7 @@ def make_trainer(setting: Setting, group: Group, num_workers: int) -> LiveTraine
             "precision bf16: torch gives wrong gradients of bfloat16 convolutions on this processor; take fp32, or "
             "another machine"
         )
-    examples = live_examples(source, setting.protocol, Split.TRAIN, setting.policy.num_views)
+    examples = live_examples(source, setting.protocol, Split.TRAIN, setting.policy.views)
     division = hold_out(examples, setting.protocol, config.schedule.held_out)
     examples = division.fitting
     model.head.learn_labels(examples.labels(len(setting.protocol.labels.classes)))
@@ -228,7 +228,7 @@ def _train(trainer: LiveTrainer, state: LiveState, path: Path, group: Group, pro
 
 def _finish(path: Path, setting: Setting, trainer: LiveTrainer, state: LiveState, started: float) -> None:
     """Evaluate the model and write everything that a finished run holds, its metrics last."""
-    views = setting.policy.num_views
+    views = setting.policy.views
     parts = [live_examples(setting.source, setting.protocol, split, views) for split in (Split.TRAIN, Split.TEST)]
     if trainer.held_out is not None:
         parts.append(trainer.held_out)

@@ -15,7 +15,7 @@ from ifcar.cache.schema import Split
 from ifcar.errors import IfcarError, MissingDataError
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.progress import Silent
 
 WRITERS: dict[str, Callable[..., Path]] = {V1: write_v1, V2: write_v2}
