@@ -83,7 +83,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Member:
+class WeightedHead:
     """A trained head and its share of the probabilities; 1 for a run that is no ensemble."""
 
     path: Path
@@ -183,16 +183,16 @@ def _num_top(top: int | None, num_classes: int) -> int:
     return top
 
 
-def _members(run: Run, data: RunData) -> list[Member]:
+def _members(run: Run, data: RunData) -> list[WeightedHead]:
     """Return the run itself, or the members of an ensemble, which must have been trained on the same data."""
     if isinstance(run.config, RunConfig):
-        return [Member(path=run.path, config=run.config, share=1.0)]
+        return [WeightedHead(path=run.path, config=run.config, share=1.0)]
     members = []
     for stored, share in zip(run.config.members, run.config.weights, strict=True):
         member = open_run(Path(stored))
         if not isinstance(member.config, RunConfig) or member.data() != data:
             raise InputError(f"{member.path}: trained on other data than the ensemble {run.path}; fuse the runs again")
-        members.append(Member(path=member.path, config=member.config, share=share))
+        members.append(WeightedHead(path=member.path, config=member.config, share=share))
     return members
 
 
@@ -273,7 +273,7 @@ def _refuse(faults: Iterable[str]) -> None:
 
 
 @torch.inference_mode()
-def _score(member: Member, data: RunData, arrays: RowArrays, device: str) -> NDArray[np.float32]:
+def _score(member: WeightedHead, data: RunData, arrays: RowArrays, device: str) -> NDArray[np.float32]:
     """Return a head's logits (K,), averaged over the views."""
     head = build_head(member.config, data.spec, len(data.classes))
     load_head(head, member.path / "model.safetensors")

@@ -101,7 +101,7 @@ def predict(
     parts = [rows[start : start + size] for start in range(0, len(rows), size)]
     batches.expect(parts)
     logits = np.concatenate(
-        [stack.score(batches.batch(part), own=False).logits.float().cpu().numpy() for part in parts], axis=1
+        [stack.score(batches.batch(part), per_head=False).logits.float().cpu().numpy() for part in parts], axis=1
     )
     return [clip_predictions(logits[place], examples, ids, pool) for place in range(len(stack))]
 

@@ -78,12 +78,12 @@ def train_step(
     Returns:
         The losses by name, and "n", all (m,) float64.
     """
-    members, device, own = trainer.members[: len(stack)], trainer.batches.device, len(places) > 1
+    members, device, per_head = trainer.members[: len(stack)], trainer.batches.device, len(places) > 1
     stack.set_training(not trainer.classifier_only)
     seeds = [member.seed for member in members]
     noise = draw_noise(stack.template, seeds, state.phase, state.step, places.shape[1], device)
     with torch.autocast(device.type, torch.bfloat16, enabled=trainer.precision == "bf16"):
-        out = stack.score(trainer.batches.batch(rows if own else rows[0]), own=own, noise=noise)
+        out = stack.score(trainer.batches.batch(rows if per_head else rows[0]), per_head=per_head, noise=noise)
     targets = torch.from_numpy(trainer.examples.targets[places]).to(device)
     targets = targets.expand(len(stack), *targets.shape[1:])
     aux_weights = {
