@@ -61,7 +61,9 @@ def extract(
     spatial_stride: Annotated[
         int | None, typer.Option(help="Pixels a cell of the feature map; default: the backbone's first.")
     ] = None,
-    pooled: Annotated[str, typer.Option(help="RoIAlign bins: 3, or 7-max (7×7, max-pooled to one).")] = "3",
+    pooled: Annotated[
+        str, typer.Option(help="RoIAlign bins: 3, or 7-max (7×7, max-pooled to one); or mask, the mean under it.")
+    ] = "3",
     grid: Annotated[bool, typer.Option("--grid", help="Store the feature map itself as well.")] = False,
     framing: Annotated[str, typer.Option(help="View 0: stretch (whole frame) or center (centre square).")] = "stretch",
     flip: Annotated[bool, typer.Option("--flip", help="Mirror half of the augmented views.")] = False,

@@ -70,7 +70,7 @@ def finetune_i3d(
     spatial_stride: Annotated[
         int | None, typer.Option(help="Pixels a cell of the feature map; default: the backbone's first.")
     ] = None,
-    pooled: Annotated[str | None, typer.Option(help="RoIAlign of the cache that is to follow: 3 or 7-max.")] = None,
+    pooled: Annotated[str | None, typer.Option(help="As in `ifcar extract`, of the cache that is to follow.")] = None,
     framing: Annotated[str | None, typer.Option(help="Test views: stretch or center.")] = None,
     cropping: Cropping = None,
     flip: Flip = None,

@@ -46,7 +46,7 @@ class ExtractConfig:
         instances: N, instance slots.
         boxes: file of boxes in place of the dataset's, see `ifcar.extract.datasets.proposals`.
         spatial_stride: pixels a cell of the feature map, one of those that the backbone has; default: its first.
-        pooled: RoIAlign bins, "3" or "7-max".
+        pooled: RoIAlign bins, "3" or "7-max", or "mask", the mean under the mask.
         grid: store the feature map itself as well.
         framing: "stretch" or "center", see `ViewPolicy`.
         flip: mirror half of the augmented views.

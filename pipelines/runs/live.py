@@ -28,7 +28,7 @@ class LiveData:
         views: V, plain views whose logits a test averages; training draws a new view in every epoch.
         instances: N.
         spatial_stride: one of those that the backbone has.
-        pooled: RoIAlign bins, "3" or "7-max".
+        pooled: RoIAlign bins, "3" or "7-max", or "mask", the mean under the mask.
         framing: of the views that are not augmented.
         cropping: of training views, see `ViewPolicy`.
         min_scale: smallest side of an "area" crop.
