@@ -53,6 +53,11 @@ def fit_head(
         typer.Option(help="Train again on all training clips up to the stopping point; implies --schedule stretched."),
     ] = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of a head option.")] = None,
+    start: Annotated[Path | None, typer.Option(help="A finished run whose weights this one starts from.")] = None,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help="Take only this part of them, as object; may be repeated; the rest starts from the seed."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of weights, batches, views and dropout.")] = 0,
     config: Annotated[Path | None, typer.Option(help="A run's config.yaml; excludes the options above.")] = None,
     device: Device = None,
@@ -67,7 +72,7 @@ def fit_head(
     from ifcar.pipelines.feed.memory import parse_memory
     from ifcar.pipelines.fit import fit
     from ifcar.pipelines.folders import only_cache
-    from ifcar.pipelines.runs.config import RunConfig
+    from ifcar.pipelines.runs.config import FineTuneConfig, RunConfig
     from ifcar.pipelines.runs.finished import read_config
     from ifcar.pipelines.runs.resolve import make_run_config
 
@@ -106,6 +111,11 @@ def fit_head(
             ),
             seed=seed,
         )
+        if start is not None:
+            taken = FineTuneConfig(base=start, parts=tuple(part or ()), train="all")
+            run_config = replace(run_config, fine_tune=taken)
+        elif part:
+            raise InputError(f"--part {part[0]} would be ignored: it is taken from another run; name it with --start")
     result = fit(
         run_config,
         Screen(quiet=as_json),

@@ -32,6 +32,7 @@ from ifcar.pipelines.runs.config import run_id
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 SHORT = {"kind": "stretched", "min_steps": 30, "batch_size": 8, "refit": False}
+LAYOUT = {"name": "base", "head": "base", "streams": "layout"}
 GRID = {
     "name": "tiny",
     "title": "Tiny",
@@ -40,7 +41,7 @@ GRID = {
     "schedule": SHORT,
     "baseline": "base",
     "systems": [
-        {"name": "base", "head": "base", "streams": "layout"},
+        LAYOUT,
         {"name": "λ = {aux_weight}", "head": "sfi", "streams": "layout", "product": {"aux_weight": [0, 5]}},
     ],
     "ensembles": [{"name": "both", "members": ["base", "λ = 5"]}],
@@ -228,6 +229,24 @@ def test_published_figures_stand_beside_the_same_data_only(cache: Path) -> None:
         assert row.published == expected
 
 
+def test_system_starts_from_parts_of_another_s_run_and_says_which_weights_it_draws(cache: Path) -> None:
+    still = {"lr": 1e-12, "weight_decay": 0.0, "epochs": 1}
+    first = {"name": "first", "head": "sfi", "streams": "layout", "schedule": {"epochs": 2}}
+    then = {**first, "name": "then", "aux_weight": 5, "start": "first", "parts": ["joint", "lstm"], "schedule": still}
+    config = grid(systems=[then, first], ensembles=[], baseline=None, seeds=[0])
+    plan = plan_grid(config, cache)
+    comparison = run_grid(plan, Silent(), processes=1).comparison
+    paths = {(c.variant.name, c.seed): c.jobs[0].path for c in plan.cells}
+    before, after = (load_file(paths[name, 0] / "model.safetensors") for name in ("first", "then"))
+    for key in (key for key in before if key.startswith(("joint.", "lstm.")) and key.endswith("weight")):
+        np.testing.assert_allclose(after[key], before[key], atol=1e-6)
+    assert not np.allclose(after["classifier.weight"], before["classifier.weight"], atol=1e-6)
+    (note,) = (n for n in comparison.notes if "another run's" in n)
+    absent = {key for key in after if not key.startswith(("joint.", "lstm."))}
+    assert f"; {len(absent)} start from the seed: " in note and {*note.rpartition(": ")[2].split(", ")} == absent
+    assert "from-joint-lstm" in paths["then", 0].name
+
+
 def test_shipped_grids_are_valid_and_published_figures_are_the_papers() -> None:
     grids = {name: read_grid(Path(name)) for name in shipped_grids()}
     assert {"table1", "table2", "table3", "figure3"} <= set(grids)
@@ -267,6 +286,14 @@ def test_shipped_grids_are_valid_and_published_figures_are_the_papers() -> None:
         ({"dataset": "toybox"}, "is for toybox"),
         ({"name": "../x"}, "as for a folder"),
         ({"few_shot": {"shots": [7]}, "protocols": []}, "no protocol 'fewshot-7'"),
+        ({"systems": [{**LAYOUT, "parts": ["mlp"]}]}, "name it as start"),
+        ({"systems": [LAYOUT, {**LAYOUT, "name": "b", "start": "bass"}]}, "no system 'bass', did you mean 'base'"),
+        ({"systems": [{**LAYOUT, "start": "base"}]}, "'base' starts from another system itself"),
+        (
+            {"systems": [LAYOUT, {**LAYOUT, "name": "b", "start": "base", "parts": ["mpl"]}]},
+            "no part 'mpl', did you mean 'mlp'",
+        ),
+        ({"systems": [LAYOUT, {**LAYOUT, "name": "b", "start": "base"}], "few_shot": {}}, "exclude each other"),
     ],
 )
 def test_bad_grid_is_one_line_before_any_run(
