@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ifcar.cache.schema import step_frames
-from ifcar.errors import InputError, nearest
+from ifcar.errors import InputError, nearest_of
 from ifcar.extract.backbones.spec import FRAMES, INSTANCES, map_of
 from ifcar.extract.mask_pooling import mask_features
 
@@ -32,8 +32,7 @@ def parse_pooled_mode(text: str) -> PooledMode:
     for mode in POOLED_MODES:
         if text == mode:
             return mode
-    hint = nearest(text, POOLED_MODES)
-    raise InputError(f"unknown pooled mode {text!r}{hint or '.'} Expected one of: {', '.join(POOLED_MODES)}")
+    raise InputError(f"unknown pooled mode {text!r}{nearest_of(text, POOLED_MODES)}")
 
 
 def pooled_size(mode: PooledMode) -> int:
