@@ -195,7 +195,7 @@ def _check_starts(systems: Mapping[str, SystemConfig]) -> None:
         if system.start is None:
             continue
         if system.start not in systems:
-            raise InputError(f"system {name!r}: start: no system {system.start!r}{nearest(system.start, systems)}")
+            raise InputError(f"system {name!r}: start: no system {system.start!r}{nearest_of(system.start, systems)}")
         if systems[system.start].start is not None:
             raise InputError(f"system {name!r}: start: {system.start!r} starts from another system itself")
 

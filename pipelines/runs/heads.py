@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ifcar.cache.arrays import CacheSpec
-from ifcar.errors import CacheMismatchError, InputError, nearest, one_line
+from ifcar.errors import CacheMismatchError, InputError, nearest_of, one_line
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
 from ifcar.pipelines.runs.config import FineTuneConfig, RunConfig, run_id
