@@ -80,7 +80,7 @@ def keys_of(part: str, state: Iterable[str]) -> list[str]:
     found = [name for name in names if name.startswith(f"{part}.")]
     if not found:
         known = dict.fromkeys(name.partition(".")[0] for name in names)
-        raise InputError(f"this head has no part {part!r}{nearest(part, known)} It has: {', '.join(known)}")
+        raise InputError(f"this head has no part {part!r}{nearest_of(part, known)}")
     return found
 
 
