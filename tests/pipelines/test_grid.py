@@ -29,6 +29,7 @@ from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.grid.run import run_grid
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import run_id
+from ifcar.pipelines.runs.resolve import head_options, make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 SHORT = {"kind": "stretched", "min_steps": 30, "batch_size": 8, "refit": False}
@@ -261,6 +262,26 @@ def test_shipped_grids_are_valid_and_published_figures_are_the_papers() -> None:
     assert {s.name: s.published.get("top1") for s in grids["table2"].systems}["Ours-STIN"] == 57.5
     few = {s.name: s.published for s in grids["table3"].systems}["Ours-SFI + Pred"]
     assert (few["top1@fewshot-5"], few["top1@fewshot-10"]) == (30.7, 36.2)
+
+
+def test_shipped_grids_of_orn_start_both_heads_from_the_object_head_of_the_same_options() -> None:
+    for name in (name for name in shipped_grids() if name.startswith("orn-")):
+        config = read_grid(Path(name))
+        systems = {system.name: system for system in config.systems}
+        for system in config.systems:
+            run = make_run_config(
+                "orn",
+                Path("c.zarr"),
+                protocol="official",
+                preset=config.preset,
+                aux_weight=system.aux_weight,
+                options=system.settings,
+            )
+            assert head_options(run).heads == run.options["heads"]
+            if run.options["heads"] == "both":
+                first = systems[str(system.start)]
+                assert first.settings == {**system.settings, "heads": "object"} and system.parts == ("object",)
+                assert first.aux_weight == system.aux_weight
 
 
 @pytest.mark.parametrize(
