@@ -55,8 +55,17 @@ def ensemble(
     Raises:
         InputError: the runs do not go together, or no weights can be chosen.
     """
+    return fuse_runs([open_run(path) for path in runs] if runs else newest_pair(), weights=weights, out=out)
+
+
+def fuse_runs(
+    members: Sequence[Run],
+    *,
+    weights: Sequence[float] | Literal["held_out"] | None = None,
+    out: Path | None = None,
+) -> EnsembleResult:
+    """Fuse opened runs, as `ensemble` does those of folders."""
     started = time.perf_counter()
-    members = [open_run(path) for path in runs] if runs else newest_pair()
     first = _check_members(members)
     chosen_on = "held_out" if weights == "held_out" else "equal" if weights is None else "given"
     if weights == "held_out":

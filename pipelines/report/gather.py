@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,16 @@ from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig, without_place
 from ifcar.pipelines.runs.finished import Run, finished_runs, is_finished, open_run, read_config
 
 
-def gather(folders: Sequence[Path], *, baseline: str | None = None) -> list[Comparison]:
+def gather(
+    folders: Sequence[Path], *, baseline: str | None = None, opened: Callable[[Path], Run] = open_run
+) -> list[Comparison]:
     """Read comparisons, and make one of the plain runs of each cache and protocol.
 
     Args:
         folders: comparison folders and run folders; none takes every comparison in the runs folder, or where there is
             none every finished run.
         baseline: name of the system that plain runs are tested against; default: the first.
+        opened: opens a run's folder.
 
     Raises:
         MissingDataError, InputError: a folder is neither, or there is nothing to report.
@@ -37,7 +40,7 @@ def gather(folders: Sequence[Path], *, baseline: str | None = None) -> list[Comp
         if (path / RESULTS).is_file():
             gathered.append(read_comparison(path))
         elif is_finished(path):
-            runs.append(open_run(path))
+            runs.append(opened(path))
         elif path.is_dir():
             raise InputError(
                 f"{path}: neither a comparison (results.json, which `ifcar grid` writes) nor a finished run "

@@ -41,7 +41,7 @@ class SystemScores:
         return np.stack([self.kind.class_scores(logits, self.targets) for logits in self.logits()])
 
     def logits(self) -> list[NDArray[np.float32]]:
-        """Read the logits (n, K) of each replicate."""
+        """Return the logits (n, K) of each replicate."""
         return [np.concatenate([run.predictions("test").logits for run in runs]) for runs in self.replicates]
 
     def labels(self, num_classes: int) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,18 @@ from ifcar.text_files import read_text
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A finished run."""
+    """A finished run.
+
+    Args:
+        path: its folder.
+        config: what decided its numbers.
+        metrics: one of every evaluated part.
+    """
 
     path: Path
     config: RunConfig | EnsembleConfig
     metrics: Sequence[Metrics]
+    _read: dict[str, Predictions] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def metric(self, split: str) -> Metrics | None:
         """Return the metrics of a part, or None when it was not evaluated."""
@@ -50,11 +57,16 @@ class Run:
         return read_run_data(self.path)
 
     def predictions(self, split: str) -> Predictions:
-        """Read the predictions of a part.
+        """Return the predictions of a part; they are read once, and kept as long as the run.
 
         Raises:
             InputError: the run has none for it, or the file is damaged.
         """
+        if split not in self._read:
+            self._read[split] = self._read_predictions(split)
+        return self._read[split]
+
+    def _read_predictions(self, split: str) -> Predictions:
         path = self.path / "predictions.npz"
         names = [f"{split}/{name}" for name in ("clip_ids", "logits", "targets")]
         try:
