@@ -8,6 +8,7 @@ from ifcar.extract.datasets.something_else import SomethingElse
 from ifcar.extract.datasets.something_something_v1 import SomethingSomethingV1
 from ifcar.extract.datasets.something_something_v2 import SomethingSomethingV2
 from ifcar.extract.datasets.toybox import Toybox, ToyboxMulti, ToyboxStandard
+from ifcar.extract.datasets.vlog import Vlog
 from ifcar.extract.datasets.volleyball import Volleyball
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "Toybox",
     "ToyboxMulti",
     "ToyboxStandard",
+    "Vlog",
     "Volleyball",
 ]
