@@ -3,6 +3,7 @@
 from ifcar.extract.datasets.ava import Ava
 from ifcar.extract.datasets.charades import Charades
 from ifcar.extract.datasets.contract import DATASETS
+from ifcar.extract.datasets.epic_kitchens import EpicKitchens
 from ifcar.extract.datasets.hockey import Hockey
 from ifcar.extract.datasets.something_else import SomethingElse
 from ifcar.extract.datasets.something_something_v1 import SomethingSomethingV1
@@ -15,6 +16,7 @@ __all__ = [
     "DATASETS",
     "Ava",
     "Charades",
+    "EpicKitchens",
     "Hockey",
     "SomethingElse",
     "SomethingSomethingV1",
