@@ -35,7 +35,7 @@ from ifcar.pipelines.labels.kinds import SingleLabel
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 SHORT = ScheduleConfig(kind="stretched", epochs=4, batch_size=8)
 
@@ -54,7 +54,14 @@ def part_of(groups: list[int], share: float) -> tuple[NDArray[np.int64], str]:
     once = np.ones((n, 1), np.bool_)
     clips, kind = np.arange(n), SingleLabel()
     train = Examples(
-        name="train", clips=clips, targets=np.zeros(n), kind=kind, rows=clips[:, None], usable=once, plain=once
+        name="train",
+        clips=clips,
+        targets=np.zeros(n),
+        kind=kind,
+        rows=clips[:, None],
+        usable=once,
+        plain=once,
+        per_rate=once.astype(np.int64),
     )
     division = hold_out(train, table, share)
     held = np.empty(0, np.int64) if division.held_out is None else division.held_out.clips
