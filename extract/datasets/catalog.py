@@ -8,7 +8,7 @@ from ifcar.extract.datasets.hockey import Hockey
 from ifcar.extract.datasets.something_else import SomethingElse
 from ifcar.extract.datasets.something_something_v1 import SomethingSomethingV1
 from ifcar.extract.datasets.something_something_v2 import SomethingSomethingV2
-from ifcar.extract.datasets.toybox import Toybox, ToyboxMulti, ToyboxStandard
+from ifcar.extract.datasets.toybox import Toybox, ToyboxContact, ToyboxMulti, ToyboxStandard
 from ifcar.extract.datasets.vlog import Vlog
 from ifcar.extract.datasets.volleyball import Volleyball
 
@@ -22,6 +22,7 @@ __all__ = [
     "SomethingSomethingV1",
     "SomethingSomethingV2",
     "Toybox",
+    "ToyboxContact",
     "ToyboxMulti",
     "ToyboxStandard",
     "Vlog",
