@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from ifcar.cache.arrays import PICTURE_SIZES, ArraySpec, CacheSpec
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.errors import InputError
-from ifcar.extract.sampling import Sampling
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.view_content import View
+from ifcar.extract.view_options import Sampling
 from ifcar.registry import Registry
 
 Progress = Callable[[int, int], None]
