@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import product
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Category, Split
@@ -28,6 +30,9 @@ from ifcar.extract.toybox.contact import (
 from ifcar.extract.toybox.generate import generate_toybox
 from ifcar.extract.toybox.looks import SHAPES
 from ifcar.extract.toybox.render import tight_boxes, visible_masks
+from ifcar.heads.contract import InstanceBatch
+from ifcar.heads.orn import ORN
+from ifcar.heads.orn_config import ORNConfig
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.progress import Silent
@@ -43,8 +48,20 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def cache(root: Path) -> Path:
+    out = root.parent / "contact.zarr"
+    config = ExtractConfig(
+        dataset="toybox-contact", data_root=root, out=out, backbone="none", frames=8, instances=6, workers=0
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ToyboxContact, "prepare", lambda self, progress=None: None)  # only the first clips are rendered
+        assert extract(config, Silent()).num_failed == 0
+    return out
+
+
 @pytest.fixture
-def dataset(root: Path, monkeypatch: pytest.MonkeyPatch) -> ToyboxContact:
+def dataset(root: Path) -> ToyboxContact:
     dataset = ToyboxContact(root)
     dataset.listing(needs_pixels=True)
     return dataset
@@ -110,12 +127,8 @@ def test_masks_are_what_is_seen(root: Path) -> None:
             np.testing.assert_allclose(tight[:2], whole[:2], atol=2)
 
 
-def test_arrays_and_protocols_reach_the_cache(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = tmp_path / "c.zarr"
-    monkeypatch.setattr(ToyboxContact, "prepare", lambda self, progress=None: None)  # only the first clips are rendered
-    config = ExtractConfig(dataset="toybox-contact", data_root=root, out=out, backbone="none", instances=6, workers=0)
-    assert extract(config, Silent()).num_failed == 0
-    reader = open_cache(out)
+def test_arrays_and_protocols_reach_the_cache(cache: Path) -> None:
+    reader = open_cache(cache)
     assert reader.spec.array("object_classes").classes == CLASSES == ("background", "hand", *SHAPES)
     assert reader.protocol_names() == ["contact", "order"]
     order, contact = reader.protocol("order"), reader.protocol("contact")
@@ -134,3 +147,24 @@ def test_arrays_and_protocols_reach_the_cache(root: Path, tmp_path: Path, monkey
         assert shown == {f"A hand touches a {shape}" for shape in plan.touched()}
         assert order.groups[row] == order.groups[twin] == contact.groups[row] and order.group_kind == "scene"
     reader.close()
+
+
+def test_relations_within_a_frame_and_no_memory_see_a_clip_as_its_reverse(cache: Path) -> None:
+    """For any weights: `intra` with `mlp` adds up the frames; what looks back or remembers tells them apart."""
+    reader = open_cache(cache)
+    rows = np.array([reader.clip_ids.index(plan.video_id) for plan in PLANS[:FEW]])
+    names = ("masks", "object_classes", "categories")
+    arrays = {name: torch.from_numpy(reader.read_rows(name, rows)) for name in names}
+    spec = reader.spec
+    reader.close()
+    for pairs, f in product(("inter", "intra"), ("gru", "mlp")):
+        torch.manual_seed(0)
+        config = ORNConfig(heads="object", features=("shape", "class"), pairs=pairs, f=f)
+        head = ORN(config, spec, 8).double().eval()
+        with torch.no_grad():
+            logits = head(InstanceBatch(arrays)).logits
+        apart = (logits[::2] - logits[1::2]).abs().amax(dim=1)
+        if (pairs, f) == ("intra", "mlp"):
+            assert apart.max() < 1e-12
+        else:
+            assert apart.min() > 1e-6
