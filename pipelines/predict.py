@@ -209,7 +209,7 @@ def _check_boxes(boxes: Path, clip: Clip, tracks: Tracks, info: VideoInfo, recip
             f"{boxes}: clip {clip.clip_id!r}: no box lies in the {size[0]} × {size[1]} pixels of {clip.source}, the "
             f"first is ({x1:g}, {y1:g}, {x2:g}, {y2:g}); expected x1, y1, x2, y2 in the video's pixels"
         )
-    origin_sec = clip.origin_sec(info)
+    origin_sec = clip.origin_sec
     first = int(source_frames(info, recipe.annotation_fps, tracks.frames[:1], origin_sec)[0])
     if first >= info.num_frames:
         rate = "" if recipe.annotation_fps is None else f" at {recipe.annotation_fps:g} per second"

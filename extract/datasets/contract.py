@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from ifcar.cache.arrays import PICTURE_SIZES, ArraySpec, CacheSpec
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.errors import InputError
-from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.view_content import View
 from ifcar.extract.view_options import Sampling
@@ -52,9 +51,10 @@ class Clip:
         if self.source_fps is not None and not 0 < self.source_fps < math.inf:
             raise InputError(f"clip {self.clip_id!r}: {self.source_fps} frames per second; expected more than 0")
 
-    def origin_sec(self, video: VideoInfo) -> float:
-        """Return the second of the source's clock that annotated frame 0 belongs to."""
-        return 0.0 if self.frames_on_clock else video.clock.first_sec
+    @property
+    def origin_sec(self) -> float | None:
+        """The second of the source's clock that annotated frame 0 belongs to; None: that of its first frame."""
+        return 0.0 if self.frames_on_clock else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,8 +86,8 @@ class Dataset(ABC):
         mirror_safe: whether no class tells left from right, so that mirrored clips keep their labels.
         annotation_fps: frame rate that annotated frame numbers count in, for sources of another rate; None: they are
             the frames of the source itself, from 0.
-        frames_on_clock: whether annotated frame numbers count from second 0 of the source's clock, as seconds do, and
-            not from its first frame, which a file may show later.
+        frames_on_clock: whether annotated frame numbers count from second 0 of the source's clock at exactly their
+            rate, as seconds do, and not from its first frame, which a file may show later, at a rate roughly stated.
         default_sampling: how `extract` samples the frames of a view when that is not named, see `ViewPolicy`.
         track_arrays: arrays beside boxes and categories whose values its tracks carry, with the axes T, N and then
             numbers, or (h, w) for pictures over the frame, which follow a view's crop. Known when the clips are listed.
@@ -128,7 +128,7 @@ class Dataset(ABC):
 
     def num_tracks(self, clip_id: str) -> int:
         """Return how many tracks a listed clip has; the source is not opened for it."""
-        return len(self.tracks(clip_id).categories)
+        return int(self.tracks(clip_id).boxes.shape[1])
 
     @abstractmethod
     def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
