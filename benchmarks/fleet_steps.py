@@ -82,7 +82,6 @@ class FleetSteps:
             held_out=None,
             label_smoothing=0.0,
             precision=configs[0].schedule.precision,
-            clip_ids=reader.clip_ids,
             classifier_only=False,
             order=batches.order,
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ifcar.commands.options import Device, Json, print_metrics, refuse_beside_config, say
+from ifcar.commands.options import Device, Json, Labels, print_metrics, refuse_beside_config, say
 from ifcar.console import Screen, print_json
 from ifcar.errors import InputError
 from ifcar.shell_words import command
@@ -58,6 +58,7 @@ def finetune_i3d(
     dataset: Annotated[str | None, typer.Option(help="One of `ifcar list datasets`; not with --config.")] = None,
     data_root: DataRoot = None,
     protocol: Annotated[str | None, typer.Option(help="Default: compositional, or the only one.")] = None,
+    labels: Labels = None,
     preset: Annotated[str, typer.Option(help="paper (Yan et al. 2020) or wang-gupta (2018, 100,000 steps).")] = "paper",
     backbone: Annotated[str | None, typer.Option(help="One of `ifcar list backbones`; default: i3d_r50.")] = None,
     settings: Annotated[

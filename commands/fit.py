@@ -11,6 +11,7 @@ from ifcar.commands.options import (
     CacheOption,
     Device,
     Json,
+    Labels,
     Rows,
     measured,
     print_metrics,
@@ -31,6 +32,7 @@ def fit_head(
     head: Annotated[str | None, typer.Argument(help="One of `ifcar list heads`; not with --config.")] = None,
     cache: CacheOption = None,
     protocol: Annotated[str | None, typer.Option(help="Default: compositional, or the only one.")] = None,
+    labels: Labels = None,
     preset: Annotated[str, typer.Option(help="paper, small, or another of `ifcar list heads`.")] = "paper",
     streams: Annotated[str | None, typer.Option(help="appearance, layout or both.")] = None,
     aux_weight: Annotated[float, typer.Option(help="Weight λ of the auxiliary loss; 0: without.")] = 0.0,
@@ -88,6 +90,7 @@ def fit_head(
             head,
             only_cache(cache),
             protocol=protocol,
+            labels=labels,
             preset=preset,
             streams=streams,
             aux_weight=aux_weight,
@@ -132,6 +135,9 @@ def fit_head(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     cache: Annotated[Path | None, typer.Option(help="The run's cache, when it was moved.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Another label space of the same classes to score; default: the one learned.")
+    ] = None,
     pool: Annotated[str, typer.Option(help="Over a clip's views: mean of logits, or max or sum of scores.")] = "mean",
     views: Annotated[
         int | None, typer.Option(help="Plain views of a clip to test, spread over time and rates; default: all.")
@@ -146,7 +152,15 @@ def evaluate(
     from ifcar.pipelines.evaluate import evaluate as run_evaluate
     from ifcar.pipelines.scoring.scores import check_pool
 
-    result = run_evaluate(run, cache=cache, device=device, pool=check_pool(pool), views=views, detections=detections)
+    result = run_evaluate(
+        run,
+        cache=cache,
+        labels=labels,
+        device=device,
+        pool=check_pool(pool),
+        views=views,
+        detections=detections,
+    )
     if as_json:
         print_json(result.record())
     else:

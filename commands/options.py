@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 CacheOption = Annotated[Path | None, typer.Option(help="Cache to use; default: the only one in caches/.")]
 CacheArgument = Annotated[Path, typer.Argument(help="Path of the cache, NAME.zarr or an exported NAME.h5.")]
+Labels = Annotated[
+    str | None, typer.Option(help="Label space of the protocol (`ifcar cache info` lists them); default: its first.")
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; default: cuda where there is one.")]
 FleetSize = Annotated[
     int | None,

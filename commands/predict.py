@@ -22,6 +22,9 @@ def predict(
     clip: Annotated[
         str | None, typer.Option(help="ID in the boxes file; default: the video's name, or the only one.")
     ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Label space; must be the one that the run learned, which is the default.")
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(help="The backbone's weights that the run was trained on: as `ifcar extract` takes them."),
@@ -38,7 +41,9 @@ def predict(
     """
     from ifcar.pipelines.predict import predict as run_predict
 
-    result = run_predict(run, video, boxes, Screen(quiet=as_json), clip=clip, weights=weights, top=top, device=device)
+    result = run_predict(
+        run, video, boxes, Screen(quiet=as_json), clip=clip, labels=labels, weights=weights, top=top, device=device
+    )
     if as_json:
         print_json({"run": run, "video": video, **asdict(result)})
         return

@@ -72,6 +72,7 @@ def find_sources(reader: CacheReader, data_root: Path | None = None) -> dict[str
     identity = reader.identity["dataset"]
     dataset_type = DATASETS.get(str(identity["name"]))
     dataset = dataset_type(data_root or folder("data") / dataset_type.default_root)
+    dataset.num_instances = reader.spec.num_instances
     if not dataset.root.is_dir():
         raise MissingDataError(f"{dataset.root}: no such folder; name the videos' folder with --data-root")
     listing = dataset.listing(needs_pixels=True)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from ifcar.cache.schema import Category
-from ifcar.errors import CacheMismatchError, InputError
+from ifcar.errors import CacheMismatchError, InputError, nearest
 from ifcar.extract.datasets.box_notes import in_shares, unit_note
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.datasets.something_else import read_one_clip
@@ -107,6 +107,7 @@ def predict(
     progress: Progress,
     *,
     clip: str | None = None,
+    labels: str | None = None,
     weights: str | None = None,
     top: int | None = None,
     device: str | None = None,
@@ -121,6 +122,7 @@ def predict(
         video: a video file, or a folder of frames 0001.jpg, ….
         boxes: JSON in Something-Else's record format, {ID: [record, …]} or one clip's list of records.
         progress: told about the work.
+        labels: the label space; a run knows the one that it learned.
         clip: ID in the boxes file; default: the video's name, or the only one.
         weights: the backbone's, as `ifcar extract` takes them; they must be those that the run was trained on.
             Default: random ones are made again, others are the published ones.
@@ -133,6 +135,11 @@ def predict(
     """
     opened = open_run(run)
     data = opened.data()
+    if labels is not None and labels != data.labels:
+        raise InputError(
+            f"--labels {labels}: {run} learned the label space {data.labels!r}{nearest(labels, [data.labels])} and "
+            "knows no other"
+        )
     members = _members(opened, data)
     num_top = _num_top(top, len(data.classes))
     recipe = read_recipe(run, data)

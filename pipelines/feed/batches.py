@@ -15,9 +15,11 @@ from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split, Status, share_views
 from ifcar.errors import InputError
 from ifcar.heads.contract import InstanceBatch
+from ifcar.pipelines.feed.labelled import Labelled, read_labelled
 from ifcar.pipelines.feed.memory import Memory, choose_place
 from ifcar.pipelines.feed.order import Order
 from ifcar.pipelines.feed.read_ahead import ReadAhead
+from ifcar.pipelines.feed.subjects import ask_about, slot_order
 from ifcar.pipelines.labels.kinds import LabelKind, kind_of
 
 STAGING_BYTES = 128 << 20  # of rows on their way from disk to where they are preloaded
@@ -26,11 +28,14 @@ _PLACES = {"gpu": "preloaded to the GPU's memory", "ram": "preloaded to memory",
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """The labelled clips of one part of a protocol.
+    """The labelled clips, or instances of clips, of one part of a protocol.
 
     Args:
         name: "train", "test", "held_out", …
-        clips: (n,) clip numbers.
+        names: (n,) ids of the clips or instances.
+        clips: (n,) clip numbers; instances of a clip follow each other.
+        segments: (n,) numbers of the clips' segments, which no part divides.
+        orders: (n, N) slots of a row, the instance's own first, see `slot_order`; None for clips.
         targets: (n,) int64 classes, or (n, K) labels, see `ifcar.pipelines.labels.kinds`.
         kind: of the labels.
         rows: (n, V) rows of each clip.
@@ -39,7 +44,10 @@ class Examples:
     """
 
     name: str
+    names: NDArray[np.str_]
     clips: NDArray[np.int64]
+    segments: NDArray[np.int64]
+    orders: NDArray[np.int64] | None = None
     targets: NDArray[Any]
     kind: LabelKind
     rows: NDArray[np.int64]
@@ -51,12 +59,22 @@ class Examples:
 
     def part(self, name: str, chosen: NDArray[np.bool_]) -> Examples:
         """Return the clips where `chosen` (n,) is True, under another name."""
-        arrays = {field: getattr(self, field)[chosen] for field in ("clips", "targets", "rows", "usable", "plain")}
-        return replace(self, name=name, **arrays)
+        over_examples = ("names", "clips", "segments", "targets", "rows", "usable", "plain")
+        arrays = {field: getattr(self, field)[chosen] for field in over_examples}
+        return replace(self, name=name, orders=None if self.orders is None else self.orders[chosen], **arrays)
 
     def labels(self, num_classes: int) -> torch.Tensor:
         """Return (n, K) bool, True where a clip has the class, whatever the kind of labels."""
         return torch.from_numpy(self.kind.shown(self.targets, num_classes))
+
+    def order_of(self, places: NDArray[np.int64]) -> torch.Tensor | None:
+        """Return the order of the slots in which these examples are asked about, or None where they are clips."""
+        return None if self.orders is None else torch.from_numpy(self.orders[places])
+
+    def plain_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return all plain rows, example after example, and the place of each one's example."""
+        places = np.nonzero(self.plain)[0]
+        return self.rows[self.plain], places
 
     def draw_rows(self, places: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         """Return one usable row for each of these clips, at random."""
@@ -69,13 +87,13 @@ class Examples:
 
 
 def read_examples(reader: CacheReader, protocol: ProtocolTable, split: Split) -> Examples:
-    """Return the clips of a split that have at least one finished row.
+    """Return what has labels in a split, clips or instances, as far as it has at least one finished row.
 
     Raises:
         InputError: there is none.
     """
-    clips = protocol.clips(split)
-    name = split.name.lower()
+    found = read_labelled(protocol, split, reader.clip_ids)
+    clips, name = found.clips, split.name.lower()
     if not len(clips):
         raise InputError(
             f"{reader.path}: protocol {protocol.name!r} has no {name} clips in this cache; "
@@ -87,20 +105,29 @@ def read_examples(reader: CacheReader, protocol: ProtocolTable, split: Split) ->
     kept = usable.any(axis=1) & plain.any(axis=1)
     if not kept.any():
         raise InputError(
-            f"{reader.path}: none of the {len(clips)} {name} clips of protocol {protocol.name!r} is extracted; "
-            "run `ifcar extract` again, with --retry-failed for failed clips"
+            f"{reader.path}: none of the {len(np.unique(clips))} {name} clips of protocol {protocol.name!r} is "
+            "extracted; run `ifcar extract` again, with --retry-failed for failed clips"
         )
-    kind = kind_of(protocol.labels)
-    examples = Examples(
-        name=name,
-        clips=clips,
-        targets=kind.as_trained(protocol.labels.targets[clips]),
-        kind=kind,
-        rows=rows,
-        usable=usable,
-        plain=plain,
+    examples = make_examples(
+        name, found, protocol, segments=reader.clips.segment_numbers()[clips], rows=rows, usable=usable, plain=plain
     )
+    if found.slots is not None:
+        seen = rows[np.arange(len(rows)), plain.argmax(axis=1)]
+        examples = replace(examples, orders=slot_order(found.slots, reader.table("boxes")[seen]))
     return examples.part(name, kept)
+
+
+def make_examples(name: str, found: Labelled, protocol: ProtocolTable, **arrays: NDArray[Any]) -> Examples:
+    """Return examples of what has labels, with their `segments`, `rows`, `usable` and `plain`, see `Examples`."""
+    kind = kind_of(protocol.labels)
+    return Examples(
+        name=name,
+        names=found.names,
+        clips=found.clips,
+        targets=kind.as_trained(found.targets),
+        kind=kind,
+        **arrays,
+    )
 
 
 def spread_views(examples: Examples, reader: CacheReader, num_views: int) -> Examples:
@@ -182,8 +209,13 @@ class BatchReader:
         if self.place == "stream":
             self._ahead.expect(batches)
 
-    def batch(self, rows: NDArray[np.int64]) -> InstanceBatch:
-        """Return the arrays of these rows, in this order; rows (B,) give (B, …), rows (M, B) give (M, B, …)."""
+    def batch(self, rows: NDArray[np.int64], order: torch.Tensor | None = None) -> InstanceBatch:
+        """Return the arrays of these rows, in this order; rows (B,) give (B, …), rows (M, B) give (M, B, …).
+
+        Args:
+            rows: row numbers.
+            order: (B, N) or (M, B, N) the order of each one's slots, see `ask_about`; None as they are.
+        """
         if self.place == "stream":
             large = self._ahead.take(rows)
         else:
@@ -191,7 +223,7 @@ class BatchReader:
             large = {name: _pick(value, places.to(value.device)) for name, value in self._loaded.items()}
         index = torch.from_numpy(rows)
         small = {name: table[index] for name, table in self.tables.items()}
-        return InstanceBatch({**small, **large}).to(self.device)
+        return ask_about(order, InstanceBatch({**small, **large}), self.reader.spec).to(self.device)
 
     def _load(self, name: str) -> torch.Tensor:
         """Return all rows of a sharded array where they are kept, read piece by piece."""

@@ -12,6 +12,8 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from ifcar.extract.decoded_views import Decoded
+from ifcar.heads.contract import InstanceBatch
+from ifcar.pipelines.feed.subjects import ask_about
 from ifcar.pipelines.finetune.data import Deal, load_training, stack_views
 from ifcar.pipelines.finetune.score import score_live
 from ifcar.pipelines.finetune.trainer import LiveState, LiveTrainer
@@ -76,11 +78,12 @@ def train_step(trainer: LiveTrainer, deal: Deal, views: Iterator[Decoded]) -> di
     sums: dict[str, torch.Tensor] = {}
     parts = np.array_split(deal.mine, math.ceil(len(deal.mine) / trainer.micro_batch))
     for number, part in enumerate(parts):
-        batch = stack_views([next(views) for _ in part], trainer.model.of_view, trainer.group.device)
+        inputs, of_view = stack_views([next(views) for _ in part], trainer.model.of_view, trainer.group.device)
+        seen = ask_about(trainer.examples.order_of(deal.places[part]), InstanceBatch(of_view), trainer.spec)
         targets = torch.from_numpy(trainer.examples.targets[deal.places[part]]).to(trainer.group.device)
         trainer.model.set_noise(noise, int(part[0]), int(part[-1]) + 1)
         with _gradients_stay(trainer) if number < len(parts) - 1 else contextlib.nullcontext():
-            outputs, extra = trainer.network(*batch)
+            outputs, extra = trainer.network(inputs, seen.arrays)
             targets = targets.expand(outputs.shape[1], *targets.shape)
             kind, smoothing = trainer.examples.kind, trainer.label_smoothing
             own = kind.class_loss(outputs.transpose(0, 1), targets, label_smoothing=smoothing)  # (O, B)
@@ -109,7 +112,7 @@ def _move(trainer: LiveTrainer, deal: Deal, losses: dict[str, float]) -> None:
     if not math.isfinite(norm + sum(losses.values())):
         what = "gradient" if math.isfinite(sum(losses.values())) else "loss"
         text = ", ".join(f"{name} {value:g}" for name, value in losses.items())
-        clips = ", ".join(trainer.clip_ids[clip] for clip in trainer.examples.clips[deal.places])
+        clips = ", ".join(trainer.examples.names[deal.places])
         raise NonFiniteError(
             f"{what} is not finite at step {deal.step} ({text}); weights left as they were; clips: {clips}. Lower "
             "--lr, or set --clip-gradient or --warm-up"

@@ -116,7 +116,8 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
     variants = [variant for system in config.systems for variant in expand(system)]
     _check_names(variants, config.ensembles, config.baseline)
     stages = _stages(config, reader)
-    tables = {name: reader.protocol(name) for stage in stages for draw in stage.draws for name in draw}
+    names = dict.fromkeys(name for stage in stages for draw in stage.draws for name in draw)
+    tables = {name: reader.protocol(name).only(config.labels) for name in names}
     parts = {n: [read_examples(reader, t, split) for split in (Split.TRAIN, Split.TEST)] for n, t in tables.items()}
     for name, table in tables.items():
         _check_measurable(parts[name], table, reader)
@@ -250,6 +251,7 @@ def _run_config(config: GridConfig, system: SystemConfig, protocol: str, seed: i
         system.head,
         cache,
         protocol=protocol,
+        labels=config.labels,
         preset=system.preset or config.preset,
         streams=system.streams,
         aux_weight=system.aux_weight,

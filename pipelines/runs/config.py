@@ -44,6 +44,7 @@ class RunConfig:
         head: registered name.
         cache: path of the cache.
         protocol: name of the protocol.
+        labels: name of the label space that is learned; None: the protocol's first.
         preset: the head's preset that `options` started from.
         options: the head's config, as plain values.
         aux_weights: weight of each auxiliary loss.
@@ -59,6 +60,7 @@ class RunConfig:
     head: str
     cache: Path
     protocol: str
+    labels: str | None = None
     preset: str = "paper"
     options: Mapping[str, Any] = field(default_factory=dict)
     aux_weights: Mapping[str, float] = field(default_factory=dict)
@@ -115,6 +117,8 @@ def without_places(config: RunConfig) -> dict[str, Any]:
     """Return what decides a run's numbers as plain values: all of its config but where files lie."""
     content: dict[str, Any] = to_plain(config)
     del content["cache"]
+    if content["labels"] is None:
+        del content["labels"]
     if content["fine_tune"] is not None:
         del content["fine_tune"]["base"]
     if content["live"] is None:
@@ -144,12 +148,12 @@ def check_resumable(path: Path, stopped: object, config: RunConfig, *, unknown: 
 
 
 def run_name(config: RunConfig) -> str:
-    """Return a short readable name: head, streams, auxiliary weight, preset, protocol, seed."""
+    """Return a short readable name: head, streams, auxiliary weight, preset, protocol, label space, seed."""
     joint = config.options.get("joint")
     streams = joint["streams"] if isinstance(joint, Mapping) and joint["streams"] != "both" else ""
     aux = "-".join(f"{name}{weight:g}" for name, weight in config.aux_weights.items())
     preset = "" if config.preset == "paper" else config.preset
     tuned = "" if config.fine_tune is None else f"tuned-{config.fine_tune.train}"
     live = "" if config.live is None else "joint" if config.live.base is not None else "finetune"
-    parts = (live, config.head, streams, aux, preset, config.protocol, tuned, f"seed{config.seed}")
+    parts = (live, config.head, streams, aux, preset, config.protocol, config.labels or "", tuned, f"seed{config.seed}")
     return "-".join(part for part in parts if part)

@@ -54,14 +54,12 @@ class Data:
         trained: the whole training split.
         division: the same in two parts.
         protocol: gives the classes.
-        clip_ids: names of clips.
     """
 
     batches: BatchReader
     trained: Examples
     division: Division
     protocol: ProtocolTable
-    clip_ids: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +175,6 @@ def _run_phase(
         held_out=held_out,
         label_smoothing=config.schedule.label_smoothing,
         precision=config.schedule.precision,
-        clip_ids=data.clip_ids,
         classifier_only=config.fine_tune is not None and config.fine_tune.train == "classifier",
         order=state.order,
     )

@@ -20,7 +20,7 @@ from ifcar.cache.schema import Category, Split
 from ifcar.cli import main
 from ifcar.errors import IfcarError, InputError, MissingDataError
 from ifcar.extract.datasets.ava import Ava
-from ifcar.extract.datasets.key_frames import KeyFrameBox, parse_clip_id
+from ifcar.extract.datasets.key_frames import KeyFrameBox, parse_box
 from ifcar.extract.decoded_views import ViewDataset
 from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.extract import extract
@@ -41,22 +41,21 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = root.parent / "c.zarr"
     config = ExtractConfig(dataset="ava", data_root=root, out=out, weights="random:0", crop=32, workers=0)
     result = extract(config, Silent())
-    assert (result.num_clips, result.num_failed) == (27, 0)
+    assert (result.num_clips, result.num_failed) == (11, 0)
     assert list(result.notes) == ["3 boxes of ava_val_v2.2.csv are at excluded timestamps"]
     return out
 
 
-def test_clip_is_a_persons_box_held_around_its_key_frame(cache: Path) -> None:
+def test_clip_is_a_key_frame_whose_persons_are_held_around_it(cache: Path) -> None:
     reader = open_cache(cache)
-    clip_id = f"e5,0004,{LEFT}"
-    row = reader.clip_ids.index(clip_id)
+    row = reader.clip_ids.index("e5,0004")
     # 64 of 30 frames a second around second 4: frames 88 … 151; the middles of eight segments of eight
     assert reader.table("frame_indices")[row].tolist() == [92, 100, 108, 116, 124, 132, 140, 148]
     boxes, categories = reader.table("boxes")[row], reader.table("categories")[row]
-    # the person, then the others by distance: (cx, cy, w, h) of the corners
-    expected = [[0.18, 0.481, 0.206, 0.66], [0.375, 0.6, 0.15, 0.8], [0.625, 0.5, 0.25, 0.8], [0, 0, 0, 0]]
+    # the persons in the order of the file: (cx, cy, w, h) of the corners
+    expected = [[0.18, 0.481, 0.206, 0.66], [0.625, 0.5, 0.25, 0.8], [0.375, 0.6, 0.15, 0.8], [0, 0, 0, 0]]
     np.testing.assert_allclose(boxes, np.tile(expected, (8, 1, 1)), atol=1e-6)
-    assert (categories == [Category.SUBJECT, Category.OBJECT, Category.OBJECT, Category.EMPTY]).all()
+    assert (categories == [Category.SUBJECT, Category.SUBJECT, Category.SUBJECT, Category.EMPTY]).all()
     reader.close()
 
 
@@ -67,9 +66,12 @@ def test_protocol_is_the_official_one(cache: Path) -> None:
     part = {clip_id.split(",")[0]: Split(split) for clip_id, split in zip(reader.clip_ids, table.split, strict=True)}
     assert part == dict.fromkeys(("-a1", "b_2", "c3", "d4"), Split.TRAIN) | dict.fromkeys(("e5", "f6"), Split.TEST)
     assert table.group_kind == "video" and len(table.group_names) == 6
-    labels = dict(zip(reader.clip_ids, table.labels.targets.tolist(), strict=True))
+    space = table.labels
+    assert (space.name, space.over) == ("actions", "instance") and space.instance_ids is not None
+    labels = dict(zip(space.instance_ids.ravel(), space.targets.reshape(-1, 3).tolist(), strict=True))
     assert labels[f"e5,0004,{RIGHT}"] == [0, 1, 1] and labels[f"e5,0004,{MIDDLE}"] == [0, 0, 0]
-    assert not any(clip_id.startswith("f6,0004") for clip_id in labels)  # excluded
+    assert len(labels) == 27 + 1 and labels[""] == [-1, -1, -1]
+    assert "f6,0004" not in reader.clip_ids  # excluded
     reader.close()
 
 
@@ -120,7 +122,7 @@ def test_boxes_need_no_videos(tmp_path: Path) -> None:
         Ava(root).listing(needs_pixels=True)
     extract(ExtractConfig(dataset="ava", data_root=root, out=out, backbone="none", instances=1, workers=0), Silent())
     reader = open_cache(out)
-    boxes = reader.table("boxes")[reader.clip_ids.index(f"b_2,0002,{LEFT}")]
+    boxes = reader.table("boxes")[reader.clip_ids.index("b_2,0002")]
     np.testing.assert_allclose(boxes, np.tile([[0.18, 0.481, 0.206, 0.66]], (8, 1, 1)), atol=1e-6)
     reader.close()
 
@@ -132,12 +134,12 @@ def test_video_that_is_absent_or_broken_costs_its_own_clips(tmp_path: Path) -> N
         (root / "videos" / f"{video}.mp4").write_bytes(b"no video")
     dataset = Ava(root)
     listing = dataset.listing(needs_pixels=True)
-    assert len(listing.clips) == 7
+    assert len(listing.clips) == 3
     assert "-a1: 5 boxes left out, no videos/-a1.mp4 or frames/-a1/" in listing.problems
     decoded = ViewDataset(
-        listing.clips, dataset.tracks, dataset.annotation_fps, np.zeros(7, np.bool_), ViewPolicy(), reads="pixels"
+        listing.clips, dataset.tracks, dataset.annotation_fps, np.zeros(3, np.bool_), ViewPolicy(), reads="pixels"
     )
-    for row in range(7):
+    for row in range(3):
         assert decoded[row].view is None and "damaged or no video" in decoded[row].failure
 
 
@@ -156,7 +158,7 @@ def test_clips_cut_at_the_beginning_of_their_source_are_noted(tmp_path: Path, se
     (root / "ava_val_v2.2.csv").write_text(csv_line(("f6", second, 0.25, 0.5, 0.75, 1.0, 12, 0)))
     write_frames(root / "frames" / "f6", 3, "f6_{:06d}.jpg")
     notes = [note for note in Ava(root).listing(needs_pixels=True).notes if "are cut" in note]
-    assert len(notes) == num_cut and all(f"the first: f6,0{second}," in note for note in notes)
+    assert len(notes) == num_cut and all(f"the first: f6,0{second}" in note for note in notes)
 
 
 def test_folder_of_frames_begins_at_second_900(tmp_path: Path) -> None:
@@ -185,7 +187,7 @@ SHARES = st.floats(0, 1).map(lambda value: abs(round(value, 6)))
 @given(st.text(min_size=1), st.integers(0, 99_999), st.tuples(SHARES, SHARES, SHARES, SHARES))
 def test_clip_id_gives_the_box_again(video: str, second: int, corners: tuple[float, float, float, float]) -> None:
     box = KeyFrameBox(video=video, second=second, corners=corners)
-    assert parse_clip_id(box.clip_id) == box
+    assert parse_box(box.name) == box
 
 
 GOOD = csv_line(("a", 2, 0.1, 0.1, 0.5, 0.5, 12, 0))
@@ -249,7 +251,7 @@ def test_doubled_and_flat_rows_are_noted(tmp_path: Path) -> None:
         "1 rows of ava_train_v2.2.csv are doubled, count once",
         f"1 boxes without area are left out, the first: {root}/ava_train_v2.2.csv line 3: (0.1, 0.5, 0.5, 0.5)",
     ]
-    assert next(clip.clip_id for clip in listing.clips) == "a,0002,0.1,0.1,0.5,0.5"
+    assert next(clip.clip_id for clip in listing.clips) == "a,0002"
 
 
 def test_missing_annotations_say_what_to_put_where(tmp_path: Path) -> None:

@@ -54,7 +54,15 @@ def part_of(groups: list[int], share: float) -> tuple[NDArray[np.int64], str]:
     once = np.ones((n, 1), np.bool_)
     clips, kind = np.arange(n), SingleLabel()
     train = Examples(
-        name="train", clips=clips, targets=np.zeros(n), kind=kind, rows=clips[:, None], usable=once, plain=once
+        name="train",
+        names=clips.astype(np.str_),
+        clips=clips,
+        segments=clips,
+        targets=np.zeros(n),
+        kind=kind,
+        rows=clips[:, None],
+        usable=once,
+        plain=once,
     )
     division = hold_out(train, table, share)
     held = np.empty(0, np.int64) if division.held_out is None else division.held_out.clips
