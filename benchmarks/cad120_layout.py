@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.fit import fit, make_run_config

@@ -36,7 +36,7 @@ from machine import facts, save
 from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.blocks import StagedBlock
 from ifcar.cache.commits import CommitRecord, FileDigest, commit_name, encode_commit
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Provenance, Status
 from ifcar.cache.writer import CacheWriter
 from ifcar.extract.engine import BlockTask

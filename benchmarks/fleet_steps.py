@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from random_cache import PROTOCOL
 
 from ifcar.cache.arrays import FEATURES
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
 from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.feed.batches import BatchReader, read_examples

@@ -32,7 +32,7 @@ from fixtures.golden import FILES, load_golden
 from fixtures.something_else import write_dataset
 
 from ifcar.cache.arrays import CacheSpec
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.extract.engine import EngineOptions, FeatureExtractor
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch

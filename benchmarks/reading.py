@@ -28,7 +28,8 @@ import zarr
 from machine import facts, median, save, synchronise
 
 from ifcar.cache.arrays import CacheSpec
-from ifcar.cache.reader import CacheReader, open_cache
+from ifcar.cache.open import open_cache
+from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Provenance, Status
 from ifcar.cache.writer import CacheWriter
 from ifcar.heads.catalog import HEADS

@@ -12,8 +12,9 @@ import numpy as np
 
 from ifcar.cache.durable import PARTIAL_SUFFIX, fsync_path
 from ifcar.cache.hdf5 import CLIP_ARRAYS, FAILURES, FURTHER, JSON_ATTRIBUTES, PROTOCOLS, write_array, write_texts
+from ifcar.cache.open import HDF5_SUFFIXES, open_cache
 from ifcar.cache.protocols import protocol_arrays, protocol_attributes
-from ifcar.cache.reader import HDF5_SUFFIXES, CacheReader, open_cache
+from ifcar.cache.reader import CacheReader
 from ifcar.errors import InputError
 
 

@@ -14,35 +14,7 @@ from ifcar.cache.clips import ClipTable
 from ifcar.cache.commits import Failure
 from ifcar.cache.manifest import Manifest, check_fingerprint, describe_row
 from ifcar.cache.protocols import ProtocolTable
-from ifcar.errors import CacheMismatchError, InputError, MissingDataError, nearest
-
-HDF5_SUFFIXES = (".h5", ".hdf5")
-
-
-def open_cache(path: Path) -> CacheReader:
-    """Open a cache for reading.
-
-    Args:
-        path: a `.zarr` folder, or a file that `export_hdf5` wrote.
-
-    Raises:
-        MissingDataError: there is nothing at `path`.
-        InputError: it is no cache, or one of another format version.
-        CacheDamageError: metadata, clip ids, protocols or a commit record do not match their checksums.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise MissingDataError(f"there is no cache at {path}; make one with `ifcar extract`")
-    # zarr and h5py cost start-up time; only the one that is needed is imported
-    if path.is_dir():
-        from ifcar.cache.zarr_reader import ZarrReader
-
-        return ZarrReader(path)
-    if path.suffix in HDF5_SUFFIXES:
-        from ifcar.cache.hdf5 import HDF5Reader
-
-        return HDF5Reader(path)
-    raise InputError(f"{path} is not a cache: expected a .zarr folder or a file ending in .h5 or .hdf5")
+from ifcar.errors import CacheMismatchError, InputError, nearest
 
 
 class CacheReader(ABC):
@@ -70,7 +42,7 @@ class CacheReader(ABC):
         self._tables: dict[str, NDArray[Any]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (open_cache, (self.path,))
+        return (type(self), (self.path,))
 
     @abstractmethod
     def protocol_names(self) -> list[str]:

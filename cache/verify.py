@@ -24,7 +24,7 @@ from ifcar.cache.durable import list_files, remove_files, write_atomic
 from ifcar.cache.layout import PROTOCOLS, read_clips, read_manifest, write_skeleton
 from ifcar.cache.lock import locked
 from ifcar.cache.manifest import COMPRESSIONS, Manifest, check_fingerprint, describe_row
-from ifcar.cache.reader import HDF5_SUFFIXES
+from ifcar.cache.open import HDF5_SUFFIXES
 from ifcar.cache.schema import ROWS_PER_SHARD, Status
 from ifcar.cache.shards import ShardedArray, ShardPool
 from ifcar.cache.tables import commit_tables

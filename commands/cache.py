@@ -88,7 +88,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Draw clips as PNG: the sampled frames with the boxes that heads are given."""
-    from ifcar.cache.reader import open_cache
+    from ifcar.cache.open import open_cache
     from ifcar.pipelines.pictures import draw_clips
 
     paths = draw_clips(open_cache(cache), clip or [], out, data_root)

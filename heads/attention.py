@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from ifcar.heads.rows import masked_softmax
+from ifcar.heads.rows import RowNorm, masked_softmax
 from ifcar.heads.zero_linear import ZeroLinear
 
 Similarity = Literal["softmax", "dot"]
@@ -60,7 +62,8 @@ class NonLocal(nn.Module):
     """Non-local block, z_i = x_i + W y_i, that starts as the identity.
 
     Source: Wang et al. 2018, Eq. 1–6.
-    Differs: no batch normalisation after W; W itself starts at zero, where they start that layer's gain at zero.
+    Differs: no batch normalisation after W; W itself starts at zero, where they start that layer's gain at zero
+    (`SubsampledNonLocal` has that layer).
     """
 
     def __init__(self, width: int, key_dim: int, similarity: Similarity) -> None:
@@ -72,3 +75,45 @@ class NonLocal(nn.Module):
         """Map nodes (B, M, D) with mask (B, M) to (B, M, D), zero where the mask is False."""
         out: Tensor = nodes + self.attention(nodes, mask)
         return out * mask.unsqueeze(-1).to(out.dtype)
+
+
+class ZeroGainNorm(RowNorm):
+    """A `RowNorm` whose gain starts at zero, so that what it normalises starts without a say."""
+
+    def reset_parameters(self) -> None:
+        """Set gain and bias to zero."""
+        super().reset_parameters()
+        with torch.no_grad():
+            assert self.weight is not None
+            self.weight.zero_()
+
+
+class SubsampledNonLocal(nn.Module):
+    """Non-local block on the map [D, T′, N] as the released code of Yan et al. 2020 has it.
+
+        z = x + BN(W [ (θ(x)ᵀ pool φ(x)) / M · pool g(x) ] + b),   M the number of keys after the pooling
+
+    θ, φ and g are linear with biases; pool is the maximum over 2 × 2 neighbours (steps, slots), a last odd one left
+    out. Slots are neighbours by their order, so the block is not independent of it, and it knows no empty ones.
+
+    Source: github.com/ruiyan1995/Interactive_Fusion_for_CAR, module STNL; sub-sampling: Wang et al. 2018, §3.3.
+    """
+
+    def __init__(self, width: int, key_dim: int, num_instances: int) -> None:
+        super().__init__()
+        self.num_instances = num_instances
+        self.query, self.key, self.value = (nn.Linear(width, key_dim) for _ in range(3))
+        self.output = nn.Linear(key_dim, width)
+        self.norm = ZeroGainNorm(width)
+
+    def forward(self, nodes: Tensor, mask: Tensor) -> Tensor:
+        """Map nodes (B, T′·N, D), step by step, to the same; `mask` (B, T′·N) is True everywhere."""
+        key, value = self._pooled(self.key(nodes)), self._pooled(self.value(nodes))  # (B, keys, d)
+        affinity = self.query(nodes) @ key.transpose(1, 2) / key.shape[1]
+        out: Tensor = nodes + self.norm(self.output(affinity @ value), mask)
+        return out
+
+    def _pooled(self, values: Tensor) -> Tensor:
+        """Return the maxima (B, ⌊T′/2⌋·⌊N/2⌋, d) over 2 × 2 neighbours of (B, T′·N, d)."""
+        grid = values.transpose(1, 2).reshape(len(values), values.shape[2], -1, self.num_instances)  # (B, d, T′, N)
+        return F.max_pool2d(grid, 2).flatten(2).transpose(1, 2)

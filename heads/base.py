@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import nn
 
 from ifcar.cache.arrays import CacheSpec
-from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require_widths
+from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require, require_widths_or_off
 from ifcar.heads.joint import JointConfig, JointFrontEnd
 from ifcar.heads.rows import RowLayers, linear_norm_relu, masked_mean
 
@@ -20,14 +20,22 @@ class BaseConfig:
 
     Args:
         joint: the front end.
-        hidden_dim: output width of the MLP's two layers; the paper leaves it open, its other MLPs have 512.
+        pool: what is concatenated over time: "steps", the mean over each step's instances (paper), or nothing: "nodes",
+            the mean over the instances of all steps (the released code's `pool`).
+        mlp: "norm", (Linear–BN–ReLU) × 2, or "relu", one Linear without bias and a ReLU (the released code's `pool_T`).
+        hidden_dim: output width of the MLP's layers; the paper leaves it open, its other MLPs have 512. 0 leaves the
+            MLP out (the released code's `pool`).
     """
 
     joint: JointConfig = field(default_factory=JointConfig)
+    pool: Literal["steps", "nodes"] = "steps"
+    mlp: Literal["norm", "relu"] = "norm"
     hidden_dim: int = 512
 
     def __post_init__(self) -> None:
-        require_widths(hidden_dim=self.hidden_dim)
+        require(self.pool in ("steps", "nodes"), "pool", self.pool, "steps or nodes")
+        require(self.mlp in ("norm", "relu"), "mlp", self.mlp, "norm or relu")
+        require_widths_or_off(hidden_dim=self.hidden_dim)
 
 
 @register_head
@@ -35,6 +43,8 @@ class Base(Head):
     """Score a clip from its instances without any interaction between them.
 
     Source: Yan et al. 2020, §4.1 (Ours-base), Table 1.
+    Differs: nothing. The released code has two forms, `pool_T` (preset released) and `pool` (preset released-pool),
+    with empty slots in every mean and the MLP that `BaseConfig` names.
     """
 
     name = "base"
@@ -43,6 +53,8 @@ class Base(Head):
     config_type = BaseConfig
     presets: ClassVar[Mapping[str, BaseConfig]] = {
         "paper": BaseConfig(),
+        "released": BaseConfig(joint=JointConfig.released(), mlp="relu"),
+        "released-pool": BaseConfig(joint=JointConfig.released(), pool="nodes", hidden_dim=0),
         "small": BaseConfig(joint=JointConfig(appearance_dim=64, layout_dim=64, reduction_dim=0), hidden_dim=64),
     }
     relational = False
@@ -55,12 +67,15 @@ class Base(Head):
     def __init__(self, config: BaseConfig, spec: CacheSpec, num_classes: int) -> None:
         super().__init__(config, spec, num_classes)
         self.joint = JointFrontEnd(config.joint, spec)
-        width = config.joint.joint_dim() * spec.num_steps
-        self.mlp = RowLayers(
-            *linear_norm_relu(width, config.hidden_dim),
-            *linear_norm_relu(config.hidden_dim, config.hidden_dim),
-        )
-        self.classifier = nn.Linear(config.hidden_dim, num_classes)
+        self.pool = config.pool
+        width = config.joint.joint_dim() * (spec.num_steps if config.pool == "steps" else 1)
+        hidden = config.hidden_dim
+        self.mlp = RowLayers()
+        if hidden and config.mlp == "norm":
+            self.mlp.extend([*linear_norm_relu(width, hidden), *linear_norm_relu(hidden, hidden)])
+        elif hidden:
+            self.mlp.extend([nn.Linear(width, hidden, bias=False), nn.ReLU()])
+        self.classifier = nn.Linear(hidden or width, num_classes)
 
     def forward(self, batch: InstanceBatch) -> HeadOutput:
         """Score each view.
@@ -70,8 +85,13 @@ class Base(Head):
                 need them.
 
         Returns:
-            logits (B, K); no auxiliary loss. Independent of slot order and of what empty slots hold.
+            logits (B, K); no auxiliary loss. Independent of slot order and, with the paper's preset, of what empty
+            slots hold.
         """
         joint = self.joint(batch)
-        frames = masked_mean(joint.features, joint.instance_mask, dim=2)  # (B, T′, D)
-        return HeadOutput(logits=self.classifier(self.mlp(frames.flatten(1))))
+        features, mask = joint.features, joint.instance_mask
+        if self.pool == "steps":
+            pooled = masked_mean(features, mask, dim=2).flatten(1)  # (B, T′·D)
+        else:
+            pooled = masked_mean(features.flatten(1, 2), mask.flatten(1, 2), dim=1)  # (B, D)
+        return HeadOutput(logits=self.classifier(self.mlp(pooled)))

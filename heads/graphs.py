@@ -23,16 +23,20 @@ class SimilarityGraph(nn.Module):
 
         F(x_i, x_j) = φ(x_i)ᵀ φ′(x_j),  φ(x) = w x,  φ′(x) = w′ x;   G_ij = exp F_ij / Σ_j exp F_ij
 
+    A constant graph passes no gradient, neither to the nodes nor to φ and φ′, which stay as they were drawn.
+
     Source: Wang and Gupta 2018, Eq. 1–2.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, constant: bool = False) -> None:
         super().__init__()
-        self.phi = nn.Linear(width, width, bias=False)
-        self.phi_prime = nn.Linear(width, width, bias=False)
+        self.constant = constant
+        self.phi = nn.Linear(width, width, bias=False).requires_grad_(not constant)
+        self.phi_prime = nn.Linear(width, width, bias=False).requires_grad_(not constant)
 
     def forward(self, nodes: Tensor, mask: Tensor) -> Tensor:
         """Return the graph (B, M, M) of nodes (B, M, D) with mask (B, M), True = real."""
+        nodes = nodes.detach() if self.constant else nodes
         affinity = self.phi(nodes) @ self.phi_prime(nodes).transpose(1, 2)
         return masked_softmax(affinity, mask.unsqueeze(1) & mask.unsqueeze(2))
 
@@ -124,13 +128,17 @@ class GraphNetwork(nn.Module):
     """Graph convolutions in a row, LayerNorm and ReLU between them; the last layer starts at zero.
 
     Source: Wang and Gupta 2018, §5 and §6.
+    Differs in the released code of Yan et al.: no LayerNorm, a ReLU after the last layer too, no layer at zero.
     """
 
-    def __init__(self, width: int, num_graphs: int, layers: int, last_activation: bool) -> None:
+    def __init__(
+        self, width: int, num_graphs: int, layers: int, *, last_activation: bool, norm: bool, zero_start: bool
+    ) -> None:
         super().__init__()
-        kinds = [nn.Linear] * (layers - 1) + [ZeroLinear]
+        kinds = [nn.Linear] * (layers - 1) + [ZeroLinear if zero_start else nn.Linear]
         self.convolutions = nn.ModuleList(GraphConvolution(width, num_graphs, kind) for kind in kinds)
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers - 1 + last_activation))
+        norms = (nn.LayerNorm(width) if norm else nn.Identity() for _ in range(layers - 1 + last_activation))
+        self.norms = nn.ModuleList(norms)
 
     def forward(self, graphs: Sequence[Graph], nodes: Tensor) -> Tensor:
         """Map nodes (B, M, D) to (B, M, D)."""

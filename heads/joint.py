@@ -35,6 +35,9 @@ class JointConfig:
         reduction_dim: width of the 1×1×1 reduction applied first when the cache has more channels (the paper's
             backbone ends in it: 2048 → 512); 0 leaves the channels as they are.
         layout_dim: d_non_app.
+        category: fuse the category's embedding with the position. Without it the layout is the position MLP's output,
+            as in the original STIN on coordinates alone (Materzynska et al. 2020), and what the slots hold is told by
+            nothing else; heads still see which slots are empty.
         layout_layers: Linear–ReLU layers after the fusion of position and category. Released: 2; the original STIN
             (Materzynska et al. 2020): 0.
         input_norm: standardise each cached channel by batch statistics (running ones in evaluation) before the first
@@ -52,6 +55,7 @@ class JointConfig:
     appearance_dim: int = 512
     reduction_dim: int = 512
     layout_dim: int = 512
+    category: bool = True
     layout_layers: int = 2
     input_norm: bool = True
     dropout: float = 0.3
@@ -67,6 +71,18 @@ class JointConfig:
         require_widths_or_off(layout_layers=self.layout_layers)
         require_widths_or_off(reduction_dim=self.reduction_dim)
         require_fraction(dropout=self.dropout)
+
+    @classmethod
+    def released(cls) -> JointConfig:
+        """Return the front end of the released code of Yan et al. 2020, at its default width."""
+        return cls(
+            appearance_dim=256,
+            layout_dim=256,
+            appearance_relu=True,
+            input_norm=False,
+            mask_empty=False,
+            scale_grad_by_freq=True,
+        )
 
     def joint_dim(self) -> int:
         """Return d_joint, the width of the joint features."""
@@ -94,6 +110,7 @@ class Appearance(nn.Module):
         if 0 < config.reduction_dim < channels:
             self.reduction = nn.Linear(channels, config.reduction_dim)
             channels = config.reduction_dim
+        self.reduced_channels = channels
         self.embed = nn.Linear(channels * self.bins, config.appearance_dim)
         self.activation = nn.ReLU() if config.appearance_relu else nn.Identity()
         self.dropout = Dropout(config.dropout, (spec.num_steps, spec.num_instances, config.appearance_dim))
@@ -110,6 +127,11 @@ class Appearance(nn.Module):
             weight = self.embed.weight.view(len(self.embed.weight), -1, self.bins).transpose(1, 2).flatten(1)
             embedded = F.linear(reduced.view(len(rows), -1), weight, self.embed.bias)
         out: Tensor = self.dropout(self.activation(embedded.view(*mask.shape, -1)))
+        return out
+
+    def reduce(self, channels: Tensor) -> Tensor:
+        """Apply the reduction, where there is one, to (…, C): (…, C′), C′ = `reduced_channels`."""
+        out: Tensor = channels if self.reduction is None else self.reduction(channels)
         return out
 
     def _first_layer(self, linear: nn.Linear, rows: Tensor, mask: Tensor) -> Tensor:
@@ -138,22 +160,23 @@ class CategoryEmbedding(nn.Embedding):
 
 
 class Layout(nn.Module):
-    """Embed boxes and categories: position MLP and category embedding, fused by an MLP."""
+    """Embed boxes and categories: position MLP and category embedding, fused by an MLP; or the position MLP alone."""
 
     def __init__(self, config: JointConfig) -> None:
         super().__init__()
         width, half = config.layout_dim, config.layout_dim // 2
         position_dim = BOX_DIM + MOTION_DIM if config.motion else BOX_DIM
         self.position = RowLayers(*linear_norm_relu(position_dim, half), *linear_norm_relu(half, width))
-        self.category = CategoryEmbedding(half, config.scale_grad_by_freq)
-        self.fusion = linear_norm_relu(width + half, width)
+        self.category = CategoryEmbedding(half, config.scale_grad_by_freq) if config.category else None
+        self.fusion = linear_norm_relu(width + half, width) if config.category else RowLayers()
         for _ in range(config.layout_layers):
             self.fusion.extend([nn.Linear(width, width), nn.ReLU()])
 
     def forward(self, boxes: Tensor, categories: Tensor, mask: Tensor) -> Tensor:
         """Map boxes (…, 4), or (…, 8) with motion, and categories (…) with mask (…) to (…, d_non_app)."""
-        position = self.position(boxes.to(self.category.weight.dtype), mask)
-        out: Tensor = self.fusion(torch.cat([position, self.category(categories)], dim=-1), mask)
+        position = self.position(boxes.to(next(self.parameters()).dtype), mask)
+        parts = [position] if self.category is None else [position, self.category(categories)]
+        out: Tensor = self.fusion(torch.cat(parts, dim=-1), mask)
         return out
 
 

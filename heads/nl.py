@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import nn
 
 from ifcar.cache.arrays import CacheSpec
-from ifcar.heads.attention import SIMILARITIES, NonLocal, Similarity
+from ifcar.heads.attention import SIMILARITIES, NonLocal, Similarity, SubsampledNonLocal
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require, require_widths
 from ifcar.heads.joint import JointConfig, JointFrontEnd
 from ifcar.heads.rows import keep_real, masked_mean, slot_mask
@@ -24,6 +24,9 @@ class NLConfig:
         blocks: non-local blocks in a row.
         attention: how a pair's weight is computed: "softmax" (embedded Gaussian, the default of Wang et al. 2018) or
             "dot" (dot product over the number of nodes). Released: dot.
+        subsample: the released code's block in place of the papers': keys and values are maxima over 2 × 2 neighbours
+            (steps, slots) and batch normalisation follows W, see `SubsampledNonLocal`. Needs `attention` dot,
+            `joint.mask_empty` off, and two steps and slots.
         key_dim: width of θ, φ and g; half the joint width, as in Wang et al. 2018.
         step_dim: width to which each node is reduced before the steps are concatenated.
         hidden_dim: width of an instance's feature over all steps.
@@ -32,6 +35,7 @@ class NLConfig:
     joint: JointConfig = field(default_factory=JointConfig)
     blocks: int = 1
     attention: Similarity = "softmax"
+    subsample: bool = False
     key_dim: int = 512
     step_dim: int = 512
     hidden_dim: int = 512
@@ -39,6 +43,9 @@ class NLConfig:
     def __post_init__(self) -> None:
         require_widths(blocks=self.blocks, key_dim=self.key_dim, step_dim=self.step_dim, hidden_dim=self.hidden_dim)
         require(self.attention in SIMILARITIES, "attention", self.attention, "one of " + ", ".join(SIMILARITIES))
+        if self.subsample:
+            require(self.attention == "dot", "attention", self.attention, "dot, the only one that subsample has")
+            require(not self.joint.mask_empty, "joint.mask_empty", True, "False beside subsample, which masks nothing")
 
 
 @register_head
@@ -50,8 +57,9 @@ class NL(Head):
 
     Source: Yan et al. 2020, §4.1 and Table 2 (Ours-NLs); block of Wang et al. 2018, as Wang and Gupta 2018 §6 cite it.
     Differs: the papers leave open what follows the block. As in the released code (module STNL) two linear layers
-    without an activation do, so that attention is all that is not linear here. The released block uses the dot product
-    (`attention`) and sees empty slots; here a step in which an instance is absent enters the concatenation as zeros.
+    without an activation do, so that attention is all that is not linear here. The released block (preset released)
+    uses the dot product on sub-sampled keys and sees empty slots; in preset paper a step in which an instance is absent
+    enters the concatenation as zeros.
     """
 
     name = "nl"
@@ -60,6 +68,7 @@ class NL(Head):
     config_type = NLConfig
     presets: ClassVar[Mapping[str, NLConfig]] = {
         "paper": NLConfig(),
+        "released": NLConfig(joint=JointConfig.released(), attention="dot", subsample=True, key_dim=256),
         "small": NLConfig(
             joint=JointConfig(appearance_dim=64, layout_dim=64, reduction_dim=0),
             key_dim=64,
@@ -77,7 +86,15 @@ class NL(Head):
         super().__init__(config, spec, num_classes)
         width = config.joint.joint_dim()
         self.joint = JointFrontEnd(config.joint, spec)
-        self.blocks = nn.ModuleList(NonLocal(width, config.key_dim, config.attention) for _ in range(config.blocks))
+        if config.subsample:
+            require(spec.num_steps >= 2, "T′", spec.num_steps, "at least 2 steps, which subsample takes maxima over")
+            require(spec.num_instances >= 2, "N", spec.num_instances, "at least 2 slots, as for the steps")
+        self.blocks = nn.ModuleList(
+            SubsampledNonLocal(width, config.key_dim, spec.num_instances)
+            if config.subsample
+            else NonLocal(width, config.key_dim, config.attention)
+            for _ in range(config.blocks)
+        )
         self.step = nn.Linear(width, config.step_dim)
         self.temporal = nn.Linear(spec.num_steps * config.step_dim, config.hidden_dim)
         self.classifier = nn.Linear(config.hidden_dim, num_classes)
@@ -90,7 +107,8 @@ class NL(Head):
                 need them; empty slots may hold anything.
 
         Returns:
-            logits (B, K); no auxiliary loss. Independent of slot order and of what empty slots hold.
+            logits (B, K); no auxiliary loss. With the paper's preset, independent of slot order and of what empty
+            slots hold.
         """
         joint = self.joint(batch)
         mask = joint.instance_mask

@@ -18,7 +18,7 @@ from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require, require_widths
 from ifcar.heads.joint import JointConfig, JointFeatures, JointFrontEnd
 from ifcar.heads.recurrent import FlowLSTM
-from ifcar.heads.rows import RowLayers, add_up, keep_real, linear_norm_relu, masked_mean, slot_mask
+from ifcar.heads.rows import RowLayers, RowNorm, add_up, keep_real, linear_norm_relu, masked_mean, slot_mask
 
 SUBJECT_SUBJECT, SUBJECT_OBJECT, OBJECT_OBJECT = 1, 2, 4  # products of the two categories
 OTHER = 0  # self pairs and pairs with an empty slot, released code only
@@ -38,6 +38,9 @@ class SFIConfig:
         temporal_hidden_dim: width of ψT's first layer; 512 in the paper, the joint width in the released code.
         temporal_dim: width of ψT's second layer.
         pool: how Z_i becomes the clip's feature: "mean" (paper) or "sum" (released) over slots.
+        global_feature: put the whole frame's feature, averaged over the clip and reduced by the same 1×1×1 layer as the
+            instances' (where there is one), in front of the clip's feature. Released: with detected boxes only (preset
+            released-global).
         prediction: build the prediction task (Eq. 4–5); `--aux-weight` above 0 sets it.
         history: what the predictor observes: "prefix", all steps so far (Eq. 4), or "window", the last T_obs (released)
         decoder_bias: biases in the position and offset decoders. Released: yes; paper: none.
@@ -53,6 +56,7 @@ class SFIConfig:
     temporal_hidden_dim: int = 512
     temporal_dim: int = 512
     pool: Literal["mean", "sum"] = "mean"
+    global_feature: bool = False
     prediction: bool = False
     history: Literal["prefix", "window"] = "prefix"
     decoder_bias: bool = False
@@ -75,16 +79,18 @@ class SFIConfig:
         )
 
     @classmethod
-    def released(cls) -> SFIConfig:
-        """Return the config that reproduces the authors' released code."""
+    def released(cls, *, global_feature: bool = False) -> SFIConfig:
+        """Return the config that reproduces the authors' released code, which takes the global feature on request."""
         return cls(
-            joint=JointConfig(appearance_relu=True, input_norm=False, mask_empty=False, scale_grad_by_freq=True),
+            joint=JointConfig.released(),
             other_edges=True,
             edge_relu=True,
             residual="linear",
             lstm_residual=True,
-            temporal_hidden_dim=1024,
+            temporal_hidden_dim=512,
+            temporal_dim=256,
             pool="sum",
+            global_feature=global_feature,
             history="window",
             decoder_bias=True,
             prediction_reduction="mean",
@@ -150,14 +156,15 @@ class PositionalPrediction(nn.Module):
     """Predict each instance's next box and offset from its predicted state, and score them, Eq. 4–5.
 
     The state for step τ comes from the LSTM of Eq. 3 over the semantic features observed before τ, for every
-    τ ≥ T_obs = T/4 (half of the T′ steps). With the whole prefix observed that state is the main LSTM's own output at
-    step τ − 1; with a sliding window the LSTM starts again from zero for every τ.
+    τ ≥ T_obs = T/4, T the frames of a view: half of the steps where T′ = T/2, and never all of them. With the whole
+    prefix observed that state is the main LSTM's own output at step τ − 1; with a sliding window the LSTM starts again
+    from zero for every τ.
     """
 
-    def __init__(self, width: int, num_steps: int, config: SFIConfig) -> None:
+    def __init__(self, width: int, spec: CacheSpec, config: SFIConfig) -> None:
         super().__init__()
-        self.num_observed = max(1, num_steps // 2)
-        require(num_steps >= 2, "T′", num_steps, "at least 2 steps, to predict one from another")
+        require(spec.num_steps >= 2, "T′", spec.num_steps, "at least 2 steps, to predict one from another")
+        self.num_observed = max(1, min(spec.num_frames // 4, spec.num_steps - 1))
         self.history = config.history
         self.reduction = config.prediction_reduction
         self.position = nn.Linear(width, 4, bias=config.decoder_bias)
@@ -210,6 +217,7 @@ class SFI(Head):
     presets: ClassVar[Mapping[str, SFIConfig]] = {
         "paper": SFIConfig(),
         "released": SFIConfig.released(),
+        "released-global": SFIConfig.released(global_feature=True),
         "small": SFIConfig(
             joint=JointConfig(appearance_dim=64, layout_dim=64, reduction_dim=0),
             temporal_hidden_dim=64,
@@ -220,8 +228,8 @@ class SFI(Head):
 
     @classmethod
     def reads(cls, config: SFIConfig) -> tuple[str, ...]:
-        """Return the arrays of the chosen streams."""
-        return config.joint.reads()
+        """Return the arrays of the chosen streams, and the global feature's where it is on."""
+        return ("frame_features", *config.joint.reads()) if config.global_feature else config.joint.reads()
 
     def __init__(self, config: SFIConfig, spec: CacheSpec, num_classes: int) -> None:
         super().__init__(config, spec, num_classes)
@@ -234,15 +242,20 @@ class SFI(Head):
             *linear_norm_relu(spec.num_steps * width, config.temporal_hidden_dim),
             *linear_norm_relu(config.temporal_hidden_dim, config.temporal_dim),
         )
-        self.classifier = nn.Linear(config.temporal_dim, num_classes)
-        self.prediction = PositionalPrediction(width, spec.num_steps, config) if config.prediction else None
+        frame_dim = 0
+        if config.global_feature:
+            self.frame_norm = RowNorm(spec.channels, affine=False) if config.joint.input_norm else nn.Identity()
+            appearance = self.joint.appearance
+            frame_dim = spec.channels if appearance is None else appearance.reduced_channels
+        self.classifier = nn.Linear(frame_dim + config.temporal_dim, num_classes)
+        self.prediction = PositionalPrediction(width, spec, config) if config.prediction else None
 
     def forward(self, batch: InstanceBatch) -> HeadOutput:
         """Score each view from its instances and their category-aware pairs.
 
         Args:
             batch: instance_features (B, T′, N, C, P, P), boxes (B, T, N, 4), categories (B, T, N), as the streams
-                need them; empty slots may hold anything.
+                need them, and frame_features (B, T′, C) for the global feature; empty slots may hold anything.
 
         Returns:
             logits (B, K); losses {"prediction": ()} when the config asks for it. With the paper's preset,
@@ -258,9 +271,18 @@ class SFI(Head):
         temporal = flow + semantic if self.config.lstm_residual else flow
         z = self.temporal(temporal.reshape(*slots.shape, -1), slots)  # (B, N, temporal_dim)
         pooled = masked_mean(z, slots, dim=1) if self.config.pool == "mean" else keep_real(z, slots).sum(1)
-        logits = self.classifier(pooled)
+        logits = self.classifier(self._with_frame(pooled, batch))
         if self.prediction is None:
             return HeadOutput(logits=logits)
         boxes, present = joint.boxes.transpose(1, 2), joint.instance_mask.transpose(1, 2)
         loss = self.prediction(states.view(*slots.shape, *states.shape[1:]), boxes, present)
         return HeadOutput(logits=logits, losses={"prediction": loss})
+
+    def _with_frame(self, pooled: Tensor, batch: InstanceBatch) -> Tensor:
+        """Put the global feature in front of (B, temporal_dim) where it is on."""
+        if not self.config.global_feature:
+            return pooled
+        frame = self.frame_norm(batch.array("frame_features").to(pooled.dtype).mean(dim=1))
+        if self.joint.appearance is not None:
+            frame = self.joint.appearance.reduce(frame)
+        return torch.cat([frame, pooled], dim=-1)

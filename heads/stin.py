@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +18,15 @@ from ifcar.heads.contract import (
     HeadOutput,
     InstanceBatch,
     register_head,
+    require,
     require_widths,
     require_widths_or_off,
 )
 from ifcar.heads.joint import JointConfig, JointFeatures, JointFrontEnd
 from ifcar.heads.rows import RowLayers, keep_real, linear_norm_relu, masked_mean, slot_mask
+
+Fusion = Literal["mlp", "linear"]
+FUSIONS: tuple[Fusion, ...] = ("mlp", "linear")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +35,9 @@ class STINConfig:
 
     Args:
         joint: the front end.
+        fusion: what the interaction's two parts are: "mlp", (Linear–BN–ReLU) × 2, or "linear", one Linear without
+            bias. Yan et al.'s released code: linear, as it calls the first layer of each MLP only.
+        step_dim: width of s_i^t; 0 takes `hidden_dim`.
         hidden_dim: output width of all four layers of the interaction; the paper leaves it open, its other MLPs and
             the released code have 512.
         classifier_dim: width of the second of two Linear–ReLU layers before the classifier (the first is as wide as
@@ -38,18 +45,24 @@ class STINConfig:
     """
 
     joint: JointConfig = field(default_factory=JointConfig)
+    fusion: Fusion = "mlp"
+    step_dim: int = 0
     hidden_dim: int = 512
     classifier_dim: int = 0
 
     def __post_init__(self) -> None:
+        require(self.fusion in FUSIONS, "fusion", self.fusion, "one of " + ", ".join(FUSIONS))
         require_widths(hidden_dim=self.hidden_dim)
+        require_widths_or_off(step_dim=self.step_dim)
         require_widths_or_off(classifier_dim=self.classifier_dim)
 
     @classmethod
-    def released(cls) -> STINConfig:
-        """Return the config that reproduces the original STIN's released code, with categories."""
+    def released(cls, *, category: bool = True) -> STINConfig:
+        """Return the config that reproduces the original STIN's released code, with categories or without."""
         return cls(
-            joint=JointConfig(streams="layout", layout_layers=0, mask_empty=False, scale_grad_by_freq=True),
+            joint=JointConfig(
+                streams="layout", category=category, layout_layers=0, mask_empty=False, scale_grad_by_freq=True
+            ),
             classifier_dim=512,
         )
 
@@ -75,17 +88,19 @@ class Interaction(nn.Module):
 
         s_i^t = ψ_1([f_i^t ; mean_{j≠i} f_j^t]);   z_i = ψ_2([s_i^1 ; … ; s_i^T′])
 
-    ψ_1 and ψ_2 are (Linear–BN–ReLU) × 2. Where an instance is absent for a step, s_i^t is zero.
+    ψ_1 and ψ_2 are (Linear–BN–ReLU) × 2, or one Linear each (`STINConfig.fusion`). Where an instance is
+    absent for a step, s_i^t is zero.
 
     Source: Materzynska et al. 2020, spatial and temporal interaction; released code.
     """
 
-    def __init__(self, width: int, num_steps: int, hidden_dim: int) -> None:
+    def __init__(
+        self, width: int, num_steps: int, hidden_dim: int, *, step_dim: int = 0, fusion: Fusion = "mlp"
+    ) -> None:
         super().__init__()
-        self.spatial = RowLayers(*linear_norm_relu(2 * width, hidden_dim), *linear_norm_relu(hidden_dim, hidden_dim))
-        self.temporal = RowLayers(
-            *linear_norm_relu(num_steps * hidden_dim, hidden_dim), *linear_norm_relu(hidden_dim, hidden_dim)
-        )
+        step_dim = step_dim or hidden_dim
+        self.spatial = fusion_layers(2 * width, step_dim, fusion)
+        self.temporal = fusion_layers(num_steps * step_dim, hidden_dim, fusion)
 
     def forward(self, joint: JointFeatures) -> Tensor:
         """Return (B, N, hidden_dim), zero for slots that are empty in every step."""
@@ -95,6 +110,13 @@ class Interaction(nn.Module):
         spatial = keep_real(self.spatial(pairs, mask), mask)
         over_time = spatial.transpose(1, 2).flatten(2)  # (B, N, T′·hidden_dim)
         return keep_real(self.temporal(over_time, slots), slots)
+
+
+def fusion_layers(in_dim: int, out_dim: int, fusion: Fusion) -> RowLayers:
+    """Return (Linear – BN – ReLU) × 2, or one Linear; none has a bias."""
+    if fusion == "linear":
+        return RowLayers(nn.Linear(in_dim, out_dim, bias=False))
+    return RowLayers(*linear_norm_relu(in_dim, out_dim), *linear_norm_relu(out_dim, out_dim))
 
 
 def mlp_and_classifier(in_dim: int, hidden_dim: int, out_dim: int, num_classes: int) -> tuple[nn.Sequential, nn.Linear]:
@@ -111,7 +133,8 @@ class STIN(Head):
 
         s_i^t = ψ_1([f_i^t ; mean_{j≠i} f_j^t]);   z_i = ψ_2([s_i^1 ; … ; s_i^T′]);   logits = W mean_i z_i + b
 
-    Source: Materzynska et al. 2020 (preset released); Yan et al. 2020, Table 2, Ours-STIN (preset paper).
+    Source: Materzynska et al. 2020 (preset released; released-coordinates is its form without categories); Yan et al.
+    2020, Table 2, Ours-STIN (preset paper; released-joint is their code).
     Differs: empty slots send no message and are not averaged; the released code counts all N slots.
     """
 
@@ -122,6 +145,8 @@ class STIN(Head):
     presets: ClassVar[Mapping[str, STINConfig]] = {
         "paper": STINConfig(),
         "released": STINConfig.released(),
+        "released-coordinates": STINConfig.released(category=False),
+        "released-joint": STINConfig(joint=JointConfig.released(), fusion="linear"),
         "small": STINConfig(joint=JointConfig(appearance_dim=64, layout_dim=64, reduction_dim=0), hidden_dim=64),
     }
 
@@ -133,7 +158,13 @@ class STIN(Head):
     def __init__(self, config: STINConfig, spec: CacheSpec, num_classes: int) -> None:
         super().__init__(config, spec, num_classes)
         self.joint = JointFrontEnd(config.joint, spec)
-        self.interaction = Interaction(config.joint.joint_dim(), spec.num_steps, config.hidden_dim)
+        self.interaction = Interaction(
+            config.joint.joint_dim(),
+            spec.num_steps,
+            config.hidden_dim,
+            step_dim=config.step_dim,
+            fusion=config.fusion,
+        )
         width = config.hidden_dim
         self.mlp, self.classifier = mlp_and_classifier(width, width, config.classifier_dim, num_classes)
 

@@ -41,6 +41,10 @@ class STRGConfig:
         layers: graph convolutions in each branch.
         last_activation: LayerNorm and ReLU after the last layer too. Wang and Gupta name both before a feature goes on
             to the next layer, so the last has none; and as it starts at zero, a ReLU after it would keep it there.
+            Released: yes.
+        graph_norm: LayerNorm before each of those ReLUs. Released: no.
+        zero_start: the last layer starts at zero. Released: no.
+        constant_graph: the similarity graph passes no gradient, so that φ and φ′ stay as drawn. Released: yes.
         residual: add the nodes to what the branches make of them, so that training starts from the instances' own
             features. Released code of Yan et al.: yes. Wang and Gupta: no, they start from the global feature.
         non_local: a non-local block on the nodes before the graphs. In Wang and Gupta's "NL + joint GCN" (Table 2b)
@@ -49,6 +53,7 @@ class STRGConfig:
         pool: "steps", mean over the instances of a step, the steps concatenated (released code of Yan et al.), or
             "nodes", mean over all nodes (Wang and Gupta).
         hidden_dim: width of a Linear–ReLU layer after pooling; 0 leaves it out (Wang and Gupta).
+        hidden_bias: a bias in that layer. Released: no.
         frame_dim: width to which the global feature is reduced, which is concatenated then; 0 leaves it out.
         dropout: before the classifier; 0.3 in Wang and Gupta.
     """
@@ -57,11 +62,15 @@ class STRGConfig:
     graphs: Graphs = "joint"
     layers: int = 3
     last_activation: bool = False
+    graph_norm: bool = True
+    zero_start: bool = True
+    constant_graph: bool = False
     residual: bool = True
     non_local: bool = False
     key_dim: int = 512
     pool: Literal["steps", "nodes"] = "steps"
     hidden_dim: int = 1024
+    hidden_bias: bool = True
     frame_dim: int = 0
     dropout: float = 0.0
 
@@ -72,6 +81,20 @@ class STRGConfig:
         require_widths_or_off(hidden_dim=self.hidden_dim)
         require_widths_or_off(frame_dim=self.frame_dim)
         require_fraction(dropout=self.dropout)
+
+    @classmethod
+    def released(cls) -> STRGConfig:
+        """Return the config that reproduces the released code of Yan et al. 2020, which builds IoU graphs unused."""
+        return cls(
+            joint=JointConfig.released(),
+            graphs="similarity",
+            last_activation=True,
+            graph_norm=False,
+            zero_start=False,
+            constant_graph=True,
+            hidden_dim=512,
+            hidden_bias=False,
+        )
 
     @classmethod
     def full(cls) -> STRGConfig:
@@ -100,10 +123,21 @@ class GraphReasoning(nn.Module):
         self.similarity: GraphNetwork | None = None
         self.spatial_temporal: GraphNetwork | None = None
         if config.graphs != "spatial-temporal":
-            self.similarity_graph = SimilarityGraph(width)
-            self.similarity = GraphNetwork(width, 1, config.layers, config.last_activation)
+            self.similarity_graph = SimilarityGraph(width, constant=config.constant_graph)
+            self.similarity = self._network(width, 1, config)
         if config.graphs != "similarity":
-            self.spatial_temporal = GraphNetwork(width, 2, config.layers, config.last_activation)
+            self.spatial_temporal = self._network(width, 2, config)
+
+    @staticmethod
+    def _network(width: int, num_graphs: int, config: STRGConfig) -> GraphNetwork:
+        return GraphNetwork(
+            width,
+            num_graphs,
+            config.layers,
+            last_activation=config.last_activation,
+            norm=config.graph_norm,
+            zero_start=config.zero_start,
+        )
 
     def forward(self, nodes: Tensor, joint: JointFeatures) -> Tensor:
         """Return what the graphs make of nodes (B, M, D): (B, M, D)."""
@@ -127,8 +161,8 @@ class STRG(Head):
 
     Source: Wang and Gupta 2018, §4–6, Eq. 1–5 (preset full); Yan et al. 2020, Table 2, Ours-STRG (preset paper).
     Differs: preset paper takes the pooling, the layer after it and the residual from the released code of Yan et al.
-    That code has the similarity graph only, holds it constant (no gradient to φ and φ′), puts a ReLU without LayerNorm
-    after every layer, starts none at zero, and has no bias in the layer after pooling; here all of this follows
+    That code (preset released) has the similarity graph only, holds it constant, puts a ReLU without LayerNorm after
+    every layer, starts none at zero, and has no bias in the layer after pooling; in preset paper all of this follows
     Wang and Gupta. In preset full nodes and frame are reduced to 512 by a linear layer each, after RoIAlign, where the
     paper's backbone ends in one for both.
     """
@@ -139,6 +173,7 @@ class STRG(Head):
     config_type = STRGConfig
     presets: ClassVar[Mapping[str, STRGConfig]] = {
         "paper": STRGConfig(),
+        "released": STRGConfig.released(),
         "full": STRGConfig.full(),
         "small": STRGConfig(
             joint=JointConfig(appearance_dim=64, layout_dim=64, reduction_dim=0), key_dim=64, hidden_dim=64
@@ -163,7 +198,7 @@ class STRG(Head):
         pooled_dim = width * spec.num_steps if config.pool == "steps" else width
         self.hidden = nn.Sequential()
         if config.hidden_dim:
-            self.hidden.extend([nn.Linear(pooled_dim, config.hidden_dim), nn.ReLU()])
+            self.hidden.extend([nn.Linear(pooled_dim, config.hidden_dim, bias=config.hidden_bias), nn.ReLU()])
         clip_dim = (config.hidden_dim or pooled_dim) + config.frame_dim
         self.dropout = Dropout(config.dropout, (clip_dim,))
         self.classifier = nn.Linear(clip_dim, num_classes)
@@ -176,7 +211,8 @@ class STRG(Head):
                 them; frame_features (B, T′, C) where `frame_dim` asks for them. Empty slots may hold anything.
 
         Returns:
-            logits (B, K); no auxiliary loss. Independent of slot order and of what empty slots hold.
+            logits (B, K); no auxiliary loss. Independent of slot order and, but for the preset released, of what empty
+            slots hold.
         """
         joint = self.joint(batch)
         mask = joint.instance_mask

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ifcar.cache.durable import write_atomic
 from ifcar.cache.lock import locked
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.writer import CacheWriter
 from ifcar.errors import InputError
 from ifcar.extract.decoded_views import past_end_lines

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split, Status
 from ifcar.errors import InputError
 from ifcar.pipelines.folders import cache_paths, folder

@@ -16,7 +16,7 @@ from fixtures.something_else import write_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.errors import IfcarError
 from ifcar.extract.datasets.something_else import SomethingElse
 from ifcar.pipelines.configs import from_plain, parse_assignment, read_yaml

@@ -21,7 +21,7 @@ from torch import nn
 
 from ifcar.cache.arrays import MASKS, ArraySpec, CacheSpec, object_classes
 from ifcar.cache.export import export_hdf5
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Status
 from ifcar.cache.verify import verify_cache
 from ifcar.errors import CacheMismatchError, InputError

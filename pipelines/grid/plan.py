@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from ifcar.cache.arrays import CacheSpec
+from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import ProtocolTable
-from ifcar.cache.reader import CacheReader, open_cache
+from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, IfcarError, InputError, nearest
 from ifcar.heads.catalog import HEADS

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.cache.reader import CacheReader, open_cache
+from ifcar.cache.open import open_cache
+from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Category, Status
 from ifcar.errors import IfcarError, InputError
 from ifcar.pipelines.pictures import find_sources

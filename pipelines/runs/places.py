@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ifcar.cache.layout import read_manifest
-from ifcar.cache.reader import CacheReader, open_cache
+from ifcar.cache.open import open_cache
+from ifcar.cache.reader import CacheReader
 from ifcar.errors import IfcarError, MissingDataError
 from ifcar.extract.weights import is_file_name
 from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import UNNAMED, ProtocolTable
-from ifcar.cache.reader import CacheReader, open_cache
+from ifcar.cache.reader import CacheReader
 from ifcar.errors import CacheMismatchError, InputError, nearest
 from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.configs import from_plain, parse_assignment, set_option, to_plain

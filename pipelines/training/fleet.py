@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.durable import write_atomic
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch

@@ -10,7 +10,7 @@ from cache_cases import SPEC, block_arrays
 
 from ifcar.cache.damage import DamageKind
 from ifcar.cache.durable import list_files
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.verify import verify_cache
 from ifcar.errors import CacheDamageError
 

@@ -10,7 +10,7 @@ from cache_cases import SPEC, block_arrays, create_writer, fill, make_cache, res
 from ifcar.cache.commits import encode_commit, read_commit
 from ifcar.cache.damage import DamageKind, VerifyReport
 from ifcar.cache.durable import list_files
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.verify import repair_cache, verify_cache
 from ifcar.errors import CacheDamageError, IfcarError, InputError, MissingDataError
 

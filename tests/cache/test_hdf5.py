@@ -8,7 +8,7 @@ from cache_cases import SPEC, block_arrays, clip_names, create_writer, make_cach
 from ifcar.cache.damage import DamageKind
 from ifcar.cache.export import export_hdf5
 from ifcar.cache.layout import protocol_arrays, protocol_attributes
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.verify import repair_cache, verify_cache
 from ifcar.errors import CacheDamageError, CacheMismatchError, IfcarError, InputError
 

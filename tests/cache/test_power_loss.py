@@ -8,7 +8,7 @@ from cache_cases import SPEC, block_arrays, create_writer, fill, resume_writer
 from fixtures.power import Disk
 
 from ifcar.cache.damage import DamageKind
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.verify import verify_cache
 
 CLIPS = 270

@@ -10,8 +10,8 @@ import pytest
 from cache_cases import create_writer, fill, protocols, resume_writer
 
 from ifcar.cache.export import export_hdf5
+from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import LabelSpace, ProtocolTable, protocol_arrays, protocol_attributes
-from ifcar.cache.reader import open_cache
 from ifcar.cache.verify import verify_cache
 from ifcar.errors import CacheMismatchError, InputError
 

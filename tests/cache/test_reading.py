@@ -12,7 +12,7 @@ from cache_cases import IDENTITY, SPEC, block_arrays, clip_names, create_writer,
 from ifcar.cache import shards
 from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.layout import protocol_arrays, protocol_attributes
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Status
 from ifcar.errors import CacheDamageError, CacheMismatchError, InputError, MissingDataError
 

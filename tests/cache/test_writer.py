@@ -19,8 +19,8 @@ from cache_cases import (
 )
 
 from ifcar.cache.arrays import CacheSpec
+from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import ProtocolTable
-from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import Provenance, Status
 from ifcar.cache.verify import verify_cache
 from ifcar.errors import CacheMismatchError, InputError, MissingDataError

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Category, Split
 from ifcar.cli import main
 from ifcar.errors import IfcarError, InputError, MissingDataError

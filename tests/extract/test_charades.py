@@ -23,7 +23,7 @@ from fixtures.charades import (
 )
 from fixtures.videos import write_frames
 
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Category, Split
 from ifcar.cli import main
 from ifcar.errors import IfcarError, MissingDataError

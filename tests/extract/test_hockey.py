@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fixtures.hockey import CLASSES, clip_name, labels_of, write_hockey
 
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Category, Split
 from ifcar.cli import main
 from ifcar.errors import IfcarError, MissingDataError

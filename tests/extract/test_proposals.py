@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fixtures.something_else import HEIGHT, NUM_FRAMES, WIDTH, write_dataset
 
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cli import main
 from ifcar.errors import InputError
 from ifcar.extract.datasets.proposals import Proposals, read_proposals

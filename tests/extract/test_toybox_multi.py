@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
 from ifcar.errors import InputError
 from ifcar.extract.datasets.toybox import ToyboxMulti

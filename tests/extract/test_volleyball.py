@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fixtures.volleyball import HEIGHT, KEYS, VIDEOS, WIDTH, activity_of, players_of, write_volleyball
 
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Category, Split
 from ifcar.cli import main
 from ifcar.errors import InputError, MissingDataError

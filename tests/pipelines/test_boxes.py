@@ -11,7 +11,7 @@ import pytest
 from fixtures.batches import SPEC
 from fixtures.something_else import label, record, write_dataset
 
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cli import main
 from ifcar.errors import InputError
 from ifcar.heads.catalog import HEADS

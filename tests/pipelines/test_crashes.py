@@ -20,7 +20,7 @@ from fixtures.something_else import write_dataset
 
 from ifcar.cache.layout import read_manifest
 from ifcar.cache.lock import lock_path
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.verify import verify_cache
 
 DIES_AT = Path(__file__).parents[1] / "fixtures" / "dies_at.py"

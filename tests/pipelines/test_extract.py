@@ -15,7 +15,7 @@ from fixtures.videos import write_video
 
 from ifcar.cache import schema
 from ifcar.cache.arrays import CacheSpec
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.preparation import FEATURE_VERSION

@@ -20,7 +20,7 @@ from fixtures.finetuning import random_weights, small_i3d
 from fixtures.something_else import write_dataset
 from safetensors.torch import load_file
 
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.errors import CacheMismatchError, InputError, MissingDataError
 from ifcar.extract.datasets.something_else import SomethingElse
 from ifcar.extract.tuned import read_tuned

@@ -11,7 +11,7 @@ from fixtures.something_else import write_dataset
 from safetensors.numpy import load_file
 from sklearn.metrics import log_loss, top_k_accuracy_score
 
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.heads.contract import InstanceBatch

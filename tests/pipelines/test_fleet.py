@@ -16,7 +16,7 @@ from fixtures.something_else import write_dataset
 from safetensors.numpy import load_file
 from torch import Tensor
 
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head, InstanceBatch

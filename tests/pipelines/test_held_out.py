@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import LabelSpace
 from ifcar.cache.protocols import ProtocolTable as Table
-from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import Provenance, Split
 from ifcar.cache.writer import CacheWriter
 from ifcar.cli import main

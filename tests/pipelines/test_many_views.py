@@ -12,8 +12,9 @@ import torch
 from fixtures.something_else import label, record, write_dataset
 from numpy.typing import NDArray
 
+from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import LabelSpace
-from ifcar.cache.reader import CacheReader, open_cache
+from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Provenance, Split, share_views
 from ifcar.cache.writer import CacheWriter
 from ifcar.cli import main

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from fixtures.something_else import box_at, write_dataset
 from sklearn.metrics import average_precision_score
 
+from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import LabelSpace
-from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import Provenance
 from ifcar.cache.writer import CacheWriter
 from ifcar.cli import main

@@ -16,7 +16,7 @@ from fixtures.something_else import write_dataset
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.extract.backbones.base import BACKBONES, Backbone, BackboneFamily, Maps
 from ifcar.extract.backbones.catalog import build_backbone, resolve_backbone

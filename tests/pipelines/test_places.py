@@ -11,7 +11,7 @@ from fixtures.litter import litter
 from fixtures.something_else import write_dataset
 from fixtures.videos import write_video
 
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.verify import verify_cache
 from ifcar.cli import main
 from ifcar.pipelines.ensemble import ensemble

@@ -15,7 +15,7 @@ import pytest
 import torch
 from fixtures.something_else import write_dataset
 
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.schema import fingerprint
 from ifcar.extract.backbones.catalog import build_backbone
 from ifcar.extract.weights import load_weights

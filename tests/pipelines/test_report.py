@@ -20,7 +20,7 @@ from fixtures.something_else import HEIGHT, NUM_FRAMES, WIDTH, label, record
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
 from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.comparison.results import Replicate, System, summarise

@@ -11,8 +11,8 @@ import pytest
 from sklearn.metrics import average_precision_score, label_ranking_average_precision_score
 
 from ifcar.cache.arrays import CacheSpec
+from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import LabelSpace, ProtocolTable
-from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import Category, Provenance, Split, Status
 from ifcar.cache.writer import CacheWriter
 from ifcar.pipelines.fit import fit

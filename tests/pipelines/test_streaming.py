@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from ifcar.cache.arrays import CacheSpec
+from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import LabelSpace, ProtocolTable
-from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import Provenance, Split, Status
 from ifcar.cache.writer import CacheWriter
 from ifcar.errors import CacheDamageError, InputError

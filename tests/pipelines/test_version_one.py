@@ -11,7 +11,7 @@ from fixtures.version_one import unpack
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.export import export_hdf5
-from ifcar.cache.reader import open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Status, fingerprint
 from ifcar.cache.verify import repair_cache, verify_cache
 from ifcar.cache.writer import CacheWriter

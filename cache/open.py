@@ -1,0 +1,36 @@
+"""Open a cache, whichever form it has: a `.zarr` folder or one HDF5 file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ifcar.cache.reader import CacheReader
+from ifcar.errors import InputError, MissingDataError
+
+HDF5_SUFFIXES = (".h5", ".hdf5")
+
+
+def open_cache(path: Path) -> CacheReader:
+    """Open a cache for reading.
+
+    Args:
+        path: a `.zarr` folder, or a file that `export_hdf5` wrote.
+
+    Raises:
+        MissingDataError: there is nothing at `path`.
+        InputError: it is no cache, or one of another format version.
+        CacheDamageError: metadata, clip ids, protocols or a commit record do not match their checksums.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MissingDataError(f"there is no cache at {path}; make one with `ifcar extract`")
+    # zarr and h5py cost start-up time; only the one that is needed is imported
+    if path.is_dir():
+        from ifcar.cache.zarr_reader import ZarrReader
+
+        return ZarrReader(path)
+    if path.suffix in HDF5_SUFFIXES:
+        from ifcar.cache.hdf5 import HDF5Reader
+
+        return HDF5Reader(path)
+    raise InputError(f"{path} is not a cache: expected a .zarr folder or a file ending in .h5 or .hdf5")
