@@ -76,6 +76,7 @@ def ensemble(
         chosen_on=chosen_on,
         cache=first.cache,
         protocol=first.protocol,
+        labels=first.labels,
         fingerprint=first.fingerprint,
     )
     write_config(path, config)

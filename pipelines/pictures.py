@@ -51,7 +51,8 @@ def draw_clips(reader: CacheReader, clip_ids: Sequence[str], out: Path, data_roo
         row = reader.clip_ids.index(clip_id) * reader.num_views
         if done[row]:
             paths.append(out / f"{file_name(clip_id)}.png")
-            title = f"{clip_id}: {labels.get(clip_id, 'unlabelled')}"
+            camera = reader.clips.cameras[row // reader.num_views]
+            title = f"{clip_id}{f', camera {camera}' if camera else ''}: {labels.get(clip_id, 'unlabelled')}"
             undrawn |= _draw(reader, row, sources.get(clip_id), title, paths[-1])
     if undrawn:
         logger.warning("%s", codes_note(undrawn))

@@ -89,6 +89,7 @@ class EnsembleConfig:
         chosen_on: "equal", "given" or "held_out".
         cache: the members' cache.
         protocol: the members' protocol.
+        labels: their label space, see `RunConfig`.
         fingerprint: of the cache.
         head: always "ensemble", so that a listing tells it from a head.
     """
@@ -99,7 +100,13 @@ class EnsembleConfig:
     cache: Path
     protocol: str
     fingerprint: str
+    labels: str | None = None
     head: str = ENSEMBLE
+
+
+def task_name(config: RunConfig | EnsembleConfig) -> str:
+    """Return what a run learned, as tables call it: the protocol, and the label space where that has a name."""
+    return config.protocol if config.labels is None else f"{config.protocol} {config.labels}"
 
 
 def run_id(config: RunConfig) -> str:
