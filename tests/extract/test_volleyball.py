@@ -79,7 +79,7 @@ def test_clips_go_from_files_to_a_scored_run(
     reader.close()
     short = ScheduleConfig(kind="stretched", min_steps=6, batch_size=4, refit=False)
     for labels, n, measure in ((None, 2, "top-1"), ("personal", 8, "top-1"), ("actions", 2, "mAP")):
-        config = make_run_config("stin", out, labels=labels, preset="small", settings=(), schedule=short)
+        config = make_run_config("stin", out, labels=labels, streams="layout", preset="small", schedule=short)
         run = fit(config, Silent()).run
         assert run.config.labels == (labels or "group")  # type: ignore[union-attr]
         with pytest.raises(SystemExit) as ended:
@@ -87,6 +87,28 @@ def test_clips_go_from_files_to_a_scored_run(
         assert ended.value.code == 0
         printed = capsys.readouterr().out
         assert f"test, n = {n}: {measure}" in printed and "stored with the run are the same" in printed
+    run = fit(make_run_config("i3d", out, labels="personal", schedule=short), Silent()).run
+    assert run.data().notes[-1] == (
+        "head 'i3d' reads no instances, which have the labels: all instances of a clip get the same scores"
+    )
+    found = run.predictions("test")
+    of_clip = np.array([name.rpartition("/")[0] for name in found.clip_ids])
+    for clip in set(of_clip):
+        assert len(np.unique(found.logits[of_clip == clip], axis=0)) == 1
+
+
+def test_players_without_a_slot_are_said(tmp_path: Path) -> None:
+    dataset = Volleyball(write_volleyball(tmp_path, pixels=False))
+    dataset.num_instances = 3
+    ids = [clip.clip_id for clip in dataset.listing(needs_pixels=False).clips]
+    (table,), notes = dataset.protocols(ids)
+    counts = [len(players_of(*map(int, clip_id.split("/")))) for clip_id in ids]
+    lost, in_all = sum(max(0, count - 3) for count in counts), sum(counts)
+    assert lost and notes == [
+        f"protocol official: {lost} of {in_all} players have no slot, so that their actions are not among the labels "
+        "of 'personal'"
+    ]
+    assert table.spaces[1].targets.shape == (10, 3)
 
 
 @pytest.mark.parametrize(
