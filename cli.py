@@ -23,7 +23,7 @@ from ifcar.commands.predict import predict
 from ifcar.commands.report import report
 from ifcar.console import fail
 from ifcar.errors import IfcarError, is_out_of_memory
-from ifcar.pipelines.heap import keep_freed_memory
+from ifcar.heap import keep_freed_memory
 from ifcar.terminal import DEBUG, quiet_libraries
 
 SIGNALLED = 128  # a shell's exit code of a command that a signal ended, less the signal's number

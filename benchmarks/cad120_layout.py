@@ -18,9 +18,10 @@ import numpy as np
 from ifcar.cache.open import open_cache
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.sources import ExtractConfig
-from ifcar.pipelines.fit import fit, make_run_config
+from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.resolve import make_run_config
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 CACHE = Path("caches/cad120.zarr")
 SETTINGS = {
@@ -61,7 +62,7 @@ def main() -> None:
         backbone="none",
         frames=8,
         instances=11,
-        views=24,
+        augmented_views=23,
         flip=True,
     )
     extract(options, Silent())

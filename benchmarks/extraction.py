@@ -28,13 +28,14 @@ from backbones import FRAMES, as_extracted, backbone, flops_a_clip, views
 from clips import write_folders, write_videos
 from machine import facts, interleaved, matmul_rate, median, save, synchronise
 
+from ifcar.devices import choose_device
 from ifcar.extract.backbones.spec import INSTANCES
-from ifcar.extract.engine import BATCHES_AHEAD, choose_device, decode_ahead
+from ifcar.extract.engine import BATCHES_AHEAD, decode_ahead
+from ifcar.heap import keep_freed_memory
 from ifcar.pipelines.engines.local import engine_options
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.preparation import prepare
 from ifcar.pipelines.extraction.sources import ExtractConfig
-from ifcar.pipelines.heap import keep_freed_memory
 from ifcar.pipelines.progress import Silent
 
 PLAIN = "plain eager fp32"

@@ -13,14 +13,15 @@ from ifcar.cache.arrays import FEATURES
 from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
 from ifcar.heads.catalog import HEADS
-from ifcar.pipelines.feed.batches import BatchReader, read_examples
+from ifcar.pipelines.feed.batches import BatchReader
+from ifcar.pipelines.feed.examples import read_examples
 from ifcar.pipelines.feed.memory import Memory
-from ifcar.pipelines.fit import build_head
 from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.heads import build_head
 from ifcar.pipelines.runs.resolve import head_options
+from ifcar.pipelines.runs.schedule import Plan, make_plan
+from ifcar.pipelines.stacks.stack import stack_heads
 from ifcar.pipelines.training.loop import draw_epoch, train_step
-from ifcar.pipelines.training.schedule import Plan, make_plan
-from ifcar.pipelines.training.stack import stack_heads
 from ifcar.pipelines.training.trainer import Member, MemberState, Trainer, TrainState, make_optimizer
 
 

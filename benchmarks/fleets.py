@@ -32,13 +32,13 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from fixtures.flops import PAPER_CLASSES, PAPER_SPEC
 
 from ifcar.cache.arrays import CacheSpec
-from ifcar.extract.engine import choose_device
-from ifcar.pipelines.engines.bench import free_on
+from ifcar.devices import choose_device
+from ifcar.pipelines.fleets.bench import free_on
+from ifcar.pipelines.fleets.fleet import FLEET_SHARE, member_bytes
+from ifcar.pipelines.fleets.pool import prepare_worker
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.fleet import FLEET_SHARE, member_bytes
-from ifcar.pipelines.training.pool import prepare_worker
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 NUM_CLIPS = 288  # whole batches of 32 and of 72
 TOYBOX = CacheSpec.standard(num_frames=8, num_steps=4, num_instances=4, channels=2048, pooled_size=1)

@@ -34,7 +34,7 @@ import torch
 from gpu_rows import Rows, ended
 from machine import hardware
 
-from ifcar.extract.engine import choose_device
+from ifcar.devices import choose_device
 
 SHARES = {"check": 75, "extraction": 150, "heads": 60, "fleets": 75, "full_size": 120}  # of the time, as of 480 s
 GRACE = 5.0  # seconds between what a part is told of its box and its end

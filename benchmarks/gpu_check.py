@@ -42,8 +42,8 @@ from ifcar.pipelines.feed.memory import Memory, free_bytes
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.checkpoint import load_tensors
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
+from ifcar.pipelines.runs.weights import load_tensors
 
 LIMITS = {"logits": 1e-4, "gradient": 1e-3, "features": 2e-3, "weights": 1e-3, "fleet": 1e-4}
 """Largest ‖found − expected‖ / ‖expected‖. Features are rounded to float16 (5e-4) and weights have been moved by

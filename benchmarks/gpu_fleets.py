@@ -13,8 +13,8 @@ from fleets import fitting_sizes, make_config, write_rows
 from gpu_rows import Rows
 from machine import interleaved, median
 
+from ifcar.pipelines.fleets.pool import prepare_worker
 from ifcar.pipelines.runs.config import RunConfig
-from ifcar.pipelines.training.pool import prepare_worker
 
 GOAL_AT_16 = 0.25
 

@@ -24,12 +24,12 @@ from reading import drop_pages
 
 from ifcar.pipelines.feed.batches import BatchReader
 from ifcar.pipelines.feed.memory import Memory
+from ifcar.pipelines.fleets.fleet import Fleet, plan_fleets
+from ifcar.pipelines.fleets.pool import prepare_worker
 from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.fleet import Fleet, plan_fleets
-from ifcar.pipelines.training.pool import prepare_worker
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 NUM_TRAIN = 54_919
 FEW = 72  # test clips: a cache must have some, and none is looked at

@@ -19,9 +19,13 @@ from fixtures.flops import (
     build_at_paper_size,
     count_training_flops,
     paper_batch,
+    paper_size,
     training_loss,
 )
+from fixtures.plain_orn import plain_orn
 from fixtures.plain_sfi import PlainSFI
+
+from ifcar.cache.arrays import CacheSpec
 
 System = tuple[str, str, dict[str, Any]]  # head, preset, options changed
 SYSTEMS: list[System] = [
@@ -32,15 +36,20 @@ SYSTEMS: list[System] = [
     ("stin", "paper", {}),
     ("stin-nl", "paper", {}),
     ("base", "paper", {}),
+    ("orn", "paper", {"object_class": True}),
 ]
+PLAIN: dict[str, Callable[[Any], torch.nn.Module]] = {"sfi": PlainSFI, "orn": plain_orn}
+COUNTED_PLAIN = ("orn",)  # the plain SFI has `nn.LSTM`, which torch's counter does not see
 PRODUCTS = ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def make_step(model: torch.nn.Module, device: str, num_clips: int, precision: str) -> Callable[[], None]:
+def make_step(
+    model: torch.nn.Module, spec: CacheSpec, device: str, num_clips: int, precision: str
+) -> Callable[[], None]:
     """Return a function that does one training step on the same clips."""
     model = model.to(device).train()
-    batch = paper_batch(num_clips).to(torch.device(device))
+    batch = paper_batch(num_clips, spec).to(torch.device(device))
     labels = torch.arange(num_clips, device=device) % PAPER_CLASSES
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=True)  # as in `fit-head`
 
@@ -84,14 +93,19 @@ def measure(system: System, precision: str, device: str, num_clips: int, rounds:
     """Return one row of the table."""
     name, preset, options = system
     torch.manual_seed(0)
+    spec, own_clips = paper_size(name)
+    num_clips = min(num_clips, own_clips)
     head = build_at_paper_size(name, preset, **options)
     matmul, matmul_flops = make_matmul(device, PRECISIONS[precision])
-    step = make_step(head, device, num_clips, precision)
+    step = make_step(head, spec, device, num_clips, precision)
     sides: dict[str, Callable[[], object]] = {"matmul": matmul, "step": step}
-    if name == "sfi":
-        sides["plain"] = make_step(PlainSFI(head), device, num_clips, precision)
+    if name in PLAIN:
+        sides["plain"] = make_step(PLAIN[name](head), spec, device, num_clips, precision)
     seconds = {side: median(values) for side, values in interleaved(sides, rounds, device).items()}
     flops = count_training_flops(name, preset, num_clips=num_clips, **options)
+    plain_flops = None
+    if name in COUNTED_PLAIN:
+        plain_flops = count_training_flops(name, preset, num_clips=num_clips, form=PLAIN[name], **options)
     rate = matmul_flops / seconds["matmul"]
     profiled_seconds, share = profiled(step, device)
     return {
@@ -105,5 +119,7 @@ def measure(system: System, precision: str, device: str, num_clips: int, rounds:
         "ratio": seconds["step"] * rate / flops,
         "profiled_ms": 1e3 * profiled_seconds,
         "product_share": share,
+        "clips": num_clips,
+        "plain_gflop": None if plain_flops is None else plain_flops / 1e9,
         "plain_ms": 1e3 * seconds["plain"] if "plain" in seconds else None,
     }

@@ -4,7 +4,8 @@ At the paper's size (batch 72, T′ = 4, N = 4, 512-channel 3×3 RoI features, 1
 forward, backward and SGD with momentum, in fp32 and under bf16 autocast, in turn with a large matrix product of the
 same type, medians over rounds. "ratio" is the step's time over the time that its counted operations take at that
 product's rate; "products" is the part of the step that is spent in matrix products, by torch's profiler, the rest goes
-into moving bytes. SFI stands beside its straightforward form, `tests/fixtures/plain_sfi.py`.
+into moving bytes. ORN is measured at its own paper's size: batch 32, T′ = 8, N = 10, 2048 channels, 28 × 28 masks, 81
+object classes. SFI and ORN stand beside their straightforward forms, `tests/fixtures/plain_sfi.py` and `plain_orn.py`.
 
 --small takes 12 clips and 2 rounds: it shows that the command works, not how fast the heads are.
 """
@@ -24,8 +25,8 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
 from fixtures.flops import PAPER_BATCH
 
-from ifcar.extract.engine import choose_device
-from ifcar.pipelines.heap import keep_freed_memory
+from ifcar.devices import choose_device
+from ifcar.heap import keep_freed_memory
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -36,6 +37,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     ]
     for r in rows:
         plain = "" if r["plain_ms"] is None else f"{r['plain_ms']:,.1f} ms, {r['plain_ms'] / r['step_ms']:.2f}×"
+        plain += "" if r["plain_gflop"] is None else f", {r['plain_gflop']:.1f} GFLOP"
         lines.append(
             f"| {r['head']} | {r['preset']} | {r['precision']} | {r['gflop']:.1f} | {r['step_ms']:,.1f} "
             f"| {r['matmul_gflops_per_sec']:,.0f} | {r['ratio']:.2f} | {r['product_share']:.2f} | {plain} |"
@@ -63,7 +65,8 @@ def main() -> None:
     print(table(rows))
     if not options.small:
         content = {"load_1min_before": before["load_1min"], "clips": num_clips, "rounds": rounds, "rows": rows}
-        print(save(f"heads-{torch.get_num_threads()}-threads", content, options.device))
+        name = "-".join(["heads", *(options.heads or []), f"{torch.get_num_threads()}-threads"])
+        print(save(name, content, options.device))
 
 
 if __name__ == "__main__":

@@ -34,9 +34,9 @@ from ifcar.cache.schema import Provenance, Status
 from ifcar.cache.writer import CacheWriter
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
+from ifcar.heap import keep_freed_memory
 from ifcar.pipelines.feed.batches import BatchReader
 from ifcar.pipelines.feed.order import draw_order
-from ifcar.pipelines.heap import keep_freed_memory
 
 SPEC = CacheSpec.standard(num_frames=8, num_steps=4, num_instances=4, channels=512, pooled_size=3)
 BATCH, NAME, NUM_CLASSES = 72, "instance_features", 174

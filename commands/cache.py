@@ -91,7 +91,7 @@ def show(
 ) -> None:
     """Draw clips as PNG: the sampled frames with the boxes that heads are given."""
     from ifcar.cache.open import open_cache
-    from ifcar.pipelines.pictures import draw_clips
+    from ifcar.pipelines.pictures.clips import draw_clips
 
     paths = draw_clips(open_cache(cache), clip or [], out, data_root)
     if as_json:

@@ -14,8 +14,8 @@ from ifcar.terminal import printable
 
 if TYPE_CHECKING:
     from ifcar.pipelines.runs.finished import Run
+    from ifcar.pipelines.runs.schedule import ScheduleConfig
     from ifcar.pipelines.scoring.scores import Metrics
-    from ifcar.pipelines.training.schedule import ScheduleConfig
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 CacheOption = Annotated[Path | None, typer.Option(help="Cache to use; default: the only one in caches/.")]
@@ -66,7 +66,7 @@ def schedule_from(**values: Any) -> ScheduleConfig:
         InputError: a value out of range, or an option that this kind of schedule would ignore.
     """
     from ifcar.pipelines.configs import from_plain
-    from ifcar.pipelines.training.schedule import ScheduleConfig
+    from ifcar.pipelines.runs.schedule import ScheduleConfig
 
     given = {name: value for name, value in values.items() if value is not None}
     for name in ("min_steps", "refit"):

@@ -60,22 +60,6 @@ class EngineOptions:
             raise InputError(f"precision is {self.precision!r}; expected fp32 or bf16")
 
 
-def choose_device(device: str | None) -> str:
-    """Return the named device, or cuda where there is one, else cpu, and have float32 be float32 on it.
-
-    By default cuDNN rounds what float32 convolutions read to TF32, which keeps 10 bits of 23: a cache would depend on
-    where it was made. Whoever wants speed for fewer bits says bf16.
-
-    Raises:
-        InputError: cuda is named in vain.
-    """
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if chosen.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"--device {chosen}: torch sees no CUDA device; use --device cpu")
-    torch.backends.cudnn.allow_tf32 = False
-    return chosen
-
-
 class FeatureExtractor:
     """Pixels and boxes to the cache's feature arrays.
 
@@ -149,7 +133,7 @@ class BlockTask:
 
     Args:
         block: block number.
-        rows: the rows, ascending.
+        rows: the rows, ascending, at least one; a block's other rows are not wanted.
         replaces: the block is committed; its other rows stay as they are.
     """
 
@@ -237,7 +221,11 @@ def _compute_block(
 ) -> tuple[RowArrays, dict[int, str], dict[int, str]]:
     """Compute one block's rows; return its arrays, the reasons of its failed rows and the notes on others."""
     first, num_rows = stage.rows_of(task.block).start, len(stage.rows_of(task.block))
-    filled = stage.read_block(task.block) if task.replaces else extractor.spec.empty_rows(num_rows)
+    if task.replaces:
+        filled = stage.read_block(task.block)
+    else:
+        filled = extractor.spec.empty_rows(num_rows)
+        filled["status"][:] = Status.NOT_WANTED
     failures: dict[int, str] = {}
     notes: dict[int, str] = {}
     batch: list[Decoded] = []

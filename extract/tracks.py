@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,12 @@ class Tracks:
     boxes: FloatArray
     categories: NDArray[np.uint8]
     values: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    @classmethod
+    def none(cls) -> Self:
+        """Return the tracks of a clip without annotation."""
+        no_boxes = np.zeros((0, 0, 4), np.float32)
+        return cls(frames=np.zeros(0, np.int64), boxes=no_boxes, categories=np.zeros(0, np.uint8))
 
     def keep(self, num_instances: int) -> Tracks:
         """Keep at most N tracks: subjects first, then the tracks with most boxes, then the order of the keys."""

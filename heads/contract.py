@@ -16,7 +16,7 @@ from ifcar.errors import CacheMismatchError, InputError
 from ifcar.registry import Registry
 
 MAX_WIDTH, MAX_LAYERS = 16_384, 64
-LAYER_COUNTS = ("blocks", "layers", "layout_layers", "lstm_layers")
+LAYER_COUNTS = ("blocks", "layers")  # what names of numbers of layers end in
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ def require(condition: bool, what: str, found: object, expected: str) -> None:
 def require_widths(**widths: int) -> None:
     """Check that every named width, or number of layers or blocks, is a whole number of at least 1, within reason."""
     for name, value in widths.items():
-        most = MAX_LAYERS if name in LAYER_COUNTS else MAX_WIDTH
+        most = MAX_LAYERS if name.endswith(LAYER_COUNTS) else MAX_WIDTH
         require(isinstance(value, int) and 1 <= value <= most, name, value, f"a whole number of 1 to {most:,}")
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import InstanceBatch, require, require_fraction, require_widths, require_widths_or_off
 from ifcar.heads.dropout import Dropout
+from ifcar.heads.embedding import OneHotEmbedding
 from ifcar.heads.rows import RowLayers, RowNorm, keep_real, linear_norm_relu, step_index
 
 Streams = Literal["appearance", "layout", "both"]
@@ -142,23 +143,6 @@ class Appearance(nn.Module):
         return F.linear(kept.to(linear.weight.dtype), linear.weight, linear.bias)
 
 
-class CategoryEmbedding(nn.Embedding):
-    """`nn.Embedding` of the categories as a product with one-hot rows, which can be stacked; row 0 does not train."""
-
-    def __init__(self, width: int, scale_grad_by_freq: bool) -> None:
-        super().__init__(NUM_CATEGORIES, width, padding_idx=0, scale_grad_by_freq=scale_grad_by_freq)
-
-    def forward(self, categories: Tensor) -> Tensor:
-        """Map (…) to (…, width)."""
-        known = torch.arange(NUM_CATEGORIES, device=categories.device)
-        one_hot = (categories.unsqueeze(-1) == known).to(self.weight.dtype)
-        share = (known > 0).to(self.weight.dtype)
-        if self.scale_grad_by_freq:
-            share = share / one_hot.flatten(0, -2).sum(0).clamp(min=1)
-        constant = self.weight.detach()
-        return one_hot @ (constant + (self.weight - constant) * share.unsqueeze(1))
-
-
 class Layout(nn.Module):
     """Embed boxes and categories: position MLP and category embedding, fused by an MLP; or the position MLP alone."""
 
@@ -167,7 +151,9 @@ class Layout(nn.Module):
         width, half = config.layout_dim, config.layout_dim // 2
         position_dim = BOX_DIM + MOTION_DIM if config.motion else BOX_DIM
         self.position = RowLayers(*linear_norm_relu(position_dim, half), *linear_norm_relu(half, width))
-        self.category = CategoryEmbedding(half, config.scale_grad_by_freq) if config.category else None
+        self.category: OneHotEmbedding | None = None
+        if config.category:
+            self.category = OneHotEmbedding(NUM_CATEGORIES, half, scale_grad_by_freq=config.scale_grad_by_freq)
         self.fusion = linear_norm_relu(width + half, width) if config.category else RowLayers()
         for _ in range(config.layout_layers):
             self.fusion.extend([nn.Linear(width, width), nn.ReLU()])

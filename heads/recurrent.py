@@ -1,4 +1,4 @@
-"""An LSTM whose products are explicit: stackable, counted, and shared between a sequence and windows of it."""
+"""An LSTM and a GRU with explicit products: stackable, counted, and the LSTM's shared with windows of a sequence."""
 
 from __future__ import annotations
 
@@ -98,3 +98,49 @@ class FlowLSTM(nn.Module):
             hidden = o.sigmoid() * cell.tanh()
             outputs.append(hidden)
         return outputs
+
+
+class FlowGRU(nn.Module):
+    """One GRU layer from a zero state, with the parameters and initial values of `nn.GRU(batch_first=True)`.
+
+        ρ, ζ = σ(W x_t + b + V r_{t−1} + d);   n = tanh(W x_t + b + ρ (V r_{t−1} + d));   r_t = (1 − ζ) n + ζ r_{t−1}
+
+    W x_t of all steps is one product, and the first step, whose r is zero, takes no product with V.
+
+    Args:
+        in_dim: of the inputs.
+        width: of the states.
+    """
+
+    def __init__(self, in_dim: int, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.weight_ih_l0 = nn.Parameter(torch.empty(3 * width, in_dim))
+        self.weight_hh_l0 = nn.Parameter(torch.empty(3 * width, width))
+        self.bias_ih_l0 = nn.Parameter(torch.empty(3 * width))
+        self.bias_hh_l0 = nn.Parameter(torch.empty(3 * width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw every value from [−1/√width, 1/√width]."""
+        bound = self.width**-0.5
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def extra_repr(self) -> str:
+        """Return what tells this layer from another in a printed model."""
+        return f"{self.weight_ih_l0.shape[1]}, {self.width}"
+
+    def forward(self, sequences: Tensor) -> Tensor:
+        """Return the states (M, S, width) of sequences (M, S, in_dim)."""
+        state: Tensor | None = None
+        states = []
+        for product in F.linear(sequences, self.weight_ih_l0, self.bias_ih_l0).unbind(1):
+            of_input = product.chunk(3, dim=-1)
+            recurrent = self.bias_hh_l0 if state is None else F.linear(state, self.weight_hh_l0, self.bias_hh_l0)
+            reset, update, new = recurrent.chunk(3, dim=-1)
+            keep = (of_input[1] + update).sigmoid()
+            candidate = (of_input[2] + (of_input[0] + reset).sigmoid() * new).tanh()
+            state = (1 - keep) * candidate if state is None else (1 - keep) * candidate + keep * state
+            states.append(state)
+        return torch.stack(states, dim=1)

@@ -14,17 +14,18 @@ from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, InputError
-from ifcar.pipelines.feed.batches import read_examples, spread_views
+from ifcar.pipelines.feed.batches import open_batches
 from ifcar.pipelines.feed.boxes import no_boxes
-from ifcar.pipelines.fit import build_head, open_batches
+from ifcar.pipelines.feed.examples import check_views, read_examples, spread_views
 from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig
 from ifcar.pipelines.runs.finished import open_run
+from ifcar.pipelines.runs.heads import build_head
 from ifcar.pipelines.runs.places import open_its_cache
 from ifcar.pipelines.runs.resolve import head_options
+from ifcar.pipelines.runs.weights import load_head
 from ifcar.pipelines.scoring.detections import detect
 from ifcar.pipelines.scoring.scores import Metrics, Pool, measure, predict
-from ifcar.pipelines.training.checkpoint import load_head
-from ifcar.pipelines.training.stack import stack_heads
+from ifcar.pipelines.stacks.stack import stack_heads
 from ifcar.shell_words import command
 
 
@@ -38,6 +39,7 @@ class Evaluation:
         weighted_map: mAP with each class weighted by its clips; None where there is no mAP.
         frame_map: frame mAP where clips are boxes at key frames, see `ifcar.pipelines.scoring.frame_map`; else None.
         agrees: whether the logits equal those stored with the run, to 1e-4; None for another way of pooling views.
+        note: one line where test clips are not scored by all plain views, see `Examples`; else empty.
     """
 
     metrics: Metrics
@@ -45,6 +47,7 @@ class Evaluation:
     weighted_map: float | None
     frame_map: float | None
     agrees: bool | None
+    note: str
 
     def record(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -69,7 +72,7 @@ def evaluate(
         labels: another label space of its protocol with the same classes; default: the one that it learned.
         device: default: cuda where there is one.
         pool: how the views of a clip become one score, see `ifcar.pipelines.scoring.scores.pool_views`.
-        views: how many plain views of a clip to test, see `ifcar.pipelines.feed.batches.spread_views`; None takes all.
+        views: how many plain views of a clip to test, see `ifcar.pipelines.feed.examples.spread_views`; None takes all.
         detections: file to write the scored boxes to, see `ifcar.pipelines.scoring.detections`.
 
     Raises:
@@ -92,6 +95,7 @@ def evaluate(
     load_head(head, path / "model.safetensors")
     tested = read_examples(reader, protocol, Split.TEST)
     if views is not None:
+        check_views(tested, reader, views)
         tested = spread_views(tested, reader, views)
     batches = open_batches(reader, arrays, [tested], device, "auto")
     (predictions,) = predict(stack_heads([head], batches.device), batches, tested, pool)
@@ -116,6 +120,7 @@ def evaluate(
         weighted_map=predictions.kind.weighted_measure(*scored),
         frame_map=None if detected is None else detected.frame_map,
         agrees=bool(same) if pool == "mean" and views is None and labels in (None, config.labels) else None,
+        note=tested.note,
     )
 
 

@@ -158,9 +158,11 @@ def describe_cache(path: Path) -> dict[str, Any]:
             counts = [len(read_labelled(own, split, reader.clip_ids).names) for split in (Split.TRAIN, Split.TEST)]
             groups = [len(table.group_names) or None, table.group_kind or None]
             protocols.append([name, space.name, space.over, len(space.classes), *counts, *groups])
-    states = ", ".join(f"{int((status == s).sum())} {s.name.lower()}" for s in Status)
+    states = ", ".join(f"{int((status == s).sum())} {s.name.lower().replace('_', ' ')}" for s in Status)
+    count = reader.manifest.num_augmented_views
+    augmented = f" and {count} augmented" if count else ""
     facts = [
-        f"rows: {states} ({reader.num_clips} clips × {reader.num_views} views)",
+        f"rows: {states} ({reader.num_clips} clips × {reader.num_views} views{augmented})",
         f"fingerprint: {reader.fingerprint}",
     ]
     clips = reader.clips.arrays()

@@ -16,19 +16,14 @@ import torch
 from numpy.typing import NDArray
 
 from ifcar.cache.schema import Category
+from ifcar.devices import choose_device
 from ifcar.errors import CacheMismatchError, InputError, nearest
 from ifcar.extract.datasets.box_notes import in_shares, unit_note
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.datasets.something_else import read_one_clip
 from ifcar.extract.decode import probe
 from ifcar.extract.decoded_views import ViewDataset
-from ifcar.extract.engine import (
-    EngineOptions,
-    FeatureExtractor,
-    RowArrays,
-    choose_device,
-    fault_of_features,
-)
+from ifcar.extract.engine import EngineOptions, FeatureExtractor, RowArrays, fault_of_features
 from ifcar.extract.frame_times import past_end, source_frames
 from ifcar.extract.geometry import FULL_FRAME, boxes_to_crop
 from ifcar.extract.picture_source import VideoInfo
@@ -38,14 +33,14 @@ from ifcar.extract.view_content import View
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.extraction.backbones import load_backbone
-from ifcar.pipelines.fit import build_head
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.data import RunData
 from ifcar.pipelines.runs.finished import Run, open_run
+from ifcar.pipelines.runs.heads import build_head
 from ifcar.pipelines.runs.recipe import Recipe, read_recipe
 from ifcar.pipelines.runs.resolve import head_options
-from ifcar.pipelines.training.checkpoint import load_head
+from ifcar.pipelines.runs.weights import load_head
 
 DEFAULT_TOP = 5
 
@@ -156,7 +151,6 @@ def predict(
         [clip_of_video],
         lambda _: tracks,
         recipe.annotation_fps,
-        np.zeros(1, np.bool_),
         recipe.policy,
         reads=recipe.backbone.reads,
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import Head, InstanceBatch
-from ifcar.heads.dropout import Dropout
+from ifcar.heads.noise import Noise
 
 NUM_CLASSES = 5
 
@@ -73,10 +73,10 @@ def constant(number: float) -> Callable[[Tensor], Tensor]:
 
 
 def give_noise(source: Head, target: Head) -> None:
-    """Drop in `target` what `source` drops, and something in the slots that only `target` has."""
+    """Draw in `target` what `source` draws, and something in the slots that only `target` has."""
     pairs = zip(source.modules(), target.modules(), strict=True)
-    for first, second in ((a, b) for a, b in pairs if isinstance(a, Dropout)):
-        assert isinstance(second, Dropout) and first.noise is not None
+    for first, second in ((a, b) for a, b in pairs if isinstance(a, Noise)):
+        assert isinstance(second, Noise) and first.noise is not None
         noise = torch.rand(len(first.noise), *second.shape, dtype=first.noise.dtype)
         noise[tuple(slice(n) for n in first.noise.shape)] = first.noise
         second.noise = noise

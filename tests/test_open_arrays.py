@@ -38,7 +38,7 @@ from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.finetune.run import finetune
 from ifcar.pipelines.finetune.start import joint_config
-from ifcar.pipelines.fit import FitResult, fit, fit_together
+from ifcar.pipelines.fit import fit
 from ifcar.pipelines.grid.config import GridConfig, SystemConfig
 from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.listing import describe_cache
@@ -47,8 +47,9 @@ from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.report.report import report
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.resolve import make_run_config
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.pipelines.training.jobs import Job
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.training.together import FitResult, fit_together
 
 DEPTH = ArraySpec(name="depth", axes=("T", "N"), dtype="float32", role="layout")
 CLASSES = ("hand", "thing")

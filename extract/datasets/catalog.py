@@ -5,6 +5,8 @@ from ifcar.extract.datasets.charades import Charades
 from ifcar.extract.datasets.contract import DATASETS
 from ifcar.extract.datasets.hockey import Hockey
 from ifcar.extract.datasets.something_else import SomethingElse
+from ifcar.extract.datasets.something_something_v1 import SomethingSomethingV1
+from ifcar.extract.datasets.something_something_v2 import SomethingSomethingV2
 from ifcar.extract.datasets.toybox import Toybox, ToyboxMulti, ToyboxStandard
 from ifcar.extract.datasets.volleyball import Volleyball
 
@@ -14,6 +16,8 @@ __all__ = [
     "Charades",
     "Hockey",
     "SomethingElse",
+    "SomethingSomethingV1",
+    "SomethingSomethingV2",
     "Toybox",
     "ToyboxMulti",
     "ToyboxStandard",

@@ -33,7 +33,8 @@ from ifcar.extract.datasets.charades_files import (
     read_videos,
 )
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
-from ifcar.extract.datasets.multi_label import absent_clips, multi_label_table
+from ifcar.extract.datasets.label_tables import absent_clips
+from ifcar.extract.datasets.multi_label import multi_label_table
 from ifcar.extract.datasets.pixel_sources import Place, find_sources
 from ifcar.extract.decode import frame_size
 from ifcar.extract.track_store import TrackStore
@@ -103,8 +104,7 @@ class Charades(Dataset):
     def tracks(self, clip_id: str) -> Tracks:
         """Return a video's boxes in pixels of its source; none where Action Genome does not annotate it."""
         if clip_id not in self._tracks:
-            none = np.zeros((0, 0, 4), np.float32)
-            return Tracks(frames=np.zeros(0, np.int64), boxes=none, categories=np.zeros(0, np.uint8))
+            return Tracks.none()
         tracks = self._tracks.get(clip_id)
         annotated, source = self._annotated_sizes[clip_id], self._sources.get(clip_id)
         if annotated is None or source is None:

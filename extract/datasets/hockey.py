@@ -26,7 +26,7 @@ from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, re
 from ifcar.extract.datasets.multi_label import multi_label_table
 from ifcar.extract.datasets.pixel_sources import Place, find_sources
 from ifcar.extract.datasets.something_else import read_tracks, stream_records
-from ifcar.extract.datasets.text_rows import csv_rows, finite_number, text_rows
+from ifcar.extract.datasets.text_rows import class_names, csv_rows, finite_number
 from ifcar.extract.decode import frame_size
 from ifcar.extract.limits import DecodeError
 from ifcar.extract.track_store import TrackStore
@@ -83,7 +83,7 @@ class Hockey(Dataset):
     def listing(self, *, needs_pixels: bool) -> Listing:
         """Read annotations and boxes; clips whose video is not there are listed and left out."""
         digest = hashlib.sha256()
-        self._classes = read_classes(self.root / "classes.txt", digest)
+        self._classes = class_names(self.root / "classes.txt", digest)
         self._annotations = read_annotations(self.root / "annotations.csv", self._classes, digest)
         self._tracks = TrackStore()
         box_lines = self._read_boxes(self.root / "boxes.json", digest)
@@ -153,16 +153,6 @@ class Hockey(Dataset):
                 self._tracks.add(clip_id, tracks)
         lines = [f"{strange} clips of {path.name} are not in annotations.csv"] if strange else []
         return box_notes.lines() + lines
-
-
-def read_classes(path: Path, digest: hashlib._Hash) -> list[str]:
-    """Return the class names, one a line. Raises InputError when there is none, or one twice."""
-    names = [name for _, name in text_rows(path, digest, "a class a line")]
-    doubled = next((name for place, name in enumerate(names) if name in names[:place]), None)
-    if not names or doubled is not None:
-        found = "holds no class" if not names else f"names the class {doubled!r:.80} twice"
-        raise InputError(f"{path}: {found}; expected each class once, one a line")
-    return names
 
 
 def read_annotations(path: Path, classes: Sequence[str], digest: hashlib._Hash) -> dict[str, Annotation]:

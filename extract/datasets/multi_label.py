@@ -17,6 +17,7 @@ from ifcar.cache.protocols import LabelSpace, ProtocolTable
 from ifcar.cache.schema import Split
 from ifcar.data_files import subfolders
 from ifcar.errors import InputError
+from ifcar.extract.datasets.label_tables import absent_clips, protocol_table
 from ifcar.extract.datasets.splits import class_number, empty_class_notes, read_class_names, read_entries
 
 LABELS = "labels.json"
@@ -44,33 +45,10 @@ def multi_label_table(
         group_kind: what a group is.
     """
     targets = np.zeros((len(clip_ids), len(classes)), np.uint8)
-    parts = np.zeros(len(clip_ids), np.uint8)
-    own = np.full(len(clip_ids), -1, np.int32)
-    numbers: dict[str, int] = {}
     for place, clip_id in enumerate(clip_ids):
-        parts[place] = split.get(clip_id, Split.NONE)
         targets[place, list(labels.get(clip_id, ()))] = 1
-        if groups is not None and clip_id in groups:
-            own[place] = numbers.setdefault(groups[clip_id], len(numbers))
-    return ProtocolTable(
-        name=name,
-        spaces=(LabelSpace(kind="multi", classes=tuple(classes), targets=targets),),
-        split=parts,
-        groups=own,
-        group_names=tuple(numbers),
-        group_kind=group_kind if numbers else "",
-    )
-
-
-def absent_clips(name: str, split: Mapping[str, Split], clip_ids: Sequence[str]) -> list[str]:
-    """Return one line for each part of a protocol that lists clips which are not in the data."""
-    known = set(clip_ids)
-    notes = []
-    for part in (Split.TRAIN, Split.TEST):
-        absent = sum(own == part and clip_id not in known for clip_id, own in split.items())
-        if absent:
-            notes.append(f"protocol {name}: {absent} {part.name.lower()} clips are not in the data")
-    return notes
+    space = LabelSpace(kind="multi", classes=tuple(classes), targets=targets)
+    return protocol_table(name, space, clip_ids, split, groups, group_kind)
 
 
 def read_multi_protocols(splits: Path, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:

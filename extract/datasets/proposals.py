@@ -53,9 +53,7 @@ class Proposals:
 
     def boxes(self, clip_id: str) -> Tracks:
         """Return a clip's boxes; none where the file lacks it."""
-        if clip_id in self.store:
-            return self.store.get(clip_id)
-        return Tracks(frames=np.zeros(0, np.int64), boxes=np.zeros((0, 0, 4), np.float32), categories=_objects(0))
+        return self.store.get(clip_id) if clip_id in self.store else Tracks.none()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,10 +115,6 @@ def read_proposals(path: Path, clip_ids: Sequence[str], num_slots: int, *, share
     )
 
 
-def _objects(count: int) -> NDArray[np.uint8]:
-    return np.full(count, Category.OBJECT, np.uint8)
-
-
 def _slots(
     path: Path, clip_id: str, rows: _Rows, num_slots: int, box_notes: BoxNotes
 ) -> tuple[Tracks, NDArray[np.int64]]:
@@ -152,7 +146,7 @@ def _slots(
     kept = slot < num_slots
     boxes = np.full((len(frames), min(num_slots, int(counts.max(initial=0))), 4), np.nan, np.float32)
     boxes[place[kept], slot[kept]] = box[kept]
-    return Tracks(frames=frames, boxes=boxes, categories=_objects(boxes.shape[1])), counts
+    return Tracks(frames=frames, boxes=boxes, categories=np.full(boxes.shape[1], Category.OBJECT, np.uint8)), counts
 
 
 def _read_json(path: Path, digest: hashlib._Hash) -> Iterator[tuple[str, _Rows]]:

@@ -94,7 +94,7 @@ def read_protocols(splits: Path, clip_ids: Sequence[str]) -> tuple[list[Protocol
     for folder in subfolders(splits):
         few_shot = any((folder / name).is_file() for files in FEW_SHOT for name in files.labels)
         for files in FEW_SHOT if few_shot else (ProtocolFiles(name=folder.name),):
-            table = _read_protocol(folder, files, clip_ids, notes)
+            table = read_protocol(folder, files, clip_ids, notes)
             if table is not None:
                 tables.append(table)
     return sorted(_with_sibling_groups(tables), key=lambda t: t.name), notes
@@ -147,9 +147,23 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _read_protocol(
+def read_protocol(
     folder: Path, files: ProtocolFiles, clip_ids: Sequence[str], notes: list[str]
 ) -> ProtocolTable | None:
+    """Read one protocol's files.
+
+    Args:
+        folder: holds them.
+        files: their names.
+        clip_ids: the cache's clips, in order.
+        notes: takes one line for everything incomplete.
+
+    Returns:
+        The table, or None where its label file is not there, or a list without which there is no such protocol.
+
+    Raises:
+        InputError: a file is not what it should be.
+    """
     if files.optional and _first(folder, files.train) is None:
         return None
     labels_path = _first(folder, files.labels)

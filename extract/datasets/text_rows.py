@@ -51,6 +51,16 @@ def word_rows(path: Path, digest: hashlib._Hash, what: str) -> Iterator[tuple[st
         yield where, text.split()
 
 
+def class_names(path: Path, digest: hashlib._Hash) -> list[str]:
+    """Return the class names of a file with one a line. Raises InputError when there is none, or one twice."""
+    names = [name for _, name in text_rows(path, digest, "a class a line")]
+    doubled = next((name for place, name in enumerate(names) if name in names[:place]), None)
+    if not names or doubled is not None:
+        found = "holds no class" if not names else f"names the class {doubled!r:.80} twice"
+        raise InputError(f"{path}: {found}; expected each class once, one a line")
+    return names
+
+
 def finite_number(where: str, name: str, text: str) -> float:
     """Return the number that a field holds. Raises InputError when it is none, or not finite."""
     try:

@@ -16,11 +16,11 @@ from ifcar.cache.blocks import BlockStage, StagedBlock
 from ifcar.errors import IfcarError
 from ifcar.extract.decoded_views import ViewDataset
 from ifcar.extract.engine import BlockTask, EngineOptions, FeatureExtractor, RowArrays, extract_rows
+from ifcar.heap import keep_freed_memory
 from ifcar.pipelines.engines.local import engine_options
 from ifcar.pipelines.engines.station import Station
 from ifcar.pipelines.extraction.preparation import prepare
 from ifcar.pipelines.extraction.sources import ExtractConfig
-from ifcar.pipelines.heap import keep_freed_memory
 from ifcar.pipelines.progress import Silent
 
 

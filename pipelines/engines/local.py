@@ -6,10 +6,11 @@ import os
 from collections.abc import Sequence
 
 from ifcar.cache.writer import CacheWriter
-from ifcar.extract.engine import BlockTask, EngineOptions, choose_device, extract_rows
+from ifcar.devices import choose_device
+from ifcar.extract.engine import BlockTask, EngineOptions, extract_rows
+from ifcar.heap import keep_freed_memory
 from ifcar.pipelines.extraction.preparation import Preparation
 from ifcar.pipelines.extraction.sources import ExtractConfig
-from ifcar.pipelines.heap import keep_freed_memory
 from ifcar.pipelines.progress import Progress
 
 MOST_WORKERS = 8

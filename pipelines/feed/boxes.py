@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ifcar.cache.reader import CacheReader
 from ifcar.errors import InputError
-from ifcar.pipelines.feed.batches import Examples
+from ifcar.pipelines.feed.examples import Examples
 
 
 def check_boxes(

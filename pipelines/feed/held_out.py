@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.cache.protocols import ProtocolTable
-from ifcar.pipelines.feed.batches import Examples
+from ifcar.pipelines.feed.examples import Examples
 
 NEAR = 1.5  # times the share asked for, and half of it: whole groups in between are near enough
 LARGE = 0.4  # of the clips, which whole groups may take where they are so large: one subject of three

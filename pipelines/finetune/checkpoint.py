@@ -7,7 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from ifcar.pipelines.finetune.trainer import LiveState, LiveTrainer
-from ifcar.pipelines.training.checkpoint import NAME, below, read_checkpoint, save_tensors
+from ifcar.pipelines.runs.weights import save_tensors
+from ifcar.pipelines.training.checkpoint import NAME, below, read_checkpoint
 
 _MOMENTUM = "momentum_buffer"
 

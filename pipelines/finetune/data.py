@@ -21,7 +21,7 @@ from ifcar.extract.picture_source import PictureSource, VideoInfo
 from ifcar.extract.view_content import View
 from ifcar.extract.views import ViewPolicy, plan_view
 from ifcar.pipelines.extraction.sources import Source
-from ifcar.pipelines.feed.batches import Examples, make_examples
+from ifcar.pipelines.feed.examples import Examples, make_examples
 from ifcar.pipelines.feed.labelled import read_labelled
 from ifcar.pipelines.feed.subjects import slot_order
 
@@ -30,7 +30,7 @@ PREFETCHED = 8  # views that a worker decodes ahead
 
 
 def live_examples(source: Source, protocol: ProtocolTable, split: Split, num_views: int) -> Examples:
-    """Return the clips of a split with the rows that a cache of `num_views` views would have for them.
+    """Return the clips of a split with the rows that a cache of `num_views` plain views would have for them.
 
     Raises:
         InputError: there is none.
@@ -43,15 +43,16 @@ def live_examples(source: Source, protocol: ProtocolTable, split: Split, num_vie
             "the split files' ids"
         )
     rows = clips[:, None] * num_views + np.arange(num_views)
-    augmented = source.training()[clips][:, None] & (np.arange(num_views) > 0)
+    every = np.ones(rows.shape, np.bool_)
     examples = make_examples(
         split.name.lower(),
         found,
         protocol,
         segments=source.clip_table().segment_numbers()[clips],
         rows=rows,
-        usable=np.ones(rows.shape, np.bool_),
-        plain=~augmented,
+        usable=every,
+        plain=every,
+        per_rate=every.sum(axis=1, keepdims=True).repeat(num_views, axis=1),
     )
     if found.slots is None:
         return examples
@@ -95,8 +96,7 @@ class TrainingViews(Dataset[Decoded]):
             self.dataset.tracks(clip.clip_id),
             self._infos[number],
             self.dataset.annotation_fps,
-            view_number=epoch + 1,  # view 0 is the plain one
-            is_training=True,
+            view_number=self.policy.num_views + epoch,  # plain views come first
             carried=self.dataset.track_arrays,
         )
         return self.dataset.complete(clip, view)

@@ -17,8 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ifcar.devices import choose_device
 from ifcar.errors import IfcarError, InputError, LostProcessError, one_line
-from ifcar.extract.engine import choose_device
 
 T = TypeVar("T")
 TIMEOUT_MINUTES = 10  # a process that waits longer than this for another gives up

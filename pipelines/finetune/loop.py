@@ -18,7 +18,7 @@ from ifcar.pipelines.finetune.data import Deal, load_training, stack_views
 from ifcar.pipelines.finetune.score import score_live
 from ifcar.pipelines.finetune.trainer import LiveState, LiveTrainer
 from ifcar.pipelines.scoring.scores import measure
-from ifcar.pipelines.training.noise import draw_noise
+from ifcar.pipelines.stacks.noise import draw_noise
 from ifcar.pipelines.training.trainer import NonFiniteError
 
 CHECKPOINT_STEPS = 500

@@ -14,7 +14,7 @@ from ifcar.extract.backbones.random_init import BATCH_NORMS
 from ifcar.extract.backbones.reduced import STAGE as REDUCTION
 from ifcar.extract.roi import PooledMode, arrays_of_maps
 from ifcar.heads.contract import Head, InstanceBatch
-from ifcar.heads.dropout import Dropout
+from ifcar.heads.noise import Noise
 from ifcar.heads.rows import RowNorm
 
 _NORMS = (*BATCH_NORMS, RowNorm)
@@ -83,9 +83,9 @@ class LiveModel(nn.Module):
         return InstanceBatch({name: arrays[name] for name in self.reads})
 
     def set_noise(self, noise: Mapping[str, Tensor], first: int, end: int) -> None:
-        """Give the head's dropout layers their noise (1, B, …) for clips first … end − 1 of a batch."""
+        """Give the head's layers that draw their noise (1, B, …) for clips first … end − 1 of a batch."""
         for name, layer in self.head.named_modules():
-            if isinstance(layer, Dropout):
+            if isinstance(layer, Noise):
                 layer.noise = noise[f"{name}.noise"][0, first:end]
 
 

@@ -22,7 +22,6 @@ from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.finetune.bf16 import has_right_gradients
 from ifcar.pipelines.finetune.checkpoint import load_live, save_live
-from ifcar.pipelines.finetune.config import LivePlan
 from ifcar.pipelines.finetune.data import Deck, TrainingViews, live_examples
 from ifcar.pipelines.finetune.distributed import Group, open_group
 from ifcar.pipelines.finetune.loop import train
@@ -44,9 +43,10 @@ from ifcar.pipelines.runs.finished import (
     write_history,
     write_results,
 )
+from ifcar.pipelines.runs.live import LivePlan
+from ifcar.pipelines.runs.weights import save_tensors
 from ifcar.pipelines.scoring.scores import measure, round_note
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
-from ifcar.pipelines.training.checkpoint import save_tensors
 from ifcar.pipelines.training.events import write_events
 
 BACKBONE = "backbone.safetensors"

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from ifcar.errors import InputError
 from ifcar.extract.decoded_views import Decoded
 from ifcar.extract.engine import EngineOptions, FeatureExtractor, fault_of_features
-from ifcar.pipelines.feed.batches import Examples
+from ifcar.pipelines.feed.examples import Examples
 from ifcar.pipelines.feed.subjects import ask_about
 from ifcar.pipelines.finetune.data import PREFETCHED, stack_views
 from ifcar.pipelines.finetune.trainer import LiveTrainer
@@ -49,8 +49,8 @@ def score_live(trainer: LiveTrainer, examples: Examples) -> Predictions:
     for start in range(0, len(mine), BATCH):
         batch = [next(views) for _ in mine[start : start + BATCH]]
         parts.append(_score(trainer, extractor, batch, examples.order_of(asked[start : start + BATCH])))
-        num_views = trainer.plain_views.policy.num_views
-        noted |= {trainer.clip_ids[item.row // num_views]: item.note for item in batch if item.note}
+        rows_per_clip = trainer.plain_views.policy.rows_per_clip
+        noted |= {trainer.clip_ids[item.row // rows_per_clip]: item.note for item in batch if item.note}
     found = group.gather((np.concatenate(parts) if parts else logits[:0], noted))
     for number, (part, notes) in enumerate(found):
         logits[number :: group.size] = part
@@ -66,7 +66,7 @@ def _score(
     for place, item in enumerate(batch):
         fault = fault_of_features(features, place)
         if fault:
-            raise InputError(f"{trainer.clip_ids[item.row // trainer.plain_views.policy.num_views]}: {fault}")
+            raise InputError(f"{trainer.clip_ids[item.row // trainer.plain_views.policy.rows_per_clip]}: {fault}")
     made = {name: torch.from_numpy(value).to(trainer.group.device) for name, value in features.items()}
     out = trainer.model.head(ask_about(order, trainer.model.batch(of_view, made), trainer.spec))
     logits: NDArray[np.float32] = out.logits.float().cpu().numpy()

@@ -24,18 +24,18 @@ from ifcar.pipelines.extraction.backbones import load_backbone
 from ifcar.pipelines.extraction.preparation import cache_spec, provenance_of, view_policy
 from ifcar.pipelines.extraction.sources import ExtractConfig, Source, read_source
 from ifcar.pipelines.feed.boxes import no_boxes
-from ifcar.pipelines.finetune.config import LiveConfig
 from ifcar.pipelines.finetune.distributed import Group
 from ifcar.pipelines.finetune.model import LiveModel, freeze
 from ifcar.pipelines.finetune.start import check_base, check_live, extraction_of, trainable_backbone
-from ifcar.pipelines.fit import build_head
 from ifcar.pipelines.labels.kinds import kind_of
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.data import RunData, protocol_digest
 from ifcar.pipelines.runs.finished import open_run
+from ifcar.pipelines.runs.heads import build_head
+from ifcar.pipelines.runs.live import LiveConfig
 from ifcar.pipelines.runs.resolve import choose_protocol, chosen_labels, head_options
-from ifcar.pipelines.training.checkpoint import load_tensors
+from ifcar.pipelines.runs.weights import load_tensors
 
 NEW_REDUCTION = 512  # channels, in both papers
 

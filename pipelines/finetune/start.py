@@ -13,11 +13,11 @@ from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.pipelines.configs import from_plain, to_plain
 from ifcar.pipelines.extraction.backbones import backbone_of
 from ifcar.pipelines.extraction.sources import ExtractConfig
-from ifcar.pipelines.finetune.config import I3D_PRESETS, JOINT_PRESETS, LiveConfig, LiveData, Published
 from ifcar.pipelines.runs.config import RunConfig, run_id
 from ifcar.pipelines.runs.finished import open_run
+from ifcar.pipelines.runs.live import I3D_PRESETS, JOINT_PRESETS, LiveConfig, LiveData, Published
 from ifcar.pipelines.runs.recipe import read_recipe
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 
 def i3d_config(

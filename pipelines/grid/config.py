@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ifcar.data_files import entries
 from ifcar.errors import InputError, nearest
 from ifcar.pipelines.configs import from_plain, read_yaml
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 SHIPPED = Path(__file__).with_name("files")
 SINGLE_FACTORS = ("head", "preset", "streams", "aux_weight")

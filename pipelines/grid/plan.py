@@ -18,15 +18,15 @@ from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, IfcarError, InputError, nearest
 from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.configs import from_plain, to_plain
-from ifcar.pipelines.feed.batches import Examples, read_examples
 from ifcar.pipelines.feed.boxes import check_boxes
-from ifcar.pipelines.fit import build_head
+from ifcar.pipelines.feed.examples import Examples, read_examples
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.grid.config import FewShotConfig, FusionConfig, GridConfig, PublishedOn, SystemConfig
 from ifcar.pipelines.runs.config import ID_LENGTH, FineTuneConfig, RunConfig, run_id, run_name
+from ifcar.pipelines.runs.heads import build_head
 from ifcar.pipelines.runs.resolve import default_protocol, head_options, make_run_config, resolve
+from ifcar.pipelines.runs.schedule import ScheduleConfig, make_plan
 from ifcar.pipelines.training.jobs import Job
-from ifcar.pipelines.training.schedule import ScheduleConfig, make_plan
 
 TUNING = {"classifier": (1000, 1e-2), "all": (300, 1e-3)}
 """Steps and learning rate of a fine-tuning on few shots, enough to fit these on toybox."""

@@ -21,6 +21,7 @@ from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.engines.cluster import RayConfig
 from ifcar.pipelines.ensemble import ensemble
 from ifcar.pipelines.feed.memory import Memory
+from ifcar.pipelines.fleets.pool import fit_all
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.grid.config import FusionConfig
 from ifcar.pipelines.grid.plan import Cell, GridPlan, Stage
@@ -29,7 +30,6 @@ from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.runs.config import ENSEMBLE, ID_LENGTH
 from ifcar.pipelines.runs.finished import Run, is_finished, open_run
 from ifcar.pipelines.training.jobs import Failure
-from ifcar.pipelines.training.pool import fit_all
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ifcar.cache.durable import write_atomic
-from ifcar.pipelines.fonts import fit_fonts, write_codes
+from ifcar.pipelines.pictures.fonts import fit_fonts, write_codes
 
 # Okabe and Ito's colours, which people of every colour vision can tell apart.
 COLOURS = {"A": "#0072b2", "B": "#d55e00"}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ifcar.cache.schema import step_frames
 from ifcar.extract.limits import DecodeError
-from ifcar.pipelines.pictures import view_frames
+from ifcar.pipelines.pictures.clips import view_frames
 from ifcar.pipelines.report.views import CachedViews
 
 SIDE = 128  # pixels of a frame

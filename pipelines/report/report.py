@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ifcar.cache.durable import write_atomic
 from ifcar.errors import InputError, MissingDataError
-from ifcar.pipelines.fonts import codes_note
+from ifcar.pipelines.pictures.fonts import codes_note
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.report.chapter import Chapter, open_chapters
 from ifcar.pipelines.report.drawing import drawing_style

@@ -16,7 +16,7 @@ from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Category
 from ifcar.extract.decode import probe
 from ifcar.extract.limits import DecodeError
-from ifcar.pipelines.pictures import instance_colour, view_frames
+from ifcar.pipelines.pictures.clips import instance_colour, view_frames
 from ifcar.pipelines.report.views import CachedViews
 
 MOST_FRAMES = 8

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from ifcar.errors import IfcarError
 from ifcar.heads.contract import Head, InstanceBatch
-from ifcar.pipelines.fit import build_head
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.views import CachedViews
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import Run
+from ifcar.pipelines.runs.heads import build_head
 from ifcar.pipelines.runs.resolve import head_options
-from ifcar.pipelines.training.checkpoint import load_head
+from ifcar.pipelines.runs.weights import load_head
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from ifcar.errors import IfcarError, InputError
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.feed.batches import read_batch
 from ifcar.pipelines.feed.subjects import ask_about, slot_order
-from ifcar.pipelines.pictures import find_sources
+from ifcar.pipelines.pictures.clips import find_sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,11 +99,11 @@ def open_views(
 
 def _views(reader: CacheReader, clip_ids: Sequence[str], data_root: Path | None) -> CachedViews:
     plain = (reader.status() == Status.DONE) & ~reader.table("augmented")
-    plain = plain.reshape(reader.num_clips, reader.num_views)
+    plain = plain.reshape(reader.num_clips, reader.rows_per_clip)
     places: dict[str, tuple[int, int | None]] = _instances(reader)
     places |= {clip_id: (number, None) for number, clip_id in enumerate(reader.clip_ids)}
     found = {name: places[name] for name in clip_ids if name in places and plain[places[name][0]].any()}
-    rows = {name: clip * reader.num_views + int(plain[clip].argmax()) for name, (clip, _) in found.items()}
+    rows = {name: clip * reader.rows_per_clip + int(plain[clip].argmax()) for name, (clip, _) in found.items()}
     sources: dict[str, Path] = {}
     without_pixels = ""
     try:

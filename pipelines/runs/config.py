@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from ifcar.errors import InputError
 from ifcar.pipelines.configs import to_plain
-from ifcar.pipelines.finetune.config import LiveConfig
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.live import LiveConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 ENSEMBLE = "ensemble"
 ID_LENGTH = 12  # hexadecimal digits of a run's id that its folder's name shows

@@ -16,7 +16,7 @@ from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.configs import from_plain, parse_assignment, set_option, to_plain
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.data import protocol_digest
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 PREFERRED_PROTOCOL = "compositional"
 
@@ -149,7 +149,7 @@ def resolve(config: RunConfig, reader: CacheReader, protocol: ProtocolTable) -> 
             f"{config.cache}: fingerprint {reader.fingerprint[:12]}…, but the run's config was made for "
             f"{config.fingerprint[:12]}…; name the right --cache, or train a new run"
         )
-    digest = protocol_digest(reader.status(), protocol)
+    digest = protocol_digest(reader.status(), protocol, reader.manifest.num_augmented_views)
     if config.protocol_digest and config.protocol_digest != digest:
         raise CacheMismatchError(
             f"{config.cache}: protocol {protocol.name!r} or the extracted rows changed since the run's config was "

@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from ifcar.errors import InputError
-from ifcar.pipelines.feed.batches import BatchReader, Examples
+from ifcar.pipelines.feed.batches import BatchReader
+from ifcar.pipelines.feed.examples import Examples
 from ifcar.pipelines.labels.kinds import MEASURES, LabelKind
-from ifcar.pipelines.training.stack import Stack
+from ifcar.pipelines.stacks.stack import Stack
 
 TEST_BATCH, MIN_TEST_BATCH = 256, 32  # rows at once: of one head, and the fewest of a stack of many
 Pool = Literal["mean", "max", "sum"]

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ifcar.pipelines.feed.order import draw_order
 from ifcar.pipelines.scoring.scores import measure, predict
-from ifcar.pipelines.training.noise import draw_noise
-from ifcar.pipelines.training.stack import Stack
+from ifcar.pipelines.stacks.noise import draw_noise
+from ifcar.pipelines.stacks.stack import Stack
 from ifcar.pipelines.training.trainer import Trainer, TrainState
 
 

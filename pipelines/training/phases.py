@@ -15,16 +15,17 @@ from torch import Tensor
 
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.heads.contract import Head
-from ifcar.pipelines.feed.batches import BatchReader, Examples
+from ifcar.pipelines.feed.batches import BatchReader
+from ifcar.pipelines.feed.examples import Examples
 from ifcar.pipelines.feed.held_out import Division
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import write_history
+from ifcar.pipelines.runs.schedule import Plan, for_all_clips
 from ifcar.pipelines.scoring.scores import round_note
+from ifcar.pipelines.stacks.stack import Stack, stack_heads
 from ifcar.pipelines.training.checkpoint import load_state, restore, save_checkpoint
 from ifcar.pipelines.training.loop import train
-from ifcar.pipelines.training.schedule import Plan, for_all_clips
-from ifcar.pipelines.training.stack import Stack, stack_heads
 from ifcar.pipelines.training.trainer import Member, MemberState, Trainer, TrainState, make_optimizer
 
 

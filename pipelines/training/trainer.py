@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from ifcar.errors import IfcarError
-from ifcar.pipelines.feed.batches import BatchReader, Examples
+from ifcar.pipelines.feed.batches import BatchReader
+from ifcar.pipelines.feed.examples import Examples
 from ifcar.pipelines.feed.order import Order
-from ifcar.pipelines.training.schedule import Plan
-from ifcar.pipelines.training.stack import Stack
+from ifcar.pipelines.runs.schedule import Plan
+from ifcar.pipelines.stacks.stack import Stack
 
 
 class NonFiniteError(IfcarError):

@@ -32,11 +32,11 @@ from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.sources import ExtractConfig
-from ifcar.pipelines.feed.batches import read_examples
+from ifcar.pipelines.feed.examples import read_examples
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 LEFT, RIGHT, MIDDLE = "0.077,0.151,0.283,0.811", "0.5,0.1,0.75,0.9", "0.3,0.2,0.45,1.0"
 SHORT = ScheduleConfig(kind="stretched", min_steps=30, batch_size=8, refit=False)
@@ -269,9 +269,7 @@ def test_video_that_is_absent_or_broken_costs_its_own_clips(tmp_path: Path) -> N
     listing = dataset.listing(needs_pixels=True)
     assert len(listing.clips) == 3
     assert "-a1: 5 boxes left out, no videos/-a1.mp4 or frames/-a1/" in listing.problems
-    decoded = ViewDataset(
-        listing.clips, dataset.tracks, dataset.annotation_fps, np.zeros(3, np.bool_), ViewPolicy(), reads="pixels"
-    )
+    decoded = ViewDataset(listing.clips, dataset.tracks, dataset.annotation_fps, ViewPolicy(), reads="pixels")
     for row in range(3):
         assert decoded[row].view is None and "damaged or no video" in decoded[row].failure
 
@@ -305,9 +303,7 @@ def test_folder_of_frames_begins_at_second_900(tmp_path: Path) -> None:
         Image.new("RGB", (64, 48)).save(folder / f"f6_{number:06d}.jpg")
     dataset = Ava(root)
     clips = dataset.listing(needs_pixels=True).clips
-    decoded = ViewDataset(
-        clips, dataset.tracks, dataset.annotation_fps, np.zeros(2, np.bool_), ViewPolicy(), reads="pixels"
-    )
+    decoded = ViewDataset(clips, dataset.tracks, dataset.annotation_fps, ViewPolicy(), reads="pixels")
     # second 902 is frame 60, from 0; frames 28 … 91 in eight segments. Around 903 only frames 58 … 121 of 130
     assert decoded.plan(0).frame_indices.tolist() == [32, 40, 48, 56, 64, 72, 80, 88]
     assert decoded.plan(1).frame_indices.tolist() == [62, 70, 78, 86, 94, 102, 110, 118]

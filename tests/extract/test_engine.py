@@ -11,10 +11,11 @@ import torch
 from fixtures.decoded import decoded_views
 
 from ifcar.cache.arrays import CacheSpec
+from ifcar.devices import choose_device
 from ifcar.errors import InputError, is_out_of_memory
 from ifcar.extract.backbones.catalog import build_backbone, resolve_backbone
 from ifcar.extract.backbones.random_init import randomise
-from ifcar.extract.engine import EngineOptions, FeatureExtractor, choose_device, decode_ahead
+from ifcar.extract.engine import EngineOptions, FeatureExtractor, decode_ahead
 
 SPEC = CacheSpec.standard(num_frames=8, num_steps=4, num_instances=2, channels=2048, pooled_size=3)
 

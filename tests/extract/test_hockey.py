@@ -20,7 +20,7 @@ from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 
 def test_clips_go_from_files_to_a_scored_run(

@@ -282,4 +282,4 @@ def test_annotations_that_begin_past_the_end_fail_the_clip() -> None:
     clip = Clip(clip_id="1", source=None, frame_size=None)
     plan: Callable[..., Any] = plan_view
     with pytest.raises(InputError, match="first annotated frame is number 31, past the end of a source of 24 frames"):
-        plan(ViewPolicy(), clip, tracks_of([30, 31]), video, 12.0, view_number=0, is_training=False)
+        plan(ViewPolicy(), clip, tracks_of([30, 31]), video, 12.0, view_number=0)

@@ -25,7 +25,7 @@ from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 
 def test_official_split_gives_each_of_55_videos_one_part() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures.batches import LAYOUT_SPEC, SPEC
+from fixtures.batches import LAYOUT_SPEC, spec_with
 from head_contract import CHECKS
 
 import ifcar.heads
@@ -19,13 +19,37 @@ from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
 from ifcar.heads.joint import STREAMS
 
-SMALL = {"appearance_dim": 16, "layout_dim": 16, "reduction_dim": 4, "num_groups": 2, "num_observations": 3}
+SMALL = {
+    "appearance_dim": 16,
+    "layout_dim": 16,
+    "reduction_dim": 4,
+    "num_groups": 2,
+    "num_heads": 2,
+    "num_observations": 3,
+    "spatial_layers": 1,
+    "temporal_layers": 2,
+    "appearance_layers": 1,
+    "fusion_layers": 1,
+}
 
 PADDING_CHECKS = ("padding_does_not_change_logits", "another_empty_slot_changes_nothing")
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "activity-specific": [{"specific": False}, {"correlation": False}, {"own_scores": True}, {"query": "mean"}],
     "two-stage-transformer": [{"features": "instances"}],
     "nl": [{"attention": "dot"}, {"blocks": 2}],
+    "orn": [
+        {"heads": "object"},
+        {"heads": "activity"},
+        {"objects": "pixel", "features": ("visual",)},
+        {"features": ("shape",)},
+        {"features": ("class",)},
+        {"pairs": "intra"},
+        {"f": "mlp"},
+        {"f": "avg"},
+        {"clique": 1},
+        {"clique": 3},
+        {"dropout": 0.5},
+    ],
     "stin": [{"classifier_dim": 16}],
     "i3d-stin-nl": [{"frame_relu": True}],
     "strg": [
@@ -67,24 +91,23 @@ def variants() -> list[Any]:
                 moving = replace(narrow(config), joint=replace(narrow(config).joint, streams="layout", motion=True))
                 configs[f"{preset}-motion-layout"] = moving
             for option in OPTIONS.get(name, []) if preset == "paper" else []:
-                ((field, value),) = option.items()
+                field, value = next(iter(option.items()))
                 configs[f"{preset}-{field}-{value}"] = replace(narrow(config), **option)
-            out += [pytest.param(head, c, spec_for(head, c), id=f"{name}-{k}") for k, c in configs.items()]
+            out += [pytest.param(head, c, spec_with(head.reads(c)), id=f"{name}-{k}") for k, c in configs.items()]
     return out
 
 
-def spec_for(head: type[Head], config: Any) -> CacheSpec:
-    """A cache without pixels wherever the head can do with one."""
-    return LAYOUT_SPEC if {*head.reads(config)} <= {"boxes", "categories"} else SPEC
+def masks_empty_slots(config: Any) -> bool:
+    joint = getattr(config, "joint", None)
+    return (joint is None or joint.mask_empty) and getattr(config, "gate", "presence") == "presence"
 
 
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize(("head", "config", "spec"), variants())
 def test_head_keeps_the_contract(head: type[Head], config: Any, spec: CacheSpec, check: str) -> None:
-    joint = getattr(config, "joint", None)
     if check == "slot_order_does_not_change_logits" and getattr(config, "subsample", False):
         return  # its block takes slots by their order, which tests/heads/test_released.py shows
-    if check in PADDING_CHECKS and joint is not None and not joint.mask_empty:
+    if check in PADDING_CHECKS and not masks_empty_slots(config):
         with pytest.raises(AssertionError):
             CHECKS[check](head, config, spec)
         return
@@ -116,7 +139,7 @@ def test_unknown_head_names_the_nearest() -> None:
 def test_head_without_its_array_says_what_to_do(name: str) -> None:
     head = HEADS.get(name)
     for config in head.presets.values():
-        if spec_for(head, config) is SPEC:
+        if spec_with(head.reads(config)) is not LAYOUT_SPEC:
             with pytest.raises(CacheMismatchError, match="--streams layout"):
                 head(config, LAYOUT_SPEC, 3)
         else:

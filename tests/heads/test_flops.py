@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from fixtures.flops import PAPER_BATCH, PAPER_CLASSES, count_training_flops
+from fixtures.plain_orn import plain_orn
 
 SLOTS = PAPER_BATCH * 4
 ROWS = SLOTS * 4  # an instance at a step
@@ -87,3 +88,24 @@ HEADS: dict[str, int] = {
 @pytest.mark.parametrize("name", HEADS)
 def test_other_heads_multiply_each_instance_once_by_each_matrix(name: Any) -> None:
     assert count_training_flops(name) == pytest.approx(HEADS[name], rel=1e-2)
+
+
+def test_orn_multiplies_each_object_and_not_each_pair_by_the_first_layer() -> None:
+    objects, related, pairs = 32 * 8 * 10, 32 * 7 * 10, 32 * 7 * 10**2
+    width = 100 + 2048 + 81
+    by_hand = (
+        product(objects, 784, 100, first=True)
+        + product(objects, 100, 100)
+        + product(objects, 2048, 81, first=True)  # the object-class loss
+        + 2 * product(related, width, 512)
+        + 2 * product(pairs, 512, 512)
+        + product(32 * 7, 512, 3 * 256)
+        + product(32 * 6, 256, 3 * 256)
+        + product(32 * 8, 2048, 3 * 512, first=True)
+        + product(32 * 7, 512, 3 * 512)
+        + product(32, 256 + 512, PAPER_CLASSES)
+    )
+    counted = count_training_flops("orn", object_class=True)
+    assert counted == pytest.approx(by_hand, rel=1e-2)  # what is left: sums over pairs, and the draw, as products
+    plain = count_training_flops("orn", form=plain_orn, object_class=True)
+    assert plain - counted == pytest.approx(product(pairs, 2 * width, 512) - 2 * product(related, width, 512), rel=1e-2)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ifcar.heads.joint import CategoryEmbedding
+from ifcar.heads.embedding import OneHotEmbedding
 
 
 @pytest.mark.parametrize("scale_grad_by_freq", [True, False])
@@ -14,7 +14,7 @@ def test_category_embedding_equals_torchs(scale_grad_by_freq: bool) -> None:
     torch.manual_seed(0)
     theirs = nn.Embedding(3, 5, padding_idx=0, scale_grad_by_freq=scale_grad_by_freq).double()
     torch.manual_seed(0)
-    ours = CategoryEmbedding(5, scale_grad_by_freq).double()
+    ours = OneHotEmbedding(3, 5, scale_grad_by_freq=scale_grad_by_freq).double()
     torch.testing.assert_close(ours.weight, theirs.weight, rtol=0, atol=0)
     with torch.no_grad():
         ours.weight[0] = theirs.weight[0] = 2.0

@@ -1,4 +1,4 @@
-"""The explicit LSTM against torch's own."""
+"""The explicit LSTM and GRU against torch's own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ifcar.heads.recurrent import FlowLSTM
+from ifcar.heads.recurrent import FlowGRU, FlowLSTM
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -60,3 +60,20 @@ def test_windows_equal_runs_from_zero(num_layers: int, num_steps: int, length: i
     ((expected * a).sum() + (torch.stack(runs, dim=1) * b).sum()).backward()
     for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, **EXACT)
+
+
+@pytest.mark.parametrize("num_steps", [1, 5])
+def test_gru_has_torchs_names_start_outputs_and_gradients(num_steps: int) -> None:
+    torch.manual_seed(0)
+    theirs = nn.GRU(5, 3, batch_first=True).double()
+    torch.manual_seed(0)
+    ours = FlowGRU(5, 3).double()
+    torch.testing.assert_close(dict(ours.named_parameters()), dict(theirs.named_parameters()), rtol=0, atol=0)
+    x = torch.randn(4, num_steps, 5, dtype=torch.double)
+    got, expected = ours(x), theirs(x)[0]
+    torch.testing.assert_close(got, expected, **EXACT)
+    weights = torch.randn(got.shape, dtype=torch.double)
+    for outputs in (got, expected):
+        (outputs * weights).sum().backward()
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(torch.zeros_like(one) if one.grad is None else one.grad, other.grad, **EXACT)

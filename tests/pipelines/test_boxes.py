@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures.batches import SPEC
+from fixtures.batches import FULL_SPEC
 from fixtures.something_else import label, record, write_dataset
 
 from ifcar.cache.open import open_cache
@@ -25,7 +25,7 @@ from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import Run
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 BRIEF = ScheduleConfig(kind="paper", epochs=1)
 TRAIN, TEST = {"100", "101", "104", "105"}, {"102", "103", "106", "107"}
@@ -89,10 +89,10 @@ def test_run_is_not_scored_on_a_cache_without_boxes(tmp_path: Path) -> None:
 
 def test_heads_that_read_frames_alone_are_told_from_those_that_read_instances() -> None:
     kinds = {name: HEADS.get(name) for name in HEADS.names()}
-    without = {name for name, kind in kinds.items() if not SPEC.reads_instances(kind.reads(kind.presets["paper"]))}
+    without = {name for name, kind in kinds.items() if not FULL_SPEC.reads_instances(kind.reads(kind.presets["paper"]))}
     assert without == {"i3d", "activity-specific", "two-stage-transformer"}
     own = kinds["activity-specific"]
-    assert SPEC.reads_instances(own.reads(own.presets["instances"]))
+    assert FULL_SPEC.reads_instances(own.reads(own.presets["instances"]))
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import Run
 from ifcar.pipelines.runs.resolve import make_run_config
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.pipelines.training.checkpoint import load_state
-from ifcar.pipelines.training.schedule import ScheduleConfig
 from ifcar.pipelines.training.trainer import NonFiniteError
 
 SPEC = CacheSpec.standard(num_frames=2, num_steps=1, num_instances=1, channels=4, pooled_size=1)

@@ -32,7 +32,6 @@ from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.finetune.bf16 import has_right_gradients
-from ifcar.pipelines.finetune.config import LivePlan
 from ifcar.pipelines.finetune.data import load_training, stack_views
 from ifcar.pipelines.finetune.distributed import Group
 from ifcar.pipelines.finetune.loop import train_step
@@ -40,12 +39,14 @@ from ifcar.pipelines.finetune.run import FinetuneResult, finetune, make_plan, ma
 from ifcar.pipelines.finetune.setting import open_setting
 from ifcar.pipelines.finetune.start import i3d_config, joint_config
 from ifcar.pipelines.finetune.trainer import LiveTrainer
-from ifcar.pipelines.fit import FitResult, fit
+from ifcar.pipelines.fit import fit
 from ifcar.pipelines.predict import predict
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig, run_name
+from ifcar.pipelines.runs.live import LivePlan
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
+from ifcar.pipelines.training.together import FitResult
 
 IFCAR = (sys.executable, "-c", "from ifcar.cli import main; main()")
 ALONE = Group(number=0, size=1, device=torch.device("cpu"))
@@ -371,3 +372,14 @@ def test_every_kind_of_head_trains_on_live_features(root: Path, name: str) -> No
     config = replace(small_i3d(root), head=name, options=to_plain(HEADS.get(name).presets["small"]))
     gradient = gradients(trainer_of(config))
     assert gradient.isfinite().all() and float(gradient.norm()) > 0
+
+
+def test_both_maps_of_an_inflated_backbone_train_with_a_head_that_reads_both(root: Path) -> None:
+    options = replace(HEADS.get("orn").presets["small"], features=("visual",))
+    live = small_i3d(root, backbone="inflated-resnet18", weights="random:0", reduction=0)
+    trainer = trainer_of(replace(live, head="orn", options=to_plain(options)))
+    assert gradients(trainer).isfinite().all()
+    weights = dict(trainer.model.backbone.named_parameters())
+    for name in ("conv1", "conv1_time", "layer4.1.conv2_time", "layer4_instances.1.conv2_time"):
+        found = weights[f"{name}.weight"].grad
+        assert found is not None and float(found.norm()) > 0, name

@@ -20,7 +20,8 @@ from ifcar.pipelines.ensemble import choose_weights, ensemble
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.sources import ExtractConfig
-from ifcar.pipelines.feed.batches import BatchReader, read_examples
+from ifcar.pipelines.feed.batches import BatchReader
+from ifcar.pipelines.feed.examples import read_examples
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.grid.config import GridConfig, SystemConfig
@@ -30,9 +31,9 @@ from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import Run
 from ifcar.pipelines.runs.resolve import default_protocol, make_run_config
+from ifcar.pipelines.runs.schedule import ScheduleConfig, make_plan
 from ifcar.pipelines.scoring.scores import Predictions, measure
 from ifcar.pipelines.training import phases
-from ifcar.pipelines.training.schedule import ScheduleConfig, make_plan
 from ifcar.pipelines.training.trainer import NonFiniteError
 
 SHORT = ScheduleConfig(kind="stretched", min_steps=60, batch_size=8)
@@ -43,7 +44,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = write_dataset(tmp_path_factory.mktemp("data") / "d", num_clips=32, pixels=False)
     out = root.parent / "boxes.zarr"
     options = ExtractConfig(
-        dataset="something-else", data_root=root, out=out, backbone="none", views=4, workers=0, instances=3
+        dataset="something-else", data_root=root, out=out, backbone="none", augmented_views=3, workers=0, instances=3
     )
     extract(options, Silent())
     return out

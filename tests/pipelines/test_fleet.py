@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from fixtures.batches import SPEC, random_batch
+from fixtures.batches import SPEC, random_batch, spec_with
 from fixtures.something_else import write_dataset
 from safetensors.numpy import load_file
 from torch import Tensor
@@ -20,26 +20,28 @@ from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head, InstanceBatch
-from ifcar.pipelines import fit as fitting
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.sources import ExtractConfig
-from ifcar.pipelines.feed.batches import read_examples
+from ifcar.pipelines.feed.batches import open_batches
+from ifcar.pipelines.feed.examples import read_examples
 from ifcar.pipelines.feed.held_out import hold_out
-from ifcar.pipelines.fit import FitResult, build_head, fit, fit_together, open_batches
+from ifcar.pipelines.fit import fit
+from ifcar.pipelines.fleets.fleet import FOLDER, Fleet, choose_size, fleet_key, make_fleet, member_bytes, plan_fleets
+from ifcar.pipelines.fleets.pool import fit_all
 from ifcar.pipelines.grid.plan import run_folder
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import is_finished, open_run
+from ifcar.pipelines.runs.heads import build_head
 from ifcar.pipelines.runs.resolve import head_options, make_run_config, resolve
-from ifcar.pipelines.training import phases
+from ifcar.pipelines.runs.schedule import Plan, ScheduleConfig, make_plan
+from ifcar.pipelines.stacks.noise import draw_noise
+from ifcar.pipelines.stacks.stack import stack_heads
+from ifcar.pipelines.training import phases, together
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
-from ifcar.pipelines.training.fleet import FOLDER, Fleet, choose_size, fleet_key, make_fleet, member_bytes, plan_fleets
 from ifcar.pipelines.training.jobs import Failure, Job
-from ifcar.pipelines.training.noise import draw_noise
 from ifcar.pipelines.training.phases import Data, Entry, train_phases
-from ifcar.pipelines.training.pool import fit_all
-from ifcar.pipelines.training.schedule import Plan, ScheduleConfig, make_plan
-from ifcar.pipelines.training.stack import stack_heads
+from ifcar.pipelines.training.together import FitResult, fit_together
 from ifcar.pipelines.training.trainer import Member, MemberState, make_optimizer
 
 SHORT = ScheduleConfig(kind="stretched", epochs=20, batch_size=8)
@@ -150,17 +152,17 @@ def test_every_head_trains_in_a_stack_as_alone(name: str, own: bool) -> None:
         options = replace(options, **dict.fromkeys(kind.auxiliary, True))
     if hasattr(options, "num_groups"):
         options = replace(options, num_groups=2)  # divides the channels of SPEC
-    heads = []
+    heads, spec = [], spec_with(kind.reads(options))
     for seed in range(3):
         torch.manual_seed(seed)
         mine = options
         if hasattr(options, "joint"):
             mine = replace(options, joint=replace(options.joint, dropout=0.1 * seed))
-        heads.append(kind(mine, SPEC, 5).double())
+        heads.append(kind(mine, spec, 5).double())
     runs = members([1e-3, 3e-3, 1e-4], [0.0, 0.1, 1e-4], "adam")
 
     def batches(seed: int, step: int) -> InstanceBatch:
-        return double(random_batch(6, SPEC, seed=10 * step + seed * own))
+        return double(random_batch(6, spec, seed=10 * step + seed * own))
 
     together = train_stack(heads, runs, batches, own=own)
     for place in range(3):
@@ -304,7 +306,7 @@ def test_stopped_fleet_goes_on_with_the_same_members_to_the_same_bytes(
     jobs = tuple(Job(config=job.config, path=run_folder(job.config)) for job in jobs)
     (fleet,), _ = plan_fleets(jobs, processes=1, device="cpu")
     with monkeypatch.context() as patch:
-        module, name = (phases, "save_checkpoint") if place == "checkpoint" else (fitting, "_write")
+        module, name = (phases, "save_checkpoint") if place == "checkpoint" else (together, "_write")
         stop_after(patch, module, name, count)
         with pytest.raises(KeyboardInterrupt):
             train_fleet(fleet)
@@ -368,7 +370,7 @@ def test_fleet_size_follows_the_memory_that_is_free(cache: Path) -> None:
 def test_memory_of_a_member_covers_its_weights_batch_and_activations(name: str, cache: Path) -> None:
     kind = HEADS.get(name)
     made = RunConfig(head=name, cache=cache, protocol="compositional", options={}, schedule=SHORT)
-    spec = SPEC.resized(C=64)  # every head's groups divide them
+    spec = spec_with(kind.reads(kind.config_type())).resized(C=64)  # every head's groups divide them
     small, large = (member_bytes(made, spec, 5, n) for n in (2, 8))  # the batch is no larger than the split
     weights = 4 * sum(p.numel() for p in kind(kind.config_type(), spec, 5).parameters())
     assert 8 * weights < small < large

@@ -12,7 +12,7 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 
-from ifcar.pipelines.fonts import codes_note, fit_fonts, write_codes
+from ifcar.pipelines.pictures.fonts import codes_note, fit_fonts, write_codes
 
 RARE = "\ue123"  # for private use: no font has it but the one that is made here
 

@@ -23,13 +23,13 @@ from ifcar.pipelines.configs import from_plain
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.few_shot import few_shot_grid
+from ifcar.pipelines.fleets.pool import fit_all
 from ifcar.pipelines.grid.config import GridConfig, read_grid, shipped_grids
 from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.grid.run import run_grid
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import run_id
-from ifcar.pipelines.training.pool import fit_all
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 SHORT = {"kind": "stretched", "min_steps": 30, "batch_size": 8, "refit": False}
 GRID = {

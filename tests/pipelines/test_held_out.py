@@ -25,7 +25,7 @@ from ifcar.errors import InputError
 from ifcar.pipelines.ensemble import choose_weights
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.sources import ExtractConfig
-from ifcar.pipelines.feed.batches import Examples
+from ifcar.pipelines.feed.examples import Examples
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.grid.config import GridConfig, SystemConfig
@@ -35,7 +35,7 @@ from ifcar.pipelines.labels.kinds import SingleLabel
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 SHORT = ScheduleConfig(kind="stretched", epochs=4, batch_size=8)
 
@@ -63,6 +63,7 @@ def part_of(groups: list[int], share: float) -> tuple[NDArray[np.int64], str]:
         rows=clips[:, None],
         usable=once,
         plain=once,
+        per_rate=once.astype(np.int64),
     )
     division = hold_out(train, table, share)
     held = np.empty(0, np.int64) if division.held_out is None else division.held_out.clips

@@ -29,10 +29,11 @@ from ifcar.pipelines.ensemble import ensemble
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.sources import ExtractConfig
-from ifcar.pipelines.feed.batches import Examples, read_examples
+from ifcar.pipelines.feed.examples import Examples, read_examples
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.feed.subjects import ask_about, slot_order
-from ifcar.pipelines.fit import FitResult, fit, fit_together
+from ifcar.pipelines.fit import fit
+from ifcar.pipelines.fleets.fleet import fleet_key
 from ifcar.pipelines.grid.config import GridConfig, SystemConfig
 from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.labels.kinds import MultiLabel, SingleLabel
@@ -41,8 +42,8 @@ from ifcar.pipelines.report.report import report
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import Run
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.fleet import fleet_key
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
+from ifcar.pipelines.training.together import FitResult, fit_together
 
 SHORT = ScheduleConfig(kind="stretched", min_steps=24, batch_size=8)
 SLOTS = 6
@@ -142,6 +143,7 @@ def examples_of(segments: list[int]) -> Examples:
         rows=numbers[:, None],
         usable=once,
         plain=once,
+        per_rate=once.astype(np.int64),
     )
 
 

@@ -19,7 +19,7 @@ from ifcar.pipelines.fit import fit
 from ifcar.pipelines.listing import LISTINGS
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 NUMBER = re.compile(r"[-+]?[\d.,/]+( ?%)?|[–-]?")
 

@@ -31,8 +31,8 @@ from ifcar.pipelines.labels.mean_ap import class_precisions, mean_average_precis
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.resolve import make_run_config
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.pipelines.scoring.scores import pool_views
-from ifcar.pipelines.training.schedule import ScheduleConfig
 
 NAMES = ("moves left", "moves right", "lies low", "never seen")
 SHORT = ScheduleConfig(kind="stretched", min_steps=60, batch_size=8)
@@ -203,8 +203,8 @@ def test_run_learns_labels_and_stores_map_alone(cache: Path) -> None:
 
 
 def test_runs_in_a_fleet_equal_runs_alone(cache: Path, tmp_path: Path) -> None:
-    from ifcar.pipelines.fit import FitResult, fit_together
     from ifcar.pipelines.training.jobs import Job
+    from ifcar.pipelines.training.together import FitResult, fit_together
 
     alone = [fit(config(cache, seed=seed), Silent()).run for seed in (0, 1)]
     jobs = [Job(config=config(cache, seed=seed), path=tmp_path / f"s{seed}") for seed in (0, 1)]

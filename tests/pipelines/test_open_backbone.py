@@ -41,7 +41,7 @@ from ifcar.pipelines.listing import list_backbones
 from ifcar.pipelines.predict import predict
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 
 @pytest.fixture(scope="module", autouse=True)

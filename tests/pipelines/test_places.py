@@ -32,7 +32,7 @@ from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import open_run, read_config
 from ifcar.pipelines.runs.places import located
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 SHORT = ScheduleConfig(kind="stretched", min_steps=4, batch_size=8)
 CACHE, FIRST, SECOND, FUSED, GRID = (

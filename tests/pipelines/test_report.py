@@ -35,8 +35,8 @@ from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.data import write_run_data
 from ifcar.pipelines.runs.finished import Run, open_run, write_config, write_history, write_results
 from ifcar.pipelines.runs.resolve import make_run_config
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.pipelines.scoring.scores import Predictions, measure
-from ifcar.pipelines.training.schedule import ScheduleConfig
 
 CLASSES = (
     '<script>alert("1")</script>',

@@ -24,7 +24,7 @@ from ifcar.pipelines.report.graph_figures import chains
 from ifcar.pipelines.report.report import report
 from ifcar.pipelines.runs.finished import Run
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 CLASSES = ("opening", "closing", "holding", "pouring")
 SPEC = CacheSpec.standard(num_frames=8, num_steps=4, num_instances=3, channels=8, pooled_size=1, grid_size=(3, 3))

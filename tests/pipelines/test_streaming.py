@@ -25,13 +25,13 @@ from ifcar.pipelines.feed.memory import choose_place, free_bytes
 from ifcar.pipelines.feed.order import WINDOW_SHARDS, draw_order
 from ifcar.pipelines.feed.read_ahead import AHEAD_BYTES, ReadAhead
 from ifcar.pipelines.fit import fit
+from ifcar.pipelines.fleets.pool import fit_all
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.resolve import make_run_config
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.pipelines.training import phases
 from ifcar.pipelines.training.jobs import Job
-from ifcar.pipelines.training.pool import fit_all
-from ifcar.pipelines.training.schedule import ScheduleConfig
 
 NUM_CLIPS = 256 * 10 + 40  # eleven shards, so that an epoch has two windows
 SPEC = CacheSpec.standard(num_frames=2, num_steps=1, num_instances=1, channels=4, pooled_size=1)

@@ -1,7 +1,7 @@
 """Fleets: which runs train together, and how many at once.
 
-Runs that differ in seed, λ, learning rate, weight decay and dropout rates only have weights of the same shapes and see
-batches of the same sizes, so that they can go through the same layers in lockstep.
+Runs that differ in seed, λ, learning rate, weight decay and dropout rates (above 0) only have weights of the same
+shapes and see batches of the same sizes, so that they can go through the same layers in lockstep.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from ifcar.cache.schema import Split
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.configs import to_plain
-from ifcar.pipelines.engines.bench import free_on
 from ifcar.pipelines.feed.memory import PRELOAD_SHARE
+from ifcar.pipelines.fleets.bench import free_on
 from ifcar.pipelines.runs.config import ID_LENGTH, RunConfig, run_id
 from ifcar.pipelines.runs.finished import is_finished
 from ifcar.pipelines.runs.resolve import head_options
+from ifcar.pipelines.runs.schedule import make_plan
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.training.jobs import Job
-from ifcar.pipelines.training.schedule import make_plan
 
 FOLDER, MEMBERS = ".fleets", "members.json"
 FLEET_SHARE = 0.5  # of the memory that is free, for the fleets that train at once
@@ -118,14 +118,15 @@ def fleet_key(config: RunConfig) -> str:
         if content["fine_tune"] is not None:
             del content["fine_tune"][key]
     content["aux_weights"] = sorted(content["aux_weights"])
-    content["options"] = _without_dropout(content["options"])
+    content["options"] = _without_rates(content["options"])
     return json.dumps(content, sort_keys=True)
 
 
-def _without_dropout(options: Any) -> Any:
+def _without_rates(options: Any) -> Any:
+    """Return a head's options, of each dropout rate only whether it is above 0: one of 0 may have no layer."""
     if not isinstance(options, Mapping):
         return options
-    return {key: _without_dropout(value) for key, value in options.items() if key != "dropout"}
+    return {key: float(value) > 0 if key == "dropout" else _without_rates(value) for key, value in options.items()}
 
 
 def end_fleet(fleet: Fleet) -> None:
@@ -179,7 +180,7 @@ def choose_size(group: Sequence[Job], *, processes: int, free: int, cuda: bool) 
     each = member_bytes(config, reader.spec, len(protocol.labels.classes), num_train)
     reads = HEADS.get(config.head).reads(head_options(config))
     row = reader.spec.row_bytes(name for name in reads if reader.spec.array(name).sharded)
-    preloaded = (num_train + num_test) * reader.num_views * row
+    preloaded = (num_train * reader.rows_per_clip + num_test * reader.num_views) * row
     reader.close()
     usable = FLEET_SHARE * (free - processes * (preloaded if preloaded <= PRELOAD_SHARE * free else 0))
     size = min(max(1, int(usable / processes / each)), MOST_ON_CUDA if cuda else MOST_ON_CPU)

@@ -11,18 +11,18 @@ from pathlib import Path
 import torch
 
 from ifcar.errors import IfcarError, InputError, one_line
-from ifcar.pipelines.engines.bench import Bench, local_bench
+from ifcar.heap import keep_freed_memory
 from ifcar.pipelines.engines.cluster import RayConfig
-from ifcar.pipelines.engines.ray_bench import ray_bench
 from ifcar.pipelines.feed.memory import Memory
-from ifcar.pipelines.fit import fit_together
-from ifcar.pipelines.heap import keep_freed_memory
+from ifcar.pipelines.fleets.bench import Bench, local_bench
+from ifcar.pipelines.fleets.fleet import Fleet, end_fleet, make_fleet, plan_fleets
+from ifcar.pipelines.fleets.ray_bench import ray_bench
 from ifcar.pipelines.progress import Progress, Silent
 from ifcar.pipelines.runs.config import RunConfig, run_id
 from ifcar.pipelines.runs.finished import is_finished, open_run
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
-from ifcar.pipelines.training.fleet import Fleet, end_fleet, make_fleet, plan_fleets
 from ifcar.pipelines.training.jobs import Failure, Job
+from ifcar.pipelines.training.together import fit_together
 
 MAX_BREAKS = 2  # a fleet that is under way when its pool breaks this often is taken apart, a single run given up
 
@@ -39,7 +39,7 @@ def fit_all(
 ) -> list[Failure]:
     """Make every run that is not finished; go on with stopped ones.
 
-    Runs that differ in numbers only train together, see `ifcar.pipelines.training.fleet`. Runs that start from another
+    Runs that differ in numbers only train together, see `ifcar.pipelines.fleets.fleet`. Runs that start from another
     run of the list wait for it. A run whose numbers stop being finite is reported and leaves the others alone; the runs
     of a fleet that raises, or whose process keeps dying, are made one by one, and reported if they do so again.
 

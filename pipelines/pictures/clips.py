@@ -18,8 +18,8 @@ from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.decode import read_frames
 from ifcar.extract.geometry import Crop
 from ifcar.pipelines.folders import file_name, folder
-from ifcar.pipelines.fonts import codes_note, fit_fonts, write_codes
 from ifcar.pipelines.labels.kinds import kind_of
+from ifcar.pipelines.pictures.fonts import codes_note, fit_fonts, write_codes
 
 SUBJECT_COLOUR, OBJECT_COLOURS = "#e69f00", ("#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
 SIDE = 224
@@ -48,10 +48,10 @@ def draw_clips(reader: CacheReader, clip_ids: Sequence[str], out: Path, data_roo
     paths = []
     undrawn: set[str] = set()
     for clip_id in clip_ids or reader.clip_ids[:10]:
-        row = reader.clip_ids.index(clip_id) * reader.num_views
+        row = reader.clip_ids.index(clip_id) * reader.rows_per_clip
         if done[row]:
             paths.append(out / f"{file_name(clip_id)}.png")
-            camera = reader.clips.cameras[row // reader.num_views]
+            camera = reader.clips.cameras[row // reader.rows_per_clip]
             title = f"{clip_id}{f', camera {camera}' if camera else ''}: {labels.get(clip_id, 'unlabelled')}"
             undrawn |= _draw(reader, row, sources.get(clip_id), title, paths[-1])
     if undrawn:

@@ -15,9 +15,9 @@ from types import ModuleType
 from typing import Any
 
 from ifcar.errors import InputError, one_line
-from ifcar.pipelines.engines.bench import Bench, free_on
 from ifcar.pipelines.engines.cluster import Node, RayConfig, connected, living_nodes, ray_reason
 from ifcar.pipelines.engines.station import Station, station_here
+from ifcar.pipelines.fleets.bench import Bench, free_on
 from ifcar.pipelines.progress import Progress
 
 NODES_SEC = 2.0

@@ -75,7 +75,7 @@ class Stack:
         Args:
             batch: one for all heads, (B, …), or one for each, (M, B, …).
             own: whether each head has its own batch.
-            noise: of every dropout layer, see `draw_noise`; needed in training mode only.
+            noise: of every layer that draws, see `draw_noise`; needed in training mode only.
 
         Returns:
             logits (M, B, K), outputs (M, B, O, K) where there are several, and losses (M,), in the precision of the

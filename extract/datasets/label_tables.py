@@ -1,0 +1,67 @@
+"""Protocol tables over clips, from what an adapter knows of each clip by its id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ifcar.cache.protocols import UNKNOWN, LabelSpace, ProtocolTable
+from ifcar.cache.schema import Split
+
+
+def protocol_table(
+    name: str,
+    space: LabelSpace,
+    clip_ids: Sequence[str],
+    split: Mapping[str, Split],
+    groups: Mapping[str, str] | None = None,
+    group_kind: str = "",
+) -> ProtocolTable:
+    """Return a protocol over these clips.
+
+    Args:
+        name: the protocol's name.
+        space: the labels of these clips.
+        clip_ids: the cache's clips, in order.
+        split: the part of a clip, by its id; a clip that it lacks is in none.
+        groups: the group of a clip, by its id; used to hold out whole groups, see `ProtocolTable`.
+        group_kind: what a group is.
+    """
+    parts = np.array([split.get(clip_id, Split.NONE) for clip_id in clip_ids], np.uint8)
+    own = np.full(len(clip_ids), -1, np.int32)
+    numbers: dict[str, int] = {}
+    for place, clip_id in enumerate(clip_ids):
+        if groups is not None and clip_id in groups:
+            own[place] = numbers.setdefault(groups[clip_id], len(numbers))
+    return ProtocolTable(
+        name=name,
+        spaces=(space,),
+        split=parts,
+        groups=own,
+        group_names=tuple(numbers),
+        group_kind=group_kind if numbers else "",
+    )
+
+
+def single_labels(classes: Sequence[str], clip_ids: Sequence[str], labels: Mapping[str, int]) -> LabelSpace:
+    """Return the class of every clip; unknown where there is none.
+
+    Args:
+        classes: K class names.
+        clip_ids: the cache's clips, in order.
+        labels: the class of a clip, by its id.
+    """
+    targets = np.array([labels.get(clip_id, UNKNOWN) for clip_id in clip_ids], np.int16)
+    return LabelSpace(kind="single", classes=tuple(classes), targets=targets)
+
+
+def absent_clips(name: str, split: Mapping[str, Split], clip_ids: Sequence[str]) -> list[str]:
+    """Return one line for each part of a protocol that lists clips which are not in the data."""
+    known = set(clip_ids)
+    notes = []
+    for part in (Split.TRAIN, Split.TEST):
+        absent = sum(own == part and clip_id not in known for clip_id, own in split.items())
+        if absent:
+            notes.append(f"protocol {name}: {absent} {part.name.lower()} clips are not in the data")
+    return notes

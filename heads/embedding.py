@@ -1,0 +1,29 @@
+"""Embeddings that can be stacked."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class OneHotEmbedding(nn.Embedding):
+    """`nn.Embedding` as a product with one-hot rows, which can be stacked; row 0 is padding and does not train.
+
+    Args:
+        num_rows: how many there are, the padding included.
+        width: of a row.
+        scale_grad_by_freq: divide a row's gradient by its count in the batch.
+    """
+
+    def __init__(self, num_rows: int, width: int, *, scale_grad_by_freq: bool = False) -> None:
+        super().__init__(num_rows, width, padding_idx=0, scale_grad_by_freq=scale_grad_by_freq)
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Map (…) to (…, width)."""
+        known = torch.arange(self.num_embeddings, device=numbers.device)
+        one_hot = (numbers.unsqueeze(-1) == known).to(self.weight.dtype)
+        share = (known > 0).to(self.weight.dtype)
+        if self.scale_grad_by_freq:
+            share = share / one_hot.flatten(0, -2).sum(0).clamp(min=1)
+        constant = self.weight.detach()
+        return one_hot @ (constant + (self.weight - constant) * share.unsqueeze(1))

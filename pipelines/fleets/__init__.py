@@ -1,0 +1,1 @@
+"""Fleets of runs that train together: which, how many, and on what machines."""

@@ -1,0 +1,1 @@
+"""Pictures of cached clips, and the fonts that their captions need."""

@@ -1,0 +1,203 @@
+"""Train the runs of a fleet together, evaluate each, and write their folders; a run alone is a fleet of one."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from ifcar.cache.lock import locked
+from ifcar.cache.protocols import ProtocolTable
+from ifcar.cache.reader import CacheReader
+from ifcar.cache.schema import Split
+from ifcar.heads.catalog import HEADS
+from ifcar.pipelines.feed.batches import open_batches
+from ifcar.pipelines.feed.boxes import check_boxes
+from ifcar.pipelines.feed.examples import Examples, read_examples
+from ifcar.pipelines.feed.held_out import hold_out
+from ifcar.pipelines.feed.memory import Memory
+from ifcar.pipelines.progress import Progress
+from ifcar.pipelines.runs.config import RunConfig, check_resumable
+from ifcar.pipelines.runs.data import RunData, write_run_data
+from ifcar.pipelines.runs.finished import (
+    Run,
+    is_finished,
+    open_run,
+    read_config,
+    write_config,
+    write_history,
+    write_results,
+)
+from ifcar.pipelines.runs.heads import build_head, start_from_base
+from ifcar.pipelines.runs.places import open_its_cache
+from ifcar.pipelines.runs.resolve import head_options, resolve
+from ifcar.pipelines.runs.schedule import Plan, make_plan
+from ifcar.pipelines.runs.weights import save_tensors
+from ifcar.pipelines.scoring.scores import Predictions, measure, predict
+from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
+from ifcar.pipelines.training.events import write_events
+from ifcar.pipelines.training.jobs import Failure, Job
+from ifcar.pipelines.training.phases import Data, Entry, Outcome, stack_states, train_phases
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitResult:
+    """A finished run and how it was trained.
+
+    Args:
+        run: the run.
+        plan: the schedule that was used.
+        steps: optimiser steps behind the weights.
+        best_step: the stopping point, when a held-out part chose it.
+        refit: whether the weights come from a second training on the whole training split.
+    """
+
+    run: Run
+    plan: Plan
+    steps: int
+    best_step: int | None
+    refit: bool
+
+
+def fit_together(
+    jobs: Sequence[Job],
+    folder: Path,
+    progress: Progress,
+    *,
+    device: str | None = None,
+    memory: Memory = "auto",
+) -> list[FitResult | Failure]:
+    """Train the runs of a fleet in lockstep, evaluate each, and write its run folder unless it is finished.
+
+    Goes on from the checkpoint in `folder` where there is one.
+
+    Args:
+        jobs: runs that `ifcar.pipelines.fleets.fleet.fleet_key` does not tell apart.
+        folder: of the fleet's checkpoint; the run's own for a fleet of one.
+        progress: told about every round.
+        device: default: cuda where there is one.
+        memory: see `BatchReader`.
+
+    Returns:
+        For each run what it became, or why its numbers stopped being finite.
+
+    Raises:
+        InputError, CacheMismatchError: config, cache and folder of a run do not go together.
+        LockedError: another process trains one of the runs.
+    """
+    with ExitStack() as locks:
+        for job in jobs:
+            locks.enter_context(locked(job.path))
+        return _fit_locked(jobs, folder, progress, device, memory)
+
+
+def _fit_locked(
+    jobs: Sequence[Job], folder: Path, progress: Progress, device: str | None, memory: Memory
+) -> list[FitResult | Failure]:
+    started = time.perf_counter()
+    reader = open_its_cache(jobs[0].config.cache, jobs[0].path)
+    protocol = reader.protocol(jobs[0].config.protocol).only(jobs[0].config.labels)
+    trained, tested = read_examples(reader, protocol, Split.TRAIN), read_examples(reader, protocol, Split.TEST)
+    entries = [_enter(job, reader, protocol, len(trained)) for job in jobs]
+    config = entries[0].config
+    arrays = HEADS.get(config.head).reads(head_options(config))
+    division = hold_out(trained, protocol, entries[0].plan.held_out)
+    notes = [note for note in (tested.note, division.note) if note]
+    notes += check_boxes(reader, config.head, arrays, trained, tested)
+    left = [not is_finished(entry.path) for entry in entries]
+    for entry in itertools.compress(entries, left):
+        _open_folder(entry.path, entry.config)
+        write_run_data(entry.path, run_data(reader, protocol, notes))
+    batches = open_batches(reader, arrays, [trained, tested], device, memory)
+    for line in (batches.describe(), *notes):
+        progress.say(f"{config.head}: {line}")
+    data = Data(batches=batches, trained=trained, division=division, protocol=protocol)
+    outcomes = train_phases(entries, data, folder, progress)
+    predictions = _predict(entries, outcomes, [trained, tested], data)
+    results: list[FitResult | Failure] = []
+    for number, (entry, outcome) in enumerate(zip(entries, outcomes, strict=True)):
+        if outcome.failure is not None:
+            results.append(Failure(path=entry.path, reason=outcome.failure))
+            continue
+        if left[number]:
+            _write(entry, outcome, predictions[number], started)
+        results.append(
+            FitResult(
+                run=open_run(entry.path),
+                plan=entry.plan,
+                steps=outcome.steps,
+                best_step=outcome.best_step,
+                refit=outcome.refit,
+            )
+        )
+        (entry.path / CHECKPOINT).unlink(missing_ok=True)
+    reader.close()
+    return results
+
+
+def _predict(
+    entries: Sequence[Entry],
+    outcomes: Sequence[Outcome],
+    parts: Sequence[Examples],
+    data: Data,
+) -> dict[int, list[Predictions]]:
+    """Score the parts with the final weights, the held-out part with the best ones, of every run that did not fail."""
+    done = [number for number, outcome in enumerate(outcomes) if outcome.failure is None]
+    predictions: dict[int, list[Predictions]] = {number: [] for number in done}
+    sides = [([outcomes[n].weights for n in done], list(parts))]
+    if data.division.held_out is not None:
+        sides.append(([outcomes[n].best_weights for n in done], [data.division.held_out]))
+    for states, scored in sides if done else ():
+        stack = stack_states([entries[n] for n in done], states, data.batches.device)
+        for part in scored:
+            for number, found in zip(done, predict(stack, data.batches, part), strict=True):
+                predictions[number].append(found)
+    return predictions
+
+
+def _enter(job: Job, reader: CacheReader, protocol: ProtocolTable, num_clips: int) -> Entry:
+    config = resolve(job.config, reader, protocol)
+    head = build_head(config, reader.spec, len(protocol.labels.classes))
+    if config.fine_tune is not None:
+        config = start_from_base(config, config.fine_tune, head)
+    appearance = reader.spec.reads_features(head.reads(head_options(config)))
+    plan = make_plan(config.schedule, num_clips, reads_appearance=appearance)
+    return Entry(config=config, path=job.path, head=head, plan=plan)
+
+
+def _write(entry: Entry, outcome: Outcome, predictions: Sequence[Predictions], started: float) -> None:
+    """Write everything that a finished run holds, its metrics last."""
+    metrics = [measure(p, seed=entry.config.seed, started=started) for p in predictions]
+    save_tensors(entry.path / "model.safetensors", outcome.weights)
+    write_history(entry.path, outcome.history)
+    write_events(entry.path / "events", outcome.history, metrics)
+    write_results(entry.path, predictions, metrics)
+
+
+def run_data(reader: CacheReader, protocol: ProtocolTable, notes: Sequence[str]) -> RunData:
+    """Return the facts that a run keeps about its data."""
+    return RunData(
+        spec=reader.spec,
+        identity=reader.identity,
+        protocol=protocol.name,
+        classes=protocol.labels.classes,
+        num_train=len(protocol.clips(Split.TRAIN)),
+        num_test=len(protocol.clips(Split.TEST)),
+        label_kind=protocol.labels.kind,
+        unlabelled=protocol.labels.unlabelled,
+        labels=protocol.labels.name,
+        over=protocol.labels.over,
+        notes=tuple(notes),
+    )
+
+
+def _open_folder(path: Path, config: RunConfig) -> None:
+    """Make the run folder, or check that the stopped run in it is of this config."""
+    if (path / "config.yaml").is_file():
+        check_resumable(path, read_config(path / "config.yaml"), config)
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    write_config(path, config)
