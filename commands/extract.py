@@ -122,9 +122,14 @@ def extract(
         )
         named = [] if cache_paths() == [result.cache] else ["--cache", result.cache]
         streams = ["--streams", "layout"] if reads_nothing else []
-        fit = command("ifcar", "fit-head", "sfi", *named, *streams, "--aux-weight", 5)
+        if result.has_boxes:
+            step = command("ifcar", "fit-head", "sfi", *named, *streams, "--aux-weight", 5)
+        elif reads_nothing:
+            step = "extract with boxes (the data set's, or --boxes FILE), or with a backbone that reads pixels"
+        else:
+            step = command("ifcar", "fit-head", "i3d", *named)
         root = [] if data_root is None else ["--data-root", data_root]
-        say(f"Next: {fit}, or {command('ifcar', 'cache', 'show', result.cache, *root)} for pictures.")
+        say(f"Next: {step}, or {command('ifcar', 'cache', 'show', result.cache, *root)} for pictures.")
     if result.num_failed:
         say(f"{result.num_failed} rows failed; reasons in {result.failures_file}; try again with --retry-failed")
         raise typer.Exit(1)

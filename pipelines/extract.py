@@ -38,6 +38,7 @@ class ExtractResult:
         num_computed: rows computed now.
         num_failed: rows whose status is failed.
         failures_file: the list of failed rows, when there are any.
+        has_boxes: whether some row has a box; True where none could be read.
         notes: clips that reach past their source's end, clips left out, files not found and tracks without a slot, one
             line each.
     """
@@ -48,6 +49,7 @@ class ExtractResult:
     num_computed: int
     num_failed: int
     failures_file: Path | None
+    has_boxes: bool
     notes: Sequence[str] = field(default_factory=tuple)
 
 
@@ -167,7 +169,10 @@ def _result(
     else:
         failures_file.unlink(missing_ok=True)
     num_clips, num_rows = reader.num_clips, reader.num_rows
+    done = reader.status() == Status.DONE
+    has_boxes = bool(not done.any() or reader.table("categories")[done].any())
     reader.close()
+    boxless = [] if has_boxes else ["no clip has a box: a head that reads instances has nothing to go by"]
     return ExtractResult(
         cache=path,
         num_clips=num_clips,
@@ -175,5 +180,6 @@ def _result(
         num_computed=num_computed,
         num_failed=len(failures),
         failures_file=failures_file if failures else None,
-        notes=[*past_end_lines(short), *notes],
+        has_boxes=has_boxes,
+        notes=[*boxless, *past_end_lines(short), *notes],
     )

@@ -11,7 +11,7 @@ from typing import Any
 from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import UNNAMED, ProtocolTable
 from ifcar.cache.reader import CacheReader
-from ifcar.errors import CacheMismatchError, InputError, nearest
+from ifcar.errors import CacheMismatchError, InputError, nearest_of
 from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.configs import from_plain, parse_assignment, set_option, to_plain
 from ifcar.pipelines.runs.config import RunConfig
@@ -55,9 +55,7 @@ def make_run_config(
     """
     kind = HEADS.get(head)
     if preset not in kind.presets:
-        raise InputError(
-            f"head {head!r} has no preset {preset!r}{nearest(preset, kind.presets)} Known: {', '.join(kind.presets)}"
-        )
+        raise InputError(f"head {head!r} has no preset {preset!r}{nearest_of(preset, kind.presets)}")
     resolved = to_plain(kind.presets[preset])
     if streams is not None:
         if "joint" not in resolved:
