@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fixtures.volleyball import players_of, write_volleyball
+from fixtures.volleyball import HEIGHT, WIDTH, players_of, write_volleyball
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
@@ -37,6 +37,7 @@ from ifcar.pipelines.fleets.fleet import fleet_key
 from ifcar.pipelines.grid.config import GridConfig, SystemConfig
 from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.labels.kinds import MultiLabel, SingleLabel
+from ifcar.pipelines.predict import predict
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.report.report import report
 from ifcar.pipelines.runs.config import RunConfig
@@ -52,7 +53,7 @@ SLOTS = 6
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Boxes of ten key frames with two to four players each; the two of video 4 are the test."""
-    root = write_volleyball(tmp_path_factory.mktemp("data") / "d", pixels=False)
+    root = write_volleyball(tmp_path_factory.mktemp("data") / "d")
     out = root.parent / "boxes.zarr"
     extract(
         ExtractConfig(
@@ -229,6 +230,33 @@ def test_an_unknown_space_is_refused_with_the_nearest_name(
     video, boxes = tmp_path / "video.mp4", tmp_path / "boxes.json"
     err = refused(capsys, "predict", run, video, "--boxes", boxes, "--labels", "group")
     assert "learned the label space 'personal'" in err
+
+
+def test_a_new_video_gets_an_answer_about_each_person(
+    cache: Path, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    players = players_of(4, 100)
+    shown = [
+        {"category": "hand", "standard_category": "hand", "box2d": {"x1": x, "y1": y, "x2": x + w, "y2": y + h}}
+        for x, y, w, h, _ in players
+    ]
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps([{"name": f"4/{number:04d}.jpg", "labels": shown} for number in range(80, 121)]))
+    video = cache.parent / "d" / "videos" / "4" / "100"
+    stored = runs["personal"].predictions("test")
+    expected = dict(zip(stored.clip_ids, stored.logits, strict=True))
+    found = predict(runs["personal"].path, video, boxes, Silent())
+    assert [answer.slot for answer in found.answers] == list(range(len(players)))
+    for place, answer in enumerate(found.answers):
+        x, y, w, h, _ = players[place]
+        assert answer.box == pytest.approx(((x + w / 2) / WIDTH, (y + h / 2) / HEIGHT, w / WIDTH, h / HEIGHT), abs=1e-5)
+        np.testing.assert_allclose(answer.logits[0], expected[f"4/100/{place + 1}"], atol=1e-5)
+    (group,) = predict(runs["group"].path, video, boxes, Silent()).answers
+    assert group.slot is None and group.logits.shape == (1, 8)
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", str(runs["personal"].path), str(video), "--boxes", str(boxes), "--json"])
+    content = json.loads(capsys.readouterr().out)
+    assert not ended.value.code and "top" not in content and len(content["instances"]) == len(players)
 
 
 def test_report_has_a_table_for_each_space_and_pictures_of_instances(cache: Path, runs: Runs, tmp_path: Path) -> None:
