@@ -21,7 +21,7 @@ from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.datasets.contract import Listing
 from ifcar.extract.datasets.something_else import SomethingElse
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.resolve import make_run_config

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,25 @@ class RunData:
     labels: str = UNNAMED
     over: Over = "clip"
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of_protocol(
+        cls, spec: CacheSpec, identity: Mapping[str, Any], protocol: ProtocolTable, notes: Sequence[str] = ()
+    ) -> RunData:
+        """Return the facts about a protocol of the cache that has these arrays and this identity."""
+        return cls(
+            spec=spec,
+            identity=identity,
+            protocol=protocol.name,
+            classes=protocol.labels.classes,
+            num_train=len(protocol.clips(Split.TRAIN)),
+            num_test=len(protocol.clips(Split.TEST)),
+            label_kind=protocol.labels.kind,
+            unlabelled=protocol.labels.unlabelled,
+            labels=protocol.labels.name,
+            over=protocol.labels.over,
+            notes=tuple(notes),
+        )
 
     @property
     def kind(self) -> LabelKind:

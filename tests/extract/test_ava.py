@@ -31,7 +31,7 @@ from ifcar.extract.decoded_views import ViewDataset
 from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.feed.examples import read_examples
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent

@@ -28,7 +28,7 @@ from ifcar.pipelines.comparison.statistics import bootstrap_interval, paired_boo
 from ifcar.pipelines.ensemble import ensemble
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.feed.examples import Examples, read_examples
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.feed.subjects import ask_about, slot_order
