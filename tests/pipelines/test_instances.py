@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fixtures.finetuning import random_weights
 from fixtures.volleyball import HEIGHT, WIDTH, players_of, write_volleyball
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +33,8 @@ from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.feed.examples import Examples, read_examples
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.feed.subjects import ask_about, slot_order
+from ifcar.pipelines.finetune.run import finetune
+from ifcar.pipelines.finetune.start import joint_config
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.fleets.fleet import fleet_key
 from ifcar.pipelines.grid.config import GridConfig, SystemConfig
@@ -77,6 +80,7 @@ def runs(cache: Path) -> Runs:
 @pytest.fixture(autouse=True)
 def runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("IFCAR_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("IFCAR_CACHES", str(tmp_path / "caches"))
     return tmp_path / "runs"
 
 
@@ -321,3 +325,19 @@ def test_list_and_info_show_every_label_space(cache: Path, capsys: pytest.Captur
         ["official", "personal", "instance", 9, train, 8],
         ["official", "actions", "clip", 9, 8, 2],
     ]
+
+
+@pytest.mark.slow
+def test_fine_tuning_over_instances_scores_as_from_the_cache_of_its_backbone(cache: Path, tmp_path: Path) -> None:
+    root, weights, out = cache.parent / "d", str(random_weights(cache.parent)), tmp_path / "c.zarr"
+    seen = {"dataset": "volleyball", "data_root": root, "backbone": "i3d_inception", "crop": 32, "instances": SLOTS}
+    extract(ExtractConfig(out=out, weights=weights, workers=0, **seen), Silent())
+    brief = replace(SHORT, min_steps=4, refit=False)
+    base = fit(make_run_config("stin", out, labels="personal", preset="small", schedule=brief), Silent()).run
+    joint = joint_config(base.path, data_root=root, weights=weights, num_steps=2, batch_size=4, lr=1e-3)
+    run = finetune(joint, Silent(), out=tmp_path / "joint", workers=0).run
+    assert (run.config.labels, run.data().over) == ("personal", "instance")
+    trained = str(run.path / "backbone.safetensors")
+    extract(ExtractConfig(out=run.config.cache, weights=trained, workers=0, **seen), Silent())
+    result = evaluate(run.path)
+    assert result.agrees and result.metrics.n == 8
