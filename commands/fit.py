@@ -124,6 +124,9 @@ def fit_head(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     cache: Annotated[Path | None, typer.Option(help="The run's cache, when it was moved.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Another label space of the same classes to score; default: the one learned.")
+    ] = None,
     pool: Annotated[str, typer.Option(help="Over a clip's views: mean of logits, or max or sum of scores.")] = "mean",
     views: Annotated[
         int | None, typer.Option(help="Plain views of a clip to test, spread over time and rates; default: all.")
@@ -138,7 +141,15 @@ def evaluate(
     from ifcar.pipelines.evaluate import evaluate as run_evaluate
     from ifcar.pipelines.scoring.scores import check_pool
 
-    result = run_evaluate(run, cache=cache, device=device, pool=check_pool(pool), views=views, detections=detections)
+    result = run_evaluate(
+        run,
+        cache=cache,
+        labels=labels,
+        device=device,
+        pool=check_pool(pool),
+        views=views,
+        detections=detections,
+    )
     if as_json:
         print_json(result.record())
     else:

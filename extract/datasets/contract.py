@@ -36,6 +36,9 @@ class Clip:
         source_fps: frames per second of a folder of frames; None: the dataset's `annotation_fps`. Video files state
             their own.
         frames_on_clock: see `Dataset.frames_on_clock`.
+        segment: name of the stretch of time that it shows, which clips of other cameras may share; "": none but its
+            own. A part of a protocol, held out or not, has all clips of a segment or none.
+        camera: name of the camera that saw it, as "ego"; "" where there is one.
     """
 
     clip_id: str
@@ -44,6 +47,8 @@ class Clip:
     span_sec: tuple[float, float] | None = None
     source_fps: float | None = None
     frames_on_clock: bool = False
+    segment: str = ""
+    camera: str = ""
 
     def __post_init__(self) -> None:
         if self.span_sec is not None and not 0 <= self.span_sec[0] < self.span_sec[1]:
@@ -91,6 +96,8 @@ class Dataset(ABC):
         default_sampling: how `extract` samples the frames of a view when that is not named, see `ViewPolicy`.
         track_arrays: arrays beside boxes and categories whose values its tracks carry, with the axes T, N and then
             numbers, or (h, w) for pictures over the frame, which follow a view's crop. Known when the clips are listed.
+        num_instances: N, the slots of a row of the cache that clips are listed for; None: for no cache. A dataset whose
+            instances have labels lists a clip with more of them several times, or says what is lost.
         view_arrays: arrays that `arrays_of_view` makes, with the axes T, N, h, w and numbers. Known when the clips are
             listed.
     """
@@ -106,6 +113,7 @@ class Dataset(ABC):
     default_sampling: ClassVar[Sampling] = "segments"
     track_arrays: Sequence[ArraySpec] = ()
     view_arrays: Sequence[ArraySpec] = ()
+    num_instances: int | None = None
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -135,6 +135,7 @@ class GridConfig:
         title: one line over the table.
         dataset: registered name of the data that the file is meant for; None for any.
         protocols: names of the protocols; empty takes "compositional" or the only one.
+        labels: the label space of each protocol; None takes its first.
         pool: put the test clips of all protocols together (leave one group out), one line a system.
         seeds: one run each.
         preset: of every head that does not say otherwise.
@@ -151,6 +152,7 @@ class GridConfig:
     title: str = ""
     dataset: str | None = None
     protocols: tuple[str, ...] = ()
+    labels: str | None = None
     pool: bool = False
     seeds: tuple[int, ...] = (0, 1, 2)
     preset: str = "paper"

@@ -18,8 +18,8 @@ from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, IfcarError, InputError, nearest_of
 from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.configs import from_plain, to_plain
-from ifcar.pipelines.feed.batches import Examples, read_examples
 from ifcar.pipelines.feed.boxes import check_boxes
+from ifcar.pipelines.feed.examples import Examples, read_examples
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.grid.config import FewShotConfig, FusionConfig, GridConfig, PublishedOn, SystemConfig
 from ifcar.pipelines.runs.config import ID_LENGTH, FineTuneConfig, RunConfig, run_id, run_name
@@ -119,7 +119,8 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
     by_name = {variant.name: variant.system for variant in variants}
     _check_starts(by_name)
     stages = _stages(config, reader)
-    tables = {name: reader.protocol(name) for stage in stages for draw in stage.draws for name in draw}
+    names = dict.fromkeys(name for stage in stages for draw in stage.draws for name in draw)
+    tables = {name: reader.protocol(name).only(config.labels) for name in names}
     parts = {n: [read_examples(reader, t, split) for split in (Split.TRAIN, Split.TEST)] for n, t in tables.items()}
     for name, table in tables.items():
         _check_measurable(parts[name], table, reader)
@@ -268,6 +269,7 @@ def _run_config(config: GridConfig, system: SystemConfig, protocol: str, seed: i
         system.head,
         cache,
         protocol=protocol,
+        labels=config.labels,
         preset=system.preset or config.preset,
         streams=system.streams,
         aux_weight=system.aux_weight,

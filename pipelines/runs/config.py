@@ -56,6 +56,7 @@ class RunConfig:
         head: registered name.
         cache: path of the cache.
         protocol: name of the protocol.
+        labels: name of the label space that is learned; None: the protocol's first.
         preset: the head's preset that `options` started from.
         options: the head's config, as plain values.
         aux_weights: weight of each auxiliary loss.
@@ -71,6 +72,10 @@ class RunConfig:
     head: str
     cache: Path
     protocol: Annotated[str, Option("Whose splits and labels.")]
+    labels: Annotated[
+        str | None,
+        Option("Label space of the protocol, of those in `ifcar cache info`.", default="the first"),
+    ] = None
     preset: Annotated[str, Option("paper, small, or another of `ifcar list heads`.")] = "paper"
     options: Mapping[str, Any] = field(default_factory=dict)
     aux_weights: Mapping[str, float] = field(default_factory=dict)
@@ -98,6 +103,7 @@ class EnsembleConfig:
         chosen_on: "equal", "given" or "held_out".
         cache: the members' cache.
         protocol: the members' protocol.
+        labels: their label space, see `RunConfig`.
         fingerprint: of the cache.
         head: always "ensemble", so that a listing tells it from a head.
     """
@@ -108,7 +114,13 @@ class EnsembleConfig:
     cache: Path
     protocol: str
     fingerprint: str
+    labels: str | None = None
     head: str = ENSEMBLE
+
+
+def task_name(config: RunConfig | EnsembleConfig) -> str:
+    """Return what a run learned, as tables call it: the protocol, and the label space where that has a name."""
+    return config.protocol if config.labels is None else f"{config.protocol} {config.labels}"
 
 
 def run_id(config: RunConfig) -> str:
@@ -126,6 +138,8 @@ def without_places(config: RunConfig) -> dict[str, Any]:
     """Return what decides a run's numbers as plain values: all of its config but where files lie."""
     content: dict[str, Any] = to_plain(config)
     del content["cache"]
+    if content["labels"] is None:
+        del content["labels"]
     if content["fine_tune"] is not None:
         for key in ("base", *(() if content["fine_tune"]["parts"] else ("parts",))):
             del content["fine_tune"][key]
@@ -156,7 +170,7 @@ def check_resumable(path: Path, stopped: object, config: RunConfig, *, unknown: 
 
 
 def run_name(config: RunConfig) -> str:
-    """Return a short readable name: head, streams, auxiliary weight, preset, protocol, seed."""
+    """Return a short readable name: head, streams, auxiliary weight, preset, protocol, label space, seed."""
     joint = config.options.get("joint")
     streams = joint["streams"] if isinstance(joint, Mapping) and joint["streams"] != "both" else ""
     aux = "-".join(f"{name}{weight:g}" for name, weight in config.aux_weights.items())
@@ -165,5 +179,5 @@ def run_name(config: RunConfig) -> str:
     if config.fine_tune is not None and config.fine_tune.parts:
         tuned = "from-" + "-".join(config.fine_tune.parts)
     live = "" if config.live is None else "joint" if config.live.base is not None else "finetune"
-    parts = (live, config.head, streams, aux, preset, config.protocol, tuned, f"seed{config.seed}")
+    parts = (live, config.head, streams, aux, preset, config.protocol, config.labels or "", tuned, f"seed{config.seed}")
     return "-".join(part for part in parts if part)

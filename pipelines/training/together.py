@@ -14,8 +14,9 @@ from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
 from ifcar.heads.catalog import HEADS
-from ifcar.pipelines.feed.batches import Examples, open_batches, read_examples
+from ifcar.pipelines.feed.batches import open_batches
 from ifcar.pipelines.feed.boxes import check_boxes
+from ifcar.pipelines.feed.examples import Examples, read_examples
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.feed.memory import Memory
 from ifcar.pipelines.progress import Progress
@@ -96,7 +97,7 @@ def _fit_locked(
 ) -> list[FitResult | Failure]:
     started = time.perf_counter()
     reader = open_its_cache(jobs[0].config.cache, jobs[0].path)
-    protocol = reader.protocol(jobs[0].config.protocol)
+    protocol = reader.protocol(jobs[0].config.protocol).only(jobs[0].config.labels)
     trained, tested = read_examples(reader, protocol, Split.TRAIN), read_examples(reader, protocol, Split.TEST)
     entries = [_enter(job, reader, protocol, len(trained)) for job in jobs]
     config = entries[0].config
@@ -111,7 +112,7 @@ def _fit_locked(
     batches = open_batches(reader, arrays, [trained, tested], device, memory)
     for line in (batches.describe(), *notes):
         progress.say(f"{config.head}: {line}")
-    data = Data(batches=batches, trained=trained, division=division, protocol=protocol, clip_ids=reader.clip_ids)
+    data = Data(batches=batches, trained=trained, division=division, protocol=protocol)
     outcomes = train_phases(entries, data, folder, progress)
     predictions = _predict(entries, outcomes, [trained, tested], data)
     results: list[FitResult | Failure] = []
@@ -150,7 +151,7 @@ def _predict(
     for states, scored in sides if done else ():
         stack = stack_states([entries[n] for n in done], states, data.batches.device)
         for part in scored:
-            for number, found in zip(done, predict(stack, data.batches, part, data.clip_ids), strict=True):
+            for number, found in zip(done, predict(stack, data.batches, part), strict=True):
                 predictions[number].append(found)
     return predictions
 
