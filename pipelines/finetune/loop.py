@@ -17,6 +17,8 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from ifcar.extract.decoded_views import Decoded
+from ifcar.heads.contract import InstanceBatch
+from ifcar.pipelines.feed.subjects import ask_about
 from ifcar.pipelines.finetune.data import StepBatch, load_training, stack_views
 from ifcar.pipelines.finetune.score import score_live
 from ifcar.pipelines.finetune.trainer import LiveState, LiveTrainer
@@ -84,11 +86,12 @@ def train_step(trainer: LiveTrainer, step_batch: StepBatch, views: Iterator[Deco
     sums: dict[str, torch.Tensor] = {}
     parts = np.array_split(step_batch.mine, math.ceil(len(step_batch.mine) / trainer.micro_batch))
     for number, part in enumerate(parts):
-        batch = stack_views([next(views) for _ in part], trainer.model.of_view, trainer.group.device)
+        inputs, of_view = stack_views([next(views) for _ in part], trainer.model.of_view, trainer.group.device)
+        seen = ask_about(trainer.examples.order_of(step_batch.places[part]), InstanceBatch(of_view), trainer.spec)
         targets = torch.from_numpy(trainer.examples.targets[step_batch.places[part]]).to(trainer.group.device)
         trainer.model.set_noise(noise, int(part[0]), int(part[-1]) + 1)
         with _gradients_stay(trainer) if number < len(parts) - 1 else contextlib.nullcontext():
-            outputs, extra = trainer.network(*batch)
+            outputs, extra = trainer.network(inputs, seen.arrays)
             kind, smoothing = trainer.examples.kind, trainer.label_smoothing
             alone = {name: loss[None] for name, loss in extra.items()}
             aux_weights = {name: loss.new_tensor([trainer.aux_weights[name]]) for name, loss in extra.items()}
@@ -114,7 +117,7 @@ def _move(trainer: LiveTrainer, step_batch: StepBatch, losses: dict[str, float])
     parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, trainer.clip_gradient or math.inf))
     if not math.isfinite(norm + sum(losses.values())):
-        clips = [trainer.clip_ids[clip] for clip in trainer.examples.clips[step_batch.places]]
+        clips = trainer.examples.names[step_batch.places].tolist()
         raise NonFiniteError(not_finite(step_batch.step, losses, clips, "set --clip-gradient or --warm-up"))
     for group in trainer.optimizer.param_groups:
         group["lr"] = group["rate"] * trainer.plan.factor_at(step_batch.step)

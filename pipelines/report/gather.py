@@ -16,7 +16,7 @@ from ifcar.pipelines.comparison.results import Replicate, System, summarise
 from ifcar.pipelines.comparison.store import NAME as RESULTS
 from ifcar.pipelines.comparison.store import Comparison, read_comparison
 from ifcar.pipelines.folders import folder
-from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig, without_places
+from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig, task_name, without_places
 from ifcar.pipelines.runs.finished import Run, finished_runs, is_finished, open_run, read_config
 
 
@@ -67,7 +67,7 @@ def compare_runs(runs: Sequence[Run], baseline: str | None) -> list[Comparison]:
     groups: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
         clips = "\n".join(run.predictions("test").clip_ids.tolist())
-        key = (run.config.fingerprint, run.config.protocol, hashlib.sha256(clips.encode()).hexdigest())
+        key = (run.config.fingerprint, task_name(run.config), hashlib.sha256(clips.encode()).hexdigest())
         groups.setdefault(key, []).append(run)
     return [_comparison(group, baseline) for group in groups.values()]
 
@@ -79,8 +79,8 @@ def _comparison(runs: Sequence[Run], baseline: str | None) -> Comparison:
     config = runs[0].config
     dataset = str(dict(runs[0].data().identity).get("dataset", {}).get("name", "unknown data"))
     return Comparison(
-        name=f"{dataset}-{config.protocol}",
-        title=f"Runs on {dataset}, {config.protocol}",
+        name=f"{dataset}-{task_name(config)}",
+        title=f"Runs on {dataset}, {task_name(config)}",
         dataset=dataset,
         baseline=tested or "",
         paired_test="bootstrap",
@@ -110,7 +110,7 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[System], list[str]]:
         systems.append(
             System(
                 name=name if taken[name] == 1 else f"{name} ({taken[name]})",
-                protocol=config.protocol,
+                protocol=task_name(config),
                 replicates=[Replicate(seed=seed, runs=[seeds[seed]]) for seed in sorted(seeds)],
                 factors={"aux_weight": aux_weight(config)},
             )

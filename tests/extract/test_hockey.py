@@ -80,9 +80,9 @@ HEADER = "clip_id,video,start_sec,end_sec,split,labels"
     ("name", "content", "message"),
     [
         ("annotations.csv", None, "no such file; expected a header and rows of clip_id"),
-        ("annotations.csv", "", "holds no clip"),
+        ("annotations.csv", "", "empty; expected a header with clip_id"),
         ("annotations.csv", HEADER.replace("split,", ""), "line 1: the header lacks the column split"),
-        ("annotations.csv", HEADER + ",video", "line 1: the header names a column twice"),
+        ("annotations.csv", HEADER + ",video", "line 1: the header names a column twice, video"),
         ("annotations.csv", f"{HEADER}\na,game1,0,2,train", "line 2: 5 columns; expected 6"),
         ("annotations.csv", f"{HEADER}\na,game1,0,two,train,check", "end_sec is 'two'; expected a finite number"),
         ("annotations.csv", f"{HEADER}\na,game1,inf,2,train,check", "start_sec is 'inf'"),

@@ -23,7 +23,8 @@ from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head, InstanceBatch
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
-from ifcar.pipelines.feed.batches import open_batches, read_examples
+from ifcar.pipelines.feed.batches import open_batches
+from ifcar.pipelines.feed.examples import read_examples
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.fleets.fleet import FOLDER, Fleet, choose_size, fleet_key, make_fleet, member_bytes, plan_fleets
