@@ -196,7 +196,7 @@ def test_npz_comes_back_as_it_was_written(tmp_path: Path) -> None:
         "none": np.zeros((0, 4), np.int64),
     }
     np.savez(tmp_path / "p.npz", **arrays)
-    for found, wanted in zip(read_arrays(tmp_path / "p.npz", list(arrays)), arrays.values(), strict=True):
+    for found, wanted in zip(read_arrays(tmp_path / "p.npz", list(arrays)).values(), arrays.values(), strict=True):
         np.testing.assert_array_equal(found, wanted, strict=True)
     with pytest.raises(KeyError):
         read_arrays(tmp_path / "p.npz", ["other"])

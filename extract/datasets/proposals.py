@@ -190,7 +190,7 @@ def _read_npz(path: Path, digest: hashlib._Hash) -> Iterator[tuple[str, _Rows]]:
         while content := file.read(1 << 20):
             digest.update(content)
     try:
-        clip, frame, box = read_arrays(path, ("clip", "frame", "box"))
+        clip, frame, box = read_arrays(path, ("clip", "frame", "box")).values()
     except KeyError as error:
         raise InputError(f"{path}: {error.args[0]}; expected {_ARRAYS}") from error
     except NpzError as error:
@@ -220,7 +220,7 @@ def _read_npz(path: Path, digest: hashlib._Hash) -> Iterator[tuple[str, _Rows]]:
 
 def _scores(path: Path) -> NDArray[Any] | None:
     try:
-        (score,) = read_arrays(path, ("score",))
+        (score,) = read_arrays(path, ("score",)).values()
     except KeyError:
         return None
     except NpzError as error:

@@ -11,7 +11,6 @@ metrics.json        one record a part; written last: a run with it is finished
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -71,23 +70,26 @@ class Run:
     def _read_predictions(self, split: str) -> Predictions:
         path = self.path / "predictions.npz"
         names = [f"{split}/{name}" for name in ("clip_ids", "logits", "targets")]
+        segments_name = f"{split}/segments"  # absent where each clip is its own
         try:
-            clip_ids, logits, targets = read_arrays(path, names)
-            segments = None
-            with contextlib.suppress(KeyError):  # each clip is its own
-                (segments,) = read_arrays(path, [f"{split}/segments"])
+            found = read_arrays(path, names, [segments_name])
         except KeyError as error:
             raise InputError(f"{path}: holds no predictions for {split!r}") from error
         except NpzError as error:
             raise InputError(f"{path}: cannot be read ({error}); remove the folder and make the run again") from error
-        of_clips = [clip_ids, logits, targets, *([] if segments is None else [segments])]
-        if logits.ndim != 2 or len({len(array) for array in of_clips}) > 1 or not np.isfinite(logits).all():
+        clip_ids, logits, targets = (found[name] for name in names)
+        if logits.ndim != 2 or len({len(array) for array in found.values()}) > 1 or not np.isfinite(logits).all():
             raise InputError(
                 f"{path}: logits {logits.shape} of {len(clip_ids)} clips and {len(targets)} targets do not belong "
                 "together or are not finite; remove the folder and make the run again"
             )
         return Predictions(
-            split=split, clip_ids=clip_ids, segments=segments, logits=logits, targets=targets, kind=self.data().kind
+            split=split,
+            clip_ids=clip_ids,
+            segments=found.get(segments_name),
+            logits=logits,
+            targets=targets,
+            kind=self.data().kind,
         )
 
 
