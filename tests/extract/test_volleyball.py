@@ -66,7 +66,7 @@ def test_clips_go_from_files_to_a_scored_run(
         assert group.split[number] == personal.split[number] == (Split.TEST if video == 4 else Split.TRAIN)
         assert group.group_names[group.groups[number]] == f"video {video}"
     reader.close()
-    short = ScheduleConfig(kind="stretched", min_steps=6, batch_size=4, refit=False)
+    short = ScheduleConfig(kind="stretched", epochs=4, batch_size=4, refit=False)
     for protocol, measure in (("group", "top-1"), ("personal", "mAP")):
         run = fit(make_run_config("i3d", out, protocol=protocol, settings=(), schedule=short), Silent()).run
         with pytest.raises(SystemExit) as ended:

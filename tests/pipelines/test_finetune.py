@@ -50,7 +50,7 @@ from ifcar.pipelines.training.together import FitResult
 
 IFCAR = (sys.executable, "-c", "from ifcar.cli import main; main()")
 ALONE = Group(number=0, size=1, device=torch.device("cpu"))
-BRIEF = ScheduleConfig(kind="stretched", min_steps=12, batch_size=8)
+BRIEF = ScheduleConfig(kind="stretched", epochs=8, batch_size=8)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_fine_tuned_backbone_makes_the_cache_that_the_run_names(
     assert reader.identity["backbone"]["weights"] == sha256_file(tuned.backbone)
     assert (reader.spec.channels, reader.identity["backbone"]["reduction"]) == (16, 16)
     assert evaluate(tuned.run.path, cache=cache).agrees
-    schedule = ScheduleConfig(kind="stretched", min_steps=12, batch_size=8, held_out=0.0)
+    schedule = ScheduleConfig(kind="stretched", epochs=8, batch_size=8, held_out=0.0)
     beside = fit(make_run_config("sfi", cache, preset="small", schedule=schedule), Silent(), out=tmp_path / "sfi")
     assert [m.split for m in ensemble([tuned.run.path, beside.run.path]).run.metrics] == ["train", "test"]
     clip = next(c for c in tuned.run.predictions("test").clip_ids)

@@ -84,7 +84,7 @@ def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunCon
     return chosen, fit(chosen, Silent(), out=tmp_path_factory.mktemp("whole") / "run").run
 
 
-@pytest.mark.parametrize("stop_after", [1, 4, 12, 22])
+@pytest.mark.parametrize("stop_after", [4, 22])
 def test_resumed_run_ends_like_an_uninterrupted_one(
     whole: tuple[RunConfig, Run], tmp_path: Path, stop_after: int
 ) -> None:
@@ -103,7 +103,8 @@ def test_resumed_run_ends_like_an_uninterrupted_one(
 
 
 def test_streamed_batches_equal_preloaded_ones(cache: Path) -> None:
-    same_run(fit(config(cache), Silent(), memory="ram").run, fit(config(cache), Silent(), memory="stream").run)
+    brief = config(cache, schedule=replace(SHORT, epochs=6))
+    same_run(fit(brief, Silent(), memory="ram").run, fit(brief, Silent(), memory="stream").run)
 
 
 def test_held_out_part_is_whole_groups_and_the_same_for_every_seed(cache: Path) -> None:

@@ -33,7 +33,7 @@ from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import run_id
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
-SHORT = {"kind": "stretched", "min_steps": 30, "batch_size": 8, "refit": False}
+SHORT = {"kind": "stretched", "epochs": 8, "batch_size": 8, "refit": False}
 GRID = {
     "name": "tiny",
     "title": "Tiny",
@@ -131,7 +131,7 @@ def test_run_id_follows_the_config_and_the_data_but_not_the_place(cache: Path, t
     moved = tmp_path / "moved.zarr"
     moved.symlink_to(cache)
     assert [run_id(job.config) for job in plan_grid(grid(), moved).jobs()] == ids
-    other = plan_grid(grid(schedule={**SHORT, "min_steps": 31}), cache)
+    other = plan_grid(grid(schedule={**SHORT, "epochs": 9}), cache)
     assert not set(ids) & {run_id(job.config) for job in other.jobs()}
     job = plan_grid(grid(), cache).jobs()[0]
     assert run_id(replace(job.config, protocol_digest="other")) != ids[0]
@@ -150,7 +150,7 @@ def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> No
 @pytest.mark.slow
 def test_killed_grid_goes_on_to_the_same_bytes_and_replaces_a_killed_worker(cache: Path, tmp_path: Path) -> None:
     """Beside the same grid left alone: killed as a whole twice, then one of its workers is."""
-    slower = {**GRID, "schedule": {**SHORT, "min_steps": 250}}
+    slower = {**GRID, "schedule": {**SHORT, "epochs": 80}}
     whole, killed = tmp_path / "runs", tmp_path / "killed"
     assert not run_grid(plan_grid(from_plain(GridConfig, slower, "grid"), cache), Silent(), processes=2).failures
     file = tmp_path / "grid.yaml"
