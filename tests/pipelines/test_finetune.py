@@ -22,15 +22,15 @@ from safetensors.torch import load_file
 
 from ifcar.cache.open import open_cache
 from ifcar.errors import CacheMismatchError, InputError, MissingDataError
+from ifcar.extract.backbones.downloads import sha256_file
 from ifcar.extract.datasets.something_else import SomethingElse
 from ifcar.extract.tuned import read_tuned
-from ifcar.extract.weights import sha256_file
 from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.ensemble import ensemble
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.finetune.bf16 import has_right_gradients
 from ifcar.pipelines.finetune.data import load_training, stack_views
 from ifcar.pipelines.finetune.distributed import Group

@@ -23,7 +23,7 @@ from ifcar.errors import CacheMismatchError, IfcarError, InputError
 from ifcar.pipelines.comparison.store import read_comparison
 from ifcar.pipelines.configs import from_plain
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.few_shot import few_shot_grid
 from ifcar.pipelines.fleets.pool import fit_all
 from ifcar.pipelines.grid.config import GridConfig, read_grid, shipped_grids

@@ -25,16 +25,18 @@ from ifcar.cache.writer import CacheWriter
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import ExtractResult, extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.extraction.sources import read_source
 from ifcar.pipelines.feed.batches import Examples, read_examples
 from ifcar.pipelines.feed.held_out import hold_out
+from ifcar.pipelines.finetune.data import live_examples
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.listing import describe_cache
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.data import protocol_digest
 from ifcar.pipelines.runs.finished import Run
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 NUM_CLIPS = 8
 Splits = list[Split]
@@ -136,6 +138,18 @@ def check_parts(reader: CacheReader, protocol: ProtocolTable, splits: Splits, nu
     drawn = drawn_rows(train)
     for place in range(len(train)):
         assert set(drawn[:, place]) == set(train.rows[place]), "training draws every row of its clips"
+
+
+def test_live_parts_are_scored_by_the_plain_views_of_the_cache_that_follows(data: Path, tmp_path: Path) -> None:
+    write_protocols(data, two_protocols())
+    extract(options(data, tmp_path / "c.zarr", views=3), Silent())
+    reader = open_cache(tmp_path / "c.zarr")
+    source = read_source(options(data, tmp_path / "c.zarr"), Silent(), needs_pixels=False)
+    for protocol in source.protocols:
+        for split in (Split.TRAIN, Split.TEST):
+            cached, live = read_examples(reader, protocol, split), live_examples(source, protocol, split, 3)
+            for name in ("clips", "rows", "usable", "plain", "per_rate"):
+                np.testing.assert_array_equal(getattr(live, name), getattr(cached, name), err_msg=name)
 
 
 def drawn_rows(train: Examples, times: int = 400) -> NDArray[np.int64]:
