@@ -52,6 +52,7 @@ def test_short_forms_work_after_extract(place: Path) -> None:
     assert run(place, "list", "heads").stdout.count("sfi") >= 1
 
 
+@pytest.mark.slow
 def test_grid_few_shot_and_predict_print_tables(place: Path) -> None:
     file = place / "grid.yaml"
     file.write_text(
@@ -117,6 +118,7 @@ def test_bad_input_is_one_line_and_exit_2(place: Path, arguments: tuple[str, ...
     assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr, done.stderr
 
 
+@pytest.mark.slow
 def test_interrupt_keeps_the_checkpoint_and_resume_finishes(place: Path) -> None:
     options = ("--streams", "layout", "--preset", "small", "--schedule", "stretched")
     command = [sys.executable, "-c", "from ifcar.cli import main; main()", "fit-head", "sfi", *options]

@@ -48,6 +48,7 @@ from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.pipelines.training.together import FitResult
 
+pytestmark = pytest.mark.slow
 IFCAR = (sys.executable, "-c", "from ifcar.cli import main; main()")
 ALONE = Group(number=0, size=1, device=torch.device("cpu"))
 BRIEF = ScheduleConfig(kind="stretched", epochs=8, batch_size=8)
@@ -184,7 +185,6 @@ def test_kept_statistics_stay_and_trained_ones_move(root: Path) -> None:
         assert all(torch.equal(v, after[k]) for k, v in before.items() if "Conv3d_1a" in k) == stays
 
 
-@pytest.mark.slow
 def test_killed_run_goes_on_to_the_same_bits(root: Path, tmp_path: Path) -> None:
     """SIGKILL after the first checkpoint, then the command line's own --resume; held-out part and dropout included."""
     options = {"epochs": 3, "held_out": 0.25}

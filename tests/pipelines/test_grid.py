@@ -107,6 +107,7 @@ def table_bytes(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.suffix in (".csv", ".md", ".tex", ".yaml")}
 
 
+@pytest.mark.slow
 def test_grid_makes_every_run_once_and_compares_them(cache: Path, place: Path) -> None:
     plan = plan_grid(grid(), cache)
     assert len(plan.jobs()) == 6 and len({run_id(job.config) for job in plan.jobs()}) == 6
@@ -182,6 +183,7 @@ def test_killed_grid_goes_on_to_the_same_bytes_and_replaces_a_killed_worker(cach
         assert path.read_bytes() == (killed / path.parent.name / path.name).read_bytes()
 
 
+@pytest.mark.slow
 def test_failing_run_is_reported_and_leaves_the_rest(cache: Path) -> None:
     systems = [
         *GRID["systems"],  # type: ignore[misc]
@@ -194,6 +196,7 @@ def test_failing_run_is_reported_and_leaves_the_rest(cache: Path) -> None:
     assert sum(note.startswith("failed: ") for note in result.comparison.notes) == 2
 
 
+@pytest.mark.slow
 def test_few_shot_moves_only_the_classifier_and_covers_every_draw(cache: Path) -> None:
     options = {"preset": "small", "streams": "layout", "schedule": ScheduleConfig(**SHORT)}  # type: ignore[arg-type]
     frozen = plan_grid(few_shot_grid("sfi", shots=[5], aux_weight=1.0, **options), cache)  # type: ignore[arg-type]

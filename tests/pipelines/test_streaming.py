@@ -123,6 +123,7 @@ def test_damage_met_while_reading_ahead_reaches_the_one_who_asks(cache: Path, tm
     assert len(batches.batch(np.arange(1152, 1280)).array("frame_features")) == 128
 
 
+@pytest.mark.slow
 def test_grid_keeps_rows_where_it_is_told(cache: Path, tmp_path: Path) -> None:
     job = Job(config=config(cache), path=tmp_path / "run")
     assert not fit_all([job], Silent(), processes=1, device="cpu", memory="stream")
