@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures.frame_features import write_features
 from fixtures.interrupts import interrupted_after
 from fixtures.something_else import write_dataset
 from safetensors.numpy import load_file
@@ -34,7 +33,6 @@ from ifcar.pipelines.runs.resolve import default_protocol, make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig, make_plan
 from ifcar.pipelines.scoring.scores import Predictions, measure
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
-from ifcar.pipelines.training.trainer import NonFiniteError
 
 SHORT = ScheduleConfig(kind="stretched", min_steps=60, batch_size=8)
 
@@ -242,11 +240,3 @@ def test_appearance_head_on_boxes_only_says_what_to_do(cache: Path) -> None:
     with pytest.raises(CacheMismatchError, match="--streams layout"):
         fit(config(cache, streams="both"), Silent())
     assert default_protocol(cache) == "compositional"
-
-
-def test_non_finite_loss_stops_before_the_weights_move(tmp_path: Path) -> None:
-    """At the first step, as the batch is all training clips."""
-    cache = write_features(tmp_path / "c.zarr", 40, not_finite=12)
-    chosen = make_run_config("i3d", cache, schedule=ScheduleConfig(kind="paper", epochs=2, batch_size=40, held_out=0))
-    with pytest.raises(NonFiniteError, match=r"step 0 .*weights left as they were; clips: .*\b12\b"):
-        fit(chosen, Silent())
