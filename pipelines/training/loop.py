@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor
 from ifcar.pipelines.feed.order import draw_order
 from ifcar.pipelines.scoring.scores import measure, predict
 from ifcar.pipelines.stacks.noise import draw_noise
+from ifcar.pipelines.stacks.objectives import losses_of
 from ifcar.pipelines.stacks.stack import Stack
-from ifcar.pipelines.training.trainer import Trainer, TrainState
+from ifcar.pipelines.training.trainer import Trainer, TrainState, not_finite
 
 
 def train(trainer: Trainer, state: TrainState, on_round: Callable[[TrainState], None]) -> None:
@@ -84,11 +86,11 @@ def train_step(
         out = stack.score(trainer.batches.batch(rows if own else rows[0]), own=own, noise=noise)
     targets = torch.from_numpy(trainer.examples.targets[places]).to(device)
     targets = targets.expand(len(stack), *targets.shape[1:])
+    aux_weights = {
+        name: loss.new_tensor([member.aux_weights[name] for member in members]) for name, loss in out.losses.items()
+    }
     kind, smoothing = trainer.examples.kind, trainer.label_smoothing
-    each = [kind.class_loss(output, targets, label_smoothing=smoothing) for output in out.trained().unbind(-2)]
-    losses = {"classification": torch.stack(each).mean(0).mean(1)}
-    for name, value in out.losses.items():
-        losses[name] = value * value.new_tensor([member.aux_weights[name] for member in members])
+    losses = losses_of(out.trained(), targets, out.losses, aux_weights, kind, smoothing)
     total = torch.stack(list(losses.values())).sum(0)
     stack.fill_gradients(total)
     losses = {name: loss.detach().double() for name, loss in losses.items()}
@@ -108,13 +110,8 @@ def stop_non_finite(
     for place, member in enumerate(trainer.members[: len(finite)]):
         if not finite[place] and member.state.failure is None:
             own = {name: float(loss[place]) for name, loss in losses.items()}
-            what = "gradient" if np.isfinite(sum(own.values())) else "loss"
-            parts = ", ".join(f"{name} {value:g}" for name, value in own.items())
             clips = [trainer.clip_ids[c] for c in trainer.examples.clips[places[min(place, len(places) - 1)]]]
-            member.state.failure = (
-                f"{what} is not finite at step {step} ({parts}); weights left as they were; clips: {', '.join(clips)}. "
-                "Lower --lr, or check the cache with `ifcar cache verify`"
-            )
+            member.state.failure = not_finite(step, own, clips, "check the cache with `ifcar cache verify`")
 
 
 def finish_round(
@@ -139,9 +136,6 @@ def finish_round(
             "fleet": len(trainer.members),
             "order": trainer.order,
         }
-        if held_out is not None:
-            metrics = measure(held_out[place], seed=member.seed, started=time.perf_counter())
-            record |= metrics.held_out_record()
-            if mine.best_score is None or metrics.rank > mine.best_score:
-                mine.best_score, mine.best_step, mine.best_weights = metrics.rank, state.step, stack.state(place)
-        mine.history.append(record)
+        started = time.perf_counter()
+        metrics = None if held_out is None else measure(held_out[place], seed=member.seed, started=started)
+        mine.end_round(record, metrics, partial(stack.state, place))
