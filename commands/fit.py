@@ -26,7 +26,7 @@ from ifcar.commands.options import (
 )
 from ifcar.console import Screen, print_json, print_table
 from ifcar.errors import InputError
-from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.config import FineTuneConfig, RunConfig
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.shell_words import command
 
@@ -49,6 +49,11 @@ def fit_head(
     non_local: Annotated[bool, typer.Option("--non-local", help="strg: a non-local block before the graphs.")] = False,
     schedule: Annotated[Given, OptionsOf(ScheduleConfig, without=("held_out",))],
     setting: HeadSettings = None,
+    start: Annotated[Path | None, typer.Option(help="A finished run whose weights this one starts from.")] = None,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help="Take only this part of them, as object; may be repeated; the rest starts from the seed."),
+    ] = None,
     config: ConfigFile = None,
     device: Device = None,
     memory: Rows = "auto",
@@ -88,6 +93,11 @@ def fit_head(
             schedule=schedule_from(schedule.read()),
             **run.read(),
         )
+        if start is not None:
+            taken = FineTuneConfig(base=start, parts=tuple(part or ()), train="all")
+            run_config = replace(run_config, fine_tune=taken)
+        elif part:
+            raise InputError(f"--part {part[0]} would be ignored: it is taken from another run; name it with --start")
     result = fit(
         run_config,
         Screen(quiet=as_json),

@@ -27,7 +27,7 @@ from ifcar.extract.engine import EngineOptions, FeatureExtractor, RowArrays, fau
 from ifcar.extract.frame_times import past_end, source_frames
 from ifcar.extract.geometry import FULL_FRAME, boxes_to_crop
 from ifcar.extract.picture_source import VideoInfo
-from ifcar.extract.roi import parse_pooled_mode
+from ifcar.extract.roi import parse_pooled_mode, pooled_with
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.view_content import View
 from ifcar.heads.catalog import HEADS
@@ -153,7 +153,8 @@ def predict(
     if not reads_features and weights is not None:
         raise InputError(f"--weights {weights} would be ignored: {run} reads boxes only")
     seen = [views.plan(row) for row in range(len(views))]
-    arrays = _view_arrays(run, data, seen, reads)
+    pooled = pooled_with(parse_pooled_mode(recipe.pooled)) if reads_features and recipe.pooled is not None else ()
+    arrays = _view_arrays(run, data, seen, tuple(dict.fromkeys((*reads, *pooled))))
     if reads_features:
         arrays |= _live_features(run, data, recipe, views, weights, on, progress)
     logits = np.stack([_score(member, data, arrays, on) for member in members])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +23,12 @@ ID_LENGTH = 12  # hexadecimal digits of a run's id that its folder's name shows
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FineTuneConfig:
-    """Start from another run's weights, with a new classifier where the classes differ.
+    """Start from another run's weights: all of them, with a new classifier where the classes differ, or named parts.
 
     Args:
         base: folder of the finished run to start from.
+        parts: of the head, by the beginning of its weights' names: "object" is all of `object.…`. These are taken and
+            the rest starts from the seed, so that the two runs' options may differ. Empty: everything.
         train: "classifier": only the last linear layer moves, all else is frozen, running statistics too (as in the
             released code of Materzynska et al. 2020, whose few-shot settings Yan et al. 2020 §4.2 follow); "all":
             everything moves.
@@ -33,8 +36,16 @@ class FineTuneConfig:
     """
 
     base: Path
+    parts: tuple[str, ...] = ()
     train: Literal["classifier", "all"] = "classifier"
     base_id: str = ""
+
+    def __post_init__(self) -> None:
+        for part in self.parts:
+            if not re.fullmatch(r"\w+(\.\w+)*", part) or self.parts.count(part) > 1:
+                raise InputError(f"parts: {part!r:.80} is no part of a head, or named twice; expected names as object")
+        if self.parts and self.train == "classifier":
+            raise InputError("parts: what is not taken from the other run has to train; give train: all")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,7 +127,8 @@ def without_places(config: RunConfig) -> dict[str, Any]:
     content: dict[str, Any] = to_plain(config)
     del content["cache"]
     if content["fine_tune"] is not None:
-        del content["fine_tune"]["base"]
+        for key in ("base", *(() if content["fine_tune"]["parts"] else ("parts",))):
+            del content["fine_tune"][key]
     if content["live"] is None:
         del content["live"]
     else:
@@ -150,6 +162,8 @@ def run_name(config: RunConfig) -> str:
     aux = "-".join(f"{name}{weight:g}" for name, weight in config.aux_weights.items())
     preset = "" if config.preset == "paper" else config.preset
     tuned = "" if config.fine_tune is None else f"tuned-{config.fine_tune.train}"
+    if config.fine_tune is not None and config.fine_tune.parts:
+        tuned = "from-" + "-".join(config.fine_tune.parts)
     live = "" if config.live is None else "joint" if config.live.base is not None else "finetune"
     parts = (live, config.head, streams, aux, preset, config.protocol, tuned, f"seed{config.seed}")
     return "-".join(part for part in parts if part)

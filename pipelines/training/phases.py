@@ -37,12 +37,14 @@ class Entry:
         path: its folder.
         head: as it starts; training works on a copy.
         plan: its schedule on the whole training split.
+        note: which of its weights another run left, where these are parts; the same for all runs of a fleet.
     """
 
     config: RunConfig
     path: Path
     head: Head
     plan: Plan
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

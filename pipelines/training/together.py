@@ -102,7 +102,7 @@ def _fit_locked(
     config = entries[0].config
     arrays = HEADS.get(config.head).reads(head_options(config))
     division = hold_out(trained, protocol, entries[0].plan.held_out)
-    notes = [note for note in (tested.note, division.note) if note]
+    notes = [note for note in (tested.note, division.note, entries[0].note) if note]
     notes += check_boxes(reader, config.head, arrays, trained, tested)
     left = [not is_finished(entry.path) for entry in entries]
     for entry in itertools.compress(entries, left):
@@ -158,11 +158,12 @@ def _predict(
 def _enter(job: Job, reader: CacheReader, protocol: ProtocolTable, num_clips: int) -> Entry:
     config = resolve(job.config, reader, protocol)
     head = build_head(config, reader.spec, len(protocol.labels.classes))
+    note = ""
     if config.fine_tune is not None:
-        config = start_from_base(config, config.fine_tune, head)
+        config, note = start_from_base(config, config.fine_tune, head)
     appearance = reader.spec.reads_features(head.reads(head_options(config)))
     plan = make_plan(config.schedule, num_clips, reads_appearance=appearance)
-    return Entry(config=config, path=job.path, head=head, plan=plan)
+    return Entry(config=config, path=job.path, head=head, plan=plan, note=note)
 
 
 def _write(entry: Entry, outcome: Outcome, predictions: Sequence[Predictions], started: float) -> None:

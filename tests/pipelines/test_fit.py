@@ -15,6 +15,7 @@ from sklearn.metrics import log_loss, top_k_accuracy_score
 
 from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
+from ifcar.cli import main
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.pipelines.configs import parse_assignment
 from ifcar.pipelines.ensemble import choose_weights, ensemble
@@ -28,8 +29,8 @@ from ifcar.pipelines.grid.config import GridConfig, SystemConfig
 from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.labels.kinds import SingleLabel
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.runs.config import RunConfig
-from ifcar.pipelines.runs.finished import Run
+from ifcar.pipelines.runs.config import FineTuneConfig, RunConfig
+from ifcar.pipelines.runs.finished import Run, open_run
 from ifcar.pipelines.runs.resolve import default_protocol, make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig, make_plan
 from ifcar.pipelines.scoring.scores import Predictions, measure
@@ -249,3 +250,43 @@ def test_non_finite_loss_stops_before_the_weights_move(tmp_path: Path) -> None:
     chosen = make_run_config("i3d", cache, schedule=ScheduleConfig(kind="paper", epochs=2, batch_size=40, held_out=0))
     with pytest.raises(NonFiniteError, match=r"step 0 .*weights left as they were; clips: .*\b12\b"):
         fit(chosen, Silent())
+
+
+def test_run_starts_from_another_s_parts_where_they_are_alike(cache: Path, tmp_path: Path) -> None:
+    base = fit(config(cache, schedule=replace(SHORT, epochs=1)), Silent()).run.path
+    words = ["fit-head", "sfi", "--streams", "layout", "--preset", "small", "--cache", str(cache)]
+    brief = ["--schedule", "stretched", "--epochs", "1", "--batch-size", "8", "--json"]
+    with pytest.raises(SystemExit) as done:
+        main(
+            [
+                *words,
+                *brief,
+                "--set",
+                "temporal_dim=32",
+                "--start",
+                str(base),
+                "--part",
+                "joint",
+                "--out",
+                str(tmp_path / "r"),
+            ]
+        )
+    assert not done.value.code
+    (note,) = (n for n in open_run(tmp_path / "r").data().notes if "another run's" in n)
+    assert "weights of joint are another run's" in note and "classifier.weight" in note and "joint." not in note
+    start = FineTuneConfig(base=base, parts=("temporal",), train="all")
+    other = replace(config(cache, settings=["temporal_dim=32"]), fine_tune=start)
+    with pytest.raises(
+        InputError, match=r"has no temporal\.3\.weight of the shape \(32, 64\) \(.* of part 'temporal'\)"
+    ):
+        fit(other, Silent())
+    with pytest.raises(InputError, match="another options than the run that is to start from it"):
+        fit(replace(other, fine_tune=replace(start, parts=())), Silent())
+    with pytest.raises(InputError, match="what is not taken from the other run has to train"):
+        replace(start, train="classifier")
+
+
+def test_part_without_a_run_to_take_it_from_is_refused(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(["fit-head", "sfi", "--cache", str(cache), "--part", "joint"])
+    assert done.value.code == 2 and "name it with --start" in capsys.readouterr().err

@@ -31,9 +31,11 @@ from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.grid.run import run_grid
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import run_id
+from ifcar.pipelines.runs.resolve import head_options, make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 SHORT = {"kind": "stretched", "min_steps": 30, "batch_size": 8, "refit": False}
+LAYOUT = {"name": "base", "head": "base", "streams": "layout"}
 GRID = {
     "name": "tiny",
     "title": "Tiny",
@@ -42,7 +44,7 @@ GRID = {
     "schedule": SHORT,
     "baseline": "base",
     "systems": [
-        {"name": "base", "head": "base", "streams": "layout"},
+        LAYOUT,
         {"name": "λ = {aux_weight}", "head": "sfi", "streams": "layout", "product": {"aux_weight": [0, 5]}},
     ],
     "ensembles": [{"name": "both", "members": ["base", "λ = 5"]}],
@@ -230,6 +232,24 @@ def test_published_figures_stand_beside_the_same_data_only(cache: Path) -> None:
         assert row.published == expected
 
 
+def test_system_starts_from_parts_of_another_s_run_and_says_which_weights_it_draws(cache: Path) -> None:
+    still = {"lr": 1e-12, "weight_decay": 0.0, "epochs": 1}
+    first = {"name": "first", "head": "sfi", "streams": "layout", "schedule": {"epochs": 2}}
+    then = {**first, "name": "then", "aux_weight": 5, "start": "first", "parts": ["joint", "lstm"], "schedule": still}
+    config = grid(systems=[then, first], ensembles=[], baseline=None, seeds=[0])
+    plan = plan_grid(config, cache)
+    comparison = run_grid(plan, Silent(), processes=1).comparison
+    paths = {(c.variant.name, c.seed): c.jobs[0].path for c in plan.cells}
+    before, after = (load_file(paths[name, 0] / "model.safetensors") for name in ("first", "then"))
+    for key in (key for key in before if key.startswith(("joint.", "lstm.")) and key.endswith("weight")):
+        np.testing.assert_allclose(after[key], before[key], atol=1e-6)
+    assert not np.allclose(after["classifier.weight"], before["classifier.weight"], atol=1e-6)
+    (note,) = (n for n in comparison.notes if "another run's" in n)
+    absent = {key for key in after if not key.startswith(("joint.", "lstm."))}
+    assert f"; {len(absent)} start from the seed: " in note and {*note.rpartition(": ")[2].split(", ")} == absent
+    assert "from-joint-lstm" in paths["then", 0].name
+
+
 def test_shipped_grids_are_valid_and_published_figures_are_the_papers() -> None:
     grids = {name: read_grid(Path(name)) for name in shipped_grids()}
     assert {"table1", "table2", "table3", "figure3"} <= set(grids)
@@ -244,6 +264,26 @@ def test_shipped_grids_are_valid_and_published_figures_are_the_papers() -> None:
     assert {s.name: s.published.get("top1") for s in grids["table2"].systems}["Ours-STIN"] == 57.5
     few = {s.name: s.published for s in grids["table3"].systems}["Ours-SFI + Pred"]
     assert (few["top1@fewshot-5"], few["top1@fewshot-10"]) == (30.7, 36.2)
+
+
+def test_shipped_grids_of_orn_start_both_heads_from_the_object_head_of_the_same_options() -> None:
+    for name in (name for name in shipped_grids() if name.startswith("orn-")):
+        config = read_grid(Path(name))
+        systems = {system.name: system for system in config.systems}
+        for system in config.systems:
+            run = make_run_config(
+                "orn",
+                Path("c.zarr"),
+                protocol="official",
+                preset=config.preset,
+                aux_weight=system.aux_weight,
+                options=system.settings,
+            )
+            assert head_options(run).heads == run.options["heads"]
+            if run.options["heads"] == "both":
+                first = systems[str(system.start)]
+                assert first.settings == {**system.settings, "heads": "object"} and system.parts == ("object",)
+                assert first.aux_weight == system.aux_weight
 
 
 @pytest.mark.parametrize(
@@ -272,6 +312,14 @@ def test_shipped_grids_are_valid_and_published_figures_are_the_papers() -> None:
         ({"dataset": "toybox"}, "is for toybox"),
         ({"name": "../x"}, "as for a folder"),
         ({"few_shot": {"shots": [7]}, "protocols": []}, "no protocol 'fewshot-7'"),
+        ({"systems": [{**LAYOUT, "parts": ["mlp"]}]}, "name it as start"),
+        ({"systems": [LAYOUT, {**LAYOUT, "name": "b", "start": "bass"}]}, "no system 'bass', did you mean 'base'"),
+        ({"systems": [{**LAYOUT, "start": "base"}]}, "'base' starts from another system itself"),
+        (
+            {"systems": [LAYOUT, {**LAYOUT, "name": "b", "start": "base", "parts": ["mpl"]}]},
+            "no part 'mpl', did you mean 'mlp'",
+        ),
+        ({"systems": [LAYOUT, {**LAYOUT, "name": "b", "start": "base"}], "few_shot": {}}, "exclude each other"),
     ],
 )
 def test_bad_grid_is_one_line_before_any_run(
