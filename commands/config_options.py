@@ -97,9 +97,7 @@ def _is_listed(field: Field) -> bool:
 def _converted(field: Field, value: Any) -> Any:
     """Return an option's value as the field holds it: KEY=VALUE pairs a mapping, "2,4,8" a tuple."""
     if typing.get_origin(field.kind) is Mapping:
-        from ifcar.pipelines.configs import parse_assignment
-
-        return dict(parse_assignment(text) for text in value)
+        return _mapping(field, value)
     if typing.get_origin(field.kind) is tuple:
         number = typing.get_args(field.kind)[0]
         try:
@@ -108,6 +106,20 @@ def _converted(field: Field, value: Any) -> Any:
             raise InputError(f"{field.flag} is {value!r}; expected numbers with commas between, as 2,4,8") from error
     field.check(value, field.flag)
     return value
+
+
+def _mapping(field: Field, texts: Collection[str]) -> dict[str, Any]:
+    from ifcar.pipelines.configs import parse_assignment
+
+    pairs: dict[str, Any] = {}
+    for text in texts:
+        key, value = parse_assignment(text, field.flag)
+        if key in pairs:
+            raise InputError(f"{field.flag} {key} is given twice; give it one value")
+        if typing.get_args(field.kind)[1] is float and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise InputError(f"{field.flag} {text!r:.200}: expected a number after {key}=")
+        pairs[key] = value
+    return pairs
 
 
 def was_given(context: typer.Context, name: str) -> bool:

@@ -80,6 +80,7 @@ class SmallConfig:
     places: Annotated[tuple[float, ...], Option("Places.")] = ()
     twice: Annotated[bool, Option("Do it twice.")] = False
     again: Annotated[bool, Option("Do it again.")] = True
+    weights: Annotated[Mapping[str, float], Option("NAME=W.")] = field(default_factory=dict)
     own: Annotated[Mapping[str, Any], Option("KEY=VALUE.", "--set")] = field(default_factory=dict)
     inner: int = 0
 
@@ -111,6 +112,7 @@ def app() -> tuple[typer.Typer, list[dict[str, Any]]]:
         ("--name x", {"name": "x"}),
         ("--name x --number 3", {"name": "x", "count": 3}),  # given, though it is the default
         ("--name x --twice --no-again", {"name": "x", "twice": True, "again": False}),
+        ("--name x --weights a=5 --weights b=0.5", {"name": "x", "weights": {"a": 5, "b": 0.5}}),
         ("--name x --places 1,2.5 --kind two", {"name": "x", "places": (1.0, 2.5), "kind": "two"}),
     ],
 )
@@ -126,6 +128,9 @@ def test_a_command_is_told_what_was_given_and_nothing_else(app: Any, arguments: 
         ("--number 10", "--number is 10; expected 1 to 9"),
         ("--rate 0", "--rate is 0.0; expected more than 0"),
         ("--kind tow", "--kind is 'tow'; expected one of one, two, did you mean 'two'?"),
+        ("--weights a=yes", "--weights 'a=yes': expected a number after a="),
+        ("--weights a", "--weights 'a': expected KEY=VALUE"),
+        ("--set a=1 --set a=2", "--set a is given twice"),
         ("--places 1;2", "--places is '1;2'; expected numbers with commas between"),
     ],
 )
