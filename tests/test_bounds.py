@@ -243,7 +243,7 @@ LAYOUT = ("fit-head", "sfi", "--streams", "layout", "--preset", "small")
         ((*LAYOUT, "--set", "joint.dropout=.nan"), "dropout"),
         ((*LAYOUT, "--set", "pool=[1, 2]"), "pool"),
         ((*LAYOUT, "--protocol", "../../x"), "../../x"),
-        (("extract", "--dataset", "something-else", "--backbone", "none", "--frames", str(10**30)), "num_frames"),
+        (("extract", "--dataset", "something-else", "--backbone", "none", "--frames", str(10**30)), "--frames"),
         (("extract", "--dataset", "something-else", "--backbone", "none", "--workers", str(10**9)), "workers"),
         (("extract", "--dataset", "something-else", "--backbone", "none", "--batch-size", str(10**12)), "batch"),
     ],
