@@ -13,7 +13,7 @@ from typing import Any
 from ifcar.cache.clips import CAMERAS, SEGMENTS
 from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split, Status
-from ifcar.errors import InputError
+from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.feed.labelled import read_labelled
 from ifcar.pipelines.folders import cache_paths, folder
 from ifcar.pipelines.labels.kinds import MEASURES
@@ -41,9 +41,10 @@ def list_backbones(weights: str | None = None) -> Rows:
     Raises:
         InputError: none of them does.
     """
-    from ifcar.extract.backbones.catalog import get_backbone, names
+    from ifcar.extract.backbones.base import BACKBONES
+    from ifcar.extract.backbones.catalog import names
 
-    shown = [name for name in names() if weights is None or get_backbone(name).reads_facts(weights)]
+    shown = [name for name in names() if weights is None or BACKBONES.get(name).reads_facts(weights)]
     if not shown:
         raise InputError(f"--weights {weights}: no backbone finds there what network it belongs to; leave it out")
     rows = [row for name in shown for row in _backbone_rows(name, weights)]
@@ -51,9 +52,10 @@ def list_backbones(weights: str | None = None) -> Rows:
 
 
 def _backbone_rows(name: str, weights: str | None) -> list[list[Any]]:
-    from ifcar.extract.backbones.catalog import get_backbone, resolve_backbone
+    from ifcar.extract.backbones.base import BACKBONES
+    from ifcar.extract.backbones.catalog import resolve_backbone
 
-    variants = get_backbone(name).variants
+    variants = BACKBONES.get(name).variants
     if variants:
         return [[f"{name}:{variants}", *[None] * 5, "named by the variant", None]]
     rows = []
@@ -77,7 +79,9 @@ def _backbone_rows(name: str, weights: str | None) -> list[list[Any]]:
                     spec.layer or None,
                 ]
             )
-    except InputError as error:  # of one that must see its weights, or that takes neither so many frames nor this crop
+    except MissingDataError:
+        return [[name, *[None] * 6, "its size is read from --weights FOLDER"]]
+    except InputError as error:  # of one that takes neither so many frames nor this crop
         return [[name, *[None] * 6, str(error)]]
     return rows
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ifcar.errors import InputError, nearest_of
+from ifcar.errors import InputError, MissingDataError, nearest_of
 from ifcar.extract.backbones.random_init import randomise
 from ifcar.extract.backbones.spec import BackboneRequest, BackboneSpec, NoConfig, PublishedWeights
 from ifcar.extract.backbones.state_files import read_state
@@ -155,7 +155,7 @@ class BackboneFamily:
         """Return whether these weights say what network of this family they belong to."""
         try:
             return bool(self.facts(weights))
-        except InputError:
+        except (InputError, MissingDataError):
             return False
 
 

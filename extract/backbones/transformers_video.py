@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ifcar.errors import InputError
 from ifcar.extract.backbones.base import BACKBONES, Backbone, BackboneFamily, Maps
 from ifcar.extract.backbones.spec import IMAGENET, INSTANCES, BackboneRequest, BackboneSpec, Normalisation
+from ifcar.extract.backbones.state_files import read_state
 from ifcar.extract.backbones.transformers_folder import library, read_config, read_folder, read_statistics, whole_config
 
 Order = Literal["t h w", "h w t", "frames"]
@@ -216,6 +217,8 @@ MODELS: Final[Mapping[str, Model]] = {
         call={"output_hidden_states": True},
     ),
 }
+_META_FIRST: Final = "encoder.embeddings.patch_embeddings.proj.weight"
+_META_HEADS: Final = {1280: 16}  # heads of ViT-H have 80 channels, those of the other sizes 64
 _HIERA_STAGE: Final = 3  # of the hidden states, the first being the patches; 1/16 of the picture
 
 
@@ -332,6 +335,27 @@ def from_meta(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
+def size_of_meta(path: Path) -> dict[str, Any]:
+    """Return the config that the shapes in Meta's V-JEPA 2 file state.
+
+    Raises:
+        InputError: it cannot be read, or holds no such encoder.
+    """
+    state = from_meta(read_state(path, VideoTransformer.wrappers))
+    first, mlp = state.get(_META_FIRST), state.get("encoder.layer.0.mlp.fc1.weight")
+    if first is None or mlp is None or first.ndim != 5:
+        raise InputError(f"{path}: holds no encoder of V-JEPA 2; expected Meta's file, or a folder of transformers")
+    width = first.shape[0]
+    return {
+        "hidden_size": width,
+        "num_hidden_layers": len({key.split(".")[2] for key in state if key.startswith("encoder.layer.")}),
+        "num_attention_heads": _META_HEADS.get(width, width // 64),
+        "mlp_ratio": mlp.shape[0] / width,
+        "tubelet_size": first.shape[2],
+        "patch_size": first.shape[3],
+    }
+
+
 def _facts_of(name: str) -> Callable[[str | None], Mapping[str, Any]]:
     model = MODELS[name]
 
@@ -339,6 +363,8 @@ def _facts_of(name: str) -> Callable[[str | None], Mapping[str, Any]]:
         config_type = getattr(library("transformers", name), model.classes[1])
         if weights is not None and weights.startswith("random:"):
             return {"config": whole_config(config_type, model.tiny, name), "is_random": True}
+        if name == "vjepa2" and weights is not None and Path(weights).expanduser().is_file():
+            return {"config": whole_config(config_type, size_of_meta(Path(weights).expanduser()), weights)}
         _, stated = read_config(weights, name, model.model_types)
         facts: dict[str, Any] = {"config": whole_config(config_type, stated, str(weights))}
         statistics = read_statistics(str(weights))

@@ -126,8 +126,11 @@ def test_sizes_that_the_weights_count_positions_for_are_kept(tmp_path: Path) -> 
 
 def test_metas_file_of_vjepa2_fills_every_key(tmp_path: Path) -> None:
     """Written under Meta's names from a model of ours; both give the same map."""
-    ours = built("vjepa2")
+    config = {**MODELS["vjepa2"].tiny, "hidden_size": 64, "num_attention_heads": 1}
+    facts = {"config": transformers.VJEPA2Config(**config).to_dict()}
+    ours = build_backbone(resolve_backbone("vjepa2", num_frames=8, crop_size=64, facts=facts))
     assert isinstance(ours, VideoTransformer)
+    ours.initialise(0)
     state: dict[str, torch.Tensor] = {}
     theirs = ours.network.state_dict()
     for key, value in theirs.items():
@@ -139,7 +142,9 @@ def test_metas_file_of_vjepa2_fills_every_key(tmp_path: Path) -> None:
         elif ".attn.key." not in name and ".attn.value." not in name:
             state["module.backbone." + name] = value
     torch.save({"target_encoder": state, "epoch": 3}, tmp_path / "vitl.pt")
-    again = build_backbone(ours.spec)
+    spec = resolve_backbone("vjepa2", num_frames=8, crop_size=64, weights=str(tmp_path / "vitl.pt"))
+    assert (spec.channels, spec.facts["config"]["num_hidden_layers"]) == (64, 2)
+    again = build_backbone(spec)
     load_weights(again, str(tmp_path / "vitl.pt"))
     video = torch.rand(1, 3, 8, 64, 64)
     with torch.inference_mode():
