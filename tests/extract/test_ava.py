@@ -39,7 +39,7 @@ from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 LEFT, RIGHT, MIDDLE = "0.077,0.151,0.283,0.811", "0.5,0.1,0.75,0.9", "0.3,0.2,0.45,1.0"
-SHORT = ScheduleConfig(kind="stretched", min_steps=30, batch_size=8, refit=False)
+SHORT = ScheduleConfig(kind="stretched", epochs=8, batch_size=8, refit=False)
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ def test_clips_go_from_files_to_a_scored_run(
             out,
             protocol="official",
             settings=("num_observations=4", "descriptor_dim=32"),
-            schedule=ScheduleConfig(kind="stretched", min_steps=6, batch_size=4, refit=False),
+            schedule=ScheduleConfig(kind="stretched", epochs=4, batch_size=4, refit=False),
         ),
         Silent(),
     ).run

@@ -77,7 +77,7 @@ def test_clips_go_from_files_to_a_scored_run(
         assert table.split[number] == (Split.TEST if video == 4 else Split.TRAIN)
         assert table.group_names[table.groups[number]] == f"video {video}"
     reader.close()
-    short = ScheduleConfig(kind="stretched", min_steps=6, batch_size=4, refit=False)
+    short = ScheduleConfig(kind="stretched", epochs=4, batch_size=4, refit=False)
     for labels, n, measure in ((None, 2, "top-1"), ("personal", 8, "top-1"), ("actions", 2, "mAP")):
         config = make_run_config("stin", out, labels=labels, streams="layout", preset="small", schedule=short)
         run = fit(config, Silent()).run

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures.frame_features import write_features
 from fixtures.interrupts import interrupted_after
 from fixtures.something_else import write_dataset
 from safetensors.numpy import load_file
@@ -35,7 +34,6 @@ from ifcar.pipelines.runs.resolve import default_protocol, make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig, make_plan
 from ifcar.pipelines.scoring.scores import Predictions, measure
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
-from ifcar.pipelines.training.trainer import NonFiniteError
 
 SHORT = ScheduleConfig(kind="stretched", min_steps=60, batch_size=8)
 
@@ -85,7 +83,7 @@ def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunCon
     return chosen, fit(chosen, Silent(), out=tmp_path_factory.mktemp("whole") / "run").run
 
 
-@pytest.mark.parametrize("stop_after", [1, 4, 12, 22])
+@pytest.mark.parametrize("stop_after", [4, 22])
 def test_resumed_run_ends_like_an_uninterrupted_one(
     whole: tuple[RunConfig, Run], tmp_path: Path, stop_after: int
 ) -> None:
@@ -104,7 +102,8 @@ def test_resumed_run_ends_like_an_uninterrupted_one(
 
 
 def test_streamed_batches_equal_preloaded_ones(cache: Path) -> None:
-    same_run(fit(config(cache), Silent(), memory="ram").run, fit(config(cache), Silent(), memory="stream").run)
+    brief = config(cache, schedule=replace(SHORT, epochs=6))
+    same_run(fit(brief, Silent(), memory="ram").run, fit(brief, Silent(), memory="stream").run)
 
 
 def test_held_out_part_is_whole_groups_and_the_same_for_every_seed(cache: Path) -> None:
@@ -242,14 +241,6 @@ def test_appearance_head_on_boxes_only_says_what_to_do(cache: Path) -> None:
     with pytest.raises(CacheMismatchError, match="--streams layout"):
         fit(config(cache, streams="both"), Silent())
     assert default_protocol(cache) == "compositional"
-
-
-def test_non_finite_loss_stops_before_the_weights_move(tmp_path: Path) -> None:
-    """At the first step, as the batch is all training clips."""
-    cache = write_features(tmp_path / "c.zarr", 40, not_finite=12)
-    chosen = make_run_config("i3d", cache, schedule=ScheduleConfig(kind="paper", epochs=2, batch_size=40, held_out=0))
-    with pytest.raises(NonFiniteError, match=r"step 0 .*weights left as they were; clips: .*\b12\b"):
-        fit(chosen, Silent())
 
 
 def test_run_starts_from_another_s_parts_where_they_are_alike(cache: Path, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from ifcar.pipelines.runs.config import run_id
 from ifcar.pipelines.runs.resolve import head_options, make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
-SHORT = {"kind": "stretched", "min_steps": 30, "batch_size": 8, "refit": False}
+SHORT = {"kind": "stretched", "epochs": 8, "batch_size": 8, "refit": False}
 LAYOUT = {"name": "base", "head": "base", "streams": "layout"}
 GRID = {
     "name": "tiny",
@@ -109,6 +109,7 @@ def table_bytes(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.suffix in (".csv", ".md", ".tex", ".yaml")}
 
 
+@pytest.mark.slow
 def test_grid_makes_every_run_once_and_compares_them(cache: Path, place: Path) -> None:
     plan = plan_grid(grid(), cache)
     assert len(plan.jobs()) == 6 and len({run_id(job.config) for job in plan.jobs()}) == 6
@@ -133,7 +134,7 @@ def test_run_id_follows_the_config_and_the_data_but_not_the_place(cache: Path, t
     moved = tmp_path / "moved.zarr"
     moved.symlink_to(cache)
     assert [run_id(job.config) for job in plan_grid(grid(), moved).jobs()] == ids
-    other = plan_grid(grid(schedule={**SHORT, "min_steps": 31}), cache)
+    other = plan_grid(grid(schedule={**SHORT, "epochs": 9}), cache)
     assert not set(ids) & {run_id(job.config) for job in other.jobs()}
     job = plan_grid(grid(), cache).jobs()[0]
     assert run_id(replace(job.config, protocol_digest="other")) != ids[0]
@@ -152,7 +153,7 @@ def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> No
 @pytest.mark.slow
 def test_killed_grid_goes_on_to_the_same_bytes_and_replaces_a_killed_worker(cache: Path, tmp_path: Path) -> None:
     """Beside the same grid left alone: killed as a whole twice, then one of its workers is."""
-    slower = {**GRID, "schedule": {**SHORT, "min_steps": 250}}
+    slower = {**GRID, "schedule": {**SHORT, "epochs": 80}}
     whole, killed = tmp_path / "runs", tmp_path / "killed"
     assert not run_grid(plan_grid(from_plain(GridConfig, slower, "grid"), cache), Silent(), processes=2).failures
     file = tmp_path / "grid.yaml"
@@ -184,6 +185,7 @@ def test_killed_grid_goes_on_to_the_same_bytes_and_replaces_a_killed_worker(cach
         assert path.read_bytes() == (killed / path.parent.name / path.name).read_bytes()
 
 
+@pytest.mark.slow
 def test_failing_run_is_reported_and_leaves_the_rest(cache: Path) -> None:
     systems = [
         *GRID["systems"],  # type: ignore[misc]
@@ -196,6 +198,7 @@ def test_failing_run_is_reported_and_leaves_the_rest(cache: Path) -> None:
     assert sum(note.startswith("failed: ") for note in result.comparison.notes) == 2
 
 
+@pytest.mark.slow
 def test_few_shot_moves_only_the_classifier_and_covers_every_draw(cache: Path) -> None:
     options = {"preset": "small", "streams": "layout", "schedule": ScheduleConfig(**SHORT)}  # type: ignore[arg-type]
     frozen = plan_grid(few_shot_grid("sfi", shots=[5], aux_weight=1.0, **options), cache)  # type: ignore[arg-type]
