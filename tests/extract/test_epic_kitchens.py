@@ -12,7 +12,7 @@ from ifcar.cache.schema import Split
 from ifcar.errors import IfcarError, MissingDataError
 from ifcar.extract.datasets.epic_kitchens import EpicKitchens
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.progress import Silent
 
 LABELS, VERBS = "EPIC_train_action_labels.csv", "EPIC_verb_classes.csv"

@@ -34,7 +34,7 @@ from ifcar.heads.contract import InstanceBatch
 from ifcar.heads.orn import ORN
 from ifcar.heads.orn_config import ORNConfig
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.progress import Silent
 
 FEW = 12

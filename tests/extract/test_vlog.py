@@ -34,7 +34,7 @@ from ifcar.extract.datasets.vlog import Vlog
 from ifcar.extract.geometry import FULL_FRAME, pictures_to_crop
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.labels.kinds import kind_of
 from ifcar.pipelines.progress import Silent
