@@ -13,7 +13,8 @@ from ifcar.cache.arrays import FEATURES
 from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
 from ifcar.heads.catalog import HEADS
-from ifcar.pipelines.feed.batches import BatchReader, read_examples
+from ifcar.pipelines.feed.batches import BatchReader
+from ifcar.pipelines.feed.examples import read_examples
 from ifcar.pipelines.feed.memory import Memory
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.heads import build_head
@@ -82,7 +83,6 @@ class FleetSteps:
             held_out=None,
             label_smoothing=0.0,
             precision=configs[0].schedule.precision,
-            clip_ids=reader.clip_ids,
             classifier_only=False,
             order=batches.order,
         )

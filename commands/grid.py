@@ -86,7 +86,7 @@ def few_shot(
     head: Annotated[str, typer.Argument(help="One of `ifcar list heads`.")],
     shots: Annotated[list[int] | None, typer.Option(help="Clips a novel class; again for more (5, 10).")] = None,
     cache: CacheOption = None,
-    run: Annotated[Given, OptionsOf(RunConfig, only=("preset",))],
+    run: Annotated[Given, OptionsOf(RunConfig, only=("preset", "labels"))],
     streams: Streams = None,
     aux_weight: Annotated[float, typer.Option(help="Weight λ of the auxiliary loss; 0: without.")] = 0.0,
     setting: HeadSettings = None,

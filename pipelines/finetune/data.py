@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,8 +21,9 @@ from ifcar.extract.picture_source import PictureSource, VideoInfo
 from ifcar.extract.view_content import View
 from ifcar.extract.views import ViewPolicy, plan_view
 from ifcar.pipelines.extraction.sources import Source
-from ifcar.pipelines.feed.batches import Examples
-from ifcar.pipelines.labels.kinds import kind_of
+from ifcar.pipelines.feed.examples import Examples, make_examples
+from ifcar.pipelines.feed.labelled import read_labelled
+from ifcar.pipelines.feed.subjects import slot_order
 
 Key = tuple[int, int]  # clip number, epoch
 PREFETCHED = 8  # views that a worker decodes ahead
@@ -34,25 +35,29 @@ def live_examples(source: Source, protocol: ProtocolTable, split: Split, num_vie
     Raises:
         InputError: there is none.
     """
-    clips = protocol.clips(split)
+    found = read_labelled(protocol, split, source.clip_ids())
+    clips = found.clips
     if not len(clips):
         raise InputError(
             f"{source.dataset.root}: protocol {protocol.name!r} has no {split.name.lower()} clips with pixels; check "
             "the split files' ids"
         )
     rows = clips[:, None] * num_views + np.arange(num_views)
-    kind = kind_of(protocol.labels)
     every = np.ones(rows.shape, np.bool_)
-    return Examples(
-        name=split.name.lower(),
-        clips=clips,
-        targets=kind.as_trained(protocol.labels.targets[clips]),
-        kind=kind,
+    examples = make_examples(
+        split.name.lower(),
+        found,
+        protocol,
+        segments=source.clip_table().segment_numbers()[clips],
         rows=rows,
         usable=every,
         plain=every,
         per_rate=every.sum(axis=1, keepdims=True).repeat(num_views, axis=1),
     )
+    if found.slots is None:
+        return examples
+    unseen = np.zeros((len(examples), 1, source.dataset.num_instances or 1, 4))  # no boxes before videos are opened
+    return replace(examples, orders=slot_order(found.slots, unseen))
 
 
 class TrainingViews(Dataset[Decoded]):

@@ -17,6 +17,8 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from ifcar.extract.decoded_views import Decoded
+from ifcar.heads.contract import InstanceBatch
+from ifcar.pipelines.feed.subjects import ask_about
 from ifcar.pipelines.finetune.data import Deal, load_training, stack_views
 from ifcar.pipelines.finetune.score import score_live
 from ifcar.pipelines.finetune.trainer import LiveState, LiveTrainer
@@ -82,11 +84,12 @@ def train_step(trainer: LiveTrainer, deal: Deal, views: Iterator[Decoded]) -> di
     sums: dict[str, torch.Tensor] = {}
     parts = np.array_split(deal.mine, math.ceil(len(deal.mine) / trainer.micro_batch))
     for number, part in enumerate(parts):
-        batch = stack_views([next(views) for _ in part], trainer.model.of_view, trainer.group.device)
+        inputs, of_view = stack_views([next(views) for _ in part], trainer.model.of_view, trainer.group.device)
+        seen = ask_about(trainer.examples.order_of(deal.places[part]), InstanceBatch(of_view), trainer.spec)
         targets = torch.from_numpy(trainer.examples.targets[deal.places[part]]).to(trainer.group.device)
         trainer.model.set_noise(noise, int(part[0]), int(part[-1]) + 1)
         with _gradients_stay(trainer) if number < len(parts) - 1 else contextlib.nullcontext():
-            outputs, extra = trainer.network(*batch)
+            outputs, extra = trainer.network(inputs, seen.arrays)
             kind, smoothing = trainer.examples.kind, trainer.label_smoothing
             alone = {name: loss[None] for name, loss in extra.items()}
             aux_weights = {name: loss.new_tensor([trainer.aux_weights[name]]) for name, loss in extra.items()}
@@ -112,7 +115,7 @@ def _move(trainer: LiveTrainer, deal: Deal, losses: dict[str, float]) -> None:
     parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, trainer.clip_gradient or math.inf))
     if not math.isfinite(norm + sum(losses.values())):
-        clips = [trainer.clip_ids[clip] for clip in trainer.examples.clips[deal.places]]
+        clips = trainer.examples.names[deal.places].tolist()
         raise NonFiniteError(not_finite(deal.step, losses, clips, "set --clip-gradient or --warm-up"))
     for group in trainer.optimizer.param_groups:
         group["lr"] = group["rate"] * trainer.plan.factor_at(deal.step)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.extract.decoded_views import ViewDataset
-from ifcar.pipelines.feed.batches import Examples
+from ifcar.pipelines.feed.examples import Examples
 from ifcar.pipelines.finetune.data import Deck, TrainingViews
 from ifcar.pipelines.finetune.distributed import Group
 from ifcar.pipelines.finetune.model import LiveModel

@@ -175,7 +175,7 @@ def choose_size(group: Sequence[Job], *, processes: int, free: int, cuda: bool) 
     """
     config = group[0].config
     reader = open_cache(config.cache)
-    protocol = reader.protocol(config.protocol)
+    protocol = reader.protocol(config.protocol).only(config.labels)
     num_train, num_test = (len(protocol.clips(split)) for split in (Split.TRAIN, Split.TEST))
     each = member_bytes(config, reader.spec, len(protocol.labels.classes), num_train)
     reads = HEADS.get(config.head).reads(head_options(config))

@@ -19,7 +19,7 @@ from ifcar.pipelines.comparison.store import NAME as RESULTS
 from ifcar.pipelines.comparison.store import Comparison, read_comparison, write_comparison
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.engines.cluster import RayConfig
-from ifcar.pipelines.ensemble import ensemble
+from ifcar.pipelines.ensemble import fuse_runs
 from ifcar.pipelines.feed.memory import Memory
 from ifcar.pipelines.fleets.pool import fit_all
 from ifcar.pipelines.folders import folder
@@ -189,9 +189,7 @@ def _fuse(fusion: FusionConfig, members: Sequence[Run]) -> Run:
     path = folder("runs") / f"{ENSEMBLE}-{'+'.join(str(m.config.head) for m in members)}-{key}"
     if is_finished(path):
         return open_run(path)
-    return ensemble(
-        [member.path for member in members], weights="held_out" if fusion.weights == "held_out" else None, out=path
-    ).run
+    return fuse_runs(members, weights="held_out" if fusion.weights == "held_out" else None, out=path).run
 
 
 def _published(plan: GridPlan, stage: Stage, published: Mapping[str, float]) -> dict[str, float]:

@@ -78,10 +78,8 @@ def make_strip(views: CachedViews, clip_id: str) -> Strip | None:
     row = views.rows.get(clip_id)
     if row is None:
         return None
-    where = np.array([row])
-    boxes, categories, numbers, crop = (
-        views.reader.read_rows(name, where)[0] for name in ("boxes", "categories", "frame_indices", "crop")
-    )
+    seen = views.batch(("boxes", "categories", "frame_indices", "crop"), [clip_id])
+    boxes, categories, numbers, crop = (array[0].numpy() for array in seen.arrays.values())
     num_frames = len(boxes)
     frames = np.unique(np.linspace(0, num_frames - 1, min(num_frames, MOST_FRAMES)).round().astype(int))
     source = views.sources.get(clip_id)

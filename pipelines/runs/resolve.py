@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ifcar.cache.open import open_cache
-from ifcar.cache.protocols import ProtocolTable
+from ifcar.cache.protocols import UNNAMED, ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.errors import CacheMismatchError, InputError, nearest_of
 from ifcar.heads.catalog import HEADS
@@ -26,6 +26,7 @@ def make_run_config(
     cache: Path,
     *,
     protocol: str | None = None,
+    labels: str | None = None,
     preset: str = "paper",
     streams: str | None = None,
     aux_weight: float = 0.0,
@@ -40,6 +41,7 @@ def make_run_config(
         head: registered name.
         cache: the cache's path.
         protocol: default: "compositional" where there is one, else the only one.
+        labels: the label space; default: the protocol's first.
         preset: one of the head's presets.
         streams: "appearance", "layout" or "both".
         aux_weight: λ of the head's auxiliary loss; 0 leaves it out.
@@ -76,6 +78,7 @@ def make_run_config(
         head=head,
         cache=cache,
         protocol=protocol or default_protocol(cache),
+        labels=labels,
         preset=preset,
         options=resolved,
         aux_weights=aux_weights,
@@ -123,8 +126,18 @@ def head_options(config: RunConfig) -> Any:
     return from_plain(kind.config_type, {**config.options, **weighed}, f"head {config.head}")
 
 
+def chosen_labels(protocol: ProtocolTable) -> str | None:
+    """Return how a run's config names the label space of a protocol with one: None where it has no name of its own."""
+    return None if protocol.labels.name == UNNAMED else protocol.labels.name
+
+
 def resolve(config: RunConfig, reader: CacheReader, protocol: ProtocolTable) -> RunConfig:
-    """Fill in the cache's fingerprint and the protocol's digest.
+    """Fill in the cache's fingerprint, the label space and the protocol's digest.
+
+    Args:
+        config: what to resolve.
+        reader: its cache.
+        protocol: its protocol, with its label space alone.
 
     Raises:
         CacheMismatchError: the config was made for another cache, or for another state of its protocol.
@@ -140,4 +153,5 @@ def resolve(config: RunConfig, reader: CacheReader, protocol: ProtocolTable) -> 
             f"{config.cache}: protocol {protocol.name!r} or the extracted rows changed since the run's config was "
             "made; train a new run"
         )
-    return replace(config, fingerprint=reader.fingerprint, protocol_digest=digest)
+    labels = chosen_labels(protocol)
+    return replace(config, fingerprint=reader.fingerprint, labels=labels, protocol_digest=digest)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.heads.contract import Head
-from ifcar.pipelines.feed.batches import BatchReader, Examples
+from ifcar.pipelines.feed.batches import BatchReader
+from ifcar.pipelines.feed.examples import Examples
 from ifcar.pipelines.feed.held_out import Division
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.runs.config import RunConfig
@@ -37,12 +38,14 @@ class Entry:
         path: its folder.
         head: as it starts; training works on a copy.
         plan: its schedule on the whole training split.
+        note: which of its weights another run left, where these are parts; the same for all runs of a fleet.
     """
 
     config: RunConfig
     path: Path
     head: Head
     plan: Plan
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +57,12 @@ class Data:
         trained: the whole training split.
         division: the same in two parts.
         protocol: gives the classes.
-        clip_ids: names of clips.
     """
 
     batches: BatchReader
     trained: Examples
     division: Division
     protocol: ProtocolTable
-    clip_ids: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +178,6 @@ def _run_phase(
         held_out=held_out,
         label_smoothing=config.schedule.label_smoothing,
         precision=config.schedule.precision,
-        clip_ids=data.clip_ids,
         classifier_only=config.fine_tune is not None and config.fine_tune.train == "classifier",
         order=state.order,
     )

@@ -14,8 +14,9 @@ from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
 from ifcar.heads.catalog import HEADS
-from ifcar.pipelines.feed.batches import Examples, open_batches, read_examples
+from ifcar.pipelines.feed.batches import open_batches
 from ifcar.pipelines.feed.boxes import check_boxes
+from ifcar.pipelines.feed.examples import Examples, read_examples
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.feed.memory import Memory
 from ifcar.pipelines.progress import Progress
@@ -96,13 +97,13 @@ def _fit_locked(
 ) -> list[FitResult | Failure]:
     started = time.perf_counter()
     reader = open_its_cache(jobs[0].config.cache, jobs[0].path)
-    protocol = reader.protocol(jobs[0].config.protocol)
+    protocol = reader.protocol(jobs[0].config.protocol).only(jobs[0].config.labels)
     trained, tested = read_examples(reader, protocol, Split.TRAIN), read_examples(reader, protocol, Split.TEST)
     entries = [_enter(job, reader, protocol, len(trained)) for job in jobs]
     config = entries[0].config
     arrays = HEADS.get(config.head).reads(head_options(config))
     division = hold_out(trained, protocol, entries[0].plan.held_out)
-    notes = [note for note in (tested.note, division.note) if note]
+    notes = [note for note in (tested.note, division.note, entries[0].note) if note]
     notes += check_boxes(reader, config.head, arrays, trained, tested)
     left = [not is_finished(entry.path) for entry in entries]
     for entry in itertools.compress(entries, left):
@@ -111,7 +112,7 @@ def _fit_locked(
     batches = open_batches(reader, arrays, [trained, tested], device, memory)
     for line in (batches.describe(), *notes):
         progress.say(f"{config.head}: {line}")
-    data = Data(batches=batches, trained=trained, division=division, protocol=protocol, clip_ids=reader.clip_ids)
+    data = Data(batches=batches, trained=trained, division=division, protocol=protocol)
     outcomes = train_phases(entries, data, folder, progress)
     predictions = _predict(entries, outcomes, [trained, tested], data)
     results: list[FitResult | Failure] = []
@@ -150,7 +151,7 @@ def _predict(
     for states, scored in sides if done else ():
         stack = stack_states([entries[n] for n in done], states, data.batches.device)
         for part in scored:
-            for number, found in zip(done, predict(stack, data.batches, part, data.clip_ids), strict=True):
+            for number, found in zip(done, predict(stack, data.batches, part), strict=True):
                 predictions[number].append(found)
     return predictions
 
@@ -158,11 +159,12 @@ def _predict(
 def _enter(job: Job, reader: CacheReader, protocol: ProtocolTable, num_clips: int) -> Entry:
     config = resolve(job.config, reader, protocol)
     head = build_head(config, reader.spec, len(protocol.labels.classes))
+    note = ""
     if config.fine_tune is not None:
-        config = start_from_base(config, config.fine_tune, head)
+        config, note = start_from_base(config, config.fine_tune, head)
     appearance = reader.spec.reads_features(head.reads(head_options(config)))
     plan = make_plan(config.schedule, num_clips, reads_appearance=appearance)
-    return Entry(config=config, path=job.path, head=head, plan=plan)
+    return Entry(config=config, path=job.path, head=head, plan=plan, note=note)
 
 
 def _write(entry: Entry, outcome: Outcome, predictions: Sequence[Predictions], started: float) -> None:

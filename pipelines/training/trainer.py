@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ifcar.errors import IfcarError
-from ifcar.pipelines.feed.batches import BatchReader, Examples
+from ifcar.pipelines.feed.batches import BatchReader
+from ifcar.pipelines.feed.examples import Examples
 from ifcar.pipelines.feed.order import Order
 from ifcar.pipelines.runs.schedule import Plan
 from ifcar.pipelines.scoring.scores import Metrics
@@ -128,7 +129,6 @@ class Trainer:
         held_out: the clips that choose the stopping points, or None.
         label_smoothing: of the class loss.
         precision: "fp32", or "bf16" for the products of the forward pass.
-        clip_ids: names of clips, for messages and predictions.
         classifier_only: everything but the classifier is frozen and runs in evaluation mode.
         order: of the clips in an epoch.
     """
@@ -141,7 +141,6 @@ class Trainer:
     held_out: Examples | None
     label_smoothing: float
     precision: Literal["fp32", "bf16"]
-    clip_ids: list[str]
     classifier_only: bool
     order: Order = "full"
 

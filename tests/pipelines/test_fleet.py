@@ -23,7 +23,8 @@ from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head, InstanceBatch
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
-from ifcar.pipelines.feed.batches import open_batches, read_examples
+from ifcar.pipelines.feed.batches import open_batches
+from ifcar.pipelines.feed.examples import read_examples
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.fleets.fleet import FOLDER, Fleet, choose_size, fleet_key, make_fleet, member_bytes, plan_fleets
@@ -290,9 +291,8 @@ def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[R
         return [job.config for job in jobs], {job.path.name: weights_of(job.path) for job in jobs}
 
 
-@pytest.mark.parametrize(
-    ("name", "count"), [(CHECKPOINT, 1), (CHECKPOINT, 4), (CHECKPOINT, 30), (RESULTS, 1), (RESULTS, 3)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "count"), [(CHECKPOINT, 4), (CHECKPOINT, 30), (RESULTS, 1)])
 def test_stopped_fleet_goes_on_with_the_same_members_to_the_same_bytes(
     whole: tuple[list[RunConfig], dict[str, bytes]], runs_folder: Path, name: str, count: int
 ) -> None:
@@ -367,6 +367,7 @@ def test_memory_of_a_member_covers_its_weights_batch_and_activations(name: str, 
     assert 8 * weights < small < large
 
 
+@pytest.mark.slow
 def test_fleet_that_raises_is_taken_apart(cache: Path) -> None:
     fleet = fleet_of([config(cache, seed=seed) for seed in range(3)])
     bad = fleet.jobs[1].path
