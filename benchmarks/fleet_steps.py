@@ -22,7 +22,7 @@ from ifcar.pipelines.runs.resolve import head_options
 from ifcar.pipelines.runs.schedule import Plan, make_plan
 from ifcar.pipelines.stacks.stack import stack_heads
 from ifcar.pipelines.training.loop import draw_epoch, train_step
-from ifcar.pipelines.training.trainer import Member, MemberState, Trainer, TrainState, make_optimizer
+from ifcar.pipelines.training.trainer import FleetRun, RunState, Trainer, TrainState, make_optimizer
 
 
 def arrays_of(config: RunConfig) -> tuple[str, ...]:
@@ -63,13 +63,13 @@ class FleetSteps:
         heads = [build_head(config, reader.spec, len(protocol.labels.classes)) for config in configs]
         self.plan = plan_of(configs[0], len(examples))
         members = [
-            Member(
+            FleetRun(
                 plan=self.plan,
                 stop_step=10**9,
                 weight_decay=1e-4,
                 aux_weights=config.aux_weights,
                 seed=config.seed,
-                state=MemberState(),
+                state=RunState(),
             )
             for config in configs
         ]

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.cache.arrays import CacheSpec
-from ifcar.cache.commits import CommitRecord, Failure, FileDigest
+from ifcar.cache.commits import CommitRecord, FailedRow, FileDigest
 from ifcar.cache.durable import PARTIAL_SUFFIX, remove_files, write_flushed
 from ifcar.cache.layout import encode_block, read_clips, read_manifest
 from ifcar.cache.manifest import Manifest, check_fingerprint, check_same, new_manifest
@@ -151,7 +151,7 @@ class BlockStage:
             fingerprint=self.manifest.fingerprint,
             files=digests,
             failures=tuple(
-                Failure(row, self._clip_ids[row // views], row % views, failures[row]) for row in sorted(failures)
+                FailedRow(row, self._clip_ids[row // views], row % views, failures[row]) for row in sorted(failures)
             ),
             notes=dict(notes),
         )

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.cache.clips import CAMERAS, IDS, SEGMENTS, ClipTable
-from ifcar.cache.commits import Failure
+from ifcar.cache.commits import FailedRow
 from ifcar.cache.damage import Damage, DamageKind, VerifyReport
 from ifcar.cache.manifest import parse_manifest
 from ifcar.cache.protocols import ProtocolTable, array_names, build_protocol
@@ -59,7 +59,7 @@ class HDF5Reader(CacheReader):
                     attributes[name] = json.loads(attributes[name])
             manifest = parse_manifest(path, attributes)
             super().__init__(path, manifest, self._read_clips())
-            self._failures = [Failure(**json.loads(text)) for text in read_texts(self._file[FAILURES])]
+            self._failures = [FailedRow(**json.loads(text)) for text in read_texts(self._file[FAILURES])]
         except (OSError, KeyError, TypeError, RuntimeError, ValueError) as error:
             self._file.close()
             if isinstance(error, (InputError, CacheDamageError)):
@@ -70,7 +70,7 @@ class HDF5Reader(CacheReader):
         """Return the names of the stored protocols, sorted."""
         return sorted(self._file[PROTOCOLS])
 
-    def failures(self) -> list[Failure]:
+    def failures(self) -> list[FailedRow]:
         """Return every failed row, in row order."""
         return list(self._failures)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ifcar.cache.arrays import ArraySpec, lacking
 from ifcar.cache.clips import ClipTable
-from ifcar.cache.commits import Failure
+from ifcar.cache.commits import FailedRow
 from ifcar.cache.manifest import Manifest, check_fingerprint, describe_row
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.errors import CacheMismatchError, InputError, nearest
@@ -50,7 +50,7 @@ class CacheReader(ABC):
         """Return the names of the stored protocols, sorted."""
 
     @abstractmethod
-    def failures(self) -> list[Failure]:
+    def failures(self) -> list[FailedRow]:
         """Return every failed row of the committed blocks, in row order."""
 
     @abstractmethod

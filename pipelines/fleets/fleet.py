@@ -26,7 +26,7 @@ from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.feed.memory import PRELOAD_SHARE
-from ifcar.pipelines.fleets.bench import free_on
+from ifcar.pipelines.fleets.workers import free_on
 from ifcar.pipelines.runs.config import ID_LENGTH, RunConfig, run_id
 from ifcar.pipelines.runs.finished import is_finished
 from ifcar.pipelines.runs.resolve import head_options

@@ -64,7 +64,7 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cell:
+class PlannedReplicate:
     """The runs of one system, stage, seed and draw: one a protocol."""
 
     variant: Variant
@@ -95,7 +95,7 @@ class GridPlan:
     fingerprint: str
     variants: Sequence[Variant]
     stages: Sequence[Stage]
-    cells: Sequence[Cell]
+    cells: Sequence[PlannedReplicate]
     published: frozenset[str] = field(default_factory=frozenset)
 
     def jobs(self) -> list[Job]:
@@ -124,7 +124,7 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
     parts = {n: [read_examples(reader, t, split) for split in (Split.TRAIN, Split.TEST)] for n, t in tables.items()}
     for name, table in tables.items():
         _check_measurable(parts[name], table, reader)
-    cells: list[Cell] = []
+    cells: list[PlannedReplicate] = []
     for variant in variants:
         try:
             made = list(_cells(config, variant, by_name, stages, tables, reader))
@@ -234,7 +234,7 @@ def _cells(
     stages: Sequence[Stage],
     tables: Mapping[str, ProtocolTable],
     reader: CacheReader,
-) -> Iterator[Cell]:
+) -> Iterator[PlannedReplicate]:
     for stage in stages:
         for seed in config.seeds:
             for draw, protocols in enumerate(stage.draws):
@@ -254,7 +254,7 @@ def _cells(
                         run = started(run, resolve(other, reader, tables[name]), variant.system.parts)
                     run = resolve(run, reader, tables[name])
                     jobs.append(Job(config=run, path=run_folder(run)))
-                yield Cell(variant=variant, stage=stage, seed=seed, draw=draw, jobs=jobs)
+                yield PlannedReplicate(variant=variant, stage=stage, seed=seed, draw=draw, jobs=jobs)
 
 
 def run_folder(config: RunConfig) -> Path:

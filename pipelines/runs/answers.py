@@ -52,7 +52,7 @@ class Answer:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Member:
+class WeightedHead:
     """A trained head and its share of the probabilities; 1 for a run that is no ensemble."""
 
     path: Path
@@ -64,16 +64,16 @@ class Member:
         return HEADS.get(self.config.head).reads(head_options(self.config))
 
 
-def members_of(run: Run, data: RunData) -> list[Member]:
+def members_of(run: Run, data: RunData) -> list[WeightedHead]:
     """Return the run itself, or the members of an ensemble, which must have been trained on the same data."""
     if isinstance(run.config, RunConfig):
-        return [Member(path=run.path, config=run.config, share=1.0)]
+        return [WeightedHead(path=run.path, config=run.config, share=1.0)]
     members = []
     for stored, share in zip(run.config.members, run.config.weights, strict=True):
         member = open_run(Path(stored))
         if not isinstance(member.config, RunConfig) or member.data() != data:
             raise InputError(f"{member.path}: trained on other data than the ensemble {run.path}; fuse the runs again")
-        members.append(Member(path=member.path, config=member.config, share=share))
+        members.append(WeightedHead(path=member.path, config=member.config, share=share))
     return members
 
 
@@ -85,7 +85,7 @@ def asked_about(categories: NDArray[np.uint8]) -> list[int]:
 
 def answer_of(
     slot: int | None,
-    members: Sequence[Member],
+    members: Sequence[WeightedHead],
     data: RunData,
     boxes: NDArray[np.float32],
     arrays: Mapping[str, NDArray[Any]],
@@ -122,7 +122,7 @@ def answer_of(
 
 @torch.inference_mode()
 def _score(
-    member: Member, data: RunData, arrays: Mapping[str, NDArray[Any]], order: torch.Tensor | None, device: str
+    member: WeightedHead, data: RunData, arrays: Mapping[str, NDArray[Any]], order: torch.Tensor | None, device: str
 ) -> NDArray[np.float32]:
     """Return a head's logits (K,), averaged over the views, whose slots are asked about in this order."""
     head = build_head(member.config, data.spec, len(data.classes))

@@ -101,7 +101,7 @@ def predict(stack: Stack, batches: BatchReader, examples: Examples, pool: Pool =
     size = max(MIN_TEST_BATCH, TEST_BATCH // len(stack))
     parts = [slice(start, start + size) for start in range(0, len(rows), size)]
     batches.expect(rows[part] for part in parts)
-    scores = (stack.score(batches.batch(rows[part], examples.order_of(places[part])), own=False) for part in parts)
+    scores = (stack.score(batches.batch(rows[part], examples.order_of(places[part])), per_head=False) for part in parts)
     logits = np.concatenate([out.logits.float().cpu().numpy() for out in scores], axis=1)
     return [clip_predictions(logits[place], examples, pool) for place in range(len(stack))]
 

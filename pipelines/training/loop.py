@@ -78,14 +78,14 @@ def train_step(
     Returns:
         The losses by name, and "n", all (m,) float64.
     """
-    members, device, own = trainer.members[: len(stack)], trainer.batches.device, len(places) > 1
+    members, device, per_head = trainer.members[: len(stack)], trainer.batches.device, len(places) > 1
     stack.set_training(not trainer.classifier_only)
     seeds = [member.seed for member in members]
     noise = draw_noise(stack.template, seeds, state.phase, state.step, places.shape[1], device)
-    seen, asked = (rows, places) if own else (rows[0], places[0])
+    seen, asked = (rows, places) if per_head else (rows[0], places[0])
     batch = trainer.batches.batch(seen, trainer.examples.order_of(asked))
     with torch.autocast(device.type, torch.bfloat16, enabled=trainer.precision == "bf16"):
-        out = stack.score(batch, own=own, noise=noise)
+        out = stack.score(batch, per_head=per_head, noise=noise)
     targets = torch.from_numpy(trainer.examples.targets[places]).to(device)
     targets = targets.expand(len(stack), *targets.shape[1:])
     aux_weights = {

@@ -37,8 +37,8 @@ from ifcar.pipelines.runs.weights import save_tensors
 from ifcar.pipelines.scoring.scores import Predictions, measure, predict
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.training.events import write_events
-from ifcar.pipelines.training.jobs import Failure, Job
-from ifcar.pipelines.training.phases import Data, Entry, Outcome, stack_states, train_phases
+from ifcar.pipelines.training.jobs import FailedRun, Job
+from ifcar.pipelines.training.phases import Data, Outcome, PreparedRun, stack_states, train_phases
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +67,7 @@ def fit_together(
     *,
     device: str | None = None,
     memory: Memory = "auto",
-) -> list[FitResult | Failure]:
+) -> list[FitResult | FailedRun]:
     """Train the runs of a fleet in lockstep, evaluate each, and write its run folder unless it is finished.
 
     Goes on from the checkpoint in `folder` where there is one.
@@ -94,7 +94,7 @@ def fit_together(
 
 def _fit_locked(
     jobs: Sequence[Job], folder: Path, progress: Progress, device: str | None, memory: Memory
-) -> list[FitResult | Failure]:
+) -> list[FitResult | FailedRun]:
     started = time.perf_counter()
     reader = open_its_cache(jobs[0].config.cache, jobs[0].path)
     protocol = reader.protocol(jobs[0].config.protocol).only(jobs[0].config.labels)
@@ -115,10 +115,10 @@ def _fit_locked(
     data = Data(batches=batches, trained=trained, division=division, protocol=protocol)
     outcomes = train_phases(entries, data, folder, progress)
     predictions = _predict(entries, outcomes, [trained, tested], data)
-    results: list[FitResult | Failure] = []
+    results: list[FitResult | FailedRun] = []
     for number, (entry, outcome) in enumerate(zip(entries, outcomes, strict=True)):
         if outcome.failure is not None:
-            results.append(Failure(path=entry.path, reason=outcome.failure))
+            results.append(FailedRun(path=entry.path, reason=outcome.failure))
             continue
         if left[number]:
             _write(entry, outcome, predictions[number], started)
@@ -137,7 +137,7 @@ def _fit_locked(
 
 
 def _predict(
-    entries: Sequence[Entry],
+    entries: Sequence[PreparedRun],
     outcomes: Sequence[Outcome],
     parts: Sequence[Examples],
     data: Data,
@@ -156,7 +156,7 @@ def _predict(
     return predictions
 
 
-def _enter(job: Job, reader: CacheReader, protocol: ProtocolTable, num_clips: int) -> Entry:
+def _enter(job: Job, reader: CacheReader, protocol: ProtocolTable, num_clips: int) -> PreparedRun:
     config = resolve(job.config, reader, protocol)
     head = build_head(config, reader.spec, len(protocol.labels.classes))
     note = ""
@@ -164,10 +164,10 @@ def _enter(job: Job, reader: CacheReader, protocol: ProtocolTable, num_clips: in
         config, note = start_from_base(config, config.fine_tune, head)
     appearance = reader.spec.reads_features(head.reads(head_options(config)))
     plan = make_plan(config.schedule, num_clips, reads_appearance=appearance)
-    return Entry(config=config, path=job.path, head=head, plan=plan, note=note)
+    return PreparedRun(config=config, path=job.path, head=head, plan=plan, note=note)
 
 
-def _write(entry: Entry, outcome: Outcome, predictions: Sequence[Predictions], started: float) -> None:
+def _write(entry: PreparedRun, outcome: Outcome, predictions: Sequence[Predictions], started: float) -> None:
     """Write everything that a finished run holds, its metrics last."""
     metrics = [measure(p, seed=entry.config.seed, started=started) for p in predictions]
     save_tensors(entry.path / "model.safetensors", outcome.weights)

@@ -34,7 +34,7 @@ def not_finite(step: int, losses: Mapping[str, float], clips: Sequence[str], adv
 
 
 @dataclass(kw_only=True)
-class MemberState:
+class RunState:
     """What one training has found so far, besides its weights.
 
     Args:
@@ -89,14 +89,14 @@ class TrainState:
         order: of the clips in an epoch; what it was at the start, wherever the rows are kept later.
     """
 
-    members: list[MemberState]
+    members: list[RunState]
     phase: Literal["fit", "refit"] = "fit"
     step: int = 0
     order: Order = "full"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Member:
+class FleetRun:
     """What one run brings to a phase of its fleet's training.
 
     Args:
@@ -113,7 +113,7 @@ class Member:
     weight_decay: float
     aux_weights: Mapping[str, float]
     seed: int
-    state: MemberState
+    state: RunState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +134,7 @@ class Trainer:
     """
 
     stack: Stack
-    members: Sequence[Member]
+    members: Sequence[FleetRun]
     optimizer: torch.optim.Optimizer
     batches: BatchReader
     examples: Examples
@@ -145,7 +145,7 @@ class Trainer:
     order: Order = "full"
 
 
-def make_optimizer(stack: Stack, members: Sequence[Member]) -> torch.optim.Optimizer:
+def make_optimizer(stack: Stack, members: Sequence[FleetRun]) -> torch.optim.Optimizer:
     """Return SGD with momentum 0.9 (paper) or Adam with decoupled weight decay (stretched), at each member's rates."""
     groups = [
         {"params": [row], "lr": member.plan.lr, "weight_decay": member.weight_decay}

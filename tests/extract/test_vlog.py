@@ -39,7 +39,7 @@ from ifcar.pipelines.fit import fit
 from ifcar.pipelines.labels.kinds import kind_of
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.resolve import make_run_config
-from ifcar.pipelines.training.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 
 @pytest.fixture(scope="module")

@@ -39,10 +39,10 @@ from ifcar.pipelines.runs.schedule import Plan, ScheduleConfig, make_plan
 from ifcar.pipelines.stacks.noise import draw_noise
 from ifcar.pipelines.stacks.stack import stack_heads
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
-from ifcar.pipelines.training.jobs import Failure, Job
-from ifcar.pipelines.training.phases import Data, Entry, train_phases
+from ifcar.pipelines.training.jobs import FailedRun, Job
+from ifcar.pipelines.training.phases import Data, PreparedRun, train_phases
 from ifcar.pipelines.training.together import FitResult, fit_together
-from ifcar.pipelines.training.trainer import Member, MemberState, make_optimizer
+from ifcar.pipelines.training.trainer import FleetRun, RunState, make_optimizer
 
 SHORT = ScheduleConfig(kind="stretched", epochs=20, batch_size=8)
 CPU = torch.device("cpu")
@@ -92,7 +92,7 @@ def fleet_of(configs: list[RunConfig]) -> Fleet:
     return fleet
 
 
-def train_fleet(fleet: Fleet) -> list[FitResult | Failure]:
+def train_fleet(fleet: Fleet) -> list[FitResult | FailedRun]:
     return fit_together(fleet.jobs, fleet.folder, Silent(), device="cpu")
 
 
@@ -104,7 +104,7 @@ def double(batch: InstanceBatch) -> InstanceBatch:
     return InstanceBatch({k: v.double() if v.is_floating_point() else v for k, v in batch.arrays.items()})
 
 
-def members(lrs: list[float], decays: list[float], optimizer: str) -> list[Member]:
+def members(lrs: list[float], decays: list[float], optimizer: str) -> list[FleetRun]:
     plan = Plan(
         kind="paper",
         optimizer=optimizer,  # type: ignore[arg-type]
@@ -116,13 +116,13 @@ def members(lrs: list[float], decays: list[float], optimizer: str) -> list[Membe
         epochs_per_round=1,
     )
     return [
-        Member(plan=replace(plan, lr=lr), stop_step=1, weight_decay=decay, aux_weights={}, seed=k, state=MemberState())
+        FleetRun(plan=replace(plan, lr=lr), stop_step=1, weight_decay=decay, aux_weights={}, seed=k, state=RunState())
         for k, (lr, decay) in enumerate(zip(lrs, decays, strict=True))
     ]
 
 
 def train_stack(
-    heads: list[Head], runs: list[Member], batches: Callable[[int, int], InstanceBatch], *, own: bool
+    heads: list[Head], runs: list[FleetRun], batches: Callable[[int, int], InstanceBatch], *, per_head: bool
 ) -> list[dict[str, Tensor]]:
     """Train heads for six steps in one stack; `batches` gives the batch of a run and a step."""
     stack = stack_heads(heads, CPU)
@@ -132,10 +132,10 @@ def train_stack(
         stack.set_training(True)
         many = [batches(run.seed, step) for run in runs]
         batch = many[0]
-        if own:
+        if per_head:
             batch = InstanceBatch({name: torch.stack([b.arrays[name] for b in many]) for name in batch.arrays})
         noise = draw_noise(stack.template, [run.seed for run in runs], "fit", step, 6, CPU)
-        out = stack.score(batch, own=own, noise=noise)
+        out = stack.score(batch, per_head=per_head, noise=noise)
         losses = F.cross_entropy(out.logits.transpose(1, 2), labels.expand(len(runs), -1), reduction="none").mean(1)
         stack.fill_gradients(losses + sum(out.losses.values(), torch.zeros(())))
         for place, group in enumerate(optimizer.param_groups):
@@ -144,9 +144,9 @@ def train_stack(
     return [stack.state(place) for place in range(len(runs))]
 
 
-@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("per_head", [True, False])
 @pytest.mark.parametrize("name", HEADS.names())
-def test_every_head_trains_in_a_stack_as_alone(name: str, own: bool) -> None:
+def test_every_head_trains_in_a_stack_as_alone(name: str, per_head: bool) -> None:
     """In float64 to 1e-9, among other weights, dropout and learning rates, on its own batch or a shared one."""
     kind = HEADS.get(name)
     options = kind.presets.get("small", kind.presets["paper"])
@@ -164,11 +164,11 @@ def test_every_head_trains_in_a_stack_as_alone(name: str, own: bool) -> None:
     runs = members([1e-3, 3e-3, 1e-4], [0.0, 0.1, 1e-4], "adam")
 
     def batches(seed: int, step: int) -> InstanceBatch:
-        return double(random_batch(6, spec, seed=10 * step + seed * own))
+        return double(random_batch(6, spec, seed=10 * step + seed * per_head))
 
-    together = train_stack(heads, runs, batches, own=own)
+    together = train_stack(heads, runs, batches, per_head=per_head)
     for place in range(3):
-        (alone,) = train_stack(heads[place : place + 1], runs[place : place + 1], batches, own=False)
+        (alone,) = train_stack(heads[place : place + 1], runs[place : place + 1], batches, per_head=False)
         start = heads[place].state_dict()
         assert any(not torch.equal(alone[key], start[key]) for key in alone)
         for key, value in alone.items():
@@ -204,7 +204,7 @@ def test_optimiser_of_a_stack_is_torch_s_for_each_member(optimizer: str) -> None
             torch.testing.assert_close(value, head.state_dict()[name], rtol=1e-7, atol=1e-7)
 
 
-def entries_of(configs: list[RunConfig], tmp_path: Path) -> tuple[list[Entry], Data]:
+def entries_of(configs: list[RunConfig], tmp_path: Path) -> tuple[list[PreparedRun], Data]:
     reader = open_cache(configs[0].cache)
     protocol = reader.protocol(configs[0].protocol)
     trained = read_examples(reader, protocol, Split.TRAIN)
@@ -217,7 +217,7 @@ def entries_of(configs: list[RunConfig], tmp_path: Path) -> tuple[list[Entry], D
     for place, (c, head, plan) in enumerate(zip(configs, heads, plans, strict=True)):
         path = tmp_path / str(place)
         path.mkdir()
-        entries.append(Entry(config=c, path=path, head=head, plan=plan))
+        entries.append(PreparedRun(config=c, path=path, head=head, plan=plan))
     return entries, data
 
 
@@ -266,7 +266,7 @@ def test_non_finite_member_stops_and_the_others_do_not_notice(cache: Path, tmp_p
         path.rename(tmp_path / path.name)
     results = train_fleet(fleet_of(wild))
     failed = results[1]
-    assert isinstance(failed, Failure) and not is_finished(failed.path)
+    assert isinstance(failed, FailedRun) and not is_finished(failed.path)
     assert all(part in failed.reason for part in ("not finite at step", "classification", "weights left", "clips:"))
     for number in (0, 2):
         assert (weights_of(run_folder(calm[number])), without_seconds(run_folder(calm[number]))) == before[number]
