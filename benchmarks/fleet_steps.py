@@ -12,12 +12,11 @@ from random_cache import PROTOCOL
 from ifcar.cache.arrays import FEATURES
 from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
-from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.feed.batches import BatchReader, read_examples
 from ifcar.pipelines.feed.memory import Memory
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.heads import build_head
-from ifcar.pipelines.runs.resolve import head_options
+from ifcar.pipelines.runs.resolve import head_arrays
 from ifcar.pipelines.runs.schedule import Plan, make_plan
 from ifcar.pipelines.stacks.stack import stack_heads
 from ifcar.pipelines.training.loop import draw_epoch, train_step
@@ -26,7 +25,7 @@ from ifcar.pipelines.training.trainer import Member, MemberState, Trainer, Train
 
 def arrays_of(config: RunConfig) -> tuple[str, ...]:
     """Return the names of the arrays that a run's head reads."""
-    return HEADS.get(config.head).reads(head_options(config))
+    return head_arrays(config)
 
 
 def plan_of(config: RunConfig, num_train: int) -> Plan:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ifcar.commands.options import Device, Json, print_metrics, refuse_beside_config, say
+from ifcar.commands.options import Aux, Device, Json, aux_weights_from, print_metrics, refuse_beside_config, say
 from ifcar.console import Screen, print_json
 from ifcar.errors import InputError
 from ifcar.shell_words import command
@@ -124,6 +124,7 @@ def finetune_joint(
     preset: Annotated[str, typer.Option(help="paper (Yan et al. 2020) or wang-gupta (2018, 30,000 steps).")] = "paper",
     frames: Annotated[int | None, typer.Option(help="T; must be the head's, which is the default.")] = None,
     instances: Annotated[int | None, typer.Option(help="N; must be the head's, which is the default.")] = None,
+    aux: Aux = None,
     cropping: Cropping = None,
     flip: Flip = None,
     epochs: Epochs = None,
@@ -156,8 +157,8 @@ def finetune_joint(
     if chosen is None:
         if head is None:
             raise InputError("name the run whose head to train on with --head RUN, or give --config")
-        options = {key: value for key, value in values.items() if key not in (*_NOT_IN_CONFIG, "head")}
-        chosen = joint_config(head, **options)
+        options = {key: value for key, value in values.items() if key not in (*_NOT_IN_CONFIG, "head", "aux")}
+        chosen = joint_config(head, aux_weights=aux_weights_from(aux), **options)
     _run(chosen, out, resume=resume, device=device, workers=workers, as_json=as_json)
 
 

@@ -8,10 +8,13 @@ from typing import Annotated
 import typer
 
 from ifcar.commands.options import (
+    Aux,
+    AuxWeight,
     CacheOption,
     Device,
     Json,
     Rows,
+    aux_weights_from,
     measured,
     print_metrics,
     refuse_beside_config,
@@ -33,7 +36,8 @@ def fit_head(
     protocol: Annotated[str | None, typer.Option(help="Default: compositional, or the only one.")] = None,
     preset: Annotated[str, typer.Option(help="paper, small, or another of `ifcar list heads`.")] = "paper",
     streams: Annotated[str | None, typer.Option(help="appearance, layout or both.")] = None,
-    aux_weight: Annotated[float, typer.Option(help="Weight λ of the auxiliary loss; 0: without.")] = 0.0,
+    aux_weight: AuxWeight = 0.0,
+    aux: Aux = None,
     graphs: Annotated[
         str | None, typer.Option(help="strg: similarity, spatial-temporal or joint (its default).")
     ] = None,
@@ -91,6 +95,7 @@ def fit_head(
             preset=preset,
             streams=streams,
             aux_weight=aux_weight,
+            aux_weights=aux_weights_from(aux),
             settings=setting or (),
             options=({} if graphs is None else {"graphs": graphs}) | ({"non_local": True} if non_local else {}),
             schedule=schedule_from(

@@ -10,6 +10,8 @@ import typer
 
 from ifcar.commands.options import (
     Address,
+    Aux,
+    AuxWeight,
     CacheOption,
     Device,
     Engine,
@@ -17,6 +19,7 @@ from ifcar.commands.options import (
     Json,
     Processes,
     Rows,
+    aux_weights_from,
     refuse_ignored,
     say,
     schedule_from,
@@ -81,7 +84,8 @@ def few_shot(
     cache: CacheOption = None,
     preset: Annotated[str, typer.Option(help="paper, small, or another of `ifcar list heads`.")] = "paper",
     streams: Annotated[str | None, typer.Option(help="appearance, layout or both.")] = None,
-    aux_weight: Annotated[float, typer.Option(help="Weight λ of the auxiliary loss; 0: without.")] = 0.0,
+    aux_weight: AuxWeight = 0.0,
+    aux: Aux = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of a head option.")] = None,
     train: Annotated[
         str, typer.Option(help="What fine-tuning moves: classifier (the last layer, as published) or all.")
@@ -127,6 +131,7 @@ def few_shot(
         preset=preset,
         streams=streams,
         aux_weight=aux_weight,
+        aux_weights=aux_weights_from(aux),
         settings=dict(parse_assignment(text) for text in setting or ()),
         schedule=schedule_from(kind=schedule, min_steps=min_steps),
         tune_schedule=tuning,

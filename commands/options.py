@@ -28,6 +28,11 @@ FleetSize = Annotated[
 Rows = Annotated[
     str, typer.Option("--memory", help="Keep rows in gpu, ram or on disk (stream); auto: the first where they fit.")
 ]
+AuxWeight = Annotated[float, typer.Option(help="Weight λ of a head's only auxiliary loss; 0: without.")]
+Aux = Annotated[
+    list[str] | None,
+    typer.Option(help="NAME=W: weight of one of several auxiliary losses (`ifcar list heads`); may be repeated."),
+]
 Engine = Annotated[str, typer.Option(help="local, or ray: the machines of a Ray cluster (pip install 'ifcar[ray]').")]
 Address = Annotated[str | None, typer.Option(help="Of the Ray cluster: auto (default), HOST:PORT, or local.")]
 Processes = Annotated[int | None, typer.Option(help="Training processes; default: one a core.")]
@@ -75,6 +80,21 @@ def schedule_from(**values: Any) -> ScheduleConfig:
     if {"epochs", "min_steps"} <= given.keys():
         raise InputError("--epochs and --min-steps exclude each other; give one of them")
     return from_plain(ScheduleConfig, given, "options")
+
+
+def aux_weights_from(given: Sequence[str] | None) -> dict[str, float]:
+    """Return the weights that `--aux NAME=W` gives. Raises InputError when one is not of that form or given twice."""
+    weights: dict[str, float] = {}
+    for text in given or ():
+        name, _, number = text.partition("=")
+        try:
+            weight = float(number)
+        except ValueError as error:
+            raise InputError(f"--aux {text!r:.200}: expected NAME=W, a loss and its weight, prediction=5") from error
+        if name in weights:
+            raise InputError(f"--aux {name} is given twice; give each auxiliary loss one weight")
+        weights[name] = weight
+    return weights
 
 
 def print_metrics(run: Run) -> None:

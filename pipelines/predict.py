@@ -30,7 +30,6 @@ from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.roi import parse_pooled_mode
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.view_content import View
-from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.extraction.backbones import load_backbone
 from ifcar.pipelines.progress import Progress
@@ -39,7 +38,7 @@ from ifcar.pipelines.runs.data import RunData
 from ifcar.pipelines.runs.finished import Run, open_run
 from ifcar.pipelines.runs.heads import build_head
 from ifcar.pipelines.runs.recipe import Recipe, read_recipe
-from ifcar.pipelines.runs.resolve import head_options
+from ifcar.pipelines.runs.resolve import head_arrays
 from ifcar.pipelines.runs.weights import load_head
 
 DEFAULT_TOP = 5
@@ -92,7 +91,7 @@ class Member:
 
     def reads(self) -> tuple[str, ...]:
         """Return the names of the arrays that the head reads."""
-        return HEADS.get(self.config.head).reads(head_options(self.config))
+        return head_arrays(self.config)
 
 
 def predict(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,20 @@ from ifcar.heads.contract import Head, InstanceBatch
 from ifcar.heads.noise import Noise
 
 NUM_CLASSES = 5
+
+
+@dataclass(frozen=True)
+class WithLosses:
+    """A head with these of its auxiliary losses on, in the place of the head."""
+
+    head: type[Head]
+    losses: tuple[str, ...]
+
+    def __call__(self, config: Any, spec: CacheSpec, num_classes: int) -> Head:
+        return self.head.build(config, spec, num_classes, self.losses)
+
+    def reads(self, config: Any) -> tuple[str, ...]:
+        return self.head.arrays(config, self.losses)
 
 
 def build(head: type[Head], config: Any, spec: CacheSpec, seed: int = 0) -> Head:

@@ -22,14 +22,14 @@ from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.durable import write_atomic
 from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
-from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.feed.memory import PRELOAD_SHARE
 from ifcar.pipelines.fleets.bench import free_on
 from ifcar.pipelines.runs.config import ID_LENGTH, RunConfig, run_id
 from ifcar.pipelines.runs.finished import is_finished
-from ifcar.pipelines.runs.resolve import head_options
+from ifcar.pipelines.runs.heads import build_head
+from ifcar.pipelines.runs.resolve import head_arrays
 from ifcar.pipelines.runs.schedule import make_plan
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.training.jobs import Job
@@ -178,8 +178,7 @@ def choose_size(group: Sequence[Job], *, processes: int, free: int, cuda: bool) 
     protocol = reader.protocol(config.protocol)
     num_train, num_test = (len(protocol.clips(split)) for split in (Split.TRAIN, Split.TEST))
     each = member_bytes(config, reader.spec, len(protocol.labels.classes), num_train)
-    reads = HEADS.get(config.head).reads(head_options(config))
-    row = reader.spec.row_bytes(name for name in reads if reader.spec.array(name).sharded)
+    row = reader.spec.row_bytes(name for name in head_arrays(config) if reader.spec.array(name).sharded)
     preloaded = (num_train + num_test) * reader.num_views * row
     reader.close()
     usable = FLEET_SHARE * (free - processes * (preloaded if preloaded <= PRELOAD_SHARE * free else 0))
@@ -198,8 +197,7 @@ def member_bytes(config: RunConfig, spec: CacheSpec, num_classes: int, num_clips
 
     The activations are those that the backward pass of one batch keeps, counted on a head without memory.
     """
-    kind, options = HEADS.get(config.head), head_options(config)
-    reads = kind.reads(options)
+    reads = head_arrays(config)
     plan = make_plan(config.schedule, num_clips, reads_appearance=spec.reads_features(reads))
     kept: dict[int, Tensor] = {}
 
@@ -208,7 +206,7 @@ def member_bytes(config: RunConfig, spec: CacheSpec, num_classes: int, num_clips
         return tensor
 
     with torch.device("meta"):
-        head = kind(options, spec, num_classes)
+        head = build_head(config, spec, num_classes)
         batch = InstanceBatch(
             {
                 name: torch.zeros((plan.batch_size, *spec.shape(name)), dtype=getattr(torch, spec.array(name).dtype))

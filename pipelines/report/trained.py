@@ -15,7 +15,7 @@ from ifcar.pipelines.report.views import CachedViews
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import Run
 from ifcar.pipelines.runs.heads import build_head
-from ifcar.pipelines.runs.resolve import head_options
+from ifcar.pipelines.runs.resolve import head_arrays
 from ifcar.pipelines.runs.weights import load_head
 
 
@@ -60,8 +60,7 @@ def load_first(chapter: Chapter, views: CachedViews, head: str, fits: Callable[[
             continue
         if not fits(model):
             continue
-        options = head_options(run.config)
-        return TrainedHead(system=system.name, run=run, head=model.eval(), reads=model.reads(options))
+        return TrainedHead(system=system.name, run=run, head=model.eval(), reads=head_arrays(run.config))
     return None
 
 

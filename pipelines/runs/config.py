@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ifcar.errors import InputError
+from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.runs.live import LiveConfig
 from ifcar.pipelines.runs.schedule import ScheduleConfig
@@ -115,6 +116,8 @@ def without_places(config: RunConfig) -> dict[str, Any]:
     """Return what decides a run's numbers as plain values: all of its config but where files lie."""
     content: dict[str, Any] = to_plain(config)
     del content["cache"]
+    # Options once said too which auxiliary losses are on; with them the ids of earlier runs stay what they are.
+    content["options"] |= {name: name in config.aux_weights for name in _auxiliary(config.head)}
     if content["fine_tune"] is not None:
         del content["fine_tune"]["base"]
     if content["live"] is None:
@@ -125,6 +128,27 @@ def without_places(config: RunConfig) -> dict[str, Any]:
             del data[place]
         del content["live"]["base"]
     return content
+
+
+def without_loss_switches(head: str, options: Mapping[str, Any], weights: Collection[str]) -> dict[str, Any]:
+    """Return a head's options without those that only repeat which auxiliary losses have a weight, as in earlier runs.
+
+    Raises:
+        InputError: one of them contradicts the weights.
+    """
+    names = _auxiliary(head)
+    for name in names:
+        if options.get(name, name in weights) != (name in weights):
+            raise InputError(
+                f"head {head!r}: option {name} is {options[name]}, but its loss has "
+                f"{'a' if name in weights else 'no'} weight; the weight alone builds it: give --aux-weight (in files "
+                f"aux_weight, in a run's aux_weights) and leave {name} out"
+            )
+    return {key: value for key, value in options.items() if key not in names}
+
+
+def _auxiliary(head: str) -> Collection[str]:
+    return HEADS.get(head).auxiliary if head in HEADS.names() else ()
 
 
 def check_resumable(path: Path, stopped: object, config: RunConfig, *, unknown: Collection[str] = ()) -> None:

@@ -147,17 +147,15 @@ def test_every_head_trains_in_a_stack_as_alone(name: str, own: bool) -> None:
     """In float64 to 1e-9, among other weights, dropout and learning rates, on its own batch or a shared one."""
     kind = HEADS.get(name)
     options = kind.presets.get("small", kind.presets["paper"])
-    if kind.auxiliary:
-        options = replace(options, **dict.fromkeys(kind.auxiliary, True))
     if hasattr(options, "num_groups"):
         options = replace(options, num_groups=2)  # divides the channels of SPEC
-    heads, spec = [], spec_with(kind.reads(options))
+    heads, spec = [], spec_with(kind.arrays(options, kind.auxiliary))
     for seed in range(3):
         torch.manual_seed(seed)
         mine = options
         if hasattr(options, "joint"):
             mine = replace(options, joint=replace(options.joint, dropout=0.1 * seed))
-        heads.append(kind(mine, spec, 5).double())
+        heads.append(kind.build(mine, spec, 5, kind.auxiliary).double())
     runs = members([1e-3, 3e-3, 1e-4], [0.0, 0.1, 1e-4], "adam")
 
     def batches(seed: int, step: int) -> InstanceBatch:
