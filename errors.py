@@ -40,10 +40,16 @@ def one_line(said: object) -> str:
     return line if line or isinstance(said, str) else type(said).__name__
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return `", did you mean X?"` for the closest known name, or an empty string."""
+def nearest(name: str, known: Iterable[str], end: str = "") -> str:
+    """Return `", did you mean X?"` for the closest known name, or `end`, "." where another sentence follows."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f", did you mean {match[0]!r}?" if match else ""
+    return f", did you mean {match[0]!r}?" if match else end
+
+
+def nearest_of(name: str, known: Iterable[str]) -> str:
+    """Return how a message about an unknown name ends: the closest known name where there is one, then all of them."""
+    known = list(known)
+    return f"{nearest(name, known, '.')} Known: {', '.join(known) or 'none'}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-from ifcar.errors import InputError, nearest
+from ifcar.errors import InputError, nearest_of
 
 T = TypeVar("T")
 
@@ -34,13 +34,7 @@ class Registry(Generic[T]):
             InputError: no such name; the message lists the known ones and the nearest match.
         """
         if name not in self._items:
-            known = ", ".join(self.names())
-            hint = nearest(name, self._items)
-            raise InputError(
-                f"unknown {self.kind} {name!r}{hint} Known: {known}"
-                if hint
-                else f"unknown {self.kind} {name!r}. Known: {known}"
-            )
+            raise InputError(f"unknown {self.kind} {name!r}{nearest_of(name, self.names())}")
         return self._items[name][0]
 
     def names(self) -> list[str]:

@@ -62,7 +62,7 @@ def main() -> None:
         backbone="none",
         frames=8,
         instances=11,
-        views=24,
+        augmented_views=23,
         flip=True,
     )
     extract(options, Silent())

@@ -70,7 +70,14 @@ class BlockStage:
 
     @classmethod
     def open(
-        cls, path: Path, *, spec: CacheSpec, provenance: Provenance, clip_ids: Sequence[str], num_views: int
+        cls,
+        path: Path,
+        *,
+        spec: CacheSpec,
+        provenance: Provenance,
+        clip_ids: Sequence[str],
+        num_views: int,
+        num_augmented_views: int = 0,
     ) -> BlockStage:
         """Open a cache that another process writes, to stage blocks for it.
 
@@ -81,7 +88,7 @@ class BlockStage:
         """
         stored, ids = read_manifest(path), read_clip_ids(path)
         check_fingerprint(path, stored, ids)
-        wanted = new_manifest(spec, provenance, clip_ids, num_views, stored.compression)
+        wanted = new_manifest(spec, provenance, clip_ids, num_views, num_augmented_views, stored.compression)
         check_same(path, stored, ids, wanted, clip_ids)
         return cls(path, stored, clip_ids)
 
@@ -114,25 +121,29 @@ class BlockStage:
         Args:
             block: block number.
             arrays: every array of the spec, with all rows of the block.
-            failures: row number in the cache → why it failed; `status` must be FAILED exactly there.
+            failures: row number in the cache → why it failed; `status` must be FAILED exactly there, and NOT_WANTED of
+                augmented views only.
             notes: row number in the cache → what is to be said of it.
 
         Raises:
             InputError: an array or a status does not fit.
         """
         rows = self.rows_of(block)
-        check_block(self.spec, rows, arrays, failures)
+        check_block(self.manifest, rows, arrays, failures)
+        has_gaps = bool((arrays["status"] == Status.NOT_WANTED).any())
         attempt, digests = secrets.token_hex(8), {}
         try:
             for name, file in sorted(self.manifest.block_files(block).items(), key=lambda item: item[1]):
-                data = encode_block(self.path, name, Path(file).name, rows, arrays[name])
+                # a file of zeros alone is stored all the same: there is one for every array of a block
+                sparse = has_gaps and self.spec.array(name).sharded and arrays[name].any()
+                data = encode_block(self.path, name, Path(file).name, rows, arrays[name], stores_empty=not sparse)
                 digests[file] = FileDigest(len(data), hashlib.sha256(data).hexdigest())
                 write_flushed(staged_path(self.path, file, attempt), data)
                 logger.debug("block %d: %s staged", block, name)
         except BaseException:
             remove_files(staged_path(self.path, file, attempt) for file in self.manifest.block_files(block).values())
             raise
-        views = self.manifest.num_views
+        views = self.manifest.rows_per_clip
         record = CommitRecord(
             block=block,
             start=rows.start,
@@ -152,24 +163,21 @@ def staged_path(root: Path, name: str, attempt: str) -> Path:
     return root / f"{name}.{attempt}{PARTIAL_SUFFIX}"
 
 
-def check_block(spec: CacheSpec, rows: range, arrays: Mapping[str, NDArray[Any]], failures: Mapping[int, str]) -> None:
+def check_block(
+    manifest: Manifest, rows: range, arrays: Mapping[str, NDArray[Any]], failures: Mapping[int, str]
+) -> None:
     """Check that a block's arrays and failures fit the cache and each other.
 
     Raises:
         InputError: names the array or the row.
     """
     try:
-        spec.check(arrays, len(rows))
+        manifest.spec.check(arrays, len(rows))
     except InputError as error:
         raise InputError(f"rows {rows.start}…{rows.stop - 1}: {error}") from error
-    expected = np.full(len(rows), Status.DONE, dtype=np.uint8)
     for row in failures:
         if row not in rows:
             raise InputError(f"failed row {row} is not in the block's rows {rows.start}…{rows.stop - 1}")
-        expected[row - rows.start] = Status.FAILED
-    wrong = np.flatnonzero(arrays["status"] != expected)
-    if wrong.size:
-        raise InputError(
-            f"row {rows.start + wrong[0]} has status {arrays['status'][wrong[0]]}, expected "
-            f"{expected[wrong[0]]}: status must be 2 (failed) exactly for rows with a reason, else 1 (done)"
-        )
+    for row, status in zip(rows, arrays["status"].tolist(), strict=True):
+        if fault := manifest.status_fault(row, status, failed=row in failures):
+            raise InputError(f"row {row} has status {status}, expected {fault}")

@@ -186,7 +186,7 @@ def _damaged_rows(reader: HDF5Reader, name: str) -> list[Damage]:
         try:
             reader.read_rows(name, np.array([row]))
         except CacheDamageError as error:
-            clip_id, view = reader.clip_ids[row // reader.num_views], row % reader.num_views
+            clip_id, view = reader.clip_ids[row // reader.rows_per_clip], row % reader.rows_per_clip
             damages.append(
                 Damage(
                     kind=DamageKind.ROW,

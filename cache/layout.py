@@ -68,7 +68,9 @@ def write_skeleton(root: Path, manifest: Manifest, clip_ids: Sequence[str]) -> N
             )
 
 
-def encode_block(root: Path, name: str, key: str, rows: range, values: NDArray[Any]) -> memoryview:
+def encode_block(
+    root: Path, name: str, key: str, rows: range, values: NDArray[Any], *, stores_empty: bool = True
+) -> memoryview:
     """Return the bytes of the file that holds a block of an array over rows, encoded by zarr.
 
     Args:
@@ -77,10 +79,11 @@ def encode_block(root: Path, name: str, key: str, rows: range, values: NDArray[A
         key: name of the block's file.
         rows: the block's rows.
         values: (len(rows), …) of the array's type.
+        stores_empty: store rows of zeros too; else a shard has no chunk of theirs, which reads as zeros.
     """
     metadata = (root / name / "zarr.json").read_bytes()
     stored: dict[str, Buffer] = {"zarr.json": default_buffer_prototype().buffer.from_bytes(metadata)}
-    with zarr.config.set(STORE_EMPTY):
+    with zarr.config.set({"array.write_empty_chunks": stores_empty}):
         array = zarr.open_array(MemoryStore(stored), mode="r+", zarr_format=3)
         array[rows.start : rows.stop] = values
     return np.asarray(stored[key].as_numpy_array()).data.cast("B")

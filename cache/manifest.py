@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ifcar.cache.arrays import CacheSpec
-from ifcar.cache.schema import ROWS_PER_SHARD, Provenance, fingerprint
+from ifcar.cache.schema import ROWS_PER_SHARD, Provenance, Status, fingerprint
 from ifcar.cache.stored_spec import FIRST_VERSION, FORMAT_VERSION, parse_spec, spec_content
 from ifcar.errors import CacheDamageError, CacheMismatchError, InputError
 
@@ -26,7 +26,8 @@ class Manifest:
         provenance: where the numbers come from.
         fingerprint: SHA-256 over all that changes what the rows hold.
         num_clips: clips in the cache.
-        num_views: V, rows a clip.
+        num_views: V, plain views of every clip.
+        num_augmented_views: A, further views of a clip, drawn at random, for training only.
         rows_per_shard: rows in a block.
         compression: None, or "zstd" for the sharded arrays of an archive.
         format_version: of the root attributes.
@@ -37,14 +38,20 @@ class Manifest:
     fingerprint: str
     num_clips: int
     num_views: int
+    num_augmented_views: int = 0
     rows_per_shard: int = ROWS_PER_SHARD
     compression: str | None = None
     format_version: int = FORMAT_VERSION
 
     @property
+    def rows_per_clip(self) -> int:
+        """V + A, rows of a clip; its plain views come first."""
+        return self.num_views + self.num_augmented_views
+
+    @property
     def num_rows(self) -> int:
-        """R = clips · views."""
-        return self.num_clips * self.num_views
+        """R = clips · (V + A)."""
+        return self.num_clips * self.rows_per_clip
 
     @property
     def num_blocks(self) -> int:
@@ -66,6 +73,16 @@ class Manifest:
         """Return the path, relative to the cache, of a block's file in each array over rows."""
         return {a.name: f"{a.name}/c.{block}" + ".0" * len(a.axes) for a in self.spec.arrays}
 
+    def status_fault(self, row: int, status: int, *, failed: bool) -> str:
+        """Return what a committed row's status is to be where it is something else; empty where it is right."""
+        if failed:
+            return "" if status == Status.FAILED else "2 (failed), for it has a reason"
+        if row % self.rows_per_clip < self.num_views:
+            return "" if status == Status.DONE else "1 (done), for it has no reason of a failure"
+        if status in (Status.DONE, Status.NOT_WANTED):
+            return ""
+        return "1 (done) or 3 (not wanted), for it has no reason of a failure"
+
     def attributes(self) -> dict[str, Any]:
         """Return the root attributes, JSON values only."""
         return {
@@ -76,6 +93,7 @@ class Manifest:
             "fingerprint": self.fingerprint,
             "num_clips": self.num_clips,
             "num_views": self.num_views,
+            **({} if self.format_version == FIRST_VERSION else {"num_augmented_views": self.num_augmented_views}),
             "rows_per_shard": self.rows_per_shard,
             "compression": self.compression,
         }
@@ -86,24 +104,28 @@ def new_manifest(
     provenance: Provenance,
     clip_ids: Sequence[str],
     num_views: int,
+    num_augmented_views: int = 0,
     compression: str | None = None,
 ) -> Manifest:
     """Check what a cache shall hold and return its manifest.
 
     Raises:
-        InputError: no clips, a doubled or unusable clip id, fewer than one view, an unknown compression.
+        InputError: no clips, a doubled or unusable clip id, fewer than one plain view, an unknown compression.
     """
     if compression not in COMPRESSIONS:
         raise InputError(f"compression {compression!r} is not known, expected one of {COMPRESSIONS}")
-    if num_views < 1:
-        raise InputError(f"a cache needs at least 1 view a clip, found {num_views}")
+    if num_views < 1 or num_augmented_views < 0:
+        raise InputError(
+            f"a cache needs at least 1 view a clip and 0 augmented ones, found {num_views} and {num_augmented_views}"
+        )
     _check_clip_ids(clip_ids)
     return Manifest(
         spec=spec,
         provenance=provenance,
-        fingerprint=fingerprint(spec, provenance.identity, clip_ids, num_views),
+        fingerprint=fingerprint(spec, provenance.identity, clip_ids, num_views, num_augmented_views),
         num_clips=len(clip_ids),
         num_views=num_views,
+        num_augmented_views=num_augmented_views,
         compression=compression,
     )
 
@@ -131,6 +153,7 @@ def parse_manifest(path: Path, attributes: Mapping[str, Any]) -> Manifest:
             fingerprint=attributes["fingerprint"],
             num_clips=int(attributes["num_clips"]),
             num_views=int(attributes["num_views"]),
+            num_augmented_views=int(attributes.get("num_augmented_views", 0)),
             rows_per_shard=int(attributes["rows_per_shard"]),
             compression=attributes["compression"],
         )
@@ -142,15 +165,20 @@ def parse_manifest(path: Path, attributes: Mapping[str, Any]) -> Manifest:
 
 def _check_sizes(manifest: Manifest) -> None:
     """Refuse numbers that no cache has, before anything of their size is made."""
-    for name, most in (("num_clips", MAX_CLIPS), ("num_views", MAX_VIEWS), ("rows_per_shard", MAX_ROWS_PER_SHARD)):
+    for name, least, most in (
+        ("num_clips", 1, MAX_CLIPS),
+        ("num_views", 1, MAX_VIEWS),
+        ("num_augmented_views", 0, MAX_VIEWS - manifest.num_views),
+        ("rows_per_shard", 1, MAX_ROWS_PER_SHARD),
+    ):
         value = getattr(manifest, name)
-        if not 1 <= value <= most:
-            raise InputError(f"{name} is {value}; expected 1 to {most:,}")
+        if not least <= value <= most:
+            raise InputError(f"{name} is {value}; expected {least} to {most:,}")
 
 
-def describe_row(row: int, clip_ids: Sequence[str], num_views: int) -> str:
+def describe_row(row: int, clip_ids: Sequence[str], rows_per_clip: int) -> str:
     """Return a row's number, clip id and view as text for messages."""
-    return f"row {row} (clip {clip_ids[row // num_views]!r}, view {row % num_views})"
+    return f"row {row} (clip {clip_ids[row // rows_per_clip]!r}, view {row % rows_per_clip})"
 
 
 def check_fingerprint(path: Path, manifest: Manifest, clip_ids: Sequence[str]) -> None:
@@ -160,7 +188,8 @@ def check_fingerprint(path: Path, manifest: Manifest, clip_ids: Sequence[str]) -
         CacheDamageError: they do not belong together.
     """
     try:
-        found = fingerprint(manifest.spec, manifest.provenance.identity, clip_ids, manifest.num_views)
+        counts = manifest.num_views, manifest.num_augmented_views
+        found = fingerprint(manifest.spec, manifest.provenance.identity, clip_ids, *counts)
     except (TypeError, ValueError) as error:
         raise CacheDamageError(f"{path} has a damaged identity ({error}); run `ifcar cache verify`") from error
     if len(clip_ids) != manifest.num_clips or manifest.fingerprint != found:
@@ -192,7 +221,7 @@ def check_same(path: Path, old: Manifest, old_ids: Sequence[str], new: Manifest,
 
 
 def _fields(manifest: Manifest) -> dict[str, Any]:
-    fields: dict[str, Any] = {"num_views": manifest.num_views}
+    fields: dict[str, Any] = {name: getattr(manifest, name) for name in ("num_views", "num_augmented_views")}
     content = spec_content(manifest.spec, FORMAT_VERSION)
     fields |= {f"size {letter}": size for letter, size in content["sizes"].items()}
     fields |= {f"array {array.pop('name')}": array for array in content["arrays"]}

@@ -32,6 +32,7 @@ class CacheReader(ABC):
         self.spec = manifest.spec
         self.num_clips = manifest.num_clips
         self.num_views = manifest.num_views
+        self.rows_per_clip = manifest.rows_per_clip
         self.num_rows = manifest.num_rows
         self.fingerprint = manifest.fingerprint
         self.identity: dict[str, Any] = dict(manifest.provenance.identity)
@@ -136,13 +137,17 @@ class CacheReader(ABC):
             rows: (n,) row numbers; ascending ones are fetched fastest.
         """
 
+    def rows_of(self, clips: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows of these clips (n,), (n, V + A): plain views first, then augmented ones."""
+        return clips[:, None] * self.rows_per_clip + np.arange(self.rows_per_clip)
+
     def array_bytes(self, name: str) -> int:
         """Return the size in bytes of a whole array in memory."""
         return self.num_rows * self.spec.row_bytes([name])
 
     def describe_row(self, row: int) -> str:
         """Return a row's number, clip id and view as text for messages."""
-        return describe_row(row, self.clip_ids, self.num_views)
+        return describe_row(row, self.clip_ids, self.rows_per_clip)
 
     def _array(self, name: str) -> ArraySpec:
         if name not in self._arrays:

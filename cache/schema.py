@@ -1,6 +1,7 @@
 """What a cache's numbers mean: states, categories, splits, row numbering, protocol tables and the fingerprint.
 
-Row r = clip_number · V + view_number. Axis letters: see `ifcar.cache.arrays`.
+Row r = clip_number · (V + A) + view_number: V plain views of a clip, then A augmented ones. Axis letters: see
+`ifcar.cache.arrays`.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ ROWS_PER_SHARD = 256
 
 
 class Status(IntEnum):
-    """State of one row."""
+    """State of one row; NOT_WANTED: an augmented view of a clip that no protocol trains on."""
 
     PENDING = 0
     DONE = 1
     FAILED = 2
+    NOT_WANTED = 3
 
 
 class Category(IntEnum):
@@ -88,8 +90,17 @@ class Provenance:
     environment: Mapping[str, Any] = field(default_factory=dict)
 
 
-def fingerprint(spec: CacheSpec, identity: Mapping[str, Any], clip_ids: Sequence[str], num_views: int) -> str:
-    """Return the SHA-256 over all that changes what a cache's rows hold, as hexadecimal text."""
+def fingerprint(
+    spec: CacheSpec,
+    identity: Mapping[str, Any],
+    clip_ids: Sequence[str],
+    num_views: int,
+    num_augmented_views: int = 0,
+) -> str:
+    """Return the SHA-256 over all that changes what a cache's rows hold, as hexadecimal text.
+
+    A number of augmented views enters where there are any: a cache without has the fingerprint that it always had.
+    """
     clips = hashlib.sha256("\n".join(clip_ids).encode()).hexdigest()
     version = fingerprint_version(spec)
     payload = {
@@ -98,6 +109,7 @@ def fingerprint(spec: CacheSpec, identity: Mapping[str, Any], clip_ids: Sequence
         "identity": dict(identity),
         "clips": clips,
         "num_views": num_views,
+        **({"num_augmented_views": num_augmented_views} if num_augmented_views else {}),
     }
     text = json.dumps(payload, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()

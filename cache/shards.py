@@ -2,7 +2,7 @@
 
 A shard holds one chunk a row, each the row's bytes (or their zstd frame) and a CRC-32C, then the index:
 `rows_per_shard` pairs (offset, nbytes) of little-endian uint64 and a CRC-32C. Chunks that were never
-written have both set to 2⁶⁴ − 1.
+written have both set to 2⁶⁴ − 1; as in every Zarr array, such a row is zeros.
 """
 
 from __future__ import annotations
@@ -173,7 +173,8 @@ class ShardedArray:
             block, local = divmod(row, self._rows_per_shard)
             if block in self._files:
                 shard = self._shard(block, row)
-                os.posix_fadvise(shard.descriptor, shard.offsets[local], shard.sizes[local], os.POSIX_FADV_WILLNEED)
+                if size := shard.sizes[local]:  # to the system 0 means to the file's end
+                    os.posix_fadvise(shard.descriptor, shard.offsets[local], size, os.POSIX_FADV_WILLNEED)
 
     def check_row(self, row: int) -> str | None:
         """Return what is wrong with a row's chunk, or None.
@@ -182,6 +183,8 @@ class ShardedArray:
             CacheDamageError: the shard's index is unusable.
         """
         shard = self._shard(row // self._rows_per_shard, row)
+        if not shard.sizes[row % self._rows_per_shard]:
+            return None
         try:
             self._read_chunk(shard, row)
         except CacheDamageError as error:
@@ -203,6 +206,11 @@ class ShardedArray:
         while begin < len(rows):
             block, local = divmod(rows[begin], self._rows_per_shard)
             shard = shards[block]
+            if not shard.sizes[local]:
+                flat[begin], trailers[begin] = 0, 0
+                found.append(0)
+                begin += 1
+                continue
             if shard.sizes[local] != size:
                 self._read_chunk(shard, rows[begin])
                 raise self._damage(shard, rows[begin], "has a chunk of another size")
@@ -231,6 +239,9 @@ class ShardedArray:
         decoder = Zstd()
         for row, target in zip(rows, flat, strict=True):
             shard = shards[row // self._rows_per_shard]
+            if not shard.sizes[row % self._rows_per_shard]:
+                target[:] = 0
+                continue
             frame = self._read_chunk(shard, row)[:-CRC_BYTES]
             try:
                 decoder.decode(frame, target)
@@ -241,8 +252,6 @@ class ShardedArray:
         """Read one chunk, its checksum included, in as many calls as it takes, and verify it."""
         local = row % self._rows_per_shard
         offset, size = shard.offsets[local], shard.sizes[local]
-        if not size:
-            raise self._damage(shard, row, "has no chunk though its block is committed")
         parts, missing = [], size
         while missing and (part := os.pread(shard.descriptor, missing, offset + size - missing)):
             parts.append(part)

@@ -25,7 +25,7 @@ from ifcar.cache.layout import PROTOCOLS, read_clip_ids, read_manifest, write_sk
 from ifcar.cache.lock import locked
 from ifcar.cache.manifest import COMPRESSIONS, Manifest, check_fingerprint, describe_row
 from ifcar.cache.open import HDF5_SUFFIXES
-from ifcar.cache.schema import ROWS_PER_SHARD, Status
+from ifcar.cache.schema import ROWS_PER_SHARD
 from ifcar.cache.shards import ShardedArray, ShardPool
 from ifcar.cache.tables import commit_tables
 from ifcar.cache.zarr_reader import read_table_block
@@ -219,7 +219,7 @@ class _Verification:
             for row in range(record.start, record.stop):
                 if text := sharded.check_row(row):
                     found = True
-                    clip_id, view = self.clip_ids[row // manifest.num_views], row % manifest.num_views
+                    clip_id, view = self.clip_ids[row // manifest.rows_per_clip], row % manifest.rows_per_clip
                     self.damages.append(
                         Damage(
                             kind=DamageKind.ROW,
@@ -245,9 +245,9 @@ class _Verification:
         describe = partial(self._describe, manifest)
         status = read_table_block(self.path, manifest, "status", record.block, describe)
         for row in range(record.start, record.stop):
-            expected = Status.FAILED if row in failed else Status.DONE
-            if status[row - record.start] != expected:
-                text = f"{describe(row)} has status {status[row - record.start]}, expected {expected}"
+            found = int(status[row - record.start])
+            if fault := manifest.status_fault(row, found, failed=row in failed):
+                text = f"{describe(row)} has status {found}, expected {fault}"
                 self._add(DamageKind.STATUS, commit_name(record.block), text, record.block)
 
     def _find_stray(self, manifest: Manifest) -> None:
@@ -261,7 +261,7 @@ class _Verification:
                 self._add(DamageKind.STRAY, name, "does not belong to the cache; `ifcar cache repair` removes it")
 
     def _describe(self, manifest: Manifest, row: int) -> str:
-        return describe_row(row, self.clip_ids, manifest.num_views)
+        return describe_row(row, self.clip_ids, manifest.rows_per_clip)
 
     def _span(self, manifest: Manifest, block: int) -> str:
         rows = manifest.rows_of(block)

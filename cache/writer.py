@@ -54,6 +54,7 @@ class CacheWriter:
         provenance: Provenance,
         clip_ids: Sequence[str],
         num_views: int,
+        num_augmented_views: int = 0,
         protocols: Sequence[ProtocolTable],
         compression: str | None = None,
     ) -> CacheWriter:
@@ -64,7 +65,8 @@ class CacheWriter:
             spec: the arrays over rows.
             provenance: where the numbers come from.
             clip_ids: id of every clip, in row order.
-            num_views: V, rows a clip.
+            num_views: V, plain views of every clip.
+            num_augmented_views: A, further views of a clip, for training only.
             protocols: splits, classes and labels over the clips.
             compression: None, or "zstd" for an archive: smaller, several times slower to read.
 
@@ -74,7 +76,7 @@ class CacheWriter:
         path = Path(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise InputError(f"{path} exists and is not empty; resume it, remove it or choose another place")
-        manifest = new_manifest(spec, provenance, clip_ids, num_views, compression)
+        manifest = new_manifest(spec, provenance, clip_ids, num_views, num_augmented_views, compression)
         check_protocols(protocols, len(clip_ids))
         path.parent.mkdir(parents=True, exist_ok=True)
         building = path.with_name(f".{path.name}.creating")
@@ -97,6 +99,7 @@ class CacheWriter:
         provenance: Provenance,
         clip_ids: Sequence[str],
         num_views: int,
+        num_augmented_views: int = 0,
         protocols: Sequence[ProtocolTable],
     ) -> CacheWriter:
         """Open a cache to fill the blocks that are not committed.
@@ -112,7 +115,8 @@ class CacheWriter:
         if not path.is_dir():
             raise MissingDataError(f"there is no cache at {path} to resume; create it first")
         reader = ZarrReader(path)
-        manifest = new_manifest(spec, provenance, clip_ids, num_views, reader.manifest.compression)
+        compression = reader.manifest.compression
+        manifest = new_manifest(spec, provenance, clip_ids, num_views, num_augmented_views, compression)
         check_same(path, reader.manifest, reader.clip_ids, manifest, clip_ids)
         check_protocols(protocols, len(clip_ids))
         _warn_environment(path, reader.environment, provenance.environment)
@@ -161,7 +165,8 @@ class CacheWriter:
         Args:
             block: a block that is not committed, or that was reopened.
             arrays: every array of the spec, with all rows of the block.
-            failures: row number in the cache → why it failed; `status` must be FAILED exactly there.
+            failures: row number in the cache → why it failed; `status` must be FAILED exactly there, and NOT_WANTED of
+                augmented views only.
             notes: row number in the cache → what is to be said of it; those of a reopened block stay.
 
         Raises:

@@ -49,7 +49,10 @@ def extract(
         typer.Option(help="T frames, one of every r of the source; the views share the rates: 2,4,8. Implies rate."),
     ] = None,
     crop: Annotated[int | None, typer.Option(help="Side of the crop in pixels; default: 224 (toybox: 112).")] = None,
-    views: Annotated[int, typer.Option(help="V, views of a clip; all but the first of training clips vary.")] = 1,
+    views: Annotated[int, typer.Option(help="V, plain views of every clip; scores are averaged over them.")] = 1,
+    augmented_views: Annotated[
+        int, typer.Option(help="A, further views of training clips, drawn at random; for training only.")
+    ] = 0,
     instances: Annotated[int, typer.Option(help="N, instance slots: subjects first, then the longest tracks.")] = 4,
     boxes: Annotated[
         Path | None,
@@ -63,7 +66,7 @@ def extract(
     ] = None,
     pooled: Annotated[str, typer.Option(help="RoIAlign bins: 3, or 7-max (7×7, max-pooled to one).")] = "3",
     grid: Annotated[bool, typer.Option("--grid", help="Store the feature map itself as well.")] = False,
-    framing: Annotated[str, typer.Option(help="View 0: stretch (whole frame) or center (centre square).")] = "stretch",
+    framing: Annotated[str, typer.Option(help="Plain views: stretch (whole frame) or center (square).")] = "stretch",
     flip: Annotated[bool, typer.Option("--flip", help="Mirror half of the augmented views.")] = False,
     seed: Annotated[int, typer.Option(help="Of the augmented views.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Views per forward pass.")] = 8,
@@ -97,8 +100,10 @@ def extract(
         refuse_ignored(
             context, OF_PIXELS, f"--backbone {backbone} reads no pixels; leave it out, or name another backbone"
         )
-    if views == 1:
-        refuse_ignored(context, OF_AUGMENTED, "with --views 1 no view is augmented; leave it out, or take more views")
+    if augmented_views == 0:
+        refuse_ignored(
+            context, OF_AUGMENTED, "no view is augmented; leave it out, or ask for some with --augmented-views"
+        )
     chosen = extract_engine(cluster_config(engine, address, actor_cpus))
     values["backbone_options"] = dict(parse_assignment(setting) for setting in values.pop("settings") or ())
     values["sampling_rates"] = parse_rates(sampling_rates)
@@ -117,9 +122,14 @@ def extract(
         )
         named = [] if cache_paths() == [result.cache] else ["--cache", result.cache]
         streams = ["--streams", "layout"] if reads_nothing else []
-        fit = command("ifcar", "fit-head", "sfi", *named, *streams, "--aux-weight", 5)
+        if result.has_boxes:
+            step = command("ifcar", "fit-head", "sfi", *named, *streams, "--aux-weight", 5)
+        elif reads_nothing:
+            step = "extract with boxes (the data set's, or --boxes FILE), or with a backbone that reads pixels"
+        else:
+            step = command("ifcar", "fit-head", "i3d", *named)
         root = [] if data_root is None else ["--data-root", data_root]
-        say(f"Next: {fit}, or {command('ifcar', 'cache', 'show', result.cache, *root)} for pictures.")
+        say(f"Next: {step}, or {command('ifcar', 'cache', 'show', result.cache, *root)} for pictures.")
     if result.num_failed:
         say(f"{result.num_failed} rows failed; reasons in {result.failures_file}; try again with --retry-failed")
         raise typer.Exit(1)

@@ -32,7 +32,7 @@ ClipGradient = Annotated[float | None, typer.Option(help="Largest norm of the gr
 FreezeTo = Annotated[str | None, typer.Option(help="Last stage that stays as it is: res3, Mixed_3c, ….")]
 BatchNorm = Annotated[str | None, typer.Option(help="frozen (default), or train: statistics move, one process only.")]
 Cropping = Annotated[str | None, typer.Option(help="Training crops: area, scale-jitter or multi-scale.")]
-Flip = Annotated[bool | None, typer.Option("--flip", help="Mirror training views, if the dataset allows it.")]
+Flip = Annotated[bool | None, typer.Option("--flip", help="Mirror augmented views, if the dataset allows it.")]
 HeldOut = Annotated[
     float | None, typer.Option(help="Share of training clips that choose the best weights; default: 0.")
 ]
@@ -71,7 +71,8 @@ def finetune_i3d(
         int | None, typer.Option(help="Pixels a cell of the feature map; default: the backbone's first.")
     ] = None,
     pooled: Annotated[str | None, typer.Option(help="RoIAlign of the cache that is to follow: 3 or 7-max.")] = None,
-    framing: Annotated[str | None, typer.Option(help="Test views: stretch or center.")] = None,
+    views: Annotated[int | None, typer.Option(help="V, plain views that scores are averaged over; default: 1.")] = None,
+    framing: Annotated[str | None, typer.Option(help="Plain views: stretch or center.")] = None,
     cropping: Cropping = None,
     flip: Flip = None,
     reduction: Annotated[int | None, typer.Option(help="Channels of the 1×1×1 convolution on top; 0: none.")] = None,

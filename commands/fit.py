@@ -173,6 +173,8 @@ def evaluate(
             say(f"frame mAP at IoU 0.5, of the annotated boxes: {100 * result.frame_map:.1f}")
         if detections is not None:
             say(f"The scored boxes are in {detections}.")
+        if result.note:
+            say(f"note: {result.note}")
         if result.agrees is not None:
             state = "the same" if result.agrees else "NOT the same (over 1e-4 apart)"
             say(f"The logits stored with the run are {state}.")

@@ -71,7 +71,6 @@ class ViewDataset(Dataset[Decoded]):
         clips: the cache's clips, in order.
         tracks: gives a clip's boxes by its id.
         annotation_fps: the rate that annotated frame numbers count in; None: they are the source's.
-        training: (num_clips,) True where some protocol trains on the clip.
         policy: how views are sampled.
         reads: what the backbone reads of a view, "nothing" for backbone `none`.
         proposals: gives the boxes that are seen in place of the tracks; the tracks still say where a clip's span and
@@ -85,7 +84,6 @@ class ViewDataset(Dataset[Decoded]):
         clips: Sequence[Clip],
         tracks: Callable[[str], Tracks],
         annotation_fps: float | None,
-        training: NDArray[np.bool_],
         policy: ViewPolicy,
         *,
         reads: Reads,
@@ -93,33 +91,33 @@ class ViewDataset(Dataset[Decoded]):
         carried: Sequence[ArraySpec] = (),
         complete: Callable[[Clip, View], View] | None = None,
     ) -> None:
-        self.clips, self.training, self.policy = clips, training, policy
+        self.clips, self.policy = clips, policy
         self.tracks, self.annotation_fps = tracks, annotation_fps
         self.read = None if reads == "nothing" else READERS.get(reads)
         self.proposals, self.carried, self.complete = proposals, carried, complete
         self._last_probed: tuple[tuple[Path | None, float | None], VideoInfo] | None = None
 
     def __len__(self) -> int:
-        return len(self.clips) * self.policy.num_views
+        return len(self.clips) * self.policy.rows_per_clip
 
     def __getitem__(self, row: int) -> Decoded:
         try:
             if self.read is None:
                 return Decoded(row=row, view=self.plan(row))
-            clip = self.clips[row // self.policy.num_views]
+            clip = self.clips[row // self.policy.rows_per_clip]
             assert clip.source is not None
             with open_source(clip.source, self._known(clip)) as source:
                 info = self._probed(clip, source)
                 view = self._planned(row, info)
                 inputs = self.read(clip, source, view, self.policy)
-            note = self._past_end(clip, info) if row % self.policy.num_views == 0 else ""
+            note = self._past_end(clip, info) if row % self.policy.rows_per_clip == 0 else ""
         except (InputError, OSError) as error:
             return Decoded(row=row, failure=str(error))
         return Decoded(row=row, view=view, inputs=torch.from_numpy(inputs), note=note)
 
     def plan(self, row: int) -> View:
         """Return a row's view without its pixels. Raises InputError when the source cannot be read."""
-        clip = self.clips[row // self.policy.num_views]
+        clip = self.clips[row // self.policy.rows_per_clip]
         if self.read is None:
             return self._planned(row, self._annotated_info(clip))
         assert clip.source is not None
@@ -130,7 +128,7 @@ class ViewDataset(Dataset[Decoded]):
         return self._planned(row, info)
 
     def _planned(self, row: int, info: VideoInfo) -> View:
-        number, view_number = divmod(row, self.policy.num_views)
+        number, view_number = divmod(row, self.policy.rows_per_clip)
         clip = self.clips[number]
         view = plan_view(
             self.policy,
@@ -139,7 +137,6 @@ class ViewDataset(Dataset[Decoded]):
             info,
             self.annotation_fps,
             view_number=view_number,
-            is_training=bool(self.training[number]),
             proposals=None if self.proposals is None else self.proposals(clip.clip_id),
             carried=self.carried,
         )

@@ -133,7 +133,7 @@ class BlockTask:
 
     Args:
         block: block number.
-        rows: the rows, ascending.
+        rows: the rows, ascending, at least one; a block's other rows are not wanted.
         replaces: the block is committed; its other rows stay as they are.
     """
 
@@ -221,7 +221,11 @@ def _compute_block(
 ) -> tuple[RowArrays, dict[int, str], dict[int, str]]:
     """Compute one block's rows; return its arrays, the reasons of its failed rows and the notes on others."""
     first, num_rows = stage.rows_of(task.block).start, len(stage.rows_of(task.block))
-    filled = stage.read_block(task.block) if task.replaces else extractor.spec.empty_rows(num_rows)
+    if task.replaces:
+        filled = stage.read_block(task.block)
+    else:
+        filled = extractor.spec.empty_rows(num_rows)
+        filled["status"][:] = Status.NOT_WANTED
     failures: dict[int, str] = {}
     notes: dict[int, str] = {}
     batch: list[Decoded] = []

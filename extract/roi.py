@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ifcar.cache.schema import step_frames
-from ifcar.errors import InputError, nearest
+from ifcar.errors import InputError, nearest_of
 from ifcar.extract.backbones.spec import FRAMES, INSTANCES, map_of
 
 PooledMode = Literal["3", "7-max"]
@@ -30,8 +30,7 @@ def parse_pooled_mode(text: str) -> PooledMode:
     for mode in POOLED_MODES:
         if text == mode:
             return mode
-    hint = nearest(text, POOLED_MODES)
-    raise InputError(f"unknown pooled mode {text!r}{hint or '.'} Expected one of: {', '.join(POOLED_MODES)}")
+    raise InputError(f"unknown pooled mode {text!r}{nearest_of(text, POOLED_MODES)}")
 
 
 def pooled_size(mode: PooledMode) -> int:

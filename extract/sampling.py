@@ -36,18 +36,27 @@ def strided_frames(start: int, stop: int, num_frames: int, stride: float, place:
     return frames.clip(start, max(start, stop - 1))
 
 
-def rate_of_view(view_number: int, num_views: int, num_rates: int) -> tuple[int, float]:
-    """Return which of several rates a view has, and where in the span its window lies where it is not augmented.
+def plain_places(count: int) -> list[float]:
+    """Return where so many plain views lie, from 0 to 1: the middles of equal parts, from the middle outwards.
+
+    One view lies at 0.5, two at 0.25 and 0.75, three at 0.5, 1/6 and 5/6.
+    """
+    places = (np.arange(count) + 0.5) / count
+    order = np.argsort(np.abs(places - 0.5).round(9), kind="stable")
+    return [float(place) for place in places[order]]
+
+
+def place_of_view(view_number: int, num_views: int, num_rates: int) -> tuple[int, float]:
+    """Return which of several rates a plain view has, and its place.
 
     V views share the rates as `share_views` says, the middle rate (of an even number the lower one) first, so that
-    view 0 has it, then the others in ascending order. The windows of one rate are spread evenly from the span's start
-    to its end; a single one lies in the middle. View numbers from V on, which only training knows, go round.
+    view 0 has it, then the others in ascending order. Those of one rate lie at `plain_places`.
     """
     counts = share_views(num_views, num_rates)
     middle = (num_rates - 1) // 2
-    number = view_number % num_views
+    number = view_number
     for rate in (middle, *(rate for rate in range(num_rates) if rate != middle)):
         if number < counts[rate]:
-            return rate, 0.5 if counts[rate] == 1 else number / (counts[rate] - 1)
+            return rate, plain_places(counts[rate])[number]
         number -= counts[rate]
     raise AssertionError(f"view {view_number} of {num_views} has none of {num_rates} rates")

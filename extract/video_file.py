@@ -249,11 +249,19 @@ class VideoFile:
         return FrameClock.of_stamps((stamps - self._stream.zero(stamps[0])) * float(self._stream.unit), rates)
 
     def _check_whole(self, packets: Sequence[Packet]) -> None:
-        """Raise DecodeError where the packets end before the duration that the file states."""
+        """Raise DecodeError where the packets end before the duration that the file states.
+
+        An edit list of MP4 may show the pictures late and leave out the first of them; the stated duration is then at
+        most that of all packets, and at most the second at which the last one ends. So it counts from the first packet,
+        be that one shown or not, and from 0 where packets are not even given.
+        """
         assert self._index is not None
-        ends = [p.duration + time for p in packets if (time := p.dts if p.pts is None else p.pts) is not None]
+        stamps = [(time, p.duration) for p in packets if (time := p.dts if p.pts is None else p.pts) is not None]
         start, stated_sec = self._stream.stated_length()
-        end_sec = float((max(ends) - start) * self._stream.unit) if ends else 0.0
+        start = min([start, *(time for time, _ in stamps)])
+        if self._stream.num_stated() > len(packets):
+            start = min(start, 0)
+        end_sec = float((max(time + length for time, length in stamps) - start) * self._stream.unit) if stamps else 0.0
         if stated_sec is not None and end_sec < stated_sec - max(_CUT_OFF_SEC, _CUT_OFF_SHARE * stated_sec):
             num_frames = len(self._index.places)
             raise DecodeError(

@@ -112,6 +112,10 @@ class VideoStream:
             return 0, float(container.duration / av.time_base)
         return 0, None
 
+    def num_stated(self) -> int:
+        """Return how many packets the file states to have, 0 where it does not say."""
+        return int(self._stream.frames)
+
     def packets(self) -> Iterator[Placed]:
         """Yield every packet that is left, the first as number 0."""
         self.is_fresh = False

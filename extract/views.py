@@ -4,10 +4,12 @@ A clip covers the span that its dataset states, or else that of its annotated fr
     segments    one of each of T equal segments of the span
     annotated   one of each of T equal parts of the list of annotated frames; fewer than T repeat
     rate        T frames a fixed number of source frames apart, see `strided_frames`
-View 0 of every clip takes the middle of each segment or part, or the window in the middle of the span. Further views of
-a training clip are augmented: a random frame of each segment or a random window, a random crop (scale jitter and
-position), mirrored half of the time where the options allow it. Further views of other clips keep the centre crop and
-take another place. Boxes go through the same crop and mirror as the pixels; they are those of the annotated frame
+A clip has V plain views and after them A augmented ones. Plain views are for training and tests alike: the middle of
+each segment or part, or the window in the middle of the span; of several views, places evenly around that middle, view
+0 the one nearest to it. Augmented views are for training only: a random frame of each segment or a random window, a
+random crop (scale jitter and position), mirrored half of the time where the options allow it; they take several rates
+in turn, from one that is drawn for each clip. A view depends on its clip and number alone, never on protocols, and an
+augmented one not on V. Boxes go through the same crop and mirror as the pixels; they are those of the annotated frame
 nearest in time, and a sampled frame without one has none: nothing is interpolated.
 """
 
@@ -22,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.cache.arrays import ArraySpec
+from ifcar.cache.manifest import MAX_VIEWS
 from ifcar.errors import InputError
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.frame_times import annotated_frames, annotated_span, clock_of, frames_of_span, source_frames
@@ -34,7 +37,7 @@ from ifcar.extract.geometry import (
     random_crop,
 )
 from ifcar.extract.picture_source import VideoInfo
-from ifcar.extract.sampling import SAMPLINGS, Sampling, rate_of_view, segment_frames, strided_frames
+from ifcar.extract.sampling import SAMPLINGS, Sampling, place_of_view, plain_places, segment_frames, strided_frames
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.view_content import View, fill_slots
 
@@ -55,8 +58,9 @@ class ViewPolicy:
         num_frames: T.
         crop_size: side of the square that the network sees, in pixels.
         num_instances: N.
-        num_views: V.
-        framing: what view 0 shows: "stretch", the whole frame resized to the square (Yan et al. 2020, §3.3), or
+        num_views: V, plain views of every clip.
+        num_augmented_views: A, further views of a clip, augmented.
+        framing: what plain views show: "stretch", the whole frame resized to the square (Yan et al. 2020, §3.3), or
             "center", the centre square of 224/256 of the short side.
         cropping: of augmented views: "area", a part of the frame at its own aspect, see `random_crop`;
             "scale-jitter" or "multi-scale", a square, see `jittered_square` and `multi_scale_square`.
@@ -65,14 +69,15 @@ class ViewPolicy:
         seed: of the augmented views.
         sampling: "segments", "annotated" or "rate", see above.
         sampling_fps: with "rate": sampled frames per second.
-        sampling_rates: with "rate" instead of `sampling_fps`: source frames per sampled frame, ascending; the views
-            share them as `rate_of_view` says.
+        sampling_rates: with "rate" instead of `sampling_fps`: source frames per sampled frame, ascending; the plain
+            views share them as `place_of_view` says.
     """
 
     num_frames: int = 8
     crop_size: int = 224
     num_instances: int = 4
     num_views: int = 1
+    num_augmented_views: int = 0
     framing: Framing = "stretch"
     cropping: Cropping = "area"
     min_scale: float = 0.7
@@ -87,7 +92,8 @@ class ViewPolicy:
             ("num_frames", 1, 1024),
             ("crop_size", 16, 1024),
             ("num_instances", 1, 256),
-            ("num_views", 1, 256),
+            ("num_views", 1, MAX_VIEWS),
+            ("num_augmented_views", 0, MAX_VIEWS - self.num_views),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -99,6 +105,11 @@ class ViewPolicy:
         if not 0 < self.min_scale <= 1:
             raise InputError(f"min_scale is {self.min_scale}; expected more than 0 and at most 1")
         self._check_sampling()
+
+    @property
+    def rows_per_clip(self) -> int:
+        """V + A."""
+        return self.num_views + self.num_augmented_views
 
     def _check_sampling(self) -> None:
         fps, rates = self.sampling_fps, self.sampling_rates
@@ -130,7 +141,6 @@ def plan_view(
     annotation_fps: float | None,
     *,
     view_number: int,
-    is_training: bool,
     proposals: Tracks | None = None,
     carried: Sequence[ArraySpec] = (),
 ) -> View:
@@ -142,8 +152,7 @@ def plan_view(
         tracks: the clip's boxes.
         video: the source's frame count, rate and size.
         annotation_fps: the rate that annotated frame numbers count in; None: they are the source's.
-        view_number: 0 … V − 1.
-        is_training: whether some protocol trains on the clip.
+        view_number: 0 … V − 1 are plain, from V on augmented, without end.
         proposals: the boxes that are seen in place of the clip's own, which then only say which frames are sampled.
         carried: the arrays that the boxes' tracks carry beside them.
 
@@ -151,9 +160,9 @@ def plan_view(
         InputError: nothing of the clip lies within its source, the source's rate is needed and unknown, or the tracks
             do not carry what they should.
     """
-    digest = hashlib.sha256(f"{policy.seed}\n{view_number}\n{clip.clip_id}".encode()).digest()
-    rng = np.random.default_rng(int.from_bytes(digest[:16], "little"))
-    augmented = is_training and view_number > 0
+    number = view_number - policy.num_views  # of an augmented view
+    augmented = number >= 0
+    rng = _generator(policy.seed, number + 1, clip.clip_id)
     frame_size = (video.width, video.height)
     sampled = _sample(policy, clip, tracks, video, annotation_fps, view_number, rng if augmented else None)
     crop = FULL_FRAME if policy.framing == "stretch" else center_crop(frame_size, CENTER_FRACTION)
@@ -169,6 +178,11 @@ def plan_view(
         augmented=augmented,
         arrays=fill_slots(kept, carried, policy.num_instances, frame_size, crop, flip),
     )
+
+
+def _generator(*seeds: object) -> np.random.Generator:
+    digest = hashlib.sha256("\n".join(map(str, seeds)).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -199,17 +213,14 @@ def _sample(
     if policy.sampling == "rate":
         fps = policy.sampling_fps
         rates = policy.sampling_rates if fps is None else (clock.rate() / fps,)
-        number, place = rate_of_view(view_number, policy.num_views, len(rates))
-        place = place if rng is None else float(rng.random())
+        number, place = _rate_and_place(policy, clip, view_number, len(rates), rng)
         if fps is None:
             frames = strided_frames(start, stop, num_frames, rates[number], place)
         else:
             frames = clock.strided(start, stop, fps, num_frames, place)
         annotated = annotated_frames(video, annotation_fps, frames, origin_sec)
         return _Sampled(frames=frames, annotated=annotated, rate=rates[number])
-    places = np.full(num_frames, (0.5 + view_number / policy.num_views) % 1.0)
-    if rng is not None:
-        places = rng.random(num_frames)
+    places = np.full(num_frames, plain_places(policy.num_views)[view_number]) if rng is None else rng.random(num_frames)
     if policy.sampling == "annotated":
         known = tracks.frames[np.isfinite(tracks.boxes[..., 0]).any(axis=1)]
         shown = source_frames(video, annotation_fps, known, origin_sec)
@@ -222,6 +233,16 @@ def _sample(
     frames = segment_frames(start, stop, places)
     annotated = annotated_frames(video, annotation_fps, frames, origin_sec)
     return _Sampled(frames=frames, annotated=annotated, rate=(stop - start) / num_frames)
+
+
+def _rate_and_place(
+    policy: ViewPolicy, clip: Clip, view_number: int, num_rates: int, rng: np.random.Generator | None
+) -> tuple[int, float]:
+    """Return which rate a view has and where its window lies, at random where there is a generator."""
+    if rng is None:
+        return place_of_view(view_number, policy.num_views, num_rates)
+    first = int(_generator(policy.seed, clip.clip_id).integers(num_rates))
+    return (first + view_number - policy.num_views) % num_rates, float(rng.random())
 
 
 def _training_crop(policy: ViewPolicy, rng: np.random.Generator, frame_size: tuple[int, int]) -> Crop:

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import logging
-import os
 import pickle
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ifcar.errors import InputError, MissingDataError, one_line
+from ifcar.errors import InputError, MissingDataError
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.catalog import get_backbone
-from ifcar.extract.backbones.spec import PublishedWeights
-from ifcar.text_files import read_text
+from ifcar.extract.backbones.downloads import download, sha256_file
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +25,6 @@ _TORCH_SUFFIXES = (".pyth", ".pt", ".pth")
 _SAFE = ".safetensors"
 _OPTIONAL_KEY = "num_batches_tracked"
 _NUM_NAMED = 3
-_CHUNK_BYTES = 1 << 20
-_TIMEOUT_SEC = 30.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,12 +93,6 @@ def is_file_name(source: str, backbone: str) -> bool:
     """Return whether weights of a backbone name a file or folder, and not published or random ones."""
     tags = ("published", *get_backbone(backbone).published(backbone))
     return source not in tags and not source.startswith("random:")
-
-
-def sha256_file(path: Path) -> str:
-    """Return the SHA-256 of a file as hexadecimal text."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_file_into(backbone: Backbone, path: Path, known: Sequence[str] = ()) -> None:
@@ -192,75 +178,3 @@ def _read_state(path: Path, wrappers: Sequence[str]) -> dict[str, Tensor]:
         raise InputError(f"{path}: entry {strays[0]!r} is no tensor; expected a state dict of named tensors")
     prefix = "module." if all(key.startswith("module.") for key in content) else ""
     return {key.removeprefix(prefix): value for key, value in content.items()}
-
-
-def download(entry: PublishedWeights, weights_dir: Path) -> Path:
-    """Return the local copy of a published file, fetching it on the first call.
-
-    The SHA-256 is written to NAME.sha256 beside the file when it is first seen; from then on a file, or a new
-    download, with another one is refused, and so is one with another than the published SHA-256.
-
-    Args:
-        entry: its address is https: (file: and http: work too).
-        weights_dir: folder that keeps the file.
-
-    Raises:
-        InputError: no network, an incomplete download, or another SHA-256 than the recorded or published one.
-    """
-    path = weights_dir / Path(urllib.parse.urlparse(entry.address).path).name
-    sidecar = path.with_name(path.name + ".sha256")
-    if not path.is_file():
-        _fetch(entry, path, sidecar)
-    digest = sha256_file(path)
-    _check_digest(path, digest, sidecar, entry)
-    if not sidecar.is_file():
-        _write_whole(sidecar, f"{digest}  {path.name}\n".encode())
-    return path
-
-
-def _check_digest(path: Path, digest: str, sidecar: Path, entry: PublishedWeights) -> None:
-    if not digest.startswith(entry.sha256 or ""):
-        raise InputError(
-            f"{path}: its SHA-256 is {digest}, but that of {entry.address} was published as {entry.sha256}…; delete it "
-            "and fetch it again"
-        )
-    recorded = read_text(sidecar).split() if sidecar.is_file() else [digest]
-    if recorded[:1] != [digest]:
-        raise InputError(
-            f"{path}: its SHA-256 is {digest}, but {sidecar.name} records {recorded[0] if recorded else 'nothing'}; "
-            "delete both files to fetch and record anew if you trust the source"
-        )
-
-
-def _fetch(entry: PublishedWeights, path: Path, sidecar: Path) -> None:
-    """Download to a temporary file beside `path`, check it, and rename it into place."""
-    url = entry.address
-    logger.info("downloading %s to %s", url, path)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as out, urllib.request.urlopen(url, timeout=_TIMEOUT_SEC) as reply:  # noqa: S310
-            stated_bytes = reply.headers.get("Content-Length")
-            while chunk := reply.read(_CHUNK_BYTES):
-                out.write(chunk)
-            out.flush()
-            os.fsync(out.fileno())
-        found_bytes = part.stat().st_size
-        if stated_bytes is not None and found_bytes != int(stated_bytes):
-            raise OSError(f"got {found_bytes} of {stated_bytes} bytes")
-        _check_digest(path, sha256_file(part), sidecar, entry)
-        part.replace(path)
-    except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
-        reason = one_line(getattr(error, "reason", error))
-        raise InputError(
-            f"cannot download {url} to {path.parent} ({reason}); fetch it elsewhere and give it as "
-            "--weights FILE, or use --weights random:0 for untrained features"
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(content)
-    part.replace(path)

@@ -1,6 +1,7 @@
 """The heads that exist: importing one registers it."""
 
 from ifcar.heads.activity_specific import ActivitySpecific
+from ifcar.heads.attentive_probe import AttentiveProbe
 from ifcar.heads.base import Base
 from ifcar.heads.cacnf import CACNF
 from ifcar.heads.caf import CAF
@@ -33,6 +34,7 @@ __all__ = [
     "STLT",
     "STRG",
     "ActivitySpecific",
+    "AttentiveProbe",
     "Base",
     "ProposalAvg",
     "TwoStageTransformer",

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from ifcar.errors import InputError, MissingDataError, nearest, one_line
+from ifcar.errors import InputError, MissingDataError, nearest_of, one_line
 from ifcar.text_files import read_text
 
 C = TypeVar("C")
@@ -53,9 +53,7 @@ def from_plain(kind: type[C], content: object, where: str) -> C:
     known = {f.name: f for f in dataclasses.fields(typing.cast(Any, kind))}
     for key in content:
         if key not in known:
-            raise InputError(
-                f"{where}: unknown key {key!r:.80}{nearest(str(key)[:80], known)} Known: {', '.join(known)}"
-            )
+            raise InputError(f"{where}: unknown key {key!r:.80}{nearest_of(str(key)[:80], known)}")
     values = {key: _value(hints[key], value, f"{where}: {key}") for key, value in content.items()}
     absent = [
         n
@@ -173,10 +171,8 @@ def set_option(content: dict[str, Any], key: str, value: Any) -> None:
     for group in groups:
         inner = place.get(group)
         if not isinstance(inner, dict):
-            raise InputError(f"option {key!r}: no group of options {group!r}{nearest(group, place)}")
+            raise InputError(f"option {key!r}: no group of options {group!r}{nearest_of(group, place)}")
         place = inner
     if last not in place:
-        raise InputError(
-            f"option {key!r}: unknown key {last!r:.80}{nearest(last[:80], place)} Known: {', '.join(place)}"
-        )
+        raise InputError(f"option {key!r}: unknown key {last!r:.80}{nearest_of(last[:80], place)}")
     place[last] = value

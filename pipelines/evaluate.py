@@ -13,7 +13,7 @@ import numpy as np
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, InputError
-from ifcar.pipelines.feed.batches import open_batches, read_examples, spread_views
+from ifcar.pipelines.feed.batches import check_views, open_batches, read_examples, spread_views
 from ifcar.pipelines.feed.boxes import no_boxes
 from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig
 from ifcar.pipelines.runs.finished import open_run
@@ -37,6 +37,7 @@ class Evaluation:
         weighted_map: mAP with each class weighted by its clips; None where there is no mAP.
         frame_map: frame mAP where clips are boxes at key frames, see `ifcar.pipelines.scoring.frame_map`; else None.
         agrees: whether the logits equal those stored with the run, to 1e-4; None for another way of pooling views.
+        note: one line where test clips are not scored by all plain views, see `Examples`; else empty.
     """
 
     metrics: Metrics
@@ -44,6 +45,7 @@ class Evaluation:
     weighted_map: float | None
     frame_map: float | None
     agrees: bool | None
+    note: str
 
     def record(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -89,6 +91,7 @@ def evaluate(
     load_head(head, path / "model.safetensors")
     tested = read_examples(reader, protocol, Split.TEST)
     if views is not None:
+        check_views(tested, reader, views)
         tested = spread_views(tested, reader, views)
     batches = open_batches(reader, arrays, [tested], device, "auto")
     (predictions,) = predict(stack_heads([head], batches.device), batches, tested, reader.clip_ids, pool)
@@ -113,6 +116,7 @@ def evaluate(
         weighted_map=predictions.kind.weighted_measure(*scored),
         frame_map=None if detected is None else detected.frame_map,
         agrees=bool(same) if pool == "mean" and views is None else None,
+        note=tested.note,
     )
 
 

@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ifcar.cache.durable import write_atomic
 from ifcar.cache.lock import locked
 from ifcar.cache.open import open_cache
+from ifcar.cache.schema import Status
 from ifcar.cache.writer import CacheWriter
 from ifcar.errors import InputError
 from ifcar.extract.decoded_views import past_end_lines
@@ -34,6 +38,7 @@ class ExtractResult:
         num_computed: rows computed now.
         num_failed: rows whose status is failed.
         failures_file: the list of failed rows, when there are any.
+        has_boxes: whether some row has a box; True where none could be read.
         notes: clips that reach past their source's end, clips left out, files not found and tracks without a slot, one
             line each.
     """
@@ -44,6 +49,7 @@ class ExtractResult:
     num_computed: int
     num_failed: int
     failures_file: Path | None
+    has_boxes: bool
     notes: Sequence[str] = field(default_factory=tuple)
 
 
@@ -69,7 +75,7 @@ def extract(config: ExtractConfig, progress: Progress, engine: ExtractEngine | N
         preparation = prepare(config, progress)
         lost = slot_note(preparation.source, preparation.spec.num_instances)
         writer = _open_writer(path, preparation)
-        tasks = _tasks(writer, retry_failed=config.retry_failed)
+        tasks = _tasks(writer, preparation.wanted(), retry_failed=config.retry_failed)
         num_rows = sum(len(task.rows) for task in tasks)
         if num_rows:
             _say_size(path, preparation, num_rows, progress)
@@ -95,19 +101,36 @@ def _say_size(path: Path, preparation: Preparation, num_rows: int, progress: Pro
         f"{path}: {num_rows:,} rows of {row_bytes / 2**10:,.0f} KiB, together {size / 2**20:,.0f} MiB, "
         f"{free / 2**20:,.0f} MiB free"
     )
+    if left_out := int((~preparation.wanted()).sum()):
+        line += f"; {left_out:,} augmented views of clips that no protocol trains on are left out"
     proposals, num_slots = preparation.source.proposals, preparation.spec.num_instances
     if proposals is not None:
         line += f"; boxes fill {100 * proposals.filled:.0f} % of {num_slots} slots a frame, the rest is padding"
     progress.say(line if size <= free else f"{line}: they will not fit; make room, or name another --out")
 
 
-def _tasks(writer: CacheWriter, *, retry_failed: bool) -> list[BlockTask]:
-    """Return the blocks that are not committed, then the committed ones with rows to try again."""
-    retry = sorted(writer.failed_rows()) if retry_failed else []
-    tasks = [BlockTask(block=block, rows=writer.rows_of(block)) for block in writer.pending_blocks()]
-    for block in sorted({writer.block_of(row) for row in retry}):
+def _tasks(writer: CacheWriter, wanted: NDArray[np.bool_], *, retry_failed: bool) -> list[BlockTask]:
+    """Return the blocks that are not committed, then the committed ones with rows that are to be computed after all.
+
+    These are failed rows, where asked for, and augmented views of clips that no protocol trained on until now. The
+    failed rows of a block that is written again are tried again with it.
+    """
+    reader = open_cache(writer.path)
+    status = reader.status()
+    reader.close()
+    tasks = []
+    for block in writer.pending_blocks():
+        rows = [row for row in writer.rows_of(block) if wanted[row]]
+        if rows:
+            tasks.append(BlockTask(block=block, rows=rows))
+        else:
+            nothing = writer.spec.empty_rows(len(writer.rows_of(block)))
+            nothing["status"][:] = Status.NOT_WANTED
+            writer.write_block(block, nothing, {})
+    failed, missing = status == Status.FAILED, wanted & (status == Status.NOT_WANTED)
+    for block in sorted({writer.block_of(row) for row in np.flatnonzero(missing | (failed & retry_failed)).tolist()}):
         writer.reopen_block(block)
-        rows = [row for row in retry if row in writer.rows_of(block)]
+        rows = [row for row in writer.rows_of(block) if missing[row] or failed[row]]
         tasks.append(BlockTask(block=block, rows=rows, replaces=True))
     return tasks
 
@@ -127,9 +150,8 @@ def _open_writer(path: Path, preparation: Preparation) -> CacheWriter:
 def _result(
     path: Path, writer: CacheWriter, preparation: Preparation, num_computed: int, notes: Sequence[str]
 ) -> ExtractResult:
-    source, num_views = preparation.source, preparation.policy.num_views
-    short = {source.clips[row // num_views].clip_id: text for row, text in writer.notes().items()}
-    reader = open_cache(path)
+    source, reader = preparation.source, open_cache(path)
+    short = {source.clips[row // reader.rows_per_clip].clip_id: text for row, text in writer.notes().items()}
     failures = reader.failures()
     failures_file = path.with_suffix(".failures.jsonl")
     if failures:
@@ -141,7 +163,10 @@ def _result(
     else:
         failures_file.unlink(missing_ok=True)
     num_clips, num_rows = reader.num_clips, reader.num_rows
+    done = reader.status() == Status.DONE
+    has_boxes = bool(not done.any() or reader.table("categories")[done].any())
     reader.close()
+    boxless = [] if has_boxes else ["no clip has a box: a head that reads instances has nothing to go by"]
     return ExtractResult(
         cache=path,
         num_clips=num_clips,
@@ -149,5 +174,6 @@ def _result(
         num_computed=num_computed,
         num_failed=len(failures),
         failures_file=failures_file if failures else None,
-        notes=[*past_end_lines(short), *notes],
+        has_boxes=has_boxes,
+        notes=[*boxless, *past_end_lines(short), *notes],
     )

@@ -148,9 +148,11 @@ def describe_cache(path: Path) -> dict[str, Any]:
         p = reader.protocol(name)
         counts = [len(p.labels.classes), *(len(p.clips(split)) for split in (Split.TRAIN, Split.TEST))]
         protocols.append([name, *counts, len(p.group_names) or None, p.group_kind or None])
-    states = ", ".join(f"{int((status == s).sum())} {s.name.lower()}" for s in Status)
+    states = ", ".join(f"{int((status == s).sum())} {s.name.lower().replace('_', ' ')}" for s in Status)
+    count = reader.manifest.num_augmented_views
+    augmented = f" and {count} augmented" if count else ""
     facts = [
-        f"rows: {states} ({reader.num_clips} clips × {reader.num_views} views)",
+        f"rows: {states} ({reader.num_clips} clips × {reader.num_views} views{augmented})",
         f"fingerprint: {reader.fingerprint}",
     ]
     facts += [f"{key}: {value}" for key, value in reader.identity.items()]

@@ -143,7 +143,6 @@ def predict(
         [clip_of_video],
         lambda _: tracks,
         recipe.annotation_fps,
-        np.zeros(1, np.bool_),
         recipe.policy,
         reads=recipe.backbone.reads,
     )

@@ -13,7 +13,7 @@ from fixtures.noise import draw_noise
 from torch import Tensor
 
 from ifcar.cache.arrays import CacheSpec
-from ifcar.heads.contract import Head, InstanceBatch
+from ifcar.heads.contract import Head, HeadOutput, InstanceBatch
 from ifcar.heads.noise import Noise
 
 NUM_CLASSES = 5
@@ -52,7 +52,10 @@ def map_batch(batch: InstanceBatch, change: Callable[[str, Tensor], Tensor]) -> 
 
 
 def total_loss(head: Head, batch: InstanceBatch, labels: Tensor) -> Tensor:
-    out = head(batch)
+    return loss_of(head(batch), labels)
+
+
+def loss_of(out: HeadOutput, labels: Tensor) -> Tensor:
     return F.cross_entropy(out.logits, labels) + sum(out.losses.values(), torch.zeros(()))
 
 
@@ -155,8 +158,9 @@ def check_padding_does_not_change_logits(head: type[Head], config: Any, spec: Ca
         for filled in [batch, *(fill_empty_slots(batch, spec, content) for content in contents)]:
             model = build_moved(head, config, spec).train(training).double()
             draw_noise(model, 7, torch.Generator().manual_seed(1))
-            total_loss(model, filled, torch.arange(7) % NUM_CLASSES).backward()
-            values = {"logits": model(filled).logits, **model(filled).losses, **dict(model.named_buffers())}
+            out = model(filled)
+            loss_of(out, torch.arange(7) % NUM_CLASSES).backward()
+            values = {"logits": out.logits, **out.losses, **dict(model.named_buffers())}
             results.append(values | {k: p.grad for k, p in model.named_parameters()})
         for filled_result in results[1:]:
             torch.testing.assert_close(filled_result, results[0], rtol=0, atol=0)
@@ -200,8 +204,7 @@ def check_stacks(head: type[Head], config: Any, spec: CacheSpec) -> None:
 
         def losses_of(weights: Any, statistics: Any, arrays: Any, model: Head = heads[0]) -> tuple[Tensor, Any, Any]:
             out = torch.func.functional_call(model, (weights, statistics), (InstanceBatch(arrays),))
-            total = F.cross_entropy(out.logits, labels) + sum(out.losses.values(), torch.zeros(()))
-            return total, out.logits, dict(out.losses)
+            return loss_of(out, labels), out.logits, dict(out.losses)
 
         in_dims = (0, 0, 0 if own else None)
         total, logits, losses = torch.func.vmap(losses_of, in_dims=in_dims)(parameters, buffers, data)
@@ -210,7 +213,7 @@ def check_stacks(head: type[Head], config: Any, spec: CacheSpec) -> None:
             out = model(batch)
             torch.testing.assert_close(logits[k], out.logits, **exact)
             torch.testing.assert_close({n: loss[k] for n, loss in losses.items()}, dict(out.losses), **exact)
-            (F.cross_entropy(out.logits, labels) + sum(out.losses.values(), torch.zeros(()))).backward()
+            loss_of(out, labels).backward()
             for name, parameter in model.named_parameters():
                 if parameter.requires_grad:
                     torch.testing.assert_close(parameters[name].grad[k], parameter.grad, **exact)

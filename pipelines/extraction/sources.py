@@ -42,7 +42,8 @@ class ExtractConfig:
         sampling_fps: sampled frames per second.
         sampling_rates: source frames per sampled frame, which the views share.
         crop: side of the square that the network sees, in pixels.
-        views: V, views of a clip.
+        views: V, plain views of every clip, of which tests take all.
+        augmented_views: A, further views of the clips that some protocol trains on, for training only.
         instances: N, instance slots.
         boxes: file of boxes in place of the dataset's, see `ifcar.extract.datasets.proposals`.
         spatial_stride: pixels a cell of the feature map, one of those that the backbone has; default: its first.
@@ -73,6 +74,7 @@ class ExtractConfig:
     sampling_rates: tuple[float, ...] = ()
     crop: int | None = None
     views: int = 1
+    augmented_views: int = 0
     instances: int = 4
     boxes: Path | None = None
     spatial_stride: int | None = None
@@ -154,7 +156,6 @@ class Source:
             self.clips,
             self.dataset.tracks,
             self.dataset.annotation_fps,
-            self.training(),
             policy,
             reads=reads,
             proposals=None if self.proposals is None else self.proposals.boxes,

@@ -60,7 +60,8 @@ def hold_out(train: Examples, protocol: ProtocolTable, share: float) -> Division
                 return _divide(train, chosen, share)
         why = f"the largest of {len(names)} {kind} has {sizes.max()} of the clips"
     elif (groups >= 0).all():
-        why = f"there are {len(names)} {kind}, of which none can be spared"
+        few = f"is one {kind[:-1]}, which cannot" if len(names) == 1 else f"are {len(names)} {kind}, of which none can"
+        why = f"there {few} be spared"
     else:
         why = f"{int((groups < 0).sum())} of the clips are of no known {kind[:-1]}"
     count = min(max(1, round(share * len(train))), len(train) - 1)

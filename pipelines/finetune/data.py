@@ -29,7 +29,7 @@ PREFETCHED = 8  # views that a worker decodes ahead
 
 
 def live_examples(source: Source, protocol: ProtocolTable, split: Split, num_views: int) -> Examples:
-    """Return the clips of a split with the rows that a cache of `num_views` views would have for them.
+    """Return the clips of a split with the rows that a cache of `num_views` plain views would have for them.
 
     Raises:
         InputError: there is none.
@@ -42,15 +42,16 @@ def live_examples(source: Source, protocol: ProtocolTable, split: Split, num_vie
         )
     rows = clips[:, None] * num_views + np.arange(num_views)
     kind = kind_of(protocol.labels)
-    augmented = source.training()[clips][:, None] & (np.arange(num_views) > 0)
+    every = np.ones(rows.shape, np.bool_)
     return Examples(
         name=split.name.lower(),
         clips=clips,
         targets=kind.as_trained(protocol.labels.targets[clips]),
         kind=kind,
         rows=rows,
-        usable=np.ones(rows.shape, np.bool_),
-        plain=~augmented,
+        usable=every,
+        plain=every,
+        per_rate=every.sum(axis=1, keepdims=True).repeat(num_views, axis=1),
     )
 
 
@@ -90,8 +91,7 @@ class TrainingViews(Dataset[Decoded]):
             self.dataset.tracks(clip.clip_id),
             self._infos[number],
             self.dataset.annotation_fps,
-            view_number=epoch + 1,  # view 0 is the plain one
-            is_training=True,
+            view_number=self.policy.num_views + epoch,  # plain views come first
             carried=self.dataset.track_arrays,
         )
         return self.dataset.complete(clip, view)

@@ -16,8 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from ifcar.cache.lock import locked
 from ifcar.cache.schema import Split
 from ifcar.errors import InputError
+from ifcar.extract.backbones.downloads import sha256_file
 from ifcar.extract.decoded_views import past_end_lines
-from ifcar.extract.weights import sha256_file
 from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.finetune.bf16 import has_right_gradients

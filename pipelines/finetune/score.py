@@ -47,8 +47,8 @@ def score_live(trainer: LiveTrainer, examples: Examples) -> Predictions:
     for start in range(0, len(mine), BATCH):
         batch = [next(views) for _ in mine[start : start + BATCH]]
         parts.append(_score(trainer, extractor, batch))
-        num_views = trainer.plain_views.policy.num_views
-        noted |= {trainer.clip_ids[item.row // num_views]: item.note for item in batch if item.note}
+        rows_per_clip = trainer.plain_views.policy.rows_per_clip
+        noted |= {trainer.clip_ids[item.row // rows_per_clip]: item.note for item in batch if item.note}
     found = group.gather((np.concatenate(parts) if parts else logits[:0], noted))
     for number, (part, notes) in enumerate(found):
         logits[number :: group.size] = part
@@ -62,7 +62,7 @@ def _score(trainer: LiveTrainer, extractor: FeatureExtractor, batch: list[Decode
     for place, item in enumerate(batch):
         fault = fault_of_features(features, place)
         if fault:
-            raise InputError(f"{trainer.clip_ids[item.row // trainer.plain_views.policy.num_views]}: {fault}")
+            raise InputError(f"{trainer.clip_ids[item.row // trainer.plain_views.policy.rows_per_clip]}: {fault}")
     made = {name: torch.from_numpy(value).to(trainer.group.device) for name, value in features.items()}
     out = trainer.model.head(trainer.model.batch(of_view, made))
     logits: NDArray[np.float32] = out.logits.float().cpu().numpy()

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ifcar.errors import CacheMismatchError, InputError, nearest
+from ifcar.errors import CacheMismatchError, InputError, nearest_of
 from ifcar.extract.backbones.spec import BackboneSpec
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.pipelines.configs import from_plain, to_plain
@@ -133,7 +133,7 @@ def joint_config(
 
 def _preset(presets: Mapping[str, Published], name: str) -> Published:
     if name not in presets:
-        raise InputError(f"preset is {name!r}{nearest(name, presets)} Known: {', '.join(presets)}")
+        raise InputError(f"preset is {name!r}{nearest_of(name, presets)}")
     return presets[name]
 
 

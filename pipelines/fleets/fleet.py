@@ -179,7 +179,7 @@ def choose_size(group: Sequence[Job], *, processes: int, free: int, cuda: bool) 
     num_train, num_test = (len(protocol.clips(split)) for split in (Split.TRAIN, Split.TEST))
     each = member_bytes(config, reader.spec, len(protocol.labels.classes), num_train)
     row = reader.spec.row_bytes(name for name in head_arrays(config) if reader.spec.array(name).sharded)
-    preloaded = (num_train + num_test) * reader.num_views * row
+    preloaded = (num_train * reader.rows_per_clip + num_test * reader.num_views) * row
     reader.close()
     usable = FLEET_SHARE * (free - processes * (preloaded if preloaded <= PRELOAD_SHARE * free else 0))
     size = min(max(1, int(usable / processes / each)), MOST_ON_CUDA if cuda else MOST_ON_CPU)

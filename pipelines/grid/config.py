@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ifcar.data_files import entries
-from ifcar.errors import InputError, nearest
+from ifcar.errors import InputError, nearest_of
 from ifcar.pipelines.configs import from_plain, read_yaml
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
@@ -55,8 +55,7 @@ class SystemConfig:
             if factor not in SINGLE_FACTORS and not (group in GROUP_FACTORS and key):
                 known = [*SINGLE_FACTORS, *(f"{g}.NAME" for g in GROUP_FACTORS)]
                 raise InputError(
-                    f"system {self.name!r}: unknown factor {factor!r} in product{nearest(factor, known)} "
-                    f"Known: {', '.join(known)}"
+                    f"system {self.name!r}: unknown factor {factor!r} in product{nearest_of(factor, known)}"
                 )
             if not values:
                 raise InputError(f"system {self.name!r}: factor {factor!r} of its product has no values")
@@ -195,8 +194,7 @@ def read_grid(file: Path) -> GridConfig:
     shipped = SHIPPED / f"{file}.yaml"
     path = shipped if not file.exists() and file.suffix == "" and shipped.is_file() else file
     if not path.exists() and file.suffix == "":
-        names = shipped_grids()
-        raise InputError(f"{file}: no such file or shipped grid{nearest(str(file), names)} Shipped: {', '.join(names)}")
+        raise InputError(f"{file}: no such file or shipped grid{nearest_of(str(file), shipped_grids())}")
     return from_plain(GridConfig, read_yaml(path), str(path))
 
 

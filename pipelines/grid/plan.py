@@ -15,7 +15,7 @@ from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
-from ifcar.errors import CacheMismatchError, IfcarError, InputError, nearest
+from ifcar.errors import CacheMismatchError, IfcarError, InputError, nearest_of
 from ifcar.pipelines.configs import from_plain, to_plain
 from ifcar.pipelines.feed.batches import Examples, read_examples
 from ifcar.pipelines.feed.boxes import check_boxes
@@ -181,9 +181,9 @@ def _check_names(variants: Sequence[Variant], ensembles: Sequence[FusionConfig],
     for fusion in ensembles:
         for member in fusion.members:
             if member not in systems:
-                raise InputError(f"ensemble {fusion.name!r}: no system {member!r}{nearest(member, systems)}")
+                raise InputError(f"ensemble {fusion.name!r}: no system {member!r}{nearest_of(member, systems)}")
     if baseline is not None and baseline not in names:
-        raise InputError(f"baseline {baseline!r} is no line of the table{nearest(baseline, names)}")
+        raise InputError(f"baseline {baseline!r} is no line of the table{nearest_of(baseline, names)}")
 
 
 def _stages(config: GridConfig, reader: CacheReader) -> list[Stage]:
@@ -193,7 +193,7 @@ def _stages(config: GridConfig, reader: CacheReader) -> list[Stage]:
     protocols = config.protocols or (default_protocol(reader.path),)
     for name in protocols:
         if name not in known:
-            raise InputError(f"{reader.path} has no protocol {name!r}{nearest(name, known)} It has: {', '.join(known)}")
+            raise InputError(f"{reader.path} has no protocol {name!r}{nearest_of(name, known)}")
     if config.pool:
         return [Stage(label=POOLED, draws=[protocols])]
     return [Stage(label=name, draws=[[name]]) for name in protocols]

@@ -48,7 +48,7 @@ def draw_clips(reader: CacheReader, clip_ids: Sequence[str], out: Path, data_roo
     paths = []
     undrawn: set[str] = set()
     for clip_id in clip_ids or reader.clip_ids[:10]:
-        row = reader.clip_ids.index(clip_id) * reader.num_views
+        row = reader.clip_ids.index(clip_id) * reader.rows_per_clip
         if done[row]:
             paths.append(out / f"{file_name(clip_id)}.png")
             title = f"{clip_id}: {labels.get(clip_id, 'unlabelled')}"

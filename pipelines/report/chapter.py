@@ -86,7 +86,7 @@ def open_chapters(
 def _check_known(what: str, option: str, name: str | None, known: Sequence[str]) -> None:
     if name is not None and name not in known:
         listed = ", ".join(repr(k) for k in dict.fromkeys(known)) or "none: no run is at hand"
-        raise InputError(f"{option} is {name!r}: no such {what}{nearest(name, known) or '.'} There are: {listed}")
+        raise InputError(f"{option} is {name!r}: no such {what}{nearest(name, known, '.')} There are: {listed}")
 
 
 def _open(comparison: Comparison, compare: str | None, baseline: str | None, protocol: str | None) -> Chapter:

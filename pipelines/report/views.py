@@ -83,13 +83,13 @@ def open_views(
 
 def _views(reader: CacheReader, clip_ids: Sequence[str], data_root: Path | None) -> CachedViews:
     plain = (reader.status() == Status.DONE) & ~reader.table("augmented")
-    plain = plain.reshape(reader.num_clips, reader.num_views)
+    plain = plain.reshape(reader.num_clips, reader.rows_per_clip)
     numbers = {clip_id: number for number, clip_id in enumerate(reader.clip_ids)}
     rows = {}
     for clip_id in clip_ids:
         number = numbers.get(clip_id)
         if number is not None and plain[number].any():
-            rows[clip_id] = number * reader.num_views + int(plain[number].argmax())
+            rows[clip_id] = number * reader.rows_per_clip + int(plain[number].argmax())
     sources: dict[str, Path] = {}
     without_pixels = ""
     try:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.durable import write_atomic
 from ifcar.cache.protocols import KindName, ProtocolTable, Unlabelled
+from ifcar.cache.schema import Split, Status
 from ifcar.cache.stored_spec import parse_spec
 from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.configs import to_plain
@@ -83,8 +84,18 @@ def read_run_data(folder: Path) -> RunData:
         raise InputError(f"{path}: damaged ({error}); train the run again") from error
 
 
-def protocol_digest(status: NDArray[np.uint8], protocol: ProtocolTable) -> str:
-    """Return the SHA-256 over a protocol's table and the state of every row: what training sees beside features."""
+def protocol_digest(status: NDArray[np.uint8], protocol: ProtocolTable, num_augmented_views: int = 0) -> str:
+    """Return the SHA-256 over a protocol's table and the state of every row: what training sees beside features.
+
+    Args:
+        status: (R,) values of `Status`.
+        protocol: the table.
+        num_augmented_views: A; those of clips that this protocol does not train on, which another may want, count as
+            not wanted.
+    """
+    if num_augmented_views:
+        status = status.reshape(len(protocol.split), -1).copy()
+        status[protocol.split != Split.TRAIN, -num_augmented_views:] = Status.NOT_WANTED
     digest = hashlib.sha256()
     space = protocol.labels
     facts = [protocol.name, space.kind, list(space.classes), list(protocol.group_names)]

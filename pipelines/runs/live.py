@@ -25,14 +25,15 @@ class LiveData:
         weights: what the backbone begins with, as `ExtractConfig` takes it.
         frames: T.
         crop: side of the square in pixels; None takes the dataset's own.
-        views: V, plain views whose logits a test averages; training draws a new view in every epoch.
+        views: V, plain views of every clip, which scores are averaged over; training draws a new augmented one in every
+            epoch.
         instances: N.
         spatial_stride: one of those that the backbone has.
         pooled: RoIAlign bins, "3" or "7-max".
-        framing: of the views that are not augmented.
-        cropping: of training views, see `ViewPolicy`.
+        framing: of plain views.
+        cropping: of augmented views, see `ViewPolicy`.
         min_scale: smallest side of an "area" crop.
-        flip: mirror half of the training views; only where the dataset is `mirror_safe`.
+        flip: mirror half of the augmented views; only where the dataset is `mirror_safe`.
     """
 
     dataset: str
@@ -117,8 +118,8 @@ class Published:
         num_steps: steps, or None where passes are stated.
         milestones: see `LiveConfig`.
         frames: T.
-        framing: of test views.
-        cropping: of training views.
+        framing: of plain views.
+        cropping: of augmented views.
     """
 
     source: str

@@ -13,7 +13,7 @@ from ifcar.extract.backbones.spec import BackboneSpec
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.configs import from_plain
-from ifcar.pipelines.extraction.preparation import FEATURE_VERSION
+from ifcar.pipelines.extraction.preparation import FEATURE_VERSION, VIEWS_VERSION
 from ifcar.pipelines.runs.data import RunData
 
 
@@ -24,7 +24,7 @@ class Recipe:
     Args:
         backbone: the network.
         weights: identity of its weights.
-        policy: how views are sampled; what only augmented views need may be missing from the identity.
+        policy: how plain views are sampled; augmented ones are left out.
         pooled: RoIAlign mode, or None without pixels.
         precision: of the backbone, or None without pixels.
         annotation_fps: the rate that annotated frame numbers count in; None: they are the source's.
@@ -75,20 +75,21 @@ def read_recipe(run: Path, data: RunData) -> Recipe:
             annotation_fps=dataset.annotation_fps,
             frames_on_clock=dataset.frames_on_clock,
         )
-        made = (version, backbone["layer"] if reads else spec.layer, data.spec.channels)
+        views_version = views.get("version", VIEWS_VERSION if policy.num_views == 1 else 1)
+        made = (version, views_version, backbone["layer"] if reads else spec.layer, data.spec.channels)
     except KeyError as error:
         raise InputError(f"{run}: data.json does not state the features' {error}; train the run again") from error
-    now = (FEATURE_VERSION, spec.layer, spec.channels)
+    now = (FEATURE_VERSION, VIEWS_VERSION, spec.layer, spec.channels)
     if made != now:
         raise CacheMismatchError(
-            f"{run}: trained on features (version, layer, channels) {made}, but this version of ifcar makes {now}; "
-            "extract and train again"
+            f"{run}: trained on features (version, views' version, layer, channels) {made}, but this version of ifcar "
+            f"makes {now}; extract and train again"
         )
     return recipe
 
 
 def _policy(identity: Mapping[str, Any]) -> ViewPolicy:
-    """Return the view policy; what the identity leaves out as without effect keeps its default."""
-    known = {field.name for field in fields(ViewPolicy)}
+    """Return the policy of plain views; what the identity leaves out as without effect keeps its default."""
+    known = {field.name for field in fields(ViewPolicy)} - {"num_augmented_views", "seed", "min_scale", "flip"}
     values = {key: value for key, value in identity.items() if key in known and value is not None}
     return ViewPolicy(**values | {"sampling_rates": tuple(identity.get("sampling_rates", ()))})

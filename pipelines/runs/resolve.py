@@ -11,7 +11,7 @@ from typing import Any
 from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
-from ifcar.errors import CacheMismatchError, InputError, nearest
+from ifcar.errors import CacheMismatchError, InputError, nearest_of
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
 from ifcar.pipelines.configs import from_plain, parse_assignment, set_option, to_plain
@@ -56,9 +56,7 @@ def make_run_config(
     """
     kind = HEADS.get(head)
     if preset not in kind.presets:
-        raise InputError(
-            f"head {head!r} has no preset {preset!r}{nearest(preset, kind.presets)} Known: {', '.join(kind.presets)}"
-        )
+        raise InputError(f"head {head!r} has no preset {preset!r}{nearest_of(preset, kind.presets)}")
     resolved = to_plain(kind.presets[preset])
     if streams is not None:
         if "joint" not in resolved:
@@ -154,7 +152,7 @@ def resolve(config: RunConfig, reader: CacheReader, protocol: ProtocolTable) -> 
             f"{config.cache}: fingerprint {reader.fingerprint[:12]}…, but the run's config was made for "
             f"{config.fingerprint[:12]}…; name the right --cache, or train a new run"
         )
-    digest = protocol_digest(reader.status(), protocol)
+    digest = protocol_digest(reader.status(), protocol, reader.manifest.num_augmented_views)
     if config.protocol_digest and config.protocol_digest != digest:
         raise CacheMismatchError(
             f"{config.cache}: protocol {protocol.name!r} or the extracted rows changed since the run's config was "

@@ -103,7 +103,7 @@ def _fit_locked(
     config = entries[0].config
     arrays = head_arrays(config)
     division = hold_out(trained, protocol, entries[0].plan.held_out)
-    notes = [division.note] if division.note else []
+    notes = [note for note in (tested.note, division.note) if note]
     notes += check_boxes(reader, config.head, arrays, trained, tested)
     left = [not is_finished(entry.path) for entry in entries]
     for entry in itertools.compress(entries, left):

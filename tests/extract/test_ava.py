@@ -134,9 +134,7 @@ def test_video_that_is_absent_or_broken_costs_its_own_clips(tmp_path: Path) -> N
     listing = dataset.listing(needs_pixels=True)
     assert len(listing.clips) == 7
     assert "-a1: 5 boxes left out, no videos/-a1.mp4 or frames/-a1/" in listing.problems
-    decoded = ViewDataset(
-        listing.clips, dataset.tracks, dataset.annotation_fps, np.zeros(7, np.bool_), ViewPolicy(), reads="pixels"
-    )
+    decoded = ViewDataset(listing.clips, dataset.tracks, dataset.annotation_fps, ViewPolicy(), reads="pixels")
     for row in range(7):
         assert decoded[row].view is None and "damaged or no video" in decoded[row].failure
 
@@ -170,9 +168,7 @@ def test_folder_of_frames_begins_at_second_900(tmp_path: Path) -> None:
         Image.new("RGB", (64, 48)).save(folder / f"f6_{number:06d}.jpg")
     dataset = Ava(root)
     clips = dataset.listing(needs_pixels=True).clips
-    decoded = ViewDataset(
-        clips, dataset.tracks, dataset.annotation_fps, np.zeros(2, np.bool_), ViewPolicy(), reads="pixels"
-    )
+    decoded = ViewDataset(clips, dataset.tracks, dataset.annotation_fps, ViewPolicy(), reads="pixels")
     # second 902 is frame 60, from 0; frames 28 … 91 in eight segments. Around 903 only frames 58 … 121 of 130
     assert decoded.plan(0).frame_indices.tolist() == [32, 40, 48, 56, 64, 72, 80, 88]
     assert decoded.plan(1).frame_indices.tolist() == [62, 70, 78, 86, 94, 102, 110, 118]

@@ -45,7 +45,16 @@ def inception_weights(shared: Path) -> Path:
 
 
 def test_registered_names() -> None:
-    assert names() == ["i3d_inception", "i3d_r50", "mobilenet_v2", "none", "resnet50", "slowfast_r50"]
+    assert names() == [
+        "i3d_inception",
+        "i3d_r50",
+        "inflated-resnet18",
+        "inflated-resnet50",
+        "mobilenet_v2",
+        "none",
+        "resnet50",
+        "slowfast_r50",
+    ]
     with pytest.raises(InputError, match="did you mean 'i3d_r50'"):
         get_backbone("i3d_r5")
 

@@ -156,7 +156,7 @@ def check_views(info: VideoInfo, expected: Expected, case: Case, span: tuple[int
             span_sec=(float(max(start, Fraction(0))), float(stop)),
             frames_on_clock=on_clock,
         )
-        view = plan_view(policy, clip, tracks, wide, 8.0, view_number=0, is_training=False)
+        view = plan_view(policy, clip, tracks, wide, 8.0, view_number=0)
         first, last = expected.span(start, stop)
         wanted = [first + (2 * k + 1) * (last - first) // 8 for k in range(4)]
         assert view.frame_indices.tolist() == wanted

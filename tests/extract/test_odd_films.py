@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -203,6 +204,34 @@ def test_sound_with_artwork_is_no_video(tmp_path: Path) -> None:
         probe(path)
 
 
+def trim(path: Path, num_frames: int) -> None:
+    """Let the edit list of an MP4 of 12 frames a second begin so many frames later, and last as much shorter."""
+    content = bytearray(path.read_bytes())
+    ticks, movie_ticks = (struct.unpack_from(">I", content, content.index(box) + 16)[0] for box in (b"mdhd", b"mvhd"))
+    place = content.index(b"elst") + 8
+    (num_edits,) = struct.unpack_from(">I", content, place)
+    place += 4 + 12 * (num_edits - 1)
+    length, begin = struct.unpack_from(">Ii", content, place)
+    struct.pack_into(">Ii", content, place, length - num_frames * movie_ticks // 12, begin + num_frames * ticks // 12)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("num_frames", [6, 24])
+@pytest.mark.parametrize("offset", [0, 60_000])
+def test_a_whole_film_whose_edit_list_leaves_out_its_first_frames_is_not_cut_off(
+    tmp_path: Path, offset: int, num_frames: int
+) -> None:
+    """Beside sound, pictures that come late stand behind an empty edit."""
+    path = tmp_path / "a.mp4"
+    case = Case(container="mp4", codec="h264", steps=(5000,) * (NUM_FRAMES - 1), offset=offset, sound=0)
+    write_film(case, path, encode_film(tmp_path, "h264"), encode_sound(tmp_path, "mp4"))
+    whole = probe(path)
+    trim(path, num_frames)
+    info = probe(path)
+    assert numbers(path) == list(range(num_frames, NUM_FRAMES))
+    assert info.clock.first_sec == pytest.approx(whole.clock.first_sec, abs=0.0012) and info.fps == whole.fps
+
+
 def packet(pts: int | None, dts: int | None) -> Packet:
     return Packet(pts=pts, dts=dts, byte=None, duration=0, is_key=False, size=99, is_shown=True)
 
@@ -282,4 +311,4 @@ def test_annotations_that_begin_past_the_end_fail_the_clip() -> None:
     clip = Clip(clip_id="1", source=None, frame_size=None)
     plan: Callable[..., Any] = plan_view
     with pytest.raises(InputError, match="first annotated frame is number 31, past the end of a source of 24 frames"):
-        plan(ViewPolicy(), clip, tracks_of([30, 31]), video, 12.0, view_number=0, is_training=False)
+        plan(ViewPolicy(), clip, tracks_of([30, 31]), video, 12.0, view_number=0)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ifcar.errors import InputError
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.frame_clock import FrameClock
 from ifcar.extract.picture_source import VideoInfo
-from ifcar.extract.sampling import strided_frames
+from ifcar.extract.sampling import plain_places, strided_frames
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.view_content import View
 from ifcar.extract.views import ViewPolicy, plan_view
@@ -39,11 +42,8 @@ def plan(
     *,
     span_sec: tuple[float, float] | None = None,
     view_number: int = 0,
-    is_training: bool = False,
 ) -> View:
-    return plan_view(
-        policy, clip(span_sec), tracks, video, annotation_fps, view_number=view_number, is_training=is_training
-    )
+    return plan_view(policy, clip(span_sec), tracks, video, annotation_fps, view_number=view_number)
 
 
 def test_clip_of_a_span_shows_the_span_and_frames_without_a_record_have_no_boxes() -> None:
@@ -74,10 +74,10 @@ def test_span_ends_with_its_source_and_may_not_begin_behind_it() -> None:
 
 @pytest.mark.parametrize("annotation_fps", [None, 24.0, 60.0, 12.0])
 def test_every_frame_sampled_from_annotated_ones_has_its_own_boxes(annotation_fps: float | None) -> None:
-    policy = ViewPolicy(num_frames=4, num_views=8, sampling="annotated", min_scale=1.0)
+    policy = ViewPolicy(num_frames=4, num_augmented_views=7, sampling="annotated", min_scale=1.0)
     known = (89, 90, 107, 300, 301, 411, 420, 455)
     for number in range(8):
-        view = plan(policy, tracks_at(*known), annotation_fps=annotation_fps, view_number=number, is_training=True)
+        view = plan(policy, tracks_at(*known), annotation_fps=annotation_fps, view_number=number)
         assert (view.categories[:, 0] == 2).all()
         centres = view.crop.cx + (view.boxes[:, 0, 0] - 0.5) * view.crop.w
         chosen = [round(float(x) * 100 - 40) for x in centres]
@@ -113,23 +113,73 @@ def test_window_longer_than_the_span_begins_with_it_and_repeats_its_last_frame()
     assert strided_frames(0, 100, 4, 2.5, 0.0).tolist() == [0, 2, 5, 7]
 
 
-def test_thirty_views_share_three_rates_and_those_of_one_rate_reach_over_the_span() -> None:
+def test_thirty_views_share_three_rates_and_those_of_one_rate_lie_evenly_around_the_middle() -> None:
     views = [plan(THIRTY_VIEWS, tracks_at(0), span_sec=(0.0, 60.0), view_number=k) for k in range(30)]
     assert Counter(view.sampling_rate for view in views) == {2: 9, 4: 12, 8: 9}
     for rate, count in ((2, 9), (4, 12), (8, 9)):
-        starts = [int(view.frame_indices[0]) for view in views if view.sampling_rate == rate]
-        expected = [(1440 - 32 * rate) * k / (count - 1) for k in range(count)]
-        assert starts == [int(start) for start in expected]
+        starts = sorted(int(view.frame_indices[0]) for view in views if view.sampling_rate == rate)
+        assert starts == [int((1440 - 32 * rate) * (2 * k + 1) / (2 * count)) for k in range(count)]
     assert not any(view.augmented for view in views)
 
 
-def test_further_views_of_training_clips_take_random_windows_at_rates_in_the_same_shares() -> None:
-    views = [plan(THIRTY_VIEWS, tracks_at(0), span_sec=(0.0, 60.0), view_number=k, is_training=True) for k in range(30)]
-    assert Counter(view.sampling_rate for view in views) == {2: 9, 4: 12, 8: 9}
-    assert [view.augmented for view in views] == [False] + [True] * 29
-    assert views[0].sampling_rate == 4
+@pytest.mark.parametrize(
+    ("rates", "num_views", "firsts"),
+    [
+        # windows of 8 frames at rate 2 span 16 of 96 frames, so that the one in the middle begins at 40
+        ((2,), 1, [40]),
+        ((2,), 2, [20, 60]),
+        ((2,), 3, [40, 13, 66]),
+        ((2,), 4, [30, 50, 10, 70]),
+        # at rate 4 they span 32, at rate 8 64; the middle rate comes first
+        ((2, 4, 8), 3, [32, 40, 16]),
+        ((2, 4), 4, [20, 60, 16, 48]),
+    ],
+)
+def test_plain_views_at_rates_are_these_frames_of_a_clip_of_96(
+    rates: tuple[float, ...], num_views: int, firsts: list[int]
+) -> None:
+    policy = ViewPolicy(num_frames=8, num_views=num_views, sampling="rate", sampling_rates=rates)
+    video = VideoInfo(clock=FrameClock(num_frames=96, fps=None), width=100, height=80)
+    views = [plan(policy, tracks_at(0, 95), video, view_number=k) for k in range(num_views)]
+    assert [int(view.frame_indices[0]) for view in views] == firsts
+    for view in views:
+        assert np.diff(view.frame_indices).tolist() == [view.sampling_rate] * 7
+
+
+@given(
+    num_frames=st.integers(1, 8), num_views=st.integers(1, 12), length=st.integers(1, 300), rate=st.sampled_from([2, 4])
+)
+def test_the_places_of_plain_views_mirror_each_other_in_the_middle(
+    num_frames: int, num_views: int, length: int, rate: int
+) -> None:
+    places = plain_places(num_views)
+    assert np.allclose(np.sort(places), np.sort([1 - place for place in places]))
+    assert np.all(np.diff(np.abs(np.array(places) - 0.5).round(9)) >= 0)
+    room = max(0, length - num_frames * rate)
+    for place in places:
+        first = int(strided_frames(0, length, num_frames, rate, place)[0])
+        assert first <= room and abs(first - place * room) <= 1
+
+
+def test_augmented_views_take_the_rates_in_turn_and_random_windows() -> None:
+    policy = replace(THIRTY_VIEWS, num_augmented_views=30)
+    views = [plan(policy, tracks_at(0), span_sec=(0.0, 60.0), view_number=k) for k in range(30, 60)]
+    assert all(view.augmented for view in views)
+    assert Counter(view.sampling_rate for view in views) == {2: 10, 4: 10, 8: 10}
     assert len({(view.sampling_rate, int(view.frame_indices[0])) for view in views}) == 30
     assert len({view.crop for view in views}) == 30
+
+
+def test_clips_begin_with_different_rates_all_alike() -> None:
+    policy = replace(THIRTY_VIEWS, num_augmented_views=1)
+    video, tracks = SIXTY_SECONDS, tracks_at(0)
+    counts = Counter(
+        plan_view(
+            policy, Clip(clip_id=str(k), source=None, frame_size=None), tracks, video, None, view_number=30
+        ).sampling_rate
+        for k in range(600)
+    )
+    assert set(counts) == {2, 4, 8} and min(counts.values()) > 150
 
 
 @pytest.mark.parametrize(
@@ -144,6 +194,8 @@ def test_further_views_of_training_clips_take_random_windows_at_rates_in_the_sam
         ({"sampling": "rate", "sampling_rates": (4, 2), "num_views": 2}, "ascending"),
         ({"sampling": "rate", "sampling_rates": (0, 2), "num_views": 2}, "ascending"),
         ({"sampling": "rate", "sampling_rates": (2, 4, 8), "num_views": 2}, "at least 3, one for each rate"),
+        ({"num_views": 200, "num_augmented_views": 57}, "num_augmented_views is 57; expected 0 to 56"),
+        ({"num_augmented_views": -1}, "num_augmented_views is -1; expected 0 to 255"),
     ],
 )
 def test_options_that_exclude_each_other_are_refused(options: dict[str, object], message: str) -> None:

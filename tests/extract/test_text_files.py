@@ -17,11 +17,11 @@ from fixtures.something_else import label, record, write_dataset
 from fixtures.volleyball import write_volleyball
 
 from ifcar.errors import InputError
+from ifcar.extract.backbones.downloads import download
 from ifcar.extract.backbones.spec import Normalisation, PublishedWeights
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.datasets.proposals import read_proposals
 from ifcar.extract.datasets.something_else import read_one_clip
-from ifcar.extract.weights import download
 from ifcar.pipelines.configs import read_yaml
 from ifcar.text_files import read_text
 

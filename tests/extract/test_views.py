@@ -8,6 +8,7 @@ import pytest
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.frame_clock import FrameClock
 from ifcar.extract.frame_times import frames_per_annotation
+from ifcar.extract.geometry import FULL_FRAME
 from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.sampling import segment_frames
 from ifcar.extract.tracks import Tracks
@@ -23,8 +24,8 @@ def moving_tracks(num_frames: int = 40) -> Tracks:
     return Tracks(frames=frames, boxes=boxes[:, None].astype(np.float32), categories=np.array([2], np.uint8))
 
 
-def view(policy: ViewPolicy, number: int, training: bool = True):  # type: ignore[no-untyped-def]
-    return plan_view(policy, CLIP, moving_tracks(), VIDEO, 12.0, view_number=number, is_training=training)
+def view(policy: ViewPolicy, number: int):  # type: ignore[no-untyped-def]
+    return plan_view(policy, CLIP, moving_tracks(), VIDEO, 12.0, view_number=number)
 
 
 def test_centre_view_takes_the_middle_of_each_segment_of_the_annotated_span() -> None:
@@ -41,24 +42,31 @@ def test_boxes_are_those_of_the_sampled_frames() -> None:
     np.testing.assert_allclose(v.boxes[:, 0, 1:], np.tile([0.5, 0.2, 0.5], (8, 1)), atol=1e-6)
 
 
+@pytest.mark.parametrize(("num_views", "shifts"), [(1, [2]), (2, [1, 3]), (3, [2, 0, 4]), (5, [2, 1, 3, 0, 4])])
+def test_plain_views_show_the_same_place_of_each_segment_around_its_middle(num_views: int, shifts: list[int]) -> None:
+    """Segments are 5 frames long; V views show the middles of V equal parts of each."""
+    for number, shift in enumerate(shifts):
+        seen = view(ViewPolicy(num_frames=8, num_views=num_views), number)
+        assert seen.frame_indices.tolist() == [5 * t + shift for t in range(8)]
+        assert not seen.augmented and not seen.flip and seen.crop == FULL_FRAME
+
+
 def test_augmented_views_are_drawn_from_clip_and_number_only() -> None:
-    policy = ViewPolicy(num_views=3, flip=True)
+    policy = ViewPolicy(num_augmented_views=2, flip=True)
     first, again, other = view(policy, 1), view(policy, 1), view(policy, 2)
     assert first.augmented and first.crop == again.crop
     np.testing.assert_array_equal(first.boxes, again.boxes)
     assert first.crop != other.crop
 
 
-def test_test_clips_are_never_augmented() -> None:
-    policy = ViewPolicy(num_views=4)
-    views = [view(policy, k, training=False) for k in range(4)]
-    assert not any(v.augmented for v in views)
-    assert len({tuple(v.frame_indices) for v in views}) > 1
-    assert len({v.crop for v in views}) == 1
+def test_more_plain_views_leave_augmented_ones_as_they_are() -> None:
+    for number in range(3):
+        one, four = (view(ViewPolicy(num_views=v, num_augmented_views=3), v + number) for v in (1, 4))
+        assert one.crop == four.crop and one.frame_indices.tolist() == four.frame_indices.tolist()
 
 
 def test_augmented_frames_stay_in_their_segments() -> None:
-    policy = ViewPolicy(num_frames=8, num_views=40)
+    policy = ViewPolicy(num_frames=8, num_augmented_views=39)
     for number in range(1, 40):
         frames = view(policy, number).frame_indices
         assert (frames // 5 == np.arange(8)).all()
@@ -73,5 +81,5 @@ def test_frame_numbers_follow_another_frame_rate() -> None:
     assert frames_per_annotation(video(100, 24.0), 12.0) == 2.0
     assert frames_per_annotation(video(100, 24.0), None) == 1.0
     fast = video(100, 24.0)
-    v = plan_view(ViewPolicy(), CLIP, moving_tracks(), fast, 12.0, view_number=0, is_training=False)
+    v = plan_view(ViewPolicy(), CLIP, moving_tracks(), fast, 12.0, view_number=0)
     np.testing.assert_allclose(v.boxes[:, 0, 0], (np.rint(v.frame_indices / 2) + 10) / 100, atol=1e-6)

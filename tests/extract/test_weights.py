@@ -17,9 +17,10 @@ from torch import Tensor
 from ifcar.errors import InputError, MissingDataError
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.catalog import build_backbone, resolve_backbone
+from ifcar.extract.backbones.downloads import download, sha256_file
 from ifcar.extract.backbones.random_init import randomise, synthetic_videos
 from ifcar.extract.backbones.spec import INSTANCES, Normalisation, PublishedWeights
-from ifcar.extract.weights import download, load_weights, sha256_file
+from ifcar.extract.weights import load_weights
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Collection
 from pathlib import Path
 
@@ -64,6 +65,33 @@ def test_head_on_no_box_at_all_is_refused_before_it_trains(tmp_path: Path, capsy
     systems = (SystemConfig(name="A", head="stin", streams="layout"),)
     with pytest.raises(InputError, match=r"system 'A': .*none of the 4 training clips has a box"):
         plan_grid(GridConfig(name="g", title="", systems=systems), cache)
+
+
+def test_extraction_without_a_box_says_so_and_names_a_head_that_needs_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_dataset(tmp_path / "d")
+    content = json.loads((root / "annotations.json").read_text())
+    boxless = {clip: [{**record, "labels": []} for record in records] for clip, records in content.items()}
+    (root / "annotations.json").write_text(json.dumps(boxless))
+
+    def run_main(*arguments: object) -> str:
+        with pytest.raises(SystemExit) as done:
+            main([str(word) for word in arguments])
+        printed = capsys.readouterr()
+        assert done.value.code == 0, printed.err
+        return printed.out
+
+    data = ("extract", "--dataset", "something-else", "--data-root", root, "--workers", 0)
+    printed = run_main(*data, "--backbone", "none", "--out", tmp_path / "layout.zarr")
+    assert "note: no clip has a box" in printed and "Next: extract with boxes" in printed
+    pixels = ("--weights", "random:0", "--crop", 32, "--frames", 8)
+    printed = run_main(*data, *pixels, "--out", tmp_path / "pixels.zarr")
+    assert "note: no clip has a box" in printed
+    (line,) = (line for line in printed.splitlines() if line.startswith("Next: "))
+    fit_words = shlex.split(line.split("`")[1])[1:]
+    run_main(*fit_words, "--schedule", "paper", "--epochs", 1, "--out", tmp_path / "r")
+    assert (tmp_path / "r" / "config.yaml").exists()
 
 
 def test_boxless_clips_among_others_are_trained_on_and_a_boxless_test_part_is_said(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_sources_that_end_before_their_annotations_are_said_again_on_resume_and_
     video = root / "videos" / "101.webm"
     shutil.rmtree(root / "frames" / "101")
     write_video(video, 5, fps=12, size=(64, 48), codec="libvpx-vp9")
-    frame = root / "frames" / "102" / "0005.jpg"
+    frame = root / "frames" / "102" / "0006.jpg"
     good = frame.read_bytes()
     frame.write_bytes(b"")
     line = (

@@ -22,9 +22,9 @@ from safetensors.torch import load_file
 
 from ifcar.cache.open import open_cache
 from ifcar.errors import CacheMismatchError, InputError, MissingDataError
+from ifcar.extract.backbones.downloads import sha256_file
 from ifcar.extract.datasets.something_else import SomethingElse
 from ifcar.extract.tuned import read_tuned
-from ifcar.extract.weights import sha256_file
 from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.ensemble import ensemble
@@ -372,3 +372,14 @@ def test_every_kind_of_head_trains_on_live_features(root: Path, name: str) -> No
     config = replace(small_i3d(root), head=name, options=to_plain(HEADS.get(name).presets["small"]))
     gradient = gradients(trainer_of(config))
     assert gradient.isfinite().all() and float(gradient.norm()) > 0
+
+
+def test_both_maps_of_an_inflated_backbone_train_with_a_head_that_reads_both(root: Path) -> None:
+    options = replace(HEADS.get("orn").presets["small"], features=("visual",))
+    live = small_i3d(root, backbone="inflated-resnet18", weights="random:0", reduction=0)
+    trainer = trainer_of(replace(live, head="orn", options=to_plain(options)))
+    assert gradients(trainer).isfinite().all()
+    weights = dict(trainer.model.backbone.named_parameters())
+    for name in ("conv1", "conv1_time", "layer4.1.conv2_time", "layer4_instances.1.conv2_time"):
+        found = weights[f"{name}.weight"].grad
+        assert found is not None and float(found.norm()) > 0, name

@@ -46,7 +46,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = write_dataset(tmp_path_factory.mktemp("data") / "d", num_clips=32, pixels=False)
     out = root.parent / "boxes.zarr"
     options = ExtractConfig(
-        dataset="something-else", data_root=root, out=out, backbone="none", views=4, workers=0, instances=3
+        dataset="something-else", data_root=root, out=out, backbone="none", augmented_views=3, workers=0, instances=3
     )
     extract(options, Silent())
     return out

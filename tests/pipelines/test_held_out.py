@@ -54,7 +54,14 @@ def part_of(groups: list[int], share: float) -> tuple[NDArray[np.int64], str]:
     once = np.ones((n, 1), np.bool_)
     clips, kind = np.arange(n), SingleLabel()
     train = Examples(
-        name="train", clips=clips, targets=np.zeros(n), kind=kind, rows=clips[:, None], usable=once, plain=once
+        name="train",
+        clips=clips,
+        targets=np.zeros(n),
+        kind=kind,
+        rows=clips[:, None],
+        usable=once,
+        plain=once,
+        per_rate=once.astype(np.int64),
     )
     division = hold_out(train, table, share)
     held = np.empty(0, np.int64) if division.held_out is None else division.held_out.clips
@@ -112,6 +119,7 @@ def test_groups_of_like_size_are_held_out_in_their_drawn_order_until_the_share_i
             r"30 of 90 training clips \(33 %, asked for 15 %\), for the 3 subjects are",
         ),
         ([0] * 20 + [1] * 20, 6, "there are 2 subjects, of which none can be spared"),
+        ([0] * 20, 3, "there is one subject, which cannot be spared"),
         ([0] * 10 + [1] * 10 + [2] * 10 + [-1] * 10, 6, "10 of the clips are of no known subject"),
         ([-1] * 20, 3, "^$"),
         ([0], 0, "no held-out part: there is one training clip"),

@@ -92,7 +92,7 @@ def one_view(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 def two_views(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     root = write_dataset(tmp_path_factory.mktemp("two") / "d")
     options = {"backbone": "i3d_inception", "pooled": "7-max", "framing": "center", "instances": 3, "flip": True}
-    return train(root, BOTH, views=2, batch_size=2, seed=3, **options)
+    return train(root, BOTH, views=2, augmented_views=1, batch_size=2, seed=3, **options)
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def test_features_of_another_version_are_refused(two_views: Trained, tmp_path: P
     content = json.loads((run / "data.json").read_text())
     content["identity"]["feature_version"] = 99
     (run / "data.json").write_text(json.dumps(content))
-    with pytest.raises(CacheMismatchError, match=r"\(99, 'Mixed_4f', 832\).*extract and train again"):
+    with pytest.raises(CacheMismatchError, match=r"\(99, 2, 'Mixed_4f', 832\).*extract and train again"):
         predict(run, two_views.video("102"), two_views.boxes, Silent())
     del content["identity"]["views"]
     (run / "data.json").write_text(json.dumps(content))
