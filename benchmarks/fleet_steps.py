@@ -64,7 +64,6 @@ class FleetSteps:
             Member(
                 plan=self.plan,
                 stop_step=10**9,
-                weight_decay=1e-4,
                 aux_weights=config.aux_weights,
                 seed=config.seed,
                 state=MemberState(),

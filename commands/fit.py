@@ -42,12 +42,20 @@ def fit_head(
         str | None, typer.Option(help="strg: similarity, spatial-temporal or joint (its default).")
     ] = None,
     non_local: Annotated[bool, typer.Option("--non-local", help="strg: a non-local block before the graphs.")] = False,
-    schedule: Annotated[str, typer.Option(help="auto, paper or stretched.")] = "auto",
+    schedule: Annotated[
+        str, typer.Option(help="auto, stretched, or a published one of the head: paper, released, ….")
+    ] = "auto",
     epochs: Annotated[int | None, typer.Option(help="Number of epochs.")] = None,
     min_steps: Annotated[int | None, typer.Option(help="Fewest steps (1500); implies --schedule stretched.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Clips per step; default: 72, or 32 stretched.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate; default: 1e-2 SGD, 1e-3 Adam.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Default: 1e-4.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Clips per step; default: as published (72 mostly), or 32 stretched.")
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Learning rate; default: as published (1e-2 mostly), or 1e-3 stretched.")
+    ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="Default: as published (1e-4 mostly), or 1e-4 stretched.")
+    ] = None,
     label_smoothing: Annotated[float | None, typer.Option(help="Default: 0.")] = None,
     precision: Annotated[
         str | None, typer.Option(help="fp32 (default), or bf16 for the matrix products of training.")
@@ -120,7 +128,7 @@ def fit_head(
         memory=keep_rows,
     )
     plan = result.plan
-    used = f"{plan.kind} schedule, {result.steps:,} steps of {plan.optimizer}, batch {plan.batch_size}"
+    used = f"{plan.describe()}, {result.steps:,} steps"
     if result.best_step is not None:
         used += f"; stopping point step {result.best_step:,}, chosen on the held-out part of the training split"
         used += ", then trained again on all of it" if result.refit else ""

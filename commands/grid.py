@@ -120,9 +120,9 @@ def few_shot(
     if tune_schedule is not None or tune_steps is not None:
         kind, (num_steps, lr) = tune_schedule or "stretched", TUNING[train]
         rate = lr if kind == "stretched" else None
-        if kind == "paper" and tune_steps is not None:
+        if kind != "stretched" and tune_steps is not None:
             raise InputError("--tune-steps would be ignored: it belongs to --tune-schedule stretched; leave it out")
-        steps = None if kind == "paper" else tune_steps or num_steps
+        steps = (tune_steps or num_steps) if kind == "stretched" else None
         tuning = schedule_from(kind=kind, min_steps=steps, lr=rate, held_out=0.0)
     config = few_shot_grid(
         head,

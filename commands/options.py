@@ -68,13 +68,15 @@ def schedule_from(**values: Any) -> ScheduleConfig:
         InputError: a value out of range, or an option that this kind of schedule would ignore.
     """
     from ifcar.pipelines.configs import from_plain
-    from ifcar.pipelines.runs.schedule import ScheduleConfig
+    from ifcar.pipelines.runs.schedule import OWN_KINDS, ScheduleConfig
 
     given = {name: value for name, value in values.items() if value is not None}
     for name in ("min_steps", "refit"):
-        if name in given and given.get("kind") == "paper":
+        if name in given and given.get("kind", "auto") not in OWN_KINDS:
             option = "--min-steps" if name == "min_steps" else "--refit" if given[name] else "--no-refit"
-            raise InputError(f"{option} would be ignored: it belongs to --schedule stretched, and this one is paper")
+            raise InputError(
+                f"{option} would be ignored: it belongs to --schedule stretched, and this one is {given['kind']}"
+            )
         if name in given and given.get("kind") == "auto":
             given["kind"] = "stretched"
     if {"epochs", "min_steps"} <= given.keys():

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ifcar.cache.arrays import CacheSpec, lacking
 from ifcar.errors import CacheMismatchError, InputError, nearest
+from ifcar.heads.schedules import Schedules
 from ifcar.registry import Registry
 
 MAX_WIDTH, MAX_LAYERS = 16_384, 64
@@ -93,6 +94,8 @@ class Head(nn.Module, ABC):
         auxiliary: its auxiliary losses by name, with the arrays that only the loss reads. A head that has some takes
             the names of those that are on as a fourth argument, `losses`; a run's weights say which these are.
         losses: names of the auxiliary losses that are on.
+        schedules: its published trainings by name and data set, where they differ from those of most heads, see
+            `ifcar.heads.schedules`.
         classifier: everything that depends on the number of classes, so that few-shot learning can replace and train it
             alone. Mostly one linear layer, whose output is the logits; otherwise its output is `outputs`.
 
@@ -110,6 +113,7 @@ class Head(nn.Module, ABC):
     presets: ClassVar[Mapping[str, Any]]
     relational: ClassVar[bool] = True
     auxiliary: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    schedules: ClassVar[Schedules] = {}
     losses: frozenset[str]
     classifier: nn.Module
 
@@ -124,7 +128,9 @@ class Head(nn.Module, ABC):
         """Raise InputError when the head has no auxiliary loss of one of these names."""
         for name in losses:
             if name not in cls.auxiliary:
-                known = f"{nearest(name, cls.auxiliary)} It has: {', '.join(cls.auxiliary)}" if cls.auxiliary else ""
+                known = (
+                    f"{nearest(name, cls.auxiliary, '.')} It has: {', '.join(cls.auxiliary)}" if cls.auxiliary else ""
+                )
                 raise InputError(f"head {cls.name!r} has no auxiliary loss {name!r}{known}")
 
     @classmethod

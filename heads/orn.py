@@ -22,6 +22,7 @@ from ifcar.heads.orn_objects import InstanceObjects, Objects, PixelObjects
 from ifcar.heads.orn_relations import Relations
 from ifcar.heads.recurrent import FlowGRU
 from ifcar.heads.rows import RowNorm, add_up
+from ifcar.heads.schedules import ANY, Schedule, Schedules
 
 RELEASED_NAMES: Mapping[str, str] = {
     "COCO_Object_Class_from_Features.fc": "object.objects.classes",
@@ -138,6 +139,18 @@ class ORN(Head):
         "small": ORNConfig(mask_dim=32, relation_dim=64, state_dim=32, activity_dim=64),
     }
     auxiliary: ClassVar[Mapping[str, tuple[str, ...]]] = {"object_class": ("object_classes",)}
+    schedules: ClassVar[Schedules] = {
+        "paper": {
+            ANY: Schedule(
+                source="Baradel et al. 2018; batch of the released code",
+                optimizer="adam",
+                lr=1e-4,
+                epochs=30,
+                batch_size=32,
+                weight_decay=0.0,
+            )
+        }
+    }
     classifier: HeadsClassifier
 
     @classmethod

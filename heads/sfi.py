@@ -19,6 +19,7 @@ from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head,
 from ifcar.heads.joint import JointConfig, JointFeatures, JointFrontEnd
 from ifcar.heads.recurrent import FlowLSTM
 from ifcar.heads.rows import RowLayers, RowNorm, add_up, keep_real, linear_norm_relu, masked_mean, slot_mask
+from ifcar.heads.schedules import YAN_RELEASED
 
 SUBJECT_SUBJECT, SUBJECT_OBJECT, OBJECT_OBJECT = 1, 2, 4  # products of the two categories
 OTHER = 0  # self pairs and pairs with an empty slot, released code only
@@ -222,6 +223,7 @@ class SFI(Head):
             temporal_dim=64,
         ),
     }
+    schedules = YAN_RELEASED
     auxiliary: ClassVar[Mapping[str, tuple[str, ...]]] = {"prediction": ()}
 
     @classmethod

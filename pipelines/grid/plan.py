@@ -265,7 +265,7 @@ def tuned(
 ) -> RunConfig:
     """Return the config of the run that fine-tunes `base` on the run's own protocol.
 
-    Without a schedule of its own it follows the base run's: the paper's where that was used, else `TUNING` steps of
+    Without a schedule of its own it follows the base run's: the published one where that was used, else `TUNING` steps of
     Adam on all shots, with nothing held out: there is nothing to spare.
     """
     schedule = few_shot.schedule
@@ -274,7 +274,7 @@ def tuned(
         plan = make_plan(base.schedule, len(base_table.clips(Split.TRAIN)), reads_appearance=appearance)
         num_steps, lr = TUNING[few_shot.train]
         stretched = ScheduleConfig(kind="stretched", min_steps=num_steps, lr=lr, held_out=0.0)
-        schedule = ScheduleConfig(kind="paper") if plan.kind == "paper" else stretched
+        schedule = stretched if plan.kind == "stretched" else ScheduleConfig(kind=plan.kind)
     start = FineTuneConfig(base=run_folder(base), train=few_shot.train, base_id=run_id(base))
     return replace(run, schedule=schedule, fine_tune=start)
 

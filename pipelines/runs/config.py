@@ -14,7 +14,7 @@ from ifcar.errors import InputError
 from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.runs.live import LiveConfig
-from ifcar.pipelines.runs.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import WEIGHT_DECAY, ScheduleConfig
 
 ENSEMBLE = "ensemble"
 ID_LENGTH = 12  # hexadecimal digits of a run's id that its folder's name shows
@@ -116,6 +116,11 @@ def without_places(config: RunConfig) -> dict[str, Any]:
     """Return what decides a run's numbers as plain values: all of its config but where files lie."""
     content: dict[str, Any] = to_plain(config)
     del content["cache"]
+    schedule = content["schedule"]
+    if schedule["published"] is None:  # as before schedules belonged to heads: these runs' ids stay what they are
+        del schedule["published"]
+        if schedule["weight_decay"] is None:
+            schedule["weight_decay"] = WEIGHT_DECAY
     # Options once said too which auxiliary losses are on; with them the ids of earlier runs stay what they are.
     content["options"] |= {name: name in config.aux_weights for name in _auxiliary(config.head)}
     if content["fine_tune"] is not None:

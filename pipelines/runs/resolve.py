@@ -14,10 +14,11 @@ from ifcar.cache.reader import CacheReader
 from ifcar.errors import CacheMismatchError, InputError, nearest_of
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
+from ifcar.heads.schedules import common_schedule, schedules_on
 from ifcar.pipelines.configs import from_plain, parse_assignment, set_option, to_plain
 from ifcar.pipelines.runs.config import RunConfig, without_loss_switches
 from ifcar.pipelines.runs.data import protocol_digest
-from ifcar.pipelines.runs.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import OWN_KINDS, ScheduleConfig
 
 PREFERRED_PROTOCOL = "compositional"
 
@@ -142,9 +143,10 @@ def head_arrays(config: RunConfig) -> tuple[str, ...]:
 
 
 def resolve(config: RunConfig, reader: CacheReader, protocol: ProtocolTable) -> RunConfig:
-    """Fill in the cache's fingerprint and the protocol's digest.
+    """Fill in the cache's fingerprint, the protocol's digest and the published schedule.
 
     Raises:
+        InputError: the head has no schedule of the name that the config gives.
         CacheMismatchError: the config was made for another cache, or for another state of its protocol.
     """
     if config.fingerprint and config.fingerprint != reader.fingerprint:
@@ -158,4 +160,22 @@ def resolve(config: RunConfig, reader: CacheReader, protocol: ProtocolTable) -> 
             f"{config.cache}: protocol {protocol.name!r} or the extracted rows changed since the run's config was "
             "made; train a new run"
         )
-    return replace(config, fingerprint=reader.fingerprint, protocol_digest=digest)
+    schedule = config.schedule
+    # What was resolved once stays as it is: published schedules may change from one version to the next.
+    if not config.fingerprint and schedule.published is None:
+        schedule = _with_published(config, reader)
+    return replace(config, fingerprint=reader.fingerprint, protocol_digest=digest, schedule=schedule)
+
+
+def _with_published(config: RunConfig, reader: CacheReader) -> ScheduleConfig:
+    appearance = reader.spec.reads_features(head_arrays(config))
+    dataset, own = str(reader.identity["dataset"]["name"]), HEADS.get(config.head).schedules
+    known = schedules_on(own, dataset, reads_appearance=appearance)
+    name = "paper" if config.schedule.kind in OWN_KINDS else config.schedule.kind
+    if name not in known:
+        known_kinds = (*OWN_KINDS, *known)
+        raise InputError(
+            f"schedule is {name!r}, which head {config.head!r} does not have on {dataset}{nearest_of(name, known_kinds)}"
+        )
+    is_common = known[name] == common_schedule(reads_appearance=appearance)
+    return replace(config.schedule, published=None if is_common else known[name])

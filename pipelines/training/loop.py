@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ifcar.errors import InputError
 from ifcar.pipelines.feed.order import draw_order
 from ifcar.pipelines.scoring.scores import measure, predict
 from ifcar.pipelines.stacks.noise import draw_noise
 from ifcar.pipelines.stacks.stack import Stack
-from ifcar.pipelines.training.trainer import Trainer, TrainState
+from ifcar.pipelines.training.trainer import Trainer, TrainState, clip_gradients, decay_matrices
 
 
 def train(trainer: Trainer, state: TrainState, on_round: Callable[[TrainState], None]) -> None:
@@ -88,15 +89,25 @@ def train_step(
     each = [kind.class_loss(output, targets, label_smoothing=smoothing) for output in out.trained().unbind(-2)]
     losses = {"classification": torch.stack(each).mean(0).mean(1)}
     for name, value in out.losses.items():
+        if any(name not in member.aux_weights for member in members):
+            raise InputError(
+                f"head {stack.template.name!r} returned the auxiliary loss {name!r}, which has no weight in this run; "
+                "a head returns those in `losses` only"
+            )
         losses[name] = value * value.new_tensor([member.aux_weights[name] for member in members])
     total = torch.stack(list(losses.values())).sum(0)
     stack.fill_gradients(total)
     losses = {name: loss.detach().double() for name, loss in losses.items()}
     stop_non_finite(trainer, state.step, losses, (stack.gradients.sum(1) + total.detach()).isfinite().tolist(), places)
+    plan = members[0].plan
+    if plan.clip_gradient is not None:
+        clip_gradients(stack.gradients, plan.clip_gradient)
     for place, group in enumerate(trainer.optimizer.param_groups):
         moves = place < len(stack) and members[place].state.failure is None
         group["params"][0].grad = stack.gradients[place] if moves else None
         group["lr"] = trainer.members[place].plan.lr_at(state.step)
+        if moves and not plan.decay_vectors:
+            decay_matrices(stack, place, 1 - group["lr"] * trainer.members[place].plan.weight_decay)
     trainer.optimizer.step()
     return losses | {"n": torch.ones_like(losses["classification"])}
 

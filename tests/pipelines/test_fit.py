@@ -18,6 +18,7 @@ from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.heads.contract import InstanceBatch
+from ifcar.heads.sfi import SFI
 from ifcar.pipelines.configs import parse_assignment
 from ifcar.pipelines.ensemble import choose_weights, ensemble
 from ifcar.pipelines.evaluate import evaluate
@@ -147,6 +148,22 @@ def test_paper_schedule_is_the_papers() -> None:
     assert make_plan(ScheduleConfig(), 300, reads_appearance=True).kind == "stretched"
 
 
+def test_run_takes_and_keeps_the_published_schedule_of_its_head(cache: Path) -> None:
+    result = fit(config(cache, schedule=ScheduleConfig(kind="released")), Silent())
+    stored = read_config(result.run.path / "config.yaml")
+    assert isinstance(stored, RunConfig) and stored.schedule.published == SFI.schedules["released"][""]
+    assert (result.plan.kind, result.plan.epochs, result.plan.clip_gradient) == ("released", 20, 5.0)
+    assert "released code of Yan et al. 2020" in result.plan.describe()
+    same_run(result.run, fit(replace(stored, seed=stored.seed), Silent()).run)
+
+
+def test_schedule_that_the_head_does_not_have_names_the_nearest(cache: Path) -> None:
+    with pytest.raises(InputError, match=r"'relesed', which head 'sfi' does not have .* did you mean 'released'"):
+        fit(config(cache, schedule=ScheduleConfig(kind="relesed")), Silent())
+    with pytest.raises(InputError, match="Known: auto, stretched, paper"):
+        fit(config(cache, "stin-nl", schedule=ScheduleConfig(kind="released")), Silent())
+
+
 def test_metrics_equal_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(200, 9)).astype(np.float32)
@@ -251,6 +268,8 @@ def test_config_that_still_names_its_auxiliary_losses_among_the_options_is_the_s
     write_config(tmp_path, chosen)
     stated = yaml.safe_load((tmp_path / "config.yaml").read_text())
     stated["options"]["prediction"] = bool(aux_weight)
+    del stated["schedule"]["published"]
+    stated["schedule"]["weight_decay"] = 1e-4
     assert run_id(chosen) == id_of(stated)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(stated))
     read = read_config(tmp_path / "config.yaml")
@@ -262,7 +281,7 @@ def test_config_that_still_names_its_auxiliary_losses_among_the_options_is_the_s
 
 
 def id_of(stated: dict[str, object]) -> str:
-    """The id of a run from a cache as it was when options repeated the auxiliary losses: of all but where files lie."""
+    """The id of a run from a cache as it was before losses and schedules were heads': of all but where files lie."""
     content = {key: value for key, value in stated.items() if key != "cache" and (key, value) != ("live", None)}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -20,6 +20,7 @@ from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head, InstanceBatch
+from ifcar.heads.schedules import Schedule
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.feed.batches import open_batches, read_examples
@@ -41,7 +42,7 @@ from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.training.jobs import Failure, Job
 from ifcar.pipelines.training.phases import Data, Entry, train_phases
 from ifcar.pipelines.training.together import FitResult, fit_together
-from ifcar.pipelines.training.trainer import Member, MemberState, make_optimizer
+from ifcar.pipelines.training.trainer import Member, MemberState, clip_gradients, decay_matrices, make_optimizer
 
 SHORT = ScheduleConfig(kind="stretched", epochs=20, batch_size=8)
 CPU = torch.device("cpu")
@@ -113,7 +114,7 @@ def members(lrs: list[float], decays: list[float], optimizer: str) -> list[Membe
         epochs_per_round=1,
     )
     return [
-        Member(plan=replace(plan, lr=lr), stop_step=1, weight_decay=decay, aux_weights={}, seed=k, state=MemberState())
+        Member(plan=replace(plan, lr=lr, weight_decay=decay), stop_step=1, aux_weights={}, seed=k, state=MemberState())
         for k, (lr, decay) in enumerate(zip(lrs, decays, strict=True))
     ]
 
@@ -197,6 +198,60 @@ def test_optimiser_of_a_stack_is_torch_s_for_each_member(optimizer: str) -> None
     for place, head in enumerate(heads):
         for name, value in stack.state(place).items():
             torch.testing.assert_close(value, head.state_dict()[name], rtol=1e-7, atol=1e-7)
+
+
+def test_clipping_and_the_decay_of_matrices_are_torch_s_for_each_member() -> None:
+    torch.manual_seed(0)
+    rates, decays, largest = [1e-2, 1e-3], [0.1, 0.3], 0.5
+    heads = [HEADS.get("base")(HEADS.get("base").presets["small"], SPEC, 5).double() for _ in rates]
+    stack = stack_heads(heads, CPU)
+    runs = members(rates, decays, "adam")
+    made = make_optimizer(stack, [replace(m, plan=replace(m.plan, decay_vectors=False)) for m in runs])
+    own = []
+    for head, lr, decay in zip(heads, rates, decays, strict=True):
+        by_decay: dict[float, list[torch.nn.Parameter]] = {0.0: [], decay: []}
+        for parameter in head.parameters():
+            by_decay[decay if parameter.ndim > 1 else 0.0].append(parameter)
+        own.append(torch.optim.AdamW([{"params": p, "weight_decay": d} for d, p in by_decay.items()], lr=lr))
+    for step in range(20):
+        for place, (head, single) in enumerate(zip(heads, own, strict=True)):
+            for name, parameter in head.named_parameters():
+                parameter.grad = torch.randn(parameter.shape, dtype=torch.float64) * 0.1 ** (4 * (step % 2))
+                first, end, _ = stack.columns[name]
+                stack.gradients[place, first:end] = parameter.grad.flatten()
+            torch.nn.utils.clip_grad_norm_(head.parameters(), largest)
+            single.step()
+        clip_gradients(stack.gradients, largest)
+        for place, group in enumerate(made.param_groups):
+            group["lr"], group["params"][0].grad = rates[place], stack.gradients[place]
+            decay_matrices(stack, place, 1 - rates[place] * decays[place])
+        made.step()
+    for place, head in enumerate(heads):
+        for name, value in stack.state(place).items():
+            torch.testing.assert_close(value, head.state_dict()[name], rtol=1e-9, atol=1e-9)
+
+
+def test_member_of_a_fleet_by_a_schedule_of_steps_is_the_run_alone(cache: Path, tmp_path: Path) -> None:
+    """Its norm is clipped by its own gradient, and it ends in the middle of an epoch."""
+    published = Schedule(
+        source="a paper",
+        optimizer="adam",
+        num_steps=7,
+        decay="linear",
+        warm_up=0.3,
+        batch_size=8,
+        decay_vectors=False,
+        clip_gradient=0.05,
+    )
+    schedule = ScheduleConfig(kind="paper", published=published)
+    several = [config(cache, schedule=schedule), config(cache, schedule=schedule, seed=1, aux_weight=9.0)]
+    entries, data = entries_of(several, tmp_path)
+    together = train_phases(entries, data, tmp_path, Silent())
+    for entry, outcome in zip(entries, together, strict=True):
+        (alone,) = train_phases([entry], data, entry.path, Silent())
+        assert outcome.steps == alone.steps == 7
+        for key, value in alone.weights.items():
+            torch.testing.assert_close(outcome.weights[key], value, rtol=1e-9, atol=1e-9)
 
 
 def entries_of(configs: list[RunConfig], tmp_path: Path) -> tuple[list[Entry], Data]:
