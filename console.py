@@ -1,4 +1,7 @@
-"""What the command line prints: tables, progress, JSON and the one line of an error."""
+"""What the command line prints: tables, progress, JSON and the one line of an error.
+
+rich is imported where something is printed with it, so that `--help` does not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,13 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from ifcar.errors import one_line
 from ifcar.terminal import printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 MAX_LINE = 2_000
 SHOW_AFTER_SEC = 2.0
@@ -31,6 +32,8 @@ class Screen:
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
+        from rich.console import Console
+
         self.console = Console(stderr=True)
         self.quiet = quiet
         self._bar: Progress | None = None
@@ -39,6 +42,8 @@ class Screen:
 
     def start(self, title: str, total: int) -> None:
         """Begin a stage."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
         self.finish()
         self._title, self._total, self._done = title, total, 0
         self._started = self._spoken = time.monotonic()
@@ -81,6 +86,8 @@ class Screen:
 
     def say(self, line: str) -> None:
         """Print one line to stderr."""
+        from rich.text import Text
+
         if not self.quiet:
             self.console.print(Text(printable(line)), soft_wrap=True)
 
@@ -93,6 +100,10 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
         columns: their titles.
         rows: values; a float is shown with one decimal, None as a dash.
     """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     console = Console() if sys.stdout.isatty() else Console(width=160)
     console.print(Text(printable(title), style="italic"), soft_wrap=True)
     table = Table()

@@ -17,7 +17,7 @@ import numpy as np
 
 from ifcar.cache.open import open_cache
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.resolve import make_run_config

@@ -41,8 +41,8 @@ from ifcar.cache.schema import Provenance, Status
 from ifcar.cache.writer import CacheWriter
 from ifcar.extract.engine import BlockTask
 from ifcar.pipelines.engines.driver import Event, Joined, RowsDone, Staged, drive
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.extraction.preparation import prepare
-from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.progress import Silent
 
 ROWS = 256

@@ -34,8 +34,8 @@ from ifcar.extract.engine import BATCHES_AHEAD, decode_ahead
 from ifcar.heap import keep_freed_memory
 from ifcar.pipelines.engines.local import engine_options
 from ifcar.pipelines.extract import extract
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.extraction.preparation import prepare
-from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.progress import Silent
 
 PLAIN = "plain eager fp32"

@@ -27,7 +27,7 @@ from machine import facts, save
 from ifcar.console import Screen
 from ifcar.pipelines.ensemble import ensemble
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.finetune.run import finetune
 from ifcar.pipelines.finetune.start import i3d_config, joint_config
 from ifcar.pipelines.fit import fit

@@ -37,7 +37,7 @@ from ifcar.extract.engine import EngineOptions, FeatureExtractor
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.feed.memory import Memory, free_bytes
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent

@@ -14,8 +14,8 @@ import numpy as np
 from ifcar.extract.toybox.actions import ACTIONS
 from ifcar.pipelines.comparison.formats import mean_and_deviation
 from ifcar.pipelines.comparison.store import read_comparison
+from ifcar.pipelines.labels.kinds import target_ranks
 from ifcar.pipelines.runs.finished import open_run
-from ifcar.pipelines.scoring.scores import target_ranks
 
 CUES = ("position", "appearance", "relation")
 CUE_OF = {action.name: action.cue for action in ACTIONS}
@@ -31,7 +31,7 @@ def main(folder: Path) -> None:
             run = open_run(Path(path))
             predictions, classes = run.predictions("test"), run.data().classes
             cue_of_clip = np.array([CUE_OF[classes[t]] for t in predictions.targets])
-            right = target_ranks(predictions) < 1
+            right = target_ranks(predictions.logits, predictions.targets) < 1
             for cue in CUES:
                 by_cue[cue].append(float(right[cue_of_clip == cue].mean()))
                 counts[cue] = int((cue_of_clip == cue).sum())

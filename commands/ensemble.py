@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ifcar.commands.options import Json, measured, say
+from ifcar.commands.options import Json, RunFolder, measured, say
 from ifcar.console import print_json, print_table
 from ifcar.errors import InputError
 
@@ -17,7 +17,7 @@ def ensemble(
     weights: Annotated[
         str | None, typer.Option(help="One number a run, comma-separated, or held-out; default: equal.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; default: a fresh one in runs/.")] = None,
+    out: RunFolder = None,
     as_json: Json = False,
 ) -> None:
     """Fuse runs late: the weighted average of their class probabilities."""

@@ -7,13 +7,19 @@ from typing import Annotated
 
 import typer
 
+from ifcar.commands.config_options import Given, OptionsOf, with_config_options
 from ifcar.commands.options import (
     Aux,
     AuxWeight,
     CacheOption,
+    ConfigFile,
     Device,
+    HeadSettings,
     Json,
+    Resume,
     Rows,
+    RunFolder,
+    Streams,
     aux_weights_from,
     measured,
     print_metrics,
@@ -23,54 +29,31 @@ from ifcar.commands.options import (
 )
 from ifcar.console import Screen, print_json, print_table
 from ifcar.errors import InputError
+from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.shell_words import command
 
 BESIDE_CONFIG = ("head", "config", "cache", "device", "memory", "out", "resume", "as_json")
 """Parameters that count beside --config, or beside the config of the run to resume."""
 
 
+@with_config_options
 def fit_head(
     context: typer.Context,
+    *,
     head: Annotated[str | None, typer.Argument(help="One of `ifcar list heads`; not with --config.")] = None,
     cache: CacheOption = None,
-    protocol: Annotated[str | None, typer.Option(help="Default: compositional, or the only one.")] = None,
-    preset: Annotated[str, typer.Option(help="paper, small, or another of `ifcar list heads`.")] = "paper",
-    streams: Annotated[str | None, typer.Option(help="appearance, layout or both.")] = None,
+    run: Annotated[Given, OptionsOf(RunConfig, stated={"protocol": "compositional, or the only one"})],
+    streams: Streams = None,
     aux_weight: AuxWeight = 0.0,
     aux: Aux = None,
-    graphs: Annotated[
-        str | None, typer.Option(help="strg: similarity, spatial-temporal or joint (its default).")
-    ] = None,
-    non_local: Annotated[bool, typer.Option("--non-local", help="strg: a non-local block before the graphs.")] = False,
-    schedule: Annotated[
-        str, typer.Option(help="auto, stretched, or a published one of the head: paper, released, ….")
-    ] = "auto",
-    epochs: Annotated[int | None, typer.Option(help="Number of epochs.")] = None,
-    min_steps: Annotated[int | None, typer.Option(help="Fewest steps (1500); implies --schedule stretched.")] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Clips per step; default: as published (72 mostly), or 32 stretched.")
-    ] = None,
-    lr: Annotated[
-        float | None, typer.Option(help="Learning rate; default: as published (1e-2 mostly), or 1e-3 stretched.")
-    ] = None,
-    weight_decay: Annotated[
-        float | None, typer.Option(help="Default: as published (1e-4 mostly), or 1e-4 stretched.")
-    ] = None,
-    label_smoothing: Annotated[float | None, typer.Option(help="Default: 0.")] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="fp32 (default), or bf16 for the matrix products of training.")
-    ] = None,
-    refit: Annotated[
-        bool | None,
-        typer.Option(help="Train again on all training clips up to the stopping point; implies --schedule stretched."),
-    ] = None,
-    setting: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of a head option.")] = None,
-    seed: Annotated[int, typer.Option(help="Of weights, batches, views and dropout.")] = 0,
-    config: Annotated[Path | None, typer.Option(help="A run's config.yaml; excludes the options above.")] = None,
+    schedule: Annotated[Given, OptionsOf(ScheduleConfig, without=("held_out",))],
+    setting: HeadSettings = None,
+    config: ConfigFile = None,
     device: Device = None,
     memory: Rows = "auto",
-    out: Annotated[Path | None, typer.Option(help="Run folder; default: a fresh one in runs/.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the stopped run in --out.")] = False,
+    out: RunFolder = None,
+    resume: Resume = False,
     as_json: Json = False,
 ) -> None:
     """Train one head from a cache and evaluate it on the protocol's test clips."""
@@ -79,7 +62,6 @@ def fit_head(
     from ifcar.pipelines.feed.memory import parse_memory
     from ifcar.pipelines.fit import fit
     from ifcar.pipelines.folders import only_cache
-    from ifcar.pipelines.runs.config import RunConfig
     from ifcar.pipelines.runs.finished import read_config
     from ifcar.pipelines.runs.resolve import make_run_config
 
@@ -99,25 +81,12 @@ def fit_head(
         run_config = make_run_config(
             head,
             only_cache(cache),
-            protocol=protocol,
-            preset=preset,
             streams=streams,
             aux_weight=aux_weight,
             aux_weights=aux_weights_from(aux),
             settings=setting or (),
-            options=({} if graphs is None else {"graphs": graphs}) | ({"non_local": True} if non_local else {}),
-            schedule=schedule_from(
-                kind=schedule,
-                epochs=epochs,
-                min_steps=min_steps,
-                batch_size=batch_size,
-                lr=lr,
-                weight_decay=weight_decay,
-                label_smoothing=label_smoothing,
-                refit=refit,
-                precision=precision,
-            ),
-            seed=seed,
+            schedule=schedule_from(schedule.read()),
+            **run.read(),
         )
     result = fit(
         run_config,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ifcar.commands.config_options import Given, OptionsOf, with_config_options
 from ifcar.commands.options import (
     Address,
     Aux,
@@ -16,9 +17,11 @@ from ifcar.commands.options import (
     Device,
     Engine,
     FleetSize,
+    HeadSettings,
     Json,
     Processes,
     Rows,
+    Streams,
     aux_weights_from,
     refuse_ignored,
     say,
@@ -26,6 +29,8 @@ from ifcar.commands.options import (
 )
 from ifcar.console import Screen, print_json, print_table
 from ifcar.errors import InputError
+from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.shell_words import command
 
 if TYPE_CHECKING:
@@ -78,20 +83,21 @@ def grid(
     show_grid(result, as_json=as_json)
 
 
+@with_config_options
 def few_shot(
+    *,
     head: Annotated[str, typer.Argument(help="One of `ifcar list heads`.")],
     shots: Annotated[list[int] | None, typer.Option(help="Clips a novel class; again for more (5, 10).")] = None,
     cache: CacheOption = None,
-    preset: Annotated[str, typer.Option(help="paper, small, or another of `ifcar list heads`.")] = "paper",
-    streams: Annotated[str | None, typer.Option(help="appearance, layout or both.")] = None,
+    run: Annotated[Given, OptionsOf(RunConfig, only=("preset",))],
+    streams: Streams = None,
     aux_weight: AuxWeight = 0.0,
     aux: Aux = None,
-    setting: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of a head option.")] = None,
+    setting: HeadSettings = None,
     train: Annotated[
         str, typer.Option(help="What fine-tuning moves: classifier (the last layer, as published) or all.")
     ] = "classifier",
-    schedule: Annotated[str, typer.Option(help="Of the base training: auto, paper or stretched.")] = "auto",
-    min_steps: Annotated[int | None, typer.Option(help="Fewest steps of a stretched base training (1500).")] = None,
+    schedule: Annotated[Given, OptionsOf(ScheduleConfig, only=("kind", "min_steps"), of="Of the base training: ")],
     tune_schedule: Annotated[
         str | None, typer.Option(help="Of the fine-tuning: paper or stretched; default: as the base training's.")
     ] = None,
@@ -119,23 +125,23 @@ def few_shot(
     tuning = None
     if tune_schedule is not None or tune_steps is not None:
         kind, (num_steps, lr) = tune_schedule or "stretched", TUNING[train]
-        rate = lr if kind == "stretched" else None
         if kind != "stretched" and tune_steps is not None:
             raise InputError("--tune-steps would be ignored: it belongs to --tune-schedule stretched; leave it out")
-        steps = (tune_steps or num_steps) if kind == "stretched" else None
-        tuning = schedule_from(kind=kind, min_steps=steps, lr=rate, held_out=0.0)
+        steps = {"min_steps": tune_steps or num_steps} if kind == "stretched" else {}
+        rate = {"lr": lr} if kind == "stretched" else {}
+        tuning = schedule_from({"kind": kind, "held_out": 0.0, **steps, **rate})
     config = few_shot_grid(
         head,
         shots=shots or (5, 10),
         train="all" if train == "all" else "classifier",
-        preset=preset,
         streams=streams,
         aux_weight=aux_weight,
         aux_weights=aux_weights_from(aux),
         settings=dict(parse_assignment(text) for text in setting or ()),
-        schedule=schedule_from(kind=schedule, min_steps=min_steps),
+        schedule=schedule_from(schedule.read()),
         tune_schedule=tuning,
         seeds=seed or (0,),
+        **run.read(),
     )
     plan = plan_grid(config, only_cache(cache))
     result = run_grid(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ifcar.commands.config_options import was_given
 from ifcar.console import print_table
 from ifcar.errors import InputError
 from ifcar.terminal import printable
@@ -33,6 +34,11 @@ Aux = Annotated[
     list[str] | None,
     typer.Option(help="NAME=W: weight of one of several auxiliary losses (`ifcar list heads`); may be repeated."),
 ]
+Streams = Annotated[str | None, typer.Option(help="appearance, layout or both.")]
+HeadSettings = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of a head option.")]
+ConfigFile = Annotated[Path | None, typer.Option(help="A run's config.yaml, in place of the options that it states.")]
+RunFolder = Annotated[Path | None, typer.Option(help="Run folder; default: a fresh one in runs/.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the stopped run in --out.")]
 Engine = Annotated[str, typer.Option(help="local, or ray: the machines of a Ray cluster (pip install 'ifcar[ray]').")]
 Address = Annotated[str | None, typer.Option(help="Of the Ray cluster: auto (default), HOST:PORT, or local.")]
 Processes = Annotated[int | None, typer.Option(help="Training processes; default: one a core.")]
@@ -50,8 +56,7 @@ def refuse_ignored(context: typer.Context, ignored: Collection[str], why: str) -
         InputError: one of them was given.
     """
     for parameter in context.command.params:
-        source = context.get_parameter_source(str(parameter.name))
-        if parameter.name in ignored and source is not None and source.name == "COMMANDLINE":
+        if parameter.name in ignored and was_given(context, str(parameter.name)):
             raise InputError(f"{parameter.opts[0]} would be ignored: {why}")
 
 
@@ -61,27 +66,26 @@ def refuse_beside_config(context: typer.Context, config: Path, kept: Collection[
     refuse_ignored(context, stated, f"{config} states the whole run; leave it out, or change a copy of that file")
 
 
-def schedule_from(**values: Any) -> ScheduleConfig:
-    """Return the schedule with the given options; None leaves a default.
+def schedule_from(given: Mapping[str, Any]) -> ScheduleConfig:
+    """Return the schedule with the given options.
 
     Raises:
         InputError: a value out of range, or an option that this kind of schedule would ignore.
     """
-    from ifcar.pipelines.configs import from_plain
     from ifcar.pipelines.runs.schedule import OWN_KINDS, ScheduleConfig
 
-    given = {name: value for name, value in values.items() if value is not None}
+    given = {"kind": "auto", **given}
     for name in ("min_steps", "refit"):
-        if name in given and given.get("kind", "auto") not in OWN_KINDS:
+        if name in given and given["kind"] not in OWN_KINDS:
             option = "--min-steps" if name == "min_steps" else "--refit" if given[name] else "--no-refit"
             raise InputError(
                 f"{option} would be ignored: it belongs to --schedule stretched, and this one is {given['kind']}"
             )
-        if name in given and given.get("kind") == "auto":
+        if name in given and given["kind"] == "auto":
             given["kind"] = "stretched"
     if {"epochs", "min_steps"} <= given.keys():
         raise InputError("--epochs and --min-steps exclude each other; give one of them")
-    return from_plain(ScheduleConfig, given, "options")
+    return ScheduleConfig(**given)
 
 
 def aux_weights_from(given: Sequence[str] | None) -> dict[str, float]:

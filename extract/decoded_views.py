@@ -58,7 +58,7 @@ pixels: (T, S, S, 3) uint8 RGB, cropped and mirrored.
 
 
 def _read_pixels(clip: Clip, source: PictureSource, view: View, policy: ViewPolicy) -> NDArray[np.uint8]:
-    return cut_frames(source, view.frame_indices.tolist(), view.crop, policy.crop_size, view.flip)
+    return cut_frames(source, view.frame_indices.tolist(), view.crop, policy.crop, view.flip)
 
 
 READERS.register("pixels", _read_pixels, __name__)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.cache.schema import share_views
-
-Sampling = Literal["segments", "annotated", "rate"]
-SAMPLINGS: tuple[Sampling, ...] = ("segments", "annotated", "rate")
 
 
 def segment_frames(start: int, stop: int, places: NDArray[np.float64]) -> NDArray[np.int64]:

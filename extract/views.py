@@ -18,13 +18,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.cache.arrays import ArraySpec
 from ifcar.cache.manifest import MAX_VIEWS
+from ifcar.config_fields import Bounds, check_fields
 from ifcar.errors import InputError
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.frame_times import annotated_frames, annotated_span, clock_of, frames_of_span, source_frames
@@ -37,35 +38,26 @@ from ifcar.extract.geometry import (
     random_crop,
 )
 from ifcar.extract.picture_source import VideoInfo
-from ifcar.extract.sampling import SAMPLINGS, Sampling, place_of_view, plain_places, segment_frames, strided_frames
+from ifcar.extract.sampling import place_of_view, plain_places, segment_frames, strided_frames
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.view_content import View, fill_slots
+from ifcar.extract.view_options import SHARE, SIDES, Cropping, Sampling, ViewOptions
 
-Framing = Literal["stretch", "center"]
-FRAMINGS: tuple[Framing, ...] = ("stretch", "center")
-Cropping = Literal["area", "scale-jitter", "multi-scale"]
-CROPPINGS: tuple[Cropping, ...] = ("area", "scale-jitter", "multi-scale")
 CENTER_FRACTION = 224 / 256
 MAX_SAMPLING_FPS = 1000.0
 MAX_SAMPLING_RATE = 1000.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ViewPolicy:
-    """How views are sampled; all of it enters the cache's fingerprint.
+class ViewPolicy(ViewOptions):
+    """How views are sampled, with nothing left to the dataset; all of it enters the cache's fingerprint.
 
     Args:
-        num_frames: T.
-        crop_size: side of the square that the network sees, in pixels.
-        num_instances: N.
-        num_views: V, plain views of every clip.
-        num_augmented_views: A, further views of a clip, augmented.
-        framing: what plain views show: "stretch", the whole frame resized to the square (Yan et al. 2020, §3.3), or
-            "center", the centre square of 224/256 of the short side.
+        crop: see `ViewOptions`.
+        augmented_views: A, further views of a clip, augmented.
         cropping: of augmented views: "area", a part of the frame at its own aspect, see `random_crop`;
             "scale-jitter" or "multi-scale", a square, see `jittered_square` and `multi_scale_square`.
         min_scale: smallest side of an "area" crop, as a share of the frame's.
-        flip: whether augmented views may be mirrored; only right where no class names left or right.
         seed: of the augmented views.
         sampling: "segments", "annotated" or "rate", see above.
         sampling_fps: with "rate": sampled frames per second.
@@ -73,48 +65,29 @@ class ViewPolicy:
             views share them as `place_of_view` says.
     """
 
-    num_frames: int = 8
-    crop_size: int = 224
-    num_instances: int = 4
-    num_views: int = 1
-    num_augmented_views: int = 0
-    framing: Framing = "stretch"
+    crop: Annotated[int, SIDES] = 224
+    augmented_views: Annotated[int, Bounds(least=0)] = 0
     cropping: Cropping = "area"
-    min_scale: float = 0.7
-    flip: bool = False
+    min_scale: Annotated[float, SHARE] = 0.7
     seed: int = 0
     sampling: Sampling = "segments"
-    sampling_fps: float | None = None
+    sampling_fps: Annotated[float | None, Bounds(above=0, most=MAX_SAMPLING_FPS)] = None
     sampling_rates: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("num_frames", 1, 1024),
-            ("crop_size", 16, 1024),
-            ("num_instances", 1, 256),
-            ("num_views", 1, MAX_VIEWS),
-            ("num_augmented_views", 0, MAX_VIEWS - self.num_views),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise InputError(f"{name} is {value}; expected {low} to {high}")
-        if self.framing not in FRAMINGS:
-            raise InputError(f"framing is {self.framing!r}; expected one of " + ", ".join(FRAMINGS))
-        if self.cropping not in CROPPINGS:
-            raise InputError(f"cropping is {self.cropping!r}; expected one of " + ", ".join(CROPPINGS))
-        if not 0 < self.min_scale <= 1:
-            raise InputError(f"min_scale is {self.min_scale}; expected more than 0 and at most 1")
+        check_fields(self)
+        if self.rows_per_clip > MAX_VIEWS:
+            found = f"views are {self.views} and augmented_views {self.augmented_views}"
+            raise InputError(f"{found}; expected up to {MAX_VIEWS} together")
         self._check_sampling()
 
     @property
     def rows_per_clip(self) -> int:
         """V + A."""
-        return self.num_views + self.num_augmented_views
+        return self.views + self.augmented_views
 
     def _check_sampling(self) -> None:
         fps, rates = self.sampling_fps, self.sampling_rates
-        if self.sampling not in SAMPLINGS:
-            raise InputError(f"sampling is {self.sampling!r}; expected one of " + ", ".join(SAMPLINGS))
         if fps is not None and rates:
             raise InputError("sampling_fps and sampling_rates exclude each other; give one of them")
         if self.sampling == "rate" and fps is None and not rates:
@@ -122,15 +95,13 @@ class ViewPolicy:
         if self.sampling != "rate" and (fps is not None or rates):
             name = "sampling_rates" if rates else "sampling_fps"
             raise InputError(f"sampling is {self.sampling!r}, which {name} excludes; expected rate, or no {name}")
-        if fps is not None and not 0 < fps <= MAX_SAMPLING_FPS:
-            raise InputError(f"sampling_fps is {fps}; expected more than 0 and at most {MAX_SAMPLING_FPS:g}")
         if not all(0 < rate <= MAX_SAMPLING_RATE for rate in rates) or sorted(set(rates)) != list(rates):
             raise InputError(
                 f"sampling_rates are {rates}; expected source frames per sampled frame, ascending, up to "
                 f"{MAX_SAMPLING_RATE:g}"
             )
-        if len(rates) > self.num_views:
-            raise InputError(f"num_views is {self.num_views}; expected at least {len(rates)}, one for each rate")
+        if len(rates) > self.views:
+            raise InputError(f"views is {self.views}; expected at least {len(rates)}, one for each rate")
 
 
 def plan_view(
@@ -160,7 +131,7 @@ def plan_view(
         InputError: nothing of the clip lies within its source, the source's rate is needed and unknown, or the tracks
             do not carry what they should.
     """
-    number = view_number - policy.num_views  # of an augmented view
+    number = view_number - policy.views  # of an augmented view
     augmented = number >= 0
     rng = _generator(policy.seed, number + 1, clip.clip_id)
     frame_size = (video.width, video.height)
@@ -169,14 +140,14 @@ def plan_view(
     if augmented:
         crop = _training_crop(policy, rng, frame_size)
     flip = bool(augmented and policy.flip and rng.random() < 0.5)
-    kept = (tracks if proposals is None else proposals).keep(policy.num_instances).at(sampled.annotated)
+    kept = (tracks if proposals is None else proposals).keep(policy.instances).at(sampled.annotated)
     return View(
         frame_indices=sampled.frames.astype(np.int32),
         crop=crop,
         flip=flip,
         sampling_rate=sampled.rate,
         augmented=augmented,
-        arrays=fill_slots(kept, carried, policy.num_instances, frame_size, crop, flip),
+        arrays=fill_slots(kept, carried, policy.instances, frame_size, crop, flip),
     )
 
 
@@ -204,7 +175,7 @@ def _sample(
     rng: np.random.Generator | None,
 ) -> _Sampled:
     """Choose a view's frames, at random where there is a generator."""
-    num_frames = policy.num_frames
+    num_frames = policy.frames
     origin_sec, clock = clip.origin_sec(video), clock_of(video, annotation_fps)
     if clip.span_sec is None:
         start, stop = annotated_span(tracks, video, annotation_fps, origin_sec)
@@ -220,7 +191,7 @@ def _sample(
             frames = clock.strided(start, stop, fps, num_frames, place)
         annotated = annotated_frames(video, annotation_fps, frames, origin_sec)
         return _Sampled(frames=frames, annotated=annotated, rate=rates[number])
-    places = np.full(num_frames, plain_places(policy.num_views)[view_number]) if rng is None else rng.random(num_frames)
+    places = np.full(num_frames, plain_places(policy.views)[view_number]) if rng is None else rng.random(num_frames)
     if policy.sampling == "annotated":
         known = tracks.frames[np.isfinite(tracks.boxes[..., 0]).any(axis=1)]
         shown = source_frames(video, annotation_fps, known, origin_sec)
@@ -240,9 +211,9 @@ def _rate_and_place(
 ) -> tuple[int, float]:
     """Return which rate a view has and where its window lies, at random where there is a generator."""
     if rng is None:
-        return place_of_view(view_number, policy.num_views, num_rates)
+        return place_of_view(view_number, policy.views, num_rates)
     first = int(_generator(policy.seed, clip.clip_id).integers(num_rates))
-    return (first + view_number - policy.num_views) % num_rates, float(rng.random())
+    return (first + view_number - policy.views) % num_rates, float(rng.random())
 
 
 def _training_crop(policy: ViewPolicy, rng: np.random.Generator, frame_size: tuple[int, int]) -> Crop:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ifcar.pipelines.extract import ExtractResult, extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.grid.config import read_grid
 from ifcar.pipelines.grid.plan import plan_grid

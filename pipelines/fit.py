@@ -8,7 +8,7 @@ from ifcar.errors import InputError
 from ifcar.pipelines.feed.memory import Memory
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.runs.config import RunConfig, run_name
-from ifcar.pipelines.runs.finished import fresh_folder, is_finished
+from ifcar.pipelines.runs.finished import check_folder, fresh_folder
 from ifcar.pipelines.training.jobs import Failure, Job
 from ifcar.pipelines.training.together import FitResult, fit_together
 from ifcar.pipelines.training.trainer import NonFiniteError
@@ -41,13 +41,7 @@ def fit(
     if config.live is not None:
         raise InputError("this config is of a fine-tuned run; train it with `ifcar finetune`, --config")
     path = out or fresh_folder(run_name(config))
-    if is_finished(path):
-        raise InputError(f"{path}: holds a finished run; name another --out")
-    stopped = (path / "config.yaml").is_file()
-    if stopped and not resume:
-        raise InputError(f"{path}: holds a run that was stopped; go on with --resume, or name another --out")
-    if resume and not stopped:
-        raise InputError(f"{path}: no stopped run to resume")
+    check_folder(path, resume=resume)
     try:
         (result,) = fit_together([Job(config=config, path=path)], path, progress, device=device, memory=memory)
     except KeyboardInterrupt:

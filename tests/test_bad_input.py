@@ -11,7 +11,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from fixtures.processes import CLI, run
+from fixtures.processes import CLI, call, run
 from fixtures.something_else import write_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -166,12 +166,12 @@ def test_hostile_clip_id_never_leaves_the_folders(tmp_path: Path, clip_id: str) 
     before = set(tmp_path.rglob("*"))
     out = place / "caches" / "c.zarr"
     extract = ["extract", "--dataset", "something-else", "--data-root", root, "--out", out, "--backbone", "none"]
-    code, error = run([*CLI, *extract, "--workers", "0"], place)
+    code, _, error = call([*extract, "--workers", "0"], place)
     assert code in (0, 2) and "Traceback" not in error and "\x1b" not in error, error
     if code == 2:
         assert len(error.splitlines()[-1]) < 2100
     else:
-        shown, error = run([*CLI, "cache", "show", out, "--out", place / "pictures"], place)
+        shown, _, error = call(["cache", "show", out, "--out", place / "pictures"], place)
         assert shown in (0, 2) and "Traceback" not in error, error
     new = set(tmp_path.rglob("*")) - before
     assert all(path.is_relative_to(place / "caches") or path.is_relative_to(place / "pictures") for path in new), new
@@ -182,7 +182,7 @@ def test_protocol_folder_of_a_hostile_name_is_refused(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "data", num_clips=4, pixels=False)
     shutil.copytree(root / "splits" / "compositional", root / "splits" / ("p" * 200))
     extract = ["extract", "--dataset", "something-else", "--data-root", root, "--out", tmp_path / "c.zarr"]
-    code, error = run([*CLI, *extract, "--backbone", "none", "--workers", "0"], tmp_path)
+    code, _, error = call([*extract, "--backbone", "none", "--workers", "0"], tmp_path)
     assert code == 2 and "is not usable as a folder name" in error and error.count("\n") == 1
 
 

@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+from fixtures.processes import call
 from fixtures.something_else import write_dataset
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from ifcar.cli import main; main()", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.CompletedProcess(arguments, *call(arguments, folder))
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ from ifcar.heads.contract import Head, HeadOutput, InstanceBatch
 from ifcar.heads.rows import masked_mean
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.finetune.run import finetune
 from ifcar.pipelines.finetune.start import joint_config
 from ifcar.pipelines.fit import fit

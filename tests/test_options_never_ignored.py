@@ -14,6 +14,7 @@ import typer
 import yaml
 
 from ifcar.cli import app, main
+from ifcar.commands.config_options import options_of
 from ifcar.commands.extract import OF_AUGMENTED, OF_PIXELS
 from ifcar.commands.finetune import _NOT_IN_CONFIG
 from ifcar.commands.fit import BESIDE_CONFIG
@@ -57,16 +58,33 @@ def test_every_command_is_walked() -> None:
 
 @pytest.mark.parametrize("path", sorted(COMMANDS))
 def test_a_commands_body_uses_every_option(path: tuple[str, ...]) -> None:
-    """By name, or by handing on all of its local values, out of which only what is named is left."""
+    """By its own name, or by that of the parameter which holds a config's options."""
     function = inspect.unwrap(COMMANDS[path].callback)
     source = ast.parse(textwrap.dedent(inspect.getsource(function)))
     body = ast.Module(body=source.body[0].body, type_ignores=[])  # type: ignore[attr-defined]
     named = {node.id for node in ast.walk(body) if isinstance(node, ast.Name)}
-    everything = "locals" in named
-    module = inspect.getmodule(function)
-    left_out = {*getattr(module, "ENGINE_OPTIONS", ()), *getattr(module, "_NOT_IN_CONFIG", ())} if everything else set()
-    unused = [o.name for o in options(path) if o.name not in named and not (everything and o.name not in left_out)]
-    assert not unused
+    taken = set(named)
+    for parameter in inspect.signature(function, eval_str=True).parameters.values():
+        chosen = options_of(parameter)
+        if chosen is not None and parameter.name in named:
+            taken |= {field.name for field in chosen.fields}
+    assert not [option.name for option in options(path) if option.name not in taken]
+
+
+def test_every_field_that_an_option_sets_is_read_somewhere() -> None:
+    """A config's options are handed on as a whole, so what nobody reads of it would be ignored."""
+    package = Path(inspect.getfile(main)).parent
+    files = [path for room in ("extract", "pipelines") for path in (package / room).rglob("*.py")]
+    nodes = [node for path in files for node in ast.walk(ast.parse(path.read_text()))]
+    read = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    taken = [
+        field.name
+        for command in COMMANDS.values()
+        for parameter in inspect.signature(inspect.unwrap(command.callback), eval_str=True).parameters.values()
+        if (chosen := options_of(parameter)) is not None
+        for field in chosen.fields
+    ]
+    assert len(taken) > 20 and set(taken) <= read
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fixtures.processes import CLI, extract, files_below, run
+from fixtures.processes import CLI, call, extract, files_below, run
 from fixtures.something_else import write_dataset
 
 from ifcar.cache.verify import verify_cache
@@ -26,7 +26,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(data: Path) -> Path:
     out = data.parent / "whole.zarr"
-    assert run([*CLI, *extract(data, out)], data.parent)[0] == 0
+    assert call(extract(data, out), data.parent)[0] == 0
     return out
 
 
@@ -59,13 +59,13 @@ def test_full_disk_stops_an_extraction_which_goes_on_once_there_is_room(
     data: Path, whole: Path, disk: Path, tmp_path: Path
 ) -> None:
     path = disk / "c.zarr"
-    code, error = run([*CLI, *extract(data, path)], tmp_path)
+    code, _, error = call(extract(data, path), tmp_path)
     assert code == 2 and "they will not fit; make room" in error
     assert_last_line(error, "No space left on device", str(path))
     report = verify_cache(path)
     assert report.ok and 0 < len(report.pending_blocks) < 12
     remount(disk, "size=20M")
-    code, error = run([*CLI, *extract(data, path)], tmp_path)
+    code, _, error = call(extract(data, path), tmp_path)
     assert code == 0, error
     assert files_below(path) == files_below(whole)
 
@@ -74,14 +74,14 @@ def test_full_disk_stops_a_training_which_goes_on_once_there_is_room(whole: Path
     """Room for the config, not for a checkpoint; then the same weights as a run that had room."""
     out = disk / "run"
     (disk / "filler").write_bytes(bytes(920 * 1024))
-    fit = [*CLI, *FIT, "--cache", whole, "--out"]
-    code, error = run([*fit, out], tmp_path)
+    fit = [*FIT, "--cache", whole, "--out"]
+    code, _, error = call([*fit, out], tmp_path)
     assert code == 2 and (out / "config.yaml").exists() and not (out / "metrics.json").exists(), error
     assert_last_line(error, "No space left on device", str(out))
     remount(disk, "size=20M")
-    code, error = run([*CLI, "fit-head", "--resume", "--out", out], tmp_path)
+    code, _, error = call(["fit-head", "--resume", "--out", out], tmp_path)
     assert code == 0, error
-    assert run([*fit, tmp_path / "roomy"], tmp_path)[0] == 0
+    assert call([*fit, tmp_path / "roomy"], tmp_path)[0] == 0
     assert (out / "model.safetensors").read_bytes() == (tmp_path / "roomy" / "model.safetensors").read_bytes()
     assert not list(out.glob("*.partial"))
 
@@ -89,7 +89,7 @@ def test_full_disk_stops_a_training_which_goes_on_once_there_is_room(whole: Path
 def test_read_only_disk_is_one_line(data: Path, whole: Path, disk: Path, tmp_path: Path) -> None:
     remount(disk, "ro")
     for command in (extract(data, disk / "c.zarr"), [*FIT, "--cache", whole, "--out", disk / "run"]):
-        code, error = run([*CLI, *command], tmp_path)
+        code, _, error = call(command, tmp_path)
         assert code == 2
         assert_last_line(error, "Read-only file system", str(disk))
 
@@ -107,7 +107,7 @@ def test_folder_without_permission_is_one_line(data: Path, whole: Path, tmp_path
 
 
 def test_name_that_is_too_long_is_one_line(data: Path, tmp_path: Path) -> None:
-    code, error = run([*CLI, *extract(data, tmp_path / f"{'x' * 300}.zarr")], tmp_path)
+    code, _, error = call(extract(data, tmp_path / f"{'x' * 300}.zarr"), tmp_path)
     assert code == 2
     assert_last_line(error, "File name too long")
 
@@ -117,9 +117,11 @@ def test_too_few_file_handles_are_one_line_and_nothing_committed_is_lost(
     data: Path, whole: Path, tmp_path: Path, handles: int
 ) -> None:
     path = tmp_path / "c.zarr"
-    command = [*CLI, *extract(data, path)]
-    code, error = run(command, tmp_path, lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (handles, handles)))
+    command = extract(data, path)
+    code, error = run(
+        [*CLI, *command], tmp_path, lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (handles, handles))
+    )
     assert code == 2
     assert_last_line(error, "Too many open files")
-    assert run(command, tmp_path)[0] == 0
+    assert call(command, tmp_path)[0] == 0
     assert files_below(path) == files_below(whole)

@@ -15,9 +15,9 @@ from ifcar.cache.arrays import PICTURE_SIZES, ArraySpec, CacheSpec
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.errors import InputError
 from ifcar.extract.picture_source import VideoInfo
-from ifcar.extract.sampling import Sampling
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.view_content import View
+from ifcar.extract.view_options import Sampling
 from ifcar.registry import Registry
 
 Progress = Callable[[int, int], None]

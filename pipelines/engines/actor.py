@@ -19,8 +19,8 @@ from ifcar.extract.engine import BlockTask, EngineOptions, FeatureExtractor, Row
 from ifcar.heap import keep_freed_memory
 from ifcar.pipelines.engines.local import engine_options
 from ifcar.pipelines.engines.station import Station
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.extraction.preparation import prepare
-from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.progress import Silent
 
 

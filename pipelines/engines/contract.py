@@ -7,8 +7,8 @@ from typing import Protocol
 
 from ifcar.cache.writer import CacheWriter
 from ifcar.extract.engine import BlockTask
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.extraction.preparation import Preparation
-from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.progress import Progress
 
 

@@ -9,8 +9,8 @@ from ifcar.cache.writer import CacheWriter
 from ifcar.devices import choose_device
 from ifcar.extract.engine import BlockTask, EngineOptions, extract_rows
 from ifcar.heap import keep_freed_memory
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.extraction.preparation import Preparation
-from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.progress import Progress
 
 MOST_WORKERS = 8

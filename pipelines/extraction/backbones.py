@@ -12,7 +12,7 @@ from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.tuned import check_tuned, read_tuned
 from ifcar.extract.weights import load_weights
 from ifcar.pipelines.configs import from_plain
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.progress import Progress
 

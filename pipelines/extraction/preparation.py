@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from typing import Any
 
@@ -28,13 +28,22 @@ from ifcar.extract.roi import parse_pooled_mode, pooled_size
 from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.extraction.backbones import backbone_of, load_backbone
-from ifcar.pipelines.extraction.sources import ExtractConfig, Source, read_source
+from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.extraction.sources import Source, read_source
 from ifcar.pipelines.progress import Progress
 
 FEATURE_VERSION = 4  # raised whenever the code changes what a feature's value is
 # Raised whenever the code changes what views show of a clip that has several; a clip's only view shows what it always
 # did. The first version had no identity of its own.
 VIEWS_VERSION = 2
+# What a cache's identity calls the options of views that it calls otherwise.
+IDENTITY_NAMES = {
+    "frames": "num_frames",
+    "crop": "crop_size",
+    "views": "num_views",
+    "augmented_views": "num_augmented_views",
+    "instances": "num_instances",
+}
 VERSIONED_PACKAGES = ("torch", "torchvision", "pytorchvideo", "numpy", "av", "zarr")
 
 
@@ -66,13 +75,13 @@ class Preparation:
             "spec": self.spec,
             "provenance": self.provenance,
             "clip_ids": self.source.clip_ids(),
-            "num_views": self.policy.num_views,
-            "num_augmented_views": self.policy.num_augmented_views,
+            "num_views": self.policy.views,
+            "num_augmented_views": self.policy.augmented_views,
         }
 
     def wanted(self) -> NDArray[np.bool_]:
         """Return (R,), True for plain views, and for augmented ones of clips that some protocol trains on."""
-        is_plain = np.arange(self.policy.rows_per_clip) < self.policy.num_views
+        is_plain = np.arange(self.policy.rows_per_clip) < self.policy.views
         return np.logical_or(is_plain, self.source.training()[:, None]).ravel()
 
     def views(self) -> ViewDataset:
@@ -93,9 +102,9 @@ def prepare(config: ExtractConfig, progress: Progress) -> Preparation:
     backbone_spec = backbone_of(config)
     source = read_source(config, progress, needs_pixels=backbone_spec.reads != "nothing")
     policy = view_policy(config, source.dataset)
-    if policy.num_augmented_views and not source.training().any():
+    if policy.augmented_views and not source.training().any():
         raise InputError(
-            f"--augmented-views {policy.num_augmented_views} would be ignored: no protocol of {source.dataset.root} "
+            f"--augmented-views {policy.augmented_views} would be ignored: no protocol of {source.dataset.root} "
             f"trains on any of the {len(source.clips)} clips; leave it out"
         )
     backbone, weights = load_backbone(backbone_spec, config.weights, source.dataset.default_weights, progress)
@@ -113,19 +122,10 @@ def prepare(config: ExtractConfig, progress: Progress) -> Preparation:
 def view_policy(config: ExtractConfig, dataset: Dataset) -> ViewPolicy:
     """Return how the views of a cache are sampled."""
     at_rate = config.sampling_fps is not None or bool(config.sampling_rates)
-    return ViewPolicy(
-        num_frames=config.frames,
-        crop_size=dataset.default_crop if config.crop is None else config.crop,
-        num_instances=config.instances,
-        num_views=config.views,
-        num_augmented_views=config.augmented_views,
-        framing=config.framing,  # type: ignore[arg-type]  # checked by ViewPolicy
-        flip=config.flip,
-        seed=config.seed,
-        sampling=config.sampling or ("rate" if at_rate else dataset.default_sampling),  # type: ignore[arg-type]
-        sampling_fps=config.sampling_fps,
-        sampling_rates=config.sampling_rates,
-    )
+    stated = {field.name: getattr(config, field.name) for field in fields(ViewPolicy) if hasattr(config, field.name)}
+    stated["crop"] = dataset.default_crop if config.crop is None else config.crop
+    stated["sampling"] = config.sampling or ("rate" if at_rate else dataset.default_sampling)
+    return ViewPolicy(**stated)
 
 
 def cache_spec(
@@ -133,9 +133,9 @@ def cache_spec(
 ) -> CacheSpec:
     """Return the cache's arrays: the backbone's, the standard ones of a view, and those that the dataset gives."""
     return CacheSpec.standard(
-        num_frames=policy.num_frames,
+        num_frames=policy.frames,
         num_steps=backbone.num_steps,
-        num_instances=policy.num_instances,
+        num_instances=policy.instances,
         channels=backbone.channels,
         pooled_size=pooled_size(parse_pooled_mode(config.pooled)) if INSTANCES in backbone.maps else 0,
         grid_size=backbone.grid_size if config.grid else None,
@@ -165,7 +165,7 @@ def provenance_of(
     if source.proposals is not None:
         identity["boxes"] = {"sha256": source.proposals.digest}
     if backbone.reads != "nothing":
-        identity["views"]["crop_size"] = policy.crop_size
+        identity["views"]["crop_size"] = policy.crop
         identity["backbone"] |= {
             "layer": backbone.layer,
             "spatial_stride": backbone.spatial_stride,
@@ -190,11 +190,14 @@ def _spans(source: Source) -> dict[str, str]:
 def _views(policy: ViewPolicy) -> dict[str, Any]:
     """Return how views are sampled; what has no effect is left out, but for what one-view caches always stated."""
     views: dict[str, Any] = {
-        name: getattr(policy, name) for name in ("num_frames", "num_views", "num_instances", "framing")
+        IDENTITY_NAMES.get(name, name): getattr(policy, name) for name in ("frames", "views", "instances", "framing")
     }
     views |= dict.fromkeys(("seed", "min_scale", "flip", "training_clips"))
-    if policy.num_augmented_views:
-        views |= {name: getattr(policy, name) for name in ("num_augmented_views", "seed", "min_scale", "flip")}
+    if policy.augmented_views:
+        views |= {
+            IDENTITY_NAMES.get(name, name): getattr(policy, name)
+            for name in ("augmented_views", "seed", "min_scale", "flip")
+        }
     if policy.rows_per_clip > 1:
         views["version"] = VIEWS_VERSION
     chosen = {

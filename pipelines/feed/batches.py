@@ -160,9 +160,10 @@ def check_views(examples: Examples, reader: CacheReader, num_views: int) -> None
     """
     most = int(examples.plain.sum(axis=1).max())
     if not 1 <= num_views <= most:
+        expected = "1" if most == 1 else f"1 to {most}"
         more = f"; for more, `ifcar extract --views {num_views}` into another --out, and train on that cache"
         raise InputError(
-            f"--views is {num_views}; expected 1 to {most}, the plain views of a {examples.name} clip in {reader.path} "
+            f"--views is {num_views}; expected {expected}, the plain views of a {examples.name} clip in {reader.path} "
             f"(augmented ones are for training only){more if num_views > most else ''}"
         )
 

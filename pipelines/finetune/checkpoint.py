@@ -1,9 +1,12 @@
-"""Saving a fine-tuning in the middle, so that it goes on to the same end."""
+"""Saving a fine-tuning in the middle, so that it goes on to the same end.
+
+One network, part of it of any shape and frozen, has no rows as a stack of heads has: its state and its optimiser's are
+kept by name and number.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from pathlib import Path
 
 from ifcar.pipelines.finetune.trainer import LiveState, LiveTrainer
@@ -19,9 +22,8 @@ def save_live(folder: Path, trainer: LiveTrainer, state: LiveState) -> None:
     for number, slots in trainer.optimizer.state_dict()["state"].items():
         if slots.get(_MOMENTUM) is not None:
             tensors[f"momentum/{number}"] = slots[_MOMENTUM]
-    tensors |= {f"best/{k}": v for k, v in state.best.items()}
-    facts = {field.name: getattr(state, field.name) for field in fields(state) if field.name != "best"}
-    save_tensors(folder / NAME, tensors, {"state": json.dumps(facts)})
+    tensors |= {f"best/{k}": v for k, v in state.best_weights.items()}
+    save_tensors(folder / NAME, tensors, {"state": json.dumps(state.facts())})
 
 
 def load_live(folder: Path, trainer: LiveTrainer) -> LiveState:
@@ -37,5 +39,4 @@ def load_live(folder: Path, trainer: LiveTrainer) -> LiveState:
     content = trainer.optimizer.state_dict()
     content["state"] = {int(k): {_MOMENTUM: v} for k, v in below(tensors, "momentum/").items()}
     trainer.optimizer.load_state_dict(content)
-    score = facts.pop("best_score")
-    return LiveState(**facts, best_score=None if score is None else tuple(score), best=below(tensors, "best/"))
+    return LiveState.of_facts(facts, below(tensors, "best/"))

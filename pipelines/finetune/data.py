@@ -91,7 +91,7 @@ class TrainingViews(Dataset[Decoded]):
             self.dataset.tracks(clip.clip_id),
             self._infos[number],
             self.dataset.annotation_fps,
-            view_number=self.policy.num_views + epoch,  # plain views come first
+            view_number=self.policy.views + epoch,  # plain views come first
             carried=self.dataset.track_arrays,
         )
         return self.dataset.complete(clip, view)

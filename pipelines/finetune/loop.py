@@ -1,4 +1,9 @@
-"""The loop that trains a backbone with its head."""
+"""The loop that trains a backbone with its head.
+
+It is another than that of cached training, whose losses, records and choice of weights it shares: its batches come from
+decoding processes in an order fixed ahead, fall into micro-batches and among processes, and a checkpoint may lie within
+an epoch.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +22,8 @@ from ifcar.pipelines.finetune.score import score_live
 from ifcar.pipelines.finetune.trainer import LiveState, LiveTrainer
 from ifcar.pipelines.scoring.scores import measure
 from ifcar.pipelines.stacks.noise import draw_noise
-from ifcar.pipelines.training.trainer import NonFiniteError
+from ifcar.pipelines.stacks.objectives import losses_of
+from ifcar.pipelines.training.trainer import NonFiniteError, not_finite
 
 CHECKPOINT_STEPS = 500
 
@@ -81,15 +87,13 @@ def train_step(trainer: LiveTrainer, deal: Deal, views: Iterator[Decoded]) -> di
         trainer.model.set_noise(noise, int(part[0]), int(part[-1]) + 1)
         with _gradients_stay(trainer) if number < len(parts) - 1 else contextlib.nullcontext():
             outputs, extra = trainer.network(*batch)
-            targets = targets.expand(outputs.shape[1], *targets.shape)
             kind, smoothing = trainer.examples.kind, trainer.label_smoothing
-            own = kind.class_loss(outputs.transpose(0, 1), targets, label_smoothing=smoothing)  # (O, B)
-            losses = {"classification": own.mean()}
-            losses |= {name: loss * trainer.aux_weights[name] for name, loss in extra.items()}
+            alone = {name: loss[None] for name, loss in extra.items()}
+            losses = losses_of(outputs[None], targets[None], alone, [trainer.aux_weights], kind, smoothing)
             share = len(part) / len(deal.places)
             # DistributedDataParallel divides by the number of processes.
             (torch.stack(list(losses.values())).sum() * share * trainer.group.size).backward()  # type: ignore[no-untyped-call]
-        sums = {name: sums.get(name, 0) + loss.detach().double() * share for name, loss in losses.items()}
+        sums = {name: sums.get(name, 0) + loss.detach().double().sum() * share for name, loss in losses.items()}
     totals = trainer.group.sum(torch.stack(list(sums.values()))).tolist()
     found = dict(zip(sums, totals, strict=True))
     _move(trainer, deal, found)
@@ -107,13 +111,8 @@ def _move(trainer: LiveTrainer, deal: Deal, losses: dict[str, float]) -> None:
     parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, trainer.clip_gradient or math.inf))
     if not math.isfinite(norm + sum(losses.values())):
-        what = "gradient" if math.isfinite(sum(losses.values())) else "loss"
-        text = ", ".join(f"{name} {value:g}" for name, value in losses.items())
-        clips = ", ".join(trainer.clip_ids[clip] for clip in trainer.examples.clips[deal.places])
-        raise NonFiniteError(
-            f"{what} is not finite at step {deal.step} ({text}); weights left as they were; clips: {clips}. Lower "
-            "--lr, or set --clip-gradient or --warm-up"
-        )
+        clips = [trainer.clip_ids[clip] for clip in trainer.examples.clips[deal.places]]
+        raise NonFiniteError(not_finite(deal.step, losses, clips, "set --clip-gradient or --warm-up"))
     for group in trainer.optimizer.param_groups:
         group["lr"] = group["rate"] * trainer.plan.factor_at(deal.step)
     trainer.optimizer.step()
@@ -131,10 +130,7 @@ def finish_epoch(trainer: LiveTrainer, state: LiveState, seconds: float) -> None
         "seconds": round(seconds, 3),
     }
     state.sums = {}
+    metrics = None
     if trainer.held_out is not None:
         metrics = measure(score_live(trainer, trainer.held_out), seed=trainer.seed, started=time.perf_counter())
-        record |= metrics.held_out_record()
-        if state.best_score is None or metrics.rank > state.best_score:
-            state.best_score, state.best_step = metrics.rank, state.step
-            state.best = {key: value.detach().cpu().clone() for key, value in trainer.model.state_dict().items()}
-    state.history.append(record)
+    state.end_round(record, metrics, trainer.weights)

@@ -18,7 +18,7 @@ from ifcar.cache.schema import Split
 from ifcar.errors import InputError
 from ifcar.extract.backbones.downloads import sha256_file
 from ifcar.extract.decoded_views import past_end_lines
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.finetune.bf16 import has_right_gradients
 from ifcar.pipelines.finetune.checkpoint import load_live, save_live
@@ -31,14 +31,14 @@ from ifcar.pipelines.finetune.setting import Setting, open_setting
 from ifcar.pipelines.finetune.trainer import LiveState, LiveTrainer
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.progress import Progress, Silent
-from ifcar.pipelines.runs.config import RunConfig, check_resumable, run_name
+from ifcar.pipelines.runs.config import RunConfig, run_name
 from ifcar.pipelines.runs.data import write_run_data
 from ifcar.pipelines.runs.finished import (
     Run,
+    check_folder,
+    claim_folder,
     fresh_folder,
-    is_finished,
     open_run,
-    read_config,
     write_config,
     write_history,
     write_results,
@@ -110,13 +110,13 @@ def finetune(
         path = out or group.decide(lambda: fresh_folder(run_name(setting.config)))
         if out is None:
             group.decide(lambda: held.enter_context(_taken(path, resume=resume)))
-        group.decide(lambda: _claim(path, setting.config))
+        group.decide(lambda: claim_folder(path, setting.config, unknown=("fingerprint",)))
         trainer = make_trainer(setting, group, _num_workers(workers, group))
         state = load_live(path, trainer)
         _train(trainer, state, path, group, progress)
-        chosen = state.best if state.best else _weights(trainer)
-        if group.is_first and state.best and state.best_step < trainer.plan.num_steps:
-            _write_weights(path / LAST, setting, _weights(trainer))
+        chosen = state.best_weights or trainer.weights()
+        if group.is_first and state.best_weights and state.best_step < trainer.plan.num_steps:
+            _write_weights(path / LAST, setting, trainer.weights())
         trainer.model.load_state_dict(chosen)
         _finish(path, setting, trainer, state, started)
         for line in past_end_lines(trainer.noted):
@@ -125,7 +125,7 @@ def finetune(
             run=open_run(path),
             backbone=path / BACKBONE,
             plan=trainer.plan,
-            best_step=state.best_step if state.best else None,
+            best_step=state.best_step if state.best_weights else None,
             extraction=replace(setting.extraction, weights=str(path / BACKBONE), out=_cache_path(path)),
         )
 
@@ -168,7 +168,7 @@ def make_trainer(setting: Setting, group: Group, num_workers: int) -> LiveTraine
             "precision bf16: torch gives wrong gradients of bfloat16 convolutions on this processor; take fp32, or "
             "another machine"
         )
-    examples = live_examples(source, setting.protocol, Split.TRAIN, setting.policy.num_views)
+    examples = live_examples(source, setting.protocol, Split.TRAIN, setting.policy.views)
     division = hold_out(examples, setting.protocol, config.schedule.held_out)
     examples = division.fitting
     model.head.learn_labels(examples.labels(len(setting.protocol.labels.classes)))
@@ -230,15 +230,15 @@ def _train(trainer: LiveTrainer, state: LiveState, path: Path, group: Group, pro
 
 def _finish(path: Path, setting: Setting, trainer: LiveTrainer, state: LiveState, started: float) -> None:
     """Evaluate the model and write everything that a finished run holds, its metrics last."""
-    views = setting.policy.num_views
+    views = setting.policy.views
     parts = [live_examples(setting.source, setting.protocol, split, views) for split in (Split.TRAIN, Split.TEST)]
     if trainer.held_out is not None:
         parts.append(trainer.held_out)
     predictions = [score_live(trainer, part) for part in parts]
     metrics = [measure(p, seed=setting.config.seed, started=started) for p in predictions]
     if trainer.group.is_first:
-        _write_weights(path, setting, _weights(trainer))
-        data = replace(setting.run_data(sha256_file(path / BACKBONE)), notes=tuple(trainer.notes))
+        _write_weights(path, setting, trainer.weights())
+        data = setting.run_data(sha256_file(path / BACKBONE), trainer.notes)
         write_run_data(path, data)
         write_config(path, replace(setting.config, cache=_cache_path(path), fingerprint=setting.fingerprint(data)))
         write_history(path, state.history)
@@ -246,10 +246,6 @@ def _finish(path: Path, setting: Setting, trainer: LiveTrainer, state: LiveState
         write_results(path, predictions, metrics)
         (path / CHECKPOINT).unlink(missing_ok=True)
     trainer.group.decide(lambda: None)  # the others read what process 0 wrote
-
-
-def _weights(trainer: LiveTrainer) -> dict[str, Tensor]:
-    return {key: value.detach().cpu().clone() for key, value in trainer.model.state_dict().items()}
 
 
 def _write_weights(path: Path, setting: Setting, weights: dict[str, Tensor]) -> None:
@@ -267,24 +263,9 @@ def _cache_path(path: Path) -> Path:
 @contextlib.contextmanager
 def _taken(path: Path, *, resume: bool) -> Iterator[None]:
     """Hold a run's folder, which must be new, or that of a stopped run to resume."""
-    stopped = (path / "config.yaml").is_file()
-    if is_finished(path):
-        raise InputError(f"{path}: holds a finished run; name another --out")
-    if stopped and not resume:
-        raise InputError(f"{path}: holds a run that was stopped; go on with --resume, or name another --out")
-    if resume and not stopped:
-        raise InputError(f"{path}: no stopped run to resume")
+    check_folder(path, resume=resume)
     with locked(path):
         yield
-
-
-def _claim(path: Path, config: RunConfig) -> None:
-    """Make the run folder, or check that the stopped run in it is of this config."""
-    if not (path / "config.yaml").is_file():
-        path.mkdir(parents=True, exist_ok=True)
-        write_config(path, config)
-        return
-    check_resumable(path, read_config(path / "config.yaml"), config, unknown=("fingerprint",))
 
 
 def _num_workers(workers: int | None, group: Group) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,8 +22,9 @@ from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.extraction.backbones import load_backbone
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.extraction.preparation import cache_spec, provenance_of, view_policy
-from ifcar.pipelines.extraction.sources import ExtractConfig, Source, read_source
+from ifcar.pipelines.extraction.sources import Source, read_source
 from ifcar.pipelines.feed.boxes import no_boxes
 from ifcar.pipelines.finetune.distributed import Group
 from ifcar.pipelines.finetune.model import LiveModel, freeze
@@ -69,7 +71,7 @@ class Setting:
         data = self.live.data
         return replace(
             self.policy,
-            cropping=data.cropping,  # type: ignore[arg-type]  # checked by ViewPolicy
+            cropping=data.cropping,
             min_scale=data.min_scale,
             flip=data.flip,
             seed=self.config.seed,
@@ -83,7 +85,7 @@ class Setting:
             spatial_stride=spec.spatial_stride,
             layer=spec.layer,
             reduction=spec.reduction,
-            num_frames=self.policy.num_frames,
+            num_frames=self.policy.frames,
             facts=spec.facts,
             config=to_plain(spec.config),
             trained_on={
@@ -94,22 +96,15 @@ class Setting:
             },
         )
 
-    def run_data(self, weights: str) -> RunData:
+    def run_data(self, weights: str, notes: Sequence[str]) -> RunData:
         """Return the facts about the run's data, with the identity of the cache that `weights` make."""
         spec = self.model.backbone.spec
         identity = provenance_of(self.extraction, self.source, self.policy, spec, weights).identity
-        return RunData(
-            spec=self.spec,
-            identity=identity,
-            protocol=self.protocol.name,
-            classes=self.protocol.labels.classes,
-            num_train=len(self.protocol.clips(Split.TRAIN)),
-            num_test=len(self.protocol.clips(Split.TEST)),
-        )
+        return RunData.of_protocol(self.spec, identity, self.protocol, notes)
 
     def fingerprint(self, data: RunData) -> str:
         """Return the fingerprint of the cache of this data."""
-        return fingerprint(self.spec, data.identity, self.source.clip_ids(), self.policy.num_views)
+        return fingerprint(self.spec, data.identity, self.source.clip_ids(), self.policy.views)
 
 
 def open_setting(config: RunConfig, group: Group, progress: Progress) -> Setting:
@@ -154,7 +149,7 @@ def open_setting(config: RunConfig, group: Group, progress: Progress) -> Setting
         keeps_statistics=live.batch_norm == "frozen",
         precision=config.schedule.precision,
     )
-    status = np.full(len(source.clips) * policy.num_views, Status.DONE, np.uint8)
+    status = np.full(len(source.clips) * policy.views, Status.DONE, np.uint8)
     digest = protocol_digest(status, protocol)
     return Setting(
         config=replace(config, live=live, protocol=protocol.name, protocol_digest=digest),

@@ -12,7 +12,7 @@ from ifcar.extract.backbones.spec import BackboneSpec
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.pipelines.configs import from_plain, to_plain
 from ifcar.pipelines.extraction.backbones import backbone_of
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.runs.config import RunConfig, run_id
 from ifcar.pipelines.runs.finished import open_run
 from ifcar.pipelines.runs.live import I3D_PRESETS, JOINT_PRESETS, LiveConfig, LiveData, Published
@@ -103,8 +103,8 @@ def joint_config(
         "backbone": recipe.backbone.name,
         "backbone_options": to_plain(recipe.backbone.config),
         "spatial_stride": recipe.backbone.spatial_stride,
-        "crop": recipe.policy.crop_size,
-        "views": recipe.policy.num_views,
+        "crop": recipe.policy.crop,
+        "views": recipe.policy.views,
         "framing": recipe.policy.framing,
         "pooled": recipe.pooled,
         "reduction": recipe.backbone.reduction,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,27 +15,20 @@ from ifcar.pipelines.finetune.data import Deck, TrainingViews
 from ifcar.pipelines.finetune.distributed import Group
 from ifcar.pipelines.finetune.model import LiveModel
 from ifcar.pipelines.runs.live import LivePlan
+from ifcar.pipelines.training.trainer import MemberState
 
 
 @dataclass(kw_only=True)
-class LiveState:
+class LiveState(MemberState):
     """Everything that changes while a model trains; a checkpoint holds this, the model and the optimiser.
 
     Args:
         step: optimiser steps done.
         sums: losses of the epoch so far, each times its clips, and "n", the clips.
-        history: one record an epoch.
-        best_score: highest `Metrics.rank` of the held-out part so far, or None without one.
-        best_step: the step it was reached at.
-        best: the model's state there.
     """
 
     step: int = 0
     sums: dict[str, float] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best_score: tuple[float, float] | None = None
-    best_step: int = 0
-    best: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,3 +78,7 @@ class LiveTrainer:
     num_workers: int
     clip_ids: list[str]
     noted: dict[str, str] = field(default_factory=dict)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return a copy of the model's state, in this machine's memory."""
+        return {key: value.detach().cpu().clone() for key, value in self.model.state_dict().items()}

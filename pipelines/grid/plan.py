@@ -265,8 +265,8 @@ def tuned(
 ) -> RunConfig:
     """Return the config of the run that fine-tunes `base` on the run's own protocol.
 
-    Without a schedule of its own it follows the base run's: the published one where that was used, else `TUNING` steps of
-    Adam on all shots, with nothing held out: there is nothing to spare.
+    Without a schedule of its own it follows the base run's: the published one where that was used, else `TUNING`
+    steps of Adam on all shots, with nothing held out: there is nothing to spare.
     """
     schedule = few_shot.schedule
     if schedule is None:

@@ -8,10 +8,10 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from ifcar.config_fields import Bounds, Option, check_fields
 from ifcar.errors import InputError
-from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.runs.live import LiveConfig
 from ifcar.pipelines.runs.schedule import WEIGHT_DECAY, ScheduleConfig
@@ -59,20 +59,19 @@ class RunConfig:
 
     head: str
     cache: Path
-    protocol: str
-    preset: str = "paper"
+    protocol: Annotated[str, Option("Whose splits and labels.")]
+    preset: Annotated[str, Option("paper, small, or another of `ifcar list heads`.")] = "paper"
     options: Mapping[str, Any] = field(default_factory=dict)
     aux_weights: Mapping[str, float] = field(default_factory=dict)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    seed: int = 0
+    seed: Annotated[int, Option("Of new weights, order, views and dropout."), Bounds(least=0, most=(1 << 32) - 1)] = 0
     fine_tune: FineTuneConfig | None = None
     live: LiveConfig | None = None
     fingerprint: str = ""
     protocol_digest: str = ""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 1 << 32:
-            raise InputError(f"seed is {self.seed}; expected 0 to {(1 << 32) - 1}")
+        check_fields(self)
         for name, weight in self.aux_weights.items():
             if not 0 <= weight < math.inf:
                 raise InputError(f"weight of the auxiliary loss {name!r} is {weight}; expected a number of at least 0")
@@ -153,6 +152,8 @@ def without_loss_switches(head: str, options: Mapping[str, Any], weights: Collec
 
 
 def _auxiliary(head: str) -> Collection[str]:
+    from ifcar.heads.catalog import HEADS  # torch: commands read these configs' options before they need it
+
     return HEADS.get(head).auxiliary if head in HEADS.names() else ()
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,23 @@ class RunData:
     label_kind: KindName = "single"
     unlabelled: Unlabelled = "last"
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of_protocol(
+        cls, spec: CacheSpec, identity: Mapping[str, Any], protocol: ProtocolTable, notes: Sequence[str] = ()
+    ) -> RunData:
+        """Return the facts about a protocol of the cache that has these arrays and this identity."""
+        return cls(
+            spec=spec,
+            identity=identity,
+            protocol=protocol.name,
+            classes=protocol.labels.classes,
+            num_train=len(protocol.clips(Split.TRAIN)),
+            num_test=len(protocol.clips(Split.TEST)),
+            label_kind=protocol.labels.kind,
+            unlabelled=protocol.labels.unlabelled,
+            notes=tuple(notes),
+        )
 
     @property
     def kind(self) -> LabelKind:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,13 @@ from ifcar.data_files import subfolders
 from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.configs import from_plain, read_yaml, to_plain
 from ifcar.pipelines.folders import folder
-from ifcar.pipelines.runs.config import ENSEMBLE, EnsembleConfig, RunConfig, without_loss_switches
+from ifcar.pipelines.runs.config import (
+    ENSEMBLE,
+    EnsembleConfig,
+    RunConfig,
+    check_resumable,
+    without_loss_switches,
+)
 from ifcar.pipelines.runs.data import RunData, read_run_data
 from ifcar.pipelines.runs.places import absolute_places, located_places
 from ifcar.pipelines.scoring.scores import Metrics, Predictions
@@ -138,6 +144,26 @@ def finished_runs(runs: Path | None = None) -> list[Run]:
     root = folder("runs") if runs is None else runs
     paths = filter(is_finished, subfolders(root))
     return [open_run(p) for p in sorted(paths, key=lambda p: ((p / "metrics.json").stat().st_mtime_ns, p.name))]
+
+
+def check_folder(path: Path, *, resume: bool) -> None:
+    """Raise InputError unless a run's folder is new, or holds a stopped run where one is to be resumed."""
+    stopped = (path / "config.yaml").is_file()
+    if is_finished(path):
+        raise InputError(f"{path}: holds a finished run; name another --out")
+    if stopped and not resume:
+        raise InputError(f"{path}: holds a run that was stopped; go on with --resume, or name another --out")
+    if resume and not stopped:
+        raise InputError(f"{path}: no stopped run to resume")
+
+
+def claim_folder(path: Path, config: RunConfig, *, unknown: Collection[str] = ()) -> None:
+    """Make a run's folder, or check that the stopped run in it is of this config, see `check_resumable`."""
+    if (path / "config.yaml").is_file():
+        check_resumable(path, read_config(path / "config.yaml"), config, unknown=unknown)
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    write_config(path, config)
 
 
 def fresh_folder(name: str) -> Path:

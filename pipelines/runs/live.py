@@ -2,55 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Final, Literal
 
+from ifcar.config_fields import Bounds, Option, check_fields
 from ifcar.errors import InputError
+from ifcar.extract.view_options import SHARE, Cropping, Framing
+from ifcar.pipelines.extraction.config import FeatureConfig
 
 Preset = Literal["paper", "wang-gupta"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LiveData:
-    """What the backbone sees, and what is pooled from its feature map: the options of `ExtractConfig` of the same name.
+class LiveData(FeatureConfig):
+    """What the backbone sees, and what is pooled from its feature map; every epoch draws new augmented views.
 
     Args:
-        dataset: registered name.
-        data_root: the dataset's folder.
-        backbone: registered name.
-        backbone_options: the backbone's own, by name.
-        weights: what the backbone begins with, as `ExtractConfig` takes it.
-        frames: T.
-        crop: side of the square in pixels; None takes the dataset's own.
-        views: V, plain views of every clip, which scores are averaged over; training draws a new augmented one in every
-            epoch.
-        instances: N.
-        spatial_stride: one of those that the backbone has.
-        pooled: RoIAlign bins, "3" or "7-max".
-        framing: of plain views.
         cropping: of augmented views, see `ViewPolicy`.
         min_scale: smallest side of an "area" crop.
-        flip: mirror half of the augmented views; only where the dataset is `mirror_safe`.
     """
 
-    dataset: str
-    data_root: Path | None = None
-    backbone: str = "i3d_r50"
-    backbone_options: Mapping[str, Any] = field(default_factory=dict)
-    weights: str | None = None
-    frames: int = 8
-    crop: int | None = None
-    views: int = 1
-    instances: int = 4
-    spatial_stride: int | None = None
-    pooled: str = "3"
-    framing: str = "stretch"
-    cropping: str = "area"
-    min_scale: float = 0.7
-    flip: bool = False
+    cropping: Annotated[Cropping, Option("Crops of augmented views: area, scale-jitter or multi-scale.")] = "area"
+    min_scale: Annotated[float, SHARE] = 0.7
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,28 +53,33 @@ class LiveConfig:
 
     data: LiveData
     weights_identity: str = ""
-    reduction: int | None = None
-    batch_norm: Literal["frozen", "train"] = "frozen"
-    freeze_to: str | None = None
-    num_steps: int | None = None
+    reduction: Annotated[int | None, Option("Channels of the 1×1×1 convolution on top; 0: none."), Bounds(least=0)] = (
+        None
+    )
+    batch_norm: Annotated[
+        Literal["frozen", "train"], Option("frozen, or train: statistics move, one process only.")
+    ] = "frozen"
+    freeze_to: Annotated[str | None, Option("Last stage that stays as it is: res3, Mixed_3c, ….")] = None
+    num_steps: Annotated[int | None, Option("Optimiser steps, in place of --epochs.", "--steps"), Bounds(least=1)] = (
+        None
+    )
     milestones: tuple[float, ...] = ()
-    warm_up: int = 0
-    head_lr: float | None = None
-    micro_batch: int | None = None
-    clip_gradient: float | None = None
-    recompute: bool = False
+    warm_up: Annotated[int, Option("Steps over which the learning rates rise."), Bounds(least=0)] = 0
+    head_lr: Annotated[float | None, Option("Learning rate of head and reduction; default: --lr."), Bounds(above=0)] = (
+        None
+    )
+    micro_batch: Annotated[
+        int | None, Option("Clips at once in each process, where memory is short; same gradients."), Bounds(least=1)
+    ] = None
+    clip_gradient: Annotated[float | None, Option("Largest norm of the gradient."), Bounds(above=0)] = None
+    recompute: Annotated[bool, Option("Gradient checkpointing: less memory, a third more time.", "--checkpointing")] = (
+        False
+    )
     base: Path | None = None
     base_id: str = ""
 
     def __post_init__(self) -> None:
-        for name, least in (("num_steps", 1), ("micro_batch", 1), ("warm_up", 0), ("reduction", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name} is {value}; expected at least {least}")
-        for name in ("head_lr", "clip_gradient"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise InputError(f"{name} is {value}; expected a positive number")
+        check_fields(self)
         if not all(0 < share < 1 for share in self.milestones):
             raise InputError(f"milestones are {list(self.milestones)}; expected shares of the steps between 0 and 1")
         if self.recompute and self.batch_norm == "train":
@@ -129,8 +109,8 @@ class Published:
     num_steps: int | None = None
     milestones: tuple[float, ...] = ()
     frames: int = 8
-    framing: str = "stretch"
-    cropping: str = "area"
+    framing: Framing = "stretch"
+    cropping: Cropping = "area"
 
 
 _EVERY_FIFTH: Final = tuple(k / 6 for k in range(1, 6))  # epochs 5, 10, …, 25 of 30

@@ -13,7 +13,7 @@ from ifcar.extract.backbones.spec import BackboneSpec
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.configs import from_plain
-from ifcar.pipelines.extraction.preparation import FEATURE_VERSION, VIEWS_VERSION
+from ifcar.pipelines.extraction.preparation import FEATURE_VERSION, IDENTITY_NAMES, VIEWS_VERSION
 from ifcar.pipelines.runs.data import RunData
 
 
@@ -58,8 +58,8 @@ def read_recipe(run: Path, data: RunData) -> Recipe:
         config_type = get_backbone(backbone["name"]).config_type
         spec = resolve_backbone(
             backbone["name"],
-            num_frames=policy.num_frames,
-            crop_size=policy.crop_size,
+            num_frames=policy.frames,
+            crop_size=policy.crop,
             spatial_stride=backbone.get("spatial_stride"),
             facts=backbone.get("facts", {}),
             config=from_plain(config_type, backbone.get("config", {}), f"{run}: backbone {backbone['name']}"),
@@ -75,7 +75,7 @@ def read_recipe(run: Path, data: RunData) -> Recipe:
             annotation_fps=dataset.annotation_fps,
             frames_on_clock=dataset.frames_on_clock,
         )
-        views_version = views.get("version", VIEWS_VERSION if policy.num_views == 1 else 1)
+        views_version = views.get("version", VIEWS_VERSION if policy.views == 1 else 1)
         made = (version, views_version, backbone["layer"] if reads else spec.layer, data.spec.channels)
     except KeyError as error:
         raise InputError(f"{run}: data.json does not state the features' {error}; train the run again") from error
@@ -90,6 +90,7 @@ def read_recipe(run: Path, data: RunData) -> Recipe:
 
 def _policy(identity: Mapping[str, Any]) -> ViewPolicy:
     """Return the policy of plain views; what the identity leaves out as without effect keeps its default."""
-    known = {field.name for field in fields(ViewPolicy)} - {"num_augmented_views", "seed", "min_scale", "flip"}
-    values = {key: value for key, value in identity.items() if key in known and value is not None}
+    known = {field.name for field in fields(ViewPolicy)} - {"augmented_views", "seed", "min_scale", "flip"}
+    stored = {name: identity.get(IDENTITY_NAMES.get(name, name)) for name in known}
+    values = {name: value for name, value in stored.items() if value is not None}
     return ViewPolicy(**values | {"sampling_rates": tuple(identity.get("sampling_rates", ()))})

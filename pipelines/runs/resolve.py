@@ -175,7 +175,8 @@ def _with_published(config: RunConfig, reader: CacheReader) -> ScheduleConfig:
     if name not in known:
         known_kinds = (*OWN_KINDS, *known)
         raise InputError(
-            f"schedule is {name!r}, which head {config.head!r} does not have on {dataset}{nearest_of(name, known_kinds)}"
+            f"schedule is {name!r}, which head {config.head!r} does not have on {dataset}"
+            f"{nearest_of(name, known_kinds)}"
         )
     is_common = known[name] == common_schedule(reads_appearance=appearance)
     return replace(config.schedule, published=None if is_common else known[name])

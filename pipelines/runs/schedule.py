@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
+from ifcar.config_fields import Bounds, Option, check_fields
 from ifcar.errors import InputError
 from ifcar.heads.schedules import Schedule, common_schedule
 
-MOST_STEPS = 100_000_000
+STEPS = Bounds(least=1, most=100_000_000)
 WEIGHT_DECAY = 1e-4
 
 
@@ -41,36 +42,42 @@ class ScheduleConfig:
             run fills it in where it is not the common one.
     """
 
-    kind: str = "auto"
-    epochs: int | None = None
+    kind: Annotated[
+        str, Option("auto, stretched, or a published one of the head: paper, released, ….", "--schedule")
+    ] = "auto"
+    epochs: Annotated[int | None, Option("Passes over the training clips."), STEPS] = None
     milestones: tuple[int, ...] | None = None
-    batch_size: int | None = None
-    lr: float | None = None
-    weight_decay: float | None = None
-    min_steps: int = 1500
-    held_out: float = 0.15
-    refit: bool = True
-    label_smoothing: float = 0.0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    batch_size: Annotated[
+        int | None,
+        Option("Clips per step, over all processes.", default="as published, 72 mostly, or 32 stretched"),
+        STEPS,
+    ] = None
+    lr: Annotated[
+        float | None, Option("Learning rate.", default="as published, 1e-2 mostly, or 1e-3 stretched"), Bounds(above=0)
+    ] = None
+    weight_decay: Annotated[
+        float | None, Option("L2 factor.", default="as published, 1e-4 mostly, or 1e-4 stretched"), Bounds(least=0)
+    ] = None
+    min_steps: Annotated[int, Option("Fewest steps of a stretched schedule; implies --schedule stretched."), STEPS] = (
+        1500
+    )
+    held_out: Annotated[
+        float, Option("Share of training clips that choose the best weights."), Bounds(least=0, below=1)
+    ] = 0.15
+    refit: Annotated[
+        bool, Option("Train again on all training clips up to the stopping point; implies --schedule stretched.")
+    ] = True
+    label_smoothing: Annotated[float, Option("Of the cross entropy."), Bounds(least=0, below=1)] = 0.0
+    precision: Annotated[Literal["fp32", "bf16"], Option("fp32, or bf16 for the matrix products of training.")] = "fp32"
     published: Schedule | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size), ("min_steps", self.min_steps)):
-            if value is not None and not 1 <= value <= MOST_STEPS:
-                raise InputError(f"{name} is {value}; expected 1 to {MOST_STEPS:,}")
+        check_fields(self)
         if self.milestones is not None and self.kind == "stretched":
             raise InputError("milestones would be ignored: a stretched schedule has none; use kind paper or auto")
         found = [] if self.milestones is None else list(self.milestones)
         if found != sorted({epoch for epoch in found if epoch >= 1}):
             raise InputError(f"milestones are {found}; expected epochs from 1 on, ascending")
-        if self.lr is not None and not 0 < self.lr < math.inf:
-            raise InputError(f"lr is {self.lr}; expected a positive number")
-        if self.weight_decay is not None and not 0 <= self.weight_decay < math.inf:
-            raise InputError(f"weight_decay is {self.weight_decay}; expected at least 0")
-        if not 0 <= self.held_out < 1:
-            raise InputError(f"held_out is {self.held_out}; expected at least 0 and below 1")
-        if not 0 <= self.label_smoothing < 1:
-            raise InputError(f"label_smoothing is {self.label_smoothing}; expected at least 0 and below 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

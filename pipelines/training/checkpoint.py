@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ def save_checkpoint(folder: Path, trainer: Trainer, state: TrainState) -> None:
     members = []
     for number, member in enumerate(state.members):
         tensors |= {f"best/{number}/{k}": v for k, v in member.best_weights.items()}
-        members.append({f.name: getattr(member, f.name) for f in fields(member) if f.name != "best_weights"})
+        members.append(member.facts())
     facts = {"phase": state.phase, "step": state.step, "order": state.order, "members": members}
     save_tensors(folder / NAME, tensors, {"state": json.dumps(facts)})
 
@@ -36,13 +35,7 @@ def load_state(folder: Path) -> TrainState | None:
         return None
     tensors, facts = read_checkpoint(folder)
     members = [
-        MemberState(
-            best_score=None if member["best_score"] is None else tuple(member["best_score"]),
-            best_step=member["best_step"],
-            best_weights=below(tensors, f"best/{number}/"),
-            history=member["history"],
-            failure=member["failure"],
-        )
+        MemberState.of_facts(member, below(tensors, f"best/{number}/"))
         for number, member in enumerate(facts["members"])
     ]
     return TrainState(phase=facts["phase"], step=int(facts["step"]), order=facts["order"], members=members)

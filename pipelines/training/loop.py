@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ifcar.errors import InputError
 from ifcar.pipelines.feed.order import draw_order
 from ifcar.pipelines.scoring.scores import measure, predict
 from ifcar.pipelines.stacks.noise import draw_noise
+from ifcar.pipelines.stacks.objectives import losses_of
 from ifcar.pipelines.stacks.stack import Stack
-from ifcar.pipelines.training.trainer import Trainer, TrainState, clip_gradients, decay_matrices
+from ifcar.pipelines.training.trainer import Trainer, TrainState, clip_gradients, decay_matrices, not_finite
 
 
 def train(trainer: Trainer, state: TrainState, on_round: Callable[[TrainState], None]) -> None:
@@ -86,15 +87,8 @@ def train_step(
     targets = torch.from_numpy(trainer.examples.targets[places]).to(device)
     targets = targets.expand(len(stack), *targets.shape[1:])
     kind, smoothing = trainer.examples.kind, trainer.label_smoothing
-    each = [kind.class_loss(output, targets, label_smoothing=smoothing) for output in out.trained().unbind(-2)]
-    losses = {"classification": torch.stack(each).mean(0).mean(1)}
-    for name, value in out.losses.items():
-        if any(name not in member.aux_weights for member in members):
-            raise InputError(
-                f"head {stack.template.name!r} returned the auxiliary loss {name!r}, which has no weight in this run; "
-                "a head returns those in `losses` only"
-            )
-        losses[name] = value * value.new_tensor([member.aux_weights[name] for member in members])
+    weights = [member.aux_weights for member in members]
+    losses = losses_of(out.trained(), targets, out.losses, weights, kind, smoothing)
     total = torch.stack(list(losses.values())).sum(0)
     stack.fill_gradients(total)
     losses = {name: loss.detach().double() for name, loss in losses.items()}
@@ -119,13 +113,8 @@ def stop_non_finite(
     for place, member in enumerate(trainer.members[: len(finite)]):
         if not finite[place] and member.state.failure is None:
             own = {name: float(loss[place]) for name, loss in losses.items()}
-            what = "gradient" if np.isfinite(sum(own.values())) else "loss"
-            parts = ", ".join(f"{name} {value:g}" for name, value in own.items())
             clips = [trainer.clip_ids[c] for c in trainer.examples.clips[places[min(place, len(places) - 1)]]]
-            member.state.failure = (
-                f"{what} is not finite at step {step} ({parts}); weights left as they were; clips: {', '.join(clips)}. "
-                "Lower --lr, or check the cache with `ifcar cache verify`"
-            )
+            member.state.failure = not_finite(step, own, clips, "check the cache with `ifcar cache verify`")
 
 
 def finish_round(
@@ -150,9 +139,6 @@ def finish_round(
             "fleet": len(trainer.members),
             "order": trainer.order,
         }
-        if held_out is not None:
-            metrics = measure(held_out[place], seed=member.seed, started=time.perf_counter())
-            record |= metrics.held_out_record()
-            if mine.best_score is None or metrics.rank > mine.best_score:
-                mine.best_score, mine.best_step, mine.best_weights = metrics.rank, state.step, stack.state(place)
-        mine.history.append(record)
+        started = time.perf_counter()
+        metrics = None if held_out is None else measure(held_out[place], seed=member.seed, started=started)
+        mine.end_round(record, metrics, partial(stack.state, place))

@@ -18,14 +18,12 @@ from ifcar.pipelines.feed.boxes import check_boxes
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.feed.memory import Memory
 from ifcar.pipelines.progress import Progress
-from ifcar.pipelines.runs.config import RunConfig, check_resumable
 from ifcar.pipelines.runs.data import RunData, write_run_data
 from ifcar.pipelines.runs.finished import (
     Run,
+    claim_folder,
     is_finished,
     open_run,
-    read_config,
-    write_config,
     write_history,
     write_results,
 )
@@ -107,8 +105,8 @@ def _fit_locked(
     notes += check_boxes(reader, config.head, arrays, trained, tested)
     left = [not is_finished(entry.path) for entry in entries]
     for entry in itertools.compress(entries, left):
-        _open_folder(entry.path, entry.config)
-        write_run_data(entry.path, run_data(reader, protocol, notes))
+        claim_folder(entry.path, entry.config)
+        write_run_data(entry.path, RunData.of_protocol(reader.spec, reader.identity, protocol, notes))
     batches = open_batches(reader, arrays, [trained, tested], device, memory)
     for line in (batches.describe(), *notes):
         progress.say(f"{config.head}: {line}")
@@ -173,27 +171,3 @@ def _write(entry: Entry, outcome: Outcome, predictions: Sequence[Predictions], s
     write_history(entry.path, outcome.history)
     write_events(entry.path / "events", outcome.history, metrics)
     write_results(entry.path, predictions, metrics)
-
-
-def run_data(reader: CacheReader, protocol: ProtocolTable, notes: Sequence[str]) -> RunData:
-    """Return the facts that a run keeps about its data."""
-    return RunData(
-        spec=reader.spec,
-        identity=reader.identity,
-        protocol=protocol.name,
-        classes=protocol.labels.classes,
-        num_train=len(protocol.clips(Split.TRAIN)),
-        num_test=len(protocol.clips(Split.TEST)),
-        label_kind=protocol.labels.kind,
-        unlabelled=protocol.labels.unlabelled,
-        notes=tuple(notes),
-    )
-
-
-def _open_folder(path: Path, config: RunConfig) -> None:
-    """Make the run folder, or check that the stopped run in it is of this config."""
-    if (path / "config.yaml").is_file():
-        check_resumable(path, read_config(path / "config.yaml"), config)
-        return
-    path.mkdir(parents=True, exist_ok=True)
-    write_config(path, config)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from ifcar.errors import IfcarError
 from ifcar.pipelines.feed.batches import BatchReader, Examples
 from ifcar.pipelines.feed.order import Order
 from ifcar.pipelines.runs.schedule import Plan
+from ifcar.pipelines.scoring.scores import Metrics
 from ifcar.pipelines.stacks.stack import Stack
 
 
@@ -20,9 +22,19 @@ class NonFiniteError(IfcarError):
     """A loss or gradient stopped being a number; the weights were not moved."""
 
 
+def not_finite(step: int, losses: Mapping[str, float], clips: Sequence[str], advice: str) -> str:
+    """Return the message of a step whose loss, or else gradient, is not finite."""
+    what = "gradient" if math.isfinite(sum(losses.values())) else "loss"
+    parts = ", ".join(f"{name} {value:g}" for name, value in losses.items())
+    return (
+        f"{what} is not finite at step {step} ({parts}); weights left as they were; clips: {', '.join(clips)}. "
+        f"Lower --lr, or {advice}"
+    )
+
+
 @dataclass(kw_only=True)
 class MemberState:
-    """What one run of a fleet has found so far, besides its weights.
+    """What one training has found so far, besides its weights.
 
     Args:
         best_score: highest `Metrics.rank` of the held-out part so far, or None without one.
@@ -37,6 +49,32 @@ class MemberState:
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     failure: str | None = None
+
+    def end_round(
+        self, record: dict[str, Any], held_out: Metrics | None, weights: Callable[[], dict[str, Tensor]]
+    ) -> None:
+        """Append a round to the history, and keep its weights where no held-out part has scored as high.
+
+        Args:
+            record: what history.jsonl says of the round, with its "step".
+            held_out: metrics of the held-out part, or None without one.
+            weights: gives a copy of the state.
+        """
+        if held_out is not None:
+            record = record | held_out.held_out_record()
+            if self.best_score is None or held_out.rank > self.best_score:
+                self.best_score, self.best_step, self.best_weights = held_out.rank, record["step"], weights()
+        self.history.append(record)
+
+    def facts(self) -> dict[str, Any]:
+        """Return everything but tensors, as plain values."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "best_weights"}
+
+    @classmethod
+    def of_facts(cls, facts: Mapping[str, Any], best_weights: dict[str, Tensor]) -> Self:
+        """Return the state whose facts, once in JSON, and best weights these are."""
+        score = facts["best_score"]
+        return cls(**{**facts, "best_score": None if score is None else tuple(score)}, best_weights=best_weights)
 
 
 @dataclass(kw_only=True)

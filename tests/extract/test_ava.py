@@ -24,7 +24,7 @@ from ifcar.extract.datasets.key_frames import KeyFrameBox, parse_clip_id
 from ifcar.extract.decoded_views import ViewDataset
 from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.resolve import make_run_config

@@ -121,7 +121,7 @@ def test_boxes_meet_their_frames_by_the_clock_when_the_rate_varies(tmp_path: Pat
     boxes = np.stack([frames, frames * 0, frames + 10, frames * 0 + 10], -1)[:, None].astype(np.float32)
     tracks = Tracks(frames=frames, boxes=boxes, categories=np.array([2], np.uint8))
     clip = Clip(clip_id="7", source=None, frame_size=None)
-    view = plan_view(ViewPolicy(num_frames=42), clip, tracks, info, 12.0, view_number=0)
+    view = plan_view(ViewPolicy(frames=42), clip, tracks, info, 12.0, view_number=0)
     assert view.frame_indices.tolist() == list(range(42))
     expected = (np.rint(12 * np.array(seconds)) + 5) / 64
     np.testing.assert_allclose(view.boxes[:, 0, 0], expected, atol=1e-6)

@@ -20,7 +20,8 @@ from ifcar.extract.datasets.ava import Ava
 from ifcar.extract.datasets.box_notes import in_shares
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.datasets.proposals import read_proposals
-from ifcar.pipelines.extraction.sources import ExtractConfig, read_source
+from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.extraction.sources import read_source
 from ifcar.pipelines.progress import Silent
 
 UNIT, SUBJECT = "if they are shares of the picture's sides", "no box is of a subject"

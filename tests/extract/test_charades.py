@@ -29,7 +29,7 @@ from ifcar.cli import main
 from ifcar.errors import IfcarError, MissingDataError
 from ifcar.extract.datasets.charades import Charades
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.grid.config import SHIPPED
 from ifcar.pipelines.progress import Silent
 

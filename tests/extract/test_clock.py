@@ -147,7 +147,7 @@ def check_views(info: VideoInfo, expected: Expected, case: Case, span: tuple[int
     boxes = np.stack([frames, frames * 0, frames + 10, frames * 0 + 10], -1)[:, None].astype(np.float32)
     tracks = Tracks(frames=frames, boxes=boxes, categories=np.array([2], np.uint8))
     wide = VideoInfo(clock=info.clock, width=4000, height=48)
-    policy = ViewPolicy(num_frames=4)
+    policy = ViewPolicy(frames=4)
     for on_clock in (True, False):
         clip = Clip(
             clip_id="7",

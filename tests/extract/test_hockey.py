@@ -16,7 +16,7 @@ from ifcar.errors import IfcarError, MissingDataError
 from ifcar.extract.datasets.hockey import Hockey
 from ifcar.extract.datasets.text_rows import MAX_LINE_BYTES
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.resolve import make_run_config

@@ -21,7 +21,7 @@ from ifcar.extract.views import ViewPolicy, plan_view
 
 SIXTY_SECONDS = VideoInfo(clock=FrameClock(num_frames=1440, fps=24.0), width=100, height=80)
 FOLDER = VideoInfo(clock=FrameClock(num_frames=1440, fps=None), width=100, height=80)
-THIRTY_VIEWS = ViewPolicy(num_frames=32, num_views=30, sampling="rate", sampling_rates=(2, 4, 8))
+THIRTY_VIEWS = ViewPolicy(frames=32, views=30, sampling="rate", sampling_rates=(2, 4, 8))
 
 
 def clip(span_sec: tuple[float, float] | None = None) -> Clip:
@@ -47,34 +47,34 @@ def plan(
 
 
 def test_clip_of_a_span_shows_the_span_and_frames_without_a_record_have_no_boxes() -> None:
-    view = plan(ViewPolicy(num_frames=4), tracks_at(255, 260, 1000), span_sec=(10.0, 12.0))
+    view = plan(ViewPolicy(frames=4), tracks_at(255, 260, 1000), span_sec=(10.0, 12.0))
     assert view.frame_indices.tolist() == [246, 258, 270, 282]
     assert not view.boxes.any() and not view.categories.any() and view.sampling_rate == 12
-    view = plan(ViewPolicy(num_frames=4), tracks_at(246, 247, 282, 1000), span_sec=(10.0, 12.0))
+    view = plan(ViewPolicy(frames=4), tracks_at(246, 247, 282, 1000), span_sec=(10.0, 12.0))
     assert view.categories[:, 0].tolist() == [2, 0, 0, 2]
     np.testing.assert_allclose(view.boxes[[0, 3], 0, 0], [0.40, 0.42], atol=1e-6)
 
 
 def test_seconds_of_a_folder_count_at_the_annotations_rate() -> None:
-    at_12 = plan(ViewPolicy(num_frames=4), tracks_at(0), FOLDER, 12.0, span_sec=(10.0, 12.0))
+    at_12 = plan(ViewPolicy(frames=4), tracks_at(0), FOLDER, 12.0, span_sec=(10.0, 12.0))
     assert at_12.frame_indices.tolist() == [123, 129, 135, 141]
     stated = VideoInfo(clock=FrameClock(num_frames=1440, fps=24.0), width=100, height=80)
-    assert plan(ViewPolicy(num_frames=4), tracks_at(0), stated, 12.0, span_sec=(10.0, 12.0)).frame_indices[0] == 246
+    assert plan(ViewPolicy(frames=4), tracks_at(0), stated, 12.0, span_sec=(10.0, 12.0)).frame_indices[0] == 246
     with pytest.raises(InputError, match="no frames per second"):
-        plan(ViewPolicy(num_frames=4), tracks_at(0), FOLDER, None, span_sec=(10.0, 12.0))
+        plan(ViewPolicy(frames=4), tracks_at(0), FOLDER, None, span_sec=(10.0, 12.0))
 
 
 def test_span_ends_with_its_source_and_may_not_begin_behind_it() -> None:
-    assert plan(ViewPolicy(num_frames=4), tracks_at(0), span_sec=(59.0, 80.0)).frame_indices.max() < 1440
+    assert plan(ViewPolicy(frames=4), tracks_at(0), span_sec=(59.0, 80.0)).frame_indices.max() < 1440
     with pytest.raises(InputError, match=r"begins at 61 s, frame 1464 of a source of 1440 frames"):
-        plan(ViewPolicy(num_frames=4), tracks_at(0), span_sec=(61.0, 80.0))
+        plan(ViewPolicy(frames=4), tracks_at(0), span_sec=(61.0, 80.0))
     with pytest.raises(InputError, match="expected 0 <= start < stop"):
         clip((3.0, 3.0))
 
 
 @pytest.mark.parametrize("annotation_fps", [None, 24.0, 60.0, 12.0])
 def test_every_frame_sampled_from_annotated_ones_has_its_own_boxes(annotation_fps: float | None) -> None:
-    policy = ViewPolicy(num_frames=4, num_augmented_views=7, sampling="annotated", min_scale=1.0)
+    policy = ViewPolicy(frames=4, augmented_views=7, sampling="annotated", min_scale=1.0)
     known = (89, 90, 107, 300, 301, 411, 420, 455)
     for number in range(8):
         view = plan(policy, tracks_at(*known), annotation_fps=annotation_fps, view_number=number)
@@ -88,7 +88,7 @@ def test_every_frame_sampled_from_annotated_ones_has_its_own_boxes(annotation_fp
 
 
 def test_fewer_annotated_frames_than_sampled_ones_repeat_and_none_leaves_segments() -> None:
-    policy = ViewPolicy(num_frames=4, sampling="annotated")
+    policy = ViewPolicy(frames=4, sampling="annotated")
     assert plan(policy, tracks_at(30, 90)).frame_indices.tolist() == [30, 30, 90, 90]
     assert plan(policy, tracks_at(30, 90), span_sec=(3.0, 5.0)).frame_indices.tolist() == [90] * 4
     view = plan(policy, tracks_at(30, 90), span_sec=(10.0, 12.0))
@@ -96,7 +96,7 @@ def test_fewer_annotated_frames_than_sampled_ones_repeat_and_none_leaves_segment
 
 
 def test_frames_at_6_a_second_of_a_24_fps_video_are_4_apart() -> None:
-    policy = ViewPolicy(num_frames=32, sampling="rate", sampling_fps=6)
+    policy = ViewPolicy(frames=32, sampling="rate", sampling_fps=6)
     view = plan(policy, tracks_at(*range(0, 1440, 8)), span_sec=(10.0, 30.0))
     assert np.diff(view.frame_indices).tolist() == [4] * 31 and view.sampling_rate == 4
     middle = (view.frame_indices[0] + view.frame_indices[-1] + 4) / 2
@@ -138,7 +138,7 @@ def test_thirty_views_share_three_rates_and_those_of_one_rate_lie_evenly_around_
 def test_plain_views_at_rates_are_these_frames_of_a_clip_of_96(
     rates: tuple[float, ...], num_views: int, firsts: list[int]
 ) -> None:
-    policy = ViewPolicy(num_frames=8, num_views=num_views, sampling="rate", sampling_rates=rates)
+    policy = ViewPolicy(frames=8, views=num_views, sampling="rate", sampling_rates=rates)
     video = VideoInfo(clock=FrameClock(num_frames=96, fps=None), width=100, height=80)
     views = [plan(policy, tracks_at(0, 95), video, view_number=k) for k in range(num_views)]
     assert [int(view.frame_indices[0]) for view in views] == firsts
@@ -162,7 +162,7 @@ def test_the_places_of_plain_views_mirror_each_other_in_the_middle(
 
 
 def test_augmented_views_take_the_rates_in_turn_and_random_windows() -> None:
-    policy = replace(THIRTY_VIEWS, num_augmented_views=30)
+    policy = replace(THIRTY_VIEWS, augmented_views=30)
     views = [plan(policy, tracks_at(0), span_sec=(0.0, 60.0), view_number=k) for k in range(30, 60)]
     assert all(view.augmented for view in views)
     assert Counter(view.sampling_rate for view in views) == {2: 10, 4: 10, 8: 10}
@@ -171,7 +171,7 @@ def test_augmented_views_take_the_rates_in_turn_and_random_windows() -> None:
 
 
 def test_clips_begin_with_different_rates_all_alike() -> None:
-    policy = replace(THIRTY_VIEWS, num_augmented_views=1)
+    policy = replace(THIRTY_VIEWS, augmented_views=1)
     video, tracks = SIXTY_SECONDS, tracks_at(0)
     counts = Counter(
         plan_view(
@@ -191,11 +191,11 @@ def test_clips_begin_with_different_rates_all_alike() -> None:
         ({"sampling": "segments", "sampling_rates": (2,)}, "which sampling_rates excludes"),
         ({"sampling": "often"}, "expected one of segments, annotated, rate"),
         ({"sampling": "rate", "sampling_fps": float("nan")}, "sampling_fps is nan"),
-        ({"sampling": "rate", "sampling_rates": (4, 2), "num_views": 2}, "ascending"),
-        ({"sampling": "rate", "sampling_rates": (0, 2), "num_views": 2}, "ascending"),
-        ({"sampling": "rate", "sampling_rates": (2, 4, 8), "num_views": 2}, "at least 3, one for each rate"),
-        ({"num_views": 200, "num_augmented_views": 57}, "num_augmented_views is 57; expected 0 to 56"),
-        ({"num_augmented_views": -1}, "num_augmented_views is -1; expected 0 to 255"),
+        ({"sampling": "rate", "sampling_rates": (4, 2), "views": 2}, "ascending"),
+        ({"sampling": "rate", "sampling_rates": (0, 2), "views": 2}, "ascending"),
+        ({"sampling": "rate", "sampling_rates": (2, 4, 8), "views": 2}, "at least 3, one for each rate"),
+        ({"views": 200, "augmented_views": 57}, "views are 200 and augmented_views 57; expected up to 256 together"),
+        ({"augmented_views": -1}, "augmented_views is -1; expected at least 0"),
     ],
 )
 def test_options_that_exclude_each_other_are_refused(options: dict[str, object], message: str) -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from fixtures.something_something import CLASSES, LISTS, V1, V2, class_of, write_v1, write_v2
 
+from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import UNKNOWN
-from ifcar.cache.reader import open_cache
 from ifcar.cache.schema import Split
 from ifcar.errors import IfcarError, MissingDataError
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.progress import Silent
 
 WRITERS: dict[str, Callable[..., Path]] = {V1: write_v1, V2: write_v2}

@@ -20,7 +20,7 @@ from ifcar.extract.toybox.looks import nouns_of
 from ifcar.extract.toybox.scene import HEIGHT, WIDTH
 from ifcar.extract.toybox.several import NUM_CLIPS, NUM_FRAMES, build_several, plan_several
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.progress import Silent
 
 FEW = 9

@@ -155,7 +155,7 @@ def test_values_are_selected_with_their_boxes() -> None:
 
 def test_a_view_shows_what_its_tracks_carry_at_its_frames_in_its_crop() -> None:
     tracks = random_tracks(np.random.default_rng(1), num_frames=12)
-    policy = ViewPolicy(num_frames=3, num_instances=2, num_augmented_views=1, flip=True)
+    policy = ViewPolicy(frames=3, instances=2, augmented_views=1, flip=True)
     video = VideoInfo(clock=FrameClock(num_frames=24, fps=None), width=SIZE[0], height=SIZE[1])
     view = plan_view(
         policy,

@@ -29,7 +29,7 @@ def view(policy: ViewPolicy, number: int):  # type: ignore[no-untyped-def]
 
 
 def test_centre_view_takes_the_middle_of_each_segment_of_the_annotated_span() -> None:
-    assert view(ViewPolicy(num_frames=8), 0).frame_indices.tolist() == [2, 7, 12, 17, 22, 27, 32, 37]
+    assert view(ViewPolicy(frames=8), 0).frame_indices.tolist() == [2, 7, 12, 17, 22, 27, 32, 37]
 
 
 def test_short_clip_repeats_frames() -> None:
@@ -37,7 +37,7 @@ def test_short_clip_repeats_frames() -> None:
 
 
 def test_boxes_are_those_of_the_sampled_frames() -> None:
-    v = view(ViewPolicy(num_frames=8), 0)
+    v = view(ViewPolicy(frames=8), 0)
     np.testing.assert_allclose(v.boxes[:, 0, 0], (v.frame_indices + 10) / 100, atol=1e-6)
     np.testing.assert_allclose(v.boxes[:, 0, 1:], np.tile([0.5, 0.2, 0.5], (8, 1)), atol=1e-6)
 
@@ -46,13 +46,13 @@ def test_boxes_are_those_of_the_sampled_frames() -> None:
 def test_plain_views_show_the_same_place_of_each_segment_around_its_middle(num_views: int, shifts: list[int]) -> None:
     """Segments are 5 frames long; V views show the middles of V equal parts of each."""
     for number, shift in enumerate(shifts):
-        seen = view(ViewPolicy(num_frames=8, num_views=num_views), number)
+        seen = view(ViewPolicy(frames=8, views=num_views), number)
         assert seen.frame_indices.tolist() == [5 * t + shift for t in range(8)]
         assert not seen.augmented and not seen.flip and seen.crop == FULL_FRAME
 
 
 def test_augmented_views_are_drawn_from_clip_and_number_only() -> None:
-    policy = ViewPolicy(num_augmented_views=2, flip=True)
+    policy = ViewPolicy(augmented_views=2, flip=True)
     first, again, other = view(policy, 1), view(policy, 1), view(policy, 2)
     assert first.augmented and first.crop == again.crop
     np.testing.assert_array_equal(first.boxes, again.boxes)
@@ -61,12 +61,12 @@ def test_augmented_views_are_drawn_from_clip_and_number_only() -> None:
 
 def test_more_plain_views_leave_augmented_ones_as_they_are() -> None:
     for number in range(3):
-        one, four = (view(ViewPolicy(num_views=v, num_augmented_views=3), v + number) for v in (1, 4))
+        one, four = (view(ViewPolicy(views=v, augmented_views=3), v + number) for v in (1, 4))
         assert one.crop == four.crop and one.frame_indices.tolist() == four.frame_indices.tolist()
 
 
 def test_augmented_frames_stay_in_their_segments() -> None:
-    policy = ViewPolicy(num_frames=8, num_augmented_views=39)
+    policy = ViewPolicy(frames=8, augmented_views=39)
     for number in range(1, 40):
         frames = view(policy, number).frame_indices
         assert (frames // 5 == np.arange(8)).all()

@@ -18,7 +18,7 @@ from ifcar.errors import InputError
 from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.grid.config import GridConfig, SystemConfig
 from ifcar.pipelines.grid.plan import plan_grid

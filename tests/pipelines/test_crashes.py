@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures.processes import CLI, children, extract, files_below, run, start
+from fixtures.processes import CLI, call, children, extract, files_below, run, start
 from fixtures.something_else import write_dataset
 
 from ifcar.cache.layout import read_manifest
@@ -45,7 +45,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(data: Path) -> dict[str, bytes]:
     out = data.parent / "whole.zarr"
-    assert run([*CLI, *extract(data, out)], data.parent)[0] == 0
+    assert call(extract(data, out), data.parent)[0] == 0
     return files_below(out)
 
 
@@ -76,21 +76,21 @@ def test_extraction_killed_at_every_step_and_at_random_ends_with_the_same_bytes(
         assert all(status == 1 for status in open_cache(path).status()[committed])
     assert kills > KILLS // 2
     for path in sorted(tmp_path.glob("*.zarr")):
-        assert run([*CLI, *extract(data, path)], tmp_path)[0] == 0
+        assert call(extract(data, path), tmp_path)[0] == 0
         assert files_below(path) == whole and verify_cache(path).ok
     assert {entry.suffix for entry in tmp_path.iterdir()} == {".zarr"}
 
 
 @pytest.mark.skipif(KILLS <= 10, reason="the long form: IFCAR_KILLS=100")
 def test_extraction_of_pixels_killed_at_random_ends_with_the_same_bytes(data: Path, tmp_path: Path) -> None:
-    assert run([*CLI, *extract(data, tmp_path / "whole.zarr", pixels=True)], tmp_path)[0] == 0
+    assert call(extract(data, tmp_path / "whole.zarr", pixels=True), tmp_path)[0] == 0
     path, rng = tmp_path / "c.zarr", np.random.default_rng()
     for _ in range(KILLS // 5):
         process = start([*CLI, *extract(data, path, pixels=True)], tmp_path)
         time.sleep(float(rng.uniform(2, 12)))
         process.kill()
         process.communicate()
-    assert run([*CLI, *extract(data, path, pixels=True)], tmp_path)[0] == 0
+    assert call(extract(data, path, pixels=True), tmp_path)[0] == 0
     assert files_below(path) == files_below(tmp_path / "whole.zarr")
 
 
@@ -106,7 +106,7 @@ def test_stopped_extraction_says_what_is_kept_and_goes_on(
     assert process.returncode == code, error
     assert "of 12 blocks are kept; the same command goes on" in error and "Traceback" not in error
     assert verify_cache(path).ok and not lock_path(path).exists()
-    assert run([*CLI, *extract(data, path)], tmp_path)[0] == 0
+    assert call(extract(data, path), tmp_path)[0] == 0
     assert_nothing_but_the_cache(path, whole)
 
 
@@ -119,7 +119,7 @@ def test_killed_decoder_is_named_and_no_hang(data: Path, tmp_path: Path, whole: 
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 2, error
     assert f"decoding process {decoder} was killed" in error and "Traceback" not in error
-    assert run([*CLI, *extract(data, path)], tmp_path)[0] == 0
+    assert call(extract(data, path), tmp_path)[0] == 0
     assert_nothing_but_the_cache(path, whole)
 
 
@@ -129,7 +129,7 @@ def test_second_extraction_of_a_cache_is_refused_by_name(data: Path, tmp_path: P
     wait_until_committed(path, 1, process)
     process.send_signal(signal.SIGSTOP)
     for command in (extract(data, path), ["cache", "repair", path]):
-        code, error = run([*CLI, *command], tmp_path)
+        code, _, error = call(command, tmp_path)
         assert code == 2
         assert f"process {process.pid} on {os.uname().nodename} since 20" in error and error.count("\n") == 1
     process.kill()
@@ -161,7 +161,7 @@ def test_training_killed_at_random_ends_with_the_same_weights_and_metrics(
 ) -> None:
     options = ("base", "--streams", "layout", "--preset", "small", "--schedule", "stretched", "--min-steps", "1200")
     fit = ["fit-head", *options, "--cache", data.parent / "whole.zarr", "--out"]
-    assert run([*CLI, *fit, "whole"], tmp_path)[0] == 0
+    assert call([*fit, "whole"], tmp_path)[0] == 0
     rng, kills, command = np.random.default_rng(), 0, [*fit, "killed"]
     while kills < KILLS // 3:
         process = start([*CLI, *command], tmp_path)
@@ -177,7 +177,7 @@ def test_training_killed_at_random_ends_with_the_same_weights_and_metrics(
         kills += 1
         command = ["fit-head", "--resume", "--out", "killed"]
     else:
-        assert run([*CLI, *command], tmp_path)[0] == 0
+        assert call(command, tmp_path)[0] == 0
     assert kills
     left, right = files_below(tmp_path / "killed"), files_below(tmp_path / "whole")
     assert {name for name in left if "events" not in name} == {name for name in right if "events" not in name}
@@ -203,7 +203,7 @@ def test_stopped_grid_takes_its_processes_along_and_a_second_one_is_refused_befo
     process = start([*CLI, *command], tmp_path)
     while process.poll() is None and len(list((tmp_path / "runs").glob("*/config.yaml"))) < 4:
         time.sleep(0.05)
-    code, error = run([*CLI, *command], tmp_path)
+    code, _, error = call(command, tmp_path)
     assert code == 2 and f"process {process.pid} on" in error
     workers = children(process.pid)
     process.send_signal(number)

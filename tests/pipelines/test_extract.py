@@ -18,8 +18,8 @@ from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.open import open_cache
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.pipelines.extract import extract
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.extraction.preparation import FEATURE_VERSION
-from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.progress import Silent
 
 ROOT = Path(__file__).parents[2]

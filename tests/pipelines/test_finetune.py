@@ -30,7 +30,7 @@ from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.ensemble import ensemble
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.finetune.bf16 import has_right_gradients
 from ifcar.pipelines.finetune.data import load_training, stack_views
 from ifcar.pipelines.finetune.distributed import Group

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from fixtures.frame_features import write_features
+from fixtures.interrupts import interrupted_after
 from fixtures.something_else import write_dataset
 from safetensors.numpy import load_file
 from sklearn.metrics import log_loss, top_k_accuracy_score
@@ -17,14 +19,13 @@ from sklearn.metrics import log_loss, top_k_accuracy_score
 from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, InputError
-from ifcar.heads.contract import InstanceBatch
 from ifcar.heads.sfi import SFI
 from ifcar.pipelines.configs import parse_assignment
 from ifcar.pipelines.ensemble import choose_weights, ensemble
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
-from ifcar.pipelines.feed.batches import BatchReader, read_examples
+from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.feed.batches import read_examples
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.grid.config import GridConfig, SystemConfig
@@ -36,7 +37,7 @@ from ifcar.pipelines.runs.finished import Run, read_config, write_config
 from ifcar.pipelines.runs.resolve import default_protocol, make_run_config, resolve
 from ifcar.pipelines.runs.schedule import ScheduleConfig, make_plan
 from ifcar.pipelines.scoring.scores import Predictions, measure
-from ifcar.pipelines.training import phases
+from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.training.trainer import NonFiniteError
 
 SHORT = ScheduleConfig(kind="stretched", min_steps=60, batch_size=8)
@@ -81,33 +82,27 @@ def test_layout_head_learns_direction_and_is_deterministic(cache: Path) -> None:
     same_run(first.run, second.run)
 
 
+@pytest.fixture(scope="module")
+def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, Run]:
+    chosen = config(cache, schedule=replace(SHORT, min_steps=120))
+    return chosen, fit(chosen, Silent(), out=tmp_path_factory.mktemp("whole") / "run").run
+
+
 @pytest.mark.parametrize("stop_after", [1, 4, 12, 22])
 def test_resumed_run_ends_like_an_uninterrupted_one(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+    whole: tuple[RunConfig, Run], tmp_path: Path, stop_after: int
 ) -> None:
     """Stop after a checkpoint in the fit and in the refit phase, then go on."""
-    chosen = config(cache, schedule=replace(SHORT, min_steps=120))
-    whole = fit(chosen, Silent(), out=tmp_path / "whole")
-    saved, save = 0, phases.save_checkpoint
-
-    def save_then_stop(*arguments: object) -> None:
-        nonlocal saved
-        save(*arguments)  # type: ignore[arg-type]
-        saved += 1
-        if saved == stop_after:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(phases, "save_checkpoint", save_then_stop)
-    with pytest.raises(KeyboardInterrupt):
+    chosen, run = whole
+    with interrupted_after(CHECKPOINT, stop_after), pytest.raises(KeyboardInterrupt):
         fit(chosen, Silent(), out=tmp_path / "stopped")
-    monkeypatch.undo()
     with pytest.raises(InputError, match="--resume"):
         fit(chosen, Silent(), out=tmp_path / "stopped")
     with pytest.raises(InputError, match="another seed"):
         fit(replace(chosen, seed=1), Silent(), out=tmp_path / "stopped", resume=True)
     resumed = fit(chosen, Silent(), out=tmp_path / "stopped", resume=True)
-    same_run(whole.run, resumed.run)
-    history = [(r.path / "history.jsonl").read_text().count("\n") for r in (whole.run, resumed.run)]
+    same_run(run, resumed.run)
+    history = [(r.path / "history.jsonl").read_text().count("\n") for r in (run, resumed.run)]
     assert history[0] == history[1]
 
 
@@ -313,13 +308,9 @@ def test_appearance_head_on_boxes_only_says_what_to_do(cache: Path) -> None:
     assert default_protocol(cache) == "compositional"
 
 
-def test_non_finite_loss_stops_before_the_weights_move(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = BatchReader.batch
-
-    def poisoned(self: BatchReader, rows: np.ndarray) -> object:  # type: ignore[type-arg]
-        good = batch(self, rows)
-        return InstanceBatch({**good.arrays, "boxes": good.boxes * float("nan")})
-
-    monkeypatch.setattr(BatchReader, "batch", poisoned)
-    with pytest.raises(NonFiniteError, match=r"step 0 .*clips: \d+"):
-        fit(config(cache), Silent())
+def test_non_finite_loss_stops_before_the_weights_move(tmp_path: Path) -> None:
+    """At the first step, as the batch is all training clips."""
+    cache = write_features(tmp_path / "c.zarr", 40, not_finite=12)
+    chosen = make_run_config("i3d", cache, schedule=ScheduleConfig(kind="paper", epochs=2, batch_size=40, held_out=0))
+    with pytest.raises(NonFiniteError, match=r"step 0 .*weights left as they were; clips: .*\b12\b"):
+        fit(chosen, Silent())

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fixtures.batches import SPEC, random_batch, spec_with
+from fixtures.interrupts import interrupted_after
 from fixtures.something_else import write_dataset
 from safetensors.numpy import load_file
 from torch import Tensor
@@ -22,7 +23,7 @@ from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head, InstanceBatch
 from ifcar.heads.schedules import Schedule
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.feed.batches import open_batches, read_examples
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.fit import fit
@@ -37,7 +38,6 @@ from ifcar.pipelines.runs.resolve import head_options, make_run_config, resolve
 from ifcar.pipelines.runs.schedule import Plan, ScheduleConfig, make_plan
 from ifcar.pipelines.stacks.noise import draw_noise
 from ifcar.pipelines.stacks.stack import stack_heads
-from ifcar.pipelines.training import phases, together
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.training.jobs import Failure, Job
 from ifcar.pipelines.training.phases import Data, Entry, train_phases
@@ -46,6 +46,8 @@ from ifcar.pipelines.training.trainer import Member, MemberState, clip_gradients
 
 SHORT = ScheduleConfig(kind="stretched", epochs=20, batch_size=8)
 CPU = torch.device("cpu")
+RESULTS = "metrics.json"
+"""The last file that a run writes."""
 
 
 @pytest.fixture(scope="module")
@@ -330,44 +332,34 @@ def without_seconds(path: Path) -> list[dict[str, float]]:
     return [{key: value for key, value in record.items() if key != "seconds"} for record in read_history(path)]
 
 
-def stop_after(monkeypatch: pytest.MonkeyPatch, module: object, name: str, count: int) -> None:
-    """Interrupt after the `count`-th call of a function."""
-    called, function = 0, getattr(module, name)
-
-    def call_then_stop(*arguments: object) -> None:
-        nonlocal called
-        function(*arguments)
-        called += 1
-        if called == count:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(module, name, call_then_stop)
+@pytest.fixture(scope="module")
+def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[RunConfig], dict[str, bytes]]:
+    """Configs of a fleet, and the weights of its runs by the names of their folders."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IFCAR_RUNS", str(tmp_path_factory.mktemp("whole")))
+        jobs = fleet_of(mixed(cache)).jobs
+        (fleet,), _ = plan_fleets(jobs, processes=1, device="cpu")
+        train_fleet(fleet)
+        return [job.config for job in jobs], {job.path.name: weights_of(job.path) for job in jobs}
 
 
 @pytest.mark.parametrize(
-    ("place", "count"), [("checkpoint", 1), ("checkpoint", 4), ("checkpoint", 30), ("results", 1), ("results", 3)]
+    ("name", "count"), [(CHECKPOINT, 1), (CHECKPOINT, 4), (CHECKPOINT, 30), (RESULTS, 1), (RESULTS, 3)]
 )
 def test_stopped_fleet_goes_on_with_the_same_members_to_the_same_bytes(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, count: int
+    whole: tuple[list[RunConfig], dict[str, bytes]], runs_folder: Path, name: str, count: int
 ) -> None:
-    jobs = fleet_of(mixed(cache)).jobs
-    (whole,), _ = plan_fleets(jobs, processes=1, device="cpu")
-    train_fleet(whole)
-    expected = {job.path.name: weights_of(job.path) for job in jobs}
-    monkeypatch.setenv("IFCAR_RUNS", str(tmp_path / "stopped"))
-    jobs = tuple(Job(config=job.config, path=run_folder(job.config)) for job in jobs)
+    configs, expected = whole
+    jobs = tuple(Job(config=one, path=run_folder(one)) for one in configs)
     (fleet,), _ = plan_fleets(jobs, processes=1, device="cpu")
-    with monkeypatch.context() as patch:
-        module, name = (phases, "save_checkpoint") if place == "checkpoint" else (together, "_write")
-        stop_after(patch, module, name, count)
-        with pytest.raises(KeyboardInterrupt):
-            train_fleet(fleet)
-    assert sum(is_finished(job.path) for job in jobs) == (count if place == "results" else 0)
+    with interrupted_after(name, count), pytest.raises(KeyboardInterrupt):
+        train_fleet(fleet)
+    assert sum(is_finished(job.path) for job in jobs) == (count if name == RESULTS else 0)
     (again,), _ = plan_fleets(jobs, processes=2, device="cpu")  # two processes would have made two fleets
     assert again == fleet
     assert not fit_all(jobs, Silent(), processes=2, device="cpu")
     assert {job.path.name: weights_of(job.path) for job in jobs} == expected
-    assert not list((tmp_path / "stopped" / FOLDER).iterdir())
+    assert not list((runs_folder / FOLDER).iterdir())
 
 
 def test_grouping_is_the_same_every_time_and_separates_what_cannot_train_together(cache: Path) -> None:
@@ -440,12 +432,10 @@ def test_fleet_that_raises_is_taken_apart(cache: Path) -> None:
     assert all(record["fleet"] == 1 for record in read_history(fleet.jobs[0].path))
 
 
-def test_stopped_single_run_stays_single(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_single_run_stays_single(cache: Path) -> None:
     jobs = [Job(config=c, path=run_folder(c)) for c in (config(cache, seed=seed) for seed in range(3))]
-    with monkeypatch.context() as patch:
-        stop_after(patch, phases, "save_checkpoint", 2)
-        with pytest.raises(KeyboardInterrupt):
-            fit(jobs[0].config, Silent(), out=jobs[0].path)
+    with interrupted_after(CHECKPOINT, 2), pytest.raises(KeyboardInterrupt):
+        fit(jobs[0].config, Silent(), out=jobs[0].path)
     assert (jobs[0].path / CHECKPOINT).is_file()
     fleets, _ = plan_fleets(jobs, processes=1, device="cpu")
     assert [tuple(job.path for job in fleet.jobs) for fleet in fleets] == [

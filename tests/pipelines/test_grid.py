@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from fixtures.processes import children
 from fixtures.something_else import write_dataset
 from safetensors.numpy import load_file
 
@@ -21,7 +23,7 @@ from ifcar.errors import CacheMismatchError, IfcarError, InputError
 from ifcar.pipelines.comparison.store import read_comparison
 from ifcar.pipelines.configs import from_plain
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.few_shot import few_shot_grid
 from ifcar.pipelines.fleets.pool import fit_all
 from ifcar.pipelines.grid.config import GridConfig, read_grid, shipped_grids
@@ -119,7 +121,7 @@ def test_grid_makes_every_run_once_and_compares_them(cache: Path, place: Path) -
     again = run_grid(plan_grid(grid(), cache), Silent(), processes=2)
     assert again.num_made == 0 and again.comparison == result.comparison
     assert before == {path: (path / "metrics.json").stat().st_mtime_ns for path in before}
-    wider = run_grid(plan_grid(grid(name="wider", seeds=[0, 1, 2], ensembles=[]), cache), Silent(), processes=2)
+    wider = run_grid(plan_grid(grid(name="wider", seeds=[0, 1, 2], ensembles=[]), cache), Silent(), processes=1)
     assert (wider.num_runs, wider.num_made) == (9, 3)  # another grid shares the finished runs
     assert read_comparison(place / "runs" / "tiny") == result.comparison
 
@@ -140,44 +142,44 @@ def command(cache: Path, file: Path) -> list[str]:
     return [sys.executable, "-c", code, "grid", str(file), "--cache", str(cache), "--processes", "2"]
 
 
-def test_killed_grid_goes_on_to_the_same_bytes(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
+    while process.poll() is None and not happened():
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+def test_killed_grid_goes_on_to_the_same_bytes_and_replaces_a_killed_worker(cache: Path, tmp_path: Path) -> None:
+    """Beside the same grid left alone: killed as a whole twice, then one of its workers is."""
+    slower = {**GRID, "schedule": {**SHORT, "min_steps": 250}}
+    whole, killed = tmp_path / "runs", tmp_path / "killed"
+    assert not run_grid(plan_grid(from_plain(GridConfig, slower, "grid"), cache), Silent(), processes=2).failures
     file = tmp_path / "grid.yaml"
-    slower = {**GRID, "schedule": {**SHORT, "min_steps": 400}}
     file.write_text(yaml.safe_dump(slower))
-    folders = []
-    for name in ("whole", "killed"):
-        runs = tmp_path / name
-        environment = {**os.environ, "IFCAR_RUNS": str(runs)}
-        if name == "killed":
-            for pattern, count in (("history.jsonl", 1), ("history.jsonl", 3), ("metrics.json", 1)):
-                process = subprocess.Popen(command(cache, file), env=environment, start_new_session=True)
-                deadline = time.monotonic() + 120
-                while len(list(runs.glob(f"*/{pattern}"))) < count and time.monotonic() < deadline:
-                    time.sleep(0.002)
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        done = subprocess.run(command(cache, file), env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        folders.append(runs)
-    whole, killed = folders
+
+    def begin() -> subprocess.Popen[str]:
+        environment = {**os.environ, "IFCAR_RUNS": str(killed)}
+        return subprocess.Popen(
+            command(cache, file), env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True
+        )
+
+    for pattern, count in (("history.jsonl", 3), ("metrics.json", 1)):
+        process = begin()
+        wait_for(process, lambda: len(list(killed.glob(f"*/{pattern}"))) >= count)  # noqa: B023
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    begun = time.time_ns()
+    process = begin()
+    wait_for(process, lambda: any(path.stat().st_mtime_ns > begun for path in killed.glob("*/history.jsonl")))
+    workers = [c for c in children(process.pid) if "spawn_main" in Path(f"/proc/{c}/cmdline").read_text()]
+    os.kill(workers[-1], signal.SIGKILL)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
     assert table_bytes(whole / "tiny") == table_bytes(killed / "tiny")
+    runs = sorted(path.parent.name for path in whole.glob("*/metrics.json"))
+    assert len(runs) == 8 and runs == sorted(path.parent.name for path in killed.glob("*/metrics.json"))
     for path in whole.glob("*/model.safetensors"):
         assert path.read_bytes() == (killed / path.parent.name / path.name).read_bytes()
-
-
-def test_killed_worker_is_replaced_and_its_run_made(cache: Path, tmp_path: Path) -> None:
-    file, runs = tmp_path / "grid.yaml", tmp_path / "runs"
-    file.write_text(yaml.safe_dump({**GRID, "schedule": {**SHORT, "min_steps": 400}}))
-    process = subprocess.Popen(command(cache, file), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list(runs.glob("*/history.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    workers = [c for c in children if "spawn_main" in Path(f"/proc/{c}/cmdline").read_text()]
-    os.kill(int(workers[-1]), signal.SIGKILL)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    assert len(list(runs.glob("*/metrics.json"))) == 8
 
 
 def test_failing_run_is_reported_and_leaves_the_rest(cache: Path) -> None:
@@ -185,7 +187,7 @@ def test_failing_run_is_reported_and_leaves_the_rest(cache: Path) -> None:
         *GRID["systems"],  # type: ignore[misc]
         {"name": "wild", "head": "base", "streams": "layout", "schedule": {"lr": 1e30}},
     ]
-    result = run_grid(plan_grid(grid(systems=systems), cache), Silent(), processes=2)
+    result = run_grid(plan_grid(grid(systems=systems), cache), Silent(), processes=1)
     assert len(result.failures) == 2 and all("not finite" in f.reason for f in result.failures)
     assert "\n" not in result.failures[0].reason
     assert [row.system for row in result.comparison.rows] == ["base", "λ = 0", "λ = 5", "both"]
@@ -195,7 +197,7 @@ def test_failing_run_is_reported_and_leaves_the_rest(cache: Path) -> None:
 def test_few_shot_moves_only_the_classifier_and_covers_every_draw(cache: Path) -> None:
     options = {"preset": "small", "streams": "layout", "schedule": ScheduleConfig(**SHORT)}  # type: ignore[arg-type]
     frozen = plan_grid(few_shot_grid("sfi", shots=[5], aux_weight=1.0, **options), cache)  # type: ignore[arg-type]
-    result = run_grid(frozen, Silent(), processes=2)
+    result = run_grid(frozen, Silent(), processes=1)
     assert not result.failures
     rows = {row.protocol: row for row in result.comparison.rows}
     assert rows["fewshot-base"].n == 8 and rows["fewshot-base"].seeds == (0,)
@@ -208,7 +210,7 @@ def test_few_shot_moves_only_the_classifier_and_covers_every_draw(cache: Path) -
         assert moved == {"classifier.weight", "classifier.bias"} and after["classifier.bias"].shape == (3,)
     everything = plan_grid(few_shot_grid("sfi", shots=[5], aux_weight=1.0, train="all", **options), cache)  # type: ignore[arg-type]
     assert everything.jobs()[0].path == base
-    assert not fit_all(everything.jobs(), Silent(), processes=2)
+    assert not fit_all(everything.jobs(), Silent(), processes=1)
     after = load_file(everything.jobs()[1].path / "model.safetensors")
     assert sum((before[k] != after[k]).any() for k in before if before[k].shape == after[k].shape) > 20
 

@@ -24,7 +24,7 @@ from ifcar.cli import main
 from ifcar.errors import InputError
 from ifcar.pipelines.ensemble import choose_weights
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.feed.batches import Examples
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.fit import fit

@@ -14,7 +14,7 @@ from fixtures.something_else import write_dataset
 from ifcar.cli import main
 from ifcar.console import print_json, print_table
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.listing import LISTINGS
 from ifcar.pipelines.progress import Silent

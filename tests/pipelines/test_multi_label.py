@@ -24,7 +24,7 @@ from ifcar.pipelines.comparison.statistics import centred, percentile_interval, 
 from ifcar.pipelines.ensemble import choose_weights, ensemble
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.labels.kinds import LabelKind, MultiLabel, SingleLabel
 from ifcar.pipelines.labels.mean_ap import class_precisions, mean_average_precision

@@ -32,8 +32,8 @@ from ifcar.extract.views import ViewPolicy
 from ifcar.extract.weights import digest_of, load_weights
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.backbones import backbone_of
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.extraction.preparation import prepare
-from ifcar.pipelines.extraction.sources import ExtractConfig
 from ifcar.pipelines.finetune.run import finetune
 from ifcar.pipelines.finetune.start import i3d_config
 from ifcar.pipelines.fit import fit

@@ -17,7 +17,7 @@ from ifcar.cli import main
 from ifcar.pipelines.ensemble import ensemble
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.folders import only_cache
 from ifcar.pipelines.grid.config import GridConfig, SystemConfig, read_grid, shipped_grids

@@ -22,7 +22,8 @@ from ifcar.commands.predict import predict as predict_command
 from ifcar.errors import CacheMismatchError, IfcarError, InputError, MissingDataError
 from ifcar.pipelines.ensemble import ensemble
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.extraction.preparation import FEATURE_VERSION
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.labels.kinds import SingleLabel
 from ifcar.pipelines.predict import Prediction, predict
@@ -194,6 +195,13 @@ def test_features_of_another_version_are_refused(two_views: Trained, tmp_path: P
     content["identity"]["feature_version"] = 99
     (run / "data.json").write_text(json.dumps(content))
     with pytest.raises(CacheMismatchError, match=r"\(99, 2, 'Mixed_4f', 832\).*extract and train again"):
+        predict(run, two_views.video("102"), two_views.boxes, Silent())
+    content["identity"]["feature_version"] = FEATURE_VERSION
+    del content["identity"]["views"]["version"]  # as of a run whose two views lay elsewhere
+    (run / "data.json").write_text(json.dumps(content))
+    with pytest.raises(
+        CacheMismatchError, match=rf"\({FEATURE_VERSION}, 1, 'Mixed_4f', 832\).*extract and train again"
+    ):
         predict(run, two_views.video("102"), two_views.boxes, Silent())
     del content["identity"]["views"]
     (run / "data.json").write_text(json.dumps(content))

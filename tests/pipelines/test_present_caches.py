@@ -21,8 +21,9 @@ from ifcar.extract.backbones.catalog import build_backbone
 from ifcar.extract.weights import load_weights
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.backbones import backbone_of
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.extraction.preparation import cache_spec, provenance_of, view_policy
-from ifcar.pipelines.extraction.sources import ExtractConfig, read_source
+from ifcar.pipelines.extraction.sources import read_source
 from ifcar.pipelines.finetune.start import i3d_config
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import run_id
@@ -96,7 +97,7 @@ def test_fingerprint_is_what_it_was(root: Path, name: str) -> None:
     policy = view_policy(chosen, source.dataset)
     identity = as_then(provenance_of(chosen, source, policy, facts, chosen.weights or "none").identity)
     spec = cache_spec(chosen, policy, facts, source.arrays())
-    assert fingerprint(spec, identity, source.clip_ids(), policy.num_views) == FINGERPRINTS[name]
+    assert fingerprint(spec, identity, source.clip_ids(), policy.views) == FINGERPRINTS[name]
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from ifcar.extract.backbones.catalog import build_backbone, resolve_backbone
 from ifcar.extract.weights import load_weights
 from ifcar.pipelines.engines.cluster import RayConfig, connected, living_nodes
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.progress import Silent
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'ifcar[ray]'")

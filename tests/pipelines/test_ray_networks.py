@@ -17,7 +17,7 @@ from fixtures.something_else import write_dataset
 
 from ifcar.cache.verify import verify_cache
 from ifcar.pipelines.extract import extract
-from ifcar.pipelines.extraction.sources import ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.progress import Silent
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'ifcar[ray]'")

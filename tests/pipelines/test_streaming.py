@@ -9,16 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fixtures.frame_features import write_features
+from fixtures.interrupts import interrupted_after
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.open import open_cache
-from ifcar.cache.protocols import LabelSpace, ProtocolTable
-from ifcar.cache.schema import Provenance, Split, Status
-from ifcar.cache.writer import CacheWriter
 from ifcar.errors import CacheDamageError, InputError
 from ifcar.pipelines.feed.batches import BatchReader
 from ifcar.pipelines.feed.memory import choose_place, free_bytes
@@ -30,40 +28,15 @@ from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
-from ifcar.pipelines.training import phases
+from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.training.jobs import Job
 
 NUM_CLIPS = 256 * 10 + 40  # eleven shards, so that an epoch has two windows
-SPEC = CacheSpec.standard(num_frames=2, num_steps=1, num_instances=1, channels=4, pooled_size=1)
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path, rng = tmp_path_factory.mktemp("streaming") / "c.zarr", np.random.default_rng(0)
-    targets = rng.integers(0, 3, NUM_CLIPS).astype(np.int16)
-    table = ProtocolTable(
-        name="compositional",
-        spaces=(LabelSpace(kind="single", classes=("a", "b", "c"), targets=targets),),
-        split=np.where(np.arange(NUM_CLIPS) % 10 == 9, Split.TEST, Split.TRAIN).astype(np.uint8),
-        groups=np.full(NUM_CLIPS, -1, np.int32),
-    )
-    writer = CacheWriter.create(
-        path,
-        spec=SPEC,
-        provenance=Provenance(identity={"dataset": {"name": "made"}, "backbone": {"name": "i3d_r50"}}),
-        clip_ids=[str(k) for k in range(NUM_CLIPS)],
-        num_views=1,
-        protocols=[table],
-    )
-    for block in writer.pending_blocks():
-        rows = writer.rows_of(block)
-        arrays = SPEC.empty_rows(len(rows))
-        arrays["frame_features"][:] = rng.standard_normal(arrays["frame_features"].shape)
-        arrays["frame_features"][np.arange(len(rows)), 0, targets[rows.start : rows.stop]] += 3
-        arrays["frame_features"][:, 0, 3] = np.arange(rows.start, rows.stop)  # exact up to 2,048
-        arrays["status"][:] = Status.DONE
-        writer.write_block(block, arrays, {})
-    return path
+    return write_features(tmp_path_factory.mktemp("streaming") / "c.zarr", NUM_CLIPS)
 
 
 def streamed(cache: Path) -> BatchReader:
@@ -164,16 +137,8 @@ def test_streamed_run_repeats_and_resumes_in_its_order_wherever_the_rows_are(
     for name, memory in (("a", "stream"), ("b", "stream"), ("full", "ram")):
         fit(config(cache), Silent(), out=tmp_path / name, memory=memory)  # type: ignore[arg-type]
         weights[name] = load_file(tmp_path / name / "model.safetensors")
-    save = phases.save_checkpoint
-
-    def save_then_stop(*arguments: object) -> None:
-        save(*arguments)  # type: ignore[arg-type]
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(phases, "save_checkpoint", save_then_stop)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_after(CHECKPOINT, 1), pytest.raises(KeyboardInterrupt):
         fit(config(cache), Silent(), out=tmp_path / "c", memory="stream")
-    monkeypatch.setattr(phases, "save_checkpoint", save)
     fit(config(cache), Silent(), out=tmp_path / "c", memory="ram", resume=True)
     weights["c"] = load_file(tmp_path / "c" / "model.safetensors")
     for key, value in weights["a"].items():

@@ -1,0 +1,142 @@
+"""Options of a command out of the configs that declare them.
+
+    @with_config_options
+    def extract(options: Annotated[Given, OptionsOf(ExtractConfig)], as_json: Json = False) -> None:
+
+The command takes an option for each field of the config that declares one, and `options` holds those that were given,
+by field. What was not given is left to the config's default, or to whatever else states it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
+from typing import Annotated, Any
+
+import typer
+
+from ifcar.config_fields import Field, fields_of
+from ifcar.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Given:
+    """The options that were given of some configs' fields.
+
+    Args:
+        values: for each of their fields the text or number of the command line.
+    """
+
+    values: Mapping[Field, Any]
+
+    def read(self) -> dict[str, Any]:
+        """Return what was given by field, as the configs hold it. Raises InputError naming a bad option."""
+        return {field.name: _converted(field, value) for field, value in self.values.items()}
+
+
+class OptionsOf:
+    """The fields of configs that a command sets.
+
+    Args:
+        configs: the dataclasses; a field that several have is one option.
+        only: names of the fields that are meant; None: all that declare an option.
+        without: names of fields that are not.
+        stated: of fields that something else than the config states when they are not given: what it is, for the help.
+        of: what the options are of, before their help.
+    """
+
+    def __init__(
+        self,
+        *configs: type,
+        only: Collection[str] | None = None,
+        without: Collection[str] = (),
+        stated: Mapping[str, str] = MappingProxyType({}),
+        of: str = "",
+    ) -> None:
+        self.stated, self.of = stated, of
+        declared = {name: field for config in configs for name, field in fields_of(config).items() if field.option}
+        names = declared if only is None else only
+        self.fields = [declared[name] for name in names if name not in without]
+
+    def parameters(self) -> list[inspect.Parameter]:
+        """Return the fields as parameters that typer reads."""
+        return [self._parameter(field) for field in self.fields]
+
+    def _parameter(self, field: Field) -> inspect.Parameter:
+        assert field.option is not None
+        stated = self.stated.get(field.name)
+        default = None if stated is not None or _is_listed(field) else field.default
+        kind, flag = field.kind, field.flag
+        if kind is bool and field.default is not False:
+            flag += f"/--no-{flag[2:]}"
+        elif field.choices or _is_listed(field):
+            kind = list[str] if typing.get_origin(kind) is Mapping else str
+        option = typer.Option(
+            flag, help=self.of + field.option.help, show_default=stated or field.option.default or True
+        )
+        return inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=Annotated[kind | None if default is None else kind, option],
+            default=inspect.Parameter.empty if default is dataclasses.MISSING else default,
+        )
+
+    def given(self, context: typer.Context, values: Mapping[str, Any]) -> Given:
+        """Return what was given of these fields, out of the values of all parameters."""
+        return Given({field: values[field.name] for field in self.fields if was_given(context, field.name)})
+
+
+def _is_listed(field: Field) -> bool:
+    return typing.get_origin(field.kind) in (Mapping, tuple)
+
+
+def _converted(field: Field, value: Any) -> Any:
+    """Return an option's value as the field holds it: KEY=VALUE pairs a mapping, "2,4,8" a tuple."""
+    if typing.get_origin(field.kind) is Mapping:
+        from ifcar.pipelines.configs import parse_assignment
+
+        return dict(parse_assignment(text) for text in value)
+    if typing.get_origin(field.kind) is tuple:
+        number = typing.get_args(field.kind)[0]
+        try:
+            value = tuple(number(part) for part in value.split(","))
+        except ValueError as error:
+            raise InputError(f"{field.flag} is {value!r}; expected numbers with commas between, as 2,4,8") from error
+    field.check(value, field.flag)
+    return value
+
+
+def was_given(context: typer.Context, name: str) -> bool:
+    """Return whether a parameter of the command was given, and not left to its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def with_config_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Return the command with each parameter that is annotated with `OptionsOf` replaced by those options."""
+    own = inspect.signature(function, eval_str=True).parameters
+    chosen = {name: options for name, parameter in own.items() if (options := options_of(parameter)) is not None}
+    every: list[inspect.Parameter] = []
+    for name, parameter in own.items():
+        every += chosen[name].parameters() if name in chosen else [parameter.replace(kind=parameter.KEYWORD_ONLY)]
+    if "context" not in own:
+        every.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
+
+    @functools.wraps(function)
+    def command(**values: Any) -> None:
+        handed = {name: values[name] for name in own if name not in chosen}
+        function(**handed, **{name: options.given(values["context"], values) for name, options in chosen.items()})
+
+    command.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
+    return command
+
+
+def options_of(parameter: inspect.Parameter) -> OptionsOf | None:
+    """Return the fields that a parameter of a command stands for, None where it is an option itself."""
+    facts = getattr(parameter.annotation, "__metadata__", ())
+    return next((fact for fact in facts if isinstance(fact, OptionsOf)), None)

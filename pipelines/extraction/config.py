@@ -1,0 +1,116 @@
+"""The options that decide a clip's features, and those of `ifcar extract`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from ifcar.config_fields import Bounds, Option
+from ifcar.extract.limits import MAX_BATCH, MAX_WORKERS
+from ifcar.extract.view_options import Sampling, ViewOptions
+from ifcar.pipelines.folders import file_name, folder
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FeatureConfig(ViewOptions):
+    """What a backbone sees, and what is pooled from its feature map; None takes the dataset's or backbone's own.
+
+    Args:
+        dataset: registered name.
+        data_root: the dataset's folder; default: its name under the data folder.
+        backbone: registered name.
+        backbone_options: the backbone's own, by name.
+        weights: a file or folder, "published", the tag of published ones, or "random:SEED".
+        spatial_stride: pixels a cell of the feature map, one of those that the backbone has; default: its first.
+        pooled: RoIAlign bins, "3" or "7-max".
+    """
+
+    dataset: Annotated[str, Option("One of `ifcar list datasets`.")]
+    data_root: Annotated[Path | None, Option("The dataset's folder; default: data/DATASET.")] = None
+    backbone: Annotated[str, Option("One of `ifcar list backbones`; none reads no pixels.")] = "i3d_r50"
+    backbone_options: Annotated[
+        Mapping[str, Any], Option("KEY=VALUE: an option of the backbone's own; may be repeated.", "--set")
+    ] = field(default_factory=dict)
+    weights: Annotated[
+        str | None,
+        Option(
+            "A file or folder, published (or one of the tags of `ifcar list backbones`), or random:SEED; default: "
+            "published (toybox: random:0)."
+        ),
+    ] = None
+    spatial_stride: Annotated[
+        int | None, Option("Pixels a cell of the feature map; default: the backbone's first.")
+    ] = None
+    pooled: Annotated[str, Option("RoIAlign bins: 3, or 7-max (7×7, max-pooled to one).")] = "3"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExtractConfig(FeatureConfig):
+    """Options of `ifcar extract`; None takes the dataset's own default.
+
+    Args:
+        out: the cache; default: DATASET-BACKBONE.zarr under the caches folder.
+        augmented_views: A, further views of the clips that some protocol trains on, for training only.
+        sampling: "segments", "annotated" or "rate", see `ViewPolicy`; default: rate where one of the next two is given,
+            else the dataset's.
+        sampling_fps: sampled frames per second.
+        sampling_rates: source frames per sampled frame, which the views share.
+        seed: of the augmented views.
+        boxes: file of boxes in place of the dataset's, see `ifcar.extract.datasets.proposals`.
+        grid: store the feature map itself as well.
+        batch_size: views per forward pass.
+        workers: decoding processes; default: one a core, at most 8.
+        precision: "fp32" or "bf16".
+        compile: run the backbone through torch.compile.
+        device: "cpu", "cuda", "cuda:1", …; default: cuda where there is one.
+        limit: only the first so many clips.
+        retry_failed: also compute the rows that failed before.
+        overwrite: remove a cache that is in the way.
+    """
+
+    out: Annotated[Path | None, Option("The cache; default: caches/DATASET-BACKBONE.zarr.")] = None
+    augmented_views: Annotated[
+        int,
+        Option("A, further views of training clips, drawn at random; for training only."),
+        Bounds(least=0),
+    ] = 0
+    sampling: Annotated[
+        Sampling | None,
+        Option(
+            "Where a view's frames come from: segments (T equal parts of the clip), annotated (of its annotated "
+            "frames) or rate; default: the dataset's."
+        ),
+    ] = None
+    sampling_fps: Annotated[
+        float | None, Option("T frames at so many a second: 32 at 6 cover 5.3 s. Implies --sampling rate.")
+    ] = None
+    sampling_rates: Annotated[
+        tuple[float, ...],
+        Option("T frames, one of every r of the source; the views share the rates: 2,4,8. Implies rate."),
+    ] = ()
+    seed: Annotated[int, Option("Of the augmented views.")] = 0
+    boxes: Annotated[
+        Path | None,
+        Option(
+            "Boxes without classes, of any number a frame, in place of the dataset's: .json "
+            "{clip: {frame from 1: [[x1, y1, x2, y2(, score)], …]}} or .npz (clip, frame, box(, score))."
+        ),
+    ] = None
+    grid: Annotated[bool, Option("Store the feature map itself as well.")] = False
+    batch_size: Annotated[int, Option("Views per forward pass."), Bounds(least=1, most=MAX_BATCH)] = 8
+    workers: Annotated[
+        int | None, Option("Decoding processes; default: one a core, at most 8."), Bounds(least=0, most=MAX_WORKERS)
+    ] = None
+    precision: Annotated[Literal["fp32", "bf16"], Option("fp32 or bf16.")] = "fp32"
+    compile: Annotated[bool, Option("torch.compile the backbone: slower to begin, faster on many clips.")] = False
+    device: Annotated[str | None, Option("cpu, cuda, cuda:1, …; default: cuda where there is one.")] = None
+    limit: Annotated[int | None, Option("Only the first so many clips."), Bounds(least=1)] = None
+    retry_failed: Annotated[bool, Option("Try failed clips again.")] = False
+    overwrite: Annotated[bool, Option("Remove a cache that is in the way.")] = False
+
+
+def cache_path(config: ExtractConfig) -> Path:
+    """Return where the cache is, or is to be."""
+    return config.out or folder("caches") / f"{file_name(f'{config.dataset}-{config.backbone}')}.zarr"

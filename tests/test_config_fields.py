@@ -1,0 +1,133 @@
+"""A field's help, type, default, choices and bounds are declared once; command line and configs hold to them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass
+from typing import Annotated, Any, Literal
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from ifcar.commands.config_options import Given, OptionsOf, with_config_options
+from ifcar.config_fields import Bounds, Field, Option, check_fields, fields_of
+from ifcar.errors import InputError
+from ifcar.extract.views import ViewPolicy
+from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.live import LiveConfig, LiveData
+from ifcar.pipelines.runs.schedule import ScheduleConfig
+
+REQUIRED: dict[type, dict[str, Any]] = {
+    ExtractConfig: {"dataset": "toybox"},
+    LiveData: {"dataset": "toybox"},
+    LiveConfig: {"data": LiveData(dataset="toybox")},
+    RunConfig: {"head": "base", "cache": "c.zarr", "protocol": "p"},
+    ScheduleConfig: {},
+    ViewPolicy: {},
+}
+
+
+def outside(field: Field) -> list[Any]:
+    """Return values that a field must refuse: next to each bound, and what is no number at all."""
+    if field.choices:
+        return ["nothing"]
+    if field.bounds is None:
+        return []
+    bounds = field.bounds
+    beyond = [bounds.least - 1, bounds.most + 1, bounds.above, bounds.below]
+    endless = [math.nan, math.inf] if field.kind is float else []
+    return [value for value in beyond if math.isfinite(value)] + endless
+
+
+BAD = [
+    (config, name, value)
+    for config in REQUIRED
+    for name, field in fields_of(config).items()
+    for value in outside(field)
+]
+
+
+def test_there_are_bounded_fields_in_every_config() -> None:
+    assert {config for config, _, _ in BAD} == set(REQUIRED) and len(BAD) > 50
+
+
+@pytest.mark.parametrize(("config", "name", "value"), BAD, ids=lambda value: getattr(value, "__name__", str(value)))
+def test_a_config_refuses_what_its_fields_do_not_allow(config: type, name: str, value: Any) -> None:
+    with pytest.raises(InputError, match=f"{name} is {value!r}.*expected"):
+        config(**{**REQUIRED[config], name: value})
+
+
+def test_what_configs_share_is_declared_once() -> None:
+    """The same name is the same thing: views are spelled alike wherever clips are shown to a backbone."""
+    shared = {"frames", "crop", "views", "instances", "framing", "flip"}
+    policy, extraction, live = (fields_of(config) for config in (ViewPolicy, ExtractConfig, LiveData))
+    assert shared <= policy.keys() & extraction.keys() & live.keys()
+    for name in live.keys() & extraction.keys():
+        assert live[name] == extraction[name]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SmallConfig:
+    name: Annotated[str, Option("A name.")]
+    count: Annotated[int, Option("A count.", "--number"), Bounds(least=1, most=9)] = 3
+    rate: Annotated[float | None, Option("A rate.", default="the count's"), Bounds(above=0)] = None
+    kind: Annotated[Literal["one", "two"], Option("one or two.")] = "one"
+    places: Annotated[tuple[float, ...], Option("Places.")] = ()
+    twice: Annotated[bool, Option("Do it twice.")] = False
+    again: Annotated[bool, Option("Do it again.")] = True
+    inner: int = 0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@pytest.fixture
+def app() -> Iterator[tuple[typer.Typer, list[dict[str, Any]]]]:
+    app, seen = typer.Typer(rich_markup_mode=None), list[dict[str, Any]]()
+
+    @app.command()
+    @with_config_options
+    def small(*, options: Annotated[Given, OptionsOf(SmallConfig)]) -> None:
+        seen.append(options.read())
+
+    yield app, seen
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        ("--name x", {"name": "x"}),
+        ("--name x --number 3", {"name": "x", "count": 3}),  # given, though it is the default
+        ("--name x --twice --no-again", {"name": "x", "twice": True, "again": False}),
+        ("--name x --places 1,2.5 --kind two", {"name": "x", "places": (1.0, 2.5), "kind": "two"}),
+    ],
+)
+def test_a_command_is_told_what_was_given_and_nothing_else(app: Any, arguments: str, given: dict[str, Any]) -> None:
+    result = CliRunner().invoke(app[0], arguments.split(), catch_exceptions=False)
+    assert result.exit_code == 0 and app[1] == [given]
+    assert SmallConfig(**given) == SmallConfig(**{**{"count": 3, "kind": "one"}, **given})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--number 10", "--number is 10; expected 1 to 9"),
+        ("--rate 0", "--rate is 0.0; expected more than 0"),
+        ("--kind tow", "--kind is 'tow'; expected one of one, two, did you mean 'two'?"),
+        ("--places 1;2", "--places is '1;2'; expected numbers with commas between"),
+    ],
+)
+def test_a_bad_option_is_named_as_it_was_given(app: Any, arguments: str, message: str) -> None:
+    result = CliRunner().invoke(app[0], ["--name", "x", *arguments.split()])
+    assert isinstance(result.exception, InputError) and message in str(result.exception)
+
+
+def test_help_shows_each_option_with_its_default(app: Any) -> None:
+    text = " ".join(CliRunner().invoke(app[0], ["--help"]).output.split())
+    for line in ("--name <str> A name. [required]", "A count. [default: 3]", "A rate. [default: (the count's)]"):
+        assert line in text
+    assert "--again / --no-again" in text and "--twice Do it twice." in text and "inner" not in text
+    assert fields_of(SmallConfig)["name"].default is MISSING
