@@ -6,13 +6,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from ifcar.cache.arrays import CacheSpec, lacking
 from ifcar.errors import CacheMismatchError, InputError, nearest
+from ifcar.heads.noise import Noise, seeded
 from ifcar.heads.schedules import Schedules
 from ifcar.registry import Registry
 
@@ -94,6 +95,9 @@ class Head(nn.Module, ABC):
         auxiliary: its auxiliary losses by name, with the arrays that only the loss reads. A head that has some takes
             the names of those that are on as a fourth argument, `losses`; a run's weights say which these are.
         losses: names of the auxiliary losses that are on.
+        stackable: heads of one config can be stacked, see below. A head of torch's own layers (nn.GRU, nn.Dropout,
+            nn.TransformerEncoderLayer, …) says False: its runs train alone, in the same loop, and what its layers draw
+            follows from the run's seed and step all the same.
         schedules: its published trainings by name and data set, where they differ from those of most heads, see
             `ifcar.heads.schedules`.
         classifier: everything that depends on the number of classes, so that few-shot learning can replace and train it
@@ -101,9 +105,9 @@ class Head(nn.Module, ABC):
 
     Every initial weight comes from a module's own `reset_parameters`, under torch's seed.
 
-    No shape or branch of a forward pass depends on values, only on the config and the batch's shapes, and whatever
-    a training step remembers is a buffer that it changes in place: heads of one config can be stacked under
-    `torch.func.vmap`, captured, and never wait for the device.
+    In a stackable head no shape or branch of a forward pass depends on values, only on the config and the batch's
+    shapes, and whatever a training step remembers is a buffer that it changes in place: heads of one config can be
+    stacked under `torch.func.vmap`, captured, and never wait for the device.
     """
 
     name: ClassVar[str]
@@ -113,6 +117,7 @@ class Head(nn.Module, ABC):
     presets: ClassVar[Mapping[str, Any]]
     relational: ClassVar[bool] = True
     auxiliary: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    stackable: ClassVar[bool] = True
     schedules: ClassVar[Schedules] = {}
     losses: frozenset[str]
     classifier: nn.Module
@@ -170,6 +175,15 @@ class Head(nn.Module, ABC):
         super().__init__()
         self.check_reads(config, spec, losses)
         self.num_classes, self.losses = num_classes, frozenset(losses)
+        self.draws = None if self.stackable else Noise(())
+
+    def __call__(self, batch: InstanceBatch) -> HeadOutput:
+        """Score each view; what torch's own layers draw in training follows from the noise of the step."""
+        if self.draws is None or not self.training:
+            return cast(HeadOutput, super().__call__(batch))
+        values = next(iter(batch.arrays.values()))
+        with seeded(self.draws.drawn(len(values), values.device)):
+            return cast(HeadOutput, super().__call__(batch))
 
     def learn_labels(self, labels: Tensor) -> None:
         """Compute statistics of the training labels and keep them as buffers; most heads need none.

@@ -22,6 +22,7 @@ from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.durable import write_atomic
 from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
+from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.feed.memory import PRELOAD_SHARE
@@ -86,7 +87,8 @@ def plan_fleets(
     groups: dict[str, list[Job]] = {}
     for job in left:
         if not (job.path / CHECKPOINT).is_file():
-            groups.setdefault(fleet_key(job.config), []).append(job)
+            stackable = HEADS.get(job.config.head).stackable
+            groups.setdefault(fleet_key(job.config) if stackable else str(job.path), []).append(job)
     fleets, lines = [], []
     cuda = device.startswith("cuda")
     free = free_on(device) if free is None else free
