@@ -1,6 +1,6 @@
 """How far one driver and one cache reach: python benchmarks/driver_simulation.py [--blocks 1000000] [--parts …].
 
-driver   the real driver (`drive`, its board and its tally) with simulated actors that take a second a block, each of
+driver   the real driver (`drive`, its queue and its count) with simulated actors that take a second a block, each of
          which tells its rows once a second; at every number of actors: blocks/s offered and done, the driver's share of
          the time, and peak memory. The actors' time goes by as fast as nothing happens in it, the driver's is real.
          Nothing is published.
@@ -53,7 +53,7 @@ PARTS = ("driver", "publish", "records", "clips", "prepare")
 
 
 class SimulatedActors:
-    """A `Crew` of actors that each take BLOCK_SEC a block."""
+    """A `Actors` of actors that each take BLOCK_SEC a block."""
 
     def __init__(self, number: int) -> None:
         self.driver_sec = self._now = 0.0
@@ -122,16 +122,16 @@ class NoWriter:
 def driver(num_blocks: int, num_actors: int) -> dict[str, Any]:
     """Drive simulated actors through all blocks."""
     tasks = [BlockTask(block=block, rows=range(block * ROWS, (block + 1) * ROWS)) for block in range(num_blocks)]
-    before, crew, writer = peak_mib(), SimulatedActors(num_actors), NoWriter()
-    drive(tasks, crew, writer, Silent(), crew.clock)  # type: ignore[arg-type]
+    before, actors, writer = peak_mib(), SimulatedActors(num_actors), NoWriter()
+    drive(tasks, actors, writer, Silent(), actors.clock)  # type: ignore[arg-type]
     assert writer.num_published == num_blocks
     return {
         "blocks": num_blocks,
         "actors": num_actors,
         "offered_blocks_per_sec": num_actors / BLOCK_SEC,
-        "blocks_per_sec": num_blocks / crew.clock(),
-        "busy_share": crew.driver_sec / crew.clock(),
-        "driver_us_per_block": 1e6 * crew.driver_sec / num_blocks,
+        "blocks_per_sec": num_blocks / actors.clock(),
+        "busy_share": actors.driver_sec / actors.clock(),
+        "driver_us_per_block": 1e6 * actors.driver_sec / num_blocks,
         "peak_mib": peak_mib(),
         "peak_mib_before": before,
     }

@@ -29,10 +29,10 @@ from ifcar.pipelines.progress import Silent
 def measure(trainer: LiveTrainer, num_steps: int, rounds: int) -> dict[str, float]:
     """Return clips a second of decoding alone, of training alone and of both."""
     clips, size = trainer.examples.clips, trainer.plan.batch_size
-    deals = list(trainer.deck.deals(0, num_steps))
+    batches = list(trainer.sampler.batches(0, num_steps))
 
     def views() -> Iterator[Decoded]:
-        return load_training(trainer.views, trainer.deck, clips, 0, num_steps, trainer.num_workers)
+        return load_training(trainer.views, trainer.sampler, clips, 0, num_steps, trainer.num_workers)
 
     kept = [item for item, _ in zip(views(), range(size), strict=False)]
 
@@ -41,15 +41,15 @@ def measure(trainer: LiveTrainer, num_steps: int, rounds: int) -> dict[str, floa
             pass
 
     def step() -> None:
-        for deal in deals:
-            train_step(trainer, deal, iter(kept[: len(deal.mine)]))
+        for step_batch in batches:
+            train_step(trainer, step_batch, iter(kept[: len(step_batch.mine)]))
 
     def both() -> None:
         decoded = views()
-        for deal in deals:
-            train_step(trainer, deal, decoded)
+        for step_batch in batches:
+            train_step(trainer, step_batch, decoded)
 
-    count = sum(len(deal.places) for deal in deals)
+    count = sum(len(step_batch.places) for step_batch in batches)
     seconds = interleaved({"decoding": decode, "training": step, "both": both}, rounds, trainer.group.device.type)
     return {name: count / median(values) for name, values in seconds.items()}
 

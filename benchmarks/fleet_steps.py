@@ -12,7 +12,8 @@ from random_cache import PROTOCOL
 from ifcar.cache.arrays import FEATURES
 from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
-from ifcar.pipelines.feed.batches import BatchReader, read_examples
+from ifcar.pipelines.feed.batches import BatchReader
+from ifcar.pipelines.feed.examples import read_examples
 from ifcar.pipelines.feed.memory import Memory
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.heads import build_head
@@ -20,7 +21,7 @@ from ifcar.pipelines.runs.resolve import head_arrays
 from ifcar.pipelines.runs.schedule import Plan, make_plan
 from ifcar.pipelines.stacks.stack import stack_heads
 from ifcar.pipelines.training.loop import draw_epoch, train_step
-from ifcar.pipelines.training.trainer import Member, MemberState, Trainer, TrainState, make_optimizer
+from ifcar.pipelines.training.trainer import FleetRun, RunState, Trainer, TrainState, make_optimizer
 
 
 def arrays_of(config: RunConfig) -> tuple[str, ...]:
@@ -61,12 +62,12 @@ class FleetSteps:
         heads = [build_head(config, reader.spec, len(protocol.labels.classes)) for config in configs]
         self.plan = plan_of(configs[0], len(examples))
         members = [
-            Member(
+            FleetRun(
                 plan=self.plan,
                 stop_step=10**9,
                 aux_weights=config.aux_weights,
                 seed=config.seed,
-                state=MemberState(),
+                state=RunState(),
             )
             for config in configs
         ]
@@ -80,7 +81,6 @@ class FleetSteps:
             held_out=None,
             label_smoothing=0.0,
             precision=configs[0].schedule.precision,
-            clip_ids=reader.clip_ids,
             classifier_only=False,
             order=batches.order,
         )

@@ -33,9 +33,9 @@ from fixtures.flops import PAPER_CLASSES, PAPER_SPEC
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.devices import choose_device
-from ifcar.pipelines.fleets.bench import free_on
 from ifcar.pipelines.fleets.fleet import FLEET_SHARE, member_bytes
 from ifcar.pipelines.fleets.pool import prepare_worker
+from ifcar.pipelines.fleets.workers import free_on
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig

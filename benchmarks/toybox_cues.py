@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ifcar.extract.toybox.actions import ACTIONS
-from ifcar.pipelines.comparison.formats import mean_and_deviation
+from ifcar.pipelines.comparison.columns import mean_and_deviation
 from ifcar.pipelines.comparison.store import read_comparison
 from ifcar.pipelines.labels.kinds import target_ranks
 from ifcar.pipelines.runs.finished import open_run

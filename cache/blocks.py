@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.cache.arrays import CacheSpec
-from ifcar.cache.commits import CommitRecord, Failure, FileDigest
+from ifcar.cache.commits import CommitRecord, FailedRow, FileDigest
 from ifcar.cache.durable import PARTIAL_SUFFIX, remove_files, write_flushed
-from ifcar.cache.layout import encode_block, read_clip_ids, read_manifest
+from ifcar.cache.layout import encode_block, read_clips, read_manifest
 from ifcar.cache.manifest import Manifest, check_fingerprint, check_same, new_manifest
 from ifcar.cache.schema import Provenance, Status
 from ifcar.cache.zarr_reader import ZarrReader
@@ -86,7 +86,7 @@ class BlockStage:
             CacheMismatchError: the cache was made with other settings; names each that differs.
             CacheDamageError: its metadata is damaged.
         """
-        stored, ids = read_manifest(path), read_clip_ids(path)
+        stored, ids = read_manifest(path), read_clips(path).ids
         check_fingerprint(path, stored, ids)
         wanted = new_manifest(spec, provenance, clip_ids, num_views, num_augmented_views, stored.compression)
         check_same(path, stored, ids, wanted, clip_ids)
@@ -151,7 +151,7 @@ class BlockStage:
             fingerprint=self.manifest.fingerprint,
             files=digests,
             failures=tuple(
-                Failure(row, self._clip_ids[row // views], row % views, failures[row]) for row in sorted(failures)
+                FailedRow(row, self._clip_ids[row // views], row % views, failures[row]) for row in sorted(failures)
             ),
             notes=dict(notes),
         )

@@ -31,7 +31,7 @@ class FileDigest:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class FailedRow:
     """A row that could not be computed.
 
     Args:
@@ -66,7 +66,7 @@ class CommitRecord:
     stop: int
     fingerprint: str
     files: Mapping[str, FileDigest]
-    failures: tuple[Failure, ...]
+    failures: tuple[FailedRow, ...]
     notes: Mapping[int, str] = field(default_factory=dict)
 
 
@@ -131,7 +131,7 @@ def read_commit(path: Path) -> CommitRecord:
     body = _open_seal(path)
     try:
         start, stop = body["rows"]
-        failures = (Failure(f["row"], f["clip"], f["view"], f["reason"]) for f in body["failed"])
+        failures = (FailedRow(f["row"], f["clip"], f["view"], f["reason"]) for f in body["failed"])
         return CommitRecord(
             block=body["block"],
             start=start,

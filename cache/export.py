@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from ifcar.cache.durable import PARTIAL_SUFFIX, fsync_path
-from ifcar.cache.hdf5 import CLIP_IDS, FAILURES, FURTHER, JSON_ATTRIBUTES, PROTOCOLS, write_array, write_texts
+from ifcar.cache.hdf5 import CLIP_ARRAYS, FAILURES, FURTHER, JSON_ATTRIBUTES, PROTOCOLS, write_array, write_texts
 from ifcar.cache.open import HDF5_SUFFIXES, open_cache
 from ifcar.cache.protocols import protocol_arrays, protocol_attributes
 from ifcar.cache.reader import CacheReader
@@ -60,7 +60,8 @@ def _write_tables(file: h5py.File, reader: CacheReader) -> None:
             file.attrs[name] = json.dumps(value, sort_keys=True)
         elif value is not None:
             file.attrs[name] = value
-    write_texts(file, CLIP_IDS, reader.clip_ids)
+    for name, texts in reader.clips.arrays().items():
+        write_texts(file, CLIP_ARRAYS[name], texts)
     write_texts(file, FAILURES, [json.dumps(asdict(failure)) for failure in reader.failures()])
     protocols = file.create_group(PROTOCOLS)
     for name in reader.protocol_names():

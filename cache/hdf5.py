@@ -1,6 +1,7 @@
 """Read a cache that was exported to one HDF5 file, through the same interface as a Zarr cache.
 
-File layout: arrays over rows at the root under their names; `clip_ids`; `protocols/NAME/` with split, targets,
+File layout: arrays over rows at the root under their names; `clip_ids`, and `clip_segments` and `clip_cameras` where
+clips name them; `protocols/NAME/` with split, targets,
 groups, classes, group_names; `failures`, one JSON text each; the manifest as root attributes, mappings as JSON.
 Every data set has a Fletcher-32 checksum a chunk, and the file's metadata has checksums of its own.
 """
@@ -8,7 +9,7 @@ Every data set has a Fletcher-32 checksum a chunk, and the file's metadata has c
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.cache.commits import Failure
+from ifcar.cache.clips import CAMERAS, IDS, SEGMENTS, ClipTable
+from ifcar.cache.commits import FailedRow
 from ifcar.cache.damage import Damage, DamageKind, VerifyReport
 from ifcar.cache.manifest import parse_manifest
 from ifcar.cache.protocols import ProtocolTable, array_names, build_protocol
@@ -24,7 +26,7 @@ from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Status
 from ifcar.errors import CacheDamageError, InputError
 
-CLIP_IDS = "clip_ids"
+CLIP_ARRAYS: Mapping[str, str] = {IDS: "clip_ids", SEGMENTS: "clip_segments", CAMERAS: "clip_cameras"}
 FAILURES = "failures"
 PROTOCOLS = "protocols"
 FURTHER = "further"  # label spaces of a protocol, one JSON text each
@@ -56,8 +58,8 @@ class HDF5Reader(CacheReader):
                 if name in attributes:
                     attributes[name] = json.loads(attributes[name])
             manifest = parse_manifest(path, attributes)
-            super().__init__(path, manifest, read_texts(self._file[CLIP_IDS]))
-            self._failures = [Failure(**json.loads(text)) for text in read_texts(self._file[FAILURES])]
+            super().__init__(path, manifest, self._read_clips())
+            self._failures = [FailedRow(**json.loads(text)) for text in read_texts(self._file[FAILURES])]
         except (OSError, KeyError, TypeError, RuntimeError, ValueError) as error:
             self._file.close()
             if isinstance(error, (InputError, CacheDamageError)):
@@ -68,7 +70,7 @@ class HDF5Reader(CacheReader):
         """Return the names of the stored protocols, sorted."""
         return sorted(self._file[PROTOCOLS])
 
-    def failures(self) -> list[Failure]:
+    def failures(self) -> list[FailedRow]:
         """Return every failed row, in row order."""
         return list(self._failures)
 
@@ -79,6 +81,10 @@ class HDF5Reader(CacheReader):
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def _read_clips(self) -> ClipTable:
+        stored = {name: key for name, key in CLIP_ARRAYS.items() if name == IDS or key in self._file}
+        return ClipTable.of({name: read_texts(self._file[key]) for name, key in stored.items()})
 
     def _load_protocol(self, name: str) -> ProtocolTable:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.storage import MemoryStore
 
+from ifcar.cache.clips import CAMERAS, IDS, SEGMENTS, ClipTable
 from ifcar.cache.commits import COMMITS
 from ifcar.cache.manifest import MAX_CLIPS, Manifest, parse_manifest
 from ifcar.cache.protocols import ProtocolTable, array_names, build_protocol, protocol_arrays, protocol_attributes
@@ -30,13 +30,13 @@ _ZSTD_LEVEL = 3
 MAX_TARGETS, MAX_TARGET_AXES = 1 << 30, 3
 
 
-def write_skeleton(root: Path, manifest: Manifest, clip_ids: Sequence[str]) -> None:
-    """Write a cache's groups, empty arrays over rows and clip ids into an empty folder.
+def write_skeleton(root: Path, manifest: Manifest, clips: ClipTable) -> None:
+    """Write a cache's groups, empty arrays over rows and the table of clips into an empty folder.
 
     Args:
         root: folder to fill.
         manifest: what the cache is.
-        clip_ids: id of every clip.
+        clips: the table.
     """
     with zarr.config.set(STORE_EMPTY):
         group = zarr.open_group(root, mode="w", zarr_format=3, attributes=manifest.attributes())
@@ -44,15 +44,17 @@ def write_skeleton(root: Path, manifest: Manifest, clip_ids: Sequence[str]) -> N
         commits = group.create_array(COMMITS, shape=(0,), dtype="uint8")
         commits.attrs["holds"] = "commit records, one JSON file a block of rows; no array values"
         group.create_group(PROTOCOLS)
-        ids = group.create_group(CLIPS).create_array(
-            "ids",
-            shape=(len(clip_ids),),
-            dtype="string",
-            chunks=(len(clip_ids),),
-            compressors=[Crc32cCodec()],
-            chunk_key_encoding=_FLAT_KEYS,
-        )
-        ids[:] = np.array(clip_ids, dtype=object)
+        table = group.create_group(CLIPS)
+        for name, texts in clips.arrays().items():
+            stored = table.create_array(
+                name,
+                shape=(len(texts),),
+                dtype="string",
+                chunks=(len(texts),),
+                compressors=[Crc32cCodec()],
+                chunk_key_encoding=_FLAT_KEYS,
+            )
+            stored[:] = np.array(texts, dtype=object)
         for array in manifest.spec.arrays:
             shape = manifest.spec.shape(array.name)
             block = (manifest.rows_per_shard, *shape)
@@ -128,11 +130,13 @@ def read_manifest(root: Path) -> Manifest:
     return parse_manifest(root, attributes)
 
 
-def read_clip_ids(root: Path) -> list[str]:
-    """Read the id of every clip."""
-    folder = root / CLIPS / "ids"
+def read_clips(root: Path) -> ClipTable:
+    """Read the table of clips."""
+    folder = root / CLIPS
     try:
-        return [str(value) for value in _values(zarr.open_array(folder, mode="r", zarr_format=3))]
+        names = [name for name in (IDS, SEGMENTS, CAMERAS) if name == IDS or (folder / name).is_dir()]
+        opened = {name: zarr.open_array(folder / name, mode="r", zarr_format=3) for name in names}
+        return ClipTable.of({name: [str(text) for text in _values(array)] for name, array in opened.items()})
     except Exception as error:
         raise CacheDamageError(f"{folder} is not readable ({error}); run `ifcar cache verify`") from error
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from ifcar.cache.clips import ClipTable
 from ifcar.cache.schema import Split
 from ifcar.errors import InputError, nearest
 
@@ -23,6 +24,7 @@ Over = Literal["clip", "instance"]
 Unlabelled = Literal["last", "negative"]
 TARGET_TYPES: Mapping[str, str] = {"single": "int16", "multi": "int8"}
 UNKNOWN = -1
+UNNAMED = "labels"  # a label space without a name of its own
 MAX_NAME = 100  # a run's folder is named after its protocol
 _SPACE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _TARGETS, _NAMES = "targets", "instance_ids"
@@ -39,13 +41,14 @@ class LabelSpace:
         targets: single: (num_clips,) int16 class numbers; multi: (num_clips, K) int8, 1 or 0. −1 means unknown: left
             out of the loss, of every measure and of its resamples. Over instances with a further axis N of slots after
             the clips'; a slot without an instance is unknown.
-        over: what has labels, the "clip" or each "instance" in it.
+        over: what has labels, the "clip" or each "instance" in it. Slot n of a clip holds the n-th of the tracks that
+            `Tracks.keep` keeps, which is the data set's own order where all are subjects in every annotated frame.
         unlabelled: where a clip without any label stands in a multi-label ranking: "last", whatever it scores, as in
             Charades' evaluation; or where it scores, as a "negative" of every class.
         instance_ids: over instances: (num_clips, N) text, "" for a slot without an instance; else None.
     """
 
-    name: str = "labels"
+    name: str = UNNAMED
     kind: KindName
     classes: tuple[str, ...]
     targets: NDArray[Any]
@@ -153,13 +156,18 @@ def build_protocol(name: str, attributes: Mapping[str, Any], arrays: Mapping[str
     )
 
 
-def check_protocols(protocols: Sequence[ProtocolTable], num_clips: int) -> None:
-    """Check names, shapes and types of protocol tables.
+def check_protocols(protocols: Sequence[ProtocolTable], clips: ClipTable, num_slots: int) -> None:
+    """Check names, shapes and types of protocol tables, and that none divides a segment.
+
+    Args:
+        protocols: the tables.
+        clips: the cache's.
+        num_slots: N, slots of a row.
 
     Raises:
         InputError: names the table and what is wrong with it.
     """
-    names = [table.name for table in protocols]
+    names, num_clips = [table.name for table in protocols], len(clips.ids)
     for table in protocols:
         if names.count(table.name) > 1:
             raise InputError(f"protocol {table.name!r} is given twice; every protocol needs its own name")
@@ -175,10 +183,27 @@ def check_protocols(protocols: Sequence[ProtocolTable], num_clips: int) -> None:
         _check_array(table.name, "split", table.split, "uint8", (num_clips,), len(Split) - 1)
         _check_array(table.name, "groups", table.groups, "int32", (num_clips,), len(table.group_names) - 1)
         for space in table.spaces:
-            _check_space(table.name, space, num_clips)
+            _check_space(table.name, space, num_clips, num_slots)
+        _check_segments(table, clips)
 
 
-def _check_space(table: str, space: LabelSpace, num_clips: int) -> None:
+def _check_segments(table: ProtocolTable, clips: ClipTable) -> None:
+    """Refuse a protocol that puts clips of a segment into several parts or groups."""
+    if clips.segments == clips.ids:
+        return
+    used = np.flatnonzero(table.split != Split.NONE)
+    for what, values in (("part", table.split), ("group", table.groups)):
+        first: dict[str, int] = {}
+        for clip in used.tolist():
+            other = first.setdefault(clips.segments[clip], clip)
+            if values[clip] != values[other]:
+                raise InputError(
+                    f"protocol {table.name!r}: clips {clips.ids[other]!r} and {clips.ids[clip]!r} of the segment "
+                    f"{clips.segments[clip]!r} are not in the same {what}; expected each segment whole in one"
+                )
+
+
+def _check_space(table: str, space: LabelSpace, num_clips: int, num_slots: int) -> None:
     slots = space.targets.shape[1:2] if space.over == "instance" else ()
     if (space.instance_ids is not None) != (space.over == "instance"):
         raise InputError(f"protocol {table!r}: {space.name} is over {space.over}s; instance ids belong to instances")
@@ -187,6 +212,12 @@ def _check_space(table: str, space: LabelSpace, num_clips: int) -> None:
             f"protocol {table!r}: instance ids of {space.name} are {space.instance_ids.shape}, expected "
             f"{(num_clips, *slots)}"
         )
+    if space.instance_ids is not None and len(ids := space.instance_ids[space.instance_ids != ""]) > len({*ids}):
+        raise InputError(
+            f"protocol {table!r}: {space.name} names an instance twice; expected each with an id of its own"
+        )
+    if slots and slots[0] > num_slots:
+        raise InputError(f"protocol {table!r}: {space.name} has labels of {slots[0]} slots; a row has {num_slots}")
     multi = space.kind == "multi"
     shape = (num_clips, *slots, *((len(space.classes),) if multi else ()))
     # caches of format version 1 hold the same labels unsigned

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.cache.arrays import ArraySpec, lacking
-from ifcar.cache.commits import Failure
+from ifcar.cache.clips import ClipTable
+from ifcar.cache.commits import FailedRow
 from ifcar.cache.manifest import Manifest, check_fingerprint, describe_row
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.errors import CacheMismatchError, InputError, nearest
@@ -22,11 +23,11 @@ class CacheReader(ABC):
     Args:
         path: where the cache is.
         manifest: its root attributes.
-        clip_ids: id of every clip.
+        clips: the table of clips.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, clip_ids: list[str]) -> None:
-        check_fingerprint(path, manifest, clip_ids)
+    def __init__(self, path: Path, manifest: Manifest, clips: ClipTable) -> None:
+        check_fingerprint(path, manifest, clips.ids)
         self.path = path
         self.manifest = manifest
         self.spec = manifest.spec
@@ -37,7 +38,7 @@ class CacheReader(ABC):
         self.fingerprint = manifest.fingerprint
         self.identity: dict[str, Any] = dict(manifest.provenance.identity)
         self.environment: dict[str, Any] = dict(manifest.provenance.environment)
-        self.clip_ids = clip_ids
+        self.clips, self.clip_ids = clips, clips.ids
         self._arrays = {array.name: array for array in manifest.spec.arrays}
         self._tables: dict[str, NDArray[Any]] = {}
 
@@ -49,7 +50,7 @@ class CacheReader(ABC):
         """Return the names of the stored protocols, sorted."""
 
     @abstractmethod
-    def failures(self) -> list[Failure]:
+    def failures(self) -> list[FailedRow]:
         """Return every failed row of the committed blocks, in row order."""
 
     @abstractmethod

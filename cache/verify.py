@@ -21,7 +21,7 @@ from ifcar.cache.commits import (
 )
 from ifcar.cache.damage import Damage, DamageKind, VerifyReport
 from ifcar.cache.durable import list_files, remove_files, write_atomic
-from ifcar.cache.layout import PROTOCOLS, read_clip_ids, read_manifest, write_skeleton
+from ifcar.cache.layout import PROTOCOLS, read_clips, read_manifest, write_skeleton
 from ifcar.cache.lock import locked
 from ifcar.cache.manifest import COMPRESSIONS, Manifest, check_fingerprint, describe_row
 from ifcar.cache.open import HDF5_SUFFIXES
@@ -103,10 +103,10 @@ def _repair(path: Path) -> list[int]:
 
 def _rewrite_metadata(path: Path, manifest: Manifest, *, protocols_complete: bool) -> None:
     """Write metadata and ids from the fingerprinted attributes, then record their checksums."""
-    clip_ids = read_clip_ids(path)
+    clips = read_clips(path)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         fresh = Path(folder, "cache")
-        write_skeleton(fresh, manifest, clip_ids)
+        write_skeleton(fresh, manifest, clips)
         for name in sorted(list_files(fresh)):
             if not name.startswith(f"{PROTOCOLS}/"):
                 write_atomic(path / name, (fresh / name).read_bytes())
@@ -170,7 +170,7 @@ class _Verification:
                 self._add(DamageKind.METADATA, PROTOCOLS, problem)
         try:
             manifest = read_manifest(self.path)
-            self.clip_ids = read_clip_ids(self.path)
+            self.clip_ids = read_clips(self.path).ids
             check_fingerprint(self.path, manifest, self.clip_ids)
         except IfcarError as error:
             if isinstance(error, InputError) and not self.damages:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.blocks import BlockStage, StagedBlock
+from ifcar.cache.clips import CAMERAS, IDS, SEGMENTS, ClipTable
 from ifcar.cache.commits import CommitRecord, check_commit, commit_name, encode_commit
 from ifcar.cache.durable import fsync_path, fsync_tree, remove_files, remove_partials, write_atomic
 from ifcar.cache.layout import write_protocol, write_skeleton
@@ -26,7 +27,7 @@ from ifcar.cache.protocols import ProtocolTable, check_protocols
 from ifcar.cache.schema import Provenance
 from ifcar.cache.tables import commit_tables, replace_protocols, same_protocols
 from ifcar.cache.zarr_reader import ZarrReader
-from ifcar.errors import InputError, MissingDataError
+from ifcar.errors import CacheMismatchError, InputError, MissingDataError
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ class CacheWriter:
         num_views: int,
         num_augmented_views: int = 0,
         protocols: Sequence[ProtocolTable],
+        segments: Sequence[str] = (),
+        cameras: Sequence[str] = (),
         compression: str | None = None,
     ) -> CacheWriter:
         """Make an empty cache; it appears at `path` whole or not at all.
@@ -68,6 +71,8 @@ class CacheWriter:
             num_views: V, plain views of every clip.
             num_augmented_views: A, further views of a clip, for training only.
             protocols: splits, classes and labels over the clips.
+            segments: of the clips, "" for one that is its own; none when no clip names one.
+            cameras: of the clips, "" for one that is not named; none when no clip names one.
             compression: None, or "zstd" for an archive: smaller, several times slower to read.
 
         Raises:
@@ -77,11 +82,12 @@ class CacheWriter:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise InputError(f"{path} exists and is not empty; resume it, remove it or choose another place")
         manifest = new_manifest(spec, provenance, clip_ids, num_views, num_augmented_views, compression)
-        check_protocols(protocols, len(clip_ids))
+        clips = _clip_table(clip_ids, segments, cameras)
+        check_protocols(protocols, clips, spec.num_instances)
         path.parent.mkdir(parents=True, exist_ok=True)
         building = path.with_name(f".{path.name}.creating")
         shutil.rmtree(building, ignore_errors=True)
-        write_skeleton(building, manifest, clip_ids)
+        write_skeleton(building, manifest, clips)
         for table in protocols:
             write_protocol(building, table)
         commit_tables(building, manifest)
@@ -101,6 +107,8 @@ class CacheWriter:
         num_views: int,
         num_augmented_views: int = 0,
         protocols: Sequence[ProtocolTable],
+        segments: Sequence[str] = (),
+        cameras: Sequence[str] = (),
     ) -> CacheWriter:
         """Open a cache to fill the blocks that are not committed.
 
@@ -108,7 +116,8 @@ class CacheWriter:
 
         Raises:
             MissingDataError: there is no cache at `path`.
-            CacheMismatchError: the cache was made with other settings; names each that differs.
+            CacheMismatchError: the cache was made with other settings, or with other segments or cameras of its clips;
+                names what differs.
             CacheDamageError: metadata or a commit record is damaged.
         """
         path = Path(path)
@@ -118,7 +127,9 @@ class CacheWriter:
         compression = reader.manifest.compression
         manifest = new_manifest(spec, provenance, clip_ids, num_views, num_augmented_views, compression)
         check_same(path, reader.manifest, reader.clip_ids, manifest, clip_ids)
-        check_protocols(protocols, len(clip_ids))
+        clips = _clip_table(clip_ids, segments, cameras)
+        _check_same_clips(path, reader.clips, clips)
+        check_protocols(protocols, clips, spec.num_instances)
         _warn_environment(path, reader.environment, provenance.environment)
         writer = cls(path, reader.manifest, clip_ids, reader.commits)
         removed = remove_partials(path)
@@ -219,6 +230,23 @@ class CacheWriter:
 
     def _remove_block_files(self, block: int) -> None:
         remove_files(self.path / name for name in self._manifest.block_files(block).values())
+
+
+def _clip_table(ids: Sequence[str], segments: Sequence[str], cameras: Sequence[str]) -> ClipTable:
+    given = {IDS: ids, SEGMENTS: segments, CAMERAS: cameras}
+    return ClipTable.of({name: texts for name, texts in given.items() if len(texts)})
+
+
+def _check_same_clips(path: Path, old: ClipTable, new: ClipTable) -> None:
+    """Refuse to go on with a cache whose clips are of other segments or cameras."""
+    for name in (SEGMENTS, CAMERAS):
+        pairs = zip(old.ids, getattr(old, name), getattr(new, name), strict=True)
+        for clip, before, now in pairs:
+            if before != now:
+                raise CacheMismatchError(
+                    f"{path}: clip {clip!r} is of the {name[:-1]} {before!r} in the cache, {now!r} now; write to "
+                    "another place (--out), or start anew (--overwrite)"
+                )
 
 
 def _warn_environment(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

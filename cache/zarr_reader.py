@@ -10,8 +10,8 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.cache.commits import TABLES_RECORD, Failure, digest_problem, read_commits, read_tables
-from ifcar.cache.layout import list_protocols, read_clip_ids, read_manifest, read_protocol
+from ifcar.cache.commits import TABLES_RECORD, FailedRow, digest_problem, read_commits, read_tables
+from ifcar.cache.layout import list_protocols, read_clips, read_manifest, read_protocol
 from ifcar.cache.manifest import Manifest
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
@@ -34,7 +34,7 @@ class ZarrReader(CacheReader):
             problem = digest_problem(path, name, digest)
             if problem:
                 raise CacheDamageError(f"{path / name} {problem}; run `ifcar cache verify`")
-        super().__init__(path, manifest, read_clip_ids(path))
+        super().__init__(path, manifest, read_clips(path))
         self.protocols_complete = tables.protocols_complete
         self.commits = read_commits(path, manifest, blocks)
         self._committed = np.zeros(self.num_rows, dtype=np.bool_)
@@ -52,7 +52,7 @@ class ZarrReader(CacheReader):
             )
         return list_protocols(self.path)
 
-    def failures(self) -> list[Failure]:
+    def failures(self) -> list[FailedRow]:
         """Return every failed row of the committed blocks, in row order."""
         return [failure for block in sorted(self.commits) for failure in self.commits[block].failures]
 

@@ -22,7 +22,9 @@ def info(cache: CacheArgument, as_json: Json = False) -> None:
         print_json(facts)
         return
     print_table(str(cache), ["array", "shape", "dtype", "MiB", "role"], facts["arrays"])
-    print_table("protocols", ["name", "classes", "train", "test", "groups", "by"], facts["protocols"])
+    print_table(
+        "protocols", ["name", "labels", "of each", "classes", "train", "test", "groups", "by"], facts["protocols"]
+    )
     for line in facts["facts"]:
         say(line)
     if facts["failures"]:

@@ -34,7 +34,17 @@ if TYPE_CHECKING:
 CONFIGS = LiveData, LiveConfig, ScheduleConfig, RunConfig
 NOT_LIVE = ("dataset", "preset", "kind", "min_steps", "refit", "label_smoothing")
 """Fields that a fine-tuning does not have, or that its commands ask for in words of their own."""
-OF_CACHE = ("protocol", "backbone", "backbone_options", "crop", "views", "spatial_stride", "pooled", "framing")
+OF_CACHE = (
+    "protocol",
+    "labels",
+    "backbone",
+    "backbone_options",
+    "crop",
+    "views",
+    "spatial_stride",
+    "pooled",
+    "framing",
+)
 """Fields that the cache states which a head was trained from."""
 STATED = dict.fromkeys(("frames", "framing", "cropping", "epochs", "num_steps", "batch_size", "lr"), "the preset's")
 STATED |= {"held_out": "0", "protocol": "compositional, or the only one"}

@@ -29,7 +29,7 @@ from ifcar.commands.options import (
 )
 from ifcar.console import Screen, print_json, print_table
 from ifcar.errors import InputError
-from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.config import FineTuneConfig, RunConfig
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.shell_words import command
 
@@ -49,6 +49,11 @@ def fit_head(
     aux: Aux = None,
     schedule: Annotated[Given, OptionsOf(ScheduleConfig, without=("held_out",))],
     setting: HeadSettings = None,
+    start: Annotated[Path | None, typer.Option(help="A finished run whose weights this one starts from.")] = None,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help="Take only this part of them, as object; may be repeated; the rest starts from the seed."),
+    ] = None,
     config: ConfigFile = None,
     device: Device = None,
     memory: Rows = "auto",
@@ -88,6 +93,11 @@ def fit_head(
             schedule=schedule_from(schedule.read()),
             **run.read(),
         )
+        if start is not None:
+            taken = FineTuneConfig(base=start, parts=tuple(part or ()), train="all")
+            run_config = replace(run_config, fine_tune=taken)
+        elif part:
+            raise InputError(f"--part {part[0]} would be ignored: it is taken from another run; name it with --start")
     result = fit(
         run_config,
         Screen(quiet=as_json),
@@ -114,6 +124,9 @@ def fit_head(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     cache: Annotated[Path | None, typer.Option(help="The run's cache, when it was moved.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Another label space of the same classes to score; default: the one learned.")
+    ] = None,
     pool: Annotated[str, typer.Option(help="Over a clip's views: mean of logits, or max or sum of scores.")] = "mean",
     views: Annotated[
         int | None, typer.Option(help="Plain views of a clip to test, spread over time and rates; default: all.")
@@ -128,7 +141,15 @@ def evaluate(
     from ifcar.pipelines.evaluate import evaluate as run_evaluate
     from ifcar.pipelines.scoring.scores import check_pool
 
-    result = run_evaluate(run, cache=cache, device=device, pool=check_pool(pool), views=views, detections=detections)
+    result = run_evaluate(
+        run,
+        cache=cache,
+        labels=labels,
+        device=device,
+        pool=check_pool(pool),
+        views=views,
+        detections=detections,
+    )
     if as_json:
         print_json(result.record())
     else:

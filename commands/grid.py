@@ -89,7 +89,7 @@ def few_shot(
     head: Annotated[str, typer.Argument(help="One of `ifcar list heads`.")],
     shots: Annotated[list[int] | None, typer.Option(help="Clips a novel class; again for more (5, 10).")] = None,
     cache: CacheOption = None,
-    run: Annotated[Given, OptionsOf(RunConfig, only=("preset",))],
+    run: Annotated[Given, OptionsOf(RunConfig, only=("preset", "labels"))],
     streams: Streams = None,
     aux_weight: AuxWeight = 0.0,
     aux: Aux = None,

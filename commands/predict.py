@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +23,9 @@ def predict(
     clip: Annotated[
         str | None, typer.Option(help="ID in the boxes file; default: the video's name, or the only one.")
     ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Label space; must be the one that the run learned, which is the default.")
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(help="The backbone's weights that the run was trained on: as `ifcar extract` takes them."),
@@ -32,21 +36,33 @@ def predict(
 ) -> None:
     """Run backbone and head on one new video and print the likeliest classes; the run's cache is not needed.
 
+    A run that learned labels over instances says what each subject (hand or person) does.
+
     Boxes are in the video's pixels and name their frames (ID/0001.jpg is the first), at the rate of the dataset that
     the run was trained on: 12 frames a second for Something-Else. A run without pixels (backbone none) opens the video
     only for its size.
     """
     from ifcar.pipelines.predict import predict as run_predict
 
-    result = run_predict(run, video, boxes, Screen(quiet=as_json), clip=clip, weights=weights, top=top, device=device)
-    if as_json:
-        print_json({"run": run, "video": video, **asdict(result)})
-        return
-    print_table(
-        f"{video}, by {run}",
-        ["class", "probability"],
-        [[score.name, f"{score.probability:.3f}"] for score in result.top],
+    result = run_predict(
+        run, video, boxes, Screen(quiet=as_json), clip=clip, labels=labels, weights=weights, top=top, device=device
     )
+    if as_json:
+        content = asdict(result)
+        answers = content.pop("answers")
+        of_clip = result.answers and result.answers[0].slot is None
+        more = (
+            {key: answers[0][key] for key in ("top", "logits", "probabilities")} if of_clip else {"instances": answers}
+        )
+        print_json({"run": run, "video": video, **content, **more})
+        return
+    for answer in result.answers:
+        where = "" if answer.box is None else f", slot {answer.slot}, seen first at {_percent(answer.box)}"
+        print_table(
+            f"{video}, by {run}{where}",
+            ["class", "probability"],
+            [[score.name, f"{score.probability:.3f}"] for score in answer.top],
+        )
     views = "1 view" if result.num_views == 1 else f"{result.num_views} views, averaged,"
     say(
         f"Seen of clip {result.clip_id!r}: {result.num_subjects + result.num_objects} of {result.num_tracks} tracks "
@@ -54,3 +70,9 @@ def predict(
     )
     for note in result.notes:
         say(f"note: {note}")
+
+
+def _percent(box: Sequence[float]) -> str:
+    """Return a box's centre and sides in percent of the view."""
+    cx, cy, w, h = (round(100 * value) for value in box)
+    return f"({cx}, {cy}) %, {w} × {h} %"

@@ -144,7 +144,7 @@ class ViewDataset(Dataset[Decoded]):
 
     def _past_end(self, clip: Clip, info: VideoInfo) -> str:
         tracks = self.tracks(clip.clip_id)
-        return past_end(clip.span_sec, tracks, info, self.annotation_fps, clip.origin_sec(info))
+        return past_end(clip.span_sec, tracks, info, self.annotation_fps, clip.origin_sec)
 
     def _known(self, clip: Clip) -> VideoInfo | None:
         """Return the info of the clip's source if it was the last to be probed.

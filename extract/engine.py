@@ -24,7 +24,7 @@ from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.fold import channels_last, folded
 from ifcar.extract.decoded_views import Decoded, ViewDataset, naming_lost_decoders
 from ifcar.extract.limits import MAX_BATCH, MAX_WORKERS
-from ifcar.extract.roi import PooledMode, arrays_of_maps
+from ifcar.extract.roi import PooledMode, arrays_of_maps, pooled_with
 from ifcar.priority import give_way
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class FeatureExtractor:
     Args:
         backbone: loaded network, or None where nothing is read.
         spec: the cache's dimensions.
-        pooled: RoIAlign mode.
+        pooled: how instances are pooled.
         options: device and precision.
 
     Attributes:
@@ -115,10 +115,12 @@ class FeatureExtractor:
     def _features(self, batch: Sequence[Decoded]) -> RowArrays:
         assert self.backbone is not None
         inputs = torch.stack([_present(d.inputs) for d in batch]).to(self.device)
-        boxes = torch.stack([torch.from_numpy(_present(d.view).boxes) for d in batch]).to(self.device)
-        categories = torch.stack([torch.from_numpy(_present(d.view).categories) for d in batch]).to(self.device)
+        of_view = {
+            name: torch.stack([torch.from_numpy(_present(d.view).arrays[name]) for d in batch]).to(self.device)
+            for name in pooled_with(self.pooled)
+        }
         maps = self.backbone.checked(self.backbone(self.backbone.normalise(inputs).to(self.dtype)))
-        out = arrays_of_maps(maps, boxes, categories, self.pooled, self.spec.names("feature"))
+        out = arrays_of_maps(maps, of_view, self.pooled, self.spec.names("feature"))
         return {name: value.half().cpu().numpy() for name, value in out.items()}
 
 

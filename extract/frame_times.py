@@ -1,8 +1,9 @@
 """Seconds, frames of the source and annotated frame numbers: which is when.
 
 A source is a video file or a folder of frames; its frames count from 0, and its clock says when each is shown.
-Annotated frame numbers count at a rate of their own (`annotation_fps`) from a second of that clock (`origin_sec`), or
-are those of the source's frames (None).
+Annotated frame numbers count at a rate of their own (`annotation_fps`), or are those of the source's frames (None).
+With a rate, they count from a second of that clock (`origin_sec`), as exactly as seconds do; or from the source's first
+frame (None), where rates that are nearly equal count as equal.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def frames_per_annotation(video: VideoInfo, annotation_fps: float | None) -> flo
 
 
 def source_frames(
-    video: VideoInfo, annotation_fps: float | None, annotated: NDArray[np.int64], origin_sec: float
+    video: VideoInfo, annotation_fps: float | None, annotated: NDArray[np.int64], origin_sec: float | None
 ) -> NDArray[np.int64]:
     """Return the source frame nearest in time to each annotated one; `num_frames` and more lie past the end."""
     frame_numbers: NDArray[np.int64] = np.rint(_places(video, annotation_fps, annotated, origin_sec)).astype(np.int64)
@@ -45,32 +46,34 @@ def source_frames(
 
 
 def annotated_frames(
-    video: VideoInfo, annotation_fps: float | None, frames: NDArray[np.int64], origin_sec: float
+    video: VideoInfo, annotation_fps: float | None, frames: NDArray[np.int64], origin_sec: float | None
 ) -> NDArray[np.int64]:
     """Return the annotated frame nearest in time to each source frame."""
-    clock = video.clock
+    clock = clock_of(video, annotation_fps)
     if annotation_fps is None:
         places = frames.astype(np.float64)
-    elif clock.seconds is None:
+    elif origin_sec is None and clock.seconds is None:
         places = frames / frames_per_annotation(video, annotation_fps)
-        places = places + (clock.first_sec - origin_sec) * annotation_fps
     else:
-        places = (clock.seconds_of(frames) - origin_sec) * annotation_fps
+        places = (clock.seconds_of(frames) - _origin(clock, origin_sec)) * annotation_fps
     frame_numbers: NDArray[np.int64] = np.rint(places).astype(np.int64)
     return frame_numbers
 
 
 def _places(
-    video: VideoInfo, annotation_fps: float | None, annotated: NDArray[np.int64], origin_sec: float
+    video: VideoInfo, annotation_fps: float | None, annotated: NDArray[np.int64], origin_sec: float | None
 ) -> NDArray[np.float64]:
     """Return which frame is shown at each annotated one, see `FrameClock.place_at`."""
-    clock = video.clock
+    clock = clock_of(video, annotation_fps)
     if annotation_fps is None:
         return annotated.astype(np.float64)
-    if clock.seconds is not None:
-        return clock.place_at(annotated / annotation_fps + origin_sec)
-    places = annotated.astype(np.float64) * frames_per_annotation(video, annotation_fps)
-    return places if origin_sec == clock.first_sec else places + (origin_sec - clock.first_sec) * (clock.fps or 0.0)
+    if origin_sec is None and clock.seconds is None:
+        return annotated.astype(np.float64) * frames_per_annotation(video, annotation_fps)
+    return clock.place_at(annotated / annotation_fps + _origin(clock, origin_sec))
+
+
+def _origin(clock: FrameClock, origin_sec: float | None) -> float:
+    return clock.first_sec if origin_sec is None else origin_sec
 
 
 def clock_of(video: VideoInfo, annotation_fps: float | None) -> FrameClock:
@@ -79,7 +82,7 @@ def clock_of(video: VideoInfo, annotation_fps: float | None) -> FrameClock:
 
 
 def annotated_span(
-    tracks: Tracks, video: VideoInfo, annotation_fps: float | None, origin_sec: float
+    tracks: Tracks, video: VideoInfo, annotation_fps: float | None, origin_sec: float | None
 ) -> tuple[int, int]:
     """Return the source frames [start, stop) that annotations cover, the whole source where there are none.
 
@@ -126,7 +129,7 @@ def past_end(
     tracks: Tracks,
     video: VideoInfo,
     annotation_fps: float | None,
-    origin_sec: float,
+    origin_sec: float | None,
 ) -> str:
     """Return by how much a clip reaches past its source's end, in words, or an empty text where it does not."""
     if span_sec is not None and span_sec[1] < math.inf:

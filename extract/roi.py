@@ -1,4 +1,4 @@
-"""RoIAlign: one pooled feature per instance slot and feature step.
+"""RoIAlign: one pooled feature per instance slot and feature step; and which way instances are pooled.
 
 RoIAlign is linear in the map: a bin is a weighted sum of its cells, each weight a product of one factor for the row and
 one for the column. So it is a matrix product, weights (bins, cells) × map (cells, channels), and runs at the machine's
@@ -8,6 +8,7 @@ full rate on a map that keeps its channels side by side.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Literal
 
 import torch
@@ -16,9 +17,10 @@ from torch import Tensor
 from ifcar.cache.schema import step_frames
 from ifcar.errors import InputError, nearest_of
 from ifcar.extract.backbones.spec import FRAMES, INSTANCES, map_of
+from ifcar.extract.mask_pooling import mask_features
 
-PooledMode = Literal["3", "7-max"]
-POOLED_MODES: tuple[PooledMode, ...] = ("3", "7-max")
+PooledMode = Literal["3", "7-max", "mask"]
+POOLED_MODES: tuple[PooledMode, ...] = ("3", "7-max", "mask")
 
 
 def parse_pooled_mode(text: str) -> PooledMode:
@@ -34,27 +36,33 @@ def parse_pooled_mode(text: str) -> PooledMode:
 
 
 def pooled_size(mode: PooledMode) -> int:
-    """Return P, the bins a side that are stored: 3 for "3", 1 for "7-max"."""
+    """Return P, the bins a side that are stored: 3 for "3", else 1."""
     return 3 if mode == "3" else 1
 
 
+def pooled_with(mode: PooledMode) -> tuple[str, str]:
+    """Return the names of a view's arrays that say where its instances are pooled."""
+    return ("masks" if mode == "mask" else "boxes", "categories")
+
+
 def arrays_of_maps(
-    maps: Mapping[str, Tensor], boxes: Tensor, categories: Tensor, mode: PooledMode, names: Collection[str]
+    maps: Mapping[str, Tensor], of_view: Mapping[str, Tensor], mode: PooledMode, names: Collection[str]
 ) -> dict[str, Tensor]:
     """Return the feature arrays called `names`, as a cache holds them for each view.
 
     Args:
         maps: name → (B, C, T′, H, W), float32; see `BackboneSpec.maps`.
-        boxes: (B, T, N, 4), see `roi_features`.
-        categories: (B, T, N).
-        mode: of RoIAlign.
+        of_view: the arrays `pooled_with(mode)`: categories (B, T, N), and boxes (B, T, N, 4) or masks (B, T, N, h, w).
+        mode: how instances are pooled, see `roi_features` and `mask_features`.
         names: among instance_features (B, T′, N, C, P, P), frame_features (B, T′, C) and grid_features
             (B, T′, C, H, W); others are passed over.
     """
     arrays: dict[str, Tensor] = {}
     instances, frames = maps[map_of(maps, INSTANCES)], maps[map_of(maps, FRAMES)]
     if "instance_features" in names:
-        arrays["instance_features"] = roi_features(instances, boxes, categories, mode)
+        where, categories = (of_view[name] for name in pooled_with(mode))
+        pool = mask_features if mode == "mask" else partial(roi_features, mode=mode)
+        arrays["instance_features"] = pool(instances, where, categories)
     if "frame_features" in names:
         as_it_lies = frames.permute(0, 2, 3, 4, 1)  # in memory, channels last
         arrays["frame_features"] = as_it_lies.flatten(2, 3).mean(dim=2)
@@ -75,7 +83,7 @@ def roi_features(feature_map: Tensor, boxes: Tensor, categories: Tensor, mode: P
         feature_map: (B, C, T′, H, W), any floating dtype.
         boxes: (B, T, N, 4), (cx, cy, w, h) normalised to the crop; T a multiple of T′.
         categories: (B, T, N) integer; 0 = empty slot, whose box is not looked at.
-        mode: "3" or "7-max".
+        mode: "3" or "7-max"; "mask" is no RoIAlign.
 
     Returns:
         (B, T′, N, C, P, P) float32 with P = `pooled_size(mode)`; empty slots are all zeros.

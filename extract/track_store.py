@@ -47,6 +47,7 @@ class TrackStore:
             raise InputError(f"clip {clip_id!r}: its tracks carry {carried}; expected {self._carried}, as the others")
         self._carried = carried
         num_frames, num_tracks = tracks.boxes.shape[:2]
+        assert tracks.categories.ndim == 1, "the store holds tracks, which are one thing throughout"
         parts: list[NDArray[Any]] = [tracks.frames.astype(np.int64), tracks.boxes.astype(np.float32)]
         parts += [tracks.categories.astype(np.uint8), *(tracks.values[name] for name in carried)]
         content = b"".join(part.tobytes() for part in parts)

@@ -40,7 +40,8 @@ class Tracks:
     Args:
         frames: (F,) int64 frame numbers from 0, ascending.
         boxes: (F, M, 4) float32 pixels; NaN = absent.
-        categories: (M,) uint8, `Category.SUBJECT` or `Category.OBJECT`.
+        categories: (M,) uint8, `Category.SUBJECT` or `Category.OBJECT`; or (F, M) where slots hold what is found in
+            each frame by itself.
         values: (F, M, …) by name, what each track has in each frame beside its box, see `Dataset.track_arrays`.
     """
 
@@ -58,12 +59,13 @@ class Tracks:
     def keep(self, num_instances: int) -> Tracks:
         """Keep at most N tracks: subjects first, then the tracks with most boxes, then the order of the keys."""
         lengths = np.isfinite(self.boxes[..., 0]).sum(axis=0)
-        order = np.lexsort((np.arange(len(lengths)), -lengths, self.categories != Category.SUBJECT))
+        is_subject = (np.atleast_2d(self.categories) == Category.SUBJECT).any(axis=0)
+        order = np.lexsort((np.arange(len(lengths)), -lengths, ~is_subject))
         chosen = order[:num_instances]
         return Tracks(
             frames=self.frames,
             boxes=self.boxes[:, chosen],
-            categories=self.categories[chosen],
+            categories=self.categories[..., chosen],
             values={name: value[:, chosen] for name, value in self.values.items()},
         )
 
@@ -80,7 +82,8 @@ class Tracks:
             return out
 
         values = {name: pick(value, 0) for name, value in self.values.items()}
-        return replace(self, frames=frames, boxes=pick(self.boxes, np.nan), values=values)
+        categories = self.categories if self.categories.ndim == 1 else pick(self.categories, 0)
+        return replace(self, frames=frames, boxes=pick(self.boxes, np.nan), categories=categories, values=values)
 
 
 def box_iou(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:

@@ -176,7 +176,7 @@ def _sample(
 ) -> _Sampled:
     """Choose a view's frames, at random where there is a generator."""
     num_frames = policy.frames
-    origin_sec, clock = clip.origin_sec(video), clock_of(video, annotation_fps)
+    origin_sec, clock = clip.origin_sec, clock_of(video, annotation_fps)
     if clip.span_sec is None:
         start, stop = annotated_span(tracks, video, annotation_fps, origin_sec)
     else:

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from ifcar.errors import InputError, MissingDataError
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.catalog import get_backbone
 from ifcar.extract.backbones.downloads import download, sha256_file
+from ifcar.extract.backbones.state_files import SUFFIXES
 
 logger = logging.getLogger(__name__)
 
-_TORCH_SUFFIXES = (".pyth", ".pt", ".pth")
-_SAFE = ".safetensors"
 _OPTIONAL_KEY = "num_batches_tracked"
 _NUM_NAMED = 3
 
@@ -113,10 +106,9 @@ def load_file_into(backbone: Backbone, path: Path, known: Sequence[str] = ()) ->
     if not path.exists():
         tags = "".join(f'"{tag}", ' for tag in ("published", *known) if known)
         raise MissingDataError(
-            f"{path}: no such weights file; expected a {', '.join((_SAFE, *_TORCH_SUFFIXES))} file, a folder, {tags}"
-            'or "random:SEED"'
+            f'{path}: no such weights file; expected a {", ".join(SUFFIXES)} file, a folder, {tags}or "random:SEED"'
         )
-    found = backbone.adapt_state(_read_state(path, backbone.wrappers))
+    found = backbone.adapt_state(backbone.read_state(path))
     expected = backbone.state_dict()
     missing = [key for key in expected if key not in found and not key.endswith(_OPTIONAL_KEY)]
     unexpected = [key for key in found if key not in expected]
@@ -139,42 +131,3 @@ def load_file_into(backbone: Backbone, path: Path, known: Sequence[str] = ()) ->
     if broken:
         raise InputError(f"{path}: {broken[0]} holds NaN or infinity; expected finite weights, fetch it again")
     backbone.load_state_dict({**expected, **found}, strict=True)
-
-
-def _read_state(path: Path, wrappers: Sequence[str]) -> dict[str, Tensor]:
-    """Return the bare state dict of a weights file, or of all .safetensors of a folder."""
-    if path.is_dir():
-        parts = sorted(path.glob(f"*{_SAFE}"))
-        if not parts:
-            raise MissingDataError(f"{path}: no {_SAFE} file in this folder; expected model{_SAFE} or its parts")
-        state: dict[str, Tensor] = {}
-        for part in parts:
-            found = _read_state(part, wrappers)
-            twice = sorted(state.keys() & found.keys())
-            if twice:
-                raise InputError(
-                    f"{part}: holds {twice[0]}, as another file of its folder does; keep one set of weights"
-                )
-            state |= found
-        return state
-    try:
-        if path.suffix == _SAFE:
-            content: object = load_file(path)
-        elif path.suffix in _TORCH_SUFFIXES:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        else:
-            known = ", ".join((_SAFE, *_TORCH_SUFFIXES))
-            raise InputError(f"{path}: unknown kind of weights file {path.suffix!r}; expected one of: {known}")
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError) as error:
-        first_line = str(error).strip().partition("\n")[0]
-        raise InputError(f"{path}: cannot be read as weights ({first_line}); fetch it again") from error
-    for wrapper in wrappers:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping) or not content:
-        raise InputError(f"{path}: holds a {type(content).__name__}; expected a state dict of named tensors")
-    strays = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
-    if strays:
-        raise InputError(f"{path}: entry {strays[0]!r} is no tensor; expected a state dict of named tensors")
-    prefix = "module." if all(key.startswith("module.") for key in content) else ""
-    return {key.removeprefix(prefix): value for key, value in content.items()}

@@ -67,12 +67,12 @@ class Correlation(nn.Module):
 class Score(nn.Module):
     """One number for each activity from its descriptor, w ᵀ f_i + b_i.
 
-    Source: Zhang et al., Eq. 9 and 10; W is one row for all activities, or with `own` one row each.
+    Source: Zhang et al., Eq. 9 and 10; W is one row for all activities, or with `per_activity` one row each.
     """
 
-    def __init__(self, num_classes: int, width: int, own: bool) -> None:
+    def __init__(self, num_classes: int, width: int, *, per_activity: bool) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_classes if own else 1, width))
+        self.weight = nn.Parameter(torch.empty(num_classes if per_activity else 1, width))
         self.bias = nn.Parameter(torch.empty(num_classes))
         self.reset_parameters()
 
@@ -115,10 +115,10 @@ class ActivityScores(nn.Module):
         self.combination = None if shared else Combination(num_classes, width)
         self.shared = GroupedLinear(num_classes, shared[1], shared[0], width) if shared else None
         self.dropout = Dropout(dropout, (num_classes, width))
-        self.score = Score(num_classes, width, own_scores)
+        self.score = Score(num_classes, width, per_activity=own_scores)
         self.correlation = Correlation(num_classes, width) if correlation else None
         self.correlated_dropout = Dropout(dropout, (num_classes, width)) if correlation else None
-        self.correlated_score = Score(num_classes, width, own_scores) if correlation else None
+        self.correlated_score = Score(num_classes, width, per_activity=own_scores) if correlation else None
 
     def forward(self, features: Tensor) -> Tensor:
         """Map observations (B, K, C′), or a shared feature (B, C), to the logits of each output (B, O, A)."""

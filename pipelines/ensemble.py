@@ -55,8 +55,17 @@ def ensemble(
     Raises:
         InputError: the runs do not go together, or no weights can be chosen.
     """
+    return fuse_runs([open_run(path) for path in runs] if runs else newest_pair(), weights=weights, out=out)
+
+
+def fuse_runs(
+    members: Sequence[Run],
+    *,
+    weights: Sequence[float] | Literal["held_out"] | None = None,
+    out: Path | None = None,
+) -> EnsembleResult:
+    """Fuse opened runs, as `ensemble` does those of folders."""
     started = time.perf_counter()
-    members = [open_run(path) for path in runs] if runs else newest_pair()
     first = _check_members(members)
     chosen_on = "held_out" if weights == "held_out" else "equal" if weights is None else "given"
     if weights == "held_out":
@@ -76,6 +85,7 @@ def ensemble(
         chosen_on=chosen_on,
         cache=first.cache,
         protocol=first.protocol,
+        labels=first.labels,
         fingerprint=first.fingerprint,
     )
     write_config(path, config)
@@ -96,7 +106,8 @@ def newest_pair() -> list[Run]:
         if not HEADS.get(config.head).relational:
             continue
         for frame, other in single:
-            same = (other.fingerprint, other.protocol) == (config.fingerprint, config.protocol)
+            shared = ("fingerprint", "protocol", "labels")
+            same = all(getattr(other, name) == getattr(config, name) for name in shared)
             if other.head == "i3d" and same:
                 return [frame, relational]
     raise InputError(
@@ -116,6 +127,7 @@ def fuse(members: Sequence[Run], split: str, weights: Sequence[float]) -> Predic
     return Predictions(
         split=split,
         clip_ids=parts[0].clip_ids,
+        segments=parts[0].segments,
         logits=kind.logits_of(np.asarray(probability)),
         targets=parts[0].targets,
         kind=kind,
@@ -176,11 +188,11 @@ def _check_members(members: Sequence[Run]) -> RunConfig:
         configs.append(member.config)
     live = any(config.live is not None for config in configs)  # each fine-tuning ends with a backbone of its own
     for member, config in zip(members[1:], configs[1:], strict=True):
-        for what in ("protocol",) if live else ("fingerprint", "protocol"):
+        for what in ("protocol", "labels") if live else ("fingerprint", "protocol", "labels"):
             if getattr(config, what) != getattr(configs[0], what):
                 raise InputError(
                     f"{member.path}: another {what} ({getattr(config, what)}) than {members[0].path} "
-                    f"({getattr(configs[0], what)}); runs of one cache and protocol can be fused"
+                    f"({getattr(configs[0], what)}); runs of one cache, protocol and label space can be fused"
                 )
     if live and any(m.data().identity["dataset"] != members[0].data().identity["dataset"] for m in members):
         raise InputError("the runs were trained on other datasets or annotations; runs of the same ones can be fused")

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, InputError
-from ifcar.pipelines.feed.batches import check_views, open_batches, read_examples, spread_views
+from ifcar.pipelines.feed.batches import open_batches
 from ifcar.pipelines.feed.boxes import no_boxes
+from ifcar.pipelines.feed.examples import check_views, read_examples, spread_views
 from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig
 from ifcar.pipelines.runs.finished import open_run
 from ifcar.pipelines.runs.heads import build_head
@@ -56,6 +58,7 @@ def evaluate(
     path: Path,
     *,
     cache: Path | None = None,
+    labels: str | None = None,
     device: str | None = None,
     pool: Pool = "mean",
     views: int | None = None,
@@ -66,9 +69,10 @@ def evaluate(
     Args:
         path: the run's folder.
         cache: where its cache is, when that was moved.
+        labels: another label space of its protocol with the same classes; default: the one that it learned.
         device: default: cuda where there is one.
         pool: how the views of a clip become one score, see `ifcar.pipelines.scoring.scores.pool_views`.
-        views: how many plain views of a clip to test, see `ifcar.pipelines.feed.batches.spread_views`; None takes all.
+        views: how many plain views of a clip to test, see `ifcar.pipelines.feed.examples.spread_views`; None takes all.
         detections: file to write the scored boxes to, see `ifcar.pipelines.scoring.detections`.
 
     Raises:
@@ -83,7 +87,7 @@ def evaluate(
             f"{path}: an ensemble has no weights of its own; evaluate its members, or see its metrics.json"
         )
     reader = _its_cache(path, config, cache)
-    protocol = reader.protocol(config.protocol)
+    protocol = _protocol(reader, config, labels)
     head = build_head(config, reader.spec, len(protocol.labels.classes))
     arrays = head_arrays(config)
     if reader.spec.reads_instances(arrays) and not reader.table("categories").any():
@@ -94,7 +98,7 @@ def evaluate(
         check_views(tested, reader, views)
         tested = spread_views(tested, reader, views)
     batches = open_batches(reader, arrays, [tested], device, "auto")
-    (predictions,) = predict(stack_heads([head], batches.device), batches, tested, reader.clip_ids, pool)
+    (predictions,) = predict(stack_heads([head], batches.device), batches, tested, pool)
     stored = run.predictions("test").logits
     same = stored.shape == predictions.logits.shape and np.allclose(stored, predictions.logits, atol=1e-4, rtol=1e-4)
     metrics = measure(predictions, seed=config.seed, started=started)
@@ -115,9 +119,22 @@ def evaluate(
         classes=classes,
         weighted_map=predictions.kind.weighted_measure(*scored),
         frame_map=None if detected is None else detected.frame_map,
-        agrees=bool(same) if pool == "mean" and views is None else None,
+        agrees=bool(same) if pool == "mean" and views is None and labels in (None, config.labels) else None,
         note=tested.note,
     )
+
+
+def _protocol(reader: CacheReader, config: RunConfig, labels: str | None) -> ProtocolTable:
+    """Return the run's protocol with the label space to score: the run's, or another one of the same classes."""
+    table = reader.protocol(config.protocol)
+    learned, scored = table.only(config.labels), table.only(labels or config.labels)
+    for what in ("classes", "kind", "over"):
+        if getattr(learned.labels, what) != getattr(scored.labels, what):
+            raise InputError(
+                f"--labels {labels}: the run learned {learned.labels.name!r}, and {labels!r} has another {what}; "
+                "expected a label space of the same classes"
+            )
+    return scored
 
 
 def _its_cache(path: Path, config: RunConfig, cache: Path | None) -> CacheReader:

@@ -140,7 +140,13 @@ def _open_writer(path: Path, preparation: Preparation) -> CacheWriter:
         if not (path / "zarr.json").is_file():
             raise InputError(f"{path}: not a cache, so --overwrite will not remove it; name another --out")
         shutil.rmtree(path)
-    arguments = {**preparation.identity(), "protocols": preparation.source.protocols}
+    clips = preparation.source.clip_table()
+    arguments = {
+        **preparation.identity(),
+        "protocols": preparation.source.protocols,
+        "segments": clips.segments,
+        "cameras": clips.cameras,
+    }
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         return CacheWriter.create(path, **arguments)

@@ -22,6 +22,7 @@ def few_shot_grid(
     schedule: ScheduleConfig | None = None,
     tune_schedule: ScheduleConfig | None = None,
     seeds: Sequence[int] = (0,),
+    labels: str | None = None,
 ) -> GridConfig:
     """Return the grid that trains a head on the base classes and fine-tunes it on every draw of k shots.
 
@@ -40,15 +41,17 @@ def few_shot_grid(
         schedule: of the base training.
         tune_schedule: of the fine-tuning; None follows the base run's.
         seeds: one base run each.
+        labels: the label space of the protocols; None takes their first.
     """
     each = {"aux": aux_weight, **(aux_weights or {})}
     aux = "-".join(f"{name}{weight:g}" for name, weight in each.items() if weight)
-    parts = [head, streams or "", aux, "" if preset == "paper" else preset]
+    parts = [head, labels or "", streams or "", aux, "" if preset == "paper" else preset]
     label = "-".join(part for part in parts if part)
     return GridConfig(
         name=f"few-shot-{label}",
         title=f"Few-shot: {label}",
         seeds=tuple(seeds),
+        labels=labels,
         preset=preset,
         schedule=schedule or ScheduleConfig(),
         few_shot=FewShotConfig(shots=tuple(shots), train=train, schedule=tune_schedule),

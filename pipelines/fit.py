@@ -9,7 +9,7 @@ from ifcar.pipelines.feed.memory import Memory
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.runs.config import RunConfig, run_name
 from ifcar.pipelines.runs.finished import check_folder, fresh_folder
-from ifcar.pipelines.training.jobs import Failure, Job
+from ifcar.pipelines.training.jobs import FailedRun, Job
 from ifcar.pipelines.training.together import FitResult, fit_together
 from ifcar.pipelines.training.trainer import NonFiniteError
 from ifcar.shell_words import command
@@ -48,6 +48,6 @@ def fit(
         resume_it = command("ifcar", "fit-head", "--resume", "--out", path)
         progress.say(f"{path}: stopped; {resume_it} goes on from its last checkpoint")
         raise
-    if isinstance(result, Failure):
+    if isinstance(result, FailedRun):
         raise NonFiniteError(result.reason)
     return result

@@ -5,16 +5,19 @@ Numbers are numbers and what there is not is None: the command shows them as tex
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ifcar.cache.clips import CAMERAS, SEGMENTS
 from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split, Status
 from ifcar.errors import InputError
+from ifcar.pipelines.feed.labelled import read_labelled
 from ifcar.pipelines.folders import cache_paths, folder
 from ifcar.pipelines.labels.kinds import MEASURES
-from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.config import RunConfig, task_name
 from ifcar.pipelines.runs.finished import finished_runs
 
 Rows = tuple[list[str], list[list[Any]]]
@@ -97,9 +100,13 @@ def list_caches() -> Rows:
         reader = open_cache(path)
         done = int((reader.status() == Status.DONE).sum())
         backbone = reader.identity["backbone"]["name"]
-        rows.append([str(path), str(backbone), reader.num_clips, reader.num_rows, done, reader.fingerprint[:12]])
+        clips = reader.clips.arrays()
+        segments = len(set(clips[SEGMENTS])) if SEGMENTS in clips else None
+        cameras = ", ".join(sorted(filter(None, set(clips.get(CAMERAS, ()))))) or None
+        sizes = [reader.num_clips, segments, cameras, reader.num_rows, done]
+        rows.append([str(path), str(backbone), *sizes, reader.fingerprint[:12]])
         reader.close()
-    return ["cache", "backbone", "clips", "rows", "rows done", "fingerprint"], rows
+    return ["cache", "backbone", "clips", "segments", "cameras", "rows", "rows done", "fingerprint"], rows
 
 
 def list_runs() -> Rows:
@@ -110,7 +117,7 @@ def list_runs() -> Rows:
         seed = run.config.seed if isinstance(run.config, RunConfig) else None
         found = {} if test is None else test.measures()
         scores = [100 * found[key] if key in found else None for key in MEASURES]
-        rows.append([str(run.path), run.config.head, run.config.protocol, seed, test and test.n, *scores])
+        rows.append([str(run.path), run.config.head, task_name(run.config), seed, test and test.n, *scores])
     return ["run", "head", "protocol", "seed", "test n", *MEASURES.values()], rows
 
 
@@ -145,9 +152,12 @@ def describe_cache(path: Path) -> dict[str, Any]:
     ]
     protocols = []
     for name in reader.protocol_names():
-        p = reader.protocol(name)
-        counts = [len(p.labels.classes), *(len(p.clips(split)) for split in (Split.TRAIN, Split.TEST))]
-        protocols.append([name, *counts, len(p.group_names) or None, p.group_kind or None])
+        table = reader.protocol(name)
+        for space in table.spaces:
+            own = table.only(space.name)
+            counts = [len(read_labelled(own, split, reader.clip_ids).names) for split in (Split.TRAIN, Split.TEST)]
+            groups = [len(table.group_names) or None, table.group_kind or None]
+            protocols.append([name, space.name, space.over, len(space.classes), *counts, *groups])
     states = ", ".join(f"{int((status == s).sum())} {s.name.lower().replace('_', ' ')}" for s in Status)
     count = reader.manifest.num_augmented_views
     augmented = f" and {count} augmented" if count else ""
@@ -155,6 +165,12 @@ def describe_cache(path: Path) -> dict[str, Any]:
         f"rows: {states} ({reader.num_clips} clips × {reader.num_views} views{augmented})",
         f"fingerprint: {reader.fingerprint}",
     ]
+    clips = reader.clips.arrays()
+    if SEGMENTS in clips:
+        facts.append(f"segments: {len(set(clips[SEGMENTS])):,} of {reader.num_clips:,} clips")
+    if CAMERAS in clips:
+        seen = sorted(Counter(clips[CAMERAS]).items())
+        facts.append("cameras: " + ", ".join(f"{name or 'not named'} {count:,}" for name, count in seen))
     facts += [f"{key}: {value}" for key, value in reader.identity.items()]
     facts.append("made with: " + ", ".join(f"{k} {v}" for k, v in reader.environment.items()))
     failures = [[f.row, f.clip_id, f.view, f.reason] for f in reader.failures()]

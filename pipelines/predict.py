@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from ifcar.cache.schema import Category
 from ifcar.devices import choose_device
-from ifcar.errors import CacheMismatchError, InputError
+from ifcar.errors import CacheMismatchError, InputError, nearest
 from ifcar.extract.datasets.box_notes import in_shares, unit_note
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.datasets.something_else import read_one_clip
@@ -27,29 +25,17 @@ from ifcar.extract.engine import EngineOptions, FeatureExtractor, RowArrays, fau
 from ifcar.extract.frame_times import past_end, source_frames
 from ifcar.extract.geometry import FULL_FRAME, boxes_to_crop
 from ifcar.extract.picture_source import VideoInfo
-from ifcar.extract.roi import parse_pooled_mode
+from ifcar.extract.roi import parse_pooled_mode, pooled_with
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.view_content import View
-from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.extraction.backbones import load_backbone
 from ifcar.pipelines.progress import Progress
-from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.answers import Answer, answer_of, asked_about, members_of
 from ifcar.pipelines.runs.data import RunData
-from ifcar.pipelines.runs.finished import Run, open_run
-from ifcar.pipelines.runs.heads import build_head
+from ifcar.pipelines.runs.finished import open_run
 from ifcar.pipelines.runs.recipe import Recipe, read_recipe
-from ifcar.pipelines.runs.resolve import head_arrays
-from ifcar.pipelines.runs.weights import load_head
 
 DEFAULT_TOP = 5
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClassScore:
-    """A class and its probability."""
-
-    name: str
-    probability: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,9 +44,8 @@ class Prediction:
 
     Args:
         clip_id: the clip's id in the boxes file.
-        top: the likeliest classes, best first.
-        logits: (members, K) float32, averaged over views; one row for a run that is no ensemble.
-        probabilities: (K,) float64; an ensemble's are its members', weighted.
+        answers: one about the clip; of a run that learned labels over instances one about each subject, or about every
+            instance where none is a subject.
         num_views: views that were averaged.
         num_frames: T, frames of a view.
         num_subjects: subject slots with a box in some sampled frame.
@@ -70,28 +55,13 @@ class Prediction:
     """
 
     clip_id: str
-    top: Sequence[ClassScore]
-    logits: NDArray[np.float32]
-    probabilities: NDArray[np.float64]
+    answers: Sequence[Answer]
     num_views: int
     num_frames: int
     num_subjects: int
     num_objects: int
     num_tracks: int
     notes: Sequence[str]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Member:
-    """A trained head and its share of the probabilities; 1 for a run that is no ensemble."""
-
-    path: Path
-    config: RunConfig
-    share: float
-
-    def reads(self) -> tuple[str, ...]:
-        """Return the names of the arrays that the head reads."""
-        return head_arrays(self.config)
 
 
 def predict(
@@ -101,6 +71,7 @@ def predict(
     progress: Progress,
     *,
     clip: str | None = None,
+    labels: str | None = None,
     weights: str | None = None,
     top: int | None = None,
     device: str | None = None,
@@ -115,6 +86,7 @@ def predict(
         video: a video file, or a folder of frames 0001.jpg, ….
         boxes: JSON in Something-Else's record format, {ID: [record, …]} or one clip's list of records.
         progress: told about the work.
+        labels: the label space; a run knows the one that it learned.
         clip: ID in the boxes file; default: the video's name, or the only one.
         weights: the backbone's, as `ifcar extract` takes them; they must be those that the run was trained on.
             Default: random ones are made again, others are the published ones.
@@ -127,7 +99,12 @@ def predict(
     """
     opened = open_run(run)
     data = opened.data()
-    members = _members(opened, data)
+    if labels is not None and labels != data.labels:
+        raise InputError(
+            f"--labels {labels}: {run} learned the label space {data.labels!r}{nearest(labels, [data.labels])} and "
+            "knows no other"
+        )
+    members = members_of(opened, data)
     num_top = _num_top(top, len(data.classes))
     recipe = read_recipe(run, data)
     info = probe(video)
@@ -152,19 +129,16 @@ def predict(
     if not reads_features and weights is not None:
         raise InputError(f"--weights {weights} would be ignored: {run} reads boxes only")
     seen = [views.plan(row) for row in range(len(views))]
-    arrays = _view_arrays(run, data, seen, reads)
+    pooled = pooled_with(parse_pooled_mode(recipe.pooled)) if reads_features and recipe.pooled is not None else ()
+    arrays = _view_arrays(run, data, seen, tuple(dict.fromkeys((*reads, *pooled))))
     if reads_features:
         arrays |= _live_features(run, data, recipe, views, weights, on, progress)
-    logits = np.stack([_score(member, data, arrays, on) for member in members])
-    shares = np.array([member.share for member in members])
-    probability = shares @ data.kind.probabilities(logits)
     slots = np.stack([view.categories for view in seen]).max(axis=(0, 1))  # (N,)
-    best = np.argsort(-probability, kind="stable")[:num_top]
+    boxes_seen = np.stack([view.boxes for view in seen])
+    asked: Sequence[int | None] = [None] if data.over == "clip" else asked_about(slots)
     return Prediction(
         clip_id=clip_id,
-        top=tuple(ClassScore(name=data.classes[k], probability=float(probability[k])) for k in best),
-        logits=logits,
-        probabilities=probability,
+        answers=tuple(answer_of(slot, members, data, boxes_seen, arrays, on, num_top) for slot in asked),
         num_views=len(seen),
         num_frames=data.spec.num_frames,
         num_subjects=int((slots == Category.SUBJECT).sum()),
@@ -182,19 +156,6 @@ def _num_top(top: int | None, num_classes: int) -> int:
     return top
 
 
-def _members(run: Run, data: RunData) -> list[Member]:
-    """Return the run itself, or the members of an ensemble, which must have been trained on the same data."""
-    if isinstance(run.config, RunConfig):
-        return [Member(path=run.path, config=run.config, share=1.0)]
-    members = []
-    for stored, share in zip(run.config.members, run.config.weights, strict=True):
-        member = open_run(Path(stored))
-        if not isinstance(member.config, RunConfig) or member.data() != data:
-            raise InputError(f"{member.path}: trained on other data than the ensemble {run.path}; fuse the runs again")
-        members.append(Member(path=member.path, config=member.config, share=share))
-    return members
-
-
 def _check_boxes(boxes: Path, clip: Clip, tracks: Tracks, info: VideoInfo, recipe: Recipe) -> list[str]:
     """Refuse boxes that cannot belong to the video, and return what is strange about the others.
 
@@ -207,7 +168,7 @@ def _check_boxes(boxes: Path, clip: Clip, tracks: Tracks, info: VideoInfo, recip
             f"{boxes}: clip {clip.clip_id!r}: no box lies in the {size[0]} × {size[1]} pixels of {clip.source}, the "
             f"first is ({x1:g}, {y1:g}, {x2:g}, {y2:g}); expected x1, y1, x2, y2 in the video's pixels"
         )
-    origin_sec = clip.origin_sec(info)
+    origin_sec = clip.origin_sec
     first = int(source_frames(info, recipe.annotation_fps, tracks.frames[:1], origin_sec)[0])
     if first >= info.num_frames:
         rate = "" if recipe.annotation_fps is None else f" at {recipe.annotation_fps:g} per second"
@@ -269,15 +230,3 @@ def _refuse(faults: Iterable[str]) -> None:
     """Raise InputError with the first fault that is not empty."""
     for fault in filter(None, faults):
         raise InputError(fault)
-
-
-@torch.inference_mode()
-def _score(member: Member, data: RunData, arrays: RowArrays, device: str) -> NDArray[np.float32]:
-    """Return a head's logits (K,), averaged over the views."""
-    head = build_head(member.config, data.spec, len(data.classes))
-    load_head(head, member.path / "model.safetensors")
-    batch = InstanceBatch({name: torch.from_numpy(arrays[name]) for name in member.reads()})
-    on = torch.device(device)
-    logits = head.to(on).eval()(batch.to(on)).logits.float().cpu().numpy()
-    mean: NDArray[np.float32] = logits.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return mean

@@ -39,7 +39,7 @@ def test_help_does_not_import_torch() -> None:
 
 def test_short_forms_work_after_extract(place: Path) -> None:
     for head in ("base", "sfi"):
-        options = ("--streams", "layout", "--preset", "small", "--schedule", "stretched", "--min-steps", "30")
+        options = ("--streams", "layout", "--preset", "small", "--schedule", "stretched", "--epochs", "8")
         done = run(place, "fit-head", head, *options, "--json")
         assert done.returncode == 0, done.stderr
         content = json.loads(done.stdout)
@@ -52,10 +52,11 @@ def test_short_forms_work_after_extract(place: Path) -> None:
     assert run(place, "list", "heads").stdout.count("sfi") >= 1
 
 
+@pytest.mark.slow
 def test_grid_few_shot_and_predict_print_tables(place: Path) -> None:
     file = place / "grid.yaml"
     file.write_text(
-        "name: tiny\nseeds: [0]\npreset: small\nbaseline: SFI\nschedule: {kind: stretched, min_steps: 30}\n"
+        "name: tiny\nseeds: [0]\npreset: small\nbaseline: SFI\nschedule: {kind: stretched, epochs: 8}\n"
         "systems:\n- {name: SFI, head: sfi, streams: layout}\n- {name: STIN, head: stin, streams: layout}\n"
     )
     planned = json.loads(run(place, "grid", str(file), "--dry-run", "--json").stdout)
@@ -117,10 +118,11 @@ def test_bad_input_is_one_line_and_exit_2(place: Path, arguments: tuple[str, ...
     assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr, done.stderr
 
 
+@pytest.mark.slow
 def test_interrupt_keeps_the_checkpoint_and_resume_finishes(place: Path) -> None:
     options = ("--streams", "layout", "--preset", "small", "--schedule", "stretched")
     command = [sys.executable, "-c", "from ifcar.cli import main; main()", "fit-head", "sfi", *options]
-    command += ["--out", "stopped", "--no-refit", "--epochs", "2000"]
+    command += ["--out", "stopped", "--no-refit", "--epochs", "500"]
     process = subprocess.Popen(
         command,
         cwd=place,

@@ -233,6 +233,23 @@ def test_the_same_head_trains_with_its_backbone_live(cache: Path, root: Path, tm
     np.testing.assert_allclose(found, cached, atol=1e-3)
 
 
+def test_orn_trains_on_features_pooled_under_masks_from_the_cache_and_live(root: Path, tmp_path: Path) -> None:
+    made = extract(options(root, tmp_path / "masked.zarr", pooled="mask"), Silent()).cache
+    assert open_cache(made).spec.shape("instance_features")[-2:] == (1, 1)
+    orn = make_run_config("orn", made, preset="small", aux_weight=1.0, schedule=BRIEF)
+    from_cache = fit(orn, Silent(), out=tmp_path / "orn", device="cpu").run
+    weights = str(random_weights(root.parent))
+    given = {"data_root": root, "weights": weights, "epochs": 1, "batch_size": 4, "lr": 1e-9, "head_lr": 1e-9}
+    live = finetune(joint_config(from_cache.path, **given), Silent(), out=tmp_path / "live", workers=0, device="cpu")
+    cached, found = (run.predictions("test").logits for run in (from_cache, live.run))
+    np.testing.assert_allclose(found, cached, atol=1e-2 * float(np.abs(cached).max()))
+    with pytest.raises(InputError, match="reads the array 'masks', which something-deep gives"):
+        predict(from_cache.path, root / "frames" / "101", root / "annotations.json", Silent())
+    plain = replace(options(root, tmp_path / "plain.zarr", pooled="mask"), dataset="something-else")
+    with pytest.raises(InputError, match="--pooled mask: dataset 'something-else' gives no masks here; expected 3 or"):
+        extract(plain, Silent())
+
+
 def test_a_report_shows_a_run_on_the_array(run: FitResult, root: Path, tmp_path: Path) -> None:
     page = report([run.run.path], Silent(), out=tmp_path / "report", num_clips=1, data_root=root).page
     assert DepthHead.name in page.read_text(encoding="utf-8")

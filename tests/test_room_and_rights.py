@@ -15,7 +15,7 @@ from fixtures.something_else import write_dataset
 
 from ifcar.cache.verify import verify_cache
 
-FIT = ("fit-head", "base", "--streams", "layout", "--preset", "small", "--schedule", "stretched", "--min-steps", "60")
+FIT = ("fit-head", "base", "--streams", "layout", "--preset", "small", "--schedule", "stretched", "--epochs", "8")
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from ifcar.errors import InputError, nearest_of
 from ifcar.extract.backbones.random_init import randomise
 from ifcar.extract.backbones.spec import BackboneRequest, BackboneSpec, NoConfig, PublishedWeights
+from ifcar.extract.backbones.state_files import read_state
 from ifcar.registry import Registry
 
 Maps = dict[str, Tensor]
@@ -22,7 +24,8 @@ Maps = dict[str, Tensor]
 class Backbone(nn.Module):
     """A network that ends in feature maps; its state-dict keys are the published checkpoint's.
 
-    What a family gives is `forward`. A family whose weights come under other keys overrides `adapt_state`; one whose
+    What a family gives is `forward`. A family whose weights come under other keys overrides `adapt_state`, one whose
+    folders are read by a library of their own, `read_state`; one whose
     random weights need more than He's, `initialise`; one that keeps layers behind its maps, `run_every_layer`; one that
     reads no pixels, `normalise`. A method `classify(video) → logits` is a family's own affair.
 
@@ -98,6 +101,10 @@ class Backbone(nn.Module):
     def run_every_layer(self, video: Tensor) -> object:
         """Run the network with those of its layers, too, that no map needs."""
         return self(video)
+
+    def read_state(self, path: Path) -> dict[str, Tensor]:
+        """Return the tensors of a weights file or folder, as they are called there."""
+        return read_state(path, self.wrappers)
 
     def adapt_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return a weights file's tensors under this network's keys and in its shapes; what has no place stays."""

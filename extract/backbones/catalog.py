@@ -12,7 +12,10 @@ import ifcar.extract.backbones.inflated_resnet
 import ifcar.extract.backbones.mobilenet_v2
 import ifcar.extract.backbones.none
 import ifcar.extract.backbones.resnet50
-import ifcar.extract.backbones.slowfast_r50  # noqa: F401  (these imports fill the registry)
+import ifcar.extract.backbones.slowfast_r50
+import ifcar.extract.backbones.timm_image
+import ifcar.extract.backbones.torchvision_video
+import ifcar.extract.backbones.transformers_video  # noqa: F401  (these imports fill the registry)
 from ifcar.errors import InputError
 from ifcar.extract.backbones.base import BACKBONES, Backbone, BackboneFamily
 from ifcar.extract.backbones.reduced import ReducedBackbone

@@ -25,16 +25,20 @@ M = TypeVar("M", bound=nn.Module)
 def folded(backbone: B) -> B:
     """Return a copy in evaluation mode whose convolutions hold the normalisation that follows them.
 
-    A convolution and the normalisation of its rank and width that its module names right after it belong together: so
-    a module names the two one after the other if, and only if, it runs them so. The copy's state-dict keys are no
+    A convolution, or a sequence that ends in one, and the normalisation of its rank and width that its module names
+    right after it belong together: so a module names the two one after the other if, and only if, it runs them so. The
+    copy's state-dict keys are no
     longer the published ones.
     """
     copied = copy.deepcopy(backbone).eval()
     for module in copied.modules():
         for (conv_name, conv), (norm_name, norm) in itertools.pairwise(list(module.named_children())):
+            holder = module
+            while isinstance(conv, nn.Sequential) and len(conv):
+                holder, conv_name, conv = conv, str(len(conv) - 1), conv[-1]
             for convolution, batch_norm in zip(CONVOLUTIONS, BATCH_NORMS, strict=True):
                 if isinstance(conv, convolution) and isinstance(norm, batch_norm):
-                    setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
+                    setattr(holder, conv_name, fuse_conv_bn_eval(conv, norm))
                     setattr(module, norm_name, nn.Identity())
     return copied
 

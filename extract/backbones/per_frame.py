@@ -31,7 +31,7 @@ def frames_of(video: Tensor) -> Tensor:
     return video.transpose(1, 2).flatten(0, 1)
 
 
-def torchvision_weights(name: str) -> dict[str, PublishedWeights]:
+def torchvision_weights(name: str, trained_on: str = "ImageNet-1k") -> dict[str, PublishedWeights]:
     """Return what torchvision publishes for one of its models: tag, such as "imagenet1k-v1", → weights, oldest first.
 
     A file's name ends in the first digits of its SHA-256.
@@ -44,7 +44,7 @@ def torchvision_weights(name: str) -> dict[str, PublishedWeights]:
         published[entry.name.lower().replace("_", "-")] = PublishedWeights(
             address=entry.url,
             sha256=Path(entry.url).stem.rpartition("-")[2],
-            license="BSD-3-Clause (torchvision, trained on ImageNet-1k)",
+            license=f"BSD-3-Clause (torchvision, trained on {trained_on})",
             normalisation=Normalisation(mean=tuple(seen.mean), std=tuple(seen.std)),
         )
     return published

@@ -1,15 +1,17 @@
 """AVA (Gu et al. 2018): what each person does at one key frame a second of 15-minute stretches of films.
 
-A clip is one person's box at one key frame. Facts of the files that the reader relies on: middle_frame_timestamp counts
-whole seconds from the beginning of the video as published, and a folder of frames holds 30 a second from second 900;
-corners are shares of the frame; a box has a row for each of its actions; the evaluation knows 60 of the 80 actions, and
-boxes of none of the 60 are clips without a label.
+A clip is a key frame with its persons, each of which has labels of its own. Facts of the files that the reader relies
+on: middle_frame_timestamp counts whole seconds from the beginning of the video as published, and a folder of frames
+holds 30 a second from second 900; corners are shares of the frame; a box has a row for each of its actions; the
+evaluation knows 60 of the 80 actions, and boxes of none of the 60 are persons without a label.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,8 @@ from ifcar.errors import InputError, MissingDataError
 from ifcar.extract.datasets.ava_files import read_action_list, read_excluded, read_key_frames
 from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
-from ifcar.extract.datasets.key_frames import Corners, KeyFrameBox, parse_clip_id
+from ifcar.extract.datasets.instance_labels import LabelledInstance, instance_space
+from ifcar.extract.datasets.key_frames import Corners, KeyFrameBox
 from ifcar.extract.datasets.multi_label import multi_label_table
 from ifcar.extract.datasets.pixel_sources import Place, find_sources
 from ifcar.extract.decode import frame_size
@@ -34,6 +37,33 @@ _MARGIN_FRAMES = 8  # of boxes around a clip, as frames of slow videos are shown
 VIDEO_ENDINGS = (".mp4", ".mkv", ".webm")
 PARTS = {"train": Split.TRAIN, "val": Split.TEST}
 ACTION_LIST = "ava_action_list_v2.2_for_activitynet_2019.pbtxt"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _KeyFrame:
+    """A key frame and some of its persons.
+
+    Args:
+        video: the video's name.
+        second: where it lies in the video.
+        split: the part that it belongs to.
+        persons: classes of each person, by the box.
+    """
+
+    video: str
+    second: int
+    split: Split
+    persons: Mapping[Corners, set[int]]
+
+    @property
+    def name(self) -> str:
+        """VIDEO,SECOND, as the files begin a line."""
+        return f"{self.video},{self.second:04d}"
+
+    def labelled(self) -> list[LabelledInstance]:
+        """Return the persons; each one's id is VIDEO,SECOND,x1,y1,x2,y2."""
+        boxes = ((KeyFrameBox(video=self.video, second=self.second, corners=c), own) for c, own in self.persons.items())
+        return [LabelledInstance(name=box.name, classes=classes) for box, classes in boxes]
 
 
 @register_dataset
@@ -50,9 +80,7 @@ class Ava(Dataset):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self._actions: dict[int, str] = {}
-        self._classes: dict[str, set[int]] = {}
-        self._split: dict[str, Split] = {}
-        self._persons: dict[tuple[str, int], list[Corners]] = {}
+        self._frames: dict[str, _KeyFrame] = {}
         self._sources: dict[str, Path] = {}
         self._sizes: dict[str, tuple[int, int]] = {}
 
@@ -73,8 +101,7 @@ class Ava(Dataset):
         class_of = {number: place for place, number in enumerate(self._actions)}
         self._sources, notes = self._find_sources() if needs_pixels else ({}, [])
         problems: list[str] = []
-        self._classes, self._split, self._persons, self._sizes = {}, {}, {}, {}
-        clips: list[Clip] = []
+        self._frames, self._sizes = {}, {}
         part_of: dict[str, str] = {}
         for part, split in PARTS.items():
             boxes_path, excluded_path = self._part_files(part)
@@ -82,74 +109,94 @@ class Ava(Dataset):
             found = read_key_frames(boxes_path, class_of, digest, box_notes)
             excluded = found.leave_out(read_excluded(excluded_path, digest))
             absent: dict[str, int] = {}
-            cut: list[str] = []
-            for box, classes in found.boxes():
-                if part_of.setdefault(box.video, part) != part:
-                    raise InputError(f"{boxes_path}: video {box.video!r} is also in the train part; expected one part")
-                self._persons.setdefault((box.video, box.second), []).append(box.corners)
-                if needs_pixels and box.video not in self._sources:
-                    absent[box.video] = absent.get(box.video, 0) + 1
+            for (video, second), persons in sorted(found.persons.items()):
+                if part_of.setdefault(video, part) != part:
+                    raise InputError(f"{boxes_path}: video {video!r} is also in the train part; expected one part")
+                if needs_pixels and video not in self._sources:
+                    absent[video] = absent.get(video, 0) + len(persons)
                     continue
-                self._classes[box.clip_id], self._split[box.clip_id] = classes, split
-                clips.append(self._clip(box, needs_pixels=needs_pixels))
-                if self._middle_sec(box) < CLIP_SEC / 2:
-                    cut.append(box.clip_id)
+                self._add(_KeyFrame(video=video, second=second, split=split, persons=persons))
             problems += [
                 f"{video}: {n} boxes left out, no videos/{video}.mp4 or frames/{video}/" for video, n in absent.items()
             ]
-            if cut:
-                notes.append(f"{len(cut)} clips begin before their source does and are cut, the first: {cut[0]}")
             notes += [f"{excluded} boxes of {boxes_path.name} are at excluded timestamps"] if excluded else []
             notes += [f"{found.doubled} rows of {boxes_path.name} are doubled, count once"] if found.doubled else []
             notes += box_notes.lines()
+        clips = [self._clip(clip_id, needs_pixels=needs_pixels) for clip_id in self._frames]
+        notes += [*self._cut_note(), *self._crowd_note()]
         return Listing(clips=clips, notes=notes, problems=problems, digest=digest.hexdigest())
 
     def tracks(self, clip_id: str) -> Tracks:
-        """Return the person's box as the subject, the key frame's other persons as objects, nearest first; all held.
-
-        The persons of a key frame are clips that differ in nothing else, so that categories say whom the labels mean.
-        """
-        own = parse_clip_id(clip_id)
-        assert own is not None
-        others = [corners for corners in self._persons[own.video, own.second] if corners != own.corners]
-        others.sort(key=lambda corners: _distance(corners, own.corners))
-        width, height = self._size(own.video)
-        boxes = np.array([own.corners, *others]) * (width, height, width, height)
-        start, stop = self._span(own)
+        """Return the boxes of the clip's persons, all subjects, held over the clip."""
+        frame = self._frames[clip_id]
+        width, height = self._size(frame.video)
+        boxes = np.array(list(frame.persons)) * (width, height, width, height)
+        start, stop = self._span(frame)
         first, last = int(start * self.annotation_fps), int(stop * self.annotation_fps)
         frames = np.arange(max(0, first - _MARGIN_FRAMES), last + _MARGIN_FRAMES)
-        categories = np.full(len(boxes), Category.OBJECT, np.uint8)
-        categories[0] = Category.SUBJECT
         return Tracks(
             frames=frames,
             boxes=np.broadcast_to(boxes.astype(np.float32), (len(frames), *boxes.shape)),
-            categories=categories,
+            categories=np.full(len(boxes), Category.SUBJECT, np.uint8),
         )
 
     def num_tracks(self, clip_id: str) -> int:
-        """Return how many persons a box's key frame has."""
-        own = parse_clip_id(clip_id)
-        assert own is not None
-        return len(self._persons[own.video, own.second])
+        """Return how many persons a clip has."""
+        return len(self._frames[clip_id].persons)
 
     def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
         """Return `official`: trained on the train part, tested on the val part; groups are videos."""
         classes = [f"{number} {name}" for number, name in self._actions.items()]
-        videos = {clip_id: clip_id.rsplit(",", 5)[0] for clip_id in clip_ids}
+        frames = {clip_id: self._frames[clip_id] for clip_id in clip_ids}
+        persons = {clip_id: frame.labelled() for clip_id, frame in frames.items()}
         table = multi_label_table(
-            "official", classes, clip_ids, self._classes, self._split, groups=videos, group_kind="video"
+            "official",
+            classes,
+            clip_ids,
+            {},
+            {clip_id: frame.split for clip_id, frame in frames.items()},
+            groups={clip_id: frame.video for clip_id, frame in frames.items()},
+            group_kind="video",
         )
-        return [table], []
+        return [replace(table, spaces=(instance_space("actions", "multi", classes, clip_ids, persons),))], []
 
-    def _clip(self, box: KeyFrameBox, *, needs_pixels: bool) -> Clip:
-        """Return a box's clip. Without pixels the frame is 1 × 1: corners are shares, so that sizes do not matter."""
+    def _add(self, frame: _KeyFrame) -> None:
+        """List a key frame, with more persons than a row has slots for as several clips."""
+        persons = list(frame.persons.items())
+        step = self.num_instances or len(persons)
+        for number, start in enumerate(range(0, len(persons), step)):
+            clip_id = frame.name if not number else f"{frame.name}/{number + 1}"
+            self._frames[clip_id] = replace(frame, persons=dict(persons[start : start + step]))
+
+    def _clip(self, clip_id: str, *, needs_pixels: bool) -> Clip:
+        """Return a clip. Without pixels the frame is 1 × 1: corners are shares, so that sizes do not matter."""
+        frame = self._frames[clip_id]
         return Clip(
-            clip_id=box.clip_id,
-            source=self._sources.get(box.video),
+            clip_id=clip_id,
+            source=self._sources.get(frame.video),
             frame_size=None if needs_pixels else (1, 1),
-            span_sec=self._span(box),
+            span_sec=self._span(frame),
             frames_on_clock=self.frames_on_clock,
+            segment="" if clip_id == frame.name else frame.name,
         )
+
+    def _cut_note(self) -> list[str]:
+        cut = [clip_id for clip_id, frame in self._frames.items() if self._middle_sec(frame) < CLIP_SEC / 2]
+        return [f"{len(cut)} clips begin before their source does and are cut, the first: {cut[0]}"] if cut else []
+
+    def _crowd_note(self) -> list[str]:
+        rows = Counter(frame.name for frame in self._frames.values())
+        several = [count for count in rows.values() if count > 1]
+        if not several:
+            return []
+        persons = Counter[str]()
+        for frame in self._frames.values():
+            persons[frame.name] += len(frame.persons)
+        return [
+            f"{len(several)} of {len(rows)} key frames have more than {self.num_instances} persons and take "
+            f"{sum(several)} clips; persons of different clips do not see each other; --instances "
+            f"{max(persons.values())} keeps each key frame in one"
+        ]
 
     def _size(self, video: str) -> tuple[int, int]:
         """Return a video's frame size, read once a process. Raises DecodeError for a video that cannot be read."""
@@ -162,23 +209,23 @@ class Ava(Dataset):
     def _part_files(self, part: str) -> tuple[Path, Path]:
         return self.root / f"ava_{part}_v2.2.csv", self.root / f"ava_{part}_excluded_timestamps_v2.2.csv"
 
-    def _span(self, box: KeyFrameBox) -> tuple[float, float]:
-        """Return the seconds of the source that a box's clip covers."""
-        middle = self._middle_sec(box)
+    def _span(self, frame: _KeyFrame) -> tuple[float, float]:
+        """Return the seconds of the source that a key frame's clip covers."""
+        middle = self._middle_sec(frame)
         return max(0.0, middle - CLIP_SEC / 2), middle + CLIP_SEC / 2
 
-    def _middle_sec(self, box: KeyFrameBox) -> int:
-        """Return the second of the source at which a box's key frame is. Raises InputError when it has no such one."""
-        source = self._sources.get(box.video)
+    def _middle_sec(self, frame: _KeyFrame) -> int:
+        """Return the second of the source at which a key frame is. Raises InputError when it has no such one."""
+        source = self._sources.get(frame.video)
         if source is None or not source.is_dir():
-            return box.second
-        if box.second < FRAMES_BEGIN_SEC:
+            return frame.second
+        if frame.second < FRAMES_BEGIN_SEC:
             raise InputError(
-                f"clip {box.clip_id!r}: its key frame is second {box.second} of video {box.video!r}, but its folder of "
-                f"frames, {source}, begins at second {FRAMES_BEGIN_SEC}, as all of AVA's do; give the whole video as "
-                f"videos/{box.video}.mp4 and take the folder away, or count the seconds from {FRAMES_BEGIN_SEC}"
+                f"clip {frame.name!r}: its key frame is second {frame.second} of video {frame.video!r}, but its folder "
+                f"of frames, {source}, begins at second {FRAMES_BEGIN_SEC}, as all of AVA's do; give the whole video "
+                f"as videos/{frame.video}.mp4 and take the folder away, or count the seconds from {FRAMES_BEGIN_SEC}"
             )
-        return box.second - FRAMES_BEGIN_SEC
+        return frame.second - FRAMES_BEGIN_SEC
 
     def _find_sources(self) -> tuple[dict[str, Path], list[str]]:
         sources, notes = find_sources(
@@ -190,8 +237,3 @@ class Ava(Dataset):
                 "frames/VIDEO_ID/, or extract boxes only with --backbone none"
             )
         return sources, notes
-
-
-def _distance(a: Corners, b: Corners) -> float:
-    """Return the squared distance of two boxes' centres, times 4."""
-    return (a[0] + a[2] - b[0] - b[2]) ** 2 + (a[1] + a[3] - b[1] - b[3]) ** 2

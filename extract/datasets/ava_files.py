@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ifcar.errors import InputError, MissingDataError
 from ifcar.extract.datasets.box_notes import BoxNotes
-from ifcar.extract.datasets.key_frames import Corners, KeyFrameBox
+from ifcar.extract.datasets.key_frames import Corners
 from ifcar.extract.datasets.text_rows import csv_rows, finite_number, whole_number
 from ifcar.text_files import decode_text
 
@@ -36,14 +36,6 @@ class KeyFrames:
 
     persons: dict[tuple[str, int], dict[Corners, set[int]]] = field(default_factory=dict)
     doubled: int = 0
-
-    def boxes(self) -> list[tuple[KeyFrameBox, set[int]]]:
-        """Return every box and its classes, by video and second."""
-        return [
-            (KeyFrameBox(video=video, second=second, corners=corners), classes)
-            for (video, second), persons in sorted(self.persons.items())
-            for corners, classes in persons.items()
-        ]
 
     def leave_out(self, excluded: set[tuple[str, int]]) -> int:
         """Drop these key frames; return how many boxes they had."""

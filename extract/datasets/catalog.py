@@ -3,23 +3,28 @@
 from ifcar.extract.datasets.ava import Ava
 from ifcar.extract.datasets.charades import Charades
 from ifcar.extract.datasets.contract import DATASETS
+from ifcar.extract.datasets.epic_kitchens import EpicKitchens
 from ifcar.extract.datasets.hockey import Hockey
 from ifcar.extract.datasets.something_else import SomethingElse
 from ifcar.extract.datasets.something_something_v1 import SomethingSomethingV1
 from ifcar.extract.datasets.something_something_v2 import SomethingSomethingV2
-from ifcar.extract.datasets.toybox import Toybox, ToyboxMulti, ToyboxStandard
+from ifcar.extract.datasets.toybox import Toybox, ToyboxContact, ToyboxMulti, ToyboxStandard
+from ifcar.extract.datasets.vlog import Vlog
 from ifcar.extract.datasets.volleyball import Volleyball
 
 __all__ = [
     "DATASETS",
     "Ava",
     "Charades",
+    "EpicKitchens",
     "Hockey",
     "SomethingElse",
     "SomethingSomethingV1",
     "SomethingSomethingV2",
     "Toybox",
+    "ToyboxContact",
     "ToyboxMulti",
     "ToyboxStandard",
+    "Vlog",
     "Volleyball",
 ]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ifcar.cache.schema import Split
 from ifcar.errors import InputError
 from ifcar.extract.datasets.splits import read_json
-from ifcar.extract.datasets.text_rows import csv_rows, finite_number, word_rows
+from ifcar.extract.datasets.text_rows import column_rows, finite_number, word_rows
 
 CLASSES = "Charades_v1_classes.txt"
 PARTS = {"Charades_v1_train.csv": Split.TRAIN, "Charades_v1_test.csv": Split.TEST}
@@ -75,40 +75,21 @@ def read_videos(root: Path, classes: Mapping[str, str]) -> dict[str, ListedVideo
     number_of = {code: number for number, code in enumerate(classes)}
     videos: dict[str, ListedVideo] = {}
     for name, split in PARTS.items():
-        columns: dict[str, int] = {}
-        num_columns = 0
-        for where, row in csv_rows(root / name, hashlib.sha256(), "Charades' list of videos"):
-            if not columns:
-                columns, num_columns = _columns(where, row), len(row)
-                continue
-            if len(row) != num_columns:
-                raise InputError(f"{where}: {len(row)} columns; expected {num_columns}, as in the header")
-            video = row[columns["id"]]
+        for where, row in column_rows(root / name, hashlib.sha256(), _COLUMNS, "Charades' list of videos"):
+            video = row["id"]
             if not video or video in videos:
                 also = "the train list too" if video in videos and videos[video].split != split else "the list twice"
                 found = f"is in {also}" if video else "is empty"
                 raise InputError(f"{where}: id {video!r:.60} {found}; expected each video once")
-            videos[video] = _listed_video(where, split, row, columns, number_of)
-        if not columns:
-            raise InputError(f"{root / name}: empty; expected a header with {', '.join(_COLUMNS)}")
+            videos[video] = _listed_video(where, split, row, number_of)
     return videos
 
 
-def _columns(where: str, header: Sequence[str]) -> dict[str, int]:
-    absent = next((name for name in _COLUMNS if header.count(name) != 1), None)
-    if absent is not None:
-        what = "has two columns" if absent in header else "lacks the column"
-        raise InputError(f"{where}: the header {what} {absent}; expected {', '.join(_COLUMNS)} among others")
-    return {name: header.index(name) for name in _COLUMNS}
-
-
-def _listed_video(
-    where: str, split: Split, row: Sequence[str], columns: Mapping[str, int], number_of: Mapping[str, int]
-) -> ListedVideo:
+def _listed_video(where: str, split: Split, row: Mapping[str, str], number_of: Mapping[str, int]) -> ListedVideo:
     """Read "c092 11.90 21.20;c147 0.00 12.60" of a row; times only have to be times, as nothing depends on them."""
     found: set[int] = set()
     num_reversed = 0
-    for action in filter(None, row[columns["actions"]].split(";")):
+    for action in filter(None, row["actions"].split(";")):
         words = action.split()
         if len(words) != 3:
             raise InputError(
@@ -121,9 +102,7 @@ def _listed_video(
             raise InputError(f"{where}: action {action!r:.60} is at a negative time; expected seconds from 0")
         num_reversed += end < start
         found.add(number_of[words[0]])
-    return ListedVideo(
-        split=split, subject=row[columns["subject"]], classes=frozenset(found), reversed_actions=num_reversed
-    )
+    return ListedVideo(split=split, subject=row["subject"], classes=frozenset(found), reversed_actions=num_reversed)
 
 
 def read_rates(path: Path) -> dict[str, float]:

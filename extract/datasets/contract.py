@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from ifcar.cache.arrays import PICTURE_SIZES, ArraySpec, CacheSpec
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.errors import InputError
-from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.view_content import View
 from ifcar.extract.view_options import Sampling
@@ -37,6 +36,9 @@ class Clip:
         source_fps: frames per second of a folder of frames; None: the dataset's `annotation_fps`. Video files state
             their own.
         frames_on_clock: see `Dataset.frames_on_clock`.
+        segment: name of the stretch of time that it shows, which clips of other cameras may share; "": none but its
+            own. A part of a protocol, held out or not, has all clips of a segment or none.
+        camera: name of the camera that saw it, as "ego"; "" where there is one.
     """
 
     clip_id: str
@@ -45,6 +47,8 @@ class Clip:
     span_sec: tuple[float, float] | None = None
     source_fps: float | None = None
     frames_on_clock: bool = False
+    segment: str = ""
+    camera: str = ""
 
     def __post_init__(self) -> None:
         if self.span_sec is not None and not 0 <= self.span_sec[0] < self.span_sec[1]:
@@ -52,9 +56,10 @@ class Clip:
         if self.source_fps is not None and not 0 < self.source_fps < math.inf:
             raise InputError(f"clip {self.clip_id!r}: {self.source_fps} frames per second; expected more than 0")
 
-    def origin_sec(self, video: VideoInfo) -> float:
-        """Return the second of the source's clock that annotated frame 0 belongs to."""
-        return 0.0 if self.frames_on_clock else video.clock.first_sec
+    @property
+    def origin_sec(self) -> float | None:
+        """The second of the source's clock that annotated frame 0 belongs to; None: that of its first frame."""
+        return 0.0 if self.frames_on_clock else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,11 +91,13 @@ class Dataset(ABC):
         mirror_safe: whether no class tells left from right, so that mirrored clips keep their labels.
         annotation_fps: frame rate that annotated frame numbers count in, for sources of another rate; None: they are
             the frames of the source itself, from 0.
-        frames_on_clock: whether annotated frame numbers count from second 0 of the source's clock, as seconds do, and
-            not from its first frame, which a file may show later.
+        frames_on_clock: whether annotated frame numbers count from second 0 of the source's clock at exactly their
+            rate, as seconds do, and not from its first frame, which a file may show later, at a rate roughly stated.
         default_sampling: how `extract` samples the frames of a view when that is not named, see `ViewPolicy`.
         track_arrays: arrays beside boxes and categories whose values its tracks carry, with the axes T, N and then
             numbers, or (h, w) for pictures over the frame, which follow a view's crop. Known when the clips are listed.
+        num_instances: N, the slots of a row of the cache that clips are listed for; None: for no cache. A dataset whose
+            instances have labels lists a clip with more of them several times, or says what is lost.
         view_arrays: arrays that `arrays_of_view` makes, with the axes T, N, h, w and numbers. Known when the clips are
             listed.
     """
@@ -106,6 +113,7 @@ class Dataset(ABC):
     default_sampling: ClassVar[Sampling] = "segments"
     track_arrays: Sequence[ArraySpec] = ()
     view_arrays: Sequence[ArraySpec] = ()
+    num_instances: int | None = None
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -128,7 +136,7 @@ class Dataset(ABC):
 
     def num_tracks(self, clip_id: str) -> int:
         """Return how many tracks a listed clip has; the source is not opened for it."""
-        return len(self.tracks(clip_id).categories)
+        return int(self.tracks(clip_id).boxes.shape[1])
 
     @abstractmethod
     def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:

@@ -26,7 +26,7 @@ from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, re
 from ifcar.extract.datasets.multi_label import multi_label_table
 from ifcar.extract.datasets.pixel_sources import Place, find_sources
 from ifcar.extract.datasets.something_else import read_tracks, stream_records
-from ifcar.extract.datasets.text_rows import class_names, csv_rows, finite_number
+from ifcar.extract.datasets.text_rows import class_names, column_rows, finite_number
 from ifcar.extract.decode import frame_size
 from ifcar.extract.limits import DecodeError
 from ifcar.extract.track_store import TrackStore
@@ -164,18 +164,7 @@ def read_annotations(path: Path, classes: Sequence[str], digest: hashlib._Hash) 
     """
     number_of = {name: number for number, name in enumerate(classes)}
     annotations: dict[str, Annotation] = {}
-    columns: list[str] | None = None
-    for where, row in csv_rows(path, digest, f"a header and rows of {', '.join(COLUMNS)}"):
-        if columns is None:
-            columns = [name.strip() for name in row]
-            absent = [name for name in COLUMNS if name not in columns]
-            if absent or len(set(columns)) < len(columns):
-                what = f"lacks the column {absent[0]}" if absent else "names a column twice"
-                raise InputError(f"{where}: the header {what}; expected {', '.join(COLUMNS)}")
-            continue
-        if len(row) != len(columns):
-            raise InputError(f"{where}: {len(row)} columns; expected {len(columns)}, as in the header")
-        fields = {name: text.strip() for name, text in zip(columns, row, strict=True)}
+    for where, fields in column_rows(path, digest, COLUMNS, f"a header and rows of {', '.join(COLUMNS)}"):
         clip_id = fields["clip_id"]
         if not clip_id or clip_id in annotations:
             raise InputError(f"{where}: clip_id is {clip_id!r:.60}; expected each id once, and none empty")

@@ -1,6 +1,6 @@
-"""Clips that are one person's box at one key frame: what their ids and the names of their classes say.
+"""Persons' boxes at key frames: what the ids of the persons and the names of their classes say.
 
-clip id       VIDEO,SECOND,x1,y1,x2,y2      corners as shares of the frame; how a line of AVA's files begins
+person's id   VIDEO,SECOND,x1,y1,x2,y2      corners as shares of the frame; how a line of AVA's files begins
 class name    NUMBER NAME                   the action's number in those files
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 Corners = tuple[float, float, float, float]
 
 _SHARE = r"(?:[01]\.[0-9]+|[0-9](?:\.[0-9]+)?e-[0-9]+)"
-_CLIP_ID = re.compile(rf"(?P<video>.+),(?P<second>[0-9]{{4,}})(?P<corners>(?:,{_SHARE}){{4}})", re.DOTALL)
+_NAME = re.compile(rf"(?P<video>.+),(?P<second>[0-9]{{4,}})(?P<corners>(?:,{_SHARE}){{4}})", re.DOTALL)
 _CLASS_NAME = re.compile(r"(?P<number>[0-9]{1,9}) .+", re.DOTALL)
 
 
@@ -32,31 +32,31 @@ class KeyFrameBox:
     corners: Corners
 
     @property
-    def clip_id(self) -> str:
-        """The name of the clip, from which `parse_clip_id` gives the box again."""
+    def name(self) -> str:
+        """The person's id, from which `parse_box` gives the box again."""
         return ",".join([self.video, f"{self.second:04d}", *map(str, self.corners)])
 
 
-def parse_clip_id(clip_id: str) -> KeyFrameBox | None:
-    """Return the box that a clip's id names, or None when it names none."""
-    match = _CLIP_ID.fullmatch(clip_id)
+def parse_box(name: str) -> KeyFrameBox | None:
+    """Return the box that an id names, or None when it names none."""
+    match = _NAME.fullmatch(name)
     if match is None:
         return None
     x1, y1, x2, y2 = (float(corner) for corner in match["corners"][1:].split(","))
     return KeyFrameBox(video=match["video"], second=int(match["second"]), corners=(x1, y1, x2, y2))
 
 
-def key_frame_boxes(clip_ids: Sequence[str], classes: Sequence[str]) -> list[KeyFrameBox] | None:
-    """Return the boxes of a protocol's clips, or None where they are not of this kind.
+def key_frame_boxes(names: Sequence[str], classes: Sequence[str]) -> list[KeyFrameBox] | None:
+    """Return the boxes of what a protocol labels, or None where that is something else.
 
     Args:
-        clip_ids: the clips.
-        classes: the protocol's class names.
+        names: ids of instances, or of clips that are one person each.
+        classes: the class names.
     """
     if not all(_CLASS_NAME.fullmatch(name) for name in classes):
         return None
-    boxes = [box for clip_id in clip_ids if (box := parse_clip_id(clip_id)) is not None]
-    return boxes if len(boxes) == len(clip_ids) else None
+    boxes = [box for name in names if (box := parse_box(name)) is not None]
+    return boxes if len(boxes) == len(names) else None
 
 
 def class_number(name: str) -> int:

@@ -53,33 +53,35 @@ def multi_label_table(
 
 def read_multi_protocols(splits: Path, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
     """Read every protocol folder below `splits`; see `ifcar.extract.datasets.splits.read_protocols`."""
-    tables, notes = [], []
-    for folder in subfolders(splits):
-        if not (folder / LABELS).is_file():
-            notes.append(f"protocol {folder.name}: left out, {folder / LABELS} is missing")
+    notes: list[str] = []
+    tables = [read_multi_protocol(folder, clip_ids, notes) for folder in subfolders(splits)]
+    return [table for table in tables if table is not None], notes
+
+
+def read_multi_protocol(folder: Path, clip_ids: Sequence[str], notes: list[str]) -> ProtocolTable | None:
+    """Read one protocol's folder; see `ifcar.extract.datasets.splits.read_protocol`."""
+    if not (folder / LABELS).is_file():
+        notes.append(f"protocol {folder.name}: left out, {folder / LABELS} is missing")
+        return None
+    classes = read_class_names(folder / LABELS)
+    number_of = {name: number for number, name in enumerate(classes)}
+    labels: dict[str, set[int]] = {}
+    split: dict[str, Split] = {}
+    for name, part in PARTS.items():
+        path = folder / name
+        if not path.is_file():
+            notes.append(f"protocol {folder.name}: no {part.name.lower()} clips, {path} is missing")
             continue
-        classes = read_class_names(folder / LABELS)
-        number_of = {name: number for number, name in enumerate(classes)}
-        labels: dict[str, set[int]] = {}
-        split: dict[str, Split] = {}
-        for name, part in PARTS.items():
-            path = folder / name
-            if not path.is_file():
-                notes.append(f"protocol {folder.name}: no {part.name.lower()} clips, {path} is missing")
-                continue
-            for entry in read_entries(path):
-                clip_id = entry["id"]
-                if clip_id in split:
-                    raise InputError(f"{path}: clip {clip_id!r:.80} is listed twice; a clip is in one part once")
-                split[clip_id] = part
-                labels[clip_id] = {class_number(path, clip_id, own, number_of) for own in _actions(path, entry)}
-        table = multi_label_table(folder.name, classes, clip_ids, labels, split)
-        tables.append(table)
-        notes += absent_clips(folder.name, split, clip_ids)
-        notes += empty_class_notes(
-            folder.name, classes, np.nonzero(table.labels.targets[table.split == Split.TRAIN])[1]
-        )
-    return tables, notes
+        for entry in read_entries(path):
+            clip_id = entry["id"]
+            if clip_id in split:
+                raise InputError(f"{path}: clip {clip_id!r:.80} is listed twice; a clip is in one part once")
+            split[clip_id] = part
+            labels[clip_id] = {class_number(path, clip_id, own, number_of) for own in _actions(path, entry)}
+    table = multi_label_table(folder.name, classes, clip_ids, labels, split)
+    notes += absent_clips(folder.name, split, clip_ids)
+    notes += empty_class_notes(folder.name, classes, np.nonzero(table.labels.targets[table.split == Split.TRAIN])[1])
+    return table
 
 
 def _actions(path: Path, entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ifcar.errors import InputError, MissingDataError
@@ -36,6 +36,37 @@ def csv_rows(path: Path, digest: hashlib._Hash, what: str) -> Iterator[tuple[str
         raise InputError(
             f"{path} line {reader.line_num}: no comma-separated row ({error}); download it again"
         ) from error
+
+
+def column_rows(
+    path: Path, digest: hashlib._Hash, columns: Sequence[str], what: str
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield ("FILE line N", text by column) of every row below a header, without blanks around; see `csv_rows`.
+
+    Args:
+        path: comma-separated values.
+        digest: takes the file's bytes.
+        columns: those that are yielded; the header may name others.
+        what: what the file is, for messages.
+
+    Raises:
+        MissingDataError: no such file.
+        InputError: there is no header, it lacks a column or names one twice, or a row has another number of fields.
+    """
+    header: list[str] = []
+    for where, row in csv_rows(path, digest, what):
+        if not header:
+            header = [name.strip() for name in row]
+            wrong = next((name for name in columns if header.count(name) != 1), None)
+            if wrong is not None:
+                found = "names a column twice," if wrong in header else "lacks the column"
+                raise InputError(f"{where}: the header {found} {wrong}; expected {', '.join(columns)} among others")
+        elif len(row) != len(header):
+            raise InputError(f"{where}: {len(row)} columns; expected {len(header)}, as in the header")
+        else:
+            yield where, {name: row[header.index(name)].strip() for name in columns}
+    if not header:
+        raise InputError(f"{path}: empty; expected a header with {', '.join(columns)}")
 
 
 def text_rows(path: Path, digest: hashlib._Hash, what: str) -> Iterator[tuple[str, str]]:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
+from ifcar.cache.arrays import MASKS, object_classes
 from ifcar.cache.protocols import ProtocolTable
-from ifcar.extract.datasets.contract import Progress, register_dataset
-from ifcar.extract.datasets.multi_label import read_multi_protocols
+from ifcar.cache.schema import Split
+from ifcar.extract.datasets.contract import Listing, Progress, register_dataset
+from ifcar.extract.datasets.label_tables import protocol_table
+from ifcar.extract.datasets.multi_label import read_multi_protocol, read_multi_protocols
 from ifcar.extract.datasets.something_else import SomethingElse
+from ifcar.extract.datasets.splits import ProtocolFiles, read_protocol
+from ifcar.extract.toybox.contact import CLASSES, NUM_CLIPS, ContactPlan, contact_tracks, plan_contact
 from ifcar.extract.toybox.generate import Size, generate_toybox
+from ifcar.extract.tracks import Tracks
+
+SEED = 0
 
 
 @register_dataset
@@ -25,7 +34,7 @@ class Toybox(SomethingElse):
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Render the videos that are not there yet."""
-        generate_toybox(self.root, size=self.size, seed=0, progress=progress)
+        generate_toybox(self.root, size=self.size, seed=SEED, progress=progress)
 
 
 @register_dataset
@@ -51,3 +60,50 @@ class ToyboxMulti(Toybox):
     def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
         """Read every folder below splits/; their clips list several actions."""
         return read_multi_protocols(self.root / "splits", clip_ids)
+
+
+@register_dataset
+class ToyboxContact(Toybox):
+    """300 + 150 generated clips of hands and objects with exact masks; every second clip is one in reverse."""
+
+    name = "toybox-contact"
+    summary = "450 generated clips with exact masks: which objects hands touch, and which way time runs"
+    default_root = "toybox-contact"
+    default_crop = 96
+    size = "contact"
+    track_arrays = (MASKS, object_classes(CLASSES))
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._plans: dict[str, ContactPlan] = {}
+        self._last: tuple[str, Tracks] | None = None
+
+    def listing(self, *, needs_pixels: bool) -> Listing:
+        """List the clips, and learn which plan each follows."""
+        self._plans = {plan.video_id: plan for plan in (plan_contact(SEED, number) for number in range(NUM_CLIPS))}
+        return super().listing(needs_pixels=needs_pixels)
+
+    def tracks(self, clip_id: str) -> Tracks:
+        """Return a clip's exact boxes, masks and classes, drawn again from its plan."""
+        if self._last is None or self._last[0] != clip_id:
+            self._last = clip_id, contact_tracks(self._plans[clip_id], SEED)
+        return self._last[1]
+
+    def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
+        """Return `contact` and `order`; groups are scenes, so that no clip is held out from its reverse."""
+        splits, notes = self.root / "splits", list[str]()
+        read = [
+            read_multi_protocol(splits / "contact", clip_ids, notes),
+            read_protocol(splits / "order", ProtocolFiles(name="order"), clip_ids, notes),
+        ]
+        scenes = {clip_id: f"scene {plan.scene}" for clip_id, plan in self._plans.items()}
+        tables = [
+            protocol_table(table.name, table.labels, clip_ids, _parts(table, clip_ids), scenes, "scene")
+            for table in read
+            if table is not None
+        ]
+        return tables, notes
+
+
+def _parts(table: ProtocolTable, clip_ids: Sequence[str]) -> dict[str, Split]:
+    return {clip_id: Split(part) for clip_id, part in zip(clip_ids, table.split.tolist(), strict=True)}

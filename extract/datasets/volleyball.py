@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from ifcar.data_files import subfolders
 from ifcar.errors import InputError, MissingDataError, nearest
 from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
+from ifcar.extract.datasets.instance_labels import LabelledInstance, instance_space
 from ifcar.extract.datasets.multi_label import multi_label_table
 from ifcar.extract.datasets.text_rows import finite_number, whole_number, word_rows
 from ifcar.extract.frame_folder import shown_size
@@ -58,7 +59,8 @@ class KeyFrame:
         video: the video's folder name.
         number: of the key frame.
         activity: the group's, one of `GROUP_ACTIVITIES`.
-        actions: of the players with a box, each one of `PERSONAL_ACTIONS`.
+        actions: of all players, each one of `PERSONAL_ACTIONS`.
+        boxed: (M,) which players have a box, by their places in the line.
         boxes: (M, 4) float32 pixels (x1, y1, x2, y2).
     """
 
@@ -66,12 +68,20 @@ class KeyFrame:
     number: int
     activity: str
     actions: tuple[str, ...]
+    boxed: tuple[int, ...]
     boxes: NDArray[np.float32]
 
     @property
     def clip_id(self) -> str:
         """VIDEO/KEY."""
         return f"{self.video}/{self.number}"
+
+    def players(self) -> list[LabelledInstance]:
+        """Return the players with a box; each one's id is VIDEO/KEY/PLACE, the place in the line from 1."""
+        return [
+            LabelledInstance(name=f"{self.clip_id}/{place + 1}", classes=(PERSONAL_ACTIONS.index(self.actions[place]),))
+            for place in self.boxed
+        ]
 
     def categories(self) -> NDArray[np.uint8]:
         """Return the (M,) categories of the boxes: every player is a subject."""
@@ -83,7 +93,7 @@ class Volleyball(Dataset):
     """Folders of frames, and one annotations.txt a video."""
 
     name = "volleyball"
-    summary = "Volleyball: 8 group activities (group), and the set of 9 personal actions of a clip (personal)"
+    summary = "Volleyball: 8 activities of the group, 9 actions of each player, and which of these a clip shows"
     default_root = "volleyball"
     annotation_fps = None  # frames go by their own numbers, at no stated rate
 
@@ -134,30 +144,38 @@ class Volleyball(Dataset):
         )
 
     def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
-        """Return `group` and `personal` over the official videos; the official validation videos count as training."""
-        frames = [self._frames[clip_id] for clip_id in clip_ids]
-        split = {frame.clip_id: _SPLIT.get(frame.video, Split.NONE) for frame in frames}
-        personal = multi_label_table(
-            "personal",
+        """Return `official` over the official videos; its validation videos count as training.
+
+        Label spaces: `group`, one activity a clip; `personal`, one action a player; `actions`, those that some player
+        of a clip does.
+        """
+        frames = {clip_id: self._frames[clip_id] for clip_id in clip_ids}
+        split = {clip_id: _SPLIT.get(frame.video, Split.NONE) for clip_id, frame in frames.items()}
+        table = multi_label_table(
+            "official",
             PERSONAL_ACTIONS,
             clip_ids,
-            {frame.clip_id: {PERSONAL_ACTIONS.index(action) for action in frame.actions} for frame in frames},
+            {clip_id: {PERSONAL_ACTIONS.index(a) for a in frame.actions} for clip_id, frame in frames.items()},
             split,
-            groups={frame.clip_id: f"video {frame.video}" for frame in frames},
+            groups={clip_id: f"video {frame.video}" for clip_id, frame in frames.items()},
             group_kind="video",
         )
-        activities = np.array([GROUP_ACTIVITIES.index(frame.activity) for frame in frames], np.int16)
-        group = ProtocolTable(
-            name="group",
-            spaces=(LabelSpace(kind="single", classes=GROUP_ACTIVITIES, targets=activities),),
-            split=personal.split,
-            groups=personal.groups,
-            group_names=personal.group_names,
-            group_kind=personal.group_kind,
+        activities = np.array([GROUP_ACTIVITIES.index(frame.activity) for frame in frames.values()], np.int16)
+        players = {clip_id: frame.players()[: self.num_instances] for clip_id, frame in frames.items()}
+        spaces = (
+            LabelSpace(name="group", kind="single", classes=GROUP_ACTIVITIES, targets=activities),
+            instance_space("personal", "single", PERSONAL_ACTIONS, clip_ids, players),
+            replace(table.labels, name="actions"),
         )
         others = sum(part == Split.NONE for part in split.values())
+        lost = [len(frame.boxed) - len(players[clip_id]) for clip_id, frame in frames.items()]
         notes = [f"{others} clips are of videos other than 0 … 54, which no part of the split lists"] if others else []
-        return [group, personal], notes
+        if any(lost):
+            notes.append(
+                f"protocol official: {sum(lost):,} of {sum(len(frame.boxed) for frame in frames.values()):,} players "
+                f"have no slot, so that their actions are not among the labels of {spaces[1].name!r}"
+            )
+        return [replace(table, spaces=spaces)], notes
 
     def _annotation_files(self) -> list[Path]:
         paths = [folder / "annotations.txt" for folder in subfolders(self.root / "videos")]
@@ -196,6 +214,7 @@ def read_annotations(path: Path, digest: hashlib._Hash, box_notes: BoxNotes) -> 
             number=key,
             activity=_known(where, "group activity", words[1], GROUP_ACTIVITIES),
             actions=tuple(_known(where, "action", player[-1], PERSONAL_ACTIONS) for player in players),
+            boxed=tuple(place for place, box in enumerate(boxes) if _has_area(box)),
             boxes=np.array([box for box in boxes if _has_area(box)], np.float32).reshape(-1, 4),
         )
         box_notes.add_clip(where, frame.boxes, frame.categories())

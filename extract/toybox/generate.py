@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context, parent_process
@@ -20,13 +20,22 @@ from ifcar.data_files import entries
 from ifcar.errors import InputError
 from ifcar.extract.toybox.actions import ACTIONS
 from ifcar.extract.toybox.annotations import annotation_records
-from ifcar.extract.toybox.encode import write_video
+from ifcar.extract.toybox.contact import NUM_CLIPS as NUM_CONTACT
+from ifcar.extract.toybox.contact import (
+    ContactPlan,
+    contact_files,
+    contact_frames,
+    contact_records,
+    plan_contact,
+)
+from ifcar.extract.toybox.encode import write_separate_frames, write_video
 from ifcar.extract.toybox.looks import LOOKS
 from ifcar.extract.toybox.render import render_frames
 from ifcar.extract.toybox.scene import HEIGHT, WIDTH, Scene, build_scene
 from ifcar.extract.toybox.several import NUM_CLIPS as NUM_SEVERAL
 from ifcar.extract.toybox.several import SeveralPlan, build_several, plan_several, several_files
 from ifcar.extract.toybox.splits import NUM_CLIPS, ClipPlan, plan_clip, split_files
+from ifcar.extract.toybox.sprites import Image
 from ifcar.terminal import quiet_libraries
 from ifcar.text_files import read_text
 
@@ -38,10 +47,10 @@ STARTED_FILE = "toybox.started.json"
 _log = logging.getLogger(__name__)
 
 Records = list[dict[str, Any]]
-Size = Literal["small", "standard", "multi"]
-Plan = ClipPlan | SeveralPlan
-FEWEST_CLIPS = {"small": 3 * len(ACTIONS), "standard": 3 * len(ACTIONS), "multi": 6}
-MOST_CLIPS = {**NUM_CLIPS, "multi": NUM_SEVERAL}
+Size = Literal["small", "standard", "multi", "contact"]
+Plan = ClipPlan | SeveralPlan | ContactPlan
+FEWEST_CLIPS = {"small": 3 * len(ACTIONS), "standard": 3 * len(ACTIONS), "multi": 6, "contact": 6}
+MOST_CLIPS = {**NUM_CLIPS, "multi": NUM_SEVERAL, "contact": NUM_CONTACT}
 
 
 def generate_toybox(
@@ -60,12 +69,12 @@ def generate_toybox(
 
     Args:
         root: folder to fill; made when missing.
-        size: "small" (324 training and 162 test clips), "standard" (3,996 and 1,998), or "multi" (200 and 100 clips of
-            several actions).
+        size: "small" (324 training and 162 test clips), "standard" (3,996 and 1,998), "multi" (200 and 100 clips of
+            several actions), or "contact" (300 and 150 clips of hands that touch objects, forwards and in reverse).
         seed: what everything random is drawn from, at least 0.
         workers: processes; None takes one for each CPU core, 1 renders in this process.
         progress: called with (videos done, videos in all) after each video.
-        num_clips: generate only the first clips of the size, at least 54, or 6 of "multi" (for tests).
+        num_clips: generate only the first clips of the size, at least 54, or 6 of "multi" and "contact" (for tests).
 
     Raises:
         InputError: an argument is out of range, or `root` holds another toybox or videos of another origin.
@@ -96,13 +105,14 @@ def _write_tables(root: Path, plans: list[Plan], annotations: dict[str, Records]
     _write_json(root / "annotations.json", annotations)
     _write_json(root / "videoid2size.json", {video_id: [WIDTH, HEIGHT] for video_id in annotations})
     seed = int(identity["seed"])
-    several = [plan for plan in plans if isinstance(plan, SeveralPlan)]
     single = [plan for plan in plans if isinstance(plan, ClipPlan)]
-    files = several_files(several, seed) if several else split_files(single, seed)
+    several = [plan for plan in plans if isinstance(plan, SeveralPlan)]
+    contact = [plan for plan in plans if isinstance(plan, ContactPlan)]
+    files = split_files(single, seed) if single else several_files(several, seed) if several else contact_files(contact)
     for name, content in files.items():
         _write_json(root / "splits" / name, content)
     counts = {
-        "classes": len(ACTIONS),
+        "classes": len(next(content for name, content in files.items() if name.endswith("/labels.json"))),
         "looks": len(LOOKS),
         "train": sum(plan.is_train for plan in plans),
         "test": sum(not plan.is_train for plan in plans),
@@ -113,10 +123,12 @@ def _write_tables(root: Path, plans: list[Plan], annotations: dict[str, Records]
 
 def plan_of(size: Size, seed: int, number: int) -> Plan:
     """Return what clip `number` shows."""
+    if size == "contact":
+        return plan_contact(seed, number)
     return plan_several(seed, number) if size == "multi" else plan_clip(seed, number)
 
 
-def lay_out(shown: Plan, seed: int) -> Scene:
+def lay_out(shown: ClipPlan | SeveralPlan, seed: int) -> Scene:
     """Return the scene of a clip."""
     if isinstance(shown, SeveralPlan):
         return build_several(shown, seed)
@@ -126,13 +138,19 @@ def lay_out(shown: Plan, seed: int) -> Scene:
 def render_clip(videos: Path, size: Size, seed: int, number: int) -> Records:
     """Write the video of one clip unless it is there, and return its annotation records."""
     shown = plan_of(size, seed, number)
+    if isinstance(shown, ContactPlan):
+        _write_once(videos / f"{shown.video_id}.mp4", write_separate_frames, contact_frames(shown, seed))
+        return contact_records(shown, seed)
     scene = lay_out(shown, seed)
-    path = videos / f"{shown.video_id}.webm"
-    if not path.exists():
-        partial_path = path.with_suffix(".webm.partial")
-        write_video(partial_path, render_frames(scene, seed, number))
-        partial_path.replace(path)
+    _write_once(videos / f"{shown.video_id}.webm", write_video, render_frames(scene, seed, number))
     return annotation_records(scene, shown.video_id, seed, number)
+
+
+def _write_once(path: Path, write: Callable[[Path, Iterable[Image]], None], frames: Iterable[Image]) -> None:
+    if not path.exists():
+        partial_path = path.with_name(path.name + ".partial")
+        write(partial_path, frames)
+        partial_path.replace(path)
 
 
 def _render_all(task: Callable[[int], Records], total: int, workers: int) -> Iterator[Records]:

@@ -15,7 +15,7 @@ from ifcar.extract.toybox.sprites import FloatArray
 
 OFF_FRAME = 260.0
 """A distance that takes a hand or an object out of the frame."""
-_GRIP = 13.0
+GRIP = 13.0
 """How far the fingertips reach over the edge of what they touch."""
 
 Rng = np.random.Generator
@@ -254,5 +254,5 @@ def _hand_on(
     away = 1 - ease(u, arrive - lead, arrive)
     if leaves:
         away = away + ease(u, release + 0.04, release + 0.04 + tail)
-    offset = out * (max(reach - _GRIP, 4.0) + OFF_FRAME * away)[:, None]
+    offset = out * (max(reach - GRIP, 4.0) + OFF_FRAME * away)[:, None]
     return HandPath(tip=path + offset, out=out, depth=6)

@@ -10,11 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from ifcar.cache.durable import write_atomic
-from ifcar.pipelines.comparison.results import ResultRow
+from ifcar.pipelines.comparison.columns import columns_of, metric_of, title_of
 from ifcar.pipelines.comparison.store import Comparison
-from ifcar.pipelines.labels.kinds import MEASURES
 
-BOTH_MEASURES = "top-1 or mAP"
 LATEX_SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -27,13 +25,6 @@ LATEX_SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "<": r"$<$",
     ">": r"$>$",
 }
-
-
-def mean_and_deviation(values: Sequence[float]) -> str:
-    """Return "mean ± sample standard deviation" in percent; the mean alone for one value."""
-    percent = 100 * np.asarray(values)
-    deviation = f" ± {percent.std(ddof=1):.1f}" if len(percent) > 1 else ""
-    return f"{percent.mean():.1f}{deviation}"
 
 
 def caption(comparison: Comparison) -> str:
@@ -58,59 +49,10 @@ def caption(comparison: Comparison) -> str:
     return text
 
 
-def metric_of(comparison: Comparison) -> str:
-    """Return the key of the measure that decides in every row; "primary" where protocols of both label kinds meet."""
-    metrics = {row.metric for row in comparison.rows}
-    return metrics.pop() if len(metrics) == 1 else "primary"
-
-
-def title_of(comparison: Comparison) -> str:
-    """Return what the table calls the measure that decides."""
-    return MEASURES.get(metric_of(comparison), BOTH_MEASURES)
-
-
 def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Return the table's header and rows as text."""
-    rows = comparison.rows
-    several = len({row.protocol for row in rows}) > 1
-    published = any(row.published for row in rows)
-    title, ranked = title_of(comparison), any(row.top5 for row in rows)
-    header = ["system", *(["protocol"] if several else []), "n", "runs", title, "95 %"]
-    header += [*(["top-5"] if ranked else []), f"train {title}"]
-    if comparison.baseline:
-        header += [f"Δ to {comparison.baseline}", "p (Holm)"]
-    if published:
-        header += [f"published {title}", *(["published top-5"] if ranked else [])]
-    tested = bool(comparison.baseline)
-    return header, [_cells(r, several=several, ranked=ranked, tested=tested, published=published) for r in rows]
-
-
-def _cells(row: ResultRow, *, several: bool, ranked: bool, tested: bool, published: bool) -> list[str]:
-    low, high = row.interval
-    out = [row.system, *([row.protocol] if several else []), str(row.n), str(len(row.seeds))]
-    out += [mean_and_deviation(row.primary), f"[{100 * low:.1f}, {100 * high:.1f}]"]
-    if ranked:
-        out.append(mean_and_deviation(row.top5) if row.top5 else "–")
-    out.append(mean_and_deviation(row.train_primary))
-    if tested:
-        if row.against is None or row.p_corrected is None:
-            out += ["–", "–"]
-        else:
-            t = row.against
-            out.append(f"{_signed(t.difference)} [{_signed(t.low)}, {_signed(t.high)}]")
-            out.append("< 0.001" if row.p_corrected < 0.001 else f"{row.p_corrected:.3f}")
-    if published:
-        out += [f"{row.published[k]:.1f}" if k in row.published else "–" for k in published_keys(row, ranked)]
-    return out
-
-
-def published_keys(row: ResultRow, ranked: bool) -> list[str]:
-    """Return the keys of a row's published figures, in the order of the columns."""
-    return [row.metric, *(["top5"] if ranked else [])]
-
-
-def _signed(share: float) -> str:
-    return f"{100 * share:+.1f}".replace("-", "−")
+    columns = columns_of(comparison)
+    return [c.title for c in columns], [[c.text(row) for c in columns] for row in comparison.rows]
 
 
 def markdown(comparison: Comparison) -> str:
@@ -128,7 +70,7 @@ def _markdown_row(values: Sequence[str]) -> str:
 def latex(comparison: Comparison) -> str:
     """Return the table as LaTeX for booktabs."""
     header, rows = cells(comparison)
-    columns = "l" * (len(header) - len(_numbers(header))) + "r" * len(_numbers(header))
+    columns = "".join("l" if column.number is None else "r" for column in columns_of(comparison))
     body = [" & ".join(map(_latex, row)) + r" \\" for row in rows]
     return "\n".join(
         [
@@ -145,10 +87,6 @@ def latex(comparison: Comparison) -> str:
             "",
         ]
     )
-
-
-def _numbers(header: Sequence[str]) -> list[str]:
-    return [name for name in header if name not in ("system", "protocol")]
 
 
 def _latex(text: str) -> str:
@@ -187,7 +125,7 @@ def numbers(comparison: Comparison) -> str:
             + [float(np.mean(row.train_primary))]
             + (["", "", "", ""] if t is None else [t.difference, t.low, t.high, t.p])
             + ["" if row.p_corrected is None else row.p_corrected]
-            + [row.published.get(k, "") for k in published_keys(row, ranked)]
+            + [row.published.get(k, "") for k in (row.metric, *(["top5"] if ranked else []))]
             + [*row.seeds, *[""] * (most - len(row.seeds)), *row.primary]
         )
     return out.getvalue()

@@ -24,7 +24,7 @@ from ifcar.pipelines.comparison.statistics import (
 )
 from ifcar.pipelines.labels.kinds import TOP_K, LabelKind, target_ranks
 from ifcar.pipelines.runs.finished import Run
-from ifcar.pipelines.scoring.scores import Predictions
+from ifcar.pipelines.scoring.scores import Predictions, pooled_segments
 
 PairedTestName = Literal["bootstrap", "mcnemar"]
 
@@ -139,6 +139,7 @@ class _TestResults(ABC):
         self.clip_ids = clip_ids
         self.kind: LabelKind = replicates[0][0].kind
         self.targets = np.concatenate([p.targets for p in replicates[0]])
+        self.segments = pooled_segments(replicates[0])
         self.logits = [np.concatenate([p.logits for p in parts]) for parts in replicates]
 
     @abstractmethod
@@ -167,13 +168,18 @@ class _Right(_TestResults):
         return np.asarray(self.matrix.mean(axis=1))
 
     def interval(self) -> tuple[float, float]:
-        return bootstrap_interval(self.matrix.mean(axis=0))
+        return bootstrap_interval(self.matrix.mean(axis=0), self.segments)
 
     def compare(self, other: Any, paired_test: PairedTestName) -> PairedTest:
         if paired_test != "mcnemar":
-            return paired_bootstrap(self.matrix.mean(axis=0), other.matrix.mean(axis=0))
+            return paired_bootstrap(self.matrix.mean(axis=0), other.matrix.mean(axis=0), self.segments)
         if self.matrix.shape[0] > 1 or other.matrix.shape[0] > 1:
             raise InputError("test 'mcnemar' compares single runs; name one seed, or take test: bootstrap")
+        if len(np.unique(self.segments)) < len(self.segments):
+            raise InputError(
+                "test 'mcnemar' takes clips that are independent, and these share segments, as persons of one clip do; "
+                "take test: bootstrap"
+            )
         return mcnemar(self.matrix[0], other.matrix[0])
 
 
@@ -182,7 +188,9 @@ class _Ranked(_TestResults):
 
     def __init__(self, clip_ids: NDArray[np.str_], replicates: Sequence[Sequence[Predictions]]) -> None:
         super().__init__(clip_ids, replicates)
-        resampled = np.mean([resampled_map(logits, self.targets, self.kind) for logits in self.logits], axis=0)
+        resampled = np.mean(
+            [resampled_map(logits, self.targets, self.kind, self.segments) for logits in self.logits], axis=0
+        )
         self.resampled = centred(resampled, float(self.primary().mean()))
 
     def primary(self) -> NDArray[np.float64]:

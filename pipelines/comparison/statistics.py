@@ -1,4 +1,4 @@
-"""Intervals and paired tests over clips.
+"""Intervals and paired tests over clips. What belongs to one segment, as the persons of a clip, is drawn together.
 
 A system trained S times has, for each clip, the share of its runs that are right: 0, 1/S, … 1. Accuracy is the mean of
 these shares. Resampling n clips with replacement means drawing how often each distinct share occurs, a multinomial
@@ -21,6 +21,8 @@ from scipy.stats import binomtest
 
 from ifcar.pipelines.labels.kinds import LabelKind
 
+Segments = NDArray[np.int64] | None
+"""(n,) numbers; clips of one segment are drawn together. None: each is its own."""
 NUM_RESAMPLES = 100_000
 NUM_MAP_RESAMPLES = 2_000
 MAP_CHUNK = 200  # resamples ranked at once
@@ -44,17 +46,26 @@ class PairedTest:
     p: float
 
 
-def bootstrap_means(values: NDArray[np.float64], seed: int = 0) -> NDArray[np.float64]:
+def bootstrap_means(values: NDArray[np.float64], segments: Segments = None, seed: int = 0) -> NDArray[np.float64]:
     """Return the means of `NUM_RESAMPLES` bootstrap resamples of (n,) values."""
-    distinct, counts = np.unique(values, return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(len(values), counts / len(values), size=NUM_RESAMPLES)
-    means: NDArray[np.float64] = drawn @ distinct / len(values)
+    places, num_segments = _places(segments, len(values))
+    totals = np.bincount(places, weights=values), np.bincount(places)
+    pairs, counts = np.unique(np.stack(totals, axis=1), axis=0, return_counts=True)
+    sums, sizes = pairs.T.copy()
+    drawn = np.random.default_rng(seed).multinomial(num_segments, counts / num_segments, size=NUM_RESAMPLES)
+    means: NDArray[np.float64] = drawn @ sums / (drawn @ sizes)
     return means
 
 
-def bootstrap_interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
-    """Return the 95 % percentile interval of the mean of (n,) values over resampled clips."""
-    return percentile_interval(bootstrap_means(values, seed))
+def _places(segments: Segments, n: int) -> tuple[NDArray[np.int64], int]:
+    """Return each clip's place among the segments that are drawn, and how many these are."""
+    names, places = np.unique(np.arange(n) if segments is None else segments, return_inverse=True)
+    return places, len(names)
+
+
+def bootstrap_interval(values: NDArray[np.float64], segments: Segments = None, seed: int = 0) -> tuple[float, float]:
+    """Return the 95 % percentile interval of the mean of (n,) values over resampled segments."""
+    return percentile_interval(bootstrap_means(values, segments, seed))
 
 
 def percentile_interval(resampled: NDArray[np.float64]) -> tuple[float, float]:
@@ -71,20 +82,28 @@ def centred(resampled: NDArray[np.float64], measured: float) -> NDArray[np.float
 
 
 def resampled_map(
-    logits: NDArray[np.float32], labels: NDArray[Any], kind: LabelKind, seed: int = 0
+    logits: NDArray[np.float32],
+    labels: NDArray[Any],
+    kind: LabelKind,
+    segments: Segments = None,
+    seed: int = 0,
 ) -> NDArray[np.float64]:
     """Return (R,) the mAP of bootstrap resamples of n clips; see `resampled_precisions`.
 
     A class without a positive draw is left out of that resample's mean, and a resample without any label counts as 0.
     """
-    precisions = resampled_precisions(logits, labels, kind, seed)
+    precisions = resampled_precisions(logits, labels, kind, segments, seed)
     drawn = np.isfinite(precisions)
     means: NDArray[np.float64] = np.where(drawn, precisions, 0).sum(axis=1) / np.maximum(drawn.sum(axis=1), 1)
     return means
 
 
 def resampled_precisions(
-    logits: NDArray[np.float32], labels: NDArray[Any], kind: LabelKind, seed: int = 0
+    logits: NDArray[np.float32],
+    labels: NDArray[Any],
+    kind: LabelKind,
+    segments: Segments = None,
+    seed: int = 0,
 ) -> NDArray[np.float64]:
     """Return the average precision of each class in bootstrap resamples of n clips, the same for every system.
 
@@ -95,19 +114,21 @@ def resampled_precisions(
         logits: (n, K).
         labels: (n, K); clips of which a class is unknown take no part in its ranking.
         kind: of the labels.
+        segments: of the clips.
         seed: of the resampling.
 
     Returns:
         (`NUM_MAP_RESAMPLES`, K); NaN where no clip of the class was drawn.
     """
-    n, shows = len(labels), labels > 0
+    shows = labels > 0
+    places_of, n = _places(segments, len(labels))
     order = kind.rankings(logits, labels)
     shown = np.flatnonzero(shows.any(axis=0))
     rng = np.random.default_rng(seed)
     found = np.full((NUM_MAP_RESAMPLES, labels.shape[1]), np.nan)
     for start in range(0, NUM_MAP_RESAMPLES, MAP_CHUNK):
         size = min(MAP_CHUNK, NUM_MAP_RESAMPLES - start)
-        drawn = rng.multinomial(n, np.full(n, 1 / n), size=size)
+        drawn = rng.multinomial(n, np.full(n, 1 / n), size=size)[:, places_of]
         for k in shown:
             ranked = drawn[:, order[k]]
             places = np.flatnonzero(shows[order[k], k])
@@ -119,12 +140,15 @@ def resampled_precisions(
     return found
 
 
-def paired_bootstrap(ours: NDArray[np.float64], other: NDArray[np.float64], seed: int = 0) -> PairedTest:
+def paired_bootstrap(
+    ours: NDArray[np.float64], other: NDArray[np.float64], segments: Segments = None, seed: int = 0
+) -> PairedTest:
     """Test whether two systems differ, by resampling the clips that both were tested on.
 
     Args:
         ours: (n,) share of the first system's runs that are right, clip by clip.
         other: (n,) the same of the second system.
+        segments: of the clips.
         seed: of the resampling.
 
     Returns:
@@ -132,7 +156,7 @@ def paired_bootstrap(ours: NDArray[np.float64], other: NDArray[np.float64], seed
         one added resample so that p is never 0.
     """
     differences = ours - other
-    return difference_test(float(differences.mean()), bootstrap_means(differences, seed))
+    return difference_test(float(differences.mean()), bootstrap_means(differences, segments, seed))
 
 
 def difference_test(difference: float, resampled: NDArray[np.float64]) -> PairedTest:

@@ -18,7 +18,7 @@ from ifcar.extract.decoded_views import ViewDataset
 from ifcar.extract.engine import BlockTask, EngineOptions, FeatureExtractor, RowArrays, extract_rows
 from ifcar.heap import keep_freed_memory
 from ifcar.pipelines.engines.local import engine_options
-from ifcar.pipelines.engines.station import Station
+from ifcar.pipelines.engines.same_place import DriverPlace
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.extraction.preparation import prepare
 from ifcar.pipelines.progress import Silent
@@ -29,13 +29,13 @@ class Assignment:
     """What every actor of an extraction is told.
 
     Args:
-        station: where the driver stands.
+        place: where the driver stands.
         config: the options, with absolute paths.
         cache: the cache, absolute.
         num_cores: cores that the actor has to itself.
     """
 
-    station: Station
+    place: DriverPlace
     config: ExtractConfig
     cache: Path
     num_cores: int
@@ -72,7 +72,7 @@ class BlockActor:
     def prepare(self) -> Sight:
         """Load everything, and say what differs from what the driver sees."""
         assignment = self._assignment
-        difference = assignment.station.take()
+        difference = assignment.place.take()
         if difference:
             return Sight(difference=difference)
         torch.set_num_threads(assignment.num_cores)

@@ -14,7 +14,7 @@ from typing import Protocol
 from ifcar.cache.blocks import StagedBlock
 from ifcar.cache.writer import CacheWriter
 from ifcar.extract.engine import BlockTask
-from ifcar.pipelines.engines.board import BlockBoard
+from ifcar.pipelines.engines.block_queue import BlockQueue
 from ifcar.pipelines.progress import Progress
 
 POLL_SEC = 1.0
@@ -66,7 +66,7 @@ class Said:
 Event = Joined | Staged | RowsDone | Lost | Said
 
 
-class Crew(Protocol):
+class Actors(Protocol):
     """The actors, as the driver sees them."""
 
     def wait(self, seconds: float) -> Sequence[Event]:
@@ -82,16 +82,16 @@ class Crew(Protocol):
 
 def drive(
     tasks: Sequence[BlockTask],
-    crew: Crew,
+    actors: Actors,
     writer: CacheWriter,
     progress: Progress,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Have every task computed by the crew, and commit it.
+    """Have every task computed by the actors, and commit it.
 
     Args:
         tasks: blocks that are not committed, or reopened.
-        crew: the actors.
+        actors: who computes.
         writer: the open cache.
         progress: its stage is begun.
         clock: seconds.
@@ -99,36 +99,36 @@ def drive(
     Raises:
         InputError: work cannot go on.
     """
-    board, tally, shown = BlockBoard(tasks, clock), Tally(progress, clock), clock()
-    while board.num_left:
-        for event in crew.wait(POLL_SEC):
+    queue, count, shown = BlockQueue(tasks, clock), RowRates(progress, clock), clock()
+    while queue.num_left:
+        for event in actors.wait(POLL_SEC):
             match event:
                 case Joined(actor=actor, node=node):
-                    board.join(actor)
-                    tally.join(actor, node)
+                    queue.join(actor)
+                    count.join(actor, node)
                 case Staged(actor=actor, staged=staged):
                     block = staged.record.block
-                    if board.finish(actor, block):
+                    if queue.finish(actor, block):
                         writer.publish_block(staged)
-                        tally.finish(board.task_of(block), len(staged.record.failures))
+                        count.finish(queue.task_of(block), len(staged.record.failures))
                     else:
                         staged.discard(writer.path)
                 case RowsDone():
-                    tally.update(event)
+                    count.update(event)
                 case Lost(actor=actor, reason=reason, is_fault=is_fault):
                     progress.say(f"{reason}; its blocks go to others")
-                    tally.lose(actor)
-                    board.lose(actor, reason, is_fault=is_fault)
+                    count.lose(actor)
+                    queue.lose(actor, reason, is_fault=is_fault)
                 case Said(line=line):
                     progress.say(line)
-        for actor, task in board.hand_out():
-            crew.send(actor, task)
-        if clock() - shown >= SHOW_SEC or not board.num_left:
-            tally.show(board)
+        for actor, task in queue.hand_out():
+            actors.send(actor, task)
+        if clock() - shown >= SHOW_SEC or not queue.num_left:
+            count.show(queue)
             shown = clock()
 
 
-class Tally:
+class RowRates:
     """Rows done, failed and a second, over all nodes.
 
     Args:
@@ -166,12 +166,12 @@ class Tally:
             self._rows[event.actor] = event.total
             self._parts[event.actor] = event.blocks
 
-    def show(self, board: BlockBoard) -> None:
+    def show(self, queue: BlockQueue) -> None:
         """Bring the progress up to date; it never goes back when an actor is lost."""
         best: dict[int, tuple[int, int]] = {}
         for parts in self._parts.values():
             for block, counts in parts.items():
-                if not board.is_done(block):
+                if not queue.is_done(block):
                     best[block] = max(counts, best.get(block, counts))
         done = self._finished + sum(rows for rows, _ in best.values())
         failed = self._failed + sum(bad for _, bad in best.values())

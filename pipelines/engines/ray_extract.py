@@ -19,7 +19,7 @@ from ifcar.extract.engine import BlockTask
 from ifcar.pipelines.engines.actor import Assignment, BlockActor, Sight
 from ifcar.pipelines.engines.cluster import Node, RayConfig, connected, import_ray, living_nodes, ray_reason
 from ifcar.pipelines.engines.driver import Event, Joined, Lost, RowsDone, Said, Staged, drive
-from ifcar.pipelines.engines.station import station_here
+from ifcar.pipelines.engines.same_place import place_here
 from ifcar.pipelines.extraction.config import ExtractConfig, cache_path
 from ifcar.pipelines.extraction.preparation import Preparation
 from ifcar.pipelines.folders import folder
@@ -59,21 +59,21 @@ class RayEngine:
         versions = {name: str(value) for name, value in preparation.provenance.environment.items()}
         try:
             with (
-                station_here(cache / f"driver{PARTIAL_SUFFIX}", [config.data_root, cache]) as station,
+                place_here(cache / f"driver{PARTIAL_SUFFIX}", [config.data_root, cache]) as place,
                 connected(self.config) as ray,
             ):
-                assignment = Assignment(station=station, config=config, cache=cache, num_cores=1)
-                crew = RayCrew(ray, assignment, versions, self.config.actor_cpus)
+                assignment = Assignment(place=place, config=config, cache=cache, num_cores=1)
+                actors = RayActors(ray, assignment, versions, self.config.actor_cpus)
                 try:
-                    drive(tasks, crew, writer, progress)
+                    drive(tasks, actors, writer, progress)
                 finally:
-                    crew.dismiss()
+                    actors.dismiss()
         finally:
             remove_partials(cache)
 
 
 @dataclass(kw_only=True, slots=True)
-class _Member:
+class _Actor:
     """An actor as the driver knows it."""
 
     handle: Any
@@ -83,8 +83,8 @@ class _Member:
     blocks: set[int] = field(default_factory=set)
 
 
-class RayCrew:
-    """The actors on a cluster, see `Crew`.
+class RayActors:
+    """The actors on a cluster, see `Actors`.
 
     Args:
         ray: the module, connected.
@@ -98,7 +98,7 @@ class RayCrew:
     ) -> None:
         self._ray, self._assignment, self._versions = ray, assignment, versions
         self._actor_cpus, self._remote = actor_cpus, ray.remote(BlockActor)
-        self._members: dict[int, _Member] = {}
+        self._members: dict[int, _Actor] = {}
         self._started = 0
         self._nodes: dict[str, Node] = {}
         self._refused: dict[str, str] = {}
@@ -108,7 +108,7 @@ class RayCrew:
         self._answers: SimpleQueue[tuple[int, str, int, Any]] = SimpleQueue()
 
     def wait(self, seconds: float) -> list[Event]:
-        """Return what happened, see `Crew`."""
+        """Return what happened, see `Actors`."""
         events: list[Event] = []
         if time.monotonic() - self._looked >= NODES_SEC:
             events += self._look_at_nodes()
@@ -188,7 +188,7 @@ class RayCrew:
                 "scheduling_strategy": strategy,
             }
             handle = self._remote.options(**options).remote(replace(self._assignment, num_cores=cores))
-            self._members[self._started] = _Member(handle=handle, node=node)
+            self._members[self._started] = _Actor(handle=handle, node=node)
             self._call(self._started, "prepare", -1)
             self._started += 1
         return []
@@ -222,7 +222,7 @@ class RayCrew:
         member.is_asked = False
         return [RowsDone(actor=actor, total=value[0], blocks=value[1])]
 
-    def _admit(self, actor: int, member: _Member, sight: Sight) -> list[Event]:
+    def _admit(self, actor: int, member: _Actor, sight: Sight) -> list[Event]:
         if sight.difference:
             self._ray.kill(member.handle)
             del self._members[actor]
@@ -239,7 +239,7 @@ class RayCrew:
             events.append(Said(line=f"node {member.node.name} computes with {', '.join(others)}"))
         return events
 
-    def _failed(self, actor: int, member: _Member, error: BaseException) -> list[Event]:
+    def _failed(self, actor: int, member: _Actor, error: BaseException) -> list[Event]:
         """Give up an actor that died or raised."""
         died = isinstance(error, self._ray.exceptions.RayActorError)
         reason = "its process died" if died and member.is_ready else ray_reason(error)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifcar import __version__
-from ifcar.cache.arrays import ArraySpec, CacheSpec
+from ifcar.cache.arrays import MASKS, ArraySpec, CacheSpec
 from ifcar.cache.schema import Provenance
 from ifcar.errors import InputError
 from ifcar.extract.backbones.base import Backbone
@@ -131,13 +131,22 @@ def view_policy(config: ExtractConfig, dataset: Dataset) -> ViewPolicy:
 def cache_spec(
     config: ExtractConfig, policy: ViewPolicy, backbone: BackboneSpec, more: Sequence[ArraySpec]
 ) -> CacheSpec:
-    """Return the cache's arrays: the backbone's, the standard ones of a view, and those that the dataset gives."""
+    """Return the cache's arrays: the backbone's, the standard ones of a view, and those that the dataset gives.
+
+    Raises:
+        InputError: instances cannot be pooled so: there is no such mode, or the dataset lacks what it needs.
+    """
+    mode = parse_pooled_mode(config.pooled)
+    if mode == "mask" and INSTANCES in backbone.maps and MASKS.name not in {array.name for array in more}:
+        raise InputError(
+            f"--pooled mask: dataset {config.dataset!r} gives no masks here; expected 3 or 7-max, which pool boxes"
+        )
     return CacheSpec.standard(
         num_frames=policy.frames,
         num_steps=backbone.num_steps,
         num_instances=policy.instances,
         channels=backbone.channels,
-        pooled_size=pooled_size(parse_pooled_mode(config.pooled)) if INSTANCES in backbone.maps else 0,
+        pooled_size=pooled_size(mode) if INSTANCES in backbone.maps else 0,
         grid_size=backbone.grid_size if config.grid else None,
         more=more,
     )
@@ -162,6 +171,8 @@ def provenance_of(
         "backbone": {"name": backbone.name, "weights": weights},
     }
     identity["dataset"] |= _spans(source)
+    if source.dataset.frames_on_clock:  # a cache from when such numbers met rates near their own roughly is another
+        identity["dataset"]["annotation_clock"] = "exact"
     if source.proposals is not None:
         identity["boxes"] = {"sha256": source.proposals.digest}
     if backbone.reads != "nothing":

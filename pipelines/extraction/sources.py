@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.cache.arrays import PICTURE, ArraySpec
+from ifcar.cache.clips import CAMERAS, IDS, SEGMENTS, ClipTable
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.schema import Split
 from ifcar.errors import InputError
@@ -37,6 +38,11 @@ class Source:
     def clip_ids(self) -> list[str]:
         """Return the ids in cache order."""
         return [clip.clip_id for clip in self.clips]
+
+    def clip_table(self) -> ClipTable:
+        """Return the clips with the segments and cameras that they name."""
+        segments, cameras = ([getattr(clip, name) for clip in self.clips] for name in ("segment", "camera"))
+        return ClipTable.of({IDS: self.clip_ids(), SEGMENTS: segments, CAMERAS: cameras})
 
     def carried(self) -> Sequence[ArraySpec]:
         """Return the arrays that the tracks which are seen carry beside boxes; boxes of a file carry none."""
@@ -82,6 +88,7 @@ def read_source(config: ExtractConfig, progress: Progress, *, needs_pixels: bool
     """Read the dataset's annotations and protocols, rendering it first where it is generated."""
     dataset_type = DATASETS.get(config.dataset)
     dataset = dataset_type(config.data_root or folder("data") / dataset_type.default_root)
+    dataset.num_instances = config.instances
     dataset.prepare(counter(progress, f"rendering {config.dataset}"))
     listing = dataset.listing(needs_pixels=needs_pixels)
     clips = list(listing.clips)[: config.limit]
@@ -92,6 +99,13 @@ def read_source(config: ExtractConfig, progress: Progress, *, needs_pixels: bool
     protocols, notes = dataset.protocols(clip_ids)
     proposals = None
     if config.boxes is not None:
+        protocols, unused = _over_clips(protocols)
+        if not protocols:
+            raise InputError(
+                f"--boxes {config.boxes}: {config.dataset} has labels of its own boxes alone, which those of a file do "
+                "not have; leave --boxes out"
+            )
+        notes = [*notes, *unused]
         shares = all(clip.frame_size == (1, 1) for clip in clips)
         proposals = read_proposals(config.boxes, clip_ids, config.instances, shares=shares)
     return Source(
@@ -102,3 +116,18 @@ def read_source(config: ExtractConfig, progress: Progress, *, needs_pixels: bool
         notes=[*(() if proposals is None else proposals.notes), *listing.notes, *listing.problems, *notes],
         proposals=proposals,
     )
+
+
+def _over_clips(protocols: Sequence[ProtocolTable]) -> tuple[list[ProtocolTable], list[str]]:
+    """Return the protocols without labels of instances, which belong to the dataset's boxes, and notes on these."""
+    kept, notes = [], []
+    for protocol in protocols:
+        spaces = tuple(space for space in protocol.spaces if space.over == "clip")
+        notes += [
+            f"protocol {protocol.name}: labels {space.name!r} are of the dataset's own boxes and left out with --boxes"
+            for space in protocol.spaces
+            if space.over != "clip"
+        ]
+        if spaces:
+            kept.append(replace(protocol, spaces=spaces))
+    return kept, notes

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ifcar.cache.reader import CacheReader
 from ifcar.errors import InputError
-from ifcar.pipelines.feed.batches import Examples
+from ifcar.pipelines.feed.examples import Examples
 
 
 def check_boxes(
@@ -23,13 +23,14 @@ def check_boxes(
         tested: the test clips.
 
     Returns:
-        A note where no test clip has a box.
+        A note where no test clip has a box, or where instances have labels and the head does not read instances.
 
     Raises:
         InputError: no training clip has one.
     """
     if not reader.spec.reads_instances(arrays):
-        return []
+        same = "all instances of a clip get the same scores"
+        return [] if trained.orders is None else [f"head {head!r} reads no instances, which have the labels: {same}"]
     categories = reader.table("categories")
     if not categories[trained.rows[trained.usable]].any():
         raise no_boxes(reader.path, head, f"{len(trained)} training clips")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.cache.protocols import ProtocolTable
-from ifcar.pipelines.feed.batches import Examples
+from ifcar.pipelines.feed.examples import Examples
 
 NEAR = 1.5  # times the share asked for, and half of it: whole groups in between are near enough
 LARGE = 0.4  # of the clips, which whole groups may take where they are so large: one subject of three
@@ -36,7 +36,8 @@ def hold_out(train: Examples, protocol: ProtocolTable, share: float) -> Division
     Whole groups are held out where the protocol has at least three of them among the training clips, so that the
     held-out part resembles a test on unseen groups: of half the share asked for to 1.5 times as many clips, and never
     over half of them unless more was asked for. Where the groups are too large for that, up to 40 % of the clips.
-    Where they do not allow that either, single clips. Which ones is drawn with a fixed seed.
+    Where they do not allow that either, single clips. Which ones is drawn with a fixed seed. The clips of a segment and
+    the instances of a clip stay together.
 
     Args:
         train: the training clips.
@@ -45,7 +46,8 @@ def hold_out(train: Examples, protocol: ProtocolTable, share: float) -> Division
     """
     if not share:
         return Division(fitting=train)
-    if len(train) == 1:
+    num_segments = len(np.unique(train.segments))
+    if num_segments == 1:
         note = "no held-out part: there is one training clip; all epochs are trained and the last weights are kept"
         return Division(fitting=train, note=note)
     groups = protocol.groups[train.clips]
@@ -64,9 +66,7 @@ def hold_out(train: Examples, protocol: ProtocolTable, share: float) -> Division
         why = f"there {few} be spared"
     else:
         why = f"{int((groups < 0).sum())} of the clips are of no known {kind[:-1]}"
-    count = min(max(1, round(share * len(train))), len(train) - 1)
-    chosen = np.zeros(len(train), np.bool_)
-    chosen[np.random.default_rng(0).permutation(len(train))[:count]] = True
+    chosen = _whole_segments(train.segments, share)
     alone = "" if (groups < 0).all() else f"one by one and not by {kind}, for {why}; both parts may show the same ones"
     return _divide(train, chosen, share, alone)
 
@@ -90,6 +90,18 @@ def _whole_groups(groups: NDArray[np.int32], share: float, limit: float) -> NDAr
         elif own <= limit + 1e-9 and abs(own - share) < abs(held - share):
             chosen, held = [group], own
     return np.isin(groups, chosen)
+
+
+def _whole_segments(segments: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
+    """Return which examples are held out: segments in a random order, the fewest that come nearest to the share."""
+    names, places, sizes = np.unique(segments, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(0).permutation(len(names))
+    reached = sizes[order].cumsum()
+    count = min(max(1, int(np.abs(reached - round(share * len(segments))).argmin()) + 1), len(names) - 1)
+    chosen = np.zeros(len(names), np.bool_)
+    chosen[order[:count]] = True
+    held: NDArray[np.bool_] = chosen[places]
+    return held
 
 
 def _divide(train: Examples, chosen: NDArray[np.bool_], share: float, why: str = "") -> Division:

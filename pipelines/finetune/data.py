@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,8 +21,9 @@ from ifcar.extract.picture_source import PictureSource, VideoInfo
 from ifcar.extract.view_content import View
 from ifcar.extract.views import ViewPolicy, plan_view
 from ifcar.pipelines.extraction.sources import Source
-from ifcar.pipelines.feed.batches import Examples
-from ifcar.pipelines.labels.kinds import kind_of
+from ifcar.pipelines.feed.examples import Examples, make_examples
+from ifcar.pipelines.feed.labelled import read_labelled
+from ifcar.pipelines.feed.subjects import slot_order
 
 Key = tuple[int, int]  # clip number, epoch
 PREFETCHED = 8  # views that a worker decodes ahead
@@ -34,25 +35,29 @@ def live_examples(source: Source, protocol: ProtocolTable, split: Split, num_vie
     Raises:
         InputError: there is none.
     """
-    clips = protocol.clips(split)
+    found = read_labelled(protocol, split, source.clip_ids())
+    clips = found.clips
     if not len(clips):
         raise InputError(
             f"{source.dataset.root}: protocol {protocol.name!r} has no {split.name.lower()} clips with pixels; check "
             "the split files' ids"
         )
     rows = clips[:, None] * num_views + np.arange(num_views)
-    kind = kind_of(protocol.labels)
     every = np.ones(rows.shape, np.bool_)
-    return Examples(
-        name=split.name.lower(),
-        clips=clips,
-        targets=kind.as_trained(protocol.labels.targets[clips]),
-        kind=kind,
+    examples = make_examples(
+        split.name.lower(),
+        found,
+        protocol,
+        segments=source.clip_table().segment_numbers()[clips],
         rows=rows,
         usable=every,
         plain=every,
         per_rate=every.sum(axis=1, keepdims=True).repeat(num_views, axis=1),
     )
+    if found.slots is None:
+        return examples
+    unseen = np.zeros((len(examples), 1, source.dataset.num_instances or 1, 4))  # no boxes before videos are opened
+    return replace(examples, orders=slot_order(found.slots, unseen))
 
 
 class TrainingViews(Dataset[Decoded]):
@@ -98,8 +103,8 @@ class TrainingViews(Dataset[Decoded]):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Deal:
-    """One optimiser step's clips.
+class StepBatch:
+    """The clips of one optimiser step.
 
     Args:
         step: its number.
@@ -115,8 +120,8 @@ class Deal:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Deck:
-    """Who computes what when; depends on the seed, the examples and the group, never on where a run was stopped.
+class BatchSampler:
+    """Each step's batch and each process's share; depends on the seed, the examples and the group, never on a stop.
 
     Args:
         num_clips: training clips.
@@ -132,8 +137,8 @@ class Deck:
     process: int = 0
     num_processes: int = 1
 
-    def deals(self, first: int, last: int) -> Iterator[Deal]:
-        """Yield the deals of steps first … last − 1."""
+    def batches(self, first: int, last: int) -> Iterator[StepBatch]:
+        """Yield the batches of steps first … last − 1."""
         order, drawn = np.empty(0, np.int64), -1
         for step in range(first, last):
             epoch, place = divmod(step, self.steps_per_epoch)
@@ -141,29 +146,29 @@ class Deck:
                 order, drawn = np.random.default_rng([self.seed, epoch]).permutation(self.num_clips), epoch
             places = np.array_split(order, self.steps_per_epoch)[place]
             mine = np.array_split(np.arange(len(places)), self.num_processes)[self.process]
-            yield Deal(step=step, epoch=epoch, places=places, mine=mine)
+            yield StepBatch(step=step, epoch=epoch, places=places, mine=mine)
 
 
 class _Keys(Sampler[Key]):
     """What the workers decode, in order, over all steps that are left: the loader runs through epochs unbroken."""
 
-    def __init__(self, deck: Deck, clips: NDArray[np.int64], first: int, last: int) -> None:
-        self.deck, self.clips, self.first, self.last = deck, clips, first, last
+    def __init__(self, sampler: BatchSampler, clips: NDArray[np.int64], first: int, last: int) -> None:
+        self.sampler, self.clips, self.first, self.last = sampler, clips, first, last
 
     def __iter__(self) -> Iterator[Key]:
-        for deal in self.deck.deals(self.first, self.last):
-            for clip in self.clips[deal.places[deal.mine]]:
-                yield int(clip), deal.epoch
+        for step_batch in self.sampler.batches(self.first, self.last):
+            for clip in self.clips[step_batch.places[step_batch.mine]]:
+                yield int(clip), step_batch.epoch
 
 
 def load_training(
-    views: TrainingViews, deck: Deck, clips: NDArray[np.int64], first: int, last: int, num_workers: int
+    views: TrainingViews, sampler: BatchSampler, clips: NDArray[np.int64], first: int, last: int, num_workers: int
 ) -> Iterator[Decoded]:
     """Return this process's views of steps first … last − 1, one after another, decoded ahead by worker processes."""
     return iter(
         DataLoader(
             views,
-            sampler=_Keys(deck, clips, first, last),
+            sampler=_Keys(sampler, clips, first, last),
             batch_size=None,
             num_workers=num_workers,
             prefetch_factor=PREFETCHED if num_workers else None,

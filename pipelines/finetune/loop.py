@@ -17,7 +17,9 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from ifcar.extract.decoded_views import Decoded
-from ifcar.pipelines.finetune.data import Deal, load_training, stack_views
+from ifcar.heads.contract import InstanceBatch
+from ifcar.pipelines.feed.subjects import ask_about
+from ifcar.pipelines.finetune.data import StepBatch, load_training, stack_views
 from ifcar.pipelines.finetune.score import score_live
 from ifcar.pipelines.finetune.trainer import LiveState, LiveTrainer
 from ifcar.pipelines.scoring.scores import measure
@@ -43,14 +45,14 @@ def train(
         on_checkpoint: called when the state should be kept: after an epoch, and after every 500 steps.
     """
     plan, started = trainer.plan, time.perf_counter()
-    clips, deck, first, last = trainer.examples.clips, trainer.deck, state.step, plan.num_steps
-    views = load_training(trainer.views, deck, clips, first, last, trainer.num_workers)
-    for deal in deck.deals(first, last):
-        losses = train_step(trainer, deal, views)
+    clips, sampler, first, last = trainer.examples.clips, trainer.sampler, state.step, plan.num_steps
+    views = load_training(trainer.views, sampler, clips, first, last, trainer.num_workers)
+    for step_batch in sampler.batches(first, last):
+        losses = train_step(trainer, step_batch, views)
         for name, loss in (losses | {"n": 1.0}).items():
-            state.sums[name] = state.sums.get(name, 0.0) + loss * len(deal.places)
+            state.sums[name] = state.sums.get(name, 0.0) + loss * len(step_batch.places)
         state.step += 1
-        on_step(len(deal.places))
+        on_step(len(step_batch.places))
         ended = state.step == last or state.step % plan.steps_per_epoch == 0
         if ended:
             finish_epoch(trainer, state, time.perf_counter() - started)
@@ -58,7 +60,7 @@ def train(
             on_checkpoint()
 
 
-def train_step(trainer: LiveTrainer, deal: Deal, views: Iterator[Decoded]) -> dict[str, float]:
+def train_step(trainer: LiveTrainer, step_batch: StepBatch, views: Iterator[Decoded]) -> dict[str, float]:
     """Do one optimiser step.
 
     Micro-batches and processes add up to the gradient of the mean loss over the whole batch: exactly, where norms keep
@@ -66,8 +68,8 @@ def train_step(trainer: LiveTrainer, deal: Deal, views: Iterator[Decoded]) -> di
 
     Args:
         trainer: what is trained.
-        deal: the step's clips.
-        views: gives this process's views in the order of the deal.
+        step_batch: the step's clips.
+        views: gives this process's views in the order of the step.
 
     Returns:
         The losses by name, means over the whole batch.
@@ -78,25 +80,28 @@ def train_step(trainer: LiveTrainer, deal: Deal, views: Iterator[Decoded]) -> di
     """
     trainer.model.train()
     trainer.optimizer.zero_grad()
-    noise = draw_noise(trainer.model.head, [trainer.seed], "fit", deal.step, len(deal.places), trainer.group.device)
+    noise = draw_noise(
+        trainer.model.head, [trainer.seed], "fit", step_batch.step, len(step_batch.places), trainer.group.device
+    )
     sums: dict[str, torch.Tensor] = {}
-    parts = np.array_split(deal.mine, math.ceil(len(deal.mine) / trainer.micro_batch))
+    parts = np.array_split(step_batch.mine, math.ceil(len(step_batch.mine) / trainer.micro_batch))
     for number, part in enumerate(parts):
-        batch = stack_views([next(views) for _ in part], trainer.model.of_view, trainer.group.device)
-        targets = torch.from_numpy(trainer.examples.targets[deal.places[part]]).to(trainer.group.device)
+        inputs, of_view = stack_views([next(views) for _ in part], trainer.model.of_view, trainer.group.device)
+        seen = ask_about(trainer.examples.order_of(step_batch.places[part]), InstanceBatch(of_view), trainer.spec)
+        targets = torch.from_numpy(trainer.examples.targets[step_batch.places[part]]).to(trainer.group.device)
         trainer.model.set_noise(noise, int(part[0]), int(part[-1]) + 1)
         with _gradients_stay(trainer) if number < len(parts) - 1 else contextlib.nullcontext():
-            outputs, extra = trainer.network(*batch)
+            outputs, extra = trainer.network(inputs, seen.arrays)
             kind, smoothing = trainer.examples.kind, trainer.label_smoothing
             alone = {name: loss[None] for name, loss in extra.items()}
             losses = losses_of(outputs[None], targets[None], alone, [trainer.aux_weights], kind, smoothing)
-            share = len(part) / len(deal.places)
+            share = len(part) / len(step_batch.places)
             # DistributedDataParallel divides by the number of processes.
             (torch.stack(list(losses.values())).sum() * share * trainer.group.size).backward()  # type: ignore[no-untyped-call]
         sums = {name: sums.get(name, 0) + loss.detach().double().sum() * share for name, loss in losses.items()}
     totals = trainer.group.sum(torch.stack(list(sums.values()))).tolist()
     found = dict(zip(sums, totals, strict=True))
-    _move(trainer, deal, found)
+    _move(trainer, step_batch, found)
     return found
 
 
@@ -106,15 +111,15 @@ def _gradients_stay(trainer: LiveTrainer) -> contextlib.AbstractContextManager[N
     return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()
 
 
-def _move(trainer: LiveTrainer, deal: Deal, losses: dict[str, float]) -> None:
+def _move(trainer: LiveTrainer, step_batch: StepBatch, losses: dict[str, float]) -> None:
     """Clip the gradient and step, unless something is not finite."""
     parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, trainer.clip_gradient or math.inf))
     if not math.isfinite(norm + sum(losses.values())):
-        clips = [trainer.clip_ids[clip] for clip in trainer.examples.clips[deal.places]]
-        raise NonFiniteError(not_finite(deal.step, losses, clips, "set --clip-gradient or --warm-up"))
+        clips = trainer.examples.names[step_batch.places].tolist()
+        raise NonFiniteError(not_finite(step_batch.step, losses, clips, "set --clip-gradient or --warm-up"))
     for group in trainer.optimizer.param_groups:
-        group["lr"] = group["rate"] * trainer.plan.factor_at(deal.step)
+        group["lr"] = group["rate"] * trainer.plan.factor_at(step_batch.step)
     trainer.optimizer.step()
 
 

@@ -12,7 +12,7 @@ from ifcar.cache.arrays import CacheSpec
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.random_init import BATCH_NORMS
 from ifcar.extract.backbones.reduced import STAGE as REDUCTION
-from ifcar.extract.roi import PooledMode, arrays_of_maps
+from ifcar.extract.roi import PooledMode, arrays_of_maps, pooled_with
 from ifcar.heads.contract import Head, InstanceBatch
 from ifcar.heads.noise import Noise
 from ifcar.heads.rows import RowNorm
@@ -28,7 +28,7 @@ class LiveModel(nn.Module):
         head: any registered head; it is given the same batch object as from a cache.
         reads: names of the arrays that the head reads.
         spec: the arrays of the cache that the backbone would make.
-        pooled: RoIAlign mode.
+        pooled: how instances are pooled.
         keeps_statistics: normalisation uses its running statistics and leaves them, in training too.
         precision: "bf16" computes the backbone's and the head's products in bfloat16.
     """
@@ -48,8 +48,8 @@ class LiveModel(nn.Module):
         self.backbone, self.head = backbone, head
         self.reads, self.pooled = tuple(reads), pooled
         made = spec.names("feature")
-        # RoIAlign needs boxes and categories, whatever the head reads
-        self.of_view = tuple(dict.fromkeys(("boxes", "categories", *(name for name in reads if name not in made))))
+        # pooling needs its own, whatever the head reads
+        self.of_view = tuple(dict.fromkeys((*pooled_with(pooled), *(name for name in reads if name not in made))))
         self.keeps_statistics, self.precision = keeps_statistics, precision
 
     def train(self, mode: bool = True) -> Self:
@@ -73,7 +73,7 @@ class LiveModel(nn.Module):
         """
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             maps = self.backbone.checked(self.backbone(self.backbone.normalise(inputs)))
-            features = arrays_of_maps(maps, of_view["boxes"], of_view["categories"], self.pooled, self.reads)
+            features = arrays_of_maps(maps, of_view, self.pooled, self.reads)
             out = self.head(self.batch(of_view, features))
         return out.trained().float(), {name: loss.float() for name, loss in out.losses.items()}
 

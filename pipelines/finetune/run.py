@@ -22,7 +22,7 @@ from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.finetune.bf16 import has_right_gradients
 from ifcar.pipelines.finetune.checkpoint import load_live, save_live
-from ifcar.pipelines.finetune.data import Deck, TrainingViews, live_examples
+from ifcar.pipelines.finetune.data import BatchSampler, TrainingViews, live_examples
 from ifcar.pipelines.finetune.distributed import Group, open_group
 from ifcar.pipelines.finetune.loop import train
 from ifcar.pipelines.finetune.model import make_optimizer
@@ -185,7 +185,7 @@ def make_trainer(setting: Setting, group: Group, num_workers: int) -> LiveTraine
         network=network,
         optimizer=make_optimizer(model, plan.lr, plan.head_lr, weight_decay),
         plan=plan,
-        deck=Deck(
+        sampler=BatchSampler(
             num_clips=len(examples),
             steps_per_epoch=plan.steps_per_epoch,
             seed=config.seed,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ifcar.errors import InputError
 from ifcar.extract.decoded_views import Decoded
 from ifcar.extract.engine import EngineOptions, FeatureExtractor, fault_of_features
-from ifcar.pipelines.feed.batches import Examples
+from ifcar.pipelines.feed.examples import Examples
+from ifcar.pipelines.feed.subjects import ask_about
 from ifcar.pipelines.finetune.data import PREFETCHED, stack_views
 from ifcar.pipelines.finetune.trainer import LiveTrainer
 from ifcar.pipelines.scoring.scores import Predictions, clip_predictions
@@ -32,8 +34,8 @@ def score_live(trainer: LiveTrainer, examples: Examples) -> Predictions:
     model.eval()
     options = EngineOptions(batch_size=BATCH, device=str(group.device))
     extractor = FeatureExtractor(model.backbone, trainer.spec, model.pooled, options)
-    rows = examples.rows[examples.plain]
-    mine = rows[group.number :: group.size]
+    rows, places = examples.plain_rows()
+    mine, asked = rows[group.number :: group.size], places[group.number :: group.size]
     logits = np.zeros((len(rows), model.head.num_classes), np.float32)
     loader = DataLoader(
         trainer.plain_views,
@@ -46,17 +48,19 @@ def score_live(trainer: LiveTrainer, examples: Examples) -> Predictions:
     views, parts, noted = iter(loader), [], dict[str, str]()
     for start in range(0, len(mine), BATCH):
         batch = [next(views) for _ in mine[start : start + BATCH]]
-        parts.append(_score(trainer, extractor, batch))
+        parts.append(_score(trainer, extractor, batch, examples.order_of(asked[start : start + BATCH])))
         rows_per_clip = trainer.plain_views.policy.rows_per_clip
         noted |= {trainer.clip_ids[item.row // rows_per_clip]: item.note for item in batch if item.note}
     found = group.gather((np.concatenate(parts) if parts else logits[:0], noted))
     for number, (part, notes) in enumerate(found):
         logits[number :: group.size] = part
         trainer.noted.update(notes)
-    return clip_predictions(logits, examples, trainer.clip_ids)
+    return clip_predictions(logits, examples)
 
 
-def _score(trainer: LiveTrainer, extractor: FeatureExtractor, batch: list[Decoded]) -> NDArray[np.float32]:
+def _score(
+    trainer: LiveTrainer, extractor: FeatureExtractor, batch: list[Decoded], order: Tensor | None
+) -> NDArray[np.float32]:
     _, of_view = stack_views(batch, trainer.model.of_view, trainer.group.device)
     features = extractor(batch)
     for place, item in enumerate(batch):
@@ -64,6 +68,6 @@ def _score(trainer: LiveTrainer, extractor: FeatureExtractor, batch: list[Decode
         if fault:
             raise InputError(f"{trainer.clip_ids[item.row // trainer.plain_views.policy.rows_per_clip]}: {fault}")
     made = {name: torch.from_numpy(value).to(trainer.group.device) for name, value in features.items()}
-    out = trainer.model.head(trainer.model.batch(of_view, made))
+    out = trainer.model.head(ask_about(order, trainer.model.batch(of_view, made), trainer.spec))
     logits: NDArray[np.float32] = out.logits.float().cpu().numpy()
     return logits

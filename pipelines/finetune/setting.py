@@ -36,7 +36,7 @@ from ifcar.pipelines.runs.data import RunData, protocol_digest
 from ifcar.pipelines.runs.finished import open_run
 from ifcar.pipelines.runs.heads import build_head
 from ifcar.pipelines.runs.live import LiveConfig
-from ifcar.pipelines.runs.resolve import choose_protocol, head_arrays, head_options
+from ifcar.pipelines.runs.resolve import choose_protocol, chosen_labels, head_arrays, head_options
 from ifcar.pipelines.runs.weights import load_tensors
 
 NEW_REDUCTION = 512  # channels, in both papers
@@ -123,7 +123,7 @@ def open_setting(config: RunConfig, group: Group, progress: Progress) -> Setting
     extraction = extraction_of(live, grid=GRID_FEATURES.name in reads)
     facts = trainable_backbone(extraction)
     source = _read_source(extraction, group, progress)
-    protocol = _protocol(source, config.protocol)
+    protocol = _protocol(source, config.protocol, config.labels)
     clips = [source.clips[number] for number in protocol.clips(Split.TRAIN)]
     policy = view_policy(extraction, source.dataset)
     spec = cache_spec(extraction, policy, facts, source.arrays())
@@ -152,7 +152,9 @@ def open_setting(config: RunConfig, group: Group, progress: Progress) -> Setting
     status = np.full(len(source.clips) * policy.views, Status.DONE, np.uint8)
     digest = protocol_digest(status, protocol)
     return Setting(
-        config=replace(config, live=live, protocol=protocol.name, protocol_digest=digest),
+        config=replace(
+            config, live=live, protocol=protocol.name, labels=chosen_labels(protocol), protocol_digest=digest
+        ),
         live=live,
         extraction=extraction,
         source=source,
@@ -170,14 +172,15 @@ def _read_source(extraction: ExtractConfig, group: Group, progress: Progress) ->
     return read[0] if read else read_source(extraction, progress, needs_pixels=True)
 
 
-def _protocol(source: Source, name: str) -> ProtocolTable:
+def _protocol(source: Source, name: str, labels: str | None) -> ProtocolTable:
     root, known = source.dataset.root, {protocol.name: protocol for protocol in source.protocols}
     name = name or choose_protocol(list(known), root)
     if name not in known:
         raise InputError(f"{root}: no protocol {name!r}{nearest(name, known)}; known: {', '.join(known) or 'none'}")
-    if not kind_of(known[name].labels).exclusive:
+    chosen = known[name].only(labels)
+    if not kind_of(chosen.labels).exclusive:
         raise InputError(f"protocol {name!r} has several labels a clip, which this version does not train on")
-    return known[name]
+    return chosen
 
 
 def _build_backbone(

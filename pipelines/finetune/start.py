@@ -24,6 +24,7 @@ def i3d_config(
     dataset: str,
     *,
     protocol: str | None = None,
+    labels: str | None = None,
     preset: str = "paper",
     dropout: float | None = None,
     seed: int = 0,
@@ -34,6 +35,7 @@ def i3d_config(
     Args:
         dataset: registered name.
         protocol: default: compositional, or the dataset's only one; `open_setting` fills it in.
+        labels: the label space; default: the protocol's first.
         preset: one of `I3D_PRESETS`.
         dropout: before the classifier; default: 0.3 (Wang and Gupta 2018, §6).
         seed: of everything random.
@@ -53,7 +55,7 @@ def i3d_config(
     live = replace(live, data=replace(live.data, spatial_stride=stride))
     _check_flip(live.data)
     config = _run_config("i3d", protocol or "", preset, live, schedule, seed)
-    return replace(config, options=_options("i3d", head))
+    return replace(config, options=_options("i3d", head), labels=labels)
 
 
 def joint_config(
@@ -128,7 +130,7 @@ def joint_config(
             f"{base}: its head was trained with the auxiliary losses: {trained}; --aux gives each of these a new "
             "weight above 0, and turns none on or off"
         )
-    return replace(fresh, options=config.options, aux_weights=weights)
+    return replace(fresh, options=config.options, aux_weights=weights, labels=config.labels)
 
 
 def _preset(presets: Mapping[str, Published], name: str) -> Published:

@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.extract.decoded_views import ViewDataset
-from ifcar.pipelines.feed.batches import Examples
-from ifcar.pipelines.finetune.data import Deck, TrainingViews
+from ifcar.pipelines.feed.examples import Examples
+from ifcar.pipelines.finetune.data import BatchSampler, TrainingViews
 from ifcar.pipelines.finetune.distributed import Group
 from ifcar.pipelines.finetune.model import LiveModel
 from ifcar.pipelines.runs.live import LivePlan
-from ifcar.pipelines.training.trainer import MemberState
+from ifcar.pipelines.training.trainer import RunState
 
 
 @dataclass(kw_only=True)
-class LiveState(MemberState):
+class LiveState(RunState):
     """Everything that changes while a model trains; a checkpoint holds this, the model and the optimiser.
 
     Args:
@@ -41,7 +41,7 @@ class LiveTrainer:
         network: the same, or DistributedDataParallel around it.
         optimizer: each group's "rate" is its learning rate before the plan's factor.
         plan: the steps.
-        deck: who computes what when.
+        sampler: who computes what when.
         views: new views of training clips.
         plain_views: the views of a cache, by row.
         examples: the clips trained on.
@@ -63,7 +63,7 @@ class LiveTrainer:
     network: nn.Module
     optimizer: torch.optim.Optimizer
     plan: LivePlan
-    deck: Deck
+    sampler: BatchSampler
     views: TrainingViews
     plain_views: ViewDataset
     examples: Examples

@@ -26,7 +26,7 @@ from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.feed.memory import PRELOAD_SHARE
-from ifcar.pipelines.fleets.bench import free_on
+from ifcar.pipelines.fleets.workers import free_on
 from ifcar.pipelines.runs.config import ID_LENGTH, RunConfig, run_id
 from ifcar.pipelines.runs.finished import is_finished
 from ifcar.pipelines.runs.heads import build_head
@@ -177,7 +177,7 @@ def choose_size(group: Sequence[Job], *, processes: int, free: int, cuda: bool) 
     """
     config = group[0].config
     reader = open_cache(config.cache)
-    protocol = reader.protocol(config.protocol)
+    protocol = reader.protocol(config.protocol).only(config.labels)
     num_train, num_test = (len(protocol.clips(split)) for split in (Split.TRAIN, Split.TEST))
     each = member_bytes(config, reader.spec, len(protocol.labels.classes), num_train)
     row = reader.spec.row_bytes(name for name in head_arrays(config) if reader.spec.array(name).sharded)

@@ -14,14 +14,14 @@ from ifcar.errors import IfcarError, InputError, one_line
 from ifcar.heap import keep_freed_memory
 from ifcar.pipelines.engines.cluster import RayConfig
 from ifcar.pipelines.feed.memory import Memory
-from ifcar.pipelines.fleets.bench import Bench, local_bench
 from ifcar.pipelines.fleets.fleet import Fleet, end_fleet, make_fleet, plan_fleets
-from ifcar.pipelines.fleets.ray_bench import ray_bench
+from ifcar.pipelines.fleets.ray_workers import ray_workers
+from ifcar.pipelines.fleets.workers import Workers, local_workers
 from ifcar.pipelines.progress import Progress, Silent
 from ifcar.pipelines.runs.config import RunConfig, run_id
 from ifcar.pipelines.runs.finished import is_finished, open_run
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
-from ifcar.pipelines.training.jobs import Failure, Job
+from ifcar.pipelines.training.jobs import FailedRun, Job
 from ifcar.pipelines.training.together import fit_together
 
 MAX_BREAKS = 2  # a fleet that is under way when its pool breaks this often is taken apart, a single run given up
@@ -36,7 +36,7 @@ def fit_all(
     fleet_size: int | None = None,
     cluster: RayConfig | None = None,
     memory: Memory = "auto",
-) -> list[Failure]:
+) -> list[FailedRun]:
     """Make every run that is not finished; go on with stopped ones.
 
     Runs that differ in numbers only train together, see `ifcar.pipelines.fleets.fleet`. Runs that start from another
@@ -56,13 +56,13 @@ def fit_all(
         InputError: a folder holds a finished run of another config, or the cluster cannot do the work.
     """
     num_left = len([job for job in jobs if not _is_made(job)])
-    failures: list[Failure] = []
+    failures: list[FailedRun] = []
     if not num_left:
         return failures
-    with _open_bench(jobs, progress, cluster, processes=processes, device=device) as bench:
+    with _open_workers(jobs, progress, cluster, processes=processes, device=device) as workers:
         progress.start(f"training {num_left} runs", num_left)
         try:
-            _fit_waves(jobs, progress, replace(bench, memory=memory), fleet_size, failures)
+            _fit_waves(jobs, progress, replace(workers, memory=memory), fleet_size, failures)
         except KeyboardInterrupt:
             made = sum(is_finished(job.path) for job in jobs)
             progress.say(f"{made} of {len(jobs)} runs are finished; the same command goes on with the rest")
@@ -72,21 +72,21 @@ def fit_all(
 
 
 @contextmanager
-def _open_bench(
+def _open_workers(
     jobs: Sequence[Job], progress: Progress, cluster: RayConfig | None, *, processes: int | None, device: str | None
-) -> Iterator[Bench]:
+) -> Iterator[Workers]:
     if cluster is None:
-        yield local_bench(prepare_worker, processes=processes, device=device)
+        yield local_workers(prepare_worker, processes=processes, device=device)
         return
     folder, caches = jobs[0].path.parent, sorted({job.config.cache for job in jobs})
-    with ray_bench(
+    with ray_workers(
         cluster, prepare_worker, progress, folder=folder, paths=caches, processes=processes, device=device
-    ) as bench:
-        yield bench
+    ) as workers:
+        yield workers
 
 
 def _fit_waves(
-    jobs: Sequence[Job], progress: Progress, bench: Bench, fleet_size: int | None, failures: list[Failure]
+    jobs: Sequence[Job], progress: Progress, workers: Workers, fleet_size: int | None, failures: list[FailedRun]
 ) -> None:
     for wave in _waves(jobs):
         failed = {failure.path for failure in failures}
@@ -94,16 +94,16 @@ def _fit_waves(
         for job in wave:
             base = None if job.config.fine_tune is None else job.config.fine_tune.base
             if base in failed:
-                failures.append(Failure(path=job.path, reason=f"the run it starts from failed ({base})"))
+                failures.append(FailedRun(path=job.path, reason=f"the run it starts from failed ({base})"))
                 progress.advance(1)
             else:
                 ready.append(job)
         fleets, lines = plan_fleets(
-            ready, processes=bench.processes, device=bench.device, free=bench.free, fleet_size=fleet_size
+            ready, processes=workers.processes, device=workers.device, free=workers.free, fleet_size=fleet_size
         )
         for line in lines:
             progress.say(line)
-        failures += _fit_wave(fleets, progress, bench)
+        failures += _fit_wave(fleets, progress, workers)
 
 
 def _is_made(job: Job) -> bool:
@@ -122,13 +122,13 @@ def _waves(jobs: Sequence[Job]) -> list[list[Job]]:
     return [wave for wave in (fresh, tuned) if wave]
 
 
-def _fit_wave(fleets: Sequence[Fleet], progress: Progress, bench: Bench) -> list[Failure]:
+def _fit_wave(fleets: Sequence[Fleet], progress: Progress, workers: Workers) -> list[FailedRun]:
     """Make fleets at once; after a death that others may have caused go on in a new pool, one at a time."""
-    failures: list[Failure] = []
+    failures: list[FailedRun] = []
     breaks: dict[Path, int] = {}
-    left, processes = list(fleets), bench.processes
+    left, processes = list(fleets), workers.processes
     while left:
-        left, broken, raised = _fit_in_pool(left, progress, bench, processes, failures)
+        left, broken, raised = _fit_in_pool(left, progress, workers, processes, failures)
         for fleet in broken:
             breaks[fleet.folder] = breaks.get(fleet.folder, 0) + 1
             if breaks[fleet.folder] < MAX_BREAKS:
@@ -136,19 +136,19 @@ def _fit_wave(fleets: Sequence[Fleet], progress: Progress, bench: Bench) -> list
             elif len(fleet.jobs) > 1:
                 raised.append(fleet)
             else:
-                failures.append(Failure(path=fleet.jobs[0].path, reason="its process died (out of memory?)"))
+                failures.append(FailedRun(path=fleet.jobs[0].path, reason="its process died (out of memory?)"))
                 progress.advance(1)
         for fleet in raised:
             end_fleet(fleet)
             alone = [make_fleet([job]) for job in fleet.jobs if not is_finished(job.path)]
             breaks |= {single.folder: MAX_BREAKS - 1 for single in alone}
             left += alone
-        processes = 1 if broken and not bench.isolates else processes
+        processes = 1 if broken and not workers.isolates else processes
     return failures
 
 
 def _fit_in_pool(
-    fleets: Sequence[Fleet], progress: Progress, bench: Bench, processes: int, failures: list[Failure]
+    fleets: Sequence[Fleet], progress: Progress, workers: Workers, processes: int, failures: list[FailedRun]
 ) -> tuple[list[Fleet], list[Fleet], list[Fleet]]:
     """Make fleets in one pool.
 
@@ -158,9 +158,9 @@ def _fit_in_pool(
     left = {path for path in _paths(fleets) if not is_finished(path)}
     lost: list[Fleet] = []
     raised: list[Fleet] = []
-    with bench.executor(min(processes, len(fleets))) as pool:
+    with workers.executor(min(processes, len(fleets))) as pool:
         futures: dict[Future[_Outcome], Fleet] = {
-            pool.submit(_fit_fleet, fleet, bench.device, bench.memory): fleet for fleet in fleets
+            pool.submit(_fit_fleet, fleet, workers.device, workers.memory): fleet for fleet in fleets
         }
         for future in as_completed(futures):
             fleet = futures[future]
@@ -195,7 +195,7 @@ def _rest(fleet: Fleet) -> list[Fleet]:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Outcome:
     num_made: int
-    failures: tuple[Failure, ...]
+    failures: tuple[FailedRun, ...]
     text: str
     raised: bool = False
 
@@ -215,12 +215,12 @@ def _fit_fleet(fleet: Fleet, device: str, memory: Memory) -> _Outcome:
     except Exception as error:
         kind = "" if isinstance(error, IfcarError) else f"{type(error).__name__}: "
         text = one_line(f"{name}: {kind}{error}")
-        return _Outcome(num_made=0, failures=(Failure(path=fleet.jobs[0].path, reason=text),), text=text, raised=True)
+        return _Outcome(num_made=0, failures=(FailedRun(path=fleet.jobs[0].path, reason=text),), text=text, raised=True)
     end_fleet(fleet)
     failures, made, text = [], 0, ""
     for job, old, result in zip(fleet.jobs, before, results, strict=True):
-        if isinstance(result, Failure):
-            failures.append(Failure(path=job.path, reason=f"{job.path.name}: {result.reason}"))
+        if isinstance(result, FailedRun):
+            failures.append(FailedRun(path=job.path, reason=f"{job.path.name}: {result.reason}"))
             continue
         test = result.run.metric("test")
         assert test is not None

@@ -33,6 +33,8 @@ class SystemConfig:
         aux_weights: λ of each of several auxiliary losses, by name.
         settings: head options by dotted name, as in `--set`.
         schedule: changes of the grid's schedule, by field.
+        start: name of the system whose run, of the same protocol and seed, this one starts from; everything trains.
+        parts: of the head that are taken from it, see `FineTuneConfig`; empty: all of it.
         product: for each factor its values: head, preset, streams, aux_weight, aux_weights.LOSS, settings.OPTION or
             schedule.FIELD.
         published: "top1", "top5" or "map" in percent from the paper.
@@ -46,6 +48,8 @@ class SystemConfig:
     aux_weights: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     schedule: Mapping[str, Any] = field(default_factory=dict)
+    start: str | None = None
+    parts: tuple[str, ...] = ()
     product: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     published: Mapping[str, float] = field(default_factory=dict)
 
@@ -64,6 +68,8 @@ class SystemConfig:
                 raise InputError(f"system {self.name!r}: {{{place}}} in its name is no factor of its product")
         if self.head is None and "head" not in self.product:
             raise InputError(f"system {self.name!r}: names no head; `ifcar list heads` lists them")
+        if self.parts and self.start is None:
+            raise InputError(f"system {self.name!r}: parts are taken from another system; name it as start")
         check_published(f"system {self.name!r}", self.published)
 
 
@@ -132,6 +138,7 @@ class GridConfig:
         title: one line over the table.
         dataset: registered name of the data that the file is meant for; None for any.
         protocols: names of the protocols; empty takes "compositional" or the only one.
+        labels: the label space of each protocol; None takes its first.
         pool: put the test clips of all protocols together (leave one group out), one line a system.
         seeds: one run each.
         preset: of every head that does not say otherwise.
@@ -148,6 +155,7 @@ class GridConfig:
     title: str = ""
     dataset: str | None = None
     protocols: tuple[str, ...] = ()
+    labels: str | None = None
     pool: bool = False
     seeds: tuple[int, ...] = (0, 1, 2)
     preset: str = "paper"
@@ -170,6 +178,8 @@ class GridConfig:
                     raise InputError(f"{what}: {value!r} is named {count} times")
         if not self.seeds:
             raise InputError("seeds: there are none; name at least one")
+        if self.few_shot is not None and any(system.start is not None for system in self.systems):
+            raise InputError("few_shot and a system's start exclude each other; few-shot runs start from base classes")
         if self.few_shot is not None and self.protocols:
             raise InputError("protocols and few_shot exclude each other; few_shot brings its own protocols")
         if self.paired_test == "mcnemar" and len(self.seeds) > 1:

@@ -17,12 +17,12 @@ from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, IfcarError, InputError, nearest_of
 from ifcar.pipelines.configs import from_plain, to_plain
-from ifcar.pipelines.feed.batches import Examples, read_examples
 from ifcar.pipelines.feed.boxes import check_boxes
+from ifcar.pipelines.feed.examples import Examples, read_examples
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.grid.config import FewShotConfig, FusionConfig, GridConfig, PublishedOn, SystemConfig
 from ifcar.pipelines.runs.config import ID_LENGTH, FineTuneConfig, RunConfig, run_id, run_name
-from ifcar.pipelines.runs.heads import build_head
+from ifcar.pipelines.runs.heads import build_head, keys_of
 from ifcar.pipelines.runs.resolve import default_protocol, head_arrays, make_run_config, resolve
 from ifcar.pipelines.runs.schedule import ScheduleConfig, make_plan
 from ifcar.pipelines.training.jobs import Job
@@ -63,7 +63,7 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cell:
+class PlannedReplicate:
     """The runs of one system, stage, seed and draw: one a protocol."""
 
     variant: Variant
@@ -94,7 +94,7 @@ class GridPlan:
     fingerprint: str
     variants: Sequence[Variant]
     stages: Sequence[Stage]
-    cells: Sequence[Cell]
+    cells: Sequence[PlannedReplicate]
     published: frozenset[str] = field(default_factory=frozenset)
 
     def jobs(self) -> list[Job]:
@@ -115,15 +115,18 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
         raise CacheMismatchError(f"grid {config.name!r} is for {config.dataset}, but {cache} holds {dataset}")
     variants = [variant for system in config.systems for variant in expand(system)]
     _check_names(variants, config.ensembles, config.baseline)
+    by_name = {variant.name: variant.system for variant in variants}
+    _check_starts(by_name)
     stages = _stages(config, reader)
-    tables = {name: reader.protocol(name) for stage in stages for draw in stage.draws for name in draw}
+    names = dict.fromkeys(name for stage in stages for draw in stage.draws for name in draw)
+    tables = {name: reader.protocol(name).only(config.labels) for name in names}
     parts = {n: [read_examples(reader, t, split) for split in (Split.TRAIN, Split.TEST)] for n, t in tables.items()}
     for name, table in tables.items():
         _check_measurable(parts[name], table, reader)
-    cells: list[Cell] = []
+    cells: list[PlannedReplicate] = []
     for variant in variants:
         try:
-            made = list(_cells(config, variant, stages, tables, reader))
+            made = list(_cells(config, variant, by_name, stages, tables, reader))
             _check_feedable(made[0].jobs[0].config, reader, list(parts.values()))
         except IfcarError as error:
             raise type(error)(f"system {variant.name!r}: {error}") from error
@@ -186,6 +189,17 @@ def _check_names(variants: Sequence[Variant], ensembles: Sequence[FusionConfig],
         raise InputError(f"baseline {baseline!r} is no line of the table{nearest_of(baseline, names)}")
 
 
+def _check_starts(systems: Mapping[str, SystemConfig]) -> None:
+    """Refuse a start that is no system, or that itself starts from another."""
+    for name, system in systems.items():
+        if system.start is None:
+            continue
+        if system.start not in systems:
+            raise InputError(f"system {name!r}: start: no system {system.start!r}{nearest_of(system.start, systems)}")
+        if systems[system.start].start is not None:
+            raise InputError(f"system {name!r}: start: {system.start!r} starts from another system itself")
+
+
 def _stages(config: GridConfig, reader: CacheReader) -> list[Stage]:
     known = reader.protocol_names()
     if config.few_shot is not None:
@@ -215,10 +229,11 @@ def _few_shot_stages(few_shot: FewShotConfig, known: Sequence[str], cache: Path)
 def _cells(
     config: GridConfig,
     variant: Variant,
+    systems: Mapping[str, SystemConfig],
     stages: Sequence[Stage],
     tables: Mapping[str, ProtocolTable],
     reader: CacheReader,
-) -> Iterator[Cell]:
+) -> Iterator[PlannedReplicate]:
     for stage in stages:
         for seed in config.seeds:
             for draw, protocols in enumerate(stage.draws):
@@ -233,9 +248,12 @@ def _cells(
                             tables[config.few_shot.base],
                         )
                         run = tuned(run, base, config.few_shot, tables[config.few_shot.base], reader.spec)
+                    if variant.system.start is not None:
+                        other = _run_config(config, systems[variant.system.start], name, seed, reader.path)
+                        run = started(run, resolve(other, reader, tables[name]), variant.system.parts)
                     run = resolve(run, reader, tables[name])
                     jobs.append(Job(config=run, path=run_folder(run)))
-                yield Cell(variant=variant, stage=stage, seed=seed, draw=draw, jobs=jobs)
+                yield PlannedReplicate(variant=variant, stage=stage, seed=seed, draw=draw, jobs=jobs)
 
 
 def run_folder(config: RunConfig) -> Path:
@@ -250,6 +268,7 @@ def _run_config(config: GridConfig, system: SystemConfig, protocol: str, seed: i
         system.head,
         cache,
         protocol=protocol,
+        labels=config.labels,
         preset=system.preset or config.preset,
         streams=system.streams,
         aux_weight=system.aux_weight,
@@ -258,6 +277,12 @@ def _run_config(config: GridConfig, system: SystemConfig, protocol: str, seed: i
         schedule=from_plain(ScheduleConfig, schedule, "schedule"),
         seed=seed,
     )
+
+
+def started(run: RunConfig, base: RunConfig, parts: Sequence[str]) -> RunConfig:
+    """Return the config of the run that trains on from the weights of `base`, or from parts of them."""
+    start = FineTuneConfig(base=run_folder(base), parts=tuple(parts), train="all", base_id=run_id(base))
+    return replace(run, fine_tune=start)
 
 
 def tuned(
@@ -280,9 +305,11 @@ def tuned(
 
 
 def _check_feedable(config: RunConfig, reader: CacheReader, parts: Sequence[Sequence[Examples]]) -> None:
-    """Build the head without memory, so that it says what the cache lacks; check that its instances are there."""
+    """Build the head without memory, so that it says what the cache lacks; check its parts and that there are boxes."""
     with torch.device("meta"):
-        build_head(config, reader.spec, 2)
+        head = build_head(config, reader.spec, 2)
+    for part in () if config.fine_tune is None else config.fine_tune.parts:
+        keys_of(part, head.state_dict())
     reads = head_arrays(config)
     for trained, tested in parts:
         check_boxes(reader, config.head, reads, trained, tested)

@@ -19,17 +19,17 @@ from ifcar.pipelines.comparison.store import NAME as RESULTS
 from ifcar.pipelines.comparison.store import Comparison, read_comparison, write_comparison
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.engines.cluster import RayConfig
-from ifcar.pipelines.ensemble import ensemble
+from ifcar.pipelines.ensemble import fuse_runs
 from ifcar.pipelines.feed.memory import Memory
 from ifcar.pipelines.fleets.pool import fit_all
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.grid.config import FusionConfig
-from ifcar.pipelines.grid.plan import Cell, GridPlan, Stage
+from ifcar.pipelines.grid.plan import GridPlan, PlannedReplicate, Stage
 from ifcar.pipelines.labels.kinds import MEASURES
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.runs.config import ENSEMBLE, ID_LENGTH
 from ifcar.pipelines.runs.finished import Run, is_finished, open_run
-from ifcar.pipelines.training.jobs import Failure
+from ifcar.pipelines.training.jobs import FailedRun
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +48,7 @@ class GridResult:
     comparison: Comparison
     folder: Path
     files: Sequence[Path]
-    failures: Sequence[Failure]
+    failures: Sequence[FailedRun]
     num_runs: int
     num_made: int
 
@@ -101,7 +101,7 @@ def run_grid(
     )
 
 
-def _compare(plan: GridPlan, failures: list[Failure]) -> Comparison:
+def _compare(plan: GridPlan, failures: list[FailedRun]) -> Comparison:
     """Fuse finished runs and compare the systems; fusions that fail join `failures`."""
     systems = _systems(plan)
     for fusion in plan.config.ensembles:
@@ -152,11 +152,11 @@ def _systems(plan: GridPlan) -> list[System]:
     return systems
 
 
-def _replicate(cell: Cell) -> Replicate:
+def _replicate(cell: PlannedReplicate) -> Replicate:
     return Replicate(seed=cell.seed, draw=cell.draw, runs=[open_run(job.path) for job in cell.jobs])
 
 
-def _fused(plan: GridPlan, fusion: FusionConfig, systems: Sequence[System], failures: list[Failure]) -> list[System]:
+def _fused(plan: GridPlan, fusion: FusionConfig, systems: Sequence[System], failures: list[FailedRun]) -> list[System]:
     """Fuse the members' runs of every stage, seed and draw for which all members are finished."""
     fused = []
     for stage in plan.stages:
@@ -171,7 +171,7 @@ def _fused(plan: GridPlan, fusion: FusionConfig, systems: Sequence[System], fail
             try:
                 runs = [_fuse(fusion, runs) for runs in zip(*(r.runs for r in own), strict=True)]
             except IfcarError as error:
-                failures.append(Failure(path=Path(fusion.name), reason=str(error)))
+                failures.append(FailedRun(path=Path(fusion.name), reason=str(error)))
                 continue
             replicates.append(replace(place, runs=runs))
         if replicates:
@@ -189,9 +189,7 @@ def _fuse(fusion: FusionConfig, members: Sequence[Run]) -> Run:
     path = folder("runs") / f"{ENSEMBLE}-{'+'.join(str(m.config.head) for m in members)}-{key}"
     if is_finished(path):
         return open_run(path)
-    return ensemble(
-        [member.path for member in members], weights="held_out" if fusion.weights == "held_out" else None, out=path
-    ).run
+    return fuse_runs(members, weights="held_out" if fusion.weights == "held_out" else None, out=path).run
 
 
 def _published(plan: GridPlan, stage: Stage, published: Mapping[str, float]) -> dict[str, float]:

@@ -51,7 +51,8 @@ def draw_clips(reader: CacheReader, clip_ids: Sequence[str], out: Path, data_roo
         row = reader.clip_ids.index(clip_id) * reader.rows_per_clip
         if done[row]:
             paths.append(out / f"{file_name(clip_id)}.png")
-            title = f"{clip_id}: {labels.get(clip_id, 'unlabelled')}"
+            camera = reader.clips.cameras[row // reader.rows_per_clip]
+            title = f"{clip_id}{f', camera {camera}' if camera else ''}: {labels.get(clip_id, 'unlabelled')}"
             undrawn |= _draw(reader, row, sources.get(clip_id), title, paths[-1])
     if undrawn:
         logger.warning("%s", codes_note(undrawn))
@@ -72,6 +73,7 @@ def find_sources(reader: CacheReader, data_root: Path | None = None) -> dict[str
     identity = reader.identity["dataset"]
     dataset_type = DATASETS.get(str(identity["name"]))
     dataset = dataset_type(data_root or folder("data") / dataset_type.default_root)
+    dataset.num_instances = reader.spec.num_instances
     if not dataset.root.is_dir():
         raise MissingDataError(f"{dataset.root}: no such folder; name the videos' folder with --data-root")
     listing = dataset.listing(needs_pixels=True)

@@ -81,9 +81,10 @@ def draw_attribute(chapter: Chapter, attribute: Attribute) -> Drawing:
         right = system.mean_right()
         means, intervals = [], []
         for group in places:
-            mine = right[attribute.groups == group]
+            inside = attribute.groups == group
+            mine = right[inside]
             means.append(float(mine.mean()))
-            intervals.append(bootstrap_interval(mine))
+            intervals.append(bootstrap_interval(mine, system.segments[inside]))
             rows.append([system.name, attribute.labels[group], len(mine), means[-1], *intervals[-1]])
         if system.name in pair:
             letter, side = pair[system.name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from ifcar.pipelines.comparison.results import ResultRow
 from ifcar.pipelines.comparison.store import Comparison
 from ifcar.pipelines.report.systems import SystemScores, read_system
 from ifcar.pipelines.runs.data import RunData
-from ifcar.pipelines.runs.finished import open_run
+from ifcar.pipelines.runs.finished import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +58,18 @@ class Chapter:
 
 
 def open_chapters(
-    comparisons: Sequence[Comparison], *, compare: str | None, baseline: str | None, protocol: str | None
+    comparisons: Sequence[Comparison],
+    opened: Callable[[Path], Run],
+    *,
+    compare: str | None,
+    baseline: str | None,
+    protocol: str | None,
 ) -> list[Chapter]:
     """Open the runs of each comparison and choose its protocol and pair.
 
     Args:
         comparisons: see `ifcar.pipelines.report.gather`.
+        opened: opens a run's folder.
         compare: system A; default: the last system of the table that is not B.
         baseline: system B; default: the comparison's baseline, or the first system.
         protocol: default: that of the table's first row.
@@ -72,7 +78,7 @@ def open_chapters(
         InputError: a name is in none of the comparisons; a comparison that does not have it takes its default.
     """
     _check_known("protocol", "--protocol", protocol, [r.protocol for c in comparisons for r in c.rows])
-    chapters = [_open(c, compare, baseline, protocol) for c in comparisons if c.rows]
+    chapters = [_open(c, opened, compare, baseline, protocol) for c in comparisons if c.rows]
     if not chapters:
         raise InputError("no comparison has a row; run `ifcar grid` again, which keeps finished runs")
     known = [system.name for chapter in chapters for system in chapter.systems]
@@ -89,7 +95,13 @@ def _check_known(what: str, option: str, name: str | None, known: Sequence[str])
         raise InputError(f"{option} is {name!r}: no such {what}{nearest(name, known, '.')} There are: {listed}")
 
 
-def _open(comparison: Comparison, compare: str | None, baseline: str | None, protocol: str | None) -> Chapter:
+def _open(
+    comparison: Comparison,
+    opened: Callable[[Path], Run],
+    compare: str | None,
+    baseline: str | None,
+    protocol: str | None,
+) -> Chapter:
     protocols = [row.protocol for row in comparison.rows]
     chosen = protocol if protocol is not None and protocol in protocols else protocols[0]
     systems: list[SystemScores] = []
@@ -99,7 +111,7 @@ def _open(comparison: Comparison, compare: str | None, baseline: str | None, pro
         if row.protocol != chosen:
             continue
         try:
-            system = _read_row(row)
+            system = _read_row(row, opened)
             own = system.runs()[0].data()
             _check_same(system, own, systems, data)
         except IfcarError as error:
@@ -111,8 +123,8 @@ def _open(comparison: Comparison, compare: str | None, baseline: str | None, pro
     return Chapter(comparison=comparison, protocol=chosen, systems=systems, a=a, b=b, data=data, notes=notes)
 
 
-def _read_row(row: ResultRow) -> SystemScores:
-    runs = [open_run(Path(path)) for path in row.runs]
+def _read_row(row: ResultRow, opened: Callable[[Path], Run]) -> SystemScores:
+    runs = [opened(Path(path)) for path in row.runs]
     a_replicate = len(runs) // max(1, len(row.seeds))
     if not runs or a_replicate * len(row.seeds) != len(runs):
         raise InputError(f"its row names {len(runs)} runs for {len(row.seeds)} seeds")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,20 @@ from ifcar.pipelines.comparison.results import Replicate, System, summarise
 from ifcar.pipelines.comparison.store import NAME as RESULTS
 from ifcar.pipelines.comparison.store import Comparison, read_comparison
 from ifcar.pipelines.folders import folder
-from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig, without_places
+from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig, task_name, without_places
 from ifcar.pipelines.runs.finished import Run, finished_runs, is_finished, open_run, read_config
 
 
-def gather(folders: Sequence[Path], *, baseline: str | None = None) -> list[Comparison]:
+def gather(
+    folders: Sequence[Path], *, baseline: str | None = None, opened: Callable[[Path], Run] = open_run
+) -> list[Comparison]:
     """Read comparisons, and make one of the plain runs of each cache and protocol.
 
     Args:
         folders: comparison folders and run folders; none takes every comparison in the runs folder, or where there is
             none every finished run.
         baseline: name of the system that plain runs are tested against; default: the first.
+        opened: opens a run's folder.
 
     Raises:
         MissingDataError, InputError: a folder is neither, or there is nothing to report.
@@ -36,7 +39,7 @@ def gather(folders: Sequence[Path], *, baseline: str | None = None) -> list[Comp
         if (path / RESULTS).is_file():
             gathered.append(read_comparison(path))
         elif is_finished(path):
-            runs.append(open_run(path))
+            runs.append(opened(path))
         elif path.is_dir():
             raise InputError(
                 f"{path}: neither a comparison (results.json, which `ifcar grid` writes) nor a finished run "
@@ -63,7 +66,7 @@ def compare_runs(runs: Sequence[Run], baseline: str | None) -> list[Comparison]:
     groups: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
         clips = "\n".join(run.predictions("test").clip_ids.tolist())
-        key = (run.config.fingerprint, run.config.protocol, hashlib.sha256(clips.encode()).hexdigest())
+        key = (run.config.fingerprint, task_name(run.config), hashlib.sha256(clips.encode()).hexdigest())
         groups.setdefault(key, []).append(run)
     return [_comparison(group, baseline) for group in groups.values()]
 
@@ -75,8 +78,8 @@ def _comparison(runs: Sequence[Run], baseline: str | None) -> Comparison:
     config = runs[0].config
     dataset = str(dict(runs[0].data().identity).get("dataset", {}).get("name", "unknown data"))
     return Comparison(
-        name=f"{dataset}-{config.protocol}",
-        title=f"Runs on {dataset}, {config.protocol}",
+        name=f"{dataset}-{task_name(config)}",
+        title=f"Runs on {dataset}, {task_name(config)}",
         dataset=dataset,
         baseline=tested or "",
         paired_test="bootstrap",
@@ -106,7 +109,7 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[System], list[str]]:
         systems.append(
             System(
                 name=name if taken[name] == 1 else f"{name} ({taken[name]})",
-                protocol=config.protocol,
+                protocol=task_name(config),
                 replicates=[Replicate(seed=seed, runs=[seeds[seed]]) for seed in sorted(seeds)],
                 factors={"aux_weight": aux_weight(config)},
             )

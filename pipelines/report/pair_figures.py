@@ -58,7 +58,7 @@ def class_gains(a: SystemScores, b: SystemScores, classes: Sequence[str]) -> lis
     if a.kind.exclusive:
         ours, other = a.mean_right(), b.mean_right()
         shares = [right @ labels / np.maximum(1, labels.sum(axis=0)) for right in (ours, other)]
-        tests = {k: paired_bootstrap(ours[labels[:, k]], other[labels[:, k]]) for k in shown}
+        tests = {k: paired_bootstrap(ours[labels[:, k]], other[labels[:, k]], a.segments[labels[:, k]]) for k in shown}
     else:
         tests = precision_tests(a, b)
         shares = [np.asarray(system.class_scores().mean(axis=0)) for system in (a, b)]
@@ -85,7 +85,10 @@ def precision_tests(a: SystemScores, b: SystemScores) -> dict[int, PairedTest]:
     """
     means = [np.asarray(system.class_scores().mean(axis=0)) for system in (a, b)]
     ours, other = (
-        np.mean([resampled_precisions(logits, system.targets, system.kind) for logits in system.logits()], axis=0)
+        np.mean(
+            [resampled_precisions(logits, system.targets, system.kind, system.segments) for logits in system.logits()],
+            axis=0,
+        )
         for system in (a, b)
     )
     tests = {}

@@ -46,10 +46,8 @@ class ClipSteps:
 def read_steps(views: CachedViews, clip_id: str, most: int) -> ClipSteps:
     """Read a clip's cached view at up to `most` steps, at even distances."""
     row, spec = views.rows[clip_id], views.reader.spec
-    where = np.array([row])
-    boxes, categories, numbers = (
-        views.reader.read_rows(name, where)[0] for name in ("boxes", "categories", "frame_indices")
-    )
+    seen = views.batch(("boxes", "categories", "frame_indices"), [clip_id])
+    boxes, categories, numbers = (array[0].numpy() for array in seen.arrays.values())
     frames = step_frames(spec.num_frames, spec.num_steps)
     steps = np.unique(np.linspace(0, spec.num_steps - 1, min(most, spec.num_steps)).round().astype(np.int64))
     pixels, source = None, views.sources.get(clip_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from ifcar.pipelines.report.gather import gather
 from ifcar.pipelines.report.page import ChapterPage, Section, render
 from ifcar.pipelines.report.sections import FigureFolder, chapter_sections
 from ifcar.pipelines.report.views import CachedViews, open_views
+from ifcar.pipelines.runs.finished import open_run
 
 PAGE, FIGURES, FILES = "index.html", "figures", "files.json"
 
@@ -70,7 +72,9 @@ def report(
         MissingDataError, InputError: a folder, a name or a number is not usable.
     """
     _check(out, num_clips, data_root)
-    chapters = open_chapters(gather(folders, baseline=baseline), compare=compare, baseline=baseline, protocol=protocol)
+    opened = functools.cache(open_run)  # the chapters show the runs that the comparisons were made of
+    gathered = gather(folders, baseline=baseline, opened=opened)
+    chapters = open_chapters(gathered, opened, compare=compare, baseline=baseline, protocol=protocol)
     figures = _fresh_figures(out)
     pages = []
     written: list[tuple[str, Sequence[Path], int]] = []

@@ -40,7 +40,7 @@ class Box:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cell:
+class FramePlace:
     """Where one sampled frame lies in the strip, in pixels, and its number in the video, from 1."""
 
     x: int
@@ -67,7 +67,7 @@ class Strip:
     height: int
     cell_width: int
     cell_height: int
-    cells: Sequence[Cell]
+    cells: Sequence[FramePlace]
     boxes: Sequence[Box]
     jpeg: str
     alt: str
@@ -78,10 +78,8 @@ def make_strip(views: CachedViews, clip_id: str) -> Strip | None:
     row = views.rows.get(clip_id)
     if row is None:
         return None
-    where = np.array([row])
-    boxes, categories, numbers, crop = (
-        views.reader.read_rows(name, where)[0] for name in ("boxes", "categories", "frame_indices", "crop")
-    )
+    seen = views.batch(("boxes", "categories", "frame_indices", "crop"), [clip_id])
+    boxes, categories, numbers, crop = (array[0].numpy() for array in seen.arrays.values())
     num_frames = len(boxes)
     frames = np.unique(np.linspace(0, num_frames - 1, min(num_frames, MOST_FRAMES)).round().astype(int))
     source = views.sources.get(clip_id)
@@ -90,7 +88,7 @@ def make_strip(views: CachedViews, clip_id: str) -> Strip | None:
         pixels, cell_height = _read_pixels(views.reader, row, source, frames, crop)
     columns = min(COLUMNS, len(frames))
     cells = [
-        Cell(
+        FramePlace(
             x=place % columns * (CELL_WIDTH + CELL_GAP),
             y=place // columns * (cell_height + CELL_GAP),
             number=int(numbers[t]) + 1,
@@ -130,7 +128,7 @@ def _read_pixels(
     return [Image.fromarray(square).resize(size, Image.Resampling.LANCZOS) for square in squares], height
 
 
-def _sheet(pixels: Sequence[Image.Image], cells: Sequence[Cell], width: int, height: int) -> str:
+def _sheet(pixels: Sequence[Image.Image], cells: Sequence[FramePlace], width: int, height: int) -> str:
     sheet = Image.new("RGB", (width, height), "white")
     for picture, cell in zip(pixels, cells, strict=True):
         sheet.paste(picture, (cell.x, cell.y))
@@ -139,7 +137,7 @@ def _sheet(pixels: Sequence[Image.Image], cells: Sequence[Cell], width: int, hei
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
 
 
-def _boxes(boxes: NDArray[np.float32], categories: NDArray[np.uint8], cell: Cell, cell_height: int) -> list[Box]:
+def _boxes(boxes: NDArray[np.float32], categories: NDArray[np.uint8], cell: FramePlace, cell_height: int) -> list[Box]:
     return [
         Box(
             x=round(cell.x + float(cx - w / 2) * CELL_WIDTH, 1),
@@ -155,7 +153,7 @@ def _boxes(boxes: NDArray[np.float32], categories: NDArray[np.uint8], cell: Cell
     ]
 
 
-def _words(cells: Sequence[Cell], categories: NDArray[np.uint8], *, has_pixels: bool) -> str:
+def _words(cells: Sequence[FramePlace], categories: NDArray[np.uint8], *, has_pixels: bool) -> str:
     counts = [
         int((categories == category).any(axis=0).sum()) for category in (int(Category.SUBJECT), int(Category.OBJECT))
     ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ifcar.pipelines.comparison.formats import metric_of, title_of
+from ifcar.pipelines.comparison.columns import metric_of, title_of
 from ifcar.pipelines.comparison.results import ResultRow
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.drawing import COLOURS, GREY, INK, Drawing, new_figure, short

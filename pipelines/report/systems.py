@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ifcar.errors import InputError
 from ifcar.pipelines.labels.kinds import LabelKind
 from ifcar.pipelines.runs.finished import Run
+from ifcar.pipelines.scoring.scores import pooled_segments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,7 @@ class SystemScores:
         replicates: the runs of each seed (or seed and few-shot draw): one, or one a pooled protocol.
         seeds: one a replicate.
         clip_ids: (n,) test clips, in the order of the runs' predictions.
+        segments: (n,) numbers; clips of one segment are resampled together.
         targets: (n,) classes, or (n, K) labels.
         kind: of the labels.
         right: (S, n) how right each replicate is on each clip, see `LabelKind.clip_scores`.
@@ -32,6 +34,7 @@ class SystemScores:
     replicates: Sequence[Sequence[Run]]
     seeds: Sequence[int]
     clip_ids: NDArray[np.str_]
+    segments: NDArray[np.int64]
     targets: NDArray[Any]
     kind: LabelKind
     right: NDArray[np.float64]
@@ -41,7 +44,7 @@ class SystemScores:
         return np.stack([self.kind.class_scores(logits, self.targets) for logits in self.logits()])
 
     def logits(self) -> list[NDArray[np.float32]]:
-        """Read the logits (n, K) of each replicate."""
+        """Return the logits (n, K) of each replicate."""
         return [np.concatenate([run.predictions("test").logits for run in runs]) for runs in self.replicates]
 
     def labels(self, num_classes: int) -> NDArray[np.bool_]:
@@ -74,6 +77,7 @@ def read_system(name: str, replicates: Sequence[Sequence[Run]], seeds: Sequence[
         replicates=replicates,
         seeds=seeds,
         clip_ids=clip_ids,
+        segments=pooled_segments(tested[0]),
         targets=np.concatenate([p.targets for p in tested[0]]),
         kind=kind,
         right=np.stack([np.concatenate([kind.clip_scores(p.logits, p.targets) for p in parts]) for parts in tested]),

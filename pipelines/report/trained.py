@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from ifcar.errors import IfcarError
 from ifcar.heads.contract import Head, InstanceBatch
-from ifcar.pipelines.feed.batches import read_batch
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.views import CachedViews
 from ifcar.pipelines.runs.config import RunConfig
@@ -37,8 +34,7 @@ class TrainedHead:
 
     def batch(self, views: CachedViews, clip_ids: Sequence[str]) -> InstanceBatch:
         """Return what the head reads of these clips' cached views."""
-        rows = np.array([views.rows[clip_id] for clip_id in clip_ids], np.int64)
-        return read_batch(views.reader, self.reads, rows)
+        return views.batch(self.reads, clip_ids)
 
 
 def load_first(chapter: Chapter, views: CachedViews, head: str, fits: Callable[[Head], bool]) -> TrainedHead | None:

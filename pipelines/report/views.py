@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ifcar.cache.open import open_cache
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Category, Status
 from ifcar.errors import IfcarError, InputError
+from ifcar.heads.contract import InstanceBatch
+from ifcar.pipelines.feed.batches import read_batch
+from ifcar.pipelines.feed.subjects import ask_about, slot_order
 from ifcar.pipelines.pictures.clips import find_sources
 
 
@@ -22,15 +26,27 @@ class CachedViews:
 
     Args:
         reader: the open cache.
-        rows: row of a clip, by clip id; clips that are not extracted are not in it.
-        sources: video or folder of frames, by clip id; empty when there are no pixels.
+        rows: row of a clip or instance, by its id; those that are not extracted are not in it.
+        slots: slot of an instance, by its id.
+        sources: video or folder of frames, by the same ids; empty when there are no pixels.
         without_pixels: why there are none; empty when there are.
     """
 
     reader: CacheReader
     rows: dict[str, int]
+    slots: dict[str, int]
     sources: dict[str, Path]
     without_pixels: str = ""
+
+    def batch(self, arrays: Sequence[str], ids: Sequence[str]) -> InstanceBatch:
+        """Read these arrays of these clips, or instances, as heads see them: an instance's slot comes first."""
+        rows = np.array([self.rows[name] for name in ids], np.int64)
+        batch = read_batch(self.reader, arrays, rows)
+        slots = [self.slots[name] for name in ids if name in self.slots]
+        if len(slots) < len(ids):
+            return batch
+        order = slot_order(np.array(slots), self.reader.read_rows("boxes", rows))
+        return ask_about(torch.from_numpy(order), batch, self.reader.spec)
 
     def num_instances(self, clip_ids: Sequence[str]) -> NDArray[np.int64]:
         """Return (n,) how many slots of each clip hold an instance in at least one frame; −1 for a clip without row."""
@@ -59,7 +75,7 @@ def open_views(
     Args:
         paths: where it may be.
         fingerprint: what it must hold.
-        clip_ids: the clips that are asked for.
+        clip_ids: the clips or instances that are asked for.
         data_root: the dataset's folder, when it is not at its default place.
 
     Returns:
@@ -84,20 +100,29 @@ def open_views(
 def _views(reader: CacheReader, clip_ids: Sequence[str], data_root: Path | None) -> CachedViews:
     plain = (reader.status() == Status.DONE) & ~reader.table("augmented")
     plain = plain.reshape(reader.num_clips, reader.rows_per_clip)
-    numbers = {clip_id: number for number, clip_id in enumerate(reader.clip_ids)}
-    rows = {}
-    for clip_id in clip_ids:
-        number = numbers.get(clip_id)
-        if number is not None and plain[number].any():
-            rows[clip_id] = number * reader.rows_per_clip + int(plain[number].argmax())
+    places: dict[str, tuple[int, int | None]] = _instances(reader)
+    places |= {clip_id: (number, None) for number, clip_id in enumerate(reader.clip_ids)}
+    found = {name: places[name] for name in clip_ids if name in places and plain[places[name][0]].any()}
+    rows = {name: clip * reader.rows_per_clip + int(plain[clip].argmax()) for name, (clip, _) in found.items()}
     sources: dict[str, Path] = {}
     without_pixels = ""
     try:
-        sources = find_sources(reader, data_root)
+        of_clips = find_sources(reader, data_root)
+        sources = {n: of_clips[c] for n, (clip, _) in found.items() if (c := reader.clip_ids[clip]) in of_clips}
     except InputError as error:
         if data_root is not None:
             raise
         without_pixels = str(error)
     except IfcarError as error:
         without_pixels = str(error)
-    return CachedViews(reader=reader, rows=rows, sources=sources, without_pixels=without_pixels)
+    slots = {name: slot for name, (_, slot) in found.items() if slot is not None}
+    return CachedViews(reader=reader, rows=rows, slots=slots, sources=sources, without_pixels=without_pixels)
+
+
+def _instances(reader: CacheReader) -> dict[str, tuple[int, int | None]]:
+    """Return clip number and slot of every instance with labels, by its id."""
+    places: dict[str, tuple[int, int | None]] = {}
+    for protocol in map(reader.protocol, reader.protocol_names()):
+        for ids in (space.instance_ids for space in protocol.spaces if space.instance_ids is not None):
+            places |= {str(ids[clip, slot]): (int(clip), int(slot)) for clip, slot in np.argwhere(ids != "")}
+    return places

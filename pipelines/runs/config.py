@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +23,12 @@ ID_LENGTH = 12  # hexadecimal digits of a run's id that its folder's name shows
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FineTuneConfig:
-    """Start from another run's weights, with a new classifier where the classes differ.
+    """Start from another run's weights: all of them, with a new classifier where the classes differ, or named parts.
 
     Args:
         base: folder of the finished run to start from.
+        parts: of the head, by the beginning of its weights' names: "object" is all of `object.…`. These are taken and
+            the rest starts from the seed, so that the two runs' options may differ. Empty: everything.
         train: "classifier": only the last linear layer moves, all else is frozen, running statistics too (as in the
             released code of Materzynska et al. 2020, whose few-shot settings Yan et al. 2020 §4.2 follow); "all":
             everything moves.
@@ -33,8 +36,16 @@ class FineTuneConfig:
     """
 
     base: Path
+    parts: tuple[str, ...] = ()
     train: Literal["classifier", "all"] = "classifier"
     base_id: str = ""
+
+    def __post_init__(self) -> None:
+        for part in self.parts:
+            if not re.fullmatch(r"\w+(\.\w+)*", part) or self.parts.count(part) > 1:
+                raise InputError(f"parts: {part!r:.80} is no part of a head, or named twice; expected names as object")
+        if self.parts and self.train == "classifier":
+            raise InputError("parts: what is not taken from the other run has to train; give train: all")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +56,7 @@ class RunConfig:
         head: registered name.
         cache: path of the cache.
         protocol: name of the protocol.
+        labels: name of the label space that is learned; None: the protocol's first.
         preset: the head's preset that `options` started from.
         options: the head's config, as plain values.
         aux_weights: weight of each auxiliary loss.
@@ -60,6 +72,10 @@ class RunConfig:
     head: str
     cache: Path
     protocol: Annotated[str, Option("Whose splits and labels.")]
+    labels: Annotated[
+        str | None,
+        Option("Label space of the protocol, of those in `ifcar cache info`.", default="the first"),
+    ] = None
     preset: Annotated[str, Option("paper, small, or another of `ifcar list heads`.")] = "paper"
     options: Mapping[str, Any] = field(default_factory=dict)
     aux_weights: Mapping[str, float] = field(default_factory=dict)
@@ -87,6 +103,7 @@ class EnsembleConfig:
         chosen_on: "equal", "given" or "held_out".
         cache: the members' cache.
         protocol: the members' protocol.
+        labels: their label space, see `RunConfig`.
         fingerprint: of the cache.
         head: always "ensemble", so that a listing tells it from a head.
     """
@@ -97,7 +114,13 @@ class EnsembleConfig:
     cache: Path
     protocol: str
     fingerprint: str
+    labels: str | None = None
     head: str = ENSEMBLE
+
+
+def task_name(config: RunConfig | EnsembleConfig) -> str:
+    """Return what a run learned, as tables call it: the protocol, and the label space where that has a name."""
+    return config.protocol if config.labels is None else f"{config.protocol} {config.labels}"
 
 
 def run_id(config: RunConfig) -> str:
@@ -115,6 +138,8 @@ def without_places(config: RunConfig) -> dict[str, Any]:
     """Return what decides a run's numbers as plain values: all of its config but where files lie."""
     content: dict[str, Any] = to_plain(config)
     del content["cache"]
+    if content["labels"] is None:
+        del content["labels"]
     schedule = content["schedule"]
     if schedule["published"] is None:  # as before schedules belonged to heads: these runs' ids stay what they are
         del schedule["published"]
@@ -123,7 +148,8 @@ def without_places(config: RunConfig) -> dict[str, Any]:
     # Options once said too which auxiliary losses are on; with them the ids of earlier runs stay what they are.
     content["options"] |= {name: name in config.aux_weights for name in _auxiliary(config.head)}
     if content["fine_tune"] is not None:
-        del content["fine_tune"]["base"]
+        for key in ("base", *(() if content["fine_tune"]["parts"] else ("parts",))):
+            del content["fine_tune"][key]
     if content["live"] is None:
         del content["live"]
     else:
@@ -174,12 +200,14 @@ def check_resumable(path: Path, stopped: object, config: RunConfig, *, unknown: 
 
 
 def run_name(config: RunConfig) -> str:
-    """Return a short readable name: head, streams, auxiliary weight, preset, protocol, seed."""
+    """Return a short readable name: head, streams, auxiliary weight, preset, protocol, label space, seed."""
     joint = config.options.get("joint")
     streams = joint["streams"] if isinstance(joint, Mapping) and joint["streams"] != "both" else ""
     aux = "-".join(f"{name}{weight:g}" for name, weight in config.aux_weights.items())
     preset = "" if config.preset == "paper" else config.preset
     tuned = "" if config.fine_tune is None else f"tuned-{config.fine_tune.train}"
+    if config.fine_tune is not None and config.fine_tune.parts:
+        tuned = "from-" + "-".join(config.fine_tune.parts)
     live = "" if config.live is None else "joint" if config.live.base is not None else "finetune"
-    parts = (live, config.head, streams, aux, preset, config.protocol, tuned, f"seed{config.seed}")
+    parts = (live, config.head, streams, aux, preset, config.protocol, config.labels or "", tuned, f"seed{config.seed}")
     return "-".join(part for part in parts if part)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.durable import write_atomic
-from ifcar.cache.protocols import KindName, ProtocolTable, Unlabelled
+from ifcar.cache.protocols import UNNAMED, KindName, Over, ProtocolTable, Unlabelled
 from ifcar.cache.schema import Split, Status
 from ifcar.cache.stored_spec import parse_spec
 from ifcar.errors import InputError, MissingDataError
@@ -41,6 +41,8 @@ class RunData:
         num_test: the same for test clips.
         label_kind: "single" or "multi", see `LabelSpace`.
         unlabelled: where clips without any label rank, see `LabelSpace`.
+        labels: the label space's name.
+        over: what has labels, see `LabelSpace`.
         notes: one line on everything in which the training was not what was asked for.
     """
 
@@ -52,6 +54,8 @@ class RunData:
     num_test: int
     label_kind: KindName = "single"
     unlabelled: Unlabelled = "last"
+    labels: str = UNNAMED
+    over: Over = "clip"
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -68,6 +72,8 @@ class RunData:
             num_test=len(protocol.clips(Split.TEST)),
             label_kind=protocol.labels.kind,
             unlabelled=protocol.labels.unlabelled,
+            labels=protocol.labels.name,
+            over=protocol.labels.over,
             notes=tuple(notes),
         )
 
@@ -121,4 +127,6 @@ def protocol_digest(status: NDArray[np.uint8], protocol: ProtocolTable, num_augm
     digest.update(json.dumps(facts, ensure_ascii=False).encode())
     for array in (protocol.split, space.targets, protocol.groups, status):
         digest.update(array.tobytes())
+    if space.instance_ids is not None:
+        digest.update(json.dumps(space.instance_ids.tolist(), ensure_ascii=False).encode())
     return digest.hexdigest()

@@ -4,16 +4,18 @@ config.yaml         everything needed to repeat the run, with the cache's finger
 data.json           what it was trained on: cache dimensions and identity, class names
 model.safetensors   the weights (not in an ensemble)
 history.jsonl       one line a round
-predictions.npz     SPLIT/clip_ids, SPLIT/logits, SPLIT/targets for every evaluated part
+predictions.npz     SPLIT/clip_ids, SPLIT/logits, SPLIT/targets for every evaluated part, and SPLIT/segments where clips
+                    share them
 metrics.json        one record a part; written last: a run with it is finished
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +43,18 @@ from ifcar.text_files import read_text
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A finished run."""
+    """A finished run.
+
+    Args:
+        path: its folder.
+        config: what decided its numbers.
+        metrics: one of every evaluated part.
+    """
 
     path: Path
     config: RunConfig | EnsembleConfig
     metrics: Sequence[Metrics]
+    _read: dict[str, Predictions] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def metric(self, split: str) -> Metrics | None:
         """Return the metrics of a part, or None when it was not evaluated."""
@@ -56,26 +65,36 @@ class Run:
         return read_run_data(self.path)
 
     def predictions(self, split: str) -> Predictions:
-        """Read the predictions of a part.
+        """Return the predictions of a part; they are read once, and kept as long as the run.
 
         Raises:
             InputError: the run has none for it, or the file is damaged.
         """
+        if split not in self._read:
+            self._read[split] = self._read_predictions(split)
+        return self._read[split]
+
+    def _read_predictions(self, split: str) -> Predictions:
         path = self.path / "predictions.npz"
         names = [f"{split}/{name}" for name in ("clip_ids", "logits", "targets")]
         try:
             clip_ids, logits, targets = read_arrays(path, names)
+            segments = None
+            with contextlib.suppress(KeyError):  # each clip is its own
+                (segments,) = read_arrays(path, [f"{split}/segments"])
         except KeyError as error:
             raise InputError(f"{path}: holds no predictions for {split!r}") from error
         except NpzError as error:
             raise InputError(f"{path}: cannot be read ({error}); remove the folder and make the run again") from error
-        if logits.ndim != 2 or not len(clip_ids) == len(logits) == len(targets) or not np.isfinite(logits).all():
+        of_clips = [clip_ids, logits, targets, *([] if segments is None else [segments])]
+        if logits.ndim != 2 or len({len(array) for array in of_clips}) > 1 or not np.isfinite(logits).all():
             raise InputError(
                 f"{path}: logits {logits.shape} of {len(clip_ids)} clips and {len(targets)} targets do not belong "
                 "together or are not finite; remove the folder and make the run again"
             )
-        kind = self.data().kind
-        return Predictions(split=split, clip_ids=clip_ids, logits=logits, targets=targets, kind=kind)
+        return Predictions(
+            split=split, clip_ids=clip_ids, segments=segments, logits=logits, targets=targets, kind=self.data().kind
+        )
 
 
 def write_config(path: Path, config: RunConfig | EnsembleConfig) -> None:
@@ -89,6 +108,8 @@ def write_results(path: Path, predictions: Sequence[Predictions], metrics: Seque
     arrays: dict[str, Any] = {}
     for p in predictions:
         arrays |= {f"{p.split}/clip_ids": p.clip_ids, f"{p.split}/logits": p.logits, f"{p.split}/targets": p.targets}
+        if p.segments is not None:
+            arrays[f"{p.split}/segments"] = p.segments
     content = io.BytesIO()
     np.savez(content, **arrays)
     write_atomic(path / "predictions.npz", content.getvalue())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ifcar.cache.arrays import CacheSpec
-from ifcar.errors import CacheMismatchError, InputError, one_line
+from ifcar.errors import CacheMismatchError, InputError, nearest_of, one_line
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
 from ifcar.pipelines.runs.config import FineTuneConfig, RunConfig, run_id
@@ -34,31 +37,65 @@ def build_head(config: RunConfig, spec: CacheSpec, num_classes: int) -> Head:
         raise InputError(f"head {config.head!r} cannot be built with these options ({reason})") from error
 
 
-def start_from_base(config: RunConfig, fine_tune: FineTuneConfig, head: Head) -> RunConfig:
-    """Load the base run's weights into `head`, keeping a new classifier where the classes differ.
+def start_from_base(config: RunConfig, fine_tune: FineTuneConfig, head: Head) -> tuple[RunConfig, str]:
+    """Load the base run's weights into `head`, keeping a new classifier where the classes differ, or only named parts.
 
     Returns:
-        The config with the base run's id.
+        The config with the base run's id, and a line on what starts from the seed where only parts were asked for.
 
     Raises:
-        MissingDataError, InputError: the base run is not finished, is another head, or was trained on another cache.
+        MissingDataError, InputError: the base run is not finished, is another head, was trained on another cache, or
+            lacks a weight of a named part.
     """
     base = open_run(fine_tune.base)
     if not isinstance(base.config, RunConfig) or base.config.head != config.head:
         raise InputError(
             f"{base.path}: a run of {base.config.head!r}; a {config.head!r} run can start from its own kind"
         )
-    differing = [k for k in ("fingerprint", "options") if getattr(base.config, k) != getattr(config, k)]
+    same = ("fingerprint",) if fine_tune.parts else ("fingerprint", "options")
+    differing = [k for k in same if getattr(base.config, k) != getattr(config, k)]
     if differing:
         raise InputError(f"{base.path}: another {', '.join(differing)} than the run that is to start from it")
     base_id = run_id(base.config)
     if fine_tune.base_id not in ("", base_id):
         raise InputError(f"{base.path}: not the run that was started from; it has been trained anew since")
-    weights = load_tensors(base.path / "model.safetensors")
-    own = head.state_dict()
+    weights, own, note = load_tensors(base.path / "model.safetensors"), head.state_dict(), ""
+    if fine_tune.parts:
+        taken = _parts_of(weights, own, fine_tune.parts, base.path)
+        absent = [key for key in own if key not in taken]
+        note = f"{len(taken)} weights of {', '.join(fine_tune.parts)} are another run's"
+        note += f"; {len(absent)} start from the seed: {', '.join(absent)}" if absent else ""
+        weights = {**own, **taken}
     kept = {k for k in own if k.startswith("classifier.") and weights[k].shape != own[k].shape}
     head.load_state_dict({k: own[k] if k in kept else v for k, v in weights.items()})
     if fine_tune.train == "classifier":
         for name, parameter in head.named_parameters():
             parameter.requires_grad_(name.startswith("classifier."))
-    return replace(config, fine_tune=replace(fine_tune, base_id=base_id))
+    return replace(config, fine_tune=replace(fine_tune, base_id=base_id)), note
+
+
+def keys_of(part: str, state: Iterable[str]) -> list[str]:
+    """Return the names of a part's weights. Raises InputError when a head with these weights has no such part."""
+    names = list(state)
+    found = [name for name in names if name.startswith(f"{part}.")]
+    if not found:
+        known = dict.fromkeys(name.partition(".")[0] for name in names)
+        raise InputError(f"this head has no part {part!r}{nearest_of(part, known)}")
+    return found
+
+
+def _parts_of(
+    weights: Mapping[str, Tensor], own: Mapping[str, Tensor], parts: Sequence[str], path: Path
+) -> dict[str, Tensor]:
+    """Return the weights of some parts. Raises InputError when the two runs do not have them alike."""
+    taken: dict[str, Tensor] = {}
+    for part in parts:
+        wanted = keys_of(part, own)
+        unlike = [key for key in wanted if key not in weights or weights[key].shape != own[key].shape]
+        if unlike:
+            raise InputError(
+                f"{path}: has no {unlike[0]} of the shape {tuple(own[unlike[0]].shape)} ({len(unlike)} of "
+                f"{len(wanted)} weights of part {part!r}); start from a run with the same options of that part"
+            )
+        taken |= {key: weights[key] for key in wanted}
+    return taken

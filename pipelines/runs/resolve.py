@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ifcar.cache.open import open_cache
-from ifcar.cache.protocols import ProtocolTable
+from ifcar.cache.protocols import UNNAMED, ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.errors import CacheMismatchError, InputError, nearest_of
 from ifcar.heads.catalog import HEADS
@@ -28,6 +28,7 @@ def make_run_config(
     cache: Path,
     *,
     protocol: str | None = None,
+    labels: str | None = None,
     preset: str = "paper",
     streams: str | None = None,
     aux_weight: float | None = None,
@@ -43,6 +44,7 @@ def make_run_config(
         head: registered name.
         cache: the cache's path.
         protocol: default: "compositional" where there is one, else the only one.
+        labels: the label space; default: the protocol's first.
         preset: one of the head's presets.
         streams: "appearance", "layout" or "both".
         aux_weight: λ of the head's only auxiliary loss; None or 0 leaves it out.
@@ -72,6 +74,7 @@ def make_run_config(
         head=head,
         cache=cache,
         protocol=protocol or default_protocol(cache),
+        labels=labels,
         preset=preset,
         options=resolved,
         aux_weights=weights,
@@ -142,8 +145,18 @@ def head_arrays(config: RunConfig) -> tuple[str, ...]:
     return HEADS.get(config.head).arrays(head_options(config), config.aux_weights)
 
 
+def chosen_labels(protocol: ProtocolTable) -> str | None:
+    """Return how a run's config names the label space of a protocol with one: None where it has no name of its own."""
+    return None if protocol.labels.name == UNNAMED else protocol.labels.name
+
+
 def resolve(config: RunConfig, reader: CacheReader, protocol: ProtocolTable) -> RunConfig:
-    """Fill in the cache's fingerprint, the protocol's digest and the published schedule.
+    """Fill in the cache's fingerprint, the label space, the protocol's digest and the published schedule.
+
+    Args:
+        config: what to resolve.
+        reader: its cache.
+        protocol: its protocol, with its label space alone.
 
     Raises:
         InputError: the head has no schedule of the name that the config gives.
@@ -160,11 +173,12 @@ def resolve(config: RunConfig, reader: CacheReader, protocol: ProtocolTable) -> 
             f"{config.cache}: protocol {protocol.name!r} or the extracted rows changed since the run's config was "
             "made; train a new run"
         )
+    labels = chosen_labels(protocol)
     schedule = config.schedule
     # What was resolved once stays as it is: published schedules may change from one version to the next.
     if not config.fingerprint and schedule.published is None:
         schedule = _with_published(config, reader)
-    return replace(config, fingerprint=reader.fingerprint, protocol_digest=digest, schedule=schedule)
+    return replace(config, fingerprint=reader.fingerprint, labels=labels, protocol_digest=digest, schedule=schedule)
 
 
 def _with_published(config: RunConfig, reader: CacheReader) -> ScheduleConfig:

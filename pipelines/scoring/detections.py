@@ -1,4 +1,4 @@
-"""What a run detects whose clips are boxes at key frames: frame AP, and a file as AVA's evaluation reads it.
+"""What a run detects whose examples are boxes at key frames: frame AP, and a file as AVA's evaluation reads it.
 
 The file has a line for each box and class, VIDEO,SECOND,x1,y1,x2,y2,ACTION,SCORE, the corners as shares of the frame.
 """
@@ -16,6 +16,7 @@ from ifcar.cache.durable import write_atomic_parts
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.schema import Split
 from ifcar.extract.datasets.key_frames import KeyFrameBox, class_number, key_frame_boxes
+from ifcar.pipelines.feed.labelled import read_labelled
 from ifcar.pipelines.scoring.frame_map import FrameBoxes, frame_precisions
 from ifcar.pipelines.scoring.scores import Predictions
 
@@ -47,29 +48,30 @@ class Detections:
         write_atomic_parts(path, (self._lines(place, actions).encode() for place in range(len(self.boxes))))
 
     def _lines(self, place: int, actions: Sequence[int]) -> str:
-        clip_id, scores = self.boxes[place].clip_id, self.scores[place].tolist()
-        return "".join(f"{clip_id},{a},{score:.9g}\n" for a, score in zip(actions, scores, strict=True))
+        name, scores = self.boxes[place].name, self.scores[place].tolist()
+        return "".join(f"{name},{a},{score:.9g}\n" for a, score in zip(actions, scores, strict=True))
 
 
 def detect(predictions: Predictions, protocol: ProtocolTable, clip_ids: Sequence[str]) -> Detections | None:
-    """Return what a run's predictions of the test part detect, or None where clips are no boxes at key frames.
+    """Return what a run's predictions of the test part detect, or None where they are of no boxes at key frames.
 
     The annotated boxes are those of all test clips in the cache, so that a clip which could not be extracted is missed.
+    A person whose actions are all unknown is no annotated box.
 
     Args:
         predictions: of the test part.
         protocol: its table.
         clip_ids: the cache's clips, in order.
     """
-    tested, space = protocol.clips(Split.TEST), protocol.labels
-    true = key_frame_boxes([clip_ids[clip] for clip in tested], space.classes)
+    space, tested = protocol.labels, read_labelled(protocol, Split.TEST, clip_ids)
+    true = key_frame_boxes(tested.names.tolist(), space.classes)
     found = key_frame_boxes(predictions.clip_ids.tolist(), space.classes)
     if true is None or found is None or predictions.kind.exclusive:
         return None
     scores = predictions.kind.probabilities(predictions.logits)
     numbers: dict[tuple[str, int], int] = {}
     annotated = _frame_boxes(true, numbers)
-    precisions = frame_precisions(_frame_boxes(found, numbers), scores, annotated, space.targets[tested])
+    precisions = frame_precisions(_frame_boxes(found, numbers), scores, annotated, tested.targets)
     shown = {name: float(value) for name, value in zip(space.classes, precisions, strict=True) if value == value}
     return Detections(boxes=found, classes=space.classes, scores=scores, precisions=shown)
 

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from ifcar.errors import InputError
-from ifcar.pipelines.feed.batches import BatchReader, Examples
+from ifcar.pipelines.feed.batches import BatchReader
+from ifcar.pipelines.feed.examples import Examples
 from ifcar.pipelines.labels.kinds import MEASURES, LabelKind
 from ifcar.pipelines.stacks.stack import Stack
 
@@ -23,14 +24,15 @@ POOLS: tuple[Pool, ...] = get_args(Pool)
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Logits of n clips.
+    """Logits of n clips, or instances.
 
     Args:
         split: the part's name.
-        clip_ids: (n,) text.
+        clip_ids: (n,) their ids, text.
         logits: (n, K) float32, averaged over a clip's views that are not augmented.
         targets: (n,) int64 classes, or (n, K) labels, see `ifcar.pipelines.labels.kinds`.
         kind: of the labels.
+        segments: (n,) numbers; what belongs to one segment is resampled together. None: each is its own.
     """
 
     split: str
@@ -38,6 +40,7 @@ class Predictions:
     logits: NDArray[np.float32]
     targets: NDArray[Any]
     kind: LabelKind
+    segments: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,32 +94,28 @@ class Metrics:
 
 
 @torch.inference_mode()
-def predict(
-    stack: Stack, batches: BatchReader, examples: Examples, ids: Sequence[str], pool: Pool = "mean"
-) -> list[Predictions]:
+def predict(stack: Stack, batches: BatchReader, examples: Examples, pool: Pool = "mean") -> list[Predictions]:
     """Score every clip of a part with every head in evaluation mode, pooling its plain views (see `pool_views`)."""
     stack.set_training(False)
-    rows = examples.rows[examples.plain]
+    rows, places = examples.plain_rows()
     size = max(MIN_TEST_BATCH, TEST_BATCH // len(stack))
-    parts = [rows[start : start + size] for start in range(0, len(rows), size)]
-    batches.expect(parts)
-    logits = np.concatenate(
-        [stack.score(batches.batch(part), own=False).logits.float().cpu().numpy() for part in parts], axis=1
-    )
-    return [clip_predictions(logits[place], examples, ids, pool) for place in range(len(stack))]
+    parts = [slice(start, start + size) for start in range(0, len(rows), size)]
+    batches.expect(rows[part] for part in parts)
+    scores = (stack.score(batches.batch(rows[part], examples.order_of(places[part])), per_head=False) for part in parts)
+    logits = np.concatenate([out.logits.float().cpu().numpy() for out in scores], axis=1)
+    return [clip_predictions(logits[place], examples, pool) for place in range(len(stack))]
 
 
-def clip_predictions(
-    logits: NDArray[np.float32], examples: Examples, ids: Sequence[str], pool: Pool = "mean"
-) -> Predictions:
-    """Return the predictions of a part from its plain rows' logits (rows, K), in the order of `examples.rows`."""
-    clip_of_row = np.repeat(np.arange(len(examples)), examples.rows.shape[1])[examples.plain.ravel()]
+def clip_predictions(logits: NDArray[np.float32], examples: Examples, pool: Pool = "mean") -> Predictions:
+    """Return the predictions of a part from its plain rows' logits (rows, K), in the order of `plain_rows`."""
+    _, place_of_row = examples.plain_rows()
     return Predictions(
         split=examples.name,
-        clip_ids=np.array([ids[c] for c in examples.clips]),
-        logits=pool_views(logits, clip_of_row, len(examples), pool, examples.kind),
+        clip_ids=examples.names,
+        logits=pool_views(logits, place_of_row, len(examples), pool, examples.kind),
         targets=examples.targets,
         kind=examples.kind,
+        segments=examples.segments if len(np.unique(examples.segments)) < len(examples) else None,
     )
 
 
@@ -146,6 +145,13 @@ def pool_views(
     if pool == "mean":
         return np.asarray(total / counts).astype(np.float32)
     return kind.logits_of(total / counts)
+
+
+def pooled_segments(parts: Sequence[Predictions]) -> NDArray[np.int64]:
+    """Return the segments of several protocols' parts put together, numbered anew: each part's are its own."""
+    numbers = [np.arange(len(p.clip_ids)) if p.segments is None else p.segments for p in parts]
+    starts = np.cumsum([0, *(1 + own.max(initial=-1) for own in numbers)])
+    return np.concatenate([own + start for own, start in zip(numbers, starts[:-1], strict=True)])
 
 
 def check_pool(pool: str) -> Pool:

@@ -69,12 +69,12 @@ class Stack:
             constants={name: value[:count] for name, value in self.constants.items()},
         )
 
-    def score(self, batch: InstanceBatch, *, own: bool, noise: Mapping[str, Tensor] | None = None) -> HeadOutput:
+    def score(self, batch: InstanceBatch, *, per_head: bool, noise: Mapping[str, Tensor] | None = None) -> HeadOutput:
         """Score a batch with every head.
 
         Args:
             batch: one for all heads, (B, …), or one for each, (M, B, …).
-            own: whether each head has its own batch.
+            per_head: whether each head has a batch of its own.
             noise: of every layer that draws, see `draw_noise`; needed in training mode only.
 
         Returns:
@@ -84,11 +84,11 @@ class Stack:
         state = {**self.parameters, **self.constants, **(noise or {})}
         if len(self) == 1:
             one = {name: value.squeeze(0) for name, value in state.items()}
-            own_arrays = {name: value.squeeze(0) for name, value in batch.arrays.items()} if own else batch.arrays
-            outputs, losses = self._score_one(one, own_arrays)
+            its_arrays = {name: value.squeeze(0) for name, value in batch.arrays.items()} if per_head else batch.arrays
+            outputs, losses = self._score_one(one, its_arrays)
             outputs, losses = outputs.unsqueeze(0), {name: loss.unsqueeze(0) for name, loss in losses.items()}
         else:
-            outputs, losses = vmap(self._score_one, in_dims=(0, 0 if own else None))(state, dict(batch.arrays))
+            outputs, losses = vmap(self._score_one, in_dims=(0, 0 if per_head else None))(state, dict(batch.arrays))
         outputs = outputs.to(self.weights.dtype)
         return HeadOutput(
             logits=outputs.mean(-2),

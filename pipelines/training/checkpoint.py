@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ifcar.errors import InputError
 from ifcar.pipelines.runs.weights import load_tensors, save_tensors
-from ifcar.pipelines.training.trainer import MemberState, Trainer, TrainState
+from ifcar.pipelines.training.trainer import RunState, Trainer, TrainState
 
 NAME = "checkpoint.safetensors"
 
@@ -35,8 +35,7 @@ def load_state(folder: Path) -> TrainState | None:
         return None
     tensors, facts = read_checkpoint(folder)
     members = [
-        MemberState.of_facts(member, below(tensors, f"best/{number}/"))
-        for number, member in enumerate(facts["members"])
+        RunState.of_facts(member, below(tensors, f"best/{number}/")) for number, member in enumerate(facts["members"])
     ]
     return TrainState(phase=facts["phase"], step=int(facts["step"]), order=facts["order"], members=members)
 

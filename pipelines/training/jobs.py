@@ -23,7 +23,7 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Failure:
+class FailedRun:
     """A run that could not be made.
 
     Args:

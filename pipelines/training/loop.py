@@ -78,12 +78,14 @@ def train_step(
     Returns:
         The losses by name, and "n", all (m,) float64.
     """
-    members, device, own = trainer.members[: len(stack)], trainer.batches.device, len(places) > 1
+    members, device, per_head = trainer.members[: len(stack)], trainer.batches.device, len(places) > 1
     stack.set_training(not trainer.classifier_only)
     seeds = [member.seed for member in members]
     noise = draw_noise(stack.template, seeds, state.phase, state.step, places.shape[1], device)
+    seen, asked = (rows, places) if per_head else (rows[0], places[0])
+    batch = trainer.batches.batch(seen, trainer.examples.order_of(asked))
     with torch.autocast(device.type, torch.bfloat16, enabled=trainer.precision == "bf16"):
-        out = stack.score(trainer.batches.batch(rows if own else rows[0]), own=own, noise=noise)
+        out = stack.score(batch, per_head=per_head, noise=noise)
     targets = torch.from_numpy(trainer.examples.targets[places]).to(device)
     targets = targets.expand(len(stack), *targets.shape[1:])
     kind, smoothing = trainer.examples.kind, trainer.label_smoothing
@@ -113,7 +115,7 @@ def stop_non_finite(
     for place, member in enumerate(trainer.members[: len(finite)]):
         if not finite[place] and member.state.failure is None:
             own = {name: float(loss[place]) for name, loss in losses.items()}
-            clips = [trainer.clip_ids[c] for c in trainer.examples.clips[places[min(place, len(places) - 1)]]]
+            clips = trainer.examples.names[places[min(place, len(places) - 1)]].tolist()
             member.state.failure = not_finite(step, own, clips, "check the cache with `ifcar cache verify`")
 
 
@@ -123,7 +125,7 @@ def finish_round(
     """Evaluate the held-out part, keep the best weights and append to the histories of those whose round ends here."""
     held_out = None
     if trainer.held_out is not None:
-        held_out = predict(stack, trainer.batches, trainer.held_out, trainer.clip_ids)
+        held_out = predict(stack, trainer.batches, trainer.held_out)
     for place, member in enumerate(trainer.members[: len(stack)]):
         mine = member.state
         if mine.failure is not None or not (everyone or member.stop_step == state.step):

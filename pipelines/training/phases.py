@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.heads.contract import Head
-from ifcar.pipelines.feed.batches import BatchReader, Examples
+from ifcar.pipelines.feed.batches import BatchReader
+from ifcar.pipelines.feed.examples import Examples
 from ifcar.pipelines.feed.held_out import Division
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.runs.config import RunConfig
@@ -25,11 +26,11 @@ from ifcar.pipelines.scoring.scores import round_note
 from ifcar.pipelines.stacks.stack import Stack, stack_heads
 from ifcar.pipelines.training.checkpoint import load_state, restore, save_checkpoint
 from ifcar.pipelines.training.loop import train
-from ifcar.pipelines.training.trainer import Member, MemberState, Trainer, TrainState, make_optimizer
+from ifcar.pipelines.training.trainer import FleetRun, RunState, Trainer, TrainState, make_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class PreparedRun:
     """One run of a fleet, before it is trained.
 
     Args:
@@ -37,12 +38,14 @@ class Entry:
         path: its folder.
         head: as it starts; training works on a copy.
         plan: its schedule on the whole training split.
+        note: which of its weights another run left, where these are parts; the same for all runs of a fleet.
     """
 
     config: RunConfig
     path: Path
     head: Head
     plan: Plan
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +57,12 @@ class Data:
         trained: the whole training split.
         division: the same in two parts.
         protocol: gives the classes.
-        clip_ids: names of clips.
     """
 
     batches: BatchReader
     trained: Examples
     division: Division
     protocol: ProtocolTable
-    clip_ids: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +88,10 @@ class Outcome:
     refit: bool
 
 
-def train_phases(entries: Sequence[Entry], data: Data, folder: Path, progress: Progress) -> list[Outcome]:
+def train_phases(entries: Sequence[PreparedRun], data: Data, folder: Path, progress: Progress) -> list[Outcome]:
     """Train by the runs' plans, from the checkpoint in `folder` where there is one; return one outcome a run."""
     schedule, plan = entries[0].config.schedule, entries[0].plan
-    state = load_state(folder) or TrainState(members=[MemberState() for _ in entries], order=data.batches.order)
+    state = load_state(folder) or TrainState(members=[RunState() for _ in entries], order=data.batches.order)
     fitting, held_out = data.division.fitting, data.division.held_out
     if held_out is None:
         stops = [plan.num_steps] * len(entries)
@@ -117,7 +118,7 @@ def train_phases(entries: Sequence[Entry], data: Data, folder: Path, progress: P
     ]
 
 
-def stack_states(entries: Sequence[Entry], states: Sequence[dict[str, Tensor]], device: torch.device) -> Stack:
+def stack_states(entries: Sequence[PreparedRun], states: Sequence[dict[str, Tensor]], device: torch.device) -> Stack:
     """Return a stack of the runs' heads in these states."""
     stack = stack_heads([entry.head for entry in entries], device)
     for place, state in enumerate(states):
@@ -125,7 +126,7 @@ def stack_states(entries: Sequence[Entry], states: Sequence[dict[str, Tensor]], 
     return stack
 
 
-def _outcome(member: MemberState, weights: dict[str, Tensor], steps: int, *, chosen: bool, refit: bool) -> Outcome:
+def _outcome(member: RunState, weights: dict[str, Tensor], steps: int, *, chosen: bool, refit: bool) -> Outcome:
     return Outcome(
         failure=member.failure,
         weights=weights,
@@ -138,7 +139,7 @@ def _outcome(member: MemberState, weights: dict[str, Tensor], steps: int, *, cho
 
 
 def _run_phase(
-    entries: Sequence[Entry],
+    entries: Sequence[PreparedRun],
     data: Data,
     examples: Examples,
     held_out: Examples | None,
@@ -157,7 +158,7 @@ def _run_phase(
     order = sorted(range(len(entries)), key=lambda number: -stops[number])
     stack = stack_heads([entries[number].head for number in order], data.batches.device)
     members = [
-        Member(
+        FleetRun(
             plan=entries[number].plan,
             stop_step=stops[number],
             aux_weights=entries[number].config.aux_weights,
@@ -176,7 +177,6 @@ def _run_phase(
         held_out=held_out,
         label_smoothing=config.schedule.label_smoothing,
         precision=config.schedule.precision,
-        clip_ids=data.clip_ids,
         classifier_only=config.fine_tune is not None and config.fine_tune.train == "classifier",
         order=state.order,
     )

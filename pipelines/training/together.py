@@ -13,8 +13,9 @@ from ifcar.cache.lock import locked
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
-from ifcar.pipelines.feed.batches import Examples, open_batches, read_examples
+from ifcar.pipelines.feed.batches import open_batches
 from ifcar.pipelines.feed.boxes import check_boxes
+from ifcar.pipelines.feed.examples import Examples, read_examples
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.feed.memory import Memory
 from ifcar.pipelines.progress import Progress
@@ -35,8 +36,8 @@ from ifcar.pipelines.runs.weights import save_tensors
 from ifcar.pipelines.scoring.scores import Predictions, measure, predict
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.training.events import write_events
-from ifcar.pipelines.training.jobs import Failure, Job
-from ifcar.pipelines.training.phases import Data, Entry, Outcome, stack_states, train_phases
+from ifcar.pipelines.training.jobs import FailedRun, Job
+from ifcar.pipelines.training.phases import Data, Outcome, PreparedRun, stack_states, train_phases
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +66,7 @@ def fit_together(
     *,
     device: str | None = None,
     memory: Memory = "auto",
-) -> list[FitResult | Failure]:
+) -> list[FitResult | FailedRun]:
     """Train the runs of a fleet in lockstep, evaluate each, and write its run folder unless it is finished.
 
     Goes on from the checkpoint in `folder` where there is one.
@@ -92,16 +93,16 @@ def fit_together(
 
 def _fit_locked(
     jobs: Sequence[Job], folder: Path, progress: Progress, device: str | None, memory: Memory
-) -> list[FitResult | Failure]:
+) -> list[FitResult | FailedRun]:
     started = time.perf_counter()
     reader = open_its_cache(jobs[0].config.cache, jobs[0].path)
-    protocol = reader.protocol(jobs[0].config.protocol)
+    protocol = reader.protocol(jobs[0].config.protocol).only(jobs[0].config.labels)
     trained, tested = read_examples(reader, protocol, Split.TRAIN), read_examples(reader, protocol, Split.TEST)
     entries = [_enter(job, reader, protocol, len(trained)) for job in jobs]
     config = entries[0].config
     arrays = head_arrays(config)
     division = hold_out(trained, protocol, entries[0].plan.held_out)
-    notes = [note for note in (tested.note, division.note) if note]
+    notes = [note for note in (tested.note, division.note, entries[0].note) if note]
     notes += check_boxes(reader, config.head, arrays, trained, tested)
     left = [not is_finished(entry.path) for entry in entries]
     for entry in itertools.compress(entries, left):
@@ -110,13 +111,13 @@ def _fit_locked(
     batches = open_batches(reader, arrays, [trained, tested], device, memory)
     for line in (batches.describe(), *notes):
         progress.say(f"{config.head}: {line}")
-    data = Data(batches=batches, trained=trained, division=division, protocol=protocol, clip_ids=reader.clip_ids)
+    data = Data(batches=batches, trained=trained, division=division, protocol=protocol)
     outcomes = train_phases(entries, data, folder, progress)
     predictions = _predict(entries, outcomes, [trained, tested], data)
-    results: list[FitResult | Failure] = []
+    results: list[FitResult | FailedRun] = []
     for number, (entry, outcome) in enumerate(zip(entries, outcomes, strict=True)):
         if outcome.failure is not None:
-            results.append(Failure(path=entry.path, reason=outcome.failure))
+            results.append(FailedRun(path=entry.path, reason=outcome.failure))
             continue
         if left[number]:
             _write(entry, outcome, predictions[number], started)
@@ -135,7 +136,7 @@ def _fit_locked(
 
 
 def _predict(
-    entries: Sequence[Entry],
+    entries: Sequence[PreparedRun],
     outcomes: Sequence[Outcome],
     parts: Sequence[Examples],
     data: Data,
@@ -149,22 +150,23 @@ def _predict(
     for states, scored in sides if done else ():
         stack = stack_states([entries[n] for n in done], states, data.batches.device)
         for part in scored:
-            for number, found in zip(done, predict(stack, data.batches, part, data.clip_ids), strict=True):
+            for number, found in zip(done, predict(stack, data.batches, part), strict=True):
                 predictions[number].append(found)
     return predictions
 
 
-def _enter(job: Job, reader: CacheReader, protocol: ProtocolTable, num_clips: int) -> Entry:
+def _enter(job: Job, reader: CacheReader, protocol: ProtocolTable, num_clips: int) -> PreparedRun:
     config = resolve(job.config, reader, protocol)
     head = build_head(config, reader.spec, len(protocol.labels.classes))
+    note = ""
     if config.fine_tune is not None:
-        config = start_from_base(config, config.fine_tune, head)
+        config, note = start_from_base(config, config.fine_tune, head)
     appearance = reader.spec.reads_features(head_arrays(config))
     plan = make_plan(config.schedule, num_clips, reads_appearance=appearance)
-    return Entry(config=config, path=job.path, head=head, plan=plan)
+    return PreparedRun(config=config, path=job.path, head=head, plan=plan, note=note)
 
 
-def _write(entry: Entry, outcome: Outcome, predictions: Sequence[Predictions], started: float) -> None:
+def _write(entry: PreparedRun, outcome: Outcome, predictions: Sequence[Predictions], started: float) -> None:
     """Write everything that a finished run holds, its metrics last."""
     metrics = [measure(p, seed=entry.config.seed, started=started) for p in predictions]
     save_tensors(entry.path / "model.safetensors", outcome.weights)

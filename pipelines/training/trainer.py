@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ifcar.errors import IfcarError
-from ifcar.pipelines.feed.batches import BatchReader, Examples
+from ifcar.pipelines.feed.batches import BatchReader
+from ifcar.pipelines.feed.examples import Examples
 from ifcar.pipelines.feed.order import Order
 from ifcar.pipelines.runs.schedule import Plan
 from ifcar.pipelines.scoring.scores import Metrics
@@ -33,7 +34,7 @@ def not_finite(step: int, losses: Mapping[str, float], clips: Sequence[str], adv
 
 
 @dataclass(kw_only=True)
-class MemberState:
+class RunState:
     """What one training has found so far, besides its weights.
 
     Args:
@@ -88,14 +89,14 @@ class TrainState:
         order: of the clips in an epoch; what it was at the start, wherever the rows are kept later.
     """
 
-    members: list[MemberState]
+    members: list[RunState]
     phase: Literal["fit", "refit"] = "fit"
     step: int = 0
     order: Order = "full"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Member:
+class FleetRun:
     """What one run brings to a phase of its fleet's training.
 
     Args:
@@ -110,7 +111,7 @@ class Member:
     stop_step: int
     aux_weights: Mapping[str, float]
     seed: int
-    state: MemberState
+    state: RunState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,25 +127,23 @@ class Trainer:
         held_out: the clips that choose the stopping points, or None.
         label_smoothing: of the class loss.
         precision: "fp32", or "bf16" for the products of the forward pass.
-        clip_ids: names of clips, for messages and predictions.
         classifier_only: everything but the classifier is frozen and runs in evaluation mode.
         order: of the clips in an epoch.
     """
 
     stack: Stack
-    members: Sequence[Member]
+    members: Sequence[FleetRun]
     optimizer: torch.optim.Optimizer
     batches: BatchReader
     examples: Examples
     held_out: Examples | None
     label_smoothing: float
     precision: Literal["fp32", "bf16"]
-    clip_ids: list[str]
     classifier_only: bool
     order: Order = "full"
 
 
-def make_optimizer(stack: Stack, members: Sequence[Member]) -> torch.optim.Optimizer:
+def make_optimizer(stack: Stack, members: Sequence[FleetRun]) -> torch.optim.Optimizer:
     """Return SGD, or Adam with decoupled weight decay, at each member's rates."""
     plan = members[0].plan
     groups = [

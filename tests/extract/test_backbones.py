@@ -15,6 +15,7 @@ from ifcar.errors import InputError
 from ifcar.extract.backbones.catalog import build_backbone, get_backbone, names, resolve_backbone
 from ifcar.extract.backbones.i3d_inception import same_padding
 from ifcar.extract.backbones.spec import INSTANCES
+from ifcar.extract.backbones.transformers_video import MODELS
 from ifcar.extract.decode import probe, read_frames
 from ifcar.extract.geometry import center_crop
 from ifcar.extract.weights import load_weights
@@ -44,28 +45,25 @@ def inception_weights(shared: Path) -> Path:
     return shared / "weights" / "i3d_inception_rgb_kinetics400.safetensors"
 
 
+OWN_SIZE = [
+    *("i3d_inception", "i3d_r50", "inflated-resnet18", "inflated-resnet50", "mobilenet_v2", "mvit_v2_s", "none"),
+    *("r2plus1d_18", "resnet50", "s3d", "slowfast_r50", "swin3d_b", "swin3d_s", "swin3d_t"),
+]
+
+
 def test_registered_names() -> None:
-    assert names() == [
-        "i3d_inception",
-        "i3d_r50",
-        "inflated-resnet18",
-        "inflated-resnet50",
-        "mobilenet_v2",
-        "none",
-        "resnet50",
-        "slowfast_r50",
-    ]
+    assert names() == sorted([*OWN_SIZE, *MODELS, "timm"])
     with pytest.raises(InputError, match="did you mean 'i3d_r50'"):
         get_backbone("i3d_r5")
 
 
 def test_every_family_but_none_reads_pixels_and_names_its_weights_and_their_licence() -> None:
-    for name in names():
-        spec = resolve_backbone(name)
+    for name in OWN_SIZE:
+        spec = resolve_backbone(name, num_frames=16)
         assert spec.name == name
         assert spec.reads == ("nothing" if name == "none" else "pixels")
         for stride in spec.strides:
-            spec = resolve_backbone(name, spatial_stride=stride)
+            spec = resolve_backbone(name, num_frames=16, spatial_stride=stride)
             assert spec.spatial_stride == stride and spec.layer
             assert spec.published and all(entry.license for entry in spec.published.values())
             assert spec.normalisation == next(iter(spec.published.values())).normalisation

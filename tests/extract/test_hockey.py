@@ -58,7 +58,7 @@ def test_clips_go_from_files_to_a_scored_run(
             out,
             protocol="official",
             settings=("num_observations=4", "descriptor_dim=32"),
-            schedule=ScheduleConfig(kind="stretched", min_steps=6, batch_size=4, refit=False),
+            schedule=ScheduleConfig(kind="stretched", epochs=4, batch_size=4, refit=False),
         ),
         Silent(),
     ).run
@@ -80,9 +80,9 @@ HEADER = "clip_id,video,start_sec,end_sec,split,labels"
     ("name", "content", "message"),
     [
         ("annotations.csv", None, "no such file; expected a header and rows of clip_id"),
-        ("annotations.csv", "", "holds no clip"),
+        ("annotations.csv", "", "empty; expected a header with clip_id"),
         ("annotations.csv", HEADER.replace("split,", ""), "line 1: the header lacks the column split"),
-        ("annotations.csv", HEADER + ",video", "line 1: the header names a column twice"),
+        ("annotations.csv", HEADER + ",video", "line 1: the header names a column twice, video"),
         ("annotations.csv", f"{HEADER}\na,game1,0,2,train", "line 2: 5 columns; expected 6"),
         ("annotations.csv", f"{HEADER}\na,game1,0,two,train,check", "end_sec is 'two'; expected a finite number"),
         ("annotations.csv", f"{HEADER}\na,game1,inf,2,train,check", "start_sec is 'inf'"),

@@ -56,24 +56,59 @@ def test_clips_go_from_files_to_a_scored_run(
         np.testing.assert_allclose(boxes[:, n], np.tile(expected, (8, 1)), atol=1e-6)
     assert (categories[:, :4] == Category.SUBJECT).all() and not categories[:, 4:].any() and not boxes[:, 4:].any()
 
-    group, personal = reader.protocol("group"), reader.protocol("personal")
-    assert group.labels.classes == GROUP_ACTIVITIES and personal.labels.classes == PERSONAL_ACTIONS
+    table = reader.protocol("official")
+    group, personal, actions = table.spaces
+    assert (group.classes, personal.classes, actions.classes) == (GROUP_ACTIVITIES, PERSONAL_ACTIONS, PERSONAL_ACTIONS)
+    assert [(space.name, space.kind, space.over) for space in table.spaces] == [
+        ("group", "single", "clip"),
+        ("personal", "single", "instance"),
+        ("actions", "multi", "clip"),
+    ]
+    assert personal.instance_ids is not None
     for number, clip_id in enumerate(reader.clip_ids):
         video, key = map(int, clip_id.split("/"))
-        assert group.labels.classes[group.labels.targets[number]] == activity_of(video, key)
-        shown = {PERSONAL_ACTIONS[k] for k in np.flatnonzero(personal.labels.targets[number])}
-        assert shown == {action for *_, action in players_of(video, key)}
-        assert group.split[number] == personal.split[number] == (Split.TEST if video == 4 else Split.TRAIN)
-        assert group.group_names[group.groups[number]] == f"video {video}"
+        assert group.classes[group.targets[number]] == activity_of(video, key)
+        does = [action for *_, action in players_of(video, key)]
+        assert {PERSONAL_ACTIONS[k] for k in np.flatnonzero(actions.targets[number])} == set(does)
+        count = len(does)
+        assert [PERSONAL_ACTIONS[k] for k in personal.targets[number, :count]] == does
+        assert personal.instance_ids[number, :count].tolist() == [f"{clip_id}/{n + 1}" for n in range(count)]
+        assert (personal.targets[number, count:] == -1).all() and not personal.instance_ids[number, count:].any()
+        assert table.split[number] == (Split.TEST if video == 4 else Split.TRAIN)
+        assert table.group_names[table.groups[number]] == f"video {video}"
     reader.close()
-    short = ScheduleConfig(kind="stretched", min_steps=6, batch_size=4, refit=False)
-    for protocol, measure in (("group", "top-1"), ("personal", "mAP")):
-        run = fit(make_run_config("i3d", out, protocol=protocol, settings=(), schedule=short), Silent()).run
+    short = ScheduleConfig(kind="stretched", epochs=4, batch_size=4, refit=False)
+    for labels, n, measure in ((None, 2, "top-1"), ("personal", 8, "top-1"), ("actions", 2, "mAP")):
+        config = make_run_config("stin", out, labels=labels, streams="layout", preset="small", schedule=short)
+        run = fit(config, Silent()).run
+        assert run.config.labels == (labels or "group")  # type: ignore[union-attr]
         with pytest.raises(SystemExit) as ended:
             main(["evaluate", str(run.path)])
         assert ended.value.code == 0
         printed = capsys.readouterr().out
-        assert f"test, n = 2: {measure}" in printed and "stored with the run are the same" in printed
+        assert f"test, n = {n}: {measure}" in printed and "stored with the run are the same" in printed
+    run = fit(make_run_config("i3d", out, labels="personal", schedule=short), Silent()).run
+    assert run.data().notes[-1] == (
+        "head 'i3d' reads no instances, which have the labels: all instances of a clip get the same scores"
+    )
+    found = run.predictions("test")
+    of_clip = np.array([name.rpartition("/")[0] for name in found.clip_ids])
+    for clip in set(of_clip):
+        assert len(np.unique(found.logits[of_clip == clip], axis=0)) == 1
+
+
+def test_players_without_a_slot_are_said(tmp_path: Path) -> None:
+    dataset = Volleyball(write_volleyball(tmp_path, pixels=False))
+    dataset.num_instances = 3
+    ids = [clip.clip_id for clip in dataset.listing(needs_pixels=False).clips]
+    (table,), notes = dataset.protocols(ids)
+    counts = [len(players_of(*map(int, clip_id.split("/")))) for clip_id in ids]
+    lost, in_all = sum(max(0, count - 3) for count in counts), sum(counts)
+    assert lost and notes == [
+        f"protocol official: {lost} of {in_all} players have no slot, so that their actions are not among the labels "
+        "of 'personal'"
+    ]
+    assert table.spaces[1].targets.shape == (10, 3)
 
 
 @pytest.mark.parametrize(
@@ -115,10 +150,10 @@ def test_flat_boxes_missing_pictures_and_other_videos_are_noted(tmp_path: Path) 
     assert len(ids) == 10 and "4/100" not in ids and ids[-1] == "60/9"
     assert "1 boxes without area are left out" in listing.notes[0] and "4/100: left out" in listing.problems[0]
     assert dataset.tracks("60/9").boxes.shape == (29, 1, 4)  # frames 0 … 28 of the clip around picture 9
-    (_, personal), notes = dataset.protocols(ids)
-    assert (
-        personal.split[-1] == Split.NONE and personal.labels.targets[-1].sum() == 2
-    )  # the action counts without a box
+    (table,), notes = dataset.protocols(ids)
+    _, personal, actions = table.spaces
+    assert table.split[-1] == Split.NONE and actions.targets[-1].sum() == 2  # the action counts without a box
+    assert personal.instance_ids is not None and personal.instance_ids[-1, :2].tolist() == ["60/9/2", ""]
     assert notes == ["1 clips are of videos other than 0 … 54, which no part of the split lists"]
 
 

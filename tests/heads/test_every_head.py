@@ -77,7 +77,8 @@ def narrow(config: Any) -> Any:
 def variants() -> list[Any]:
     """Every head, preset, auxiliary loss and stream, and the paper's preset with each of `OPTIONS`.
 
-    What differs in widths alone is the same variant. That a head fits clips is shown for each preset as it stands.
+    What differs in widths alone is the same variant. That a head fits clips is shown for each preset as it stands;
+    `-m "not slow"` leaves that out, and runs the presets alone.
     """
     out = []
     for name in HEADS.names():
@@ -101,7 +102,14 @@ def variants() -> list[Any]:
             new = {key: c for key, c in configs.items() if c not in seen}
             seen += new.values()
             out += [
-                pytest.param(head, c, spec_with(head.reads(c)), check, id=f"{name}-{key}-{check}")
+                pytest.param(
+                    head,
+                    c,
+                    spec_with(head.reads(c)),
+                    check,
+                    id=f"{name}-{key}-{check}",
+                    marks=() if key == preset and check != "overfits_8_clips" else pytest.mark.slow,
+                )
                 for key, c in new.items()
                 for check in CHECKS
                 if key == preset or check != "overfits_8_clips"

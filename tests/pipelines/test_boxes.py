@@ -67,10 +67,11 @@ def test_head_on_no_box_at_all_is_refused_before_it_trains(tmp_path: Path, capsy
         plan_grid(GridConfig(name="g", title="", systems=systems), cache)
 
 
+@pytest.mark.slow
 def test_extraction_without_a_box_says_so_and_names_a_head_that_needs_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = write_dataset(tmp_path / "d")
+    root = write_dataset(tmp_path / "d", num_clips=4)
     content = json.loads((root / "annotations.json").read_text())
     boxless = {clip: [{**record, "labels": []} for record in records] for clip, records in content.items()}
     (root / "annotations.json").write_text(json.dumps(boxless))
@@ -85,7 +86,7 @@ def test_extraction_without_a_box_says_so_and_names_a_head_that_needs_none(
     data = ("extract", "--dataset", "something-else", "--data-root", root, "--workers", 0)
     printed = run_main(*data, "--backbone", "none", "--out", tmp_path / "layout.zarr")
     assert "note: no clip has a box" in printed and "Next: extract with boxes" in printed
-    pixels = ("--weights", "random:0", "--crop", 32, "--frames", 8)
+    pixels = ("--weights", "random:0", "--crop", 32, "--frames", 4)
     printed = run_main(*data, *pixels, "--out", tmp_path / "pixels.zarr")
     assert "note: no clip has a box" in printed
     (line,) = (line for line in printed.splitlines() if line.startswith("Next: "))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,10 @@ from ifcar.pipelines.comparison.formats import cells, latex, markdown, numbers
 from ifcar.pipelines.comparison.results import Replicate, System, summarise
 from ifcar.pipelines.comparison.statistics import bootstrap_interval, holm, mcnemar, paired_bootstrap
 from ifcar.pipelines.comparison.store import Comparison, read_comparison, write_comparison
+from ifcar.pipelines.ensemble import ensemble
 from ifcar.pipelines.labels.kinds import SingleLabel
+from ifcar.pipelines.progress import Silent
+from ifcar.pipelines.report.report import report
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.data import RunData, write_run_data
 from ifcar.pipelines.runs.finished import Run, write_config, write_results
@@ -26,7 +32,14 @@ from ifcar.pipelines.scoring.scores import Predictions, measure
 NUM_CLIPS = 60
 
 
-def made_run(folder: Path, name: str, accuracy: float, seed: int, num_clips: int = NUM_CLIPS) -> Run:
+def made_run(
+    folder: Path,
+    name: str,
+    accuracy: float,
+    seed: int,
+    num_clips: int = NUM_CLIPS,
+    parts: Sequence[str] = ("train", "test"),
+) -> Run:
     """Return a run folder whose predictions are right with this probability."""
     rng = np.random.default_rng([seed, len(name)])
     targets = np.arange(num_clips) % 7
@@ -36,8 +49,8 @@ def made_run(folder: Path, name: str, accuracy: float, seed: int, num_clips: int
     logits[~right, targets[~right]] -= 20
     ids = np.array([f"clip{k}" for k in range(num_clips)])
     shared: dict[str, Any] = {"clip_ids": ids, "logits": logits, "targets": targets, "kind": SingleLabel()}
-    parts = [Predictions(split=s, **shared) for s in ("train", "test")]
-    metrics = [measure(p, seed=seed, started=0.0) for p in parts]
+    predictions = [Predictions(split=s, **shared) for s in parts]
+    metrics = [measure(p, seed=seed, started=0.0) for p in predictions]
     path = folder / f"{name}-{seed}"
     path.mkdir(parents=True)
     config = RunConfig(head="base", cache=Path("c.zarr"), protocol="compositional", seed=seed)
@@ -45,7 +58,7 @@ def made_run(folder: Path, name: str, accuracy: float, seed: int, num_clips: int
     spec = CacheSpec.standard(num_frames=2, num_steps=1, num_instances=1)
     facts = {"classes": tuple("abcdefg"), "num_train": num_clips, "num_test": num_clips}
     write_run_data(path, RunData(spec=spec, identity={}, protocol="compositional", **facts))  # type: ignore[arg-type]
-    write_results(path, parts, metrics)
+    write_results(path, predictions, metrics)
     return Run(path=path, config=config, metrics=metrics)
 
 
@@ -163,3 +176,33 @@ def test_tables_escape_names_and_print_published_figures_only_where_given(tmp_pa
     assert float(lines[1]["top1_mean"]) == pytest.approx(np.mean(right_matrix(odd)))
     assert float(lines[1]["top1_std"]) == pytest.approx(np.std(right_matrix(odd).mean(axis=1), ddof=1))
     assert [lines[0]["p"], lines[0]["published_top1_percent"]] == ["", ""]
+
+
+@pytest.fixture
+def opened() -> Iterator[Counter[str]]:
+    """Count how often each file of predictions is opened; a hook of the interpreter cannot be taken away again."""
+    counts: Counter[str] = Counter()
+    counting = [True]
+
+    def count(event: str, arguments: tuple[Any, ...]) -> None:
+        if counting[0] and event == "open" and str(arguments[0]).endswith("predictions.npz"):
+            counts[str(arguments[0])] += 1
+
+    sys.addaudithook(count)
+    yield counts
+    counting[0] = False
+
+
+def test_report_opens_the_predictions_of_each_run_once(tmp_path: Path, opened: Counter[str]) -> None:
+    runs = [made_run(tmp_path, name, share, seed) for name, share in (("a", 0.5), ("b", 0.9)) for seed in (0, 1)]
+    opened.clear()
+    result = report([run.path for run in runs], Silent(), out=tmp_path / "page")
+    assert result.figures and opened == {str(run.path / "predictions.npz"): 1 for run in runs}
+
+
+def test_ensemble_opens_the_predictions_of_each_member_once_a_part(tmp_path: Path, opened: Counter[str]) -> None:
+    """Weights are tried on the held-out part 63 times a member."""
+    members = [made_run(tmp_path, name, 0.7, 0, parts=("train", "held_out", "test")) for name in ("a", "b")]
+    opened.clear()
+    ensemble([member.path for member in members], weights="held_out", out=tmp_path / "fused")
+    assert [opened[str(member.path / "predictions.npz")] for member in members] == [3, 3]

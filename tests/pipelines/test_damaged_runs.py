@@ -58,7 +58,7 @@ def write_cache(path: Path, *, bad_clip: int | None = None) -> Path:
 
 
 def config(cache: Path, epochs: int = 20) -> RunConfig:
-    schedule = ScheduleConfig(kind="stretched", min_steps=epochs, batch_size=8, held_out=0)
+    schedule = ScheduleConfig(kind="stretched", epochs=epochs, batch_size=8, held_out=0)
     return make_run_config("i3d", cache, schedule=schedule)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fixtures.simulated_crew import Life, SimulatedCrew
+from fixtures.simulated_actors import Life, SimulatedActors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +19,7 @@ from ifcar.cache.writer import CacheWriter
 from ifcar.errors import InputError
 from ifcar.extract.engine import BlockTask
 from ifcar.pipelines.engines.driver import drive
-from ifcar.pipelines.engines.station import station_here
+from ifcar.pipelines.engines.same_place import place_here
 from ifcar.pipelines.progress import Silent
 
 
@@ -53,11 +53,11 @@ def tasks_of(writer: CacheWriter) -> list[BlockTask]:
     return [BlockTask(block=block, rows=writer.rows_of(block)) for block in writer.pending_blocks()]
 
 
-def finish(path: Path, lives: list[Life], num_blocks: int) -> tuple[CacheWriter, SimulatedCrew, Count]:
+def finish(path: Path, lives: list[Life], num_blocks: int) -> tuple[CacheWriter, SimulatedActors, Count]:
     writer, count = empty_cache(path, num_blocks), Count()
-    crew = SimulatedCrew(writer.stage, lives)
-    drive(tasks_of(writer), crew, writer, count, crew.clock)
-    return writer, crew, count
+    actors = SimulatedActors(writer.stage, lives)
+    drive(tasks_of(writer), actors, writer, count, actors.clock)
+    return writer, actors, count
 
 
 lives = st.builds(
@@ -82,9 +82,9 @@ def test_every_block_is_committed_whatever_actors_do(
 
 
 def test_blocks_of_a_lost_actor_are_next(tmp_path: Path) -> None:
-    _, crew, count = finish(tmp_path / "a.zarr", [Life(), Life(joins=0.1, block_sec=5.0, dies=2.5)], 9)
-    lost = [block for _, actor, block in crew.sent if actor == 1]
-    after = [block for at, actor, block in crew.sent if actor == 0 and at >= 2.5]
+    _, actors, count = finish(tmp_path / "a.zarr", [Life(), Life(joins=0.1, block_sec=5.0, dies=2.5)], 9)
+    lost = [block for _, actor, block in actors.sent if actor == 1]
+    after = [block for at, actor, block in actors.sent if actor == 0 and at >= 2.5]
     assert len(lost) == 2 and after[: len(lost)] == lost
     assert count.lines == ["n1 is gone; its blocks go to others"]
 
@@ -92,41 +92,41 @@ def test_blocks_of_a_lost_actor_are_next(tmp_path: Path) -> None:
 def test_idle_actor_does_the_block_of_a_straggler_and_the_first_copy_counts(tmp_path: Path) -> None:
     """The straggler's second block is taken at once, its first when it is overdue; its own copy is removed."""
     straggler = Life(joins=0.1, block_sec=9.0)
-    _, crew, count = finish(tmp_path / "a.zarr", [Life(block_sec=2.0), straggler], 6)
-    twice = [block for _, actor, block in crew.sent if actor == 1]
-    assert set(twice) <= {block for _, actor, block in crew.sent if actor == 0}
-    assert crew.now < straggler.joins + straggler.block_sec * 2 and count.done == 6 * 256
+    _, actors, count = finish(tmp_path / "a.zarr", [Life(block_sec=2.0), straggler], 6)
+    twice = [block for _, actor, block in actors.sent if actor == 1]
+    assert set(twice) <= {block for _, actor, block in actors.sent if actor == 0}
+    assert actors.now < straggler.joins + straggler.block_sec * 2 and count.done == 6 * 256
     assert not list((tmp_path / "a.zarr").rglob(f"*{PARTIAL_SUFFIX}"))
 
 
 def test_no_block_is_repeated_while_others_wait(tmp_path: Path) -> None:
-    _, crew, _ = finish(tmp_path / "a.zarr", [Life(), Life(block_sec=1.3), Life(joins=2.0, block_sec=30.0)], 10)
-    blocks = [block for _, _, block in crew.sent]
+    _, actors, _ = finish(tmp_path / "a.zarr", [Life(), Life(block_sec=1.3), Life(joins=2.0, block_sec=30.0)], 10)
+    blocks = [block for _, _, block in actors.sent]
     assert len(blocks) > 10 and sorted(blocks[:10]) == list(range(10))
 
 
 def test_copy_of_an_actor_given_up_for_dead_is_published_when_it_comes_first(tmp_path: Path) -> None:
     """Cut off at 1.5 s, its block in work arrives at 2 s; whoever took it over would have it at 11.6 s."""
     slow = Life(joins=1.6, block_sec=10.0)
-    writer, crew, count = finish(tmp_path / "a.zarr", [Life(dies=1.5, is_cut_off=True), slow], 2)
-    assert [actor for _, actor, block in crew.sent if block == 1] == [0, 1]
-    assert writer.pending_blocks() == [] and count.done == 512 and crew.now == 2.0
+    writer, actors, count = finish(tmp_path / "a.zarr", [Life(dies=1.5, is_cut_off=True), slow], 2)
+    assert [actor for _, actor, block in actors.sent if block == 1] == [0, 1]
+    assert writer.pending_blocks() == [] and count.done == 512 and actors.now == 2.0
     assert not list((tmp_path / "a.zarr").rglob(f"*{PARTIAL_SUFFIX}"))
 
 
 def test_block_that_comes_back_while_it_waits_again_is_not_handed_out(tmp_path: Path) -> None:
     """As above, but nobody is there to take the block over before it arrives."""
     late = Life(joins=3.0)
-    _, crew, _ = finish(tmp_path / "a.zarr", [Life(dies=1.5, is_cut_off=True), late], 3)
-    assert [block for _, actor, block in crew.sent if actor == 1] == [2]
+    _, actors, _ = finish(tmp_path / "a.zarr", [Life(dies=1.5, is_cut_off=True), late], 3)
+    assert [block for _, actor, block in actors.sent if actor == 1] == [2]
 
 
 def test_block_that_ends_three_actors_stops_the_work_and_is_named(tmp_path: Path) -> None:
     writer = empty_cache(tmp_path / "a.zarr", 1)
     dying = [Life(joins=2.0 * k, dies=2.0 * k + 0.5, is_fault=True) for k in range(4)]
-    crew = SimulatedCrew(writer.stage, dying)
+    actors = SimulatedActors(writer.stage, dying)
     with pytest.raises(InputError, match=r"block 0 \(rows 0 and on\) ended 3 actors; the last: n2 is gone"):
-        drive(tasks_of(writer), crew, writer, Count(), crew.clock)
+        drive(tasks_of(writer), actors, writer, Count(), actors.clock)
 
 
 def test_nodes_that_go_do_not_count_against_a_block(tmp_path: Path) -> None:
@@ -135,14 +135,14 @@ def test_nodes_that_go_do_not_count_against_a_block(tmp_path: Path) -> None:
     assert writer.pending_blocks() == []
 
 
-def test_station_names_what_a_process_sees_differently(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_driver_place_names_what_a_process_sees_differently(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("IFCAR_SOMETHING", "here")
-    with station_here(tmp_path / "mark", [tmp_path]) as station:
+    with place_here(tmp_path / "mark", [tmp_path]) as place:
         monkeypatch.delenv("IFCAR_SOMETHING")
-        assert station.take() == "" and os.environ["IFCAR_SOMETHING"] == "here"
-        assert "its ifcar is" in replace(station, version="0").take()
-        assert f"it has no {tmp_path / 'x'}" in replace(station, paths=(tmp_path / "x",)).take()
-        station.mark.write_text("of another driver")
-        assert "they lie on different file systems" in station.take()
+        assert place.take() == "" and os.environ["IFCAR_SOMETHING"] == "here"
+        assert "its ifcar is" in replace(place, version="0").take()
+        assert f"it has no {tmp_path / 'x'}" in replace(place, paths=(tmp_path / "x",)).take()
+        place.mark.write_text("of another driver")
+        assert "they lie on different file systems" in place.take()
     assert not (tmp_path / "mark").exists()

@@ -48,9 +48,10 @@ from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.pipelines.training.together import FitResult
 
+pytestmark = pytest.mark.slow
 IFCAR = (sys.executable, "-c", "from ifcar.cli import main; main()")
 ALONE = Group(number=0, size=1, device=torch.device("cpu"))
-BRIEF = ScheduleConfig(kind="stretched", min_steps=12, batch_size=8)
+BRIEF = ScheduleConfig(kind="stretched", epochs=8, batch_size=8)
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +88,8 @@ def trainer_of(config: RunConfig) -> LiveTrainer:
 
 def gradients(trainer: LiveTrainer) -> torch.Tensor:
     """Return the gradient of the first step, all parameters in a row."""
-    (deal,) = trainer.deck.deals(0, 1)
-    train_step(trainer, deal, load_training(trainer.views, trainer.deck, trainer.examples.clips, 0, 1, 0))
+    (step_batch,) = trainer.sampler.batches(0, 1)
+    train_step(trainer, step_batch, load_training(trainer.views, trainer.sampler, trainer.examples.clips, 0, 1, 0))
     return torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
 
 
@@ -101,7 +102,7 @@ def test_fine_tuned_backbone_makes_the_cache_that_the_run_names(
     assert reader.identity["backbone"]["weights"] == sha256_file(tuned.backbone)
     assert (reader.spec.channels, reader.identity["backbone"]["reduction"]) == (16, 16)
     assert evaluate(tuned.run.path, cache=cache).agrees
-    schedule = ScheduleConfig(kind="stretched", min_steps=12, batch_size=8, held_out=0.0)
+    schedule = ScheduleConfig(kind="stretched", epochs=8, batch_size=8, held_out=0.0)
     beside = fit(make_run_config("sfi", cache, preset="small", schedule=schedule), Silent(), out=tmp_path / "sfi")
     assert [m.split for m in ensemble([tuned.run.path, beside.run.path]).run.metrics] == ["train", "test"]
     clip = next(c for c in tuned.run.predictions("test").clip_ids)
@@ -184,7 +185,6 @@ def test_kept_statistics_stay_and_trained_ones_move(root: Path) -> None:
         assert all(torch.equal(v, after[k]) for k, v in before.items() if "Conv3d_1a" in k) == stays
 
 
-@pytest.mark.slow
 def test_killed_run_goes_on_to_the_same_bits(root: Path, tmp_path: Path) -> None:
     """SIGKILL after the first checkpoint, then the command line's own --resume; held-out part and dropout included."""
     options = {"epochs": 3, "held_out": 0.25}
@@ -250,7 +250,7 @@ def test_epochs_leave_no_file_open(root: Path) -> None:
     """Forty passes of two decoding workers: the open descriptors of all three processes stay as many."""
     trainer = trainer_of(small_i3d(root, num_steps=80))
     per_epoch, counts = trainer.plan.steps_per_epoch, []
-    views = load_training(trainer.views, trainer.deck, trainer.examples.clips, 0, 40 * per_epoch, 2)
+    views = load_training(trainer.views, trainer.sampler, trainer.examples.clips, 0, 40 * per_epoch, 2)
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
     for epoch in range(40):
         for _ in range(len(trainer.examples)):

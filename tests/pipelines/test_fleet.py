@@ -24,7 +24,8 @@ from ifcar.heads.contract import Head, InstanceBatch
 from ifcar.heads.schedules import Schedule
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
-from ifcar.pipelines.feed.batches import open_batches, read_examples
+from ifcar.pipelines.feed.batches import open_batches
+from ifcar.pipelines.feed.examples import read_examples
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.fleets.fleet import FOLDER, Fleet, choose_size, fleet_key, make_fleet, member_bytes, plan_fleets
@@ -39,10 +40,10 @@ from ifcar.pipelines.runs.schedule import Plan, ScheduleConfig, make_plan
 from ifcar.pipelines.stacks.noise import draw_noise
 from ifcar.pipelines.stacks.stack import stack_heads
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
-from ifcar.pipelines.training.jobs import Failure, Job
-from ifcar.pipelines.training.phases import Data, Entry, train_phases
+from ifcar.pipelines.training.jobs import FailedRun, Job
+from ifcar.pipelines.training.phases import Data, PreparedRun, train_phases
 from ifcar.pipelines.training.together import FitResult, fit_together
-from ifcar.pipelines.training.trainer import Member, MemberState, clip_gradients, decay_matrices, make_optimizer
+from ifcar.pipelines.training.trainer import FleetRun, RunState, clip_gradients, decay_matrices, make_optimizer
 
 SHORT = ScheduleConfig(kind="stretched", epochs=20, batch_size=8)
 CPU = torch.device("cpu")
@@ -92,7 +93,7 @@ def fleet_of(configs: list[RunConfig]) -> Fleet:
     return fleet
 
 
-def train_fleet(fleet: Fleet) -> list[FitResult | Failure]:
+def train_fleet(fleet: Fleet) -> list[FitResult | FailedRun]:
     return fit_together(fleet.jobs, fleet.folder, Silent(), device="cpu")
 
 
@@ -104,7 +105,7 @@ def double(batch: InstanceBatch) -> InstanceBatch:
     return InstanceBatch({k: v.double() if v.is_floating_point() else v for k, v in batch.arrays.items()})
 
 
-def members(lrs: list[float], decays: list[float], optimizer: str) -> list[Member]:
+def members(lrs: list[float], decays: list[float], optimizer: str) -> list[FleetRun]:
     plan = Plan(
         kind="paper",
         optimizer=optimizer,  # type: ignore[arg-type]
@@ -116,13 +117,13 @@ def members(lrs: list[float], decays: list[float], optimizer: str) -> list[Membe
         epochs_per_round=1,
     )
     return [
-        Member(plan=replace(plan, lr=lr, weight_decay=decay), stop_step=1, aux_weights={}, seed=k, state=MemberState())
+        FleetRun(plan=replace(plan, lr=lr, weight_decay=decay), stop_step=1, aux_weights={}, seed=k, state=RunState())
         for k, (lr, decay) in enumerate(zip(lrs, decays, strict=True))
     ]
 
 
 def train_stack(
-    heads: list[Head], runs: list[Member], batches: Callable[[int, int], InstanceBatch], *, own: bool
+    heads: list[Head], runs: list[FleetRun], batches: Callable[[int, int], InstanceBatch], *, per_head: bool
 ) -> list[dict[str, Tensor]]:
     """Train heads for six steps in one stack; `batches` gives the batch of a run and a step."""
     stack = stack_heads(heads, CPU)
@@ -132,10 +133,10 @@ def train_stack(
         stack.set_training(True)
         many = [batches(run.seed, step) for run in runs]
         batch = many[0]
-        if own:
+        if per_head:
             batch = InstanceBatch({name: torch.stack([b.arrays[name] for b in many]) for name in batch.arrays})
         noise = draw_noise(stack.template, [run.seed for run in runs], "fit", step, 6, CPU)
-        out = stack.score(batch, own=own, noise=noise)
+        out = stack.score(batch, per_head=per_head, noise=noise)
         losses = F.cross_entropy(out.logits.transpose(1, 2), labels.expand(len(runs), -1), reduction="none").mean(1)
         stack.fill_gradients(losses + sum(out.losses.values(), torch.zeros(())))
         for place, group in enumerate(optimizer.param_groups):
@@ -144,9 +145,9 @@ def train_stack(
     return [stack.state(place) for place in range(len(runs))]
 
 
-@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("per_head", [True, False])
 @pytest.mark.parametrize("name", HEADS.names())
-def test_every_head_trains_in_a_stack_as_alone(name: str, own: bool) -> None:
+def test_every_head_trains_in_a_stack_as_alone(name: str, per_head: bool) -> None:
     """In float64 to 1e-9, among other weights, dropout and learning rates, on its own batch or a shared one."""
     kind = HEADS.get(name)
     options = kind.presets.get("small", kind.presets["paper"])
@@ -162,11 +163,11 @@ def test_every_head_trains_in_a_stack_as_alone(name: str, own: bool) -> None:
     runs = members([1e-3, 3e-3, 1e-4], [0.0, 0.1, 1e-4], "adam")
 
     def batches(seed: int, step: int) -> InstanceBatch:
-        return double(random_batch(6, spec, seed=10 * step + seed * own))
+        return double(random_batch(6, spec, seed=10 * step + seed * per_head))
 
-    together = train_stack(heads, runs, batches, own=own)
+    together = train_stack(heads, runs, batches, per_head=per_head)
     for place in range(3):
-        (alone,) = train_stack(heads[place : place + 1], runs[place : place + 1], batches, own=False)
+        (alone,) = train_stack(heads[place : place + 1], runs[place : place + 1], batches, per_head=False)
         start = heads[place].state_dict()
         assert any(not torch.equal(alone[key], start[key]) for key in alone)
         for key, value in alone.items():
@@ -256,7 +257,7 @@ def test_member_of_a_fleet_by_a_schedule_of_steps_is_the_run_alone(cache: Path, 
             torch.testing.assert_close(outcome.weights[key], value, rtol=1e-9, atol=1e-9)
 
 
-def entries_of(configs: list[RunConfig], tmp_path: Path) -> tuple[list[Entry], Data]:
+def entries_of(configs: list[RunConfig], tmp_path: Path) -> tuple[list[PreparedRun], Data]:
     reader = open_cache(configs[0].cache)
     protocol = reader.protocol(configs[0].protocol)
     trained = read_examples(reader, protocol, Split.TRAIN)
@@ -264,12 +265,12 @@ def entries_of(configs: list[RunConfig], tmp_path: Path) -> tuple[list[Entry], D
     plans = [make_plan(c.schedule, len(trained), reads_appearance=False) for c in configs]
     batches = open_batches(reader, heads[0].reads(head_options(configs[0])), [trained], "cpu", "auto")
     division = hold_out(trained, protocol, plans[0].held_out)
-    data = Data(batches=batches, trained=trained, division=division, protocol=protocol, clip_ids=reader.clip_ids)
+    data = Data(batches=batches, trained=trained, division=division, protocol=protocol)
     entries = []
     for place, (c, head, plan) in enumerate(zip(configs, heads, plans, strict=True)):
         path = tmp_path / str(place)
         path.mkdir()
-        entries.append(Entry(config=c, path=path, head=head, plan=plan))
+        entries.append(PreparedRun(config=c, path=path, head=head, plan=plan))
     return entries, data
 
 
@@ -318,7 +319,7 @@ def test_non_finite_member_stops_and_the_others_do_not_notice(cache: Path, tmp_p
         path.rename(tmp_path / path.name)
     results = train_fleet(fleet_of(wild))
     failed = results[1]
-    assert isinstance(failed, Failure) and not is_finished(failed.path)
+    assert isinstance(failed, FailedRun) and not is_finished(failed.path)
     assert all(part in failed.reason for part in ("not finite at step", "classification", "weights left", "clips:"))
     for number in (0, 2):
         assert (weights_of(run_folder(calm[number])), without_seconds(run_folder(calm[number]))) == before[number]
@@ -343,9 +344,8 @@ def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[R
         return [job.config for job in jobs], {job.path.name: weights_of(job.path) for job in jobs}
 
 
-@pytest.mark.parametrize(
-    ("name", "count"), [(CHECKPOINT, 1), (CHECKPOINT, 4), (CHECKPOINT, 30), (RESULTS, 1), (RESULTS, 3)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "count"), [(CHECKPOINT, 4), (CHECKPOINT, 30), (RESULTS, 1)])
 def test_stopped_fleet_goes_on_with_the_same_members_to_the_same_bytes(
     whole: tuple[list[RunConfig], dict[str, bytes]], runs_folder: Path, name: str, count: int
 ) -> None:
@@ -420,6 +420,7 @@ def test_memory_of_a_member_covers_its_weights_batch_and_activations(name: str, 
     assert 8 * weights < small < large
 
 
+@pytest.mark.slow
 def test_fleet_that_raises_is_taken_apart(cache: Path) -> None:
     fleet = fleet_of([config(cache, seed=seed) for seed in range(3)])
     bad = fleet.jobs[1].path

@@ -31,9 +31,11 @@ from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.grid.run import run_grid
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import run_id
+from ifcar.pipelines.runs.resolve import head_options, make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
-SHORT = {"kind": "stretched", "min_steps": 30, "batch_size": 8, "refit": False}
+SHORT = {"kind": "stretched", "epochs": 8, "batch_size": 8, "refit": False}
+LAYOUT = {"name": "base", "head": "base", "streams": "layout"}
 GRID = {
     "name": "tiny",
     "title": "Tiny",
@@ -42,7 +44,7 @@ GRID = {
     "schedule": SHORT,
     "baseline": "base",
     "systems": [
-        {"name": "base", "head": "base", "streams": "layout"},
+        LAYOUT,
         {"name": "λ = {aux_weight}", "head": "sfi", "streams": "layout", "product": {"aux_weight": [0, 5]}},
     ],
     "ensembles": [{"name": "both", "members": ["base", "λ = 5"]}],
@@ -107,6 +109,7 @@ def table_bytes(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.suffix in (".csv", ".md", ".tex", ".yaml")}
 
 
+@pytest.mark.slow
 def test_grid_makes_every_run_once_and_compares_them(cache: Path, place: Path) -> None:
     plan = plan_grid(grid(), cache)
     assert len(plan.jobs()) == 6 and len({run_id(job.config) for job in plan.jobs()}) == 6
@@ -131,7 +134,7 @@ def test_run_id_follows_the_config_and_the_data_but_not_the_place(cache: Path, t
     moved = tmp_path / "moved.zarr"
     moved.symlink_to(cache)
     assert [run_id(job.config) for job in plan_grid(grid(), moved).jobs()] == ids
-    other = plan_grid(grid(schedule={**SHORT, "min_steps": 31}), cache)
+    other = plan_grid(grid(schedule={**SHORT, "epochs": 9}), cache)
     assert not set(ids) & {run_id(job.config) for job in other.jobs()}
     job = plan_grid(grid(), cache).jobs()[0]
     assert run_id(replace(job.config, protocol_digest="other")) != ids[0]
@@ -150,7 +153,7 @@ def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> No
 @pytest.mark.slow
 def test_killed_grid_goes_on_to_the_same_bytes_and_replaces_a_killed_worker(cache: Path, tmp_path: Path) -> None:
     """Beside the same grid left alone: killed as a whole twice, then one of its workers is."""
-    slower = {**GRID, "schedule": {**SHORT, "min_steps": 250}}
+    slower = {**GRID, "schedule": {**SHORT, "epochs": 80}}
     whole, killed = tmp_path / "runs", tmp_path / "killed"
     assert not run_grid(plan_grid(from_plain(GridConfig, slower, "grid"), cache), Silent(), processes=2).failures
     file = tmp_path / "grid.yaml"
@@ -182,6 +185,7 @@ def test_killed_grid_goes_on_to_the_same_bytes_and_replaces_a_killed_worker(cach
         assert path.read_bytes() == (killed / path.parent.name / path.name).read_bytes()
 
 
+@pytest.mark.slow
 def test_failing_run_is_reported_and_leaves_the_rest(cache: Path) -> None:
     systems = [
         *GRID["systems"],  # type: ignore[misc]
@@ -194,6 +198,7 @@ def test_failing_run_is_reported_and_leaves_the_rest(cache: Path) -> None:
     assert sum(note.startswith("failed: ") for note in result.comparison.notes) == 2
 
 
+@pytest.mark.slow
 def test_few_shot_moves_only_the_classifier_and_covers_every_draw(cache: Path) -> None:
     options = {"preset": "small", "streams": "layout", "schedule": ScheduleConfig(**SHORT)}  # type: ignore[arg-type]
     frozen = plan_grid(few_shot_grid("sfi", shots=[5], aux_weight=1.0, **options), cache)  # type: ignore[arg-type]
@@ -230,6 +235,24 @@ def test_published_figures_stand_beside_the_same_data_only(cache: Path) -> None:
         assert row.published == expected
 
 
+def test_system_starts_from_parts_of_another_s_run_and_says_which_weights_it_draws(cache: Path) -> None:
+    still = {"lr": 1e-12, "weight_decay": 0.0, "epochs": 1}
+    first = {"name": "first", "head": "sfi", "streams": "layout", "schedule": {"epochs": 2}}
+    then = {**first, "name": "then", "aux_weight": 5, "start": "first", "parts": ["joint", "lstm"], "schedule": still}
+    config = grid(systems=[then, first], ensembles=[], baseline=None, seeds=[0])
+    plan = plan_grid(config, cache)
+    comparison = run_grid(plan, Silent(), processes=1).comparison
+    paths = {(c.variant.name, c.seed): c.jobs[0].path for c in plan.cells}
+    before, after = (load_file(paths[name, 0] / "model.safetensors") for name in ("first", "then"))
+    for key in (key for key in before if key.startswith(("joint.", "lstm.")) and key.endswith("weight")):
+        np.testing.assert_allclose(after[key], before[key], atol=1e-6)
+    assert not np.allclose(after["classifier.weight"], before["classifier.weight"], atol=1e-6)
+    (note,) = (n for n in comparison.notes if "another run's" in n)
+    absent = {key for key in after if not key.startswith(("joint.", "lstm."))}
+    assert f"; {len(absent)} start from the seed: " in note and {*note.rpartition(": ")[2].split(", ")} == absent
+    assert "from-joint-lstm" in paths["then", 0].name
+
+
 def test_shipped_grids_are_valid_and_published_figures_are_the_papers() -> None:
     grids = {name: read_grid(Path(name)) for name in shipped_grids()}
     assert {"table1", "table2", "table3", "figure3"} <= set(grids)
@@ -244,6 +267,26 @@ def test_shipped_grids_are_valid_and_published_figures_are_the_papers() -> None:
     assert {s.name: s.published.get("top1") for s in grids["table2"].systems}["Ours-STIN"] == 57.5
     few = {s.name: s.published for s in grids["table3"].systems}["Ours-SFI + Pred"]
     assert (few["top1@fewshot-5"], few["top1@fewshot-10"]) == (30.7, 36.2)
+
+
+def test_shipped_grids_of_orn_start_both_heads_from_the_object_head_of_the_same_options() -> None:
+    for name in (name for name in shipped_grids() if name.startswith("orn-")):
+        config = read_grid(Path(name))
+        systems = {system.name: system for system in config.systems}
+        for system in config.systems:
+            run = make_run_config(
+                "orn",
+                Path("c.zarr"),
+                protocol="official",
+                preset=config.preset,
+                aux_weight=system.aux_weight,
+                options=system.settings,
+            )
+            assert head_options(run).heads == run.options["heads"]
+            if run.options["heads"] == "both":
+                first = systems[str(system.start)]
+                assert first.settings == {**system.settings, "heads": "object"} and system.parts == ("object",)
+                assert first.aux_weight == system.aux_weight
 
 
 @pytest.mark.parametrize(
@@ -272,6 +315,14 @@ def test_shipped_grids_are_valid_and_published_figures_are_the_papers() -> None:
         ({"dataset": "toybox"}, "is for toybox"),
         ({"name": "../x"}, "as for a folder"),
         ({"few_shot": {"shots": [7]}, "protocols": []}, "no protocol 'fewshot-7'"),
+        ({"systems": [{**LAYOUT, "parts": ["mlp"]}]}, "name it as start"),
+        ({"systems": [LAYOUT, {**LAYOUT, "name": "b", "start": "bass"}]}, "no system 'bass', did you mean 'base'"),
+        ({"systems": [{**LAYOUT, "start": "base"}]}, "'base' starts from another system itself"),
+        (
+            {"systems": [LAYOUT, {**LAYOUT, "name": "b", "start": "base", "parts": ["mpl"]}]},
+            "no part 'mpl', did you mean 'mlp'",
+        ),
+        ({"systems": [LAYOUT, {**LAYOUT, "name": "b", "start": "base"}], "few_shot": {}}, "exclude each other"),
     ],
 )
 def test_bad_grid_is_one_line_before_any_run(

@@ -25,7 +25,7 @@ from ifcar.errors import InputError
 from ifcar.pipelines.ensemble import choose_weights
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
-from ifcar.pipelines.feed.batches import Examples
+from ifcar.pipelines.feed.examples import Examples
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.grid.config import GridConfig, SystemConfig
@@ -55,7 +55,9 @@ def part_of(groups: list[int], share: float) -> tuple[NDArray[np.int64], str]:
     clips, kind = np.arange(n), SingleLabel()
     train = Examples(
         name="train",
+        names=clips.astype(np.str_),
         clips=clips,
+        segments=clips,
         targets=np.zeros(n),
         kind=kind,
         rows=clips[:, None],

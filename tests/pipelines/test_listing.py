@@ -81,7 +81,7 @@ def test_runs_and_caches_have_their_numbers_and_null_for_none(cache: Path, capsy
     (listed,) = json.loads(printed(capsys, "list", "caches", "--json"))
     assert (listed["clips"], listed["rows"], listed["rows done"]) == (8, 8, 8)
     info = json.loads(printed(capsys, "cache", "info", cache, "--json"))
-    assert info["protocols"] == [["compositional", 2, 4, 4, 4, "object"]]
+    assert info["protocols"] == [["compositional", "labels", "clip", 2, 4, 4, 4, "object"]]
     (boxes,) = (row for row in info["arrays"] if row[0] == "boxes")
     assert boxes[1:] == [[8, 8, 4, 4], "float32", 8 * 8 * 4 * 4 * 4 / 2**20, "layout"]
 

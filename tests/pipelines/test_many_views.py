@@ -19,7 +19,7 @@ from ifcar.cache.schema import Provenance, Split, share_views
 from ifcar.cache.writer import CacheWriter
 from ifcar.cli import main
 from ifcar.heads.contract import InstanceBatch
-from ifcar.pipelines.feed.batches import read_examples, spread_views
+from ifcar.pipelines.feed.examples import read_examples, spread_views
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.labels.mean_ap import mean_average_precision
 from ifcar.pipelines.progress import Silent

@@ -34,7 +34,7 @@ from ifcar.pipelines.runs.places import located
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
-SHORT = ScheduleConfig(kind="stretched", min_steps=4, batch_size=8)
+SHORT = ScheduleConfig(kind="stretched", epochs=4, batch_size=8)
 CACHE, FIRST, SECOND, FUSED, GRID = (
     Path("my caches/c d.zarr"),
     Path("runs/first"),

@@ -27,7 +27,7 @@ from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import ExtractResult, extract
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.extraction.sources import read_source
-from ifcar.pipelines.feed.batches import Examples, read_examples
+from ifcar.pipelines.feed.examples import Examples, read_examples
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.finetune.data import live_examples
 from ifcar.pipelines.fit import fit

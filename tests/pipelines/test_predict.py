@@ -113,31 +113,33 @@ def test_prediction_equals_the_stored_logits_without_the_cache(
     assert len(stored) == 4
     for clip in list(stored)[::3]:
         found = trained.predict(head, clip)
-        np.testing.assert_allclose(found.logits, stored[clip][None], **HEAD_BATCH)
+        (answer,) = found.answers
+        np.testing.assert_allclose(answer.logits, stored[clip][None], **HEAD_BATCH)
         assert found.num_views == (1 if views == "one_view" else 2) and found.clip_id == clip
         assert (found.num_subjects, found.num_objects, found.num_tracks) == (1, 1, 2)
         best = CLASSES[int(stored[clip].argmax())]
-        assert found.top[0].name == best and found.top[0].probability == softmax(found.logits[0]).max()
+        assert answer.top[0].name == best and answer.top[0].probability == softmax(answer.logits[0]).max()
 
 
 def test_extraction_in_other_batches_differs_by_rounding_only(tmp_path: Path) -> None:
     """A convolution over 4 clips sums in another order than over 1, which float16 turns into its last bit."""
     trained = train(write_dataset(tmp_path / "d"), {"i3d": {}}, backbone="i3d_inception", batch_size=4)
     for clip, logits in list(trained.stored("i3d").items())[:2]:
-        np.testing.assert_allclose(trained.predict("i3d", clip).logits[0], logits, rtol=1e-3, atol=5e-3)
+        np.testing.assert_allclose(trained.predict("i3d", clip).answers[0].logits[0], logits, rtol=1e-3, atol=5e-3)
 
 
 def test_prediction_from_boxes_equals_the_stored_logits(boxes_only: Trained) -> None:
     for name in boxes_only.runs:
         for clip, logits in boxes_only.stored(name).items():
             found = boxes_only.predict(name, clip)
-            np.testing.assert_allclose(found.logits[0], logits, rtol=1e-6, atol=1e-6)
+            np.testing.assert_allclose(found.answers[0].logits[0], logits, rtol=1e-6, atol=1e-6)
             assert (found.num_views, found.num_frames) == (2, 6)
 
 
 def test_layout_head_of_a_cache_with_pixels_needs_no_weights(one_view: Trained, caplog: Any) -> None:
     for clip, logits in one_view.stored("sfi-layout").items():
-        np.testing.assert_allclose(one_view.predict("sfi-layout", clip).logits[0], logits, rtol=1e-6, atol=1e-6)
+        (answer,) = one_view.predict("sfi-layout", clip).answers
+        np.testing.assert_allclose(answer.logits[0], logits, rtol=1e-6, atol=1e-6)
     assert not caplog.records  # loading random weights warns
     with pytest.raises(InputError, match=r"--weights random:0 would be ignored: .* reads boxes only"):
         one_view.predict("sfi-layout", "102", weights="random:0")
@@ -151,7 +153,7 @@ def test_video_file_gives_the_same_as_extraction_from_it(tmp_path: Path) -> None
     shutil.rmtree(root / "frames")
     trained = train(root, {"i3d": {}}, backbone="i3d_inception", precision="bf16", batch_size=1)
     for clip, logits in list(trained.stored("i3d").items())[:2]:
-        np.testing.assert_allclose(trained.predict("i3d", clip).logits[0], logits, **HEAD_BATCH)
+        np.testing.assert_allclose(trained.predict("i3d", clip).answers[0].logits[0], logits, **HEAD_BATCH)
 
 
 def test_ensemble_predicts_the_weighted_probabilities_wherever_the_runs_lie(one_view: Trained, tmp_path: Path) -> None:
@@ -162,11 +164,11 @@ def test_ensemble_predicts_the_weighted_probabilities_wherever_the_runs_lie(one_
     expected = softmax(fused.logits[fused.clip_ids.tolist().index("103")])
     (tmp_path / "runs").rename(tmp_path / "moved")
     found = predict(tmp_path / "moved" / "both", one_view.video("103"), one_view.boxes, Silent(), device="cpu")
-    np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
+    np.testing.assert_allclose(found.answers[0].probabilities, expected, atol=1e-5)
     stored = np.stack([one_view.stored(name)["103"] for name in ("i3d", "sfi")])
-    np.testing.assert_allclose(found.logits, stored, **HEAD_BATCH)
+    np.testing.assert_allclose(found.answers[0].logits, stored, **HEAD_BATCH)
     np.testing.assert_allclose(
-        found.probabilities,
+        found.answers[0].probabilities,
         0.25 * softmax(stored[0]) + 0.75 * softmax(stored[1]),
         atol=1e-5,
     )
@@ -222,7 +224,7 @@ def test_every_form_of_a_boxes_file_gives_the_same(boxes_only: Trained, tmp_path
     boxes.write_text(json.dumps(content))
     found = predict(boxes_only.runs["sfi"].path, video, boxes, Silent(), clip=clip)
     assert found.clip_id == "102"
-    np.testing.assert_array_equal(found.logits, boxes_only.predict("sfi", "102").logits)
+    np.testing.assert_array_equal(found.answers[0].logits, boxes_only.predict("sfi", "102").answers[0].logits)
 
 
 def test_boxes_in_shares_are_said(boxes_only: Trained, tmp_path: Path) -> None:
@@ -320,8 +322,10 @@ def test_command_prints_the_top_classes(boxes_only: Trained) -> None:
     printed = command(run, video, "--boxes", boxes_only.boxes, "--top", 1, "--json")
     content = json.loads(printed.stdout)
     expected = boxes_only.predict("sfi", "103", top=1)
-    assert content["top"] == [{"name": expected.top[0].name, "probability": expected.top[0].probability}]
-    np.testing.assert_allclose(content["probabilities"], expected.probabilities)
+    assert content["top"] == [
+        {"name": expected.answers[0].top[0].name, "probability": expected.answers[0].top[0].probability}
+    ]
+    np.testing.assert_allclose(content["probabilities"], expected.answers[0].probabilities)
     assert isinstance(command(run, video, "--boxes", boxes_only.boxes, "--top", 9).exception, InputError)
     assert command(run, video).exit_code == 2  # --boxes is required
 
@@ -344,7 +348,7 @@ def test_real_clip_with_kinetics_weights_equals_the_cache_path(tmp_path: Path) -
     options = {"backbone": "i3d_inception", "weights": weights, "crop": 112, "batch_size": 1}
     trained = train(root, {"sfi": {"streams": "both"}}, **options)
     found = trained.predict("sfi", "862", weights=weights)
-    np.testing.assert_allclose(found.logits[0], trained.stored("sfi")["862"], **HEAD_BATCH)
+    np.testing.assert_allclose(found.answers[0].logits[0], trained.stored("sfi")["862"], **HEAD_BATCH)
     assert found.num_subjects == 1 and found.num_objects == 1
     with pytest.raises(CacheMismatchError, match=r"weights [0-9a-f]{64}, but random:0 are random:0"):
         trained.predict("sfi", "862", weights="random:0")

@@ -205,7 +205,7 @@ def test_grid_on_a_cluster_makes_the_table_of_one_machine(
     cache, file = tmp_path / "boxes.zarr", tmp_path / "tiny.yaml"
     extract(ExtractConfig(dataset="something-else", data_root=data, backbone="none", out=cache), Silent())
     file.write_text(
-        "name: tiny\nseeds: [0, 1]\npreset: small\nschedule: {kind: stretched, min_steps: 30, batch_size: 8}\n"
+        "name: tiny\nseeds: [0, 1]\npreset: small\nschedule: {kind: stretched, epochs: 8, batch_size: 8}\n"
         "systems:\n- {name: base, head: base, streams: layout}\n- {name: i3d-like, head: nl, streams: layout}\n"
     )
     grid = ["grid", str(file), "--cache", str(cache), "--json", "--device", "cpu", "--processes"]

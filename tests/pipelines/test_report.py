@@ -145,7 +145,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     cache = place / "boxes.zarr"
     options = ExtractConfig(dataset="something-else", data_root=place / "data", out=cache, backbone="none", workers=0)
     extract(options, Silent())
-    schedule = ScheduleConfig(kind="stretched", min_steps=10, batch_size=8)
+    schedule = ScheduleConfig(kind="stretched", epochs=2, batch_size=8)
     config = make_run_config("sfi", cache, streams="layout", preset="small", schedule=schedule)
     trained = fit(config, Silent(), out=place / "runs" / "trained").run
     test = trained.predictions("test")
@@ -311,7 +311,7 @@ def test_cache_of_another_fingerprint_is_not_used(world: World, tmp_path: Path) 
         dataset="something-else", data_root=world.data, out=other, backbone="none", workers=0, frames=4
     )
     extract(options, Silent())
-    result = report([world.comparison], Silent(), out=tmp_path / "r", cache=other, data_root=world.data)
+    result = report([world.comparison], Silent(), out=tmp_path / "r", cache=other, num_clips=1, data_root=world.data)
     assert any("has the fingerprint" in note for note in result.notes)
 
 
@@ -338,11 +338,11 @@ def test_table_stays_when_runs_are_gone(world: World, tmp_path: Path) -> None:
     for row in content["rows"]:
         row["runs"] = [str(tmp_path / "runs" / Path(path).name) for path in row["runs"]]
     (moved / "results.json").write_text(json.dumps(content))
-    page = report([moved], Silent(), out=tmp_path / "r").page.read_text()
+    page = report([moved], Silent(), out=tmp_path / "r", num_clips=1).page.read_text()
     assert page.count("is in the table only") == len(SYSTEMS) and "no run of this table is at hand" in page
     for path in world.comparison.parent.glob("sfi*-[01]"):
         shutil.copytree(path, tmp_path / "runs" / path.name)
-    result = report([moved], Silent(), out=tmp_path / "r", data_root=world.data)
+    result = report([moved], Silent(), out=tmp_path / "r", num_clips=1, data_root=world.data)
     assert result.pairs[0][1:] == ("SFI λ = 5", "SFI")
 
 

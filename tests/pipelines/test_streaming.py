@@ -9,14 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fixtures.frame_features import write_features
 from fixtures.interrupts import interrupted_after
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
+from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.open import open_cache
+from ifcar.cache.protocols import LabelSpace, ProtocolTable
+from ifcar.cache.schema import Provenance, Split, Status
+from ifcar.cache.writer import CacheWriter
 from ifcar.errors import CacheDamageError, InputError
 from ifcar.pipelines.feed.batches import BatchReader
 from ifcar.pipelines.feed.memory import choose_place, free_bytes
@@ -32,11 +35,36 @@ from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.training.jobs import Job
 
 NUM_CLIPS = 256 * 10 + 40  # eleven shards, so that an epoch has two windows
+SPEC = CacheSpec.standard(num_frames=2, num_steps=1, num_instances=1, channels=4, pooled_size=1)
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_features(tmp_path_factory.mktemp("streaming") / "c.zarr", NUM_CLIPS)
+    path, rng = tmp_path_factory.mktemp("streaming") / "c.zarr", np.random.default_rng(0)
+    targets = rng.integers(0, 3, NUM_CLIPS).astype(np.int16)
+    table = ProtocolTable(
+        name="compositional",
+        spaces=(LabelSpace(kind="single", classes=("a", "b", "c"), targets=targets),),
+        split=np.where(np.arange(NUM_CLIPS) % 10 == 9, Split.TEST, Split.TRAIN).astype(np.uint8),
+        groups=np.full(NUM_CLIPS, -1, np.int32),
+    )
+    writer = CacheWriter.create(
+        path,
+        spec=SPEC,
+        provenance=Provenance(identity={"dataset": {"name": "made"}, "backbone": {"name": "i3d_r50"}}),
+        clip_ids=[str(k) for k in range(NUM_CLIPS)],
+        num_views=1,
+        protocols=[table],
+    )
+    for block in writer.pending_blocks():
+        rows = writer.rows_of(block)
+        arrays = SPEC.empty_rows(len(rows))
+        arrays["frame_features"][:] = rng.standard_normal(arrays["frame_features"].shape)
+        arrays["frame_features"][np.arange(len(rows)), 0, targets[rows.start : rows.stop]] += 3
+        arrays["frame_features"][:, 0, 3] = np.arange(rows.start, rows.stop)  # exact up to 2,048
+        arrays["status"][:] = Status.DONE
+        writer.write_block(block, arrays, {})
+    return path
 
 
 def streamed(cache: Path) -> BatchReader:
@@ -123,6 +151,7 @@ def test_damage_met_while_reading_ahead_reaches_the_one_who_asks(cache: Path, tm
     assert len(batches.batch(np.arange(1152, 1280)).array("frame_features")) == 128
 
 
+@pytest.mark.slow
 def test_grid_keeps_rows_where_it_is_told(cache: Path, tmp_path: Path) -> None:
     job = Job(config=config(cache), path=tmp_path / "run")
     assert not fit_all([job], Silent(), processes=1, device="cpu", memory="stream")

@@ -20,8 +20,8 @@ from ifcar.terminal import quiet_libraries
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Bench:
-    """Room for fleets.
+class Workers:
+    """The processes that train fleets, and the room they have.
 
     Args:
         processes: fleets at once.
@@ -41,7 +41,7 @@ class Bench:
     memory: Memory = "auto"
 
 
-def local_bench(initializer: Callable[[], None], *, processes: int | None, device: str | None) -> Bench:
+def local_workers(initializer: Callable[[], None], *, processes: int | None, device: str | None) -> Workers:
     """Return this machine's room.
 
     Args:
@@ -51,7 +51,7 @@ def local_bench(initializer: Callable[[], None], *, processes: int | None, devic
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     cuda = device.startswith("cuda")
-    return Bench(
+    return Workers(
         processes=processes or (1 if cuda else os.cpu_count() or 1),
         device=device,
         free=free_on(device),

@@ -1,4 +1,4 @@
-"""Where a driver stands, and whether a process on another machine stands in the same place."""
+"""Whether a process on another machine sees what its driver sees: folders, versions, paths."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ifcar import __version__
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Station:
+class DriverPlace:
     """What a process needs to work beside the driver.
 
     Args:
@@ -51,8 +51,8 @@ class Station:
 
 
 @contextmanager
-def station_here(mark: Path, paths: Sequence[Path]) -> Iterator[Station]:
-    """Leave a mark where results go and return this process's station; the mark is removed at the end.
+def place_here(mark: Path, paths: Sequence[Path]) -> Iterator[DriverPlace]:
+    """Leave a mark where results go and return this process's place; the mark is removed at the end.
 
     Args:
         mark: the file to write, in a folder that is there.
@@ -61,7 +61,7 @@ def station_here(mark: Path, paths: Sequence[Path]) -> Iterator[Station]:
     text = secrets.token_hex(16)
     mark.write_text(text, encoding="utf-8")
     try:
-        yield Station(
+        yield DriverPlace(
             working_folder=Path.cwd(),
             environment={key: value for key, value in os.environ.items() if key.startswith("IFCAR_")},
             version=__version__,

@@ -16,8 +16,8 @@ from typing import Any
 
 from ifcar.errors import InputError, one_line
 from ifcar.pipelines.engines.cluster import Node, RayConfig, connected, living_nodes, ray_reason
-from ifcar.pipelines.engines.station import Station, station_here
-from ifcar.pipelines.fleets.bench import Bench, free_on
+from ifcar.pipelines.engines.same_place import DriverPlace, place_here
+from ifcar.pipelines.fleets.workers import Workers, free_on
 from ifcar.pipelines.progress import Progress
 
 NODES_SEC = 2.0
@@ -26,7 +26,7 @@ LOOK_GPUS = 0.01  # without a share of a GPU a task sees none
 
 
 @contextmanager
-def ray_bench(
+def ray_workers(
     config: RayConfig,
     initializer: Callable[[], None],
     progress: Progress,
@@ -35,7 +35,7 @@ def ray_bench(
     paths: Sequence[Path],
     processes: int | None,
     device: str | None,
-) -> Iterator[Bench]:
+) -> Iterator[Workers]:
     """Return a cluster's room, once the nodes that are there have said what they see.
 
     Args:
@@ -51,14 +51,14 @@ def ray_bench(
         InputError: Ray is not installed, there is no cluster, or no node of it can do the work.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with station_here(folder / MARK, [folder, *paths]) as station, connected(config) as ray:
+    with place_here(folder / MARK, [folder, *paths]) as place, connected(config) as ray:
         if device is None:
             device = "cuda" if any(node.num_gpus for node in living_nodes(ray).values()) else "cpu"
-        executor = NodeExecutor(ray, station, initializer, progress, device)
+        executor = NodeExecutor(ray, place, initializer, progress, device)
         try:
             slots, free = executor.wait_for_nodes()
             number = min(processes or slots, slots)
-            yield Bench(
+            yield Workers(
                 processes=number,
                 device=device,
                 free=free * number,
@@ -69,15 +69,15 @@ def ray_bench(
             executor.shutdown(wait=False, cancel_futures=True)
 
 
-def look(station: Station, device: str) -> tuple[str, int]:
+def look(place: DriverPlace, device: str) -> tuple[str, int]:
     """Return, on a node, what differs from the driver and how many bytes are free."""
-    difference = station.take()
+    difference = place.take()
     return difference, 0 if difference else free_on(device)
 
 
-def work(station: Station, initializer: Callable[[], None], function: Callable[..., Any], *arguments: Any) -> Any:
+def work(place: DriverPlace, initializer: Callable[[], None], function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function on a node as the driver would."""
-    difference = station.take()
+    difference = place.take()
     if difference:
         raise InputError(difference)
     initializer()
@@ -106,16 +106,16 @@ class NodeExecutor(Executor):
 
     Args:
         ray: the module, connected.
-        station: where the driver stands.
+        place: where the driver stands.
         initializer: called before every call, in its process.
         progress: told about nodes that are refused.
         device: "cpu" or "cuda": what a call takes one of.
     """
 
     def __init__(
-        self, ray: ModuleType, station: Station, initializer: Callable[[], None], progress: Progress, device: str
+        self, ray: ModuleType, place: DriverPlace, initializer: Callable[[], None], progress: Progress, device: str
     ) -> None:
-        self._ray, self._station, self._initializer = ray, station, initializer
+        self._ray, self._place, self._initializer = ray, place, initializer
         self._progress, self._device = progress, device
         self._places: dict[str, _Place] = {}
         self._refusals: list[str] = []
@@ -202,7 +202,7 @@ class NodeExecutor(Executor):
             self._progress.say("no node is left; waiting for one to join")
         for identity in sorted(now.keys() - self._places.keys()):
             place = self._places[identity] = _Place(node=now[identity])
-            reference = self._remote(place.node, count=0).remote(look, self._station, self._device)
+            reference = self._remote(place.node, count=0).remote(look, self._place, self._device)
             reference.future().add_done_callback(lambda f, p=place: self._inbox.put(partial(self._take_in, p, f)))
         if not now:
             self._looked.set()
@@ -231,7 +231,7 @@ class NodeExecutor(Executor):
 
     def _start(self, call: _Call, place: _Place) -> None:
         remote = self._remote(place.node, count=1)
-        reference = remote.remote(work, self._station, self._initializer, call.function, *call.arguments)
+        reference = remote.remote(work, self._place, self._initializer, call.function, *call.arguments)
         place.running[reference] = call
         end = partial(self._end, place, reference, call)
         reference.future().add_done_callback(lambda future: self._inbox.put(partial(end, future)))

@@ -15,7 +15,7 @@ MAX_FAULTS = 3  # a block that ends so many actors is given up
 OVERDUE = 2.0  # times the median block; then an idle actor does the block as well
 
 
-class BlockBoard:
+class BlockQueue:
     """The state of one extraction on many actors; knows nothing of Ray.
 
     Args:

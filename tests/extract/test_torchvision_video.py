@@ -1,0 +1,96 @@
+"""torchvision's video networks and timm's image networks as backbones, against the libraries' own maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.models import get_model
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from ifcar.errors import InputError
+from ifcar.extract.backbones.catalog import build_backbone, resolve_backbone
+from ifcar.extract.backbones.spec import INSTANCES
+from ifcar.extract.weights import load_weights
+
+CASES = [
+    ("r2plus1d_18", 16, "layer4", 8, 64),
+    ("r2plus1d_18", 8, "layer3", 8, 64),
+    ("s3d", 16, "features.12", 16, 64),
+    ("s3d", 32, "features.15", 16, 64),
+    ("swin3d_t", 32, "permute", 4, 64),
+    ("mvit_v2_s", 32, "norm", 16, 224),
+]
+
+
+@pytest.mark.parametrize(("name", "stride", "node", "frames", "size"), CASES)
+def test_a_torchvision_file_gives_its_own_map(
+    tmp_path: Path, name: str, stride: int, node: str, frames: int, size: int
+) -> None:
+    torch.manual_seed(0)
+    theirs = get_model(name, weights=None).eval()
+    torch.save(theirs.state_dict(), tmp_path / "model.pth")
+    spec = resolve_backbone(name, num_frames=frames, crop_size=size, spatial_stride=stride)
+    backbone = build_backbone(spec)
+    load_weights(backbone, str(tmp_path / "model.pth"))
+    video = torch.randn(1 if size > 64 else 2, 3, frames, size, size)
+    with torch.inference_mode():
+        if name == "mvit_v2_s":  # its last norm shares its name with others
+            tokens: list[torch.Tensor] = []
+            theirs.norm.register_forward_hook(lambda _module, _inputs, output: tokens.append(output))
+            theirs(video)
+            expected = tokens[0][:, 1:].transpose(1, 2).reshape(len(video), 768, 8, 7, 7)
+        else:
+            expected = create_feature_extractor(theirs, [node])(video)[node]
+        found = backbone.checked(backbone.eval()(video))[INSTANCES]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "frames", "size"), [("r2plus1d_18", 8, 64), ("s3d", 16, 64), ("swin3d_t", 4, 64)])
+def test_random_weights_repeat_and_give_finite_maps_that_differ(name: str, frames: int, size: int) -> None:
+    maps = []
+    for seed in (1, 1, 2):
+        backbone = build_backbone(resolve_backbone(name, num_frames=frames, crop_size=size))
+        load_weights(backbone, f"random:{seed}")
+        with torch.inference_mode():
+            video = torch.rand(1, 3, frames, size, size, generator=torch.Generator().manual_seed(0))
+            maps.append(backbone(video)[INSTANCES])
+    torch.testing.assert_close(maps[0], maps[1], rtol=1e-5, atol=1e-5)
+    assert maps[0].isfinite().all() and maps[0].std() > 1e-3
+    assert (maps[0] - maps[2]).abs().max() > 1e-3
+
+
+def test_sizes_that_a_network_cannot_take_are_one_line() -> None:
+    with pytest.raises(InputError, match="'mvit_v2_s' takes --frames 16 --crop 224 only, not 8 frames of 224 pixels"):
+        resolve_backbone("mvit_v2_s", num_frames=8)
+    with pytest.raises(InputError, match="'s3d' takes 14 frames or more; 8 were asked for"):
+        resolve_backbone("s3d", num_frames=8)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet18", "convnext_atto"])
+def test_timm_gives_its_last_map_frame_by_frame(tmp_path: Path, name: str) -> None:
+    timm = pytest.importorskip("timm", reason="timm, the extra 'vit', is not installed")
+    sized = {"img_size": 96} if name.startswith("vit") else {}
+    torch.manual_seed(0)
+    theirs = timm.create_model(name, pretrained=False, num_classes=7, **sized).eval()
+    torch.save(theirs.state_dict(), tmp_path / "model.pth")
+    spec = resolve_backbone(f"timm:{name}", num_frames=3, crop_size=96)
+    assert spec.normalisation.mean == tuple(theirs.pretrained_cfg["mean"])
+    backbone = build_backbone(spec)
+    load_weights(backbone, str(tmp_path / "model.pth"))
+    video = torch.randn(2, 3, 3, 96, 96)
+    with torch.inference_mode():
+        found = backbone.checked(backbone(video))[INSTANCES]
+        for t in range(3):
+            options = {"indices": [-1], "output_fmt": "NCHW", "norm": True, "intermediates_only": True}
+            (expected,) = theirs.forward_intermediates(video[:, :, t], **options)
+            torch.testing.assert_close(found[:, :, t], expected, rtol=0, atol=1e-4)
+
+
+def test_unknown_network_of_timm_and_a_missing_name_are_one_line() -> None:
+    pytest.importorskip("timm", reason="timm, the extra 'vit', is not installed")
+    with pytest.raises(InputError, match=r"'timm:resnet18x': timm cannot build it"):
+        resolve_backbone("timm:resnet18x")
+    with pytest.raises(InputError, match="expected timm:NAME"):
+        resolve_backbone("timm")
