@@ -164,6 +164,11 @@ class ActivitySpecific(Head):
         return HeadOutput(logits=outputs.mean(1), outputs=outputs)
 
     @torch.no_grad()
+    def explain(self, batch: InstanceBatch) -> Mapping[str, Tensor]:
+        """Return "activity_maps", see `activity_maps`, where descriptors come from attention."""
+        return {} if self.observations is None else {"activity_maps": self.activity_maps(batch)}
+
+    @torch.no_grad()
     def activity_maps(self, batch: InstanceBatch) -> Tensor:
         """Return where each activity's descriptor comes from, Attn_A Attn_O.
 

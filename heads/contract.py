@@ -95,6 +95,7 @@ class Head(nn.Module, ABC):
         auxiliary: its auxiliary losses by name, with the arrays that only the loss reads. A head that has some takes
             the names of those that are on as a fourth argument, `losses`; a run's weights say which these are.
         losses: names of the auxiliary losses that are on.
+        frame_level: True when the frame alone decides, so that a relational head can be fused with it.
         stackable: heads of one config can be stacked, see below. A head of torch's own layers (nn.GRU, nn.Dropout,
             nn.TransformerEncoderLayer, …) says False: its runs train alone, in the same loop, and what its layers draw
             follows from the run's seed and step all the same.
@@ -116,6 +117,7 @@ class Head(nn.Module, ABC):
     config_type: ClassVar[type[Any]]
     presets: ClassVar[Mapping[str, Any]]
     relational: ClassVar[bool] = True
+    frame_level: ClassVar[bool] = False
     auxiliary: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     stackable: ClassVar[bool] = True
     schedules: ClassVar[Schedules] = {}
@@ -193,6 +195,13 @@ class Head(nn.Module, ABC):
         Args:
             labels: (n, K), 1 where a clip has the class and 0 elsewhere.
         """
+
+    def explain(self, batch: InstanceBatch) -> Mapping[str, Tensor]:
+        """Return what the head looks at, by name, each (B, …); nothing where there is nothing to show.
+
+        The report draws "similarity" (B, T′, N, T′, N), "front" (B, T′ − 1, N, N) and "activity_maps" (B, K, P).
+        """
+        return {}
 
     @abstractmethod
     def forward(self, batch: InstanceBatch) -> HeadOutput:
