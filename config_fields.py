@@ -18,7 +18,7 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,14 +102,20 @@ class Field:
         """Raise InputError when a value, which messages call `shown`, is none of the choices or out of bounds."""
         if value is None and self.optional:
             return
-        if self.choices and value not in self.choices:
-            known = [str(choice) for choice in self.choices]
-            hint = nearest(str(value)[:80], known)
-            raise InputError(f"{shown} is {value!r:.200}; expected one of {', '.join(known)}{hint}")
+        if self.choices:
+            check_choice(value, self.choices, shown)
         if self.bounds is not None:
             for number in value if isinstance(value, tuple) else (value,):
                 if not self.bounds.hold(number):
                     raise InputError(f"{shown} is {value!r:.200}; expected {self.bounds}")
+
+
+def check_choice(value: object, choices: Sequence[object], shown: str) -> None:
+    """Raise InputError when a value, which messages call `shown`, is none of the choices."""
+    if value not in choices:
+        known = [str(choice) for choice in choices]
+        hint = nearest(str(value)[:80], known)
+        raise InputError(f"{shown} is {value!r:.200}; expected one of {', '.join(known)}{hint}")
 
 
 @functools.cache

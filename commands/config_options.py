@@ -97,9 +97,7 @@ def _is_listed(field: Field) -> bool:
 def _converted(field: Field, value: Any) -> Any:
     """Return an option's value as the field holds it: KEY=VALUE pairs a mapping, "2,4,8" a tuple."""
     if typing.get_origin(field.kind) is Mapping:
-        from ifcar.pipelines.configs import parse_assignment
-
-        return dict(parse_assignment(text) for text in value)
+        return _mapping(field, value)
     if typing.get_origin(field.kind) is tuple:
         number = typing.get_args(field.kind)[0]
         try:
@@ -108,6 +106,20 @@ def _converted(field: Field, value: Any) -> Any:
             raise InputError(f"{field.flag} is {value!r}; expected numbers with commas between, as 2,4,8") from error
     field.check(value, field.flag)
     return value
+
+
+def _mapping(field: Field, texts: Collection[str]) -> dict[str, Any]:
+    from ifcar.pipelines.configs import parse_assignment
+
+    pairs: dict[str, Any] = {}
+    for text in texts:
+        key, value = parse_assignment(text, field.flag)
+        if key in pairs:
+            raise InputError(f"{field.flag} {key} is given twice; give it one value")
+        if typing.get_args(field.kind)[1] is float and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise InputError(f"{field.flag} {text!r:.200}: expected a number after {key}=")
+        pairs[key] = value
+    return pairs
 
 
 def was_given(context: typer.Context, name: str) -> bool:
@@ -140,3 +152,20 @@ def options_of(parameter: inspect.Parameter) -> OptionsOf | None:
     """Return the fields that a parameter of a command stands for, None where it is an option itself."""
     facts = getattr(parameter.annotation, "__metadata__", ())
     return next((fact for fact in facts if isinstance(fact, OptionsOf)), None)
+
+
+def words_of(config: Any) -> list[Any]:
+    """Return the words with which a command line states a config, what is as by default left out."""
+    kind: type = type(config)
+    words: list[Any] = []
+    for field in fields_of(kind).values():
+        value = getattr(config, field.name)
+        if field.option is None or value is None or value == field.default:
+            continue
+        if isinstance(value, Mapping):
+            words += [word for key, own in value.items() for word in (field.flag, f"{key}={own}")]
+        elif isinstance(value, bool):
+            words.append(field.flag if value else f"--no-{field.flag[2:]}")
+        else:
+            words += [field.flag, ",".join(f"{own:g}" for own in value) if isinstance(value, tuple) else value]
+    return words

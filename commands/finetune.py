@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ifcar.commands.config_options import Given, OptionsOf, with_config_options
+from ifcar.commands.config_options import Given, OptionsOf, with_config_options, words_of
 from ifcar.commands.options import (
     Aux,
     ConfigFile,
@@ -26,10 +26,6 @@ from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.live import LiveConfig, LiveData
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.shell_words import command
-
-if TYPE_CHECKING:
-    from ifcar.pipelines.extraction.config import ExtractConfig
-    from ifcar.pipelines.finetune.run import FinetuneResult
 
 CONFIGS = LiveData, LiveConfig, ScheduleConfig, RunConfig
 NOT_LIVE = ("dataset", "preset", "kind", "min_steps", "refit", "label_smoothing")
@@ -155,18 +151,4 @@ def _run(
         return
     print_metrics(result.run)
     say(f"Used: {used}.")
-    say(f"Next: {extract_command(result)}, then heads on that cache.")
-
-
-def extract_command(result: FinetuneResult) -> str:
-    """Return the command that makes the cache of a fine-tuned backbone, for a message."""
-    chosen: ExtractConfig = result.extraction
-    parts: list[Any] = ["ifcar", "extract", "--dataset", chosen.dataset]
-    for option in ("data_root", "backbone", "weights", "frames", "crop", "instances", "spatial_stride", "pooled"):
-        value = getattr(chosen, option)
-        if value is not None:
-            parts += [f"--{option.replace('_', '-')}", value]
-    for key, value in chosen.backbone_options.items():
-        parts += ["--set", f"{key}={value}"]
-    parts += ["--framing", chosen.framing, "--views", chosen.views, *(["--grid"] if chosen.grid else [])]
-    return command(*parts, "--out", chosen.out)
+    say(f"Next: {command('ifcar', 'extract', *words_of(result.extraction))}, then heads on that cache.")

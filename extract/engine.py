@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -19,11 +19,12 @@ from torch.utils.data import DataLoader
 from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.blocks import BlockStage
 from ifcar.cache.schema import Status
+from ifcar.config_fields import check_fields
 from ifcar.errors import InputError, is_out_of_memory
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.fold import channels_last, folded
 from ifcar.extract.decoded_views import Decoded, ViewDataset, naming_lost_decoders
-from ifcar.extract.limits import MAX_BATCH, MAX_WORKERS
+from ifcar.extract.limits import BATCH_SIZES, WORKERS
 from ifcar.extract.roi import PooledMode, arrays_of_maps, pooled_with
 from ifcar.priority import give_way
 
@@ -44,20 +45,14 @@ class EngineOptions:
         compile: run the backbone through torch.compile, which takes minutes to begin with.
     """
 
-    batch_size: int = 8
-    num_workers: int = 1
+    batch_size: Annotated[int, BATCH_SIZES] = 8
+    num_workers: Annotated[int, WORKERS] = 1
     device: str = "cpu"
-    precision: str = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
 
     def __post_init__(self) -> None:
-        if not 1 <= self.batch_size <= MAX_BATCH or not 0 <= self.num_workers <= MAX_WORKERS:
-            raise InputError(
-                f"batch size {self.batch_size} and workers {self.num_workers}: expected 1 to {MAX_BATCH} and 0 to "
-                f"{MAX_WORKERS}"
-            )
-        if self.precision not in ("fp32", "bf16"):
-            raise InputError(f"precision is {self.precision!r}; expected fp32 or bf16")
+        check_fields(self)
 
 
 class FeatureExtractor:

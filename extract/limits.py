@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ifcar.config_fields import Bounds
 from ifcar.errors import InputError
 
 MAX_PIXELS = 1 << 26  # of one frame: 8192 × 8192, twice of what 8K video has
 MAX_FRAME_NUMBER = 9_999_999
 MAX_COORDINATE = 1e6  # of a box, in pixels, whatever its sign
-MAX_BATCH, MAX_WORKERS = 4096, 256
+BATCH_SIZES, WORKERS = Bounds(least=1, most=4096), Bounds(least=0, most=256)
 
 
 class DecodeError(InputError):

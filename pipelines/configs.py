@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from ifcar.config_fields import check_choice
 from ifcar.errors import InputError, MissingDataError, nearest_of, one_line
 from ifcar.text_files import read_text
 
@@ -76,8 +77,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
             return None
         return _value(next(a for a in arguments if a is not type(None)), value, where)
     if origin is typing.Literal:
-        if value not in arguments:
-            raise InputError(f"{where} is {value!r:.200}; expected one of {', '.join(map(str, arguments))}")
+        check_choice(value, arguments, where)
         return value
     if origin is tuple:
         if not isinstance(value, Sequence) or isinstance(value, str):
@@ -153,15 +153,19 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"{path}: not valid YAML ({one_line(error)[:300]})") from error
 
 
-def parse_assignment(text: str) -> tuple[str, Any]:
-    """Return key and value of "a.b=value"; the value is read as YAML. Raises InputError when it is not of that form."""
+def parse_assignment(text: str, option: str = "--set") -> tuple[str, Any]:
+    """Return key and value of "a.b=value" as `option` takes it; the value is read as YAML.
+
+    Raises:
+        InputError: it is not of that form.
+    """
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise InputError(f"--set {text!r:.200}: expected KEY=VALUE, for example joint.dropout=0.5")
+        raise InputError(f"{option} {text!r:.200}: expected KEY=VALUE, for example joint.dropout=0.5")
     try:
         return key, yaml.load(value, Loader=_StrictLoader)  # noqa: S506  (a safe loader)
     except _YAML_ERRORS as error:
-        raise InputError(f"--set {text!r:.200}: the value is not valid YAML") from error
+        raise InputError(f"{option} {text!r:.200}: the value is not valid YAML") from error
 
 
 def set_option(content: dict[str, Any], key: str, value: Any) -> None:

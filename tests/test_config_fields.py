@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import MISSING, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field
 from typing import Annotated, Any, Literal
 
 import pytest
 import typer
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from ifcar.commands.config_options import Given, OptionsOf, with_config_options
+from ifcar.commands.config_options import Given, OptionsOf, with_config_options, words_of
 from ifcar.config_fields import Bounds, Field, Option, check_fields, fields_of
 from ifcar.errors import InputError
 from ifcar.extract.views import ViewPolicy
@@ -78,37 +80,46 @@ class SmallConfig:
     places: Annotated[tuple[float, ...], Option("Places.")] = ()
     twice: Annotated[bool, Option("Do it twice.")] = False
     again: Annotated[bool, Option("Do it again.")] = True
+    weights: Annotated[Mapping[str, float], Option("NAME=W.")] = field(default_factory=dict)
+    own: Annotated[Mapping[str, Any], Option("KEY=VALUE.", "--set")] = field(default_factory=dict)
     inner: int = 0
 
     def __post_init__(self) -> None:
         check_fields(self)
 
 
-@pytest.fixture
-def app() -> Iterator[tuple[typer.Typer, list[dict[str, Any]]]]:
-    app, seen = typer.Typer(rich_markup_mode=None), list[dict[str, Any]]()
+def small_app(take: Callable[[dict[str, Any]], None]) -> typer.Typer:
+    """Return a command that hands what was given of the config's options to `take`."""
+    app = typer.Typer(rich_markup_mode=None)
 
     @app.command()
     @with_config_options
     def small(*, options: Annotated[Given, OptionsOf(SmallConfig)]) -> None:
-        seen.append(options.read())
+        take(options.read())
 
-    yield app, seen
+    return app
+
+
+@pytest.fixture
+def app() -> tuple[typer.Typer, list[dict[str, Any]]]:
+    seen = list[dict[str, Any]]()
+    return small_app(seen.append), seen
 
 
 @pytest.mark.parametrize(
-    ("arguments", "given"),
+    ("arguments", "expected"),
     [
         ("--name x", {"name": "x"}),
         ("--name x --number 3", {"name": "x", "count": 3}),  # given, though it is the default
         ("--name x --twice --no-again", {"name": "x", "twice": True, "again": False}),
+        ("--name x --weights a=5 --weights b=0.5", {"name": "x", "weights": {"a": 5, "b": 0.5}}),
         ("--name x --places 1,2.5 --kind two", {"name": "x", "places": (1.0, 2.5), "kind": "two"}),
     ],
 )
-def test_a_command_is_told_what_was_given_and_nothing_else(app: Any, arguments: str, given: dict[str, Any]) -> None:
+def test_a_command_is_told_what_was_given_and_nothing_else(app: Any, arguments: str, expected: dict[str, Any]) -> None:
     result = CliRunner().invoke(app[0], arguments.split(), catch_exceptions=False)
-    assert result.exit_code == 0 and app[1] == [given]
-    assert SmallConfig(**given) == SmallConfig(**{**{"count": 3, "kind": "one"}, **given})
+    assert result.exit_code == 0 and app[1] == [expected]
+    assert SmallConfig(**expected) == SmallConfig(**{"count": 3, "kind": "one", **expected})
 
 
 @pytest.mark.parametrize(
@@ -117,12 +128,30 @@ def test_a_command_is_told_what_was_given_and_nothing_else(app: Any, arguments: 
         ("--number 10", "--number is 10; expected 1 to 9"),
         ("--rate 0", "--rate is 0.0; expected more than 0"),
         ("--kind tow", "--kind is 'tow'; expected one of one, two, did you mean 'two'?"),
+        ("--weights a=yes", "--weights 'a=yes': expected a number after a="),
+        ("--weights a", "--weights 'a': expected KEY=VALUE"),
+        ("--set a=1 --set a=2", "--set a is given twice"),
         ("--places 1;2", "--places is '1;2'; expected numbers with commas between"),
     ],
 )
 def test_a_bad_option_is_named_as_it_was_given(app: Any, arguments: str, message: str) -> None:
     result = CliRunner().invoke(app[0], ["--name", "x", *arguments.split()])
     assert isinstance(result.exception, InputError) and message in str(result.exception)
+
+
+@given(
+    name=st.from_regex(r"[a-z]+", fullmatch=True),
+    count=st.integers(1, 9),
+    rate=st.none() | st.sampled_from([0.5, 1e-3]),
+    places=st.lists(st.sampled_from([0.5, 2.0, 12.0]), max_size=3).map(tuple),
+    twice=st.booleans(),
+    again=st.booleans(),
+    own=st.dictionaries(st.sampled_from(["a", "b"]), st.integers() | st.booleans()),
+)
+def test_the_words_of_a_config_make_it_again(**values: Any) -> None:
+    config, made = SmallConfig(**values), list[SmallConfig]()
+    CliRunner().invoke(small_app(lambda given: made.append(SmallConfig(**given))), [str(w) for w in words_of(config)])
+    assert made == [config]
 
 
 def test_help_shows_each_option_with_its_default(app: Any) -> None:

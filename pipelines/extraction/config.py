@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ifcar.config_fields import Bounds, Option
-from ifcar.extract.limits import MAX_BATCH, MAX_WORKERS
+from ifcar.extract.limits import BATCH_SIZES, WORKERS
 from ifcar.extract.view_options import Sampling, ViewOptions
 from ifcar.pipelines.folders import file_name, folder
 
@@ -99,10 +99,8 @@ class ExtractConfig(FeatureConfig):
         ),
     ] = None
     grid: Annotated[bool, Option("Store the feature map itself as well.")] = False
-    batch_size: Annotated[int, Option("Views per forward pass."), Bounds(least=1, most=MAX_BATCH)] = 8
-    workers: Annotated[
-        int | None, Option("Decoding processes; default: one a core, at most 8."), Bounds(least=0, most=MAX_WORKERS)
-    ] = None
+    batch_size: Annotated[int, Option("Views per forward pass."), BATCH_SIZES] = 8
+    workers: Annotated[int | None, Option("Decoding processes; default: one a core, at most 8."), WORKERS] = None
     precision: Annotated[Literal["fp32", "bf16"], Option("fp32 or bf16.")] = "fp32"
     compile: Annotated[bool, Option("torch.compile the backbone: slower to begin, faster on many clips.")] = False
     device: Annotated[str | None, Option("cpu, cuda, cuda:1, …; default: cuda where there is one.")] = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.extract.backbones.catalog import get_backbone, resolve_backbone
@@ -35,7 +35,7 @@ class Recipe:
     weights: str
     policy: ViewPolicy
     pooled: str | None
-    precision: str | None
+    precision: Literal["fp32", "bf16"] | None
     annotation_fps: float | None
     frames_on_clock: bool
 
