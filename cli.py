@@ -52,6 +52,9 @@ for command in (cache.info, cache.verify, cache.repair, cache.export, cache.show
 app.add_typer(cache_app, name="cache")
 app.add_typer(finetune_app, name="finetune")
 
+REPLACED = {"--graphs": "write --set graphs=NAME", "--non-local": "write --set non_local=true"}
+"""Options that are no longer there, and what to write now."""
+
 
 @app.callback(invoke_without_command=True)
 def options(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
@@ -96,7 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             said = " ".join(f"out of memory. {error}".split())
             code = fail(f"{said}; what is finished is kept. Take a smaller batch, or --memory stream for training")
         elif _is_a(error, "ClickException"):  # typer carries its own copy of click or uses the installed one
-            code = fail(f"{error.format_message()}; see `ifcar --help`")  # type: ignore[attr-defined]
+            instead = REPLACED.get(getattr(error, "option_name", ""), "see `ifcar --help`")
+            code = fail(f"{error.format_message()}; {instead}")  # type: ignore[attr-defined]
         else:
             raise
     sys.exit(code if isinstance(code, int) else 0)

@@ -12,13 +12,12 @@ from random_cache import PROTOCOL
 from ifcar.cache.arrays import FEATURES
 from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
-from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.feed.batches import BatchReader
 from ifcar.pipelines.feed.examples import read_examples
 from ifcar.pipelines.feed.memory import Memory
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.heads import build_head
-from ifcar.pipelines.runs.resolve import head_options
+from ifcar.pipelines.runs.resolve import head_arrays
 from ifcar.pipelines.runs.schedule import Plan, make_plan
 from ifcar.pipelines.stacks.stack import stack_heads
 from ifcar.pipelines.training.loop import draw_epoch, train_step
@@ -27,7 +26,7 @@ from ifcar.pipelines.training.trainer import FleetRun, RunState, Trainer, TrainS
 
 def arrays_of(config: RunConfig) -> tuple[str, ...]:
     """Return the names of the arrays that a run's head reads."""
-    return HEADS.get(config.head).reads(head_options(config))
+    return head_arrays(config)
 
 
 def plan_of(config: RunConfig, num_train: int) -> Plan:
@@ -66,7 +65,6 @@ class FleetSteps:
             FleetRun(
                 plan=self.plan,
                 stop_step=10**9,
-                weight_decay=1e-4,
                 aux_weights=config.aux_weights,
                 seed=config.seed,
                 state=RunState(),

@@ -36,14 +36,14 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
 from fixtures.flops import PAPER_CLASSES, PAPER_SPEC, paper_batch, training_loss
 
-from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.grid.config import GridConfig, read_grid
 from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.grid.run import run_grid
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig
-from ifcar.pipelines.runs.resolve import head_options, make_run_config
+from ifcar.pipelines.runs.heads import build_head
+from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 PARTS = ("run", "grid")
@@ -55,7 +55,7 @@ def count_flops(config: RunConfig, *, num_train: int, num_test: int) -> float:
     plan = plan_of(config, num_train)
     clips = 8
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        head = HEADS.get(config.head)(head_options(config), PAPER_SPEC, PAPER_CLASSES).train()
+        head = build_head(config, PAPER_SPEC, PAPER_CLASSES).train()
         batch = paper_batch(clips)
         training_loss(head, batch, torch.zeros(clips, dtype=torch.long)).backward()
         step = counter.get_total_flops() / clips

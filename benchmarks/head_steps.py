@@ -27,16 +27,16 @@ from fixtures.plain_sfi import PlainSFI
 
 from ifcar.cache.arrays import CacheSpec
 
-System = tuple[str, str, dict[str, Any]]  # head, preset, options changed
+System = tuple[str, str, list[str]]  # head, preset, auxiliary losses
 SYSTEMS: list[System] = [
-    ("sfi", "paper", {"prediction": True}),
-    ("sfi", "released", {"prediction": True}),
-    ("strg", "paper", {}),
-    ("nl", "paper", {}),
-    ("stin", "paper", {}),
-    ("stin-nl", "paper", {}),
-    ("base", "paper", {}),
-    ("orn", "paper", {"object_class": True}),
+    ("sfi", "paper", ["prediction"]),
+    ("sfi", "released", ["prediction"]),
+    ("strg", "paper", []),
+    ("nl", "paper", []),
+    ("stin", "paper", []),
+    ("stin-nl", "paper", []),
+    ("base", "paper", []),
+    ("orn", "paper", ["object_class"]),
 ]
 PLAIN: dict[str, Callable[[Any], torch.nn.Module]] = {"sfi": PlainSFI, "orn": plain_orn}
 COUNTED_PLAIN = ("orn",)  # the plain SFI has `nn.LSTM`, which torch's counter does not see
@@ -91,21 +91,21 @@ def profiled(step: Callable[[], None], device: str, count: int = 3) -> tuple[flo
 
 def measure(system: System, precision: str, device: str, num_clips: int, rounds: int) -> dict[str, Any]:
     """Return one row of the table."""
-    name, preset, options = system
+    name, preset, losses = system
     torch.manual_seed(0)
     spec, own_clips = paper_size(name)
     num_clips = min(num_clips, own_clips)
-    head = build_at_paper_size(name, preset, **options)
+    head = build_at_paper_size(name, preset, losses=losses)
     matmul, matmul_flops = make_matmul(device, PRECISIONS[precision])
     step = make_step(head, spec, device, num_clips, precision)
     sides: dict[str, Callable[[], object]] = {"matmul": matmul, "step": step}
     if name in PLAIN:
         sides["plain"] = make_step(PLAIN[name](head), spec, device, num_clips, precision)
     seconds = {side: median(values) for side, values in interleaved(sides, rounds, device).items()}
-    flops = count_training_flops(name, preset, num_clips=num_clips, **options)
+    flops = count_training_flops(name, preset, num_clips=num_clips, losses=losses)
     plain_flops = None
     if name in COUNTED_PLAIN:
-        plain_flops = count_training_flops(name, preset, num_clips=num_clips, form=PLAIN[name], **options)
+        plain_flops = count_training_flops(name, preset, num_clips=num_clips, form=PLAIN[name], losses=losses)
     rate = matmul_flops / seconds["matmul"]
     profiled_seconds, share = profiled(step, device)
     return {

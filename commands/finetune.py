@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options, words_of
-from ifcar.commands.options import ConfigFile, Device, Json, Resume, RunFolder, print_metrics, refuse_beside_config, say
+from ifcar.commands.options import (
+    Aux,
+    ConfigFile,
+    Device,
+    Json,
+    Resume,
+    RunFolder,
+    aux_weights_from,
+    print_metrics,
+    refuse_beside_config,
+    say,
+)
 from ifcar.console import Screen, print_json
 from ifcar.errors import InputError
 from ifcar.pipelines.runs.config import RunConfig
@@ -81,6 +92,7 @@ def finetune_joint(
     options: Annotated[
         Given, OptionsOf(*CONFIGS, without=(*NOT_LIVE, *OF_CACHE, "reduction"), stated=STATED | BY_HEAD)
     ],
+    aux: Aux = None,
     config: ConfigFile = None,
     workers: Workers = None,
     device: Device = None,
@@ -95,7 +107,7 @@ def finetune_joint(
     if chosen is None:
         if head is None:
             raise InputError("name the run whose head to train on with --head RUN, or give --config")
-        chosen = joint_config(head, preset=preset, **options.read())
+        chosen = joint_config(head, preset=preset, aux_weights=aux_weights_from(aux), **options.read())
     _run(chosen, out, resume=resume, device=device, workers=workers, as_json=as_json)
 
 

@@ -9,6 +9,8 @@ import typer
 
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
 from ifcar.commands.options import (
+    Aux,
+    AuxWeight,
     CacheOption,
     ConfigFile,
     Device,
@@ -18,6 +20,7 @@ from ifcar.commands.options import (
     Rows,
     RunFolder,
     Streams,
+    aux_weights_from,
     measured,
     print_metrics,
     refuse_beside_config,
@@ -42,11 +45,8 @@ def fit_head(
     cache: CacheOption = None,
     run: Annotated[Given, OptionsOf(RunConfig, stated={"protocol": "compositional, or the only one"})],
     streams: Streams = None,
-    aux_weight: Annotated[float, typer.Option(help="Weight λ of the auxiliary loss; 0: without.")] = 0.0,
-    graphs: Annotated[
-        str | None, typer.Option(help="strg: similarity, spatial-temporal or joint (its default).")
-    ] = None,
-    non_local: Annotated[bool, typer.Option("--non-local", help="strg: a non-local block before the graphs.")] = False,
+    aux_weight: AuxWeight = 0.0,
+    aux: Aux = None,
     schedule: Annotated[Given, OptionsOf(ScheduleConfig, without=("held_out",))],
     setting: HeadSettings = None,
     start: Annotated[Path | None, typer.Option(help="A finished run whose weights this one starts from.")] = None,
@@ -88,8 +88,8 @@ def fit_head(
             only_cache(cache),
             streams=streams,
             aux_weight=aux_weight,
+            aux_weights=aux_weights_from(aux),
             settings=setting or (),
-            options=({} if graphs is None else {"graphs": graphs}) | ({"non_local": True} if non_local else {}),
             schedule=schedule_from(schedule.read()),
             **run.read(),
         )
@@ -107,7 +107,7 @@ def fit_head(
         memory=keep_rows,
     )
     plan = result.plan
-    used = f"{plan.kind} schedule, {result.steps:,} steps of {plan.optimizer}, batch {plan.batch_size}"
+    used = f"{plan.describe()}, {result.steps:,} steps"
     if result.best_step is not None:
         used += f"; stopping point step {result.best_step:,}, chosen on the held-out part of the training split"
         used += ", then trained again on all of it" if result.refit else ""

@@ -11,6 +11,8 @@ import typer
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
 from ifcar.commands.options import (
     Address,
+    Aux,
+    AuxWeight,
     CacheOption,
     Device,
     Engine,
@@ -20,6 +22,7 @@ from ifcar.commands.options import (
     Processes,
     Rows,
     Streams,
+    aux_weights_from,
     refuse_ignored,
     say,
     schedule_from,
@@ -88,7 +91,8 @@ def few_shot(
     cache: CacheOption = None,
     run: Annotated[Given, OptionsOf(RunConfig, only=("preset", "labels"))],
     streams: Streams = None,
-    aux_weight: Annotated[float, typer.Option(help="Weight λ of the auxiliary loss; 0: without.")] = 0.0,
+    aux_weight: AuxWeight = 0.0,
+    aux: Aux = None,
     setting: HeadSettings = None,
     train: Annotated[
         str, typer.Option(help="What fine-tuning moves: classifier (the last layer, as published) or all.")
@@ -121,9 +125,9 @@ def few_shot(
     tuning = None
     if tune_schedule is not None or tune_steps is not None:
         kind, (num_steps, lr) = tune_schedule or "stretched", TUNING[train]
-        if kind == "paper" and tune_steps is not None:
+        if kind != "stretched" and tune_steps is not None:
             raise InputError("--tune-steps would be ignored: it belongs to --tune-schedule stretched; leave it out")
-        steps = {} if kind == "paper" else {"min_steps": tune_steps or num_steps}
+        steps = {"min_steps": tune_steps or num_steps} if kind == "stretched" else {}
         rate = {"lr": lr} if kind == "stretched" else {}
         tuning = schedule_from({"kind": kind, "held_out": 0.0, **steps, **rate})
     config = few_shot_grid(
@@ -132,6 +136,7 @@ def few_shot(
         train="all" if train == "all" else "classifier",
         streams=streams,
         aux_weight=aux_weight,
+        aux_weights=aux_weights_from(aux),
         settings=dict(parse_assignment(text) for text in setting or ()),
         schedule=schedule_from(schedule.read()),
         tune_schedule=tuning,

@@ -29,6 +29,11 @@ FleetSize = Annotated[
 Rows = Annotated[
     str, typer.Option("--memory", help="Keep rows in gpu, ram or on disk (stream); auto: the first where they fit.")
 ]
+AuxWeight = Annotated[float, typer.Option(help="Weight λ of a head's only auxiliary loss; 0: without.")]
+Aux = Annotated[
+    list[str] | None,
+    typer.Option(help="NAME=W: weight of one of several auxiliary losses (`ifcar list heads`); may be repeated."),
+]
 Streams = Annotated[str | None, typer.Option(help="appearance, layout or both.")]
 HeadSettings = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of a head option.")]
 ConfigFile = Annotated[Path | None, typer.Option(help="A run's config.yaml, in place of the options that it states.")]
@@ -67,18 +72,35 @@ def schedule_from(given: Mapping[str, Any]) -> ScheduleConfig:
     Raises:
         InputError: a value out of range, or an option that this kind of schedule would ignore.
     """
-    from ifcar.pipelines.runs.schedule import ScheduleConfig
+    from ifcar.pipelines.runs.schedule import OWN_KINDS, ScheduleConfig
 
     given = {"kind": "auto", **given}
     for name in ("min_steps", "refit"):
-        if name in given and given["kind"] == "paper":
+        if name in given and given["kind"] not in OWN_KINDS:
             option = "--min-steps" if name == "min_steps" else "--refit" if given[name] else "--no-refit"
-            raise InputError(f"{option} would be ignored: it belongs to --schedule stretched, and this one is paper")
+            raise InputError(
+                f"{option} would be ignored: it belongs to --schedule stretched, and this one is {given['kind']}"
+            )
         if name in given and given["kind"] == "auto":
             given["kind"] = "stretched"
     if {"epochs", "min_steps"} <= given.keys():
         raise InputError("--epochs and --min-steps exclude each other; give one of them")
     return ScheduleConfig(**given)
+
+
+def aux_weights_from(given: Sequence[str] | None) -> dict[str, float]:
+    """Return the weights that `--aux NAME=W` gives. Raises InputError when one is not of that form or given twice."""
+    weights: dict[str, float] = {}
+    for text in given or ():
+        name, _, number = text.partition("=")
+        try:
+            weight = float(number)
+        except ValueError as error:
+            raise InputError(f"--aux {text!r:.200}: expected NAME=W, a loss and its weight, prediction=5") from error
+        if name in weights:
+            raise InputError(f"--aux {name} is given twice; give each auxiliary loss one weight")
+        weights[name] = weight
+    return weights
 
 
 def print_metrics(run: Run) -> None:

@@ -23,6 +23,7 @@ from ifcar.heads.contract import (
 from ifcar.heads.observations import Observations, Query, channel_scale
 from ifcar.heads.positions import FEATURES, Features, grouped_channels, read_arrays, read_positions
 from ifcar.heads.rows import RowNorm, masked_mean
+from ifcar.heads.schedules import Schedule, Schedules
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +96,13 @@ class ActivitySpecific(Head):
         "instances": ActivitySpecificConfig(features="instances", query="mean"),
         "small": ActivitySpecificConfig(num_observations=16, descriptor_dim=64),
     }
+    schedules: ClassVar[Schedules] = {
+        "paper": {
+            "charades": Schedule(
+                source="Zhang et al., §3.7", lr=3.5e-2, weight_decay=1.25e-5, batch_size=12, num_steps=50_000
+            )
+        }
+    }
     relational = False
     classifier: ActivityScores
 
@@ -154,6 +162,11 @@ class ActivitySpecific(Head):
             features = (masked_mean(positions, mask, dim=1) - mean) * inverse * real
         outputs = self.classifier(features)
         return HeadOutput(logits=outputs.mean(1), outputs=outputs)
+
+    @torch.no_grad()
+    def explain(self, batch: InstanceBatch) -> Mapping[str, Tensor]:
+        """Return "activity_maps", see `activity_maps`, where descriptors come from attention."""
+        return {} if self.observations is None else {"activity_maps": self.activity_maps(batch)}
 
     @torch.no_grad()
     def activity_maps(self, batch: InstanceBatch) -> Tensor:

@@ -12,6 +12,7 @@ from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require, require_widths_or_off
 from ifcar.heads.joint import JointConfig, JointFrontEnd
 from ifcar.heads.rows import RowLayers, linear_norm_relu, masked_mean
+from ifcar.heads.schedules import YAN_RELEASED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +58,7 @@ class Base(Head):
         "released-pool": BaseConfig(joint=JointConfig.released(), pool="nodes", hidden_dim=0),
         "small": BaseConfig(joint=JointConfig(appearance_dim=64, layout_dim=64, reduction_dim=0), hidden_dim=64),
     }
+    schedules = YAN_RELEASED
     relational = False
 
     @classmethod

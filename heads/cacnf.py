@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head
 from ifcar.heads.layout_fusion import CrossFusion, CrossFusionConfig
+from ifcar.heads.schedules import RADEVSKI
 from ifcar.heads.stlt import HiddenLayer
 
 
@@ -49,6 +50,7 @@ class CACNF(Head):
         "released": CrossFusionConfig.released(),
         "small": CrossFusionConfig.small(),
     }
+    schedules = RADEVSKI
 
     @classmethod
     def reads(cls, config: CrossFusionConfig) -> tuple[str, ...]:

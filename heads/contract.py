@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from ifcar.cache.arrays import CacheSpec, lacking
-from ifcar.errors import CacheMismatchError, InputError
+from ifcar.errors import CacheMismatchError, InputError, nearest
+from ifcar.heads.noise import Noise, seeded
+from ifcar.heads.schedules import Schedules
 from ifcar.registry import Registry
 
 MAX_WIDTH, MAX_LAYERS = 16_384, 64
@@ -90,16 +92,23 @@ class Head(nn.Module, ABC):
         config_type: the frozen dataclass of its options.
         presets: named configs; "paper" is the default, "small" a narrow one for laptops.
         relational: True when instances (not only the frame) decide, so that it can be fused with `i3d`.
-        auxiliary: names of its auxiliary losses; each is also a bool field of the config, which follows from the run's
-            weights.
+        auxiliary: its auxiliary losses by name, with the arrays that only the loss reads. A head that has some takes
+            the names of those that are on as a fourth argument, `losses`; a run's weights say which these are.
+        losses: names of the auxiliary losses that are on.
+        frame_level: True when the frame alone decides, so that a relational head can be fused with it.
+        stackable: heads of one config can be stacked, see below. A head of torch's own layers (nn.GRU, nn.Dropout,
+            nn.TransformerEncoderLayer, …) says False: its runs train alone, in the same loop, and what its layers draw
+            follows from the run's seed and step all the same.
+        schedules: its published trainings by name and data set, where they differ from those of most heads, see
+            `ifcar.heads.schedules`.
         classifier: everything that depends on the number of classes, so that few-shot learning can replace and train it
             alone. Mostly one linear layer, whose output is the logits; otherwise its output is `outputs`.
 
     Every initial weight comes from a module's own `reset_parameters`, under torch's seed.
 
-    No shape or branch of a forward pass depends on values, only on the config and the batch's shapes, and whatever
-    a training step remembers is a buffer that it changes in place: heads of one config can be stacked under
-    `torch.func.vmap`, captured, and never wait for the device.
+    In a stackable head no shape or branch of a forward pass depends on values, only on the config and the batch's
+    shapes, and whatever a training step remembers is a buffer that it changes in place: heads of one config can be
+    stacked under `torch.func.vmap`, captured, and never wait for the device.
     """
 
     name: ClassVar[str]
@@ -108,38 +117,75 @@ class Head(nn.Module, ABC):
     config_type: ClassVar[type[Any]]
     presets: ClassVar[Mapping[str, Any]]
     relational: ClassVar[bool] = True
-    auxiliary: ClassVar[tuple[str, ...]] = ()
+    frame_level: ClassVar[bool] = False
+    auxiliary: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    stackable: ClassVar[bool] = True
+    schedules: ClassVar[Schedules] = {}
+    losses: frozenset[str]
     classifier: nn.Module
+
+    @classmethod
+    def build(cls, config: Any, spec: CacheSpec, num_classes: int, losses: Collection[str] = ()) -> Self:
+        """Build the head with these auxiliary losses on; see `__init__`."""
+        cls.check_losses(losses)
+        return cls(config, spec, num_classes, losses) if cls.auxiliary else cls(config, spec, num_classes)
+
+    @classmethod
+    def check_losses(cls, losses: Collection[str]) -> None:
+        """Raise InputError when the head has no auxiliary loss of one of these names."""
+        for name in losses:
+            if name not in cls.auxiliary:
+                known = (
+                    f"{nearest(name, cls.auxiliary, '.')} It has: {', '.join(cls.auxiliary)}" if cls.auxiliary else ""
+                )
+                raise InputError(f"head {cls.name!r} has no auxiliary loss {name!r}{known}")
+
+    @classmethod
+    def arrays(cls, config: Any, losses: Collection[str] = ()) -> tuple[str, ...]:
+        """Return the names of the arrays that a head of this config reads with these auxiliary losses."""
+        cls.check_losses(losses)
+        return tuple(dict.fromkeys((*cls.reads(config), *(name for loss in losses for name in cls.auxiliary[loss]))))
 
     @classmethod
     @abstractmethod
     def reads(cls, config: Any) -> tuple[str, ...]:
-        """Return the names of the cache's arrays that a head of this config reads."""
+        """Return the names of the cache's arrays that a head of this config reads, whatever losses are on."""
 
     @classmethod
-    def check_reads(cls, config: Any, spec: CacheSpec) -> None:
-        """Raise CacheMismatchError when the cache lacks an array that a head of this config reads."""
-        for name in cls.reads(config):
+    def check_reads(cls, config: Any, spec: CacheSpec, losses: Collection[str] = ()) -> None:
+        """Raise CacheMismatchError when the cache lacks an array that such a head reads."""
+        for name in cls.arrays(config, losses):
             if name not in spec:
                 raise CacheMismatchError(
                     f"head {cls.name!r} cannot read this cache, which has {lacking(name, spec.names())}"
                 )
 
     @abstractmethod
-    def __init__(self, config: Any, spec: CacheSpec, num_classes: int) -> None:
+    def __init__(self, config: Any, spec: CacheSpec, num_classes: int, losses: Collection[str] = ()) -> None:
         """Build the head for a cache's dimensions.
 
         Args:
             config: an instance of `config_type`.
             spec: the cache's arrays and their sizes.
             num_classes: K.
+            losses: names of the auxiliary losses that are on; only where there are `auxiliary` ones.
 
         Raises:
-            CacheMismatchError: the cache lacks an array that this config reads.
+            CacheMismatchError: the cache lacks an array that is read.
+            InputError: the head has no auxiliary loss of such a name.
         """
         super().__init__()
-        self.check_reads(config, spec)
-        self.num_classes = num_classes
+        self.check_reads(config, spec, losses)
+        self.num_classes, self.losses = num_classes, frozenset(losses)
+        self.draws = None if self.stackable else Noise(())
+
+    def __call__(self, batch: InstanceBatch) -> HeadOutput:
+        """Score each view; what torch's own layers draw in training follows from the noise of the step."""
+        if self.draws is None or not self.training:
+            return cast(HeadOutput, super().__call__(batch))
+        values = next(iter(batch.arrays.values()))
+        with seeded(self.draws.drawn(len(values), values.device)):
+            return cast(HeadOutput, super().__call__(batch))
 
     def learn_labels(self, labels: Tensor) -> None:
         """Compute statistics of the training labels and keep them as buffers; most heads need none.
@@ -149,6 +195,13 @@ class Head(nn.Module, ABC):
         Args:
             labels: (n, K), 1 where a clip has the class and 0 elsewhere.
         """
+
+    def explain(self, batch: InstanceBatch) -> Mapping[str, Tensor]:
+        """Return what the head looks at, by name, each (B, …); nothing where there is nothing to show.
+
+        The report draws "similarity" (B, T′, N, T′, N), "front" (B, T′ − 1, N, N) and "activity_maps" (B, K, P).
+        """
+        return {}
 
     @abstractmethod
     def forward(self, batch: InstanceBatch) -> HeadOutput:

@@ -43,6 +43,7 @@ class I3D(Head):
     config_type = I3DConfig
     presets: ClassVar[Mapping[str, I3DConfig]] = {"paper": I3DConfig(), "small": I3DConfig()}
     relational = False
+    frame_level = True
     classifier: nn.Linear
 
     @classmethod

@@ -15,6 +15,7 @@ from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head
 from ifcar.heads.layout_fusion import FusionConfig
 from ifcar.heads.layouts import LayoutEncoder
+from ifcar.heads.schedules import RADEVSKI
 from ifcar.heads.stlt import HiddenLayer
 
 
@@ -36,6 +37,7 @@ class LCF(Head):
         "released": FusionConfig.released(),
         "small": FusionConfig.small(),
     }
+    schedules = RADEVSKI
 
     @classmethod
     def reads(cls, config: FusionConfig) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from ifcar.heads.attention import SIMILARITIES, NonLocal, Similarity, Subsampled
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require, require_widths
 from ifcar.heads.joint import JointConfig, JointFrontEnd
 from ifcar.heads.rows import keep_real, masked_mean, slot_mask
+from ifcar.heads.schedules import YAN_RELEASED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +77,7 @@ class NL(Head):
             hidden_dim=64,
         ),
     }
+    schedules = YAN_RELEASED
 
     @classmethod
     def reads(cls, config: NLConfig) -> tuple[str, ...]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -32,3 +35,11 @@ class Noise(nn.Module):
     def extra_repr(self) -> str:
         """Return what tells this layer from another in a printed model."""
         return f"shape={self.shape}"
+
+
+@contextmanager
+def seeded(noise: Tensor) -> Iterator[None]:
+    """Let torch's global generator draw from the first number of `noise` on, and put it back afterwards."""
+    with torch.random.fork_rng([noise.device] if noise.is_cuda else []):
+        torch.manual_seed(int(noise[0].double() * 2**32))
+        yield

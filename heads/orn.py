@@ -8,7 +8,7 @@ activity head only, which the object head does not read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import ClassVar
 
 import torch
@@ -22,6 +22,7 @@ from ifcar.heads.orn_objects import InstanceObjects, Objects, PixelObjects
 from ifcar.heads.orn_relations import Relations
 from ifcar.heads.recurrent import FlowGRU
 from ifcar.heads.rows import RowNorm, add_up
+from ifcar.heads.schedules import ANY, Schedule, Schedules
 
 RELEASED_NAMES: Mapping[str, str] = {
     "COCO_Object_Class_from_Features.fc": "object.objects.classes",
@@ -42,14 +43,15 @@ RELEASED_NAMES: Mapping[str, str] = {
 class ObjectHead(nn.Module):
     """Objects, their relations, and the reasoning state: r_t = f_φ(g_t, r_{t−1}), r = Σ_t r_t (Eq. 4–8)."""
 
-    def __init__(self, config: ORNConfig, spec: CacheSpec) -> None:
+    def __init__(self, config: ORNConfig, spec: CacheSpec, losses: Collection[str] = ()) -> None:
         super().__init__()
         if spec.num_steps < 2:
             raise CacheMismatchError(
                 f"head 'orn' relates objects of two feature steps, but this cache has T′ = {spec.num_steps}; extract "
                 "more frames, or give --set heads=activity"
             )
-        self.objects = InstanceObjects(config, spec) if config.objects == "coco" else PixelObjects(config, spec)
+        coco = config.objects == "coco"
+        self.objects = InstanceObjects(config, spec, losses) if coco else PixelObjects(config, spec)
         self.relations = Relations(config, spec.num_steps, self.objects.num_objects, self.objects.width)
         self.over_time: FlowGRU | nn.Sequential | None = None
         if config.f == "gru":
@@ -136,7 +138,19 @@ class ORN(Head):
         "released": ORNConfig.released(),
         "small": ORNConfig(mask_dim=32, relation_dim=64, state_dim=32, activity_dim=64),
     }
-    auxiliary = ("object_class",)
+    auxiliary: ClassVar[Mapping[str, tuple[str, ...]]] = {"object_class": ("object_classes",)}
+    schedules: ClassVar[Schedules] = {
+        "paper": {
+            ANY: Schedule(
+                source="Baradel et al. 2018; batch of the released code",
+                optimizer="adam",
+                lr=1e-4,
+                epochs=30,
+                batch_size=32,
+                weight_decay=0.0,
+            )
+        }
+    }
     classifier: HeadsClassifier
 
     @classmethod
@@ -144,10 +158,12 @@ class ORN(Head):
         """Return the arrays of the chosen heads and features."""
         return config.reads()
 
-    def __init__(self, config: ORNConfig, spec: CacheSpec, num_classes: int) -> None:
-        super().__init__(config, spec, num_classes)
+    def __init__(self, config: ORNConfig, spec: CacheSpec, num_classes: int, losses: Collection[str] = ()) -> None:
+        if "object_class" in losses:
+            config.check_class_loss()
+        super().__init__(config, spec, num_classes, losses)
         self.config = config
-        self.object = ObjectHead(config, spec) if config.has_objects else None
+        self.object = ObjectHead(config, spec, losses) if config.has_objects else None
         self.activity = ActivityHead(config, spec) if config.has_activity else None
         object_dim, activity_dim = (0 if head is None else head.width for head in (self.object, self.activity))
         self.classifier = HeadsClassifier(object_dim, activity_dim, num_classes, config.logits)
@@ -160,7 +176,7 @@ class ORN(Head):
                 object_classes and categories (B, T, N); grid_features (B, T′, C, H, W); frame_features (B, T′, C).
 
         Returns:
-            logits (B, K); losses {"object_class": ()} when the config asks for it. Independent of slot order, and with
+            logits (B, K); losses {"object_class": ()} where it is on. Independent of slot order, and with
             gate "presence" of what empty slots hold.
         """
         dtype = self.classifier.dtype

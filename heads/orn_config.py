@@ -26,7 +26,6 @@ class ORNConfig:
             over t, classified as it is (an option of the released code).
         clique: members of a clique: 1, h(o_s^j) and h(o_t^k) by themselves; 2, Eq. 4; 3, j of the first frame with
             k ≠ l of the second.
-        object_class: build the object-class loss (Eq. 13); `--aux-weight` above 0 sets it, the paper's is 1.
         class_code: how a class enters: "one-hot", o = [b; u; c], or "mlp", o = [u; b; MLP(c)] (released).
         class_dim: width of that MLP.
         mask_dim: width of the mask's MLP, 784 → mask_dim → mask_dim.
@@ -52,7 +51,6 @@ class ORNConfig:
     pairs: Literal["inter", "intra"] = "inter"
     f: Literal["gru", "mlp", "avg"] = "gru"
     clique: Literal[1, 2, 3] = 2
-    object_class: bool = False
     class_code: Literal["one-hot", "mlp"] = "one-hot"
     class_dim: int = 100
     mask_dim: int = 100
@@ -81,10 +79,6 @@ class ORNConfig:
             require(self.features == ("visual",), "features", self.features, "[visual]: a pixel has no mask or class")
         if self.gate == "sums":
             require("visual" in self.features, "features", self.features, "visual among them: gate=sums adds it up")
-        if self.object_class:
-            needs = "one with visual instances: the object-class loss (--aux-weight) is on their pooled features"
-            require(self.has_objects and self.objects == "coco", "heads, objects", (self.heads, self.objects), needs)
-            require("visual" in self.features, "features", self.features, needs)
 
     @property
     def has_objects(self) -> bool:
@@ -95,6 +89,12 @@ class ORNConfig:
     def has_activity(self) -> bool:
         """Whether there is an activity head."""
         return self.heads != "object"
+
+    def check_class_loss(self) -> None:
+        """Raise InputError when there is nothing that the object-class loss (Eq. 13) could be on."""
+        needs = "one with visual instances: the object-class loss (--aux-weight) is on their pooled features"
+        require(self.has_objects and self.objects == "coco", "heads, objects", (self.heads, self.objects), needs)
+        require("visual" in self.features, "features", self.features, needs)
 
     def uses(self, feature: Feature) -> bool:
         """Return whether objects are described by this."""
@@ -108,7 +108,7 @@ class ORNConfig:
         elif self.has_objects:
             names += ["instance_features"] if self.uses("visual") else []
             names += ["masks"] if self.uses("shape") else []
-            names += ["object_classes"] if self.uses("class") or self.object_class else []
+            names += ["object_classes"] if self.uses("class") else []
             names.append("categories")
         return (*names, "frame_features") if self.has_activity else tuple(names)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -57,12 +57,13 @@ def perceptron(in_dim: int, widths: Sequence[int], dropout: float, shape: tuple[
 class InstanceObjects(nn.Module):
     """The instances of the cache, described by the features that the config names."""
 
-    def __init__(self, config: ORNConfig, spec: CacheSpec) -> None:
+    def __init__(self, config: ORNConfig, spec: CacheSpec, losses: Collection[str] = ()) -> None:
         super().__init__()
         self.config, self.num_steps, self.num_objects = config, spec.num_steps, spec.num_instances
         slots = (spec.num_steps, spec.num_instances)
-        self.num_classes = len(spec.array("object_classes").classes) if "object_classes" in config.reads() else 0
-        if "object_classes" in config.reads() and not self.num_classes:
+        reads_classes = config.uses("class") or "object_class" in losses
+        self.num_classes = len(spec.array("object_classes").classes) if reads_classes else 0
+        if reads_classes and not self.num_classes:
             raise CacheMismatchError("head 'orn' needs the names of the classes of object_classes; this cache has none")
         normalised = config.uses("visual") and config.input_norm
         self.input_norm = RowNorm(spec.channels, affine=False) if normalised else None
@@ -73,7 +74,7 @@ class InstanceObjects(nn.Module):
             self.mask = perceptron(pixels, [config.mask_dim] * 2, config.dropout, slots)
         if config.uses("class") and config.class_code == "mlp":
             self.code = perceptron(self.num_classes, [config.class_dim] * 2, config.dropout, slots)
-        self.classes = nn.Linear(spec.channels, self.num_classes) if config.object_class else None
+        self.classes = nn.Linear(spec.channels, self.num_classes) if "object_class" in losses else None
         widths: dict[Feature, int] = {
             "visual": spec.channels,
             "shape": config.mask_dim,

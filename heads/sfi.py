@@ -6,7 +6,7 @@ of `SFIConfig` and `JointConfig` that the preset `released` sets.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -19,6 +19,7 @@ from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head,
 from ifcar.heads.joint import JointConfig, JointFeatures, JointFrontEnd
 from ifcar.heads.recurrent import FlowLSTM
 from ifcar.heads.rows import RowLayers, RowNorm, add_up, keep_real, linear_norm_relu, masked_mean, slot_mask
+from ifcar.heads.schedules import YAN_RELEASED
 
 SUBJECT_SUBJECT, SUBJECT_OBJECT, OBJECT_OBJECT = 1, 2, 4  # products of the two categories
 OTHER = 0  # self pairs and pairs with an empty slot, released code only
@@ -41,7 +42,6 @@ class SFIConfig:
         global_feature: put the whole frame's feature, averaged over the clip and reduced by the same 1×1×1 layer as the
             instances' (where there is one), in front of the clip's feature. Released: with detected boxes only (preset
             released-global).
-        prediction: build the prediction task (Eq. 4–5); `--aux-weight` above 0 sets it.
         history: what the predictor observes: "prefix", all steps so far (Eq. 4), or "window", the last T_obs (released)
         decoder_bias: biases in the position and offset decoders. Released: yes; paper: none.
         prediction_reduction: over slots, "sum" (Eq. 5) or "mean" (released); always the mean over clips.
@@ -57,7 +57,6 @@ class SFIConfig:
     temporal_dim: int = 512
     pool: Literal["mean", "sum"] = "mean"
     global_feature: bool = False
-    prediction: bool = False
     history: Literal["prefix", "window"] = "prefix"
     decoder_bias: bool = False
     prediction_reduction: Literal["sum", "mean"] = "sum"
@@ -224,15 +223,16 @@ class SFI(Head):
             temporal_dim=64,
         ),
     }
-    auxiliary = ("prediction",)
+    schedules = YAN_RELEASED
+    auxiliary: ClassVar[Mapping[str, tuple[str, ...]]] = {"prediction": ()}
 
     @classmethod
     def reads(cls, config: SFIConfig) -> tuple[str, ...]:
         """Return the arrays of the chosen streams, and the global feature's where it is on."""
         return ("frame_features", *config.joint.reads()) if config.global_feature else config.joint.reads()
 
-    def __init__(self, config: SFIConfig, spec: CacheSpec, num_classes: int) -> None:
-        super().__init__(config, spec, num_classes)
+    def __init__(self, config: SFIConfig, spec: CacheSpec, num_classes: int, losses: Collection[str] = ()) -> None:
+        super().__init__(config, spec, num_classes, losses)
         width = config.joint.joint_dim()
         self.config = config
         self.joint = JointFrontEnd(config.joint, spec)
@@ -248,7 +248,7 @@ class SFI(Head):
             appearance = self.joint.appearance
             frame_dim = spec.channels if appearance is None else appearance.reduced_channels
         self.classifier = nn.Linear(frame_dim + config.temporal_dim, num_classes)
-        self.prediction = PositionalPrediction(width, spec, config) if config.prediction else None
+        self.prediction = PositionalPrediction(width, spec, config) if "prediction" in self.losses else None
 
     def forward(self, batch: InstanceBatch) -> HeadOutput:
         """Score each view from its instances and their category-aware pairs.
@@ -258,7 +258,7 @@ class SFI(Head):
                 need them, and frame_features (B, T′, C) for the global feature; empty slots may hold anything.
 
         Returns:
-            logits (B, K); losses {"prediction": ()} when the config asks for it. With the paper's preset,
+            logits (B, K); losses {"prediction": ()} where it is on. With the paper's preset,
             independent of slot order and of what empty slots hold.
         """
         joint = self.joint(batch)

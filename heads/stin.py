@@ -24,6 +24,7 @@ from ifcar.heads.contract import (
 )
 from ifcar.heads.joint import JointConfig, JointFeatures, JointFrontEnd
 from ifcar.heads.rows import RowLayers, keep_real, linear_norm_relu, masked_mean, slot_mask
+from ifcar.heads.schedules import YAN_RELEASED
 
 Fusion = Literal["mlp", "linear"]
 FUSIONS: tuple[Fusion, ...] = ("mlp", "linear")
@@ -149,6 +150,7 @@ class STIN(Head):
         "released-joint": STINConfig(joint=JointConfig.released(), fusion="linear"),
         "small": STINConfig(joint=JointConfig(appearance_dim=64, layout_dim=64, reduction_dim=0), hidden_dim=64),
     }
+    schedules = YAN_RELEASED
 
     @classmethod
     def reads(cls, config: STINConfig) -> tuple[str, ...]:

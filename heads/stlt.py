@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head
 from ifcar.heads.layouts import LayoutConfig, LayoutEncoder
+from ifcar.heads.schedules import RADEVSKI
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +62,7 @@ class STLT(Head):
         "released": STLTConfig(),
         "small": STLTConfig(layout=LayoutConfig.small()),
     }
+    schedules = RADEVSKI
 
     @classmethod
     def reads(cls, config: STLTConfig) -> tuple[str, ...]:

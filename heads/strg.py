@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -26,6 +27,7 @@ from ifcar.heads.frame import GlobalFeature
 from ifcar.heads.graphs import GraphNetwork, SimilarityGraph, spatial_temporal_graphs
 from ifcar.heads.joint import JointConfig, JointFeatures, JointFrontEnd
 from ifcar.heads.rows import add_up, masked_mean
+from ifcar.heads.schedules import YAN_RELEASED
 
 Graphs = Literal["similarity", "spatial-temporal", "joint"]
 GRAPHS: tuple[Graphs, ...] = ("similarity", "spatial-temporal", "joint")
@@ -179,6 +181,7 @@ class STRG(Head):
             joint=JointConfig(appearance_dim=64, layout_dim=64, reduction_dim=0), key_dim=64, hidden_dim=64
         ),
     }
+    schedules = YAN_RELEASED
 
     @classmethod
     def reads(cls, config: STRGConfig) -> tuple[str, ...]:
@@ -230,3 +233,24 @@ class STRG(Head):
         if self.frame is not None:
             clip = torch.cat([clip, self.frame(batch)], dim=-1)
         return HeadOutput(logits=self.classifier(self.dropout(clip)))
+
+    @torch.no_grad()
+    def explain(self, batch: InstanceBatch) -> Mapping[str, Tensor]:
+        """Return the graphs that the config has, in float64, which does not round far neighbours' weights to 0.
+
+        "similarity" (B, T′, N, T′, N), a row sums to 1 or, for an empty slot, to 0; "front" (B, T′ − 1, N, N), the
+        weights with which a box links to those of the next step.
+        """
+        joint = self.joint(batch)
+        mask, found = joint.instance_mask, dict[str, Tensor]()
+        if self.reasoning.similarity_graph is not None:
+            nodes = joint.features.flatten(1, 2)
+            if self.non_local is not None:
+                nodes = self.non_local(nodes, mask.flatten(1, 2))
+            exact = copy.deepcopy(self.reasoning.similarity_graph).double()
+            graph = exact(nodes.double(), mask.flatten(1, 2))
+            found["similarity"] = graph.view(len(graph), *mask.shape[1:], *mask.shape[1:])
+        if self.reasoning.spatial_temporal is not None:
+            front = spatial_temporal_graphs(joint.boxes.double(), mask)[0].blocks
+            found["front"] = front[:, :-1]  # the last step links to none
+        return found

@@ -108,7 +108,7 @@ def newest_pair() -> list[Run]:
         for frame, other in single:
             shared = ("fingerprint", "protocol", "labels")
             same = all(getattr(other, name) == getattr(config, name) for name in shared)
-            if other.head == "i3d" and same:
+            if HEADS.get(other.head).frame_level and same:
                 return [frame, relational]
     raise InputError(
         "no finished i3d run and relational run of the same cache and protocol; train them with "

@@ -21,7 +21,7 @@ from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig
 from ifcar.pipelines.runs.finished import open_run
 from ifcar.pipelines.runs.heads import build_head
 from ifcar.pipelines.runs.places import open_its_cache
-from ifcar.pipelines.runs.resolve import head_options
+from ifcar.pipelines.runs.resolve import head_arrays
 from ifcar.pipelines.runs.weights import load_head
 from ifcar.pipelines.scoring.detections import detect
 from ifcar.pipelines.scoring.scores import Metrics, Pool, measure, predict
@@ -89,7 +89,7 @@ def evaluate(
     reader = _its_cache(path, config, cache)
     protocol = _protocol(reader, config, labels)
     head = build_head(config, reader.spec, len(protocol.labels.classes))
-    arrays = head.reads(head_options(config))
+    arrays = head_arrays(config)
     if reader.spec.reads_instances(arrays) and not reader.table("categories").any():
         raise no_boxes(reader.path, config.head, f"{reader.num_clips} clips")
     load_head(head, path / "model.safetensors")

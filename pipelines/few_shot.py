@@ -17,6 +17,7 @@ def few_shot_grid(
     preset: str = "paper",
     streams: str | None = None,
     aux_weight: float = 0.0,
+    aux_weights: Mapping[str, float] | None = None,
     settings: Mapping[str, Any] | None = None,
     schedule: ScheduleConfig | None = None,
     tune_schedule: ScheduleConfig | None = None,
@@ -34,20 +35,17 @@ def few_shot_grid(
         train: what fine-tuning moves: the classifier alone (released code) or everything.
         preset: the head's preset.
         streams: "appearance", "layout" or "both".
-        aux_weight: λ of the head's auxiliary loss.
+        aux_weight: λ of the head's only auxiliary loss.
+        aux_weights: λ of each of several auxiliary losses.
         settings: head options by dotted name.
         schedule: of the base training.
         tune_schedule: of the fine-tuning; None follows the base run's.
         seeds: one base run each.
         labels: the label space of the protocols; None takes their first.
     """
-    parts = [
-        head,
-        labels or "",
-        streams or "",
-        f"aux{aux_weight:g}" if aux_weight else "",
-        "" if preset == "paper" else preset,
-    ]
+    each = {"aux": aux_weight, **(aux_weights or {})}
+    aux = "-".join(f"{name}{weight:g}" for name, weight in each.items() if weight)
+    parts = [head, labels or "", streams or "", aux, "" if preset == "paper" else preset]
     label = "-".join(part for part in parts if part)
     return GridConfig(
         name=f"few-shot-{label}",
@@ -57,5 +55,14 @@ def few_shot_grid(
         preset=preset,
         schedule=schedule or ScheduleConfig(),
         few_shot=FewShotConfig(shots=tuple(shots), train=train, schedule=tune_schedule),
-        systems=(SystemConfig(name=label, head=head, streams=streams, aux_weight=aux_weight, settings=settings or {}),),
+        systems=(
+            SystemConfig(
+                name=label,
+                head=head,
+                streams=streams,
+                aux_weight=aux_weight,
+                aux_weights=aux_weights or {},
+                settings=settings or {},
+            ),
+        ),
     )

@@ -94,8 +94,7 @@ def train_step(trainer: LiveTrainer, step_batch: StepBatch, views: Iterator[Deco
             outputs, extra = trainer.network(inputs, seen.arrays)
             kind, smoothing = trainer.examples.kind, trainer.label_smoothing
             alone = {name: loss[None] for name, loss in extra.items()}
-            aux_weights = {name: loss.new_tensor([trainer.aux_weights[name]]) for name, loss in extra.items()}
-            losses = losses_of(outputs[None], targets[None], alone, aux_weights, kind, smoothing)
+            losses = losses_of(outputs[None], targets[None], alone, [trainer.aux_weights], kind, smoothing)
             share = len(part) / len(step_batch.places)
             # DistributedDataParallel divides by the number of processes.
             (torch.stack(list(losses.values())).sum() * share * trainer.group.size).backward()  # type: ignore[no-untyped-call]

@@ -44,6 +44,7 @@ from ifcar.pipelines.runs.finished import (
     write_results,
 )
 from ifcar.pipelines.runs.live import LivePlan
+from ifcar.pipelines.runs.schedule import WEIGHT_DECAY
 from ifcar.pipelines.runs.weights import save_tensors
 from ifcar.pipelines.scoring.scores import measure, round_note
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
@@ -172,6 +173,7 @@ def make_trainer(setting: Setting, group: Group, num_workers: int) -> LiveTraine
     examples = division.fitting
     model.head.learn_labels(examples.labels(len(setting.protocol.labels.classes)))
     plan = make_plan(config, len(examples), group.size)
+    weight_decay = WEIGHT_DECAY if config.schedule.weight_decay is None else config.schedule.weight_decay
     network = model
     if group.size > 1:
         devices = [group.device] if group.device.type == "cuda" else None
@@ -181,7 +183,7 @@ def make_trainer(setting: Setting, group: Group, num_workers: int) -> LiveTraine
         model=model,
         spec=setting.spec,
         network=network,
-        optimizer=make_optimizer(model, plan.lr, plan.head_lr, config.schedule.weight_decay),
+        optimizer=make_optimizer(model, plan.lr, plan.head_lr, weight_decay),
         plan=plan,
         sampler=BatchSampler(
             num_clips=len(examples),

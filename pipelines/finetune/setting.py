@@ -36,7 +36,7 @@ from ifcar.pipelines.runs.data import RunData, protocol_digest
 from ifcar.pipelines.runs.finished import open_run
 from ifcar.pipelines.runs.heads import build_head
 from ifcar.pipelines.runs.live import LiveConfig
-from ifcar.pipelines.runs.resolve import choose_protocol, chosen_labels, head_options
+from ifcar.pipelines.runs.resolve import choose_protocol, chosen_labels, head_arrays, head_options
 from ifcar.pipelines.runs.weights import load_tensors
 
 NEW_REDUCTION = 512  # channels, in both papers
@@ -117,7 +117,7 @@ def open_setting(config: RunConfig, group: Group, progress: Progress) -> Setting
     live = check_live(config)
     check_base(config, live)
     kind = HEADS.get(config.head)
-    reads = kind.reads(head_options(config))
+    reads = head_arrays(config)
     if not any(array.name in reads for array in FEATURES):
         raise InputError(f"head {config.head!r} with these options reads nothing of a backbone; there is none to train")
     extraction = extraction_of(live, grid=GRID_FEATURES.name in reads)
@@ -127,7 +127,7 @@ def open_setting(config: RunConfig, group: Group, progress: Progress) -> Setting
     clips = [source.clips[number] for number in protocol.clips(Split.TRAIN)]
     policy = view_policy(extraction, source.dataset)
     spec = cache_spec(extraction, policy, facts, source.arrays())
-    kind.check_reads(head_options(config), spec)
+    kind.check_reads(head_options(config), spec, config.aux_weights)
     if spec.reads_instances(reads) and not any(source.dataset.num_tracks(clip.clip_id) for clip in clips):
         raise no_boxes(source.dataset.root, config.head, f"{len(clips)} training clips")
     backbone, identity = _build_backbone(live, facts, extraction, source, config.seed, progress)

@@ -62,6 +62,7 @@ def joint_config(
     base: Path,
     *,
     preset: str = "paper",
+    aux_weights: Mapping[str, float] | None = None,
     seed: int | None = None,
     **options: Any,
 ) -> RunConfig:
@@ -72,6 +73,7 @@ def joint_config(
     Args:
         base: folder of a finished run, from a cache or fine-tuned.
         preset: one of `JOINT_PRESETS`.
+        aux_weights: new weights of the auxiliary losses that the run's head has; default: the run's.
         seed: default: the run's.
         options: as for `i3d_config`; of `LiveData` those that a cache's rows do not depend on, and `frames` and
             `instances`, which must be the head's.
@@ -121,7 +123,14 @@ def joint_config(
     _check_flip(live.data)
     own_seed = config.seed if seed is None else seed
     fresh = _run_config(config.head, data.protocol, config.preset, live, schedule, own_seed)
-    return replace(fresh, options=config.options, aux_weights=config.aux_weights, labels=config.labels)
+    weights = {**config.aux_weights, **(aux_weights or {})}
+    if weights.keys() != config.aux_weights.keys() or not all(weights.values()):
+        trained = ", ".join(config.aux_weights) or "none"
+        raise InputError(
+            f"{base}: its head was trained with the auxiliary losses: {trained}; --aux gives each of these a new "
+            "weight above 0, and turns none on or off"
+        )
+    return replace(fresh, options=config.options, aux_weights=weights, labels=config.labels)
 
 
 def _preset(presets: Mapping[str, Published], name: str) -> Published:

@@ -29,7 +29,8 @@ from ifcar.pipelines.feed.memory import PRELOAD_SHARE
 from ifcar.pipelines.fleets.workers import free_on
 from ifcar.pipelines.runs.config import ID_LENGTH, RunConfig, run_id
 from ifcar.pipelines.runs.finished import is_finished
-from ifcar.pipelines.runs.resolve import head_options
+from ifcar.pipelines.runs.heads import build_head
+from ifcar.pipelines.runs.resolve import head_arrays
 from ifcar.pipelines.runs.schedule import make_plan
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.training.jobs import Job
@@ -86,7 +87,8 @@ def plan_fleets(
     groups: dict[str, list[Job]] = {}
     for job in left:
         if not (job.path / CHECKPOINT).is_file():
-            groups.setdefault(fleet_key(job.config), []).append(job)
+            stackable = HEADS.get(job.config.head).stackable
+            groups.setdefault(fleet_key(job.config) if stackable else str(job.path), []).append(job)
     fleets, lines = [], []
     cuda = device.startswith("cuda")
     free = free_on(device) if free is None else free
@@ -178,8 +180,7 @@ def choose_size(group: Sequence[Job], *, processes: int, free: int, cuda: bool) 
     protocol = reader.protocol(config.protocol).only(config.labels)
     num_train, num_test = (len(protocol.clips(split)) for split in (Split.TRAIN, Split.TEST))
     each = member_bytes(config, reader.spec, len(protocol.labels.classes), num_train)
-    reads = HEADS.get(config.head).reads(head_options(config))
-    row = reader.spec.row_bytes(name for name in reads if reader.spec.array(name).sharded)
+    row = reader.spec.row_bytes(name for name in head_arrays(config) if reader.spec.array(name).sharded)
     preloaded = (num_train * reader.rows_per_clip + num_test * reader.num_views) * row
     reader.close()
     usable = FLEET_SHARE * (free - processes * (preloaded if preloaded <= PRELOAD_SHARE * free else 0))
@@ -198,8 +199,7 @@ def member_bytes(config: RunConfig, spec: CacheSpec, num_classes: int, num_clips
 
     The activations are those that the backward pass of one batch keeps, counted on a head without memory.
     """
-    kind, options = HEADS.get(config.head), head_options(config)
-    reads = kind.reads(options)
+    reads = head_arrays(config)
     plan = make_plan(config.schedule, num_clips, reads_appearance=spec.reads_features(reads))
     kept: dict[int, Tensor] = {}
 
@@ -208,7 +208,7 @@ def member_bytes(config: RunConfig, spec: CacheSpec, num_classes: int, num_clips
         return tensor
 
     with torch.device("meta"):
-        head = kind(options, spec, num_classes)
+        head = build_head(config, spec, num_classes)
         batch = InstanceBatch(
             {
                 name: torch.zeros((plan.batch_size, *spec.shape(name)), dtype=getattr(torch, spec.array(name).dtype))

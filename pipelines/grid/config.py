@@ -16,7 +16,7 @@ from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 SHIPPED = Path(__file__).with_name("files")
 SINGLE_FACTORS = ("head", "preset", "streams", "aux_weight")
-GROUP_FACTORS = ("settings", "schedule")
+GROUP_FACTORS = ("settings", "schedule", "aux_weights")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,12 +29,14 @@ class SystemConfig:
         head: registered name.
         preset: the head's preset; None takes the grid's.
         streams: "appearance", "layout" or "both".
-        aux_weight: λ of the head's auxiliary loss; 0 leaves it out.
+        aux_weight: λ of the head's only auxiliary loss; 0 leaves it out.
+        aux_weights: λ of each of several auxiliary losses, by name.
         settings: head options by dotted name, as in `--set`.
         schedule: changes of the grid's schedule, by field.
         start: name of the system whose run, of the same protocol and seed, this one starts from; everything trains.
         parts: of the head that are taken from it, see `FineTuneConfig`; empty: all of it.
-        product: for each factor its values: head, preset, streams, aux_weight, settings.OPTION or schedule.FIELD.
+        product: for each factor its values: head, preset, streams, aux_weight, aux_weights.LOSS, settings.OPTION or
+            schedule.FIELD.
         published: "top1", "top5" or "map" in percent from the paper.
     """
 
@@ -43,6 +45,7 @@ class SystemConfig:
     preset: str | None = None
     streams: str | None = None
     aux_weight: float = 0.0
+    aux_weights: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     schedule: Mapping[str, Any] = field(default_factory=dict)
     start: str | None = None

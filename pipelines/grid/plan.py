@@ -16,7 +16,6 @@ from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, IfcarError, InputError, nearest_of
-from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.configs import from_plain, to_plain
 from ifcar.pipelines.feed.boxes import check_boxes
 from ifcar.pipelines.feed.examples import Examples, read_examples
@@ -24,7 +23,7 @@ from ifcar.pipelines.folders import folder
 from ifcar.pipelines.grid.config import FewShotConfig, FusionConfig, GridConfig, PublishedOn, SystemConfig
 from ifcar.pipelines.runs.config import ID_LENGTH, FineTuneConfig, RunConfig, run_id, run_name
 from ifcar.pipelines.runs.heads import build_head, keys_of
-from ifcar.pipelines.runs.resolve import default_protocol, head_options, make_run_config, resolve
+from ifcar.pipelines.runs.resolve import default_protocol, head_arrays, make_run_config, resolve
 from ifcar.pipelines.runs.schedule import ScheduleConfig, make_plan
 from ifcar.pipelines.training.jobs import Job
 
@@ -273,6 +272,7 @@ def _run_config(config: GridConfig, system: SystemConfig, protocol: str, seed: i
         preset=system.preset or config.preset,
         streams=system.streams,
         aux_weight=system.aux_weight,
+        aux_weights=system.aux_weights,
         options=system.settings,
         schedule=from_plain(ScheduleConfig, schedule, "schedule"),
         seed=seed,
@@ -290,16 +290,16 @@ def tuned(
 ) -> RunConfig:
     """Return the config of the run that fine-tunes `base` on the run's own protocol.
 
-    Without a schedule of its own it follows the base run's: the paper's where that was used, else `TUNING` steps of
-    Adam on all shots, with nothing held out: there is nothing to spare.
+    Without a schedule of its own it follows the base run's: the published one where that was used, else `TUNING`
+    steps of Adam on all shots, with nothing held out: there is nothing to spare.
     """
     schedule = few_shot.schedule
     if schedule is None:
-        appearance = spec.reads_features(HEADS.get(base.head).reads(head_options(base)))
+        appearance = spec.reads_features(head_arrays(base))
         plan = make_plan(base.schedule, len(base_table.clips(Split.TRAIN)), reads_appearance=appearance)
         num_steps, lr = TUNING[few_shot.train]
         stretched = ScheduleConfig(kind="stretched", min_steps=num_steps, lr=lr, held_out=0.0)
-        schedule = ScheduleConfig(kind="paper") if plan.kind == "paper" else stretched
+        schedule = stretched if plan.kind == "stretched" else ScheduleConfig(kind=plan.kind)
     start = FineTuneConfig(base=run_folder(base), train=few_shot.train, base_id=run_id(base))
     return replace(run, schedule=schedule, fine_tune=start)
 
@@ -310,7 +310,7 @@ def _check_feedable(config: RunConfig, reader: CacheReader, parts: Sequence[Sequ
         head = build_head(config, reader.spec, 2)
     for part in () if config.fine_tune is None else config.fine_tune.parts:
         keys_of(part, head.state_dict())
-    reads = HEADS.get(config.head).reads(head_options(config))
+    reads = head_arrays(config)
     for trained, tested in parts:
         check_boxes(reader, config.head, reads, trained, tested)
 

@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from ifcar.heads.activity_specific import ActivitySpecific
 from ifcar.pipelines.report.drawing import Drawing, short
 from ifcar.pipelines.report.panels import ClipSteps, draw_box, panel_figure, read_steps, show_frame
 from ifcar.pipelines.report.trained import TrainedHead
@@ -28,7 +27,7 @@ def draw_activity_maps(
     """Draw the maps of a clip's activities.
 
     Args:
-        trained: a head `activity-specific`.
+        trained: a head that explains itself by "activity_maps".
         views: the cached views.
         clip_id: the clip.
         activities: classes that the clip shows.
@@ -85,11 +84,9 @@ def step_maps(trained: TrainedHead, views: CachedViews, clip: ClipSteps) -> tupl
 
     The bins of RoIs are painted where their boxes lie.
     """
-    head = trained.head
-    assert isinstance(head, ActivitySpecific)
     batch = trained.batch(views, [clip.clip_id])
-    maps = head.activity_maps(batch)[0].numpy().astype(np.float64)  # (K, P)
-    if head.config.features == "grid":
+    maps = trained.explain(views, clip.clip_id)["activity_maps"].numpy().astype(np.float64)  # (K, P)
+    if "grid_features" in batch.arrays:
         grid = batch.array("grid_features")[0].float().mean(1).numpy().astype(np.float64)  # (T′, H, W)
         return maps.reshape(len(maps), *grid.shape), grid
     rois = batch.array("instance_features")[0].float().mean(2).numpy().astype(np.float64)  # (T′, N, P, P)

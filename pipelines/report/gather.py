@@ -11,7 +11,6 @@ from typing import Any
 
 from ifcar.data_files import subfolders
 from ifcar.errors import IfcarError, InputError, MissingDataError
-from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.comparison.results import Replicate, System, summarise
 from ifcar.pipelines.comparison.store import NAME as RESULTS
 from ifcar.pipelines.comparison.store import Comparison, read_comparison
@@ -161,6 +160,4 @@ def family(config: RunConfig | EnsembleConfig) -> str:
     """Return what a config shares with those that differ from it in the auxiliary loss, or in the seed, only."""
     if isinstance(config, EnsembleConfig):
         return _key(config)
-    names = HEADS.get(config.head).auxiliary if config.head in HEADS.names() else ()
-    options = {key: value for key, value in config.options.items() if key not in names}
-    return _key(replace(config, aux_weights={}, options=options))
+    return _key(replace(config, aux_weights={}))

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from itertools import pairwise
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
 from numpy.typing import NDArray
 
 from ifcar.cache.schema import Category
-from ifcar.heads.graphs import spatial_temporal_graphs
-from ifcar.heads.strg import STRG
 from ifcar.pipelines.report.drawing import Drawing
 from ifcar.pipelines.report.panels import ClipSteps, draw_box, panel_figure, read_steps, show_frame
 from ifcar.pipelines.report.trained import TrainedHead
@@ -26,35 +22,11 @@ CHAIN_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00
 Node = tuple[int, int]  # step, slot
 
 
-@torch.no_grad()
-def similarity_of(trained: TrainedHead, views: CachedViews, clip_id: str) -> NDArray[np.float64]:
-    """Return the similarity graph of a clip, (T′, N, T′, N); a row sums to 1 or, for an empty slot, to 0."""
-    head = trained.head
-    assert isinstance(head, STRG) and head.reasoning.similarity_graph is not None
-    joint = head.joint(trained.batch(views, [clip_id]))
-    nodes, mask = joint.features.flatten(1, 2), joint.instance_mask
-    if head.non_local is not None:
-        nodes = head.non_local(nodes, mask.flatten(1, 2))
-    exact = copy.deepcopy(head.reasoning.similarity_graph).double()  # float32 rounds far neighbours' weights to 0
-    graph = exact(nodes.double(), mask.flatten(1, 2))[0].numpy()
-    shape = mask.shape[1:]
-    linked: NDArray[np.float64] = graph.reshape(*shape, *shape)
-    return linked
-
-
-def front_links(clip: ClipSteps) -> NDArray[np.float64]:
-    """Return the front graph (T′ − 1, N, N): the weights with which a box links to those of the next step."""
-    boxes, mask = torch.from_numpy(clip.boxes)[None].double(), torch.from_numpy(clip.categories > 0)[None]
-    front = spatial_temporal_graphs(boxes, mask)[0].blocks[0]
-    links: NDArray[np.float64] = front[:-1].numpy()  # the last step links to none
-    return links
-
-
 def chains(links: NDArray[np.float64], categories: NDArray[np.uint8]) -> list[list[Node]]:
     """Follow the strongest link from step to step, from every box that none before it was linked to.
 
     Args:
-        links: (T′ − 1, N, N), see `front_links`.
+        links: (T′ − 1, N, N), see `STRG.explain`.
         categories: (T′, N).
 
     Returns:
@@ -99,7 +71,7 @@ def draw_neighbours(trained: TrainedHead, views: CachedViews, clip_id: str, name
     query = choose_query(clip)
     if query is None:
         return None
-    weights = similarity_of(trained, views, clip_id)[query]
+    weights = trained.explain(views, clip_id)["similarity"].numpy()[query]
     weights[query] = -1.0
     order = np.argsort(-weights, axis=None, kind="stable")[:NUM_NEIGHBOURS]
     nearest = [(int(t), int(n)) for t, n in zip(*np.unravel_index(order, weights.shape), strict=True)]
@@ -139,13 +111,13 @@ def draw_neighbours(trained: TrainedHead, views: CachedViews, clip_id: str, name
     )
 
 
-def draw_chains(views: CachedViews, clip_id: str, name: str) -> Drawing | None:
+def draw_chains(trained: TrainedHead, views: CachedViews, clip_id: str, name: str) -> Drawing | None:
     """Draw the chains of boxes that the front graph links; None where no box overlaps one of the next step.
 
     Source: Wang and Gupta 2018, Fig. 4.
     """
     clip = read_steps(views, clip_id, MOST_STEPS)
-    links = front_links(clip)
+    links = trained.explain(views, clip_id)["front"].numpy()
     found = chains(links, clip.categories)[: len(CHAIN_COLOURS)]
     if not found:
         return None

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.heads.activity_specific import ActivitySpecific
-from ifcar.heads.strg import STRG
 from ifcar.pipelines.report.activity_figures import draw_activity_maps
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.drawing import Drawing
@@ -26,12 +24,7 @@ def activity_drawings(chapter: Chapter, views: CachedViews, classes: Sequence[st
     The clips are those with the most activities, at even distances in the order of label and id.
     """
     title = "Activities: where their features come from"
-    trained = load_first(
-        chapter,
-        views,
-        ActivitySpecific.name,
-        lambda head: isinstance(head, ActivitySpecific) and head.observations is not None,
-    )
+    trained = load_first(chapter, views, {"activity_maps"})
     if trained is None or chapter.a is None:
         return title, []
     labels = chapter.a.labels(len(classes))
@@ -48,18 +41,18 @@ def graph_drawings(chapter: Chapter, views: CachedViews, classes: Sequence[str])
     The clips are those with the most instances, at even distances in the order of label and id.
     """
     title = "Graphs: what STRG links"
-    trained = load_first(chapter, views, STRG.name, lambda head: isinstance(head, STRG))
+    trained = load_first(chapter, views, {"similarity", "front"})
     if trained is None or chapter.a is None:
         return title, []
     counts = views.num_instances(chapter.a.clip_ids.tolist())
-    head = trained.head
     drawings: list[Drawing | None] = []
     for number, place in enumerate(_choose(chapter.a, counts, views)):
         clip_id = str(chapter.a.clip_ids[place])
-        if isinstance(head, STRG) and head.reasoning.similarity_graph is not None:
+        found = trained.explain(views, clip_id)
+        if "similarity" in found:
             drawings.append(draw_neighbours(trained, views, clip_id, f"neighbours-{number + 1}"))
-        if isinstance(head, STRG) and head.reasoning.spatial_temporal is not None:
-            drawings.append(draw_chains(views, clip_id, f"chains-{number + 1}"))
+        if "front" in found:
+            drawings.append(draw_chains(trained, views, clip_id, f"chains-{number + 1}"))
     return title, [drawing for drawing in drawings if drawing is not None]
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from ifcar.errors import IfcarError
+from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head, InstanceBatch
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.views import CachedViews
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import Run
 from ifcar.pipelines.runs.heads import build_head
-from ifcar.pipelines.runs.resolve import head_options
+from ifcar.pipelines.runs.resolve import head_arrays
 from ifcar.pipelines.runs.weights import load_head
 
 
@@ -36,9 +39,13 @@ class TrainedHead:
         """Return what the head reads of these clips' cached views."""
         return views.batch(self.reads, clip_ids)
 
+    def explain(self, views: CachedViews, clip_id: str) -> dict[str, Tensor]:
+        """Return what the head says it looks at in a clip, by name."""
+        return {name: value[0] for name, value in self.head.explain(self.batch(views, [clip_id])).items()}
 
-def load_first(chapter: Chapter, views: CachedViews, head: str, fits: Callable[[Head], bool]) -> TrainedHead | None:
-    """Load the first run of the first system whose head has this name and fits: A, B, then the table's order.
+
+def load_first(chapter: Chapter, views: CachedViews, names: Collection[str]) -> TrainedHead | None:
+    """Load the first run of the first system whose head gives one of these explanations: A, B, then the others.
 
     Returns:
         None when no system has it, or its weights cannot be read.
@@ -47,18 +54,22 @@ def load_first(chapter: Chapter, views: CachedViews, head: str, fits: Callable[[
     systems += [system for system in chapter.systems if system not in systems]
     for system in systems:
         run = system.runs()[0]
-        if not isinstance(run.config, RunConfig) or run.config.head != head:
+        if not isinstance(run.config, RunConfig) or not explains(run.config.head):
             continue
         try:
             model = build_head(run.config, views.reader.spec, len(run.data().classes))
             load_head(model, run.path / "model.safetensors")
         except (IfcarError, OSError):
             continue
-        if not fits(model):
-            continue
-        options = head_options(run.config)
-        return TrainedHead(system=system.name, run=run, head=model.eval(), reads=model.reads(options))
+        trained = TrainedHead(system=system.name, run=run, head=model.eval(), reads=head_arrays(run.config))
+        if views.rows and {*names} & {*trained.explain(views, next(iter(views.rows)))}:
+            return trained
     return None
+
+
+def explains(head: str) -> bool:
+    """Return whether a head of this name has anything to show."""
+    return head in HEADS.names() and HEADS.get(head).explain is not Head.explain
 
 
 def spread(places: Sequence[int], num: int) -> list[int]:

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 
 from ifcar.cache.schema import Category
 from ifcar.errors import InputError
-from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.feed.subjects import ask_about, slot_order
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.data import RunData
 from ifcar.pipelines.runs.finished import Run, open_run
 from ifcar.pipelines.runs.heads import build_head
-from ifcar.pipelines.runs.resolve import head_options
+from ifcar.pipelines.runs.resolve import head_arrays
 from ifcar.pipelines.runs.weights import load_head
 
 
@@ -61,7 +60,7 @@ class WeightedHead:
 
     def reads(self) -> tuple[str, ...]:
         """Return the names of the arrays that the head reads."""
-        return HEADS.get(self.config.head).reads(head_options(self.config))
+        return head_arrays(self.config)
 
 
 def members_of(run: Run, data: RunData) -> list[WeightedHead]:

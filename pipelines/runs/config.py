@@ -15,7 +15,7 @@ from ifcar.config_fields import Bounds, Option, check_fields
 from ifcar.errors import InputError
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.runs.live import LiveConfig
-from ifcar.pipelines.runs.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import WEIGHT_DECAY, ScheduleConfig
 
 ENSEMBLE = "ensemble"
 ID_LENGTH = 12  # hexadecimal digits of a run's id that its folder's name shows
@@ -140,6 +140,13 @@ def without_places(config: RunConfig) -> dict[str, Any]:
     del content["cache"]
     if content["labels"] is None:
         del content["labels"]
+    schedule = content["schedule"]
+    if schedule["published"] is None:  # as before schedules belonged to heads: these runs' ids stay what they are
+        del schedule["published"]
+        if schedule["weight_decay"] is None:
+            schedule["weight_decay"] = WEIGHT_DECAY
+    # Options once said too which auxiliary losses are on; with them the ids of earlier runs stay what they are.
+    content["options"] |= {name: name in config.aux_weights for name in _auxiliary(config.head)}
     if content["fine_tune"] is not None:
         for key in ("base", *(() if content["fine_tune"]["parts"] else ("parts",))):
             del content["fine_tune"][key]
@@ -151,6 +158,29 @@ def without_places(config: RunConfig) -> dict[str, Any]:
             del data[place]
         del content["live"]["base"]
     return content
+
+
+def without_loss_switches(head: str, options: Mapping[str, Any], weights: Collection[str]) -> dict[str, Any]:
+    """Return a head's options without those that only repeat which auxiliary losses have a weight, as in earlier runs.
+
+    Raises:
+        InputError: one of them contradicts the weights.
+    """
+    names = _auxiliary(head)
+    for name in names:
+        if options.get(name, name in weights) != (name in weights):
+            raise InputError(
+                f"head {head!r}: option {name} is {options[name]}, but its loss has "
+                f"{'a' if name in weights else 'no'} weight; the weight alone builds it: give --aux-weight (in files "
+                f"aux_weight, in a run's aux_weights) and leave {name} out"
+            )
+    return {key: value for key, value in options.items() if key not in names}
+
+
+def _auxiliary(head: str) -> Collection[str]:
+    from ifcar.heads.catalog import HEADS  # torch: commands read these configs' options before they need it
+
+    return HEADS.get(head).auxiliary if head in HEADS.names() else ()
 
 
 def check_resumable(path: Path, stopped: object, config: RunConfig, *, unknown: Collection[str] = ()) -> None:

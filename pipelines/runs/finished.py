@@ -14,7 +14,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,13 @@ from ifcar.data_files import subfolders
 from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.configs import from_plain, read_yaml, to_plain
 from ifcar.pipelines.folders import folder
-from ifcar.pipelines.runs.config import ENSEMBLE, EnsembleConfig, RunConfig, check_resumable
+from ifcar.pipelines.runs.config import (
+    ENSEMBLE,
+    EnsembleConfig,
+    RunConfig,
+    check_resumable,
+    without_loss_switches,
+)
 from ifcar.pipelines.runs.data import RunData, read_run_data
 from ifcar.pipelines.runs.places import absolute_places, located_places
 from ifcar.pipelines.scoring.scores import Metrics, Predictions
@@ -130,8 +136,11 @@ def read_config(path: Path) -> RunConfig | EnsembleConfig:
     """
     content = read_yaml(path)
     fused = isinstance(content, Mapping) and content.get("head") == ENSEMBLE
-    config = from_plain(EnsembleConfig, content, str(path)) if fused else from_plain(RunConfig, content, str(path))
-    return located_places(config, path.parent)
+    if fused:
+        return located_places(from_plain(EnsembleConfig, content, str(path)), path.parent)
+    config = from_plain(RunConfig, content, str(path))
+    options = without_loss_switches(config.head, config.options, config.aux_weights)
+    return located_places(replace(config, options=options), path.parent)
 
 
 def open_run(path: Path) -> Run:

@@ -29,7 +29,7 @@ def build_head(config: RunConfig, spec: CacheSpec, num_classes: int) -> Head:
     torch.manual_seed(config.seed)
     options = head_options(config)
     try:
-        return HEADS.get(config.head)(options, spec, num_classes)
+        return HEADS.get(config.head).build(options, spec, num_classes, config.aux_weights)
     except CacheMismatchError as error:
         raise CacheMismatchError(f"{config.cache}: {error}") from error
     except (RuntimeError, MemoryError) as error:

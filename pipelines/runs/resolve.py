@@ -13,10 +13,12 @@ from ifcar.cache.protocols import UNNAMED, ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.errors import CacheMismatchError, InputError, nearest_of
 from ifcar.heads.catalog import HEADS
+from ifcar.heads.contract import Head
+from ifcar.heads.schedules import common_schedule, schedules_on
 from ifcar.pipelines.configs import from_plain, parse_assignment, set_option, to_plain
-from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.config import RunConfig, without_loss_switches
 from ifcar.pipelines.runs.data import protocol_digest
-from ifcar.pipelines.runs.schedule import ScheduleConfig
+from ifcar.pipelines.runs.schedule import OWN_KINDS, ScheduleConfig
 
 PREFERRED_PROTOCOL = "compositional"
 
@@ -29,7 +31,8 @@ def make_run_config(
     labels: str | None = None,
     preset: str = "paper",
     streams: str | None = None,
-    aux_weight: float = 0.0,
+    aux_weight: float | None = None,
+    aux_weights: Mapping[str, float] | None = None,
     settings: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
     schedule: ScheduleConfig | None = None,
@@ -44,7 +47,8 @@ def make_run_config(
         labels: the label space; default: the protocol's first.
         preset: one of the head's presets.
         streams: "appearance", "layout" or "both".
-        aux_weight: λ of the head's auxiliary loss; 0 leaves it out.
+        aux_weight: λ of the head's only auxiliary loss; None or 0 leaves it out.
+        aux_weights: λ of each of several auxiliary losses; 0 leaves one out.
         settings: "key=value" changes of single options, "joint.dropout=0.5".
         options: the same as values by dotted name.
         schedule: training schedule.
@@ -61,17 +65,9 @@ def make_run_config(
         if "joint" not in resolved:
             raise InputError(f"--streams {streams} would be ignored: head {head!r} has one stream only")
         resolved["joint"]["streams"] = streams
-    if not 0 <= aux_weight < math.inf:
-        raise InputError(f"aux-weight is {aux_weight}; expected 0 (off) or more")
-    if aux_weight and not kind.auxiliary:
-        raise InputError(f"--aux-weight {aux_weight:g} would be ignored: head {head!r} has no auxiliary loss")
-    aux_weights = {name: aux_weight for name in kind.auxiliary if aux_weight}
-    for name in kind.auxiliary:
-        resolved[name] = name in aux_weights
-    for assignment in settings:
-        key, value = parse_assignment(assignment)
-        set_option(resolved, key, value)
-    for key, value in (options or {}).items():
+    weights = loss_weights(kind, aux_weight, aux_weights or {})
+    given = without_loss_switches(head, {**dict(map(parse_assignment, settings)), **(options or {})}, weights)
+    for key, value in given.items():
         set_option(resolved, key, value)
     from_plain(kind.config_type, resolved, f"head {head}")
     return RunConfig(
@@ -81,10 +77,41 @@ def make_run_config(
         labels=labels,
         preset=preset,
         options=resolved,
-        aux_weights=aux_weights,
+        aux_weights=weights,
         schedule=schedule or ScheduleConfig(),
         seed=seed,
     )
+
+
+def loss_weights(kind: type[Head], aux_weight: float | None, aux_weights: Mapping[str, float]) -> dict[str, float]:
+    """Return the weights of a head's auxiliary losses that are on, in the order of the head.
+
+    Args:
+        kind: the head.
+        aux_weight: of its only auxiliary loss; None or 0: off.
+        aux_weights: of each by name; 0: off.
+
+    Raises:
+        InputError: the head has no such loss, several and one weight for all, or a weight below 0.
+    """
+    kind.check_losses(aux_weights)
+    names, found = tuple(kind.auxiliary), dict(aux_weights)
+    if aux_weight is not None:
+        if not 0 <= aux_weight < math.inf:
+            raise InputError(f"aux-weight is {aux_weight}; expected 0 (off) or more")
+        if aux_weight and not names:
+            raise InputError(f"--aux-weight {aux_weight:g} would be ignored: head {kind.name!r} has no auxiliary loss")
+        if aux_weight and len(names) > 1:
+            each = " ".join(f"--aux {name}=W" for name in names)
+            raise InputError(f"head {kind.name!r} has several auxiliary losses; give each its own weight: {each}")
+        if aux_weight and found:
+            raise InputError("--aux-weight and --aux say the same of a head with one auxiliary loss; give one of them")
+        if aux_weight:
+            found = {names[0]: aux_weight}
+    for name, weight in found.items():
+        if not 0 <= weight < math.inf:
+            raise InputError(f"weight of the auxiliary loss {name!r} is {weight}; expected 0 (off) or more")
+    return {name: found[name] for name in names if found.get(name)}
 
 
 def default_protocol(cache: Path) -> str:
@@ -105,25 +132,17 @@ def choose_protocol(names: Sequence[str], data: Path) -> str:
 
 
 def head_options(config: RunConfig) -> Any:
-    """Return the head's config dataclass of a run, with the auxiliary losses that have a weight.
+    """Return the head's config dataclass of a run. Raises InputError when an option is unknown or out of range."""
+    return from_plain(HEADS.get(config.head).config_type, config.options, f"head {config.head}")
+
+
+def head_arrays(config: RunConfig) -> tuple[str, ...]:
+    """Return the names of the arrays that a run's head reads.
 
     Raises:
-        InputError: an option unknown or out of range, or one of an auxiliary loss that contradicts the weights.
+        InputError: an option unknown or out of range, or a weight of an auxiliary loss that the head lacks.
     """
-    kind, weights = HEADS.get(config.head), config.aux_weights
-    for name in weights:
-        if name not in kind.auxiliary:
-            known = f"; it has {', '.join(kind.auxiliary)}" if kind.auxiliary else ""
-            raise InputError(f"aux_weights: head {config.head!r} has no auxiliary loss {name!r}{known}")
-    weighed = {name: name in weights for name in kind.auxiliary}
-    for name, expected in weighed.items():
-        if config.options.get(name, expected) != expected:
-            raise InputError(
-                f"head {config.head!r}: option {name} is {config.options[name]}, but its loss has "
-                f"{'a' if expected else 'no'} weight; the weight alone builds it: give --aux-weight (in files "
-                f"aux_weight, in a run's aux_weights) and leave {name} out"
-            )
-    return from_plain(kind.config_type, {**config.options, **weighed}, f"head {config.head}")
+    return HEADS.get(config.head).arrays(head_options(config), config.aux_weights)
 
 
 def chosen_labels(protocol: ProtocolTable) -> str | None:
@@ -132,7 +151,7 @@ def chosen_labels(protocol: ProtocolTable) -> str | None:
 
 
 def resolve(config: RunConfig, reader: CacheReader, protocol: ProtocolTable) -> RunConfig:
-    """Fill in the cache's fingerprint, the label space and the protocol's digest.
+    """Fill in the cache's fingerprint, the label space, the protocol's digest and the published schedule.
 
     Args:
         config: what to resolve.
@@ -140,6 +159,7 @@ def resolve(config: RunConfig, reader: CacheReader, protocol: ProtocolTable) -> 
         protocol: its protocol, with its label space alone.
 
     Raises:
+        InputError: the head has no schedule of the name that the config gives.
         CacheMismatchError: the config was made for another cache, or for another state of its protocol.
     """
     if config.fingerprint and config.fingerprint != reader.fingerprint:
@@ -154,4 +174,23 @@ def resolve(config: RunConfig, reader: CacheReader, protocol: ProtocolTable) -> 
             "made; train a new run"
         )
     labels = chosen_labels(protocol)
-    return replace(config, fingerprint=reader.fingerprint, labels=labels, protocol_digest=digest)
+    schedule = config.schedule
+    # What was resolved once stays as it is: published schedules may change from one version to the next.
+    if not config.fingerprint and schedule.published is None:
+        schedule = _with_published(config, reader)
+    return replace(config, fingerprint=reader.fingerprint, labels=labels, protocol_digest=digest, schedule=schedule)
+
+
+def _with_published(config: RunConfig, reader: CacheReader) -> ScheduleConfig:
+    appearance = reader.spec.reads_features(head_arrays(config))
+    dataset, own = str(reader.identity["dataset"]["name"]), HEADS.get(config.head).schedules
+    known = schedules_on(own, dataset, reads_appearance=appearance)
+    name = "paper" if config.schedule.kind in OWN_KINDS else config.schedule.kind
+    if name not in known:
+        known_kinds = (*OWN_KINDS, *known)
+        raise InputError(
+            f"schedule is {name!r}, which head {config.head!r} does not have on {dataset}"
+            f"{nearest_of(name, known_kinds)}"
+        )
+    is_common = known[name] == common_schedule(reads_appearance=appearance)
+    return replace(config.schedule, published=None if is_common else known[name])

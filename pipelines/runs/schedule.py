@@ -8,28 +8,29 @@ from typing import Annotated, Literal
 
 from ifcar.config_fields import Bounds, Option, check_fields
 from ifcar.errors import InputError
+from ifcar.heads.schedules import Schedule, common_schedule
 
 STEPS = Bounds(least=1, most=100_000_000)
+WEIGHT_DECAY = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScheduleConfig:
     """Options of the training schedule.
 
-    The paper trains appearance-based heads 30 epochs, learning rate ×0.1 every 5, and layout-only heads 50 epochs, ×0.1
-    at 35 and 45 (Yan et al. 2020, §4.1–4.2): SGD, momentum 0.9, weight decay 1e-4, learning rate 1e-2, batch 72. On
-    its 54,919 clips that is 22,890 or 38,150 steps.
+    Published trainings belong to heads, see `Head.schedules`. That of most heads (`common_schedule`, Yan et al. 2020)
+    is 22,890 or 38,150 steps on its 54,919 clips.
 
     Args:
-        kind: "paper": exactly that; "stretched": at least `min_steps` steps of Adam, and no fewer than the paper's,
-            with a part of the training split held out to choose the stopping point; "auto": the paper's where the
-            data set is large enough for 10,000 steps of it, else stretched.
+        kind: name of a published schedule of the head, "paper" or another: exactly that; "stretched": at least
+            `min_steps` steps of Adam, and no fewer than the paper's, with a part of the training split held out to
+            choose the stopping point; "auto": the paper's where the data set is large enough for 10,000 steps of it,
+            else stretched.
         epochs: overrides the number of epochs, in whichever kind is used.
-        milestones: epochs after which the paper's schedule divides the learning rate by 10; None takes those above.
-            On Charades Yan et al. train every head for 50 epochs with 35 and 45 (§4.3).
-        batch_size: clips per step; None takes 72, or 32 when stretched.
-        lr: initial learning rate; None takes 1e-2 for SGD and 1e-3 for Adam.
-        weight_decay: L2 factor; decoupled for Adam.
+        milestones: epochs after which a published schedule divides the learning rate by 10; None takes its own.
+        batch_size: clips per step; None takes the published schedule's, or 32 when stretched.
+        lr: initial learning rate; None takes the published schedule's, or 1e-3 when stretched.
+        weight_decay: L2 factor, decoupled for Adam; None takes the published schedule's, or 1e-4 when stretched.
         min_steps: fewest optimiser steps of a stretched schedule.
         held_out: share of the training clips, see `ifcar.pipelines.feed.held_out`; 0 holds nothing out and trains all
             the steps once.
@@ -37,18 +38,26 @@ class ScheduleConfig:
         label_smoothing: of the cross entropy.
         precision: "fp32", or "bf16" for the matrix products of training; weights, optimiser, losses and every
             evaluation stay in fp32.
+        published: the head's schedule on this data set that `kind` names, for auto and stretched the paper's; None: the
+            run fills it in where it is not the common one.
     """
 
-    kind: Annotated[Literal["auto", "paper", "stretched"], Option("auto, paper or stretched.", "--schedule")] = "auto"
+    kind: Annotated[
+        str, Option("auto, stretched, or a published one of the head: paper, released, ….", "--schedule")
+    ] = "auto"
     epochs: Annotated[int | None, Option("Passes over the training clips."), STEPS] = None
     milestones: tuple[int, ...] | None = None
     batch_size: Annotated[
         int | None,
-        Option("Clips per step, over all processes.", default="72, or 32 stretched"),
+        Option("Clips per step, over all processes.", default="as published, 72 mostly, or 32 stretched"),
         STEPS,
     ] = None
-    lr: Annotated[float | None, Option("Learning rate.", default="SGD 1e-2, Adam 1e-3"), Bounds(above=0)] = None
-    weight_decay: Annotated[float, Option("L2 factor."), Bounds(least=0)] = 1e-4
+    lr: Annotated[
+        float | None, Option("Learning rate.", default="as published, 1e-2 mostly, or 1e-3 stretched"), Bounds(above=0)
+    ] = None
+    weight_decay: Annotated[
+        float | None, Option("L2 factor.", default="as published, 1e-4 mostly, or 1e-4 stretched"), Bounds(least=0)
+    ] = None
     min_steps: Annotated[int, Option("Fewest steps of a stretched schedule; implies --schedule stretched."), STEPS] = (
         1500
     )
@@ -60,6 +69,7 @@ class ScheduleConfig:
     ] = True
     label_smoothing: Annotated[float, Option("Of the cross entropy."), Bounds(least=0, below=1)] = 0.0
     precision: Annotated[Literal["fp32", "bf16"], Option("fp32, or bf16 for the matrix products of training.")] = "fp32"
+    published: Schedule | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -75,18 +85,26 @@ class Plan:
     """A schedule, resolved for a number of training clips.
 
     Args:
-        kind: "paper" or "stretched".
-        optimizer: "sgd" or "adam".
+        kind: "stretched", or the published schedule's name.
+        optimizer: "sgd" or "adam", see `Schedule`.
         batch_size: clips per step.
         lr: initial learning rate.
         epochs: passes over the training clips.
         steps_per_epoch: optimiser steps of a pass.
-        milestones: epochs after which the learning rate is divided by 10 (paper).
+        milestones: epochs after which the learning rate is divided by 10 (published).
         epochs_per_round: epochs between two evaluations, log lines and checkpoints.
-        held_out: share of the training clips that choose the stopping point; 0 under the paper's schedule.
+        held_out: share of the training clips that choose the stopping point; 0 under a published schedule.
+        steps: length in optimiser steps; None: all epochs.
+        decay: "steps" at the milestones, "linear" to zero, or half a "cosine" to 2 %.
+        warm_up: steps over which the learning rate rises.
+        momentum: of SGD.
+        weight_decay: L2 factor; decoupled for Adam.
+        decay_vectors: whether weight decay moves parameters of one dimension too.
+        clip_gradient: largest norm of a run's gradient, or None.
+        source: of a published schedule that is not the common one.
     """
 
-    kind: Literal["paper", "stretched"]
+    kind: str
     optimizer: Literal["sgd", "adam"]
     batch_size: int
     lr: float
@@ -95,32 +113,51 @@ class Plan:
     milestones: tuple[int, ...]
     epochs_per_round: int
     held_out: float = 0.0
+    steps: int | None = None
+    decay: Literal["steps", "linear", "cosine"] = "steps"
+    warm_up: float = 0.0
+    momentum: float = 0.9
+    weight_decay: float = WEIGHT_DECAY
+    decay_vectors: bool = True
+    clip_gradient: float | None = None
+    source: str = ""
 
     @property
     def num_steps(self) -> int:
         """Return the total number of optimiser steps."""
-        return self.epochs * self.steps_per_epoch
+        return self.epochs * self.steps_per_epoch if self.steps is None else self.steps
 
     def lr_at(self, step: int) -> float:
-        """Return the learning rate of a step: stepwise (paper), or warm-up and half a cosine (stretched)."""
-        if self.kind == "paper":
+        """Return the learning rate of a step."""
+        rising = max(1, int(self.num_steps * self.warm_up)) if self.warm_up else 0
+        if step < rising:
+            return self.lr * (step + 1) / rising
+        if self.decay == "steps":
             epoch = step // self.steps_per_epoch
             return self.lr * 0.1 ** sum(epoch >= m for m in self.milestones)
-        warm_up = max(1, self.num_steps // 20)
-        if step < warm_up:
-            return self.lr * (step + 1) / warm_up
-        share = (step - warm_up) / max(1, self.num_steps - warm_up)
+        share = (step - rising) / max(1, self.num_steps - rising)
+        if self.decay == "linear":
+            return self.lr * (1 - share)
         return self.lr * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
 
+    def describe(self) -> str:
+        """Return what is used, for people."""
+        source = f" ({self.source})" if self.source else ""
+        clipped = "" if self.clip_gradient is None else f", gradient norm at most {self.clip_gradient:g}"
+        rates = f"learning rate {self.lr:g}, weight decay {self.weight_decay:g}"
+        return f"{self.kind} schedule{source}, {self.optimizer}, {rates}{clipped}, batch {self.batch_size}"
 
+
+OWN_KINDS = ("auto", "stretched")  # every other kind is the name of a published schedule
 NUM_ROUNDS = 25
+WARM_UP = 0.05  # of a stretched schedule
 PAPER_SIZED_STEPS = 10_000  # half of what the paper's shorter schedule takes on its own data
 
 
 def make_plan(config: ScheduleConfig, num_clips: int, *, reads_appearance: bool) -> Plan:
-    """Resolve a schedule for `num_clips` training clips."""
-    paper = _paper_plan(config, num_clips, reads_appearance=reads_appearance)
-    if config.kind == "paper" or (config.kind == "auto" and paper.num_steps >= PAPER_SIZED_STEPS):
+    """Resolve a schedule for `num_clips` training clips; what the config leaves open is as published."""
+    paper = _published_plan(config, num_clips, reads_appearance=reads_appearance)
+    if config.kind != "stretched" and (config.kind != "auto" or paper.num_steps >= PAPER_SIZED_STEPS):
         return paper
     batch_size = min(config.batch_size or 32, num_clips)
     steps_per_epoch = math.ceil(num_clips / batch_size)
@@ -135,21 +172,39 @@ def make_plan(config: ScheduleConfig, num_clips: int, *, reads_appearance: bool)
         milestones=(),
         epochs_per_round=max(1, epochs // NUM_ROUNDS),
         held_out=config.held_out,
+        decay="cosine",
+        warm_up=WARM_UP,
+        weight_decay=WEIGHT_DECAY if config.weight_decay is None else config.weight_decay,
     )
 
 
-def _paper_plan(config: ScheduleConfig, num_clips: int, *, reads_appearance: bool) -> Plan:
-    batch_size = min(config.batch_size or 72, num_clips)
-    epochs, milestones = (30, (5, 10, 15, 20, 25)) if reads_appearance else (50, (35, 45))
+def _published_plan(config: ScheduleConfig, num_clips: int, *, reads_appearance: bool) -> Plan:
+    published = config.published or common_schedule(reads_appearance=reads_appearance)
+    if config.milestones is not None and published.decay != "steps":
+        raise InputError(
+            f"milestones would be ignored: {published.source} lowers the rate by another rule ({published.decay})"
+        )
+    batch_size = min(config.batch_size or published.batch_size, num_clips)
+    steps_per_epoch = math.ceil(num_clips / batch_size)
+    steps = None if config.epochs else published.num_steps
+    epochs = config.epochs or published.epochs or math.ceil((steps or 1) / steps_per_epoch)
     return Plan(
-        kind="paper",
-        optimizer="sgd",
+        kind="paper" if config.kind in OWN_KINDS else config.kind,
+        optimizer=published.optimizer,
         batch_size=batch_size,
-        lr=config.lr or 1e-2,
-        epochs=config.epochs or epochs,
-        steps_per_epoch=math.ceil(num_clips / batch_size),
-        milestones=milestones if config.milestones is None else config.milestones,
-        epochs_per_round=1,
+        lr=config.lr or published.lr,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        milestones=published.milestones if config.milestones is None else config.milestones,
+        epochs_per_round=1 if steps is None else max(1, epochs // NUM_ROUNDS),
+        steps=steps,
+        decay=published.decay,
+        warm_up=published.warm_up,
+        momentum=published.momentum,
+        weight_decay=published.weight_decay if config.weight_decay is None else config.weight_decay,
+        decay_vectors=published.decay_vectors,
+        clip_gradient=published.clip_gradient,
+        source="" if config.published is None else published.source,
     )
 
 

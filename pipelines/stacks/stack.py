@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import vmap
 
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch
@@ -102,6 +102,8 @@ class Stack:
         # As torch.func.functional_call, without its looking every name up, which takes as long as the layers do.
         for slots, key, name in self.places:
             slots[key] = state.get(name)
+        if not self.template.stackable:
+            _refresh_recurrent(self.template)
         out = self.template(InstanceBatch(arrays))
         return out.trained(), dict(out.losses)
 
@@ -162,6 +164,13 @@ def stack_heads(heads: Sequence[Head], device: torch.device) -> Stack:
         parameters=_parameters(weights, columns),
         constants=constants,
     )
+
+
+def _refresh_recurrent(template: Head) -> None:
+    """Let torch's recurrent layers, which hold their weights in a list as well, find those that are in place now."""
+    for module in template.modules():
+        if isinstance(module, nn.RNNBase):
+            module._flat_weights = [module._parameters.get(name) for name in module._flat_weights_names]
 
 
 def _parameters(weights: Tensor, columns: Mapping[str, Columns]) -> dict[str, Tensor]:

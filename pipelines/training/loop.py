@@ -16,7 +16,7 @@ from ifcar.pipelines.scoring.scores import measure, predict
 from ifcar.pipelines.stacks.noise import draw_noise
 from ifcar.pipelines.stacks.objectives import losses_of
 from ifcar.pipelines.stacks.stack import Stack
-from ifcar.pipelines.training.trainer import Trainer, TrainState, not_finite
+from ifcar.pipelines.training.trainer import Trainer, TrainState, clip_gradients, decay_matrices, not_finite
 
 
 def train(trainer: Trainer, state: TrainState, on_round: Callable[[TrainState], None]) -> None:
@@ -88,19 +88,22 @@ def train_step(
         out = stack.score(batch, per_head=per_head, noise=noise)
     targets = torch.from_numpy(trainer.examples.targets[places]).to(device)
     targets = targets.expand(len(stack), *targets.shape[1:])
-    aux_weights = {
-        name: loss.new_tensor([member.aux_weights[name] for member in members]) for name, loss in out.losses.items()
-    }
     kind, smoothing = trainer.examples.kind, trainer.label_smoothing
-    losses = losses_of(out.trained(), targets, out.losses, aux_weights, kind, smoothing)
+    weights = [member.aux_weights for member in members]
+    losses = losses_of(out.trained(), targets, out.losses, weights, kind, smoothing)
     total = torch.stack(list(losses.values())).sum(0)
     stack.fill_gradients(total)
     losses = {name: loss.detach().double() for name, loss in losses.items()}
     stop_non_finite(trainer, state.step, losses, (stack.gradients.sum(1) + total.detach()).isfinite().tolist(), places)
+    plan = members[0].plan
+    if plan.clip_gradient is not None:
+        clip_gradients(stack.gradients, plan.clip_gradient)
     for place, group in enumerate(trainer.optimizer.param_groups):
         moves = place < len(stack) and members[place].state.failure is None
         group["params"][0].grad = stack.gradients[place] if moves else None
         group["lr"] = trainer.members[place].plan.lr_at(state.step)
+        if moves and not plan.decay_vectors:
+            decay_matrices(stack, place, 1 - group["lr"] * trainer.members[place].plan.weight_decay)
     trainer.optimizer.step()
     return losses | {"n": torch.ones_like(losses["classification"])}
 

@@ -100,7 +100,7 @@ def train_phases(entries: Sequence[PreparedRun], data: Data, folder: Path, progr
         return [_outcome(member, own, plan.num_steps, chosen=False, refit=False) for member, own in ends]
     fit_plan = for_all_clips(plan, len(fitting))
     if state.phase == "fit":
-        shorter = [replace(e, plan=replace(fit_plan, lr=e.plan.lr)) for e in entries]
+        shorter = [replace(e, plan=replace(fit_plan, lr=e.plan.lr, weight_decay=e.plan.weight_decay)) for e in entries]
         stops = [fit_plan.num_steps] * len(entries)
         _run_phase(shorter, data, fitting, held_out, stops, state, folder, progress)
     steps, weights = [m.best_step for m in state.members], [m.best_weights for m in state.members]
@@ -161,7 +161,6 @@ def _run_phase(
         FleetRun(
             plan=entries[number].plan,
             stop_step=stops[number],
-            weight_decay=entries[number].config.schedule.weight_decay,
             aux_weights=entries[number].config.aux_weights,
             seed=entries[number].config.seed,
             state=state.members[number],

@@ -13,7 +13,6 @@ from ifcar.cache.lock import locked
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
-from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.feed.batches import open_batches
 from ifcar.pipelines.feed.boxes import check_boxes
 from ifcar.pipelines.feed.examples import Examples, read_examples
@@ -31,7 +30,7 @@ from ifcar.pipelines.runs.finished import (
 )
 from ifcar.pipelines.runs.heads import build_head, start_from_base
 from ifcar.pipelines.runs.places import open_its_cache
-from ifcar.pipelines.runs.resolve import head_options, resolve
+from ifcar.pipelines.runs.resolve import head_arrays, resolve
 from ifcar.pipelines.runs.schedule import Plan, make_plan
 from ifcar.pipelines.runs.weights import save_tensors
 from ifcar.pipelines.scoring.scores import Predictions, measure, predict
@@ -101,7 +100,7 @@ def _fit_locked(
     trained, tested = read_examples(reader, protocol, Split.TRAIN), read_examples(reader, protocol, Split.TEST)
     entries = [_enter(job, reader, protocol, len(trained)) for job in jobs]
     config = entries[0].config
-    arrays = HEADS.get(config.head).reads(head_options(config))
+    arrays = head_arrays(config)
     division = hold_out(trained, protocol, entries[0].plan.held_out)
     notes = [note for note in (tested.note, division.note, entries[0].note) if note]
     notes += check_boxes(reader, config.head, arrays, trained, tested)
@@ -162,7 +161,7 @@ def _enter(job: Job, reader: CacheReader, protocol: ProtocolTable, num_clips: in
     note = ""
     if config.fine_tune is not None:
         config, note = start_from_base(config, config.fine_tune, head)
-    appearance = reader.spec.reads_features(head.reads(head_options(config)))
+    appearance = reader.spec.reads_features(head_arrays(config))
     plan = make_plan(config.schedule, num_clips, reads_appearance=appearance)
     return PreparedRun(config=config, path=job.path, head=head, plan=plan, note=note)
 

@@ -100,9 +100,8 @@ class FleetRun:
     """What one run brings to a phase of its fleet's training.
 
     Args:
-        plan: its schedule; the plans of a fleet differ in the learning rate only.
+        plan: its schedule; the plans of a fleet differ in learning rate and weight decay only.
         stop_step: train up to this step of the plan.
-        weight_decay: L2 factor; decoupled for Adam.
         aux_weights: weight of each auxiliary loss.
         seed: of batch order, view choice and dropout.
         state: what it has found so far.
@@ -110,7 +109,6 @@ class FleetRun:
 
     plan: Plan
     stop_step: int
-    weight_decay: float
     aux_weights: Mapping[str, float]
     seed: int
     state: RunState
@@ -146,11 +144,26 @@ class Trainer:
 
 
 def make_optimizer(stack: Stack, members: Sequence[FleetRun]) -> torch.optim.Optimizer:
-    """Return SGD with momentum 0.9 (paper) or Adam with decoupled weight decay (stretched), at each member's rates."""
+    """Return SGD, or Adam with decoupled weight decay, at each member's rates."""
+    plan = members[0].plan
     groups = [
-        {"params": [row], "lr": member.plan.lr, "weight_decay": member.weight_decay}
-        for row, member in zip(stack.weights.unbind(), members, strict=True)
+        {"params": [row], "lr": m.plan.lr, "weight_decay": m.plan.weight_decay if plan.decay_vectors else 0.0}
+        for row, m in zip(stack.weights.unbind(), members, strict=True)
     ]
-    if members[0].plan.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=0.9, fused=True)
+    if plan.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=0.0, momentum=plan.momentum, fused=True)
     return torch.optim.AdamW(groups, lr=0.0, fused=True)
+
+
+def clip_gradients(gradients: Tensor, largest: float) -> None:
+    """Scale each row of (M, W) whose norm is above `largest` down to it, as `clip_grad_norm_` does for one head."""
+    norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
+    gradients.mul_((largest / (norms + 1e-6)).clamp(max=1.0))
+
+
+def decay_matrices(stack: Stack, place: int, factor: float) -> None:
+    """Multiply a head's parameters of two and more dimensions by `factor`: decoupled decay that spares the others."""
+    with torch.no_grad():
+        for first, end, shape in stack.columns.values():
+            if len(shape) > 1:
+                stack.weights[place, first:end].mul_(factor)

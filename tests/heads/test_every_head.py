@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from fixtures.batches import LAYOUT_SPEC, spec_with
-from head_contract import CHECKS
+from head_contract import CHECKS, WithLosses
 
 import ifcar.heads
 from ifcar.cache.arrays import CacheSpec
@@ -85,8 +85,10 @@ def variants() -> list[Any]:
         head, seen = HEADS.get(name), list[Any]()
         for preset, config in head.presets.items():
             configs = {preset: narrow(config)}
-            for loss in head.auxiliary:
-                configs |= {f"{k}+{loss}": replace(c, **{loss: True}) for k, c in configs.items()}
+            for losses in ((loss,) for loss in head.auxiliary):
+                own: Any = WithLosses(head, losses)
+                spec = spec_with(own.reads(narrow(config)))
+                out.append(pytest.param(own, narrow(config), spec, id=f"{name}-{preset}+{losses[0]}"))
             if any(f.name == "joint" for f in fields(config)):
                 for stream in STREAMS:
                     if stream != config.joint.streams:

@@ -64,7 +64,7 @@ BY_HAND = {
 
 @pytest.mark.parametrize(("preset", "limit"), [("paper", 180e9), ("released", 230e9)])
 def test_sfi_takes_the_arithmetic_that_a_hand_count_gives(preset: str, limit: float) -> None:
-    counted = count_training_flops("sfi", preset, prediction=True)
+    counted = count_training_flops("sfi", preset, losses=["prediction"])
     assert counted <= limit
     assert counted == pytest.approx(BY_HAND[preset], rel=1e-3)  # what is left: sums over the N pairs of an instance
 
@@ -105,7 +105,7 @@ def test_orn_multiplies_each_object_and_not_each_pair_by_the_first_layer() -> No
         + product(32 * 7, 512, 3 * 512)
         + product(32, 256 + 512, PAPER_CLASSES)
     )
-    counted = count_training_flops("orn", object_class=True)
+    counted = count_training_flops("orn", losses=["object_class"])
     assert counted == pytest.approx(by_hand, rel=1e-2)  # what is left: sums over pairs, and the draw, as products
-    plain = count_training_flops("orn", form=plain_orn, object_class=True)
+    plain = count_training_flops("orn", form=plain_orn, losses=["object_class"])
     assert plain - counted == pytest.approx(product(pairs, 2 * width, 512) - 2 * product(related, width, 512), rel=1e-2)

@@ -12,7 +12,7 @@ from fixtures.batches import FULL_SPEC, random_batch
 from fixtures.literal_orn import PaperORN, released_orn
 from fixtures.noise import draw_noise
 from fixtures.plain_orn import plain_orn
-from head_contract import build_moved, in_double, map_batch
+from head_contract import WithLosses, build_moved, in_double, map_batch
 from torch import Tensor
 
 from ifcar.cache.arrays import MASKS, CacheSpec, object_classes
@@ -26,9 +26,10 @@ NARROW: dict[str, Any] = {"mask_dim": 5, "class_dim": 4, "relation_dim": 7, "sta
 T, STEPS, N = 8, 4, 4  # `FULL_SPEC`
 
 
-def narrow_orn(preset: str = "paper", spec: CacheSpec = FULL_SPEC, **options: Any) -> ORN:
+def narrow_orn(preset: str = "paper", spec: CacheSpec = FULL_SPEC, losses: tuple[str, ...] = (), **options: Any) -> ORN:
     config = replace(ORN.presets[preset], **{**NARROW, "input_norm": False, **options})
-    head = build_moved(ORN, config, spec).double().eval()
+    kind: Any = WithLosses(ORN, losses)
+    head = build_moved(kind, config, spec).double().eval()
     assert isinstance(head, ORN)
     return head
 
@@ -47,8 +48,8 @@ def literal(head: ORN, batch: InstanceBatch, noise: Tensor | None = None) -> tup
 @pytest.mark.parametrize(
     "options",
     [
-        {"object_class": True},
-        {"heads": "object", "object_class": True, "features": ("visual",)},
+        {"losses": ("object_class",)},
+        {"heads": "object", "losses": ("object_class",), "features": ("visual",)},
         {"heads": "activity"},
         {"heads": "object", "features": ("shape", "class")},
         {"heads": "object", "pairs": "intra"},
@@ -63,7 +64,7 @@ def test_logits_and_class_loss_equal_equations_4_to_13(options: dict[str, Any]) 
     out = head(batch)
     logits, loss = literal(head, batch)
     torch.testing.assert_close(out.logits, logits, **EXACT)
-    if "object_class" in options:
+    if "losses" in options:
         torch.testing.assert_close(out.losses["object_class"], loss, **EXACT)
 
 
@@ -81,7 +82,7 @@ def test_training_relates_each_frame_to_the_earlier_one_that_the_noise_draws(cli
 
 
 def test_first_layer_by_object_equals_every_pair_concatenated() -> None:
-    head = narrow_orn(object_class=True, input_norm=True).train()
+    head = narrow_orn(losses=("object_class",), input_norm=True).train()
     draw_noise(head, 5, torch.Generator().manual_seed(0))
     plain, batch = plain_orn(head), batch_of()
     outs = [model(batch) for model in (head, plain)]
@@ -103,7 +104,7 @@ def released_weights(head: ORN) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("f", ["gru", "avg"])
 def test_released_preset_does_what_the_released_code_does(f: str) -> None:
-    head, batch = narrow_orn("released", f=f, object_class=True), batch_of()
+    head, batch = narrow_orn("released", f=f, losses=("object_class",)), batch_of()
     frames = torch.arange(0, T, T // STEPS)
     classes, weights = batch.array("object_classes")[:, frames].long(), released_weights(head)
     one_hot = (classes.unsqueeze(-1) == torch.arange(3)).double()
@@ -164,15 +165,15 @@ def test_relations_are_the_summed_outputs_of_h_for_present_objects_of_earlier_fr
         ({"objects": "pixel"}, r"features is \('visual', 'shape', 'class'\); expected \[visual\]"),
         ({"features": ()}, "expected some of visual, shape, class"),
         ({"features": ("visual", "visual")}, "expected some of visual, shape, class"),
-        ({"heads": "activity", "object_class": True}, "the object-class loss"),
-        ({"features": ("shape",), "object_class": True}, "the object-class loss"),
+        ({"heads": "activity", "losses": ("object_class",)}, "the object-class loss"),
+        ({"features": ("shape",), "losses": ("object_class",)}, "the object-class loss"),
         ({"features": ("shape",), "gate": "sums"}, "visual among them"),
         ({"clique": 4}, "clique is 4; expected one of 1, 2, 3"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        ORNConfig(**options)
+        narrow_orn(**options)
 
 
 def test_cache_with_one_step_or_without_names_of_classes_is_refused() -> None:

@@ -21,9 +21,9 @@ SPEC = CacheSpec.standard(num_frames=10, num_steps=5, num_instances=4, channels=
 def small(preset: str, **options: Any) -> SFI:
     config = SFI.presets[preset]
     joint = replace(config.joint, appearance_dim=32, layout_dim=32, reduction_dim=options.pop("reduction_dim", 0))
-    config = replace(config, joint=joint, temporal_hidden_dim=48, temporal_dim=40, prediction=True, **options)
+    config = replace(config, joint=joint, temporal_hidden_dim=48, temporal_dim=40, **options)
     torch.manual_seed(0)
-    return SFI(config, SPEC, 7)
+    return SFI(config, SPEC, 7, ["prediction"])
 
 
 @pytest.mark.parametrize(

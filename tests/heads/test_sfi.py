@@ -45,9 +45,8 @@ def small_sfi(prediction: bool) -> tuple[SFI, InstanceBatch]:
         joint=replace(SFIConfig().joint, appearance_dim=8, layout_dim=8, reduction_dim=0),
         temporal_hidden_dim=12,
         temporal_dim=10,
-        prediction=prediction,
     )
-    head = SFI(config, SPEC, 5).double().eval()
+    head = SFI(config, SPEC, 5, ["prediction"] if prediction else []).double().eval()
     return head, in_double(random_batch(7, SPEC, seed=2))
 
 
@@ -129,7 +128,7 @@ def test_prediction_loss_equals_equations_4_and_5() -> None:
 
 def test_paper_preset_has_the_papers_dimensions() -> None:
     spec = CacheSpec.standard(num_frames=8, num_steps=4, num_instances=4, channels=512, pooled_size=3)
-    head = SFI(replace(SFI.presets["paper"], prediction=True), spec, 174)
+    head = SFI(SFI.presets["paper"], spec, 174, ["prediction"])
     assert head.joint.appearance.embed.weight.shape == (512, 512 * 9)
     assert [e.weight.shape for e in head.reasoning.edges] == [(1024, 2048)] * 3
     assert head.reasoning.fusion.weight.shape == (1024, 1024)

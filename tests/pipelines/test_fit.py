@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from fixtures.interrupts import interrupted_after
 from fixtures.something_else import write_dataset
 from safetensors.numpy import load_file
@@ -16,6 +19,7 @@ from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
 from ifcar.cli import main
 from ifcar.errors import CacheMismatchError, InputError
+from ifcar.heads.sfi import SFI
 from ifcar.pipelines.configs import parse_assignment
 from ifcar.pipelines.ensemble import choose_weights, ensemble
 from ifcar.pipelines.evaluate import evaluate
@@ -28,9 +32,9 @@ from ifcar.pipelines.grid.config import GridConfig, SystemConfig
 from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.labels.kinds import SingleLabel
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.runs.config import FineTuneConfig, RunConfig
-from ifcar.pipelines.runs.finished import Run, open_run
-from ifcar.pipelines.runs.resolve import default_protocol, make_run_config
+from ifcar.pipelines.runs.config import FineTuneConfig, RunConfig, run_id
+from ifcar.pipelines.runs.finished import Run, open_run, read_config, write_config
+from ifcar.pipelines.runs.resolve import default_protocol, make_run_config, resolve
 from ifcar.pipelines.runs.schedule import ScheduleConfig, make_plan
 from ifcar.pipelines.scoring.scores import Predictions, measure
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
@@ -139,6 +143,22 @@ def test_paper_schedule_is_the_papers() -> None:
     assert make_plan(ScheduleConfig(), 300, reads_appearance=True).kind == "stretched"
 
 
+def test_run_takes_and_keeps_the_published_schedule_of_its_head(cache: Path) -> None:
+    result = fit(config(cache, schedule=ScheduleConfig(kind="released")), Silent())
+    stored = read_config(result.run.path / "config.yaml")
+    assert isinstance(stored, RunConfig) and stored.schedule.published == SFI.schedules["released"][""]
+    assert (result.plan.kind, result.plan.epochs, result.plan.clip_gradient) == ("released", 20, 5.0)
+    assert "released code of Yan et al. 2020" in result.plan.describe()
+    same_run(result.run, fit(replace(stored, seed=stored.seed), Silent()).run)
+
+
+def test_schedule_that_the_head_does_not_have_names_the_nearest(cache: Path) -> None:
+    with pytest.raises(InputError, match=r"'relesed', which head 'sfi' does not have .* did you mean 'released'"):
+        fit(config(cache, schedule=ScheduleConfig(kind="relesed")), Silent())
+    with pytest.raises(InputError, match="Known: auto, stretched, paper"):
+        fit(config(cache, "stin-nl", schedule=ScheduleConfig(kind="released")), Silent())
+
+
 def test_metrics_equal_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(200, 9)).astype(np.float32)
@@ -226,10 +246,59 @@ def test_option_that_contradicts_the_weight_of_its_loss_is_refused_alone_and_in_
 @pytest.mark.parametrize("aux_weight", [0.0, 5.0])
 def test_auxiliary_loss_is_there_where_it_has_a_weight(cache: Path, aux_weight: float) -> None:
     chosen = config(cache, aux_weight=aux_weight, schedule=ScheduleConfig(kind="paper", epochs=1))
-    left_out = {key: value for key, value in chosen.options.items() if key != "prediction"}
-    runs = [fit(one, Silent()).run for one in (chosen, replace(chosen, options=left_out))]
-    same_run(*runs)
-    assert ("prediction_loss" in (runs[0].path / "history.jsonl").read_text()) == bool(aux_weight)
+    run = fit(chosen, Silent()).run
+    assert ("prediction_loss" in (run.path / "history.jsonl").read_text()) == bool(aux_weight)
+    same = config(cache, aux_weights={"prediction": aux_weight}, settings=[f"prediction={bool(aux_weight)}"])
+    assert (same.aux_weights, same.options) == (chosen.aux_weights, chosen.options)
+    assert "prediction" not in chosen.options
+
+
+@pytest.mark.parametrize("aux_weight", [0.0, 5.0])
+def test_config_that_still_names_its_auxiliary_losses_among_the_options_is_the_same_run(
+    cache: Path, tmp_path: Path, aux_weight: float
+) -> None:
+    reader = open_cache(cache)
+    chosen = config(cache, aux_weight=aux_weight)
+    chosen = resolve(chosen, reader, reader.protocol(chosen.protocol))
+    write_config(tmp_path, chosen)
+    stated = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    stated["options"]["prediction"] = bool(aux_weight)
+    del stated["schedule"]["published"]
+    stated["schedule"]["weight_decay"] = 1e-4
+    assert run_id(chosen) == id_of(stated)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(stated))
+    read = read_config(tmp_path / "config.yaml")
+    assert isinstance(read, RunConfig) and read.options == chosen.options and run_id(read) == run_id(chosen)
+    stated["options"]["prediction"] = not aux_weight
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(stated))
+    with pytest.raises(InputError, match="option prediction is"):
+        read_config(tmp_path / "config.yaml")
+
+
+def id_of(stated: dict[str, object]) -> str:
+    """The id of a run from a cache as it was before losses and schedules were heads': of all but where files lie."""
+    content = {
+        key: value
+        for key, value in stated.items()
+        if key != "cache" and (key, value) not in (("live", None), ("labels", None))
+    }
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"aux_weights": {"predicton": 5.0}}, "no auxiliary loss 'predicton', did you mean 'prediction'"),
+        ({"aux_weights": {"prediction": -5.0}}, "weight of the auxiliary loss 'prediction' is -5"),
+        ({"aux_weights": {"prediction": float("nan")}}, "weight of the auxiliary loss 'prediction' is nan"),
+        ({"aux_weights": {"prediction": 5.0}, "aux_weight": 5.0}, "give one of them"),
+        ({"head": "base", "aux_weights": {"prediction": 5.0}}, "'base' has no auxiliary loss 'prediction'"),
+    ],
+)
+def test_weights_that_mean_nothing_are_one_clear_line(cache: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        config(cache, **options)  # type: ignore[arg-type]
 
 
 def test_weight_of_an_auxiliary_loss_that_the_head_lacks_is_refused(cache: Path) -> None:

@@ -21,6 +21,7 @@ from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head, InstanceBatch
+from ifcar.heads.schedules import Schedule
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.feed.batches import open_batches
@@ -42,7 +43,7 @@ from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.training.jobs import FailedRun, Job
 from ifcar.pipelines.training.phases import Data, PreparedRun, train_phases
 from ifcar.pipelines.training.together import FitResult, fit_together
-from ifcar.pipelines.training.trainer import FleetRun, RunState, make_optimizer
+from ifcar.pipelines.training.trainer import FleetRun, RunState, clip_gradients, decay_matrices, make_optimizer
 
 SHORT = ScheduleConfig(kind="stretched", epochs=20, batch_size=8)
 CPU = torch.device("cpu")
@@ -116,7 +117,7 @@ def members(lrs: list[float], decays: list[float], optimizer: str) -> list[Fleet
         epochs_per_round=1,
     )
     return [
-        FleetRun(plan=replace(plan, lr=lr), stop_step=1, weight_decay=decay, aux_weights={}, seed=k, state=RunState())
+        FleetRun(plan=replace(plan, lr=lr, weight_decay=decay), stop_step=1, aux_weights={}, seed=k, state=RunState())
         for k, (lr, decay) in enumerate(zip(lrs, decays, strict=True))
     ]
 
@@ -150,17 +151,15 @@ def test_every_head_trains_in_a_stack_as_alone(name: str, per_head: bool) -> Non
     """In float64 to 1e-9, among other weights, dropout and learning rates, on its own batch or a shared one."""
     kind = HEADS.get(name)
     options = kind.presets.get("small", kind.presets["paper"])
-    if kind.auxiliary:
-        options = replace(options, **dict.fromkeys(kind.auxiliary, True))
     if hasattr(options, "num_groups"):
         options = replace(options, num_groups=2)  # divides the channels of SPEC
-    heads, spec = [], spec_with(kind.reads(options))
+    heads, spec = [], spec_with(kind.arrays(options, kind.auxiliary))
     for seed in range(3):
         torch.manual_seed(seed)
         mine = options
         if hasattr(options, "joint"):
             mine = replace(options, joint=replace(options.joint, dropout=0.1 * seed))
-        heads.append(kind(mine, spec, 5).double())
+        heads.append(kind.build(mine, spec, 5, kind.auxiliary).double())
     runs = members([1e-3, 3e-3, 1e-4], [0.0, 0.1, 1e-4], "adam")
 
     def batches(seed: int, step: int) -> InstanceBatch:
@@ -204,6 +203,60 @@ def test_optimiser_of_a_stack_is_torch_s_for_each_member(optimizer: str) -> None
             torch.testing.assert_close(value, head.state_dict()[name], rtol=1e-7, atol=1e-7)
 
 
+def test_clipping_and_the_decay_of_matrices_are_torch_s_for_each_member() -> None:
+    torch.manual_seed(0)
+    rates, decays, largest = [1e-2, 1e-3], [0.1, 0.3], 0.5
+    heads = [HEADS.get("base")(HEADS.get("base").presets["small"], SPEC, 5).double() for _ in rates]
+    stack = stack_heads(heads, CPU)
+    runs = members(rates, decays, "adam")
+    made = make_optimizer(stack, [replace(m, plan=replace(m.plan, decay_vectors=False)) for m in runs])
+    own = []
+    for head, lr, decay in zip(heads, rates, decays, strict=True):
+        by_decay: dict[float, list[torch.nn.Parameter]] = {0.0: [], decay: []}
+        for parameter in head.parameters():
+            by_decay[decay if parameter.ndim > 1 else 0.0].append(parameter)
+        own.append(torch.optim.AdamW([{"params": p, "weight_decay": d} for d, p in by_decay.items()], lr=lr))
+    for step in range(20):
+        for place, (head, single) in enumerate(zip(heads, own, strict=True)):
+            for name, parameter in head.named_parameters():
+                parameter.grad = torch.randn(parameter.shape, dtype=torch.float64) * 0.1 ** (4 * (step % 2))
+                first, end, _ = stack.columns[name]
+                stack.gradients[place, first:end] = parameter.grad.flatten()
+            torch.nn.utils.clip_grad_norm_(head.parameters(), largest)
+            single.step()
+        clip_gradients(stack.gradients, largest)
+        for place, group in enumerate(made.param_groups):
+            group["lr"], group["params"][0].grad = rates[place], stack.gradients[place]
+            decay_matrices(stack, place, 1 - rates[place] * decays[place])
+        made.step()
+    for place, head in enumerate(heads):
+        for name, value in stack.state(place).items():
+            torch.testing.assert_close(value, head.state_dict()[name], rtol=1e-9, atol=1e-9)
+
+
+def test_member_of_a_fleet_by_a_schedule_of_steps_is_the_run_alone(cache: Path, tmp_path: Path) -> None:
+    """Its norm is clipped by its own gradient, and it ends in the middle of an epoch."""
+    published = Schedule(
+        source="a paper",
+        optimizer="adam",
+        num_steps=7,
+        decay="linear",
+        warm_up=0.3,
+        batch_size=8,
+        decay_vectors=False,
+        clip_gradient=0.05,
+    )
+    schedule = ScheduleConfig(kind="paper", published=published)
+    several = [config(cache, schedule=schedule), config(cache, schedule=schedule, seed=1, aux_weight=9.0)]
+    entries, data = entries_of(several, tmp_path)
+    together = train_phases(entries, data, tmp_path, Silent())
+    for entry, outcome in zip(entries, together, strict=True):
+        (alone,) = train_phases([entry], data, entry.path, Silent())
+        assert outcome.steps == alone.steps == 7
+        for key, value in alone.weights.items():
+            torch.testing.assert_close(outcome.weights[key], value, rtol=1e-9, atol=1e-9)
+
+
 def entries_of(configs: list[RunConfig], tmp_path: Path) -> tuple[list[PreparedRun], Data]:
     reader = open_cache(configs[0].cache)
     protocol = reader.protocol(configs[0].protocol)
@@ -212,7 +265,7 @@ def entries_of(configs: list[RunConfig], tmp_path: Path) -> tuple[list[PreparedR
     plans = [make_plan(c.schedule, len(trained), reads_appearance=False) for c in configs]
     batches = open_batches(reader, heads[0].reads(head_options(configs[0])), [trained], "cpu", "auto")
     division = hold_out(trained, protocol, plans[0].held_out)
-    data = Data(batches=batches, trained=trained, division=division, protocol=protocol, clip_ids=reader.clip_ids)
+    data = Data(batches=batches, trained=trained, division=division, protocol=protocol)
     entries = []
     for place, (c, head, plan) in enumerate(zip(configs, heads, plans, strict=True)):
         path = tmp_path / str(place)

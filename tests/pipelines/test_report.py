@@ -125,9 +125,8 @@ def fabricate(template: Run, path: Path, seed: int, weight: float, test: Predict
     """Write a run folder with a history and given test predictions."""
     path.mkdir(parents=True)
     assert isinstance(template.config, RunConfig)
-    options = {**template.config.options, "prediction": bool(weight)}
     aux = {"prediction": weight} if weight else {}
-    write_config(path, replace(template.config, head=head, options=options, aux_weights=aux, seed=seed))
+    write_config(path, replace(template.config, head=head, aux_weights=aux, seed=seed))
     write_run_data(path, template.data())
     steps = range(10, 60, 10)
     losses = [

@@ -1,0 +1,70 @@
+"""Published schedules: by head, name and data set, and the plans that follow from them."""
+
+from __future__ import annotations
+
+import pytest
+
+from ifcar.errors import InputError
+from ifcar.heads.catalog import HEADS
+from ifcar.heads.schedules import Schedule, schedules_on
+from ifcar.pipelines.runs.schedule import ScheduleConfig, make_plan
+
+CHARADES_CLIPS = 7_811
+
+
+def taken(head: str, dataset: str, *, appearance: bool = True, name: str = "paper") -> Schedule:
+    return schedules_on(HEADS.get(head).schedules, dataset, reads_appearance=appearance)[name]
+
+
+@pytest.mark.parametrize("appearance", [True, False])
+def test_paper_schedule_follows_from_roles_and_on_charades_is_the_same_for_both(appearance: bool) -> None:
+    found = taken("sfi", "something-else", appearance=appearance)
+    expected = (30, (5, 10, 15, 20, 25)) if appearance else (50, (35, 45))
+    assert (found.epochs, found.milestones) == expected
+    charades = taken("sfi", "charades", appearance=appearance)
+    assert (charades.epochs, charades.milestones) == (50, (35, 45))
+
+
+def test_activity_specific_features_have_a_schedule_of_their_own_on_charades_only() -> None:
+    published = taken("activity-specific", "charades")
+    plan = make_plan(ScheduleConfig(kind="paper", published=published), CHARADES_CLIPS, reads_appearance=True)
+    assert (plan.num_steps, plan.batch_size, plan.lr, plan.weight_decay) == (50_000, 12, 3.5e-2, 1.25e-5)
+    assert {plan.lr_at(step) for step in (0, 25_000, 49_999)} == {3.5e-2}
+    assert taken("activity-specific", "hockey") == taken("sfi", "hockey")
+    halved = ScheduleConfig(kind="paper", published=published, epochs=2, lr=1e-3, weight_decay=0.0, batch_size=6)
+    plan = make_plan(halved, CHARADES_CLIPS, reads_appearance=True)
+    assert (plan.num_steps, plan.lr, plan.weight_decay) == (2 * 1302, 1e-3, 0.0)  # what is given counts
+
+
+@pytest.mark.parametrize("head", ["base", "nl", "sfi", "stin", "strg"])
+def test_released_schedule_is_that_of_the_released_code(head: str) -> None:
+    config = ScheduleConfig(kind="released", published=taken(head, "something-else", name="released"))
+    plan = make_plan(config, 54_919, reads_appearance=True)
+    assert (plan.kind, plan.epochs, plan.milestones, plan.clip_gradient) == ("released", 20, (5, 10, 15), 5.0)
+    assert (plan.optimizer, plan.momentum, plan.batch_size) == ("sgd", 0.9, 72)
+
+
+def test_linear_decay_rises_over_two_of_twenty_epochs_and_ends_at_zero() -> None:
+    published = taken("stlt", "something-else")
+    plan = make_plan(ScheduleConfig(kind="paper", published=published), 6_400, reads_appearance=False)
+    assert (plan.steps_per_epoch, plan.num_steps) == (100, 2_000)
+    rates = [plan.lr_at(step) for step in (0, 99, 199, 200, 1_100, 1_999)]
+    assert rates == pytest.approx([5e-5 / 200, 2.5e-5, 5e-5, 5e-5, 2.5e-5, 5e-5 / 1800])
+    with pytest.raises(InputError, match="milestones would be ignored"):
+        make_plan(ScheduleConfig(kind="paper", published=published, milestones=(3,)), 640, reads_appearance=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "epochs or num_steps"),
+        ({"epochs": 3, "num_steps": 9}, "epochs or num_steps"),
+        ({"num_steps": 9, "milestones": (2,)}, "milestones are epochs"),
+        ({"epochs": 3, "decay_vectors": False}, "needs the optimiser adam"),
+        ({"epochs": 0}, "must be positive"),
+        ({"epochs": 1, "clip_gradient": 0.0}, "positive clip_gradient"),
+    ],
+)
+def test_schedule_that_contradicts_itself_is_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Schedule(source="a paper", **options)  # type: ignore[arg-type]
