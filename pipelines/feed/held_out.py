@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.pipelines.feed.examples import Examples
 
+ROUNDING = 1e-9  # 18 of 80 clips are not more than 1.5 × 0.15 of them
 NEAR = 1.5  # times the share asked for, and half of it: whole groups in between are near enough
 LARGE = 0.4  # of the clips, which whole groups may take where they are so large: one subject of three
 FEWEST_GROUPS = 3
@@ -56,7 +57,7 @@ def hold_out(train: Examples, protocol: ProtocolTable, share: float) -> Division
     if (groups >= 0).all() and len(names) >= FEWEST_GROUPS:
         for limit in (min(NEAR * share, max(share, 0.5)), max(share, LARGE)):
             chosen = _whole_groups(groups, share, limit)
-            if chosen.mean() > NEAR * share:
+            if chosen.mean() > NEAR * share * (1 + ROUNDING):
                 return _divide(train, chosen, share, f"for the {len(names)} {kind} are that large")
             if chosen.mean() >= share / 2:
                 return _divide(train, chosen, share)
