@@ -87,6 +87,12 @@ def mixed(cache: Path) -> list[RunConfig]:
     ]
 
 
+def calm(cache: Path, *rates: float) -> list[RunConfig]:
+    """The same at rates at which rounding grows slowly, from step to step."""
+    runs = zip(mixed(cache), rates, strict=True)
+    return [replace(run, schedule=replace(run.schedule, lr=rate)) for run, rate in runs]
+
+
 def fleet_of(configs: list[RunConfig]) -> Fleet:
     fleet = make_fleet([Job(config=c, path=run_folder(c)) for c in configs])
     fleet.folder.mkdir(parents=True, exist_ok=True)
@@ -276,7 +282,7 @@ def entries_of(configs: list[RunConfig], tmp_path: Path) -> tuple[list[PreparedR
 
 def test_both_phases_of_a_member_are_those_of_the_run_alone(cache: Path, tmp_path: Path) -> None:
     """Stopping points included: to 1e-9 in float64."""
-    entries, data = entries_of(mixed(cache), tmp_path)
+    entries, data = entries_of(calm(cache, 3e-4, 6e-4, 9e-4, 3e-4), tmp_path)
     together = train_phases(entries, data, tmp_path, Silent())
     assert len({outcome.steps for outcome in together}) > 1  # they stop at different steps
     for entry, outcome in zip(entries, together, strict=True):
@@ -292,8 +298,7 @@ def test_both_phases_of_a_member_are_those_of_the_run_alone(cache: Path, tmp_pat
 
 def test_run_of_a_fleet_has_the_files_and_metrics_of_the_run_alone(cache: Path, tmp_path: Path) -> None:
     """In float32: losses to 1e-4 while rounding has not grown yet, and logits to 0.25 at the end."""
-    calm = [c if c.schedule.lr is None else replace(c, schedule=SHORT) for c in mixed(cache)]
-    fleet = fleet_of(calm)
+    fleet = fleet_of(calm(cache, 2e-4, 2e-4, 2e-4, 2e-4))
     for place, result in enumerate(train_fleet(fleet)):
         assert isinstance(result, FitResult)
         alone = fit(fleet.jobs[place].config, Silent(), out=tmp_path / f"alone{place}").run
