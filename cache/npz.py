@@ -23,8 +23,8 @@ class NpzError(Exception):
     """An NPZ or NPY file is damaged or no such file; the text says why."""
 
 
-def read_arrays(path: Path, names: Sequence[str]) -> list[NDArray[Any]]:
-    """Return arrays of numbers or text by name.
+def read_arrays(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> list[NDArray[Any]]:
+    """Return arrays of numbers or text by name, then those of the optional names that the file holds.
 
     Raises:
         KeyError: the file holds no array of a name.
@@ -32,7 +32,9 @@ def read_arrays(path: Path, names: Sequence[str]) -> list[NDArray[Any]]:
     """
     try:
         with zipfile.ZipFile(path) as file:
-            return [_read(file, file.getinfo(f"{name}.npy")) for name in names]
+            held = set(file.namelist())
+            more = [name for name in optional if f"{name}.npy" in held]
+            return [_read(file, file.getinfo(f"{name}.npy")) for name in (*names, *more)]
     except _ERRORS as error:
         raise NpzError(one_line(error)) from error
 

@@ -11,7 +11,6 @@ metrics.json        one record a part; written last: a run with it is finished
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -72,22 +71,27 @@ class Run:
         path = self.path / "predictions.npz"
         names = [f"{split}/{name}" for name in ("clip_ids", "logits", "targets")]
         try:
-            clip_ids, logits, targets = read_arrays(path, names)
-            segments = None
-            with contextlib.suppress(KeyError):  # each clip is its own
-                (segments,) = read_arrays(path, [f"{split}/segments"])
+            clip_ids, logits, targets, *shared = read_arrays(path, names, [f"{split}/segments"])
         except KeyError as error:
             raise InputError(f"{path}: holds no predictions for {split!r}") from error
         except NpzError as error:
             raise InputError(f"{path}: cannot be read ({error}); remove the folder and make the run again") from error
-        of_clips = [clip_ids, logits, targets, *([] if segments is None else [segments])]
-        if logits.ndim != 2 or len({len(array) for array in of_clips}) > 1 or not np.isfinite(logits).all():
+        if (
+            logits.ndim != 2
+            or len({len(array) for array in (clip_ids, logits, targets, *shared)}) > 1
+            or not np.isfinite(logits).all()
+        ):
             raise InputError(
                 f"{path}: logits {logits.shape} of {len(clip_ids)} clips and {len(targets)} targets do not belong "
                 "together or are not finite; remove the folder and make the run again"
             )
         return Predictions(
-            split=split, clip_ids=clip_ids, segments=segments, logits=logits, targets=targets, kind=self.data().kind
+            split=split,
+            clip_ids=clip_ids,
+            segments=shared[0] if shared else None,
+            logits=logits,
+            targets=targets,
+            kind=self.data().kind,
         )
 
 
