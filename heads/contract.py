@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol, Self, cast
 
 import torch
@@ -196,10 +196,20 @@ class Head(nn.Module, ABC):
             labels: (n, K), 1 where a clip has the class and 0 elsewhere.
         """
 
+    @classmethod
+    def label(cls, config: Any) -> str:
+        """Return what names of runs and tables say of a config beside the head and its preset; mostly nothing.
+
+        Parts of a config that have a `label()` of their own are asked for it.
+        """
+        parts = (getattr(config, f.name) for f in fields(config))
+        return ", ".join(said for part in parts if hasattr(part, "label") and (said := part.label()))
+
     def explain(self, batch: InstanceBatch) -> Mapping[str, Tensor]:
         """Return what the head looks at, by name, each (B, …); nothing where there is nothing to show.
 
-        The report draws "similarity" (B, T′, N, T′, N), "front" (B, T′ − 1, N, N) and "activity_maps" (B, K, P).
+        The report draws "similarity" (B, T′, N, T′, N), "front" (B, T′ − 1, N, N) and "activity_maps" (B, K, P);
+        "relations" are (B, T′, T′, N, N).
         """
         return {}
 

@@ -89,6 +89,10 @@ class JointConfig:
         """Return d_joint, the width of the joint features."""
         return self.appearance_dim * (self.streams != "layout") + self.layout_dim * (self.streams != "appearance")
 
+    def label(self) -> str:
+        """Return the stream where there is one only."""
+        return "" if self.streams == "both" else self.streams
+
     def reads(self) -> tuple[str, ...]:
         """Return the cache arrays that the front end needs."""
         layout = ("boxes", "categories")

@@ -190,6 +190,11 @@ class ORN(Head):
             context = self.activity(batch, dtype)
         return HeadOutput(logits=self.classifier(reasoning, context), losses=losses)
 
+    def explain(self, batch: InstanceBatch) -> Mapping[str, Tensor]:
+        """Return "relations", see `relations`, where objects are related in pairs."""
+        pairs = self.object is not None and self.object.relations.config.clique == 2
+        return {"relations": self.relations(batch)} if pairs else {}
+
     def relations(self, batch: InstanceBatch) -> Tensor:
         """Return how strongly each pair of objects is related, (B, T′, T′, N, N), at least 0.
 

@@ -15,7 +15,7 @@ from ifcar.pipelines.comparison.results import Replicate, System, summarise
 from ifcar.pipelines.comparison.store import NAME as RESULTS
 from ifcar.pipelines.comparison.store import Comparison, read_comparison
 from ifcar.pipelines.folders import folder
-from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig, task_name, without_places
+from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig, head_label, task_name, without_places
 from ifcar.pipelines.runs.finished import Run, finished_runs, is_finished, open_run, read_config
 
 
@@ -122,13 +122,11 @@ def system_name(config: RunConfig | EnsembleConfig) -> str:
     if isinstance(config, EnsembleConfig):
         members = [_member_config(member) for member in config.members]
         return " ⊕ ".join(Path(n).name if c is None else system_name(c) for n, c in members)
-    joint = config.options.get("joint")
-    streams = str(joint["streams"]) if isinstance(joint, dict) and joint.get("streams", "both") != "both" else ""
     aux = [f"{name} λ = {weight:g}" for name, weight in config.aux_weights.items()]
     tuned = "" if config.fine_tune is None else "fine-tuned"
     if config.live is not None:
         tuned = "end to end" if config.live.base is None else "jointly with the backbone"
-    return ", ".join(part for part in (config.head, streams, *aux, config.preset, tuned) if part)
+    return ", ".join(part for part in (config.head, head_label(config), *aux, config.preset, tuned) if part)
 
 
 def aux_weight(config: RunConfig | EnsembleConfig) -> float:

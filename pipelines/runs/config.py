@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from ifcar.config_fields import Bounds, Option, check_fields
 from ifcar.errors import InputError
-from ifcar.pipelines.configs import to_plain
+from ifcar.pipelines.configs import from_plain, to_plain
 from ifcar.pipelines.runs.live import LiveConfig
 from ifcar.pipelines.runs.schedule import WEIGHT_DECAY, ScheduleConfig
 
@@ -199,15 +199,33 @@ def check_resumable(path: Path, stopped: object, config: RunConfig, *, unknown: 
         raise InputError(f"{path}: the stopped run has another {', '.join(differing)}; --resume needs the same")
 
 
+def head_label(config: RunConfig) -> str:
+    """Return what the head says of its options in names; nothing of a head that is not known here."""
+    from ifcar.heads.catalog import HEADS
+
+    if config.head not in HEADS.names():
+        return ""
+    kind = HEADS.get(config.head)
+    return kind.label(from_plain(kind.config_type, config.options, f"head {config.head}"))
+
+
 def run_name(config: RunConfig) -> str:
-    """Return a short readable name: head, streams, auxiliary weight, preset, protocol, label space, seed."""
-    joint = config.options.get("joint")
-    streams = joint["streams"] if isinstance(joint, Mapping) and joint["streams"] != "both" else ""
+    """Return a short readable name: head, its label, auxiliary weight, preset, protocol, label space, seed."""
     aux = "-".join(f"{name}{weight:g}" for name, weight in config.aux_weights.items())
     preset = "" if config.preset == "paper" else config.preset
     tuned = "" if config.fine_tune is None else f"tuned-{config.fine_tune.train}"
     if config.fine_tune is not None and config.fine_tune.parts:
         tuned = "from-" + "-".join(config.fine_tune.parts)
     live = "" if config.live is None else "joint" if config.live.base is not None else "finetune"
-    parts = (live, config.head, streams, aux, preset, config.protocol, config.labels or "", tuned, f"seed{config.seed}")
+    parts = (
+        live,
+        config.head,
+        head_label(config),
+        aux,
+        preset,
+        config.protocol,
+        config.labels or "",
+        tuned,
+        f"seed{config.seed}",
+    )
     return "-".join(part for part in parts if part)
