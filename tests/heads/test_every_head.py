@@ -85,10 +85,6 @@ def variants() -> list[Any]:
         head, seen = HEADS.get(name), list[Any]()
         for preset, config in head.presets.items():
             configs = {preset: narrow(config)}
-            for losses in ((loss,) for loss in head.auxiliary):
-                own: Any = WithLosses(head, losses)
-                spec = spec_with(own.reads(narrow(config)))
-                out.append(pytest.param(own, narrow(config), spec, id=f"{name}-{preset}+{losses[0]}"))
             if any(f.name == "joint" for f in fields(config)):
                 for stream in STREAMS:
                     if stream != config.joint.streams:
@@ -99,18 +95,19 @@ def variants() -> list[Any]:
             for option in OPTIONS.get(name, []) if preset == "paper" else []:
                 field, value = next(iter(option.items()))
                 configs[f"{preset}-{field}-{value}"] = replace(narrow(config), **option)
-            new = {key: c for key, c in configs.items() if c not in seen}
-            seen += new.values()
+            new: dict[str, tuple[Any, Any]] = {key: (head, c) for key, c in configs.items() if c not in seen}
+            seen += [c for _, c in new.values()]
+            new |= {f"{preset}+{loss}": (WithLosses(head, (loss,)), narrow(config)) for loss in head.auxiliary}
             out += [
                 pytest.param(
-                    head,
+                    kind,
                     c,
-                    spec_with(head.reads(c)),
+                    spec_with(kind.reads(c)),
                     check,
                     id=f"{name}-{key}-{check}",
                     marks=() if key == preset and check != "overfits_8_clips" else pytest.mark.slow,
                 )
-                for key, c in new.items()
+                for key, (kind, c) in new.items()
                 for check in CHECKS
                 if key == preset or check != "overfits_8_clips"
             ]
