@@ -149,6 +149,7 @@ def make_plan(config: RunConfig, num_clips: int, num_processes: int) -> LivePlan
         batch_size=batch_size,
         lr=schedule.lr,
         head_lr=live.head_lr or schedule.lr,
+        weight_decay=WEIGHT_DECAY if schedule.weight_decay is None else schedule.weight_decay,
         milestones=tuple(round(share * num_steps) for share in live.milestones),
         warm_up=live.warm_up,
     )
@@ -173,7 +174,6 @@ def make_trainer(setting: Setting, group: Group, num_workers: int) -> LiveTraine
     examples = division.fitting
     model.head.learn_labels(examples.labels(len(setting.protocol.labels.classes)))
     plan = make_plan(config, len(examples), group.size)
-    weight_decay = WEIGHT_DECAY if config.schedule.weight_decay is None else config.schedule.weight_decay
     network = model
     if group.size > 1:
         devices = [group.device] if group.device.type == "cuda" else None
@@ -183,7 +183,7 @@ def make_trainer(setting: Setting, group: Group, num_workers: int) -> LiveTraine
         model=model,
         spec=setting.spec,
         network=network,
-        optimizer=make_optimizer(model, plan.lr, plan.head_lr, weight_decay),
+        optimizer=make_optimizer(model, plan.lr, plan.head_lr, plan.weight_decay),
         plan=plan,
         sampler=BatchSampler(
             num_clips=len(examples),

@@ -11,6 +11,7 @@ from ifcar.config_fields import Bounds, Option, check_fields
 from ifcar.errors import InputError
 from ifcar.extract.view_options import SHARE, Cropping, Framing
 from ifcar.pipelines.extraction.config import FeatureConfig
+from ifcar.pipelines.runs.schedule import WEIGHT_DECAY
 
 Preset = Literal["paper", "wang-gupta"]
 
@@ -150,6 +151,7 @@ class LivePlan:
         batch_size: clips per step, over all processes.
         lr: of the backbone.
         head_lr: of the head.
+        weight_decay: L2 factor of both.
         milestones: steps from which the rates are a tenth.
         warm_up: steps of rising rates.
     """
@@ -159,6 +161,7 @@ class LivePlan:
     batch_size: int
     lr: float
     head_lr: float
+    weight_decay: float = WEIGHT_DECAY
     milestones: tuple[int, ...] = field(default_factory=tuple)
     warm_up: int = 0
 

@@ -110,7 +110,7 @@ def test_fine_tuned_backbone_makes_the_cache_that_the_run_names(
         tuned.run.path, root / "frames" / clip, root / "annotations.json", Silent(), weights=str(tuned.backbone)
     )
     stored = tuned.run.predictions("test").logits[0]
-    np.testing.assert_allclose(said.logits[0], stored, atol=1e-4)
+    np.testing.assert_allclose(said.answers[0].logits[0], stored, atol=1e-4)
 
 
 def test_fine_tuning_learns_what_a_random_backbone_does_not_tell(tuned: FinetuneResult) -> None:
@@ -286,7 +286,7 @@ def test_presets_hold_the_papers_numbers() -> None:
     plan = make_plan(wang, 54_919, 4)
     assert (plan.lr, plan.batch_size, plan.num_steps, plan.milestones) == (0.00125, 8, 100_000, (90_000,))
     assert wang.live is not None and wang.live.batch_norm == "frozen" and wang.live.data.frames == 32
-    assert wang.options["dropout"] == 0.3 and wang.schedule.weight_decay == 1e-4
+    assert wang.options["dropout"] == 0.3 and plan.weight_decay == 1e-4
     rising = LivePlan(num_steps=9, steps_per_epoch=3, batch_size=1, lr=1.0, head_lr=1.0, warm_up=3)
     assert [rising.factor_at(step) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
 

@@ -223,7 +223,7 @@ def test_run_on_it_predicts_as_from_its_cache(cache: Path, config: ExtractConfig
     stored = run.predictions("test")
     frames, boxes = place / "data" / "frames" / stored.clip_ids[0], place / "data" / "annotations.json"
     said = predict(run.path, frames, boxes, Silent(), weights=config.weights)
-    np.testing.assert_allclose(said.logits[0], stored.logits[0], atol=1e-4)
+    np.testing.assert_allclose(said.answers[0].logits[0], stored.logits[0], atol=1e-4)
     other = place / "other"
     patches.write_folder(other)
     (other / "config.json").write_text(json.dumps({"width": patches.WIDTH}))
