@@ -29,7 +29,13 @@ FleetSize = Annotated[
 Rows = Annotated[
     str, typer.Option("--memory", help="Keep rows in gpu, ram or on disk (stream); auto: the first where they fit.")
 ]
-AuxWeight = Annotated[float, typer.Option(help="Weight λ of a head's only auxiliary loss; 0: without.")]
+AuxWeight = Annotated[
+    float,
+    typer.Option(
+        help="Weight λ of a head's only auxiliary loss; 0: without. sfi's 5 is the paper's, for a sum over N = 4 slots: "
+        "with more, lower it or --set prediction_reduction=mean."
+    ),
+]
 Aux = Annotated[
     list[str] | None,
     typer.Option(help="NAME=W: weight of one of several auxiliary losses (`ifcar list heads`); may be repeated."),
