@@ -32,8 +32,8 @@ Rows = Annotated[
 AuxWeight = Annotated[
     float,
     typer.Option(
-        help="Weight λ of a head's only auxiliary loss; 0: without. sfi's 5 is the paper's, for a sum over N = 4 slots: "
-        "with more, lower it or --set prediction_reduction=mean."
+        help="Weight λ of a head's only auxiliary loss; 0: without. sfi's 5 is the paper's, for a sum over N = 4 "
+        "slots: with more, lower it or --set prediction_reduction=mean."
     ),
 ]
 Aux = Annotated[
