@@ -89,7 +89,7 @@ def evaluate(
     reader = _its_cache(path, config, cache)
     protocol = _protocol(reader, config, labels)
     head = build_head(config, reader.spec, len(protocol.labels.classes))
-    arrays = head_arrays(config)
+    arrays = head_arrays(config, reader.spec)
     if reader.spec.reads_instances(arrays) and not reader.table("categories").any():
         raise no_boxes(reader.path, config.head, f"{reader.num_clips} clips")
     load_head(head, path / "model.safetensors")

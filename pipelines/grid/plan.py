@@ -295,7 +295,7 @@ def tuned(
     """
     schedule = few_shot.schedule
     if schedule is None:
-        appearance = spec.reads_features(head_arrays(base))
+        appearance = spec.reads_features(head_arrays(base, spec))
         plan = make_plan(base.schedule, len(base_table.clips(Split.TRAIN)), reads_appearance=appearance)
         num_steps, lr = TUNING[few_shot.train]
         stretched = ScheduleConfig(kind="stretched", min_steps=num_steps, lr=lr, held_out=0.0)

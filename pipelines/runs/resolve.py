@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import UNNAMED, ProtocolTable
 from ifcar.cache.reader import CacheReader
@@ -136,13 +137,21 @@ def head_options(config: RunConfig) -> Any:
     return from_plain(HEADS.get(config.head).config_type, config.options, f"head {config.head}")
 
 
-def head_arrays(config: RunConfig) -> tuple[str, ...]:
+def head_arrays(config: RunConfig, spec: CacheSpec | None = None) -> tuple[str, ...]:
     """Return the names of the arrays that a run's head reads.
+
+    Args:
+        config: of the run.
+        spec: of the cache that they are to be read from, where that is known.
 
     Raises:
         InputError: an option unknown or out of range, or a weight of an auxiliary loss that the head lacks.
+        CacheMismatchError: the cache lacks one of them.
     """
-    return HEADS.get(config.head).arrays(head_options(config), config.aux_weights)
+    kind, options = HEADS.get(config.head), head_options(config)
+    if spec is not None:
+        kind.check_reads(options, spec, config.aux_weights)
+    return kind.arrays(options, config.aux_weights)
 
 
 def chosen_labels(protocol: ProtocolTable) -> str | None:
@@ -182,7 +191,7 @@ def resolve(config: RunConfig, reader: CacheReader, protocol: ProtocolTable) -> 
 
 
 def _with_published(config: RunConfig, reader: CacheReader) -> ScheduleConfig:
-    appearance = reader.spec.reads_features(head_arrays(config))
+    appearance = reader.spec.reads_features(head_arrays(config, reader.spec))
     dataset, own = str(reader.identity["dataset"]["name"]), HEADS.get(config.head).schedules
     known = schedules_on(own, dataset, reads_appearance=appearance)
     name = "paper" if config.schedule.kind in OWN_KINDS else config.schedule.kind
