@@ -31,7 +31,7 @@ from fixtures.flops import PAPER_CLASSES, PAPER_SPEC, training_loss
 from fixtures.golden import FILES, load_golden
 from fixtures.something_else import write_dataset
 
-from ifcar.cache.arrays import CacheSpec
+from ifcar.cache.arrays import MASKS, CacheSpec, object_classes
 from ifcar.cache.open import open_cache
 from ifcar.extract.engine import EngineOptions, FeatureExtractor
 from ifcar.heads.catalog import HEADS
@@ -160,6 +160,7 @@ def head_error(name: str, device: str, small: bool) -> dict[str, Any]:
     spec = CacheSpec.standard(
         num_frames=PAPER_SPEC.num_frames, num_steps=PAPER_SPEC.num_steps, num_instances=PAPER_SPEC.num_instances,
         channels=PAPER_SPEC.channels, pooled_size=PAPER_SPEC.pooled_size, grid_size=(7, 7),
+        more=(MASKS, object_classes(["cup", "box", "pen"])),
     )  # fmt: skip
     head = kind(kind.presets[preset], spec, PAPER_CLASSES).eval()
     batch, labels = random_batch(8, spec), torch.arange(8)

@@ -278,4 +278,6 @@ def lacking(name: str, known: Sequence[str]) -> str:
     """Return "no array …" with what there is instead and what makes it, for messages about a missing array."""
     hint = "" if name in _MADE_BY else nearest(name, known)
     made_by = _MADE_BY.get(name, "extract a dataset that gives it")
+    if name == "grid_features" and "frame_features" in known:
+        made_by = "extract again with --grid"
     return f"no array {name!r}{hint}; there are {', '.join(known)}; {made_by}"

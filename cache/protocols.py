@@ -24,6 +24,7 @@ Over = Literal["clip", "instance"]
 Unlabelled = Literal["last", "negative"]
 TARGET_TYPES: Mapping[str, str] = {"single": "int16", "multi": "int8"}
 UNKNOWN = -1
+PREFERRED_PROTOCOL = "compositional"  # the one that a run takes where none is named
 UNNAMED = "labels"  # a label space without a name of its own
 MAX_NAME = 100  # a run's folder is named after its protocol
 _SPACE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")

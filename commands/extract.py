@@ -58,6 +58,7 @@ def extract(
             [[str(v) for v in (result.num_clips, result.num_rows, result.num_computed, result.num_failed)]],
         )
         named = [] if cache_paths() == [result.cache] else ["--cache", result.cache]
+        named += [] if result.protocol is None else ["--protocol", result.protocol]
         streams = ["--streams", "layout"] if reads_nothing else []
         if result.has_boxes:
             step = command("ifcar", "fit-head", "sfi", *named, *streams, "--aux-weight", 5)

@@ -26,6 +26,7 @@ from ifcar.heads.contract import (
     require_widths_or_off,
 )
 from ifcar.heads.rows import RowNorm
+from ifcar.heads.schedules import VJEPA2_PROBE
 
 INIT_STD = 0.02
 ONCE_A_HEAD = ".*batching rule for aten::_scaled_dot_product_flash_attention_for_cpu"
@@ -152,6 +153,7 @@ class AttentiveProbe(Head):
         "small": AttentiveProbeConfig(blocks=2, num_heads=4, hidden_dim=128, input_norm=True),
     }
     relational = False
+    schedules = VJEPA2_PROBE
 
     @classmethod
     def reads(cls, config: AttentiveProbeConfig) -> tuple[str, ...]:

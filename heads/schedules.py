@@ -22,7 +22,7 @@ class Schedule:
         epochs: passes over the training clips; None where steps are stated.
         num_steps: optimiser steps; None where passes are stated.
         milestones: epochs after which the learning rate is divided by 10.
-        decay: "steps" at the milestones, or "linear" to zero over all steps after the warm-up.
+        decay: "steps" at the milestones; "linear", or half a "cosine", to zero over all steps after the warm-up.
         warm_up: share of all steps over which the learning rate rises.
         batch_size: clips per step.
         momentum: of SGD.
@@ -37,7 +37,7 @@ class Schedule:
     epochs: int | None = None
     num_steps: int | None = None
     milestones: tuple[int, ...] = ()
-    decay: Literal["steps", "linear"] = "steps"
+    decay: Literal["steps", "linear", "cosine"] = "steps"
     warm_up: float = 0.0
     batch_size: int = 72
     momentum: float = 0.9
@@ -68,6 +68,18 @@ YAN_CHARADES = Schedule(source="Yan et al. 2020, §4.3", epochs=50, milestones=(
 YAN_RELEASED: Schedules = {
     "released": {
         ANY: Schedule(source="released code of Yan et al. 2020", epochs=20, milestones=(5, 10, 15), clip_gradient=5.0)
+    }
+}
+VJEPA2_PROBE: Schedules = {
+    "paper": {
+        ANY: Schedule(
+            source="evaluation of V-JEPA 2, one of its 20 pairs of rate and weight decay",
+            optimizer="adam",
+            lr=1e-3,
+            epochs=20,
+            decay="cosine",
+            weight_decay=0.1,
+        )
     }
 }
 RADEVSKI: Schedules = {

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ifcar.cache.durable import write_atomic
 from ifcar.cache.lock import locked
 from ifcar.cache.open import open_cache
+from ifcar.cache.protocols import PREFERRED_PROTOCOL
 from ifcar.cache.schema import Status
 from ifcar.cache.writer import CacheWriter
 from ifcar.errors import InputError
@@ -39,6 +40,7 @@ class ExtractResult:
         num_failed: rows whose status is failed.
         failures_file: the list of failed rows, when there are any.
         has_boxes: whether some row has a box; True where none could be read.
+        protocol: one of the cache's protocols, where a run has to name one; None where it need not.
         notes: clips that reach past their source's end, clips left out, files not found and tracks without a slot, one
             line each.
     """
@@ -50,6 +52,7 @@ class ExtractResult:
     num_failed: int
     failures_file: Path | None
     has_boxes: bool
+    protocol: str | None
     notes: Sequence[str] = field(default_factory=tuple)
 
 
@@ -168,7 +171,7 @@ def _result(
         write_atomic(failures_file, ("\n".join(lines) + "\n").encode())
     else:
         failures_file.unlink(missing_ok=True)
-    num_clips, num_rows = reader.num_clips, reader.num_rows
+    num_clips, num_rows, names = reader.num_clips, reader.num_rows, reader.protocol_names()
     done = reader.status() == Status.DONE
     has_boxes = bool(not done.any() or reader.table("categories")[done].any())
     reader.close()
@@ -181,5 +184,6 @@ def _result(
         num_failed=len(failures),
         failures_file=failures_file if failures else None,
         has_boxes=has_boxes,
+        protocol=None if PREFERRED_PROTOCOL in names or len(names) < 2 else names[0],
         notes=[*boxless, *past_end_lines(short), *notes],
     )

@@ -22,6 +22,7 @@ from ifcar.pipelines.runs.finished import finished_runs
 
 Rows = tuple[list[str], list[list[Any]]]
 SHOWN_FRAMES, SHOWN_CROP = 32, 224  # of the views that backbones are listed for
+FEWER_FRAMES = {"mvit_v2_s": 16}  # of one that takes no others
 
 
 def list_datasets() -> Rows:
@@ -59,11 +60,12 @@ def _backbone_rows(name: str, weights: str | None) -> list[list[Any]]:
     if variants:
         return [[f"{name}:{variants}", *[None] * 5, "named by the variant", None]]
     rows = []
+    frames = FEWER_FRAMES.get(name, SHOWN_FRAMES)
     try:
-        strides = resolve_backbone(name, num_frames=SHOWN_FRAMES, crop_size=SHOWN_CROP, weights=weights).strides
+        strides = resolve_backbone(name, num_frames=frames, crop_size=SHOWN_CROP, weights=weights).strides
         for stride in strides or (None,):
             spec = resolve_backbone(
-                name, num_frames=SHOWN_FRAMES, crop_size=SHOWN_CROP, spatial_stride=stride, weights=weights
+                name, num_frames=frames, crop_size=SHOWN_CROP, spatial_stride=stride, weights=weights
             )
             per_step = spec.num_frames // spec.num_steps
             cells = {key: f"{height}×{width}" for key, (height, width) in spec.maps.items()}

@@ -75,6 +75,8 @@ def _shape(name: str, crop_size: int) -> tuple[int, int, Mapping[str, Any]]:
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
             network = _network(name, crop_size).eval()
             maps = _last_map(network, torch.empty(1, 3, crop_size, crop_size))
+    except InputError:
+        raise
     except (RuntimeError, AssertionError, ValueError) as error:
         raise InputError(f"backbone {name!r} cannot take crops of {crop_size} pixels ({one_line(error)})") from error
     recorded: Mapping[str, Any] = network.pretrained_cfg  # type: ignore[assignment]

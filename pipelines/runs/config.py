@@ -200,13 +200,14 @@ def check_resumable(path: Path, stopped: object, config: RunConfig, *, unknown: 
 
 
 def head_label(config: RunConfig) -> str:
-    """Return what the head says of its options in names; nothing of a head that is not known here."""
+    """Return what the head says of its options in names; nothing of a head or an option that is not known here."""
     from ifcar.heads.catalog import HEADS
 
-    if config.head not in HEADS.names():
+    try:
+        kind = HEADS.get(config.head)
+        return kind.label(from_plain(kind.config_type, config.options, f"head {config.head}"))
+    except InputError:
         return ""
-    kind = HEADS.get(config.head)
-    return kind.label(from_plain(kind.config_type, config.options, f"head {config.head}"))
 
 
 def run_name(config: RunConfig) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,10 +53,16 @@ def start_from_base(config: RunConfig, fine_tune: FineTuneConfig, head: Head) ->
         raise InputError(
             f"{base.path}: a run of {base.config.head!r}; a {config.head!r} run can start from its own kind"
         )
-    same = ("fingerprint",) if fine_tune.parts else ("fingerprint", "options")
-    differing = [k for k in same if getattr(base.config, k) != getattr(config, k)]
+    differing = ["fingerprint"] if base.config.fingerprint != config.fingerprint else []
+    if not fine_tune.parts:
+        theirs, ours = (structure_of(c) for c in (base.config, config))
+        differing += [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
     if differing:
-        raise InputError(f"{base.path}: another {', '.join(differing)} than the run that is to start from it")
+        parts = ", ".join(dict.fromkeys(key.partition(".")[0] for key in head.state_dict()))
+        raise InputError(
+            f"{base.path}: another {', '.join(differing)} than the run that is to start from it; name what both have "
+            f"alike with --part: {parts}"
+        )
     base_id = run_id(base.config)
     if fine_tune.base_id not in ("", base_id):
         raise InputError(f"{base.path}: not the run that was started from; it has been trained anew since")
@@ -72,6 +79,11 @@ def start_from_base(config: RunConfig, fine_tune: FineTuneConfig, head: Head) ->
         for name, parameter in head.named_parameters():
             parameter.requires_grad_(name.startswith("classifier."))
     return replace(config, fine_tune=replace(fine_tune, base_id=base_id)), note
+
+
+def structure_of(config: RunConfig) -> dict[str, Any]:
+    """Return what decides the layers of a run's head: its options, and which auxiliary losses are on."""
+    return {**config.options, "auxiliary losses": sorted(config.aux_weights)}
 
 
 def keys_of(part: str, state: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.open import open_cache
-from ifcar.cache.protocols import UNNAMED, ProtocolTable
+from ifcar.cache.protocols import PREFERRED_PROTOCOL, UNNAMED, ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.errors import CacheMismatchError, InputError, nearest_of
 from ifcar.heads.catalog import HEADS
@@ -20,8 +20,6 @@ from ifcar.pipelines.configs import from_plain, parse_assignment, set_option, to
 from ifcar.pipelines.runs.config import RunConfig, without_loss_switches
 from ifcar.pipelines.runs.data import protocol_digest
 from ifcar.pipelines.runs.schedule import OWN_KINDS, ScheduleConfig
-
-PREFERRED_PROTOCOL = "compositional"
 
 
 def make_run_config(
@@ -150,7 +148,10 @@ def head_arrays(config: RunConfig, spec: CacheSpec | None = None) -> tuple[str, 
     """
     kind, options = HEADS.get(config.head), head_options(config)
     if spec is not None:
-        kind.check_reads(options, spec, config.aux_weights)
+        try:
+            kind.check_reads(options, spec, config.aux_weights)
+        except CacheMismatchError as error:
+            raise CacheMismatchError(f"{config.cache}: {error}") from error
     return kind.arrays(options, config.aux_weights)
 
 

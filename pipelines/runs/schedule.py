@@ -56,7 +56,7 @@ class ScheduleConfig:
         float | None, Option("Learning rate.", default="as published, 1e-2 mostly, or 1e-3 stretched"), Bounds(above=0)
     ] = None
     weight_decay: Annotated[
-        float | None, Option("L2 factor.", default="as published, 1e-4 mostly, or 1e-4 stretched"), Bounds(least=0)
+        float | None, Option("L2 factor.", default="1e-4, where nothing else was published"), Bounds(least=0)
     ] = None
     min_steps: Annotated[int, Option("Fewest steps of a stretched schedule; implies --schedule stretched."), STEPS] = (
         1500
@@ -95,7 +95,8 @@ class Plan:
         epochs_per_round: epochs between two evaluations, log lines and checkpoints.
         held_out: share of the training clips that choose the stopping point; 0 under a published schedule.
         steps: length in optimiser steps; None: all epochs.
-        decay: "steps" at the milestones, "linear" to zero, or half a "cosine" to 2 %.
+        decay: "steps" at the milestones; "linear" to zero, or half a "cosine" to a share of the rate.
+        last_share: of the learning rate, where a cosine ends.
         warm_up: steps over which the learning rate rises.
         momentum: of SGD.
         weight_decay: L2 factor; decoupled for Adam.
@@ -115,6 +116,7 @@ class Plan:
     held_out: float = 0.0
     steps: int | None = None
     decay: Literal["steps", "linear", "cosine"] = "steps"
+    last_share: float = 0.0
     warm_up: float = 0.0
     momentum: float = 0.9
     weight_decay: float = WEIGHT_DECAY
@@ -138,7 +140,7 @@ class Plan:
         share = (step - rising) / max(1, self.num_steps - rising)
         if self.decay == "linear":
             return self.lr * (1 - share)
-        return self.lr * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
+        return self.lr * (self.last_share + (1 - self.last_share) * 0.5 * (1 + math.cos(math.pi * share)))
 
     def describe(self) -> str:
         """Return what is used, for people."""
@@ -150,7 +152,7 @@ class Plan:
 
 OWN_KINDS = ("auto", "stretched")  # every other kind is the name of a published schedule
 NUM_ROUNDS = 25
-WARM_UP = 0.05  # of a stretched schedule
+WARM_UP, LAST_SHARE = 0.05, 0.02  # of a stretched schedule
 PAPER_SIZED_STEPS = 10_000  # half of what the paper's shorter schedule takes on its own data
 
 
@@ -173,6 +175,7 @@ def make_plan(config: ScheduleConfig, num_clips: int, *, reads_appearance: bool)
         epochs_per_round=max(1, epochs // NUM_ROUNDS),
         held_out=config.held_out,
         decay="cosine",
+        last_share=LAST_SHARE,
         warm_up=WARM_UP,
         weight_decay=WEIGHT_DECAY if config.weight_decay is None else config.weight_decay,
     )

@@ -16,13 +16,9 @@ from fixtures.something_else import write_dataset
 from fixtures.volleyball import write_volleyball
 
 from ifcar.errors import InputError
-from ifcar.extract.datasets.ava import Ava
 from ifcar.extract.datasets.box_notes import in_shares
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.datasets.proposals import read_proposals
-from ifcar.pipelines.extraction.config import ExtractConfig
-from ifcar.pipelines.extraction.sources import read_source
-from ifcar.pipelines.progress import Silent
 
 UNIT, SUBJECT = "if they are shares of the picture's sides", "no box is of a subject"
 Change = Callable[[str, list[float]], tuple[str, list[float]]]
@@ -137,12 +133,9 @@ def test_proposals_in_shares_are_noted_and_have_no_subjects_to_miss(ending: str,
 
 @pytest.mark.parametrize(("box", "noted"), [([0.1, 0.2, 0.5, 0.9], False), ([32, 20, 64, 60], True)])
 def test_proposals_in_pixels_where_shares_are_meant_are_noted(box: list[float], noted: bool, tmp_path: Path) -> None:
-    """Without pixels ava's frames are 1 × 1."""
-    root = write_ava(tmp_path / "ava", pixels=False)
-    clip_id = Ava(root).listing(needs_pixels=False).clips[0].clip_id
-    (tmp_path / "p.json").write_text(json.dumps({clip_id: {"60": [box]}}))
-    config = ExtractConfig(dataset="ava", data_root=root, backbone="none", boxes=tmp_path / "p.json")
-    notes = read_source(config, Silent(), needs_pixels=False).notes
+    """Where a data set without pixels has frames of 1 × 1."""
+    (tmp_path / "p.json").write_text(json.dumps({"clip": {"60": [box]}}))
+    notes = read_proposals(tmp_path / "p.json", ["clip"], 4, shares=True).notes
     assert any("if they are pixels, divide them" in note for note in notes) is noted
     assert not any(UNIT in note for note in notes)
 

@@ -121,7 +121,7 @@ def test_shapes_that_do_not_fit_and_unknown_modes_are_one_line_errors() -> None:
         with pytest.raises(InputError):
             roi_features(feature_map, bad_boxes, bad_categories, "3")
     assert parse_pooled_mode("7-max") == "7-max"
-    with pytest.raises(InputError, match=r"unknown pooled mode '7max', did you mean '7-max'\? Expected"):
+    with pytest.raises(InputError, match=r"unknown pooled mode '7max', did you mean '7-max'\? Known: 3, 7-max"):
         parse_pooled_mode("7max")
 
 

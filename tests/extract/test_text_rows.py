@@ -53,7 +53,7 @@ def read_or_refused(name: str, content: str, read: Callable[[Path], None]) -> No
 def test_ava_rows(rows: list[str]) -> None:
     def read(path: Path) -> None:
         found = read_key_frames(path, {1: 0, 2: 1}, hashlib.sha256(), BoxNotes())
-        corners = np.array([box.corners for box, _ in found.boxes()]).reshape(-1, 4)
+        corners = np.array([box for persons in found.persons.values() for box in persons]).reshape(-1, 4)
         assert ((corners >= 0) & (corners <= 1)).all() and (corners[:, 2:] > corners[:, :2]).all()
 
     read_or_refused("ava_train_v2.2.csv", "\n".join(rows), read)

@@ -340,7 +340,9 @@ def test_run_starts_from_another_s_parts_where_they_are_alike(cache: Path, tmp_p
         InputError, match=r"has no temporal\.3\.weight of the shape \(32, 64\) \(.* of part 'temporal'\)"
     ):
         fit(other, Silent())
-    with pytest.raises(InputError, match="another options than the run that is to start from it"):
+    with pytest.raises(
+        InputError, match="another temporal_dim than the run that is to start from it; name what both have"
+    ):
         fit(replace(other, fine_tune=replace(start, parts=())), Silent())
     with pytest.raises(InputError, match="what is not taken from the other run has to train"):
         replace(start, train="classifier")

@@ -132,7 +132,7 @@ def test_a_run_finds_its_cache_and_members_from_anywhere(elsewhere: Path, monkey
     fused, result = open_run(elsewhere / FUSED), ensemble([elsewhere / FIRST, elsewhere / SECOND])
     assert result.run.predictions("test").logits.tolist() == fused.predictions("test").logits.tolist()
     found = predict(elsewhere / FUSED, *video_and_boxes(elsewhere), Silent())
-    assert found.logits.shape[0] == 2
+    assert found.answers[0].logits.shape[0] == 2
     monkeypatch.setenv("IFCAR_RUNS", "../runs")
     assert len(list_runs()[1]) == 4
     drawn = report([elsewhere / FIRST, elsewhere / SECOND, elsewhere / GRID], Silent(), num_clips=2)
