@@ -15,7 +15,7 @@ from ifcar.errors import InputError
 from ifcar.extract.backbones.catalog import build_backbone, get_backbone, names, resolve_backbone
 from ifcar.extract.backbones.i3d_inception import same_padding
 from ifcar.extract.backbones.spec import INSTANCES
-from ifcar.extract.backbones.transformers_video import MODELS
+from ifcar.extract.backbones.transformers_models import MODELS
 from ifcar.extract.decode import probe, read_frames
 from ifcar.extract.geometry import center_crop
 from ifcar.extract.weights import load_weights

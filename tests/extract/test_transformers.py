@@ -14,7 +14,8 @@ from ifcar.errors import InputError, MissingDataError
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.catalog import build_backbone, resolve_backbone
 from ifcar.extract.backbones.spec import INSTANCES
-from ifcar.extract.backbones.transformers_video import MODELS, VideoTransformer
+from ifcar.extract.backbones.transformers_models import MODELS
+from ifcar.extract.backbones.transformers_video import VideoTransformer
 from ifcar.extract.weights import load_weights
 
 transformers = pytest.importorskip("transformers", reason="transformers, the extra 'vit', is not installed")

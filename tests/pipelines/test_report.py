@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import yaml
 from fixtures.something_else import HEIGHT, NUM_FRAMES, WIDTH, label, record
 from PIL import Image
 from sklearn.metrics import confusion_matrix
@@ -30,6 +31,7 @@ from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.report.gallery import choose_clips
+from ifcar.pipelines.report.gather import group_runs
 from ifcar.pipelines.report.report import ReportResult, report
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.data import write_run_data
@@ -357,6 +359,17 @@ def test_plain_runs_are_grouped_by_config_except_seed(world: World, tmp_path: Pa
     one = report(runs[:1], Silent(), out=tmp_path / "one", data_root=world.data)
     page = one.page.read_text()
     assert "there is one system only" in page and "A is wrong" in page and one.pairs[0][2] == ""
+
+
+def test_runs_of_one_name_say_in_what_they_differ(world: World, tmp_path: Path) -> None:
+    first = next(p for p in sorted(world.comparison.parent.glob("*-[01]")) if open_run(p).config.head == "base")
+    second = shutil.copytree(first, tmp_path / "second")
+    config = yaml.safe_load((second / "config.yaml").read_text())
+    config["schedule"]["label_smoothing"] = 0.1
+    (second / "config.yaml").write_text(yaml.safe_dump(config))
+    (_, other), notes = group_runs([open_run(first), open_run(second)])
+    assert other.name.endswith(" (2)")
+    assert notes == [f"{other.name} differs from {other.name[:-4]} in schedule.label_smoothing 0.1, not 0.0"]
 
 
 @pytest.mark.parametrize(
