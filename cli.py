@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     signal.signal(signal.SIGTERM, terminate)
     try:
-        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        code = app(args=None if arguments is None else list(arguments), prog_name="ifcar", standalone_mode=False)
         if code == SIGNALLED + signal.SIGINT:
             raise KeyboardInterrupt  # newer typer turns Ctrl-C into this code
     except IfcarError as error:
@@ -99,8 +99,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             said = " ".join(f"out of memory. {error}".split())
             code = fail(f"{said}; what is finished is kept. Take a smaller batch, or --memory stream for training")
         elif _is_a(error, "ClickException"):  # typer carries its own copy of click or uses the installed one
-            instead = REPLACED.get(getattr(error, "option_name", ""), "see `ifcar --help`")
-            code = fail(f"{error.format_message()}; {instead}")  # type: ignore[attr-defined]
+            context = getattr(error, "ctx", None)
+            command = "ifcar" if context is None else context.command_path
+            instead = REPLACED.get(getattr(error, "option_name", ""), f"see `{command} --help`")
+            code = fail(f"{error.format_message().rstrip('.')}; {instead}")  # type: ignore[attr-defined]
         else:
             raise
     sys.exit(code if isinstance(code, int) else 0)

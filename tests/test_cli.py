@@ -168,3 +168,20 @@ def test_weights_that_do_not_fit_name_the_keys(tmp_path: Path) -> None:
     save_file({"head.weight": torch.zeros(2)}, tmp_path / "w.safetensors")
     done = run(tmp_path, "extract", "--dataset", "something-else", "--weights", "w.safetensors")
     assert done.returncode == 2 and "do not fit backbone" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["extract", "--nope"], "ifcar: No such option: --nope"),
+        (["finetune", "i3d", "--nope"], "ifcar: No such option: --nope"),
+        (["nonsense"], "ifcar: No such command 'nonsense'; "),
+    ],
+)
+def test_what_the_parser_refuses_points_to_the_commands_own_help(
+    tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    done = run(tmp_path, *arguments)
+    named = " ".join(["ifcar", *(word for word in arguments if word in ("extract", "finetune", "i3d"))])
+    assert done.returncode == 2 and done.stderr.startswith(said)
+    assert done.stderr.endswith(f"see `{named} --help`\n") and done.stderr.count("\n") == 1
