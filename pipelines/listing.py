@@ -21,8 +21,7 @@ from ifcar.pipelines.runs.config import RunConfig, task_name
 from ifcar.pipelines.runs.finished import finished_runs
 
 Rows = tuple[list[str], list[list[Any]]]
-SHOWN_FRAMES, SHOWN_CROP = 32, 224  # of the views that backbones are listed for
-FEWER_FRAMES = {"mvit_v2_s": 16}  # of one that takes no others
+SHOWN_CROP = 224  # of the views that backbones are listed for
 
 
 def list_datasets() -> Rows:
@@ -56,16 +55,15 @@ def _backbone_rows(name: str, weights: str | None) -> list[list[Any]]:
     from ifcar.extract.backbones.base import BACKBONES
     from ifcar.extract.backbones.catalog import resolve_backbone
 
-    variants = BACKBONES.get(name).variants
-    if variants:
-        return [[f"{name}:{variants}", *[None] * 5, "named by the variant", None]]
+    family = BACKBONES.get(name)
+    if family.variants:
+        return [[f"{name}:{family.variants}", *[None] * 5, "named by the variant", None]]
     rows = []
-    frames = FEWER_FRAMES.get(name, SHOWN_FRAMES)
     try:
-        strides = resolve_backbone(name, num_frames=frames, crop_size=SHOWN_CROP, weights=weights).strides
+        strides = resolve_backbone(name, num_frames=family.shown_frames, crop_size=SHOWN_CROP, weights=weights).strides
         for stride in strides or (None,):
             spec = resolve_backbone(
-                name, num_frames=frames, crop_size=SHOWN_CROP, spatial_stride=stride, weights=weights
+                name, num_frames=family.shown_frames, crop_size=SHOWN_CROP, spatial_stride=stride, weights=weights
             )
             per_step = spec.num_frames // spec.num_steps
             cells = {key: f"{height}×{width}" for key, (height, width) in spec.maps.items()}

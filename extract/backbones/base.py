@@ -142,6 +142,7 @@ class BackboneFamily:
         published: name → tag → weights that can be fetched, the default first.
         config_type: frozen dataclass of the family's own options.
         variants: what follows a colon behind the registered name; empty where nothing does.
+        shown_frames: T that the family is listed for: one that it takes.
     """
 
     resolve: Callable[[BackboneRequest], BackboneSpec]
@@ -150,6 +151,7 @@ class BackboneFamily:
     published: Callable[[str], Mapping[str, PublishedWeights]] = _nothing
     config_type: type[Any] = NoConfig
     variants: str = ""
+    shown_frames: int = 32
 
     def reads_facts(self, weights: str) -> bool:
         """Return whether these weights say what network of this family they belong to."""

@@ -158,4 +158,13 @@ def _published(name: str) -> Mapping[str, Any]:
 
 
 for _name in LAYERS:
-    BACKBONES.register(_name, BackboneFamily(resolve=_resolve, build=TorchvisionVideo, published=_published), __name__)
+    BACKBONES.register(
+        _name,
+        BackboneFamily(
+            resolve=_resolve,
+            build=TorchvisionVideo,
+            published=_published,
+            shown_frames=_ONLY.get(_name, (32, 224))[0],
+        ),
+        __name__,
+    )

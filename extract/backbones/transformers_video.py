@@ -98,6 +98,14 @@ class VideoTransformer(Backbone):
         """Return the blocks, by their number."""
         return {f"block{i}": block for i, block in enumerate(self._blocks(), 1)}
 
+    def freeze(self, last_stage: str | None) -> None:
+        """Let gradients reach the blocks behind `last_stage` and the last norm; None: everything, embeddings too."""
+        super().freeze(last_stage)
+        if last_stage is None:
+            self.network.requires_grad_(True)
+        elif self.model.norm:
+            self.network.get_submodule(self.model.norm).requires_grad_(True)
+
     def _blocks(self) -> list[nn.Module]:
         return list(self.network.get_submodule(self.model.blocks).children())
 

@@ -57,6 +57,16 @@ def test_random_weights_repeat_and_differ_by_seed() -> None:
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
+def test_freezing_leaves_what_lies_behind_a_block_and_none_of_it_without_one() -> None:
+    backbone = built("dinov2")
+    backbone.freeze(None)
+    assert all(parameter.requires_grad for parameter in backbone.parameters())
+    backbone.freeze("block1")
+    trained = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
+    behind = ("network.encoder.layer.1.", "network.layernorm.")
+    assert trained == {name for name, _ in backbone.named_parameters() if name.startswith(behind)} and trained
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A DINOv2 of 56 pixels as transformers saves it, with a classifier."""
