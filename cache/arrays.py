@@ -268,9 +268,9 @@ def object_classes(names: Sequence[str]) -> ArraySpec:
 
 _BOXES_ONLY = "or read boxes only: `--streams layout`, of head base where this head has no streams"
 _MADE_BY = {
-    "instance_features": f"extract with a backbone, {_BOXES_ONLY}",
-    "frame_features": f"extract with a backbone, {_BOXES_ONLY}",
-    "grid_features": f"extract with a backbone and --grid, {_BOXES_ONLY}",
+    "instance_features": "extract with a backbone",
+    "frame_features": "extract with a backbone",
+    "grid_features": "extract with a backbone and --grid",
 }
 
 
@@ -278,6 +278,6 @@ def lacking(name: str, known: Sequence[str]) -> str:
     """Return "no array …" with what there is instead and what makes it, for messages about a missing array."""
     hint = "" if name in _MADE_BY else nearest(name, known)
     made_by = _MADE_BY.get(name, "extract a dataset that gives it")
-    if name == "grid_features" and "frame_features" in known:
-        made_by = "extract again with --grid"
+    if name in _MADE_BY and not {*_MADE_BY} & {*known}:  # a cache of boxes alone
+        made_by = f"{made_by}, {_BOXES_ONLY}"
     return f"no array {name!r}{hint}; there are {', '.join(known)}; {made_by}"
