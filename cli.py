@@ -13,6 +13,7 @@ import typer
 from ifcar import __version__
 from ifcar.commands import cache
 from ifcar.commands.demo import demo
+from ifcar.commands.detect import detect
 from ifcar.commands.ensemble import ensemble
 from ifcar.commands.extract import extract
 from ifcar.commands.finetune import app as finetune_app
@@ -37,6 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(demo)
+app.command()(detect)
 app.command()(extract)
 app.command("fit-head")(fit_head)
 app.command()(evaluate)

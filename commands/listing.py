@@ -12,7 +12,7 @@ from ifcar.errors import InputError
 
 
 def list_(
-    what: Annotated[str, typer.Argument(help="datasets, backbones, heads, caches, runs or grids.")],
+    what: Annotated[str, typer.Argument(help="datasets, backbones, detectors, heads, caches, runs or grids.")],
     weights: Annotated[
         str | None, typer.Option(help="With backbones: those that this folder of weights fits, and what it gives.")
     ] = None,

@@ -94,8 +94,9 @@ class ExtractConfig(FeatureConfig):
     boxes: Annotated[
         Path | None,
         Option(
-            "Boxes without classes, of any number a frame, in place of the dataset's: .json "
-            "{clip: {frame from 1: [[x1, y1, x2, y2(, score)], …]}} or .npz (clip, frame, box(, score))."
+            "Boxes in place of the dataset's: what `ifcar detect` wrote, or Something-Else's records; or, without "
+            "classes, of any number a frame, .json {clip: {frame from 1: [[x1, y1, x2, y2(, score)], …]}} or .npz "
+            "(clip, frame, box(, score))."
         ),
     ] = None
     grid: Annotated[bool, Option("Store the feature map itself as well.")] = False

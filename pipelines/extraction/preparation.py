@@ -139,7 +139,8 @@ def cache_spec(
     mode = parse_pooled_mode(config.pooled)
     if mode == "mask" and INSTANCES in backbone.maps and MASKS.name not in {array.name for array in more}:
         raise InputError(
-            f"--pooled mask: dataset {config.dataset!r} gives no masks here; expected 3 or 7-max, which pool boxes"
+            f"--pooled mask: dataset {config.dataset!r} gives no masks here; expected 3 or 7-max, which pool boxes, or "
+            "--boxes of a detector that gives masks"
         )
     return CacheSpec.standard(
         num_frames=policy.frames,
@@ -175,6 +176,8 @@ def provenance_of(
         identity["dataset"]["annotation_clock"] = "exact"
     if source.proposals is not None:
         identity["boxes"] = {"sha256": source.proposals.digest}
+        if source.proposals.facts is not None:
+            identity["boxes"]["detector"] = dict(source.proposals.facts.detector)
     if backbone.reads != "nothing":
         identity["views"]["crop_size"] = policy.crop
         identity["backbone"] |= {

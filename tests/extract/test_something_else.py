@@ -13,7 +13,8 @@ from fixtures.something_else import label, record, write_dataset
 
 from ifcar.cache.schema import Category, Split
 from ifcar.errors import InputError, MissingDataError
-from ifcar.extract.datasets.something_else import SomethingElse, read_tracks
+from ifcar.extract.datasets.box_records import read_tracks
+from ifcar.extract.datasets.something_else import SomethingElse
 from ifcar.extract.datasets.splits import read_protocols, template_class
 
 
