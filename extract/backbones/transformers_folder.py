@@ -134,6 +134,6 @@ def read_model(model_type: Any, folder: Path, config: Any, unused: tuple[str, ..
     for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped)):
         if keys:
             raise InputError(
-                f"{folder}: these weights do not fit {model_type.__name__}: {len(keys)} {what} ({', '.join(keys[:3])})"
+                f"{folder}: these weights do not fit {type(model).__name__}: {len(keys)} {what} ({', '.join(keys[:3])})"
             )
     return model
