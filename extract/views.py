@@ -41,7 +41,7 @@ from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.sampling import place_of_view, plain_places, segment_frames, strided_frames
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.view_content import View, fill_slots
-from ifcar.extract.view_options import SIDES, CroppedViews, SampledViews, Sampling
+from ifcar.extract.view_options import FRAMES, SIDES, CroppedViews, SampledViews, Sampling
 
 CENTER_FRACTION = 224 / 256
 MAX_SAMPLING_RATE = 1000.0
@@ -51,6 +51,7 @@ MAX_SAMPLING_RATE = 1000.0
 class ViewPolicy(SampledViews, CroppedViews):
     """How views are sampled and cropped, with nothing left to the dataset; all of it enters the cache's fingerprint."""
 
+    frames: Annotated[int, FRAMES] = 8
     crop: Annotated[int, SIDES] = 224
     sampling: Sampling = "segments"
 
