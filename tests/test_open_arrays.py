@@ -19,7 +19,6 @@ from fixtures.something_else import HEIGHT, WIDTH, write_dataset
 from numpy.typing import NDArray
 from torch import nn
 
-from ifcar.pipelines.runs.questions import PredictConfig
 from ifcar.cache.arrays import MASKS, ArraySpec, CacheSpec, object_classes
 from ifcar.cache.export import export_hdf5
 from ifcar.cache.open import open_cache
@@ -247,7 +246,7 @@ def test_orn_trains_on_features_pooled_under_masks_from_the_cache_and_live(root:
     cached, found = (run.predictions("test").logits for run in (from_cache, live.run))
     np.testing.assert_allclose(found, cached, atol=1e-2 * float(np.abs(cached).max()))
     with pytest.raises(InputError, match="reads the array 'masks', which something-deep gives"):
-        predict(from_cache.path, root / "frames" / "101", PredictConfig(boxes=root / "annotations.json"), PredictConfig(boxes=Silent()))
+        predict(from_cache.path, root / "frames" / "101", Silent(), PredictConfig(boxes=root / "annotations.json"))
     plain = replace(options(root, tmp_path / "plain.zarr", pooled="mask"), dataset="something-else")
     with pytest.raises(InputError, match="--pooled mask: dataset 'something-else' gives no masks here; expected 3 or"):
         extract(plain, Silent())
@@ -283,7 +282,7 @@ def test_every_path_says_in_one_line_which_array_is_missing(
     with pytest.raises(CacheMismatchError, match=missing):
         evaluate(moved, EvaluateConfig(cache=bare))
     with pytest.raises(InputError, match="reads the array 'depth', which something-deep gives"):
-        predict(run.run.path, root / "frames" / "101", PredictConfig(boxes=root / "annotations.json"), PredictConfig(boxes=Silent()))
+        predict(run.run.path, root / "frames" / "101", Silent(), PredictConfig(boxes=root / "annotations.json"))
     with pytest.raises(CacheMismatchError, match="this batch has no array 'depth'; there are categories"):
         InstanceBatch({"categories": torch.zeros(1)}).array("depth")
 

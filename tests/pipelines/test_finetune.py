@@ -20,7 +20,6 @@ from fixtures.finetuning import random_weights, small_i3d
 from fixtures.something_else import write_dataset
 from safetensors.torch import load_file
 
-from ifcar.pipelines.runs.questions import PredictConfig
 from ifcar.cache.open import open_cache
 from ifcar.errors import CacheMismatchError, InputError, MissingDataError
 from ifcar.extract.backbones.downloads import sha256_file
@@ -108,7 +107,12 @@ def test_fine_tuned_backbone_makes_the_cache_that_the_run_names(
     beside = fit(make_run_config("sfi", cache, preset="small", schedule=schedule), Silent(), out=tmp_path / "sfi")
     assert [m.split for m in ensemble([tuned.run.path, beside.run.path]).run.metrics] == ["train", "test"]
     clip = next(c for c in tuned.run.predictions("test").clip_ids)
-    said = predict(tuned.run.path, root / "frames" / clip, PredictConfig(boxes=root / "annotations.json", weights=str(tuned.backbone)), PredictConfig(boxes=Silent()))
+    said = predict(
+        tuned.run.path,
+        root / "frames" / clip,
+        Silent(),
+        PredictConfig(boxes=root / "annotations.json", weights=str(tuned.backbone)),
+    )
     stored = tuned.run.predictions("test").logits[0]
     np.testing.assert_allclose(said.answers[0].logits[0], stored, atol=1e-4)
 

@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from ifcar.pipelines.runs.questions import PredictConfig
 from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import LabelSpace, ProtocolTable
@@ -252,13 +251,13 @@ def test_a_new_video_gets_an_answer_about_each_person(
     video = cache.parent / "d" / "videos" / "4" / "100"
     stored = runs["personal"].predictions("test")
     expected = dict(zip(stored.clip_ids, stored.logits, strict=True))
-    found = predict(runs["personal"].path, video, PredictConfig(boxes=boxes), PredictConfig(boxes=Silent()))
+    found = predict(runs["personal"].path, video, Silent(), PredictConfig(boxes=boxes))
     assert [answer.slot for answer in found.answers] == list(range(len(players)))
     for place, answer in enumerate(found.answers):
         x, y, w, h, _ = players[place]
         assert answer.box == pytest.approx(((x + w / 2) / WIDTH, (y + h / 2) / HEIGHT, w / WIDTH, h / HEIGHT), abs=1e-5)
         np.testing.assert_allclose(answer.logits[0], expected[f"4/100/{place + 1}"], atol=1e-5)
-    (group,) = predict(runs["group"].path, video, PredictConfig(boxes=boxes), PredictConfig(boxes=Silent())).answers
+    (group,) = predict(runs["group"].path, video, Silent(), PredictConfig(boxes=boxes)).answers
     assert group.slot is None and group.logits.shape == (1, 8)
     with pytest.raises(SystemExit) as ended:
         main(["predict", str(runs["personal"].path), str(video), "--boxes", str(boxes), "--json"])

@@ -16,7 +16,6 @@ from fixtures.something_else import write_dataset
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ifcar.pipelines.runs.questions import PredictConfig
 from ifcar.cache.open import open_cache
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.extract.backbones.base import BACKBONES, Backbone, BackboneFamily, Maps
@@ -224,13 +223,13 @@ def test_run_on_it_predicts_as_from_its_cache(cache: Path, config: ExtractConfig
     run = fit(make_run_config("i3d", cache, schedule=schedule), Silent(), out=place / "run").run
     stored = run.predictions("test")
     frames, boxes = place / "data" / "frames" / stored.clip_ids[0], place / "data" / "annotations.json"
-    said = predict(run.path, frames, PredictConfig(boxes=boxes, weights=config.weights), PredictConfig(boxes=Silent()))
+    said = predict(run.path, frames, Silent(), PredictConfig(boxes=boxes, weights=config.weights))
     np.testing.assert_allclose(said.answers[0].logits[0], stored.logits[0], atol=1e-4)
     other = place / "other"
     patches.write_folder(other)
     (other / "config.json").write_text(json.dumps({"width": patches.WIDTH}))
     with pytest.raises(CacheMismatchError, match="trained on patches weights"):
-        predict(run.path, frames, PredictConfig(boxes=boxes, weights=str(other)), PredictConfig(boxes=Silent()))
+        predict(run.path, frames, Silent(), PredictConfig(boxes=boxes, weights=str(other)))
 
 
 def test_fine_tuned_it_needs_its_folder_no_more(

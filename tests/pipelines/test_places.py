@@ -11,7 +11,6 @@ from fixtures.litter import litter
 from fixtures.something_else import write_dataset
 from fixtures.videos import write_video
 
-from ifcar.pipelines.runs.questions import PredictConfig
 from ifcar.cache.open import open_cache
 from ifcar.cache.verify import verify_cache
 from ifcar.cli import main
@@ -136,7 +135,7 @@ def test_a_run_finds_its_cache_and_members_from_anywhere(elsewhere: Path, monkey
     fused, result = open_run(elsewhere / FUSED), ensemble([elsewhere / FIRST, elsewhere / SECOND])
     assert result.run.predictions("test").logits.tolist() == fused.predictions("test").logits.tolist()
     video, boxes = video_and_boxes(elsewhere)
-    found = predict(elsewhere / FUSED, video, PredictConfig(boxes=boxes), PredictConfig(boxes=Silent()))
+    found = predict(elsewhere / FUSED, video, Silent(), PredictConfig(boxes=boxes))
     assert found.answers[0].logits.shape[0] == 2
     monkeypatch.setenv("IFCAR_RUNS", "../runs")
     assert len(list_runs()[1]) == 4
