@@ -15,11 +15,12 @@ from ifcar.pipelines.detection.config import DetectConfig
 from ifcar.shell_words import command
 
 _SHOWN = 10
+FLAGS = {"detector_weights": "--weights", "detector_fps": "--fps"}
 
 
 @with_config_options
 def detect(
-    options: Annotated[Given, OptionsOf(DetectConfig)],
+    options: Annotated[Given, OptionsOf(DetectConfig, flags=FLAGS)],
     videos: Annotated[
         list[Path] | None, typer.Argument(help="Videos, folders of frames 0001.jpg, …, or folders that hold some.")
     ] = None,

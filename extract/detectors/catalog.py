@@ -63,7 +63,10 @@ def load_detector(
     if family.reads_phrases and not phrases:
         raise InputError(f"detector {name!r} looks for what it is told; say what with --phrases hand,cup")
     if family.published is None and weights in (None, "published"):
-        raise MissingDataError(f"detector {name!r} has no weights that can be fetched; give --weights FILE or FOLDER")
+        raise MissingDataError(
+            f"detector {name!r} has no weights that can be fetched; give its file or folder with --weights (predict: "
+            "--detector-weights)"
+        )
     return family.load(
         DetectorRequest(
             name=name,

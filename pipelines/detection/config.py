@@ -95,12 +95,6 @@ class DetectConfig(DetectorConfig):
         overwrite: replace a file that is in the way.
     """
 
-    detector_weights: Annotated[
-        Path | None, Option("The detector's file or folder; default: published ones, where there are any.", "--weights")
-    ] = None
-    detector_fps: Annotated[
-        float, Option("Frames a second that the detector looks at.", "--fps"), Bounds(above=0, most=1000)
-    ] = 12.0
     videos: tuple[Path, ...] = ()
     dataset: Annotated[str | None, Option("The clips of one of `ifcar list datasets`, in place of videos.")] = None
     data_root: Annotated[Path | None, Option("The dataset's folder; default: data/DATASET.")] = None

@@ -94,6 +94,11 @@ def joint_config(
     if not data.spec.channels:
         raise InputError(f"{base}: its head was trained on boxes alone (backbone none); there is no backbone to train")
     recipe = read_recipe(base, data)
+    if recipe.detector is not None:
+        raise InputError(
+            f"{base}: trained on boxes of a file (`ifcar extract --boxes`), which training the backbone does not read; "
+            "put the file there as the dataset's annotations.json (something-else) and extract and train again"
+        )
     sampling = DATASETS.get(data.identity["dataset"]["name"]).default_sampling
     if recipe.policy.sampling != sampling:
         raise InputError(

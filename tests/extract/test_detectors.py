@@ -267,7 +267,7 @@ BAD: dict[str, tuple[str, str | None, tuple[str, ...], type[IfcarError], str]] =
     "variant in vain": ("transformers:detr", "x", (), InputError, "has no variants; leave out"),
     "closed classes": ("mediapipe-hands", None, ("cup",), InputError, "--phrases 'cup' would be ignored: detector"),
     "no phrases": ("transformers-phrases", "x", (), InputError, "say what with --phrases hand,cup"),
-    "no weights": ("transformers", None, (), MissingDataError, "no weights that can be fetched; give --weights FILE"),
+    "no weights": ("transformers", None, (), MissingDataError, "no weights that can be fetched; give its file or"),
     "no folder": (
         "transformers",
         "gone",

@@ -28,7 +28,9 @@ from ifcar.pipelines.detection.config import DetectConfig
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.fit import fit
+from ifcar.pipelines.predict import predict
 from ifcar.pipelines.progress import Silent
+from ifcar.pipelines.runs.questions import PredictConfig
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
@@ -80,12 +82,12 @@ def test_every_box_is_where_it_was_drawn_with_its_class_and_track(boxes: Path) -
 
 
 @pytest.mark.slow
-def test_extraction_takes_boxes_classes_and_masks_and_orn_trains_on_them(
+def test_from_boxless_videos_to_orn_and_back_to_predictions_from_bare_videos(
     root: Path, boxes: Path, tmp_path: Path
 ) -> None:
     config = ExtractConfig(
         dataset=V1, data_root=root, boxes=boxes, out=tmp_path / "c.zarr", backbone="i3d_inception", weights="random:0",
-        crop=32, frames=8, framing="stretch", pooled="mask", instances=3, workers=0, device="cpu",
+        crop=32, frames=8, framing="stretch", pooled="mask", instances=3, workers=0, device="cpu", batch_size=1,
     )  # fmt: skip
     made = extract(config, Silent())
     assert made.num_failed == 0 and made.has_boxes
@@ -105,7 +107,31 @@ def test_extraction_takes_boxes_classes_and_masks_and_orn_trains_on_them(
     np.testing.assert_allclose(shares, seen["boxes"][:, :2, 2] * seen["boxes"][:, :2, 3], atol=0.03)
     cache.close()
     orn = make_run_config("orn", made.cache, preset="small", aux_weight=1.0, protocol="official", schedule=BRIEF)
-    assert fit(orn, Silent(), out=tmp_path / "orn", device="cpu").run.metrics
+    run_from_boxes = fit(orn, Silent(), out=tmp_path / "orn", device="cpu").run
+    i3d = make_run_config("i3d", made.cache, preset="small", protocol="official", schedule=BRIEF)
+    run_without = fit(i3d, Silent(), out=tmp_path / "i3d", device="cpu").run
+    shutil.rmtree(made.cache)
+    told = {"detector_weights": Path("masks")}
+    for trained, given in ((run_from_boxes, told), (run_without, {})):
+        stored = trained.predictions("test")
+        for clip_id, logits in zip(stored.clip_ids.tolist(), stored.logits, strict=True):
+            video = root / f"20bn-{V1}" / clip_id
+            found = predict(trained.path, video, Silent(), PredictConfig(device="cpu"), given)
+            assert found.notes == [] and found.clip_id == clip_id
+            assert (found.num_subjects, found.num_objects) == ((1, 1) if given else (0, 0))
+            np.testing.assert_allclose(found.answers[0].logits[0], logits, rtol=1e-4, atol=1e-4)
+    video = root / f"20bn-{V1}" / "12"
+    with pytest.raises(MissingDataError, match="detector 'blobs' has no weights that can be fetched; give its file"):
+        predict(run_from_boxes.path, video, Silent(), PredictConfig())
+    with pytest.raises(InputError, match=r"--detector would be ignored: .*i3d reads no boxes"):
+        predict(run_without.path, video, Silent(), PredictConfig(), {"detector": "blobs"})
+    with pytest.raises(InputError, match="--boxes and a detector's options exclude each other"):
+        predict(run_from_boxes.path, video, Silent(), PredictConfig(boxes=boxes), told)
+    of_file = predict(run_from_boxes.path, video, Silent(), PredictConfig(boxes=boxes, device="cpu"))
+    again = predict(run_from_boxes.path, video, Silent(), PredictConfig(device="cpu"), told)
+    np.testing.assert_array_equal(of_file.answers[0].logits, again.answers[0].logits)
+    other = predict(run_from_boxes.path, video, Silent(), PredictConfig(device="cpu"), {**told, "least_boxes": 2})
+    assert other.notes == ["these boxes and those of the training differ in the detector's least_boxes"]
 
 
 def test_frame_numbers_count_at_the_files_own_rate(tmp_path: Path) -> None:

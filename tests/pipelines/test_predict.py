@@ -337,7 +337,8 @@ def test_command_prints_the_top_classes(boxes_only: Trained) -> None:
     ]
     np.testing.assert_allclose(content["probabilities"], expected.answers[0].probabilities)
     assert isinstance(command(run, video, "--boxes", boxes_only.boxes, "--top", 9).exception, InputError)
-    assert command(run, video).exit_code == 2  # --boxes is required
+    with pytest.raises(InputError, match="sfi: reads boxes, and none are given; give --boxes FILE, or let them be"):
+        predict(run, video, Silent(), PredictConfig())
 
 
 def test_real_clip_with_kinetics_weights_equals_the_cache_path(tmp_path: Path) -> None:
