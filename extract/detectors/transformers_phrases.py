@@ -39,7 +39,7 @@ class TransformersPhrases(Detector):
     def detect(self, pictures: Sequence[Picture]) -> list[FrameDetections]:
         """Return where each picture shows what the phrases say."""
         texts = [self._phrases] * len(pictures)
-        inputs = self._processor(images=list(pictures), text=texts, return_tensors="pt", padding=True)
+        inputs = self._processor(images=list(pictures), text=texts, return_tensors="pt")
         inputs = inputs.to(self._device)
         outputs = self._model(**inputs)
         sizes = torch.tensor([picture.shape[:2] for picture in pictures], device=self._device)

@@ -14,7 +14,12 @@ from PIL import Image
 
 from ifcar.errors import IfcarError, InputError, MissingDataError, UnavailableError
 from ifcar.extract.coco import CLASSES, MASK_SIDE
-from ifcar.extract.detectors import mediapipe_hands, mediapipe_objects, torchvision_detection
+from ifcar.extract.detectors import (
+    mediapipe_hands,
+    mediapipe_objects,
+    torchvision_detection,
+    transformers_phrases,
+)
 from ifcar.extract.detectors.catalog import load_detector
 from ifcar.extract.detectors.contract import Detector
 from ifcar.extract.detectors.mediapipe_hands import hand_boxes
@@ -257,6 +262,63 @@ def test_a_folder_of_transformers_gives_its_own_classes_in_pixels(tmp_path: Path
     save_file({k: v for k, v in tensors.items() if k != gone}, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"do not fit RTDetrV2ForObjectDetection: \d missing \("):
         load("transformers", folder, tmp_path)
+
+
+def tiny_owl(folder: Path) -> Path:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    tokens = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    layers = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {"vocab_size": 54, "max_position_embeddings": 16, "pad_token_id": 0, "bos_token_id": 52, "eos_token_id": 53}
+    config = transformers.Owlv2Config(
+        text_config={**layers, **text}, vision_config={**layers, "image_size": 64, "patch_size": 16}, projection_dim=16
+    )
+    transformers.Owlv2ForObjectDetection(config).save_pretrained(folder)
+    transformers.Owlv2Processor(
+        image_processor=transformers.Owlv2ImageProcessor(size={"height": 64, "width": 64}),
+        tokenizer=transformers.CLIPTokenizer(vocab={token: k for k, token in enumerate(tokens)}, merges=[]),
+    ).save_pretrained(folder)
+    return folder
+
+
+def tiny_dino(folder: Path) -> Path:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "hand", "coffee", "cup"]
+    swin = transformers.SwinConfig(
+        embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], image_size=64, window_size=2,
+        out_features=["stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    layers = {"hidden_size": 32, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.GroundingDinoConfig(
+        backbone_config=swin, text_config={"model_type": "bert", "vocab_size": len(words), **layers}, d_model=32,
+        encoder_layers=1, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=16,
+        decoder_ffn_dim=16, num_queries=12, max_text_len=32,
+    )  # fmt: skip
+    transformers.GroundingDinoForObjectDetection(config).save_pretrained(folder)
+    transformers.GroundingDinoProcessor(
+        image_processor=transformers.GroundingDinoImageProcessor(size={"shortest_edge": 64, "longest_edge": 96}),
+        tokenizer=transformers.BertTokenizer(vocab={word: k for k, word in enumerate(words)}),
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("write", [tiny_owl, tiny_dino])
+def test_phrases_are_the_classes_of_what_reads_words(tmp_path: Path, write: Any) -> None:
+    detector = load("transformers-phrases", write(tmp_path / "words"), tmp_path, "Hand", "coffee cup", least_score=0.0)
+    assert detector.classes == ("background", "hand", "coffee cup")
+    picture = np.random.default_rng(0).integers(0, 256, (40, 90, 3), np.uint8)
+    one, two = detector.detect([picture, picture])
+    assert len(one.scores) > 5 and set(one.classes.tolist()) == {1, 2}
+    np.testing.assert_allclose(one.boxes, two.boxes, atol=1e-3)
+    assert np.abs(one.boxes).max() > 5  # pixels, and no shares
+    if isinstance(detector, transformers_phrases.TransformersPhrases) and write is tiny_dino:
+        tokens = detector._processor.tokenizer("hand. coffee cup.", return_tensors="pt").input_ids[0]
+        assert detector._phrase_of_token(tokens).tolist() == [-1, 0, -1, 1, 1, -1, -1]
+    with pytest.raises(InputError, match="--phrases 'a. b': expected words without full stops"):
+        load("transformers-phrases", tmp_path / "words", tmp_path, "a. b")
 
 
 # name: (detector, weights, phrases, kind of error, message)
