@@ -33,13 +33,26 @@ class TransformersPhrases(Detector):
         self._device, self._least_score = torch.device(request.device), request.least_score
         self._phrases = [_read(phrase) for phrase in request.phrases]
         self.classes = (BACKGROUND, *self._phrases)
+        config = loaded.model.config
+        self._most_tokens = config.text_config.max_position_embeddings if self._is_owl else config.max_text_len
+        texts = self._phrases if self._is_owl else [f"{_SEPARATOR} ".join(self._phrases) + _SEPARATOR]
+        for text in texts:
+            count = len(self._processor.tokenizer(text).input_ids)
+            if count > self._most_tokens:
+                raise InputError(
+                    f"--phrases: {text!r:.100} has {count} tokens, and {loaded.folder} reads {self._most_tokens}; "
+                    f"shorten {'it' if self._is_owl else 'them, or look for fewer'}"
+                )
         self.identity, self.description = loaded.identity, str(loaded.folder)
 
     @torch.inference_mode()
     def detect(self, pictures: Sequence[Picture]) -> list[FrameDetections]:
         """Return where each picture shows what the phrases say."""
         texts = [self._phrases] * len(pictures)
-        inputs = self._processor(images=list(pictures), text=texts, return_tensors="pt")
+        padding = {}
+        if self._is_owl:  # as it was trained; the other kind reads one text, the same for each picture
+            padding = {"padding": "max_length", "max_length": self._most_tokens}
+        inputs = self._processor(images=list(pictures), text=texts, return_tensors="pt", **padding)
         inputs = inputs.to(self._device)
         outputs = self._model(**inputs)
         sizes = torch.tensor([picture.shape[:2] for picture in pictures], device=self._device)

@@ -317,8 +317,10 @@ def test_phrases_are_the_classes_of_what_reads_words(tmp_path: Path, write: Any)
     if isinstance(detector, transformers_phrases.TransformersPhrases) and write is tiny_dino:
         tokens = detector._processor.tokenizer("hand. coffee cup.", return_tensors="pt").input_ids[0]
         assert detector._phrase_of_token(tokens).tolist() == [-1, 0, -1, 1, 1, -1, -1]
-    with pytest.raises(InputError, match="--phrases 'a. b': expected words without full stops"):
+    with pytest.raises(InputError, match=r"--phrases 'a\. b': expected words without full stops"):
         load("transformers-phrases", tmp_path / "words", tmp_path, "a. b")
+    with pytest.raises(InputError, match=r"--phrases: 'cup cup .* has \d+ tokens, and .* reads \d+; shorten"):
+        load("transformers-phrases", tmp_path / "words", tmp_path, "cup " * 40)
 
 
 # name: (detector, weights, phrases, kind of error, message)
