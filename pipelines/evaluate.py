@@ -25,10 +25,11 @@ from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig
 from ifcar.pipelines.runs.finished import open_run
 from ifcar.pipelines.runs.heads import build_head
 from ifcar.pipelines.runs.places import open_its_cache
+from ifcar.pipelines.runs.questions import EvaluateConfig
 from ifcar.pipelines.runs.resolve import head_arrays
 from ifcar.pipelines.runs.weights import load_head
 from ifcar.pipelines.scoring.detections import detect
-from ifcar.pipelines.scoring.scores import Metrics, Pool, measure, predict
+from ifcar.pipelines.scoring.scores import Metrics, measure, predict
 from ifcar.pipelines.stacks.stack import stack_heads
 from ifcar.shell_words import command
 
@@ -58,33 +59,18 @@ class Evaluation:
         return {**asdict(self), "metrics": self.metrics.record()}
 
 
-def evaluate(
-    path: Path,
-    *,
-    cache: Path | None = None,
-    labels: str | None = None,
-    device: str | None = None,
-    pool: Pool = "mean",
-    views: int | None = None,
-    detections: Path | None = None,
-    stream: str | None = None,
-) -> Evaluation:
+def evaluate(path: Path, options: EvaluateConfig = EvaluateConfig()) -> Evaluation:
     """Load a run's weights, score the test part of its protocol again and compare with the stored logits.
 
     Args:
         path: the run's folder.
-        cache: where its cache is, when that was moved.
-        labels: another label space of its protocol with the same classes; default: the one that it learned.
-        device: default: cuda where there is one.
-        pool: how the views of a clip become one score, see `ifcar.pipelines.scoring.scores.pool_views`.
-        views: how many plain views of a clip to test, see `ifcar.pipelines.feed.examples.spread_views`; None takes all.
-        detections: file to write the scored boxes to, see `ifcar.pipelines.scoring.detections`.
-        stream: of a run from several caches the one to answer from, whose cache alone is opened; default: the first.
+        options: which cache, label space and views, and what to write.
 
     Raises:
         MissingDataError, InputError: not a finished run, or damaged; detections where clips are no boxes at key frames.
         CacheMismatchError: the cache is not the one that the run was trained from.
     """
+    views, detections = options.views, options.detections
     started = time.perf_counter()
     run = open_run(path)
     config = run.config
@@ -92,12 +78,12 @@ def evaluate(
         raise InputError(
             f"{path}: an ensemble has no weights of its own; evaluate its members, or see its metrics.json"
         )
-    reader = _its_cache(path, config, cache, stream)
-    data = run.data()
-    head = build_head(config, reader.spec, len(data.classes))
-    task = _task(head, config, stream, labels)
-    protocol = _protocol(reader, config, task, labels)
-    arrays = tuple(name for name in head_arrays(config, reader.spec) if stream in (None, stream_of(name)[0]))
+    reader = _its_cache(path, config, options.cache, options.stream)
+    head = build_head(config, reader.spec, len(run.data().classes))
+    task = _task(head, options.stream, options.labels)
+    protocol = _protocol(reader, config, task, options.labels)
+    read = head_arrays(config, reader.spec)
+    arrays = tuple(name for name in read if options.stream in (None, stream_of(name)[0]))
     if reader.spec.reads_instances(arrays) and not reader.table("categories").any():
         raise no_boxes(reader.path, config.head, f"{reader.num_clips} clips")
     load_head(head, path / "model.safetensors")
@@ -105,10 +91,9 @@ def evaluate(
     if views is not None:
         check_views(tested, reader, views)
         tested = spread_views(tested, reader, views)
-    batches = open_batches(reader, arrays, [tested], device, "auto")
-    (predictions,) = predict(stack_heads([head], batches.device), batches, tested, pool, task)
+    batches = open_batches(reader, arrays, [tested], options.device, "auto")
+    (predictions,) = predict(stack_heads([head], batches.device), batches, tested, options.pool, task)
     stored = run.predictions("test").logits
-    own = task is None or task == head.tasks[0]
     same = stored.shape == predictions.logits.shape and np.allclose(stored, predictions.logits, atol=1e-4, rtol=1e-4)
     metrics = measure(predictions, seed=config.seed, started=started)
     detected = detect(predictions, protocol, reader.clip_ids)
@@ -119,6 +104,8 @@ def evaluate(
             )
         detected.write(detections)
     reader.close()
+    own = task is None or task == head.tasks[0]
+    as_trained = own and options.pool == "mean" and views is None and options.labels in (None, config.labels)
     scored = predictions.logits, predictions.targets
     classes = predictions.kind.per_class(*scored, protocol.labels.classes)
     if detected is not None:
@@ -128,12 +115,12 @@ def evaluate(
         classes=classes,
         weighted_map=predictions.kind.weighted_measure(*scored),
         frame_map=None if detected is None else detected.frame_map,
-        agrees=bool(same) if own and pool == "mean" and views is None and labels in (None, config.labels) else None,
+        agrees=bool(same) if as_trained else None,
         note=tested.note,
     )
 
 
-def _task(head: Head, config: RunConfig, stream: str | None, labels: str | None) -> Task | None:
+def _task(head: Head, stream: str | None, labels: str | None) -> Task | None:
     """Return which of a head's several tasks is scored; None for a head of one."""
     if len(head.tasks) == 1:
         if stream not in (None, head.tasks[0].stream):

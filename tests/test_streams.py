@@ -8,14 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures.streams import ACTIVITIES, MOMENTS, write_stream
+from fixtures.streams import ACTIVITIES, ATOMIC_OF, MOMENTS, write_stream
 
 from ifcar.cache.joined import Joined, JoinedReader, Stream, join_caches
 from ifcar.cache.open import open_cache
+from ifcar.cache.schema import Split
+from ifcar.cache.verify import verify_cache
 from ifcar.errors import CacheMismatchError, InputError, MissingDataError
 from ifcar.pipelines.evaluate import evaluate
+from ifcar.pipelines.feed.examples import read_examples
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
+from ifcar.pipelines.runs.questions import EvaluateConfig
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
@@ -68,7 +72,7 @@ def test_streams_train_together_and_answer_alone_from_their_own_cache(caches: Pa
         "ccau",
         path,
         preset="small",
-        settings=["embedding_dim=16", "num_blocks=2"],
+        settings={"embedding_dim": 16, "num_blocks": 2},
         aux_weights={"align": 0.1},
         schedule=ScheduleConfig(kind="stretched", min_steps=150, refit=False, held_out=0.0),
     )
@@ -84,16 +88,26 @@ def test_streams_train_together_and_answer_alone_from_their_own_cache(caches: Pa
     shutil.move(caches / "sound.zarr", hidden)  # what is not asked for may be gone
     try:
         for stream, space in (("ego", "activity"), ("third", "activity"), ("third", "atomic")):
-            found = evaluate(tmp_path / "run", stream=stream, labels=space).metrics.record()
+            found = evaluate(tmp_path / "run", EvaluateConfig(stream=stream, labels=space)).metrics.record()
             told = tasks[f"{stream}/{space}"]
             for measure in told.keys() - {"seconds"}:
                 assert found[measure] == pytest.approx(told[measure], rel=1e-5) or found[measure] == told[measure]
         with pytest.raises(MissingDataError, match=r"stream 'audio': there is no cache at .*sound.zarr"):
-            evaluate(tmp_path / "run", stream="audio")
+            evaluate(tmp_path / "run", EvaluateConfig(stream="audio"))
         with pytest.raises(InputError, match="no stream 'eg', did you mean 'ego'"):
-            evaluate(tmp_path / "run", stream="eg")
+            evaluate(tmp_path / "run", EvaluateConfig(stream="eg"))
     finally:
         shutil.move(hidden, caches / "sound.zarr")
+
+
+def test_a_moment_that_fewer_cameras_saw_is_no_failure_and_a_join_has_no_rows_to_verify(caches: Path) -> None:
+    reader = open_cache(join(caches).path)
+    table = reader.protocol("split-1").led_by(None, ("atomic",))
+    tested = read_examples(reader, table, Split.TEST)
+    assert sorted(set(tested.plain.sum(axis=1))) == [1, 2] and tested.note == ""
+    assert tested.labels_in("atomic").targets.tolist() == [ATOMIC_OF[k].tolist() for k in tested.targets]
+    with pytest.raises(InputError, match="has no rows of its own; give the caches that it joins"):
+        verify_cache(reader.path)
 
 
 def test_what_cannot_be_joined_is_one_line(caches: Path, tmp_path: Path) -> None:

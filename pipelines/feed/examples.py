@@ -167,7 +167,8 @@ def _count_alike(rates: NDArray[np.float32], usable: NDArray[np.bool_]) -> NDArr
 def _score_alike(examples: Examples, reader: CacheReader, num_views: int) -> Examples:
     """Score every clip by as many plain views as each test clip of the protocol has, and note where that is not all."""
     counts = examples.plain.sum(axis=1)
-    more, fewer = int((counts > num_views).sum()), int((counts < num_views).sum())
+    failed = (reader.status()[examples.rows] == Status.FAILED) & _is_plain(reader, examples.rows)
+    more, fewer = int((counts > num_views).sum()), int(((counts < num_views) & failed.any(axis=1)).sum())
     notes = []
     if more:
         notes.append(

@@ -35,8 +35,15 @@ class FineTuneConfig:
         base_id: the base run's id; filled in by the run.
     """
 
-    base: Path
-    parts: tuple[str, ...] = ()
+    base: Annotated[Path, Option("A finished run whose weights this one starts from.", "--start")]
+    parts: Annotated[
+        tuple[str, ...],
+        Option(
+            "Take only this part of them, as object; may be repeated; the rest starts from the seed.",
+            "--part",
+            repeated=True,
+        ),
+    ] = ()
     train: Literal["classifier", "all"] = "classifier"
     base_id: str = ""
 
