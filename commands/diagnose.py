@@ -23,7 +23,9 @@ def diagnose(
         typer.Option(help="A cache of the same clips with detected boxes (`ifcar extract --boxes`), to score as well."),
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="The runs' cache, when it was moved.")] = None,
-    draw_seed: Annotated[int, typer.Option(help="Of random orders, jitter, and which clip stands in.", min=0)] = 0,
+    draw_seed: Annotated[
+        int | None, typer.Option(help="Of random orders, jitter, and which clip stands in; default: 0.", min=0)
+    ] = None,
     device: Device = None,
     memory: Rows = "auto",
     out: Annotated[

@@ -55,7 +55,7 @@ def diagnose(
     cache: Path | None = None,
     detected: Path | None = None,
     only: Sequence[str] = (),
-    draw_seed: int = 0,
+    draw_seed: int | None = None,
     device: str | None = None,
     memory: Memory = "auto",
     out: Path | None = None,
@@ -69,7 +69,7 @@ def diagnose(
         cache: where the runs' cache is, when that was moved.
         detected: a cache of the same clips with detected boxes.
         only: names of the interventions to make; none: all.
-        draw_seed: of what is drawn: orders, jitter, which clip stands in for which.
+        draw_seed: of what is drawn: orders, jitter, which clip stands in for which; None: 0.
         device: default: cuda where there is one.
         memory: see `BatchReader`.
         out: another folder for the two files.
@@ -79,15 +79,24 @@ def diagnose(
         CacheMismatchError: a cache is not the one that it should be.
     """
     chosen = choose_interventions(only)
+    if draw_seed is not None and not any(intervention.drawn for intervention in chosen):
+        names = ", ".join(intervention.name for intervention in INTERVENTIONS if intervention.drawn)
+        raise InputError(f"--draw-seed would be ignored: nothing is drawn for --only {only[0]}; it belongs to {names}")
     trained = open_trained(paths[0], cache=cache)
     runs = [trained.run, *(open_run(path) for path in paths[1:])]
     if all_seeds:
-        runs += other_seeds(trained.run, known=runs)
+        found = other_seeds(trained.run, known=runs)
+        if not found:
+            raise InputError(
+                f"--seeds: no finished run beside {paths[0]} differs from it in the seed only; leave it out"
+            )
+        runs += found
     check_one_system(runs)
     if len(trained.tested) < 2:
         raise InputError(f"{trained.reader.path}: one test clip; a diagnosis needs more, to compare")
     boxes = None if detected is None else open_detected(detected, trained)
-    scorer = _Scorer(trained, runs, boxes, draw_seed, device, memory)
+    seed = draw_seed or 0
+    scorer = _Scorer(trained, runs, boxes, seed, device, memory)
     progress.start(f"diagnosing {len(runs)} runs", 1 + len(chosen) + (boxes is not None))
     before = scorer.score()
     progress.advance()
@@ -101,7 +110,7 @@ def diagnose(
         rows.append(scorer.detected_row(boxes, before))
         progress.advance(note=DETECTED)
     progress.finish()
-    diagnosis = _summary(trained, runs, rows, draw_seed, "" if boxes is None else str(boxes.reader.path.absolute()))
+    diagnosis = _summary(trained, runs, rows, seed, "" if boxes is None else str(boxes.reader.path.absolute()))
     trained.reader.close()
     return DiagnosisResult(diagnosis=diagnosis, files=write_diagnosis(out or paths[0], diagnosis))
 

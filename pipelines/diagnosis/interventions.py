@@ -32,6 +32,7 @@ class Intervention:
         fall: what a fall of the measure means, as a clause.
         touches: whether it changes such an array of a cache.
         change: makes the changed array (B, …) of one that it touches; the array's spec and the scene are told.
+        drawn: whether anything is drawn for it, so that it depends on a seed.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Intervention:
     fall: str
     touches: Callable[[ArraySpec, CacheSpec], bool]
     change: Callable[[Tensor, ArraySpec, Scene], Tensor]
+    drawn: bool = False
 
 
 def _is_category(array: ArraySpec, spec: CacheSpec) -> bool:
@@ -179,6 +181,7 @@ INTERVENTIONS = (
         fall="the head uses what the clip looks like, and is misled by another look",
         touches=_is_feature,
         change=of_another,
+        drawn=True,
     ),
     Intervention(
         name="layout-averaged",
@@ -193,6 +196,7 @@ INTERVENTIONS = (
         fall="the head uses where instances are, and is misled by other ways",
         touches=_is_place,
         change=of_another,
+        drawn=True,
     ),
     Intervention(
         name="time-reversed",
@@ -207,6 +211,7 @@ INTERVENTIONS = (
         fall="the head uses the order of the frames",
         touches=_has_times,
         change=shuffled,
+        drawn=True,
     ),
     Intervention(
         name="boxes-jittered",
@@ -214,5 +219,6 @@ INTERVENTIONS = (
         fall="the head needs boxes that are more exact than that",
         touches=_is_box,
         change=jittered,
+        drawn=True,
     ),
 )

@@ -75,8 +75,10 @@ class Stage:
         clips = self.trained.tested.clips
         row_clips = clips[self.places]
         names = np.unique(row_clips)
-        categories = self.trained.reader.table("categories")[self.rows]
-        fit = names[[bool(categories[row_clips == clip].any()) for clip in names]]
+        fit = names
+        if "categories" in self.spec:
+            held = self.trained.reader.table("categories")[self.rows].any(axis=(1, 2))
+            fit = np.unique(row_clips[held])
         order = np.random.default_rng(self.seed).permutation(fit if len(fit) > 1 else names)
         following = dict(zip(order.tolist(), np.roll(order, -1).tolist(), strict=True))
         theirs = {clip: np.flatnonzero(self.places == self.places[row_clips == clip][0]) for clip in names.tolist()}

@@ -371,6 +371,7 @@ def test_the_command_prints_a_table_or_json_and_makes_what_is_named(
     ("words", "said"),
     [
         (("--only", "time-reverse"), "no intervention 'time-reverse', did you mean 'time-reversed'"),
+        (("--only", "time-reversed", "--draw-seed", "1"), "--draw-seed would be ignored: nothing is drawn"),
         (("--detected", "own.zarr"), "the cache that the run was trained from"),
         (("runs/seed0",), "has the seed of"),
         (("runs/other",), "has another"),
