@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.cache.protocols import ProtocolTable
-from ifcar.pipelines.comparison.statistics import bootstrap_means, difference_test, percentile_interval
+from ifcar.pipelines.comparison.statistics import bootstrap_means, percentile_interval
 from ifcar.pipelines.diagnosis.store import SeenPairs
 from ifcar.pipelines.feed.examples import Examples
 from ifcar.pipelines.scoring.scores import Predictions
@@ -58,7 +58,6 @@ def compare_pairs(
     own_segments = [None if segments is None else segments[part] for part in parts]
     means = [right[:, part].mean(axis=0) for part in parts]
     drawn = [bootstrap_means(own, s, seed) for seed, (own, s) in enumerate(zip(means, own_segments, strict=True))]
-    difference = float(means[1].mean() - means[0].mean())
     return (
         SeenPairs(
             kind=protocol.group_kind,
@@ -69,7 +68,8 @@ def compare_pairs(
             unseen=tuple(map(float, right[:, parts[1]].mean(axis=1))),
             seen_interval=percentile_interval(drawn[0]),
             unseen_interval=percentile_interval(drawn[1]),
-            difference=difference_test(difference, drawn[1] - drawn[0]),
+            difference=float(means[1].mean() - means[0].mean()),
+            difference_interval=percentile_interval(drawn[1] - drawn[0]),
         ),
         "",
     )

@@ -65,7 +65,8 @@ class SeenPairs:
         unseen: on the latter.
         seen_interval: 95 % interval over clips of its mean.
         unseen_interval: the same of the latter.
-        difference: unseen less seen; the clips of both are drawn again, each by themselves.
+        difference: unseen less seen.
+        difference_interval: its 95 % interval; the clips of both parts are drawn again, each by themselves.
     """
 
     kind: str
@@ -76,7 +77,8 @@ class SeenPairs:
     unseen: tuple[float, ...]
     seen_interval: tuple[float, ...]
     unseen_interval: tuple[float, ...]
-    difference: PairedTest
+    difference: float
+    difference_interval: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -45,11 +45,10 @@ def seen_sentence(diagnosis: Diagnosis) -> str:
     own = diagnosis.seen
     if own is None:
         return ""
-    test = own.difference
     return (
         f"Class–{own.kind} pairs: {own.measure} is {mean_and_deviation(own.seen)} on {own.num_seen} test clips all of "
         f"whose pairs training shows, and {mean_and_deviation(own.unseen)} on the other {own.num_unseen}: "
-        f"{points(test.difference)} {interval(test.low, test.high)}. The two parts hold other clips and other "
+        f"{points(own.difference)} {interval(*own.difference_interval)}. The two parts hold other clips and other "
         "shares of the classes."
     )
 

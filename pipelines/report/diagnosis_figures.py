@@ -31,9 +31,9 @@ def diagnoses_of(chapter: Chapter) -> list[tuple[str, Diagnosis]]:
 
 def _largest(system: SystemScores) -> Diagnosis | None:
     """Return the diagnosis that covers most runs of a system; one of runs that have since been made anew is none."""
-    ids = {run_id(run.config) for run in system.runs() if isinstance(run.config, RunConfig)}
-    read = [read_diagnosis(run.path) for run in system.runs()]
-    fit = [diagnosis for diagnosis in read if diagnosis is not None and ids.issuperset(diagnosis.run_ids)]
+    read = [diagnosis for run in system.runs() if (diagnosis := read_diagnosis(run.path)) is not None]
+    ids = {run_id(run.config) for run in system.runs() if read and isinstance(run.config, RunConfig)}
+    fit = [diagnosis for diagnosis in read if ids.issuperset(diagnosis.run_ids)]
     return max(fit, key=lambda diagnosis: len(diagnosis.run_ids), default=None)
 
 

@@ -32,7 +32,7 @@ from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.diagnosis.diagnose import DETECTED, DiagnosisResult, diagnose
 from ifcar.pipelines.diagnosis.interventions import INTERVENTIONS
-from ifcar.pipelines.diagnosis.pairs import pairs_seen
+from ifcar.pipelines.diagnosis.pairs import compare_pairs, pairs_seen
 from ifcar.pipelines.diagnosis.scene import Scene
 from ifcar.pipelines.diagnosis.stage import Stage, average_of
 from ifcar.pipelines.diagnosis.store import Diagnosis, DiagnosisRow, read_diagnosis
@@ -47,6 +47,7 @@ from ifcar.pipelines.runs.finished import Run
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.pipelines.runs.trained import open_trained
+from ifcar.pipelines.scoring.scores import Predictions
 
 KNOWN = {intervention.name: intervention for intervention in INTERVENTIONS}
 SHORT = ScheduleConfig(kind="stretched", min_steps=40, batch_size=8, refit=False)
@@ -228,6 +229,30 @@ def test_a_pair_is_seen_where_training_shows_its_class_with_its_group() -> None:
     trained, tested = (examples_of(protocol, part) for part in (Split.TRAIN, Split.TEST))
     # cup with a alone was trained, pen with a and b; no label and no group say nothing
     assert pairs_seen(trained, tested, protocol).tolist() == [1, 0, 0, 1, -1, -1]
+
+
+def test_seen_and_unseen_pairs_are_measured_apart() -> None:
+    rng = np.random.default_rng(0)
+    classes, n = ("a", "b"), 400
+    targets, groups = rng.integers(0, 2, n).astype(np.int16), rng.integers(0, 4, n).astype(np.int32)
+    split = np.where(np.arange(n) < 100, Split.TRAIN, Split.TEST).astype(np.uint8)
+    groups[:100] = targets[:100]  # training shows a with group 0 and b with group 1
+    space = LabelSpace(kind="single", classes=classes, targets=targets)
+    names = ("cup", "pen", "box", "key")
+    protocol = ProtocolTable(
+        name="p", spaces=(space,), split=split, groups=groups, group_names=names, group_kind="object"
+    )
+    trained, tested = (examples_of(protocol, part) for part in (Split.TRAIN, Split.TEST))
+    own, shown = targets[100:], groups[100:] == targets[100:]
+    right = np.where(shown, True, rng.random(300) < 0.5)
+    logits = np.stack([own == 0, own == 1], axis=1).astype(np.float32) * np.where(right, 1, -1)[:, None]
+    scored = Predictions(split="test", clip_ids=tested.names, logits=logits, targets=tested.targets, kind=tested.kind)
+    found, note = compare_pairs([scored], trained, tested, protocol)
+    assert found is not None and not note and (found.num_seen, found.num_unseen) == (shown.sum(), (~shown).sum())
+    assert found.seen == (1.0,) and found.unseen == (right[~shown].mean(),)
+    assert found.difference == pytest.approx(found.unseen[0] - 1.0)
+    half = 1.96 * np.sqrt(0.25 / (~shown).sum())
+    assert found.difference_interval == pytest.approx((found.difference - half, found.difference + half), abs=0.01)
 
 
 def examples_of(protocol: ProtocolTable, part: Split) -> Any:
@@ -422,16 +447,19 @@ def test_stand_ins_are_other_clips_and_averages_are_those_of_a_loop(folder: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("labels", ["personal", "actions"])
-def test_instances_and_several_labels_are_diagnosed(tmp_path: Path, labels: str) -> None:
+@pytest.mark.parametrize(("labels", "head"), [("personal", "stin"), ("actions", "stlt")])
+def test_instances_several_labels_and_heads_that_do_not_stack_are_diagnosed(
+    tmp_path: Path, labels: str, head: str
+) -> None:
     cache = tmp_path / "boxes.zarr"
     root = write_volleyball(tmp_path / "d", pixels=False)
     options = ExtractConfig(dataset="volleyball", data_root=root, out=cache, backbone="none", instances=6, workers=0)
     extract(options, Silent())
     brief = ScheduleConfig(kind="stretched", min_steps=12, batch_size=8)
-    config = make_run_config("stin", cache, labels=labels, streams="layout", preset="small", schedule=brief)
-    run = fit(config, Silent(), out=tmp_path / "run").run
-    found = diagnose([run.path], Silent()).diagnosis
+    streams = "layout" if head == "stin" else None
+    config = make_run_config(head, cache, labels=labels, streams=streams, preset="small", schedule=brief)
+    runs = [fit(replace(config, seed=k), Silent(), out=tmp_path / f"run{k}").run for k in range(2)]
+    found, run = diagnose([run.path for run in runs], Silent()).diagnosis, runs[0]
     assert found.n == len(run.predictions("test").clip_ids) and found.task.endswith(labels)
     assert found.metric == ("top1" if labels == "personal" else "map") and not [n for n in found.notes if "stored" in n]
     assert (
