@@ -69,8 +69,9 @@ class ArraySpec:
 
     @property
     def time_axes(self) -> tuple[int, ...]:
-        """Which of its axes run over time: those whose letters begin with T."""
-        return tuple(k for k, axis in enumerate(self.axes) if isinstance(axis, str) and axis.startswith("T"))
+        """Which of its axes run over time: those whose letters, without a stream's name, begin with T."""
+        letters = [axis.rpartition("/")[2] if isinstance(axis, str) else "" for axis in self.axes]
+        return tuple(place for place, letter in enumerate(letters) if letter.startswith("T"))
 
     @property
     def is_picture(self) -> bool:

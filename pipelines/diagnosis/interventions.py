@@ -44,7 +44,8 @@ class Intervention:
 
 
 def _is_category(array: ArraySpec, spec: CacheSpec) -> bool:
-    return array.role == "layout" and (array.name == "categories" or array.name.endswith("_categories"))
+    name = array.name.rpartition("/")[2]  # without a stream's
+    return array.role == "layout" and (name == "categories" or name.endswith("_categories"))
 
 
 def _is_kind(array: ArraySpec, spec: CacheSpec) -> bool:

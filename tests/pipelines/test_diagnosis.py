@@ -209,6 +209,7 @@ def test_every_head_gives_finite_scores_under_every_intervention(head: str) -> N
             average=lambda array: one_of(array, spec),
             other=lambda: other,
         )
+        assert touched or own.name != "time-reversed"
         arrays = {array.name: own.change(batch.array(array.name), array, scene) for array in touched}
         with torch.inference_mode():
             logits = model(InstanceBatch({**batch.arrays, **arrays})).logits
