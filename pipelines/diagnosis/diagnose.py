@@ -16,14 +16,15 @@ from ifcar.pipelines.comparison.results import Replicate, ResultRow, System, sum
 from ifcar.pipelines.diagnosis.detected import DetectedBoxes, open_detected
 from ifcar.pipelines.diagnosis.interventions import INTERVENTIONS, Intervention
 from ifcar.pipelines.diagnosis.pairs import compare_pairs
+from ifcar.pipelines.diagnosis.seeds import check_one_system, other_seeds
 from ifcar.pipelines.diagnosis.stage import Stage
 from ifcar.pipelines.diagnosis.store import AS_TRAINED, Diagnosis, DiagnosisRow, State, write_diagnosis
 from ifcar.pipelines.feed.batches import BatchReader, open_batches
 from ifcar.pipelines.feed.examples import Examples, read_examples
 from ifcar.pipelines.feed.memory import Memory
 from ifcar.pipelines.progress import Progress
-from ifcar.pipelines.runs.config import RunConfig, run_id, run_name, task_name, without_seed
-from ifcar.pipelines.runs.finished import Run, finished_runs, open_run
+from ifcar.pipelines.runs.config import run_id, run_name, task_name
+from ifcar.pipelines.runs.finished import Run, open_run
 from ifcar.pipelines.runs.resolve import head_options
 from ifcar.pipelines.runs.trained import (
     TrainedRun,
@@ -122,33 +123,6 @@ def choose_interventions(names: Sequence[str]) -> list[Intervention]:
         if name not in known:
             raise InputError(f"--only: no intervention {name!r}{nearest_of(name, known)}")
     return [own for name, own in known.items() if not names or name in names]
-
-
-def other_seeds(run: Run, known: Sequence[Run]) -> list[Run]:
-    """Return the finished runs beside a run that differ from it, and from those known, in the seed only."""
-    system, seeds = without_seed(own_config(run)), {own_config(other).seed for other in known}
-    found: dict[int, Run] = {}
-    for other in finished_runs(run.path.absolute().parent):
-        config = other.config
-        if isinstance(config, RunConfig) and config.seed not in seeds and without_seed(config) == system:
-            found.setdefault(config.seed, other)
-    return [found[seed] for seed in sorted(found)]
-
-
-def check_one_system(runs: Sequence[Run]) -> None:
-    """Refuse runs that differ in more than the seed, or that have a seed twice."""
-    first = without_seed(own_config(runs[0]))
-    for place, run in enumerate(runs):
-        config = without_seed(own_config(run))
-        keys = [key for key in {**first, **config} if first.get(key) != config.get(key)]
-        if keys:
-            raise InputError(
-                f"{run.path}: has another {', '.join(keys)} than {runs[0].path}; a diagnosis is of runs that differ in "
-                "the seed only, so diagnose them one by one"
-            )
-        for other in runs[:place]:
-            if own_config(other).seed == own_config(run).seed:
-                raise InputError(f"{run.path}: has the seed of {other.path}; name one of them")
 
 
 class _Scorer:

@@ -209,16 +209,16 @@ def _diagnoses(chapter: Chapter, figures: FigureFolder) -> list[Section]:
         return [Section(name="shortcuts", title=title, text=f"Left out: {error}.")]
     if not found:
         return []
-    shown, tables, said = [], [], []
+    shown, by_class, tables, said = list[ShownFigure](), list[ShownFigure](), [], []
     for place, (system, diagnosis) in enumerate(found):
         end = "" if place == 0 else f"-{place + 1}"
         shown.append(figures.save(draw_diagnosis(system, diagnosis, f"shortcuts{end}")))
-        by_class = draw_class_changes(system, diagnosis, f"shortcuts-classes{end}")
-        shown += [] if by_class is None else [figures.save(by_class)]
+        if (drawing := draw_class_changes(system, diagnosis, f"shortcuts-classes{end}")) is not None:
+            by_class.append(figures.save(drawing))
         tables.append(diagnosis_table(system, diagnosis, f"shortcuts{end}"))
         said += [f"{system}: {line.rstrip('.')}." for line in (seen_sentence(diagnosis), *diagnosis.notes) if line]
     text = " ".join(said)
-    return [Section(name="shortcuts", title=title, text=text, figures=shown, tables=tables, folded=True)]
+    return [Section(name="shortcuts", title=title, text=text, figures=[*shown, *by_class], tables=tables, folded=True)]
 
 
 def _clips(
