@@ -28,7 +28,7 @@ from ifcar.extract.engine import EngineOptions, FeatureExtractor, RowArrays, fau
 from ifcar.extract.frame_times import past_end, source_frames
 from ifcar.extract.geometry import FULL_FRAME, boxes_to_crop
 from ifcar.extract.picture_source import VideoInfo
-from ifcar.extract.roi import parse_pooled_mode, pooled_with
+from ifcar.extract.roi import pooled_with
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.view_content import View
 from ifcar.extract.weights import kept_weights
@@ -127,7 +127,7 @@ def predict(
     if reads_boxes:
         notes += filter(None, [differing(recipe.detector, boxes.facts)])
     reads_features = data.spec.reads_features(reads)
-    pooled = pooled_with(parse_pooled_mode(recipe.pooled)) if reads_features and recipe.pooled is not None else ()
+    pooled = pooled_with(recipe.pooled) if reads_features and recipe.pooled is not None else ()
     reads = tuple(dict.fromkeys((*reads, *pooled)))
     views = _views(clip_of_video, boxes, recipe, boxes.carried(run, data.spec, reads))
     if not reads_features and weights is not None:
@@ -272,7 +272,7 @@ def _live_features(
             "name the run's own with --weights"
         )
     options = EngineOptions(num_workers=0, device=device, precision=recipe.precision)
-    extractor = FeatureExtractor(backbone, data.spec, parse_pooled_mode(recipe.pooled), options)
+    extractor = FeatureExtractor(backbone, data.spec, recipe.pooled, options)
     parts: list[RowArrays] = []
     progress.start("running the backbone", len(views))
     for start in range(0, len(views), options.batch_size):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from ifcar.config_fields import Bounds, Option
 from ifcar.devices import Device
 from ifcar.extract.limits import BATCH_SIZES, WORKERS
-from ifcar.extract.view_options import SampledViews, ViewOptions
+from ifcar.extract.view_options import PooledMode, SampledViews, ViewOptions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +49,9 @@ class FeatureConfig(ViewOptions):
     spatial_stride: Annotated[
         int | None, Option("Pixels a cell of the feature map; default: the backbone's first.")
     ] = None
-    pooled: Annotated[str, Option("RoIAlign bins: 3, or 7-max (7×7, max-pooled); or mask, the mean under it.")] = "3"
+    pooled: Annotated[
+        PooledMode, Option("RoIAlign bins: 3, or 7-max (7×7, max-pooled); or mask, the mean under it.")
+    ] = "3"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
