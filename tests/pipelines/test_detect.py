@@ -27,6 +27,7 @@ from ifcar.pipelines.detect import detect
 from ifcar.pipelines.detection.config import DetectConfig
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.finetune.start import joint_config
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.predict import predict
 from ifcar.pipelines.progress import Silent
@@ -127,6 +128,8 @@ def test_from_boxless_videos_to_orn_and_back_to_predictions_from_bare_videos(
         predict(run_without.path, video, Silent(), PredictConfig(), {"detector": "blobs"})
     with pytest.raises(InputError, match="--boxes and a detector's options exclude each other"):
         predict(run_from_boxes.path, video, Silent(), PredictConfig(boxes=boxes), told)
+    with pytest.raises(InputError, match=r"orn: trained on boxes of a file .* which training the backbone does not"):
+        joint_config(run_from_boxes.path)
     of_file = predict(run_from_boxes.path, video, Silent(), PredictConfig(boxes=boxes, device="cpu"))
     again = predict(run_from_boxes.path, video, Silent(), PredictConfig(device="cpu"), told)
     np.testing.assert_array_equal(of_file.answers[0].logits, again.answers[0].logits)

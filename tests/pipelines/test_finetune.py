@@ -335,7 +335,6 @@ def test_bad_input_is_one_line(
         (lambda: joint_config(layout.run.path), InputError, "boxes alone"),
         (lambda: joint_config(trained_on(views={"sampling": "annotated"})), InputError, "sampled by 'annotated'"),
         (lambda: joint_config(trained_on(boxes={"sha256": "ab"})), InputError, "trained on boxes of a file"),
-        (lambda: joint_config(trained_on(boxes={"detector": {}})), InputError, "which training the backbone does not"),
         (lambda: start(small_i3d(root, freeze_to="res3")), InputError, "no stage 'res3'"),
         (lambda: start(small_i3d(root, freeze_to="reduction")), InputError, "leaves nothing"),
         (lambda: small_i3d(root, flip=True), InputError, "left from right"),
