@@ -101,8 +101,8 @@ def prepare(config: ExtractConfig, progress: Progress) -> Preparation:
     """
     config = settled(config)
     backbone_spec = backbone_of(config)
+    policy = view_policy(config)  # before a data set is read, or made
     source = read_source(config, progress, needs_pixels=backbone_spec.reads != "nothing")
-    policy = view_policy(config)
     if policy.augmented_views and not source.training().any():
         raise InputError(
             f"--augmented-views {policy.augmented_views} would be ignored: no protocol of {source.dataset.root} "
