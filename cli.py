@@ -13,6 +13,7 @@ import typer
 from ifcar import __version__
 from ifcar.commands import cache
 from ifcar.commands.demo import demo
+from ifcar.commands.diagnose import diagnose
 from ifcar.commands.ensemble import ensemble
 from ifcar.commands.extract import extract
 from ifcar.commands.finetune import app as finetune_app
@@ -40,6 +41,7 @@ app.command()(demo)
 app.command()(extract)
 app.command("fit-head")(fit_head)
 app.command()(evaluate)
+app.command()(diagnose)
 app.command()(predict)
 app.command()(ensemble)
 app.command()(grid)
@@ -47,7 +49,7 @@ app.command("few-shot")(few_shot)
 app.command()(report)
 app.command("list")(list_)
 cache_app = typer.Typer(help="Look at, check, repair, draw and export caches.", no_args_is_help=True)
-for command in (cache.info, cache.verify, cache.repair, cache.export, cache.show):
+for command in (cache.info, cache.join, cache.verify, cache.repair, cache.export, cache.show):
     cache_app.command()(command)
 app.add_typer(cache_app, name="cache")
 app.add_typer(finetune_app, name="finetune")
