@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from fixtures.browser import browser  # noqa: F401  (a fixture)
 
 torch.set_num_threads(1)
 

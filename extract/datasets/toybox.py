@@ -30,6 +30,7 @@ class Toybox(SomethingElse):
     default_root = "toybox"
     default_weights = "random:0"
     default_crop = 112
+    errata = ()
     size: ClassVar[Size] = "small"
 
     def prepare(self, progress: Progress | None = None) -> None:

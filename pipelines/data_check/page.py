@@ -20,6 +20,7 @@ from ifcar.pipelines.report.page import render_page
 from ifcar.pipelines.report.tables import Table
 
 HERE = Path(__file__).parent
+_Protocol = tuple[ProtocolTable, LabelSpace, int]  # with its clips without a label
 MOST_NOTES = 100
 MOST_KINDS = 20
 WORDS: Mapping[Severity, str] = {
@@ -70,6 +71,7 @@ def render_check(checked: Checked) -> str:
             "summary": _summary(checked),
             "found": [(own, _examples(own, checked.source)) for own in checked.found if own.num_clips],
             "words": WORDS,
+            "num_clips": checked.tally.num_clips,
             "counts": counted,
             "notes": checked.notes[:MOST_NOTES],
             "notes_left": max(0, len(checked.notes) - MOST_NOTES),
@@ -137,32 +139,35 @@ def _examples(own: Found, source: Source) -> Table:
         Column("severity", lambda row: WORDS[row[1].severity]),
         Column("what", lambda row: row[1].text),
     ]
-    some = f"The worst {len(own.examples)} of {own.num_clips:,}" if own.num_clips > len(own.examples) else "All"
-    return Table(name=own.check, caption=f"{some} clips", columns=columns, rows=own.examples)
+    left_out = own.num_clips - len(own.examples)
+    text = f"The worst clips, {left_out:,} more are not listed" if left_out else "What was found, the worst first"
+    return Table(name=own.check, caption=text, columns=columns, rows=own.examples)
 
 
 def _protocols(checked: Checked) -> Table:
-    rows = [(protocol, space) for protocol in checked.source.protocols for space in protocol.spaces]
-    columns: list[Column[tuple[ProtocolTable, LabelSpace]]] = [
+    rows = [(p, space, _unlabelled(p, space)) for p in checked.source.protocols for space in p.spaces]
+    columns: list[Column[_Protocol]] = [
         Column("protocol", lambda row: row[0].name),
         Column("labels", lambda row: row[1].name),
         Column("classes", lambda row: str(len(row[1].classes)), lambda row: len(row[1].classes)),
         *(_part(split) for split in (Split.TRAIN, Split.TEST, Split.NONE)),
-        Column("without a label", lambda row: f"{_unlabelled(*row):,}", lambda row: _unlabelled(*row)),
+        Column("without a label", lambda row: f"{row[2]:,}", lambda row: row[2]),
     ]
     text = "Clips of each protocol; without a label: clips of its parts that have none, or none of whose instances has"
     return Table(name="protocols", caption=text, columns=columns, rows=rows)
 
 
-def _part(split: Split) -> Column[tuple[ProtocolTable, LabelSpace]]:
+def _part(split: Split) -> Column[_Protocol]:
     title = {Split.TRAIN: "train", Split.TEST: "test", Split.NONE: "in neither"}[split]
     return Column(title, lambda row: f"{len(row[0].clips(split)):,}", lambda row: len(row[0].clips(split)))
 
 
 def _unlabelled(protocol: ProtocolTable, space: LabelSpace) -> int:
-    shown = kind_of(space).shown(space.targets, len(space.classes))
-    labelled = shown.reshape(len(shown), -1).any(axis=1)
-    return int((~labelled & (protocol.split != Split.NONE)).sum())
+    targets = space.targets
+    if space.over == "instance":  # a clip has a label where one of its slots has
+        targets = targets.reshape(-1, *targets.shape[2:])
+    labelled = kind_of(space).shown(targets, len(space.classes)).any(axis=1).reshape(len(protocol.split), -1)
+    return int((~labelled.any(axis=1) & (protocol.split != Split.NONE)).sum())
 
 
 def _kinds(checked: Checked) -> Table:
