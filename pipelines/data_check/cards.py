@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ifcar.errors import InputError
@@ -17,8 +18,8 @@ from ifcar.pipelines.data_check.examine import Examiner
 from ifcar.pipelines.data_check.tally import Found
 from ifcar.pipelines.report.strips import MOST_FRAMES, Strip, cell_height, lay_out
 
-MARGIN = 0.25
-"""Of the picture's sides, what is shown around it where boxes reach past its border."""
+MARGINS = (0.25, 0.5, 1.0)
+"""Of the picture's sides, what is shown around it where boxes reach past its border: the least that holds them all."""
 _MOST_OF_FINDINGS = 4
 _SIDE = 320
 
@@ -74,8 +75,7 @@ def _strip(examiner: Examiner, seen: Seen, findings: Sequence[Finding]) -> tuple
     sides = np.array((seen.info.width, seen.info.height) * 2)
     corners = shown.boxes / sides
     present = np.isfinite(corners[..., 0])
-    beyond = bool(((corners < 0) | (corners > 1)).any())
-    margin = MARGIN if beyond else 0.0
+    margin = _margin(corners)
     corners = corners.clip(-margin, 1 + margin)
     centred = np.concatenate([(corners[..., :2] + corners[..., 2:]) / 2, corners[..., 2:] - corners[..., :2]], axis=-1)
     categories = np.where(present, np.broadcast_to(shown.categories, present.shape), 0).astype(np.uint8)
@@ -89,6 +89,11 @@ def _strip(examiner: Examiner, seen: Seen, findings: Sequence[Finding]) -> tuple
         margin=margin,
     )
     return strip, why
+
+
+def _margin(corners: NDArray[np.float64]) -> float:
+    beyond = float(np.maximum(-corners, corners - 1).max(initial=0.0, where=np.isfinite(corners)))
+    return next((margin for margin in MARGINS if beyond <= margin), MARGINS[-1]) if beyond > 0 else 0.0
 
 
 def _pixels(seen: Seen, frames: Sequence[int]) -> tuple[list[Image.Image] | None, str]:

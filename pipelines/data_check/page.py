@@ -136,8 +136,8 @@ def _summary(checked: Checked) -> Table:
 def _examples(own: Found, source: Source) -> Table:
     columns: list[Column[Any]] = [
         Column("clip", lambda row: source.clips[row[0]].clip_id),
-        Column("severity", lambda row: WORDS[row[1].severity]),
         Column("what", lambda row: row[1].text),
+        Column("severity", lambda row: WORDS[row[1].severity]),
     ]
     left_out = own.num_clips - len(own.examples)
     text = f"The worst clips, {left_out:,} more are not listed" if left_out else "What was found, the worst first"

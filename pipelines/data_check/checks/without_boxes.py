@@ -13,7 +13,7 @@ class WithoutBoxes(Check):
     name = "without-boxes"
     title = "Clips without a box"
     meaning = "Heads that read instances see empty slots alone in these clips."
-    remedy = "Annotate them, take boxes of a detector (`ifcar extract --boxes FILE`), or leave the clips out."
+    remedy = "Annotate them, take boxes of a detector (ifcar extract --boxes FILE), or leave the clips out."
 
     def __init__(self, source: Source) -> None:
         super().__init__(source)
