@@ -78,7 +78,7 @@ def check_data(config: ExtractConfig, own: DataCheckConfig, progress: Progress) 
     kinds = [CHECKS.get(name) for name in CHECKS.names()]
     checks = {kind.name: kind(source) for kind in kinds if not (own.annotations_only and kind.needs_pixels)}
     reads: Reads = "nothing" if own.annotations_only else "pixels"
-    examiner = Examiner(source, view_policy(config, source.dataset), reads, checks)
+    examiner = Examiner(source, view_policy(config), reads, checks)
     numbers = _numbers(len(source.clips), own)
     tally = Tally(checks)
     progress.start(f"checking {config.dataset}", len(numbers))
