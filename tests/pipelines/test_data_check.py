@@ -220,6 +220,16 @@ def test_doubled_sources_outside_of_a_protocols_parts_are_a_note(tmp_path: Path)
     assert found_in(check(root)) == {"doubled-source": {"101": Severity.NOTE, "102": Severity.WRONG}}
 
 
+def test_a_box_much_larger_than_the_picture_is_found_and_one_that_leaves_it_is_not(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "data", 3, pixels=False)
+    wide = {"100": [2, 2, 2 + 1.6 * 64, 40], "101": [-20, 2, 1.4 * 64 - 20, 40], "102": [64 - 8, 2, 64 + 8, 40]}
+    for clip, box in wide.items():
+        edit(root / "annotations.json", lambda content, clip=clip, box=box: move(content[clip], lambda *_: box))
+    result = check(root, annotations_only=True)
+    assert found_in(result) == {"outside-picture": {"100": Severity.WRONG}}
+    assert "22 of 22 boxes, 0 of them wholly, 22 much larger than it; frame 1" in result.found[0].examples[0][1].text
+
+
 def test_without_pixels_what_concerns_them_is_not_looked_for(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "data", 2, pixels=False)
     edit(root / "annotations.json", lambda content: move(content["100"], lambda _, box: [v + 500 for v in box]))
