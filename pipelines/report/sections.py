@@ -19,7 +19,7 @@ from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.diagnosis_figures import diagnoses_of, draw_class_changes, draw_diagnosis
 from ifcar.pipelines.report.drawing import Drawing, save_drawing
 from ifcar.pipelines.report.gallery import Gallery, make_gallery
-from ifcar.pipelines.report.insights import activity_drawings, graph_drawings
+from ifcar.pipelines.report.insights import activity_drawings, graph_drawings, relation_drawings
 from ifcar.pipelines.report.page import Section, ShownFigure
 from ifcar.pipelines.report.pair_figures import (
     class_gains,
@@ -192,7 +192,7 @@ def _insights(chapter: Chapter, views: CachedViews | str, figures: FigureFolder)
     if isinstance(views, str) or chapter.a is None or chapter.data is None:
         return []
     sections = []
-    for make in (activity_drawings, graph_drawings):
+    for make in (activity_drawings, graph_drawings, relation_drawings):
         title, drawings = make(chapter, views, chapter.data.classes)
         if drawings:
             shown = [figures.save(drawing) for drawing in drawings]
