@@ -12,6 +12,7 @@ import typer
 
 from ifcar import __version__
 from ifcar.commands import cache
+from ifcar.commands.compare import compare
 from ifcar.commands.demo import demo
 from ifcar.commands.ensemble import ensemble
 from ifcar.commands.extract import extract
@@ -45,6 +46,7 @@ app.command()(ensemble)
 app.command()(grid)
 app.command("few-shot")(few_shot)
 app.command()(report)
+app.command()(compare)
 app.command("list")(list_)
 cache_app = typer.Typer(help="Look at, check, repair, draw and export caches.", no_args_is_help=True)
 for command in (cache.info, cache.verify, cache.repair, cache.export, cache.show):

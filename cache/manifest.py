@@ -225,16 +225,16 @@ def _fields(manifest: Manifest) -> dict[str, Any]:
     content = spec_content(manifest.spec, FORMAT_VERSION)
     fields |= {f"size {letter}": size for letter, size in content["sizes"].items()}
     fields |= {f"array {array.pop('name')}": array for array in content["arrays"]}
-    _flatten("identity", manifest.provenance.identity, fields)
-    return fields
+    return fields | flat({"identity": manifest.provenance.identity})
 
 
-def _flatten(prefix: str, value: Any, into: dict[str, Any]) -> None:
-    if isinstance(value, Mapping) and value:
-        for key, inner in value.items():
-            _flatten(f"{prefix}.{key}", inner, into)
-    else:
-        into[prefix] = value
+def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values by their keys with dots between; an empty mapping is a value."""
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        nested = isinstance(value, Mapping) and value
+        found |= flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return found
 
 
 def _show(fields: Mapping[str, Any], name: str) -> str:

@@ -6,16 +6,13 @@ The driver and every actor of a cluster call the same `prepare`, so that whateve
 from __future__ import annotations
 
 import hashlib
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar import __version__
 from ifcar.cache.arrays import MASKS, ArraySpec, CacheSpec
 from ifcar.cache.schema import Provenance
 from ifcar.errors import InputError
@@ -29,6 +26,7 @@ from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.extraction.backbones import backbone_of, load_backbone
 from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.extraction.environment import software
 from ifcar.pipelines.extraction.sources import Source, read_source
 from ifcar.pipelines.progress import Progress
 
@@ -44,7 +42,6 @@ IDENTITY_NAMES = {
     "augmented_views": "num_augmented_views",
     "instances": "num_instances",
 }
-VERSIONED_PACKAGES = ("torch", "torchvision", "pytorchvideo", "numpy", "av", "zarr")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,9 +182,7 @@ def provenance_of(
         }
         own = {"reduction": backbone.reduction, "facts": dict(backbone.facts), "config": to_plain(backbone.config)}
         identity["backbone"] |= {key: value for key, value in own.items() if value}
-    environment: dict[str, Any] = {"ifcar": __version__} | {name: version(name) for name in VERSIONED_PACKAGES}
-    environment["python"] = platform.python_version()
-    return Provenance(identity=identity, environment=environment)
+    return Provenance(identity=identity, environment=software())
 
 
 def _spans(source: Source) -> dict[str, str]:
