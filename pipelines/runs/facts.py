@@ -73,6 +73,7 @@ KINDS: Mapping[str, tuple[Kind, Moves]] = {
     "members": ("head", Moves.MUCH),
     "fine_tune": ("head", Moves.MUCH),
     "options": ("head", Moves.SOMEWHAT),
+    "options of its own": ("head", Moves.SOMEWHAT),
     "options.streams": ("head", Moves.MUCH),
     "options.joint.streams": ("head", Moves.MUCH),
     "aux_weights": ("head", Moves.SOMEWHAT),
@@ -85,6 +86,9 @@ KINDS: Mapping[str, tuple[Kind, Moves]] = {
     "versions": ("versions", Moves.ROUNDING),
 }
 PLACES = {name: place for place, name in enumerate(KINDS)}
+NONE = "–"
+LABELS = ("protocol", "labels", "classes")
+SUMS = ("fingerprint", "protocol_digest")  # over other facts, which say more: told where none of those differs
 ANNOTATED = "the dataset's own"  # boxes, where no file of others is named
 
 
@@ -126,12 +130,19 @@ class Facts:
         facts: in any order, each name once.
         clips: lists of clips by what they are ("clips", "test clips", "training clips"), each clip with its label
             where it has one.
-        complete: whether a fact that is not there is left out as without effect; else, as in a paper, it is unknown.
+        partial: whether a fact that is not there is unknown, as in a paper; else it is left out as without effect.
+        unstated: names in `KINDS` of what it cannot state, as a cache no protocol.
     """
 
     facts: Sequence[Fact]
     clips: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    complete: bool = True
+    partial: bool = False
+    unstated: frozenset[str] = frozenset()
+
+    def knows(self, name: str) -> bool:
+        """Return whether it says what this fact is, if only by leaving it out."""
+        stated = any(fact.name == name for fact in self.facts)
+        return stated or not (self.partial or Fact(name=name, value=None).entry in self.unstated)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,13 +166,15 @@ def config_facts(config: RunConfig | EnsembleConfig) -> list[Fact]:
         content = {key: value for key, value in to_plain(config).items() if key != "cache"}
     else:
         content = {**without_places(config), "options": to_plain(config.options)}
-    return [Fact(name=name, value=value) for name, value in flat(content).items()]
+    return [Fact(name=name, value=value) for name, value in flat(content).items() if value != {}]
 
 
 def cache_facts(reader: CacheReader) -> Facts:
     """Return what a cache is."""
     facts = [*_identity_facts(reader.identity, reader.spec.names()), *version_facts("features", reader.environment)]
-    return Facts(facts=facts, clips={"clips": dict.fromkeys(reader.clip_ids)})
+    facts.append(Fact(name="fingerprint", value=reader.fingerprint))
+    clips = {"clips": dict.fromkeys(reader.clip_ids)}
+    return Facts(facts=facts, clips=clips, unstated=frozenset({*LABELS, "protocol_digest"}))
 
 
 def run_facts(run: Run) -> Facts:
@@ -171,8 +184,7 @@ def run_facts(run: Run) -> Facts:
         MissingDataError, InputError: a file of the run is missing or damaged.
     """
     data = run.data()
-    stated = {"protocol", "labels", "fingerprint", "protocol_digest"}  # data and clips say more
-    own = [fact for fact in config_facts(run.config) if fact.name not in stated]
+    own = [fact for fact in config_facts(run.config) if fact.name not in LABELS]
     if not any(fact.name == "seed" for fact in own):
         own.append(Fact(name="seed", value=run.metrics[0].seed))
     versions = version_facts("features", data.made_with) + version_facts("training", data.trained_with)
@@ -199,8 +211,8 @@ def _identity_facts(identity: Mapping[str, Any], arrays: Iterable[str]) -> list[
 
 
 def _label_facts(data: RunData) -> list[Fact]:
-    facts = {"protocol": data.protocol, "labels": data.labels, "classes": list(data.classes)}
-    return [Fact(name=name, value=value) for name, value in facts.items()]
+    values = (data.protocol, data.labels, list(data.classes))
+    return [Fact(name=name, value=value) for name, value in zip(LABELS, values, strict=True)]
 
 
 def _labelled(predictions: Predictions) -> dict[str, Any]:
@@ -215,16 +227,25 @@ def differences(a: Facts, b: Facts) -> list[Difference]:
     """
     ours, theirs = ({fact.name: fact for fact in side.facts} for side in (a, b))
     kinds = {fact.kind for fact in a.facts} & {fact.kind for fact in b.facts}
-    found = []
+    found = _clip_differences(a, b)
+    other_head = "head" in ours and "head" in theirs and ours["head"].value != theirs["head"].value
+    alone: list[list[str]] = [[], []]  # options that only one of two heads has
     for name in {**ours, **theirs}:
-        here, there = ours.get(name), theirs.get(name)
-        fact = here or there
+        sides = ours.get(name), theirs.get(name)
+        fact = sides[0] or sides[1]
         assert fact is not None
-        known = (here is not None or a.complete) and (there is not None or b.complete)
-        values = [None if side is None else side.value for side in (here, there)]
-        if fact.kind in kinds and known and values[0] != values[1]:
-            found.append(Difference(fact=fact, a=text(values[0], fact.name), b=text(values[1], fact.name)))
-    found += _clip_differences(a, b)
+        values = [None if side is None else side.value for side in sides]
+        if fact.kind not in kinds or values[0] == values[1] or not (a.knows(name) and b.knows(name)):
+            continue
+        if other_head and fact.entry == "options" and None in sides:
+            alone[sides[0] is None].append(f"{name.removeprefix('options.')} {text(fact.value)}")
+            continue
+        found.append(Difference(fact=fact, a=text(values[0], name), b=text(values[1], name)))
+    if any(alone):
+        fact = Fact(name="options of its own", value=None)
+        found.append(Difference(fact=fact, a=", ".join(alone[0]) or NONE, b=", ".join(alone[1]) or NONE))
+    if any(d.fact.kind in ("data", "backbone", "views") and d.fact.name not in SUMS for d in found):
+        found = [d for d in found if d.fact.name not in SUMS]
     return sorted(found, key=lambda d: (d.fact.moves, PLACES[d.fact.entry]))
 
 
@@ -258,5 +279,5 @@ def text(value: Any, name: str = "") -> str:
     if isinstance(value, str) and len(value) == 64 and not set(value) - set("0123456789abcdef"):
         return value[:12]
     if isinstance(value, list | tuple):
-        return ", ".join(map(str, value)) or "none"
-    return "not stated" if value is None else str(value)
+        return ", ".join(map(str, value)) or NONE
+    return NONE if value is None else str(value)
