@@ -14,6 +14,7 @@ from ifcar import __version__
 
 PACKAGES = ("torch", "torchvision", "pytorchvideo", "numpy", "av", "pillow", "opencv-python-headless", "zarr")
 DECODERS = ("libavcodec", "libavformat", "libavutil", "libswscale")  # FFmpeg's, as PyAV brings them
+BEGUN_ON = "begun on"  # in a cache's record, what `device_name` says where it was begun
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -29,15 +30,17 @@ def software() -> dict[str, str]:
     return found | {"python": platform.python_version()}
 
 
-def device_name(device: str) -> str:
+def device_name(device: str | None) -> str:
     """Return what a device is, with what drives it: the processor's architecture, or the GPU's name and driver.
 
     Args:
-        device: as torch names it, "cpu" or "cuda:0".
+        device: as torch names it; None: cuda where there is one.
     """
-    if torch.device(device).type != "cuda":
-        return f"{device} {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if chosen.type != "cuda":
+        return f"{chosen} {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+    if not torch.cuda.is_available():  # it is another machine's
+        return str(chosen)
     driver = re.search(r"\b\d{3}\.[\d.]+\b", DRIVER.read_text() if DRIVER.is_file() else "")
-    said = driver.group() if driver else "unknown"
-    name = torch.cuda.get_device_name(device)
-    return f"{name}, driver {said}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"  # type: ignore[no-untyped-call]
+    versions = f"CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"  # type: ignore[no-untyped-call]
+    return f"{torch.cuda.get_device_name(chosen)}, driver {driver.group() if driver else 'unknown'}, {versions}"

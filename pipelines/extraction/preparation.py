@@ -26,7 +26,7 @@ from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.extraction.backbones import backbone_of, load_backbone
 from ifcar.pipelines.extraction.config import ExtractConfig
-from ifcar.pipelines.extraction.environment import software
+from ifcar.pipelines.extraction.environment import BEGUN_ON, device_name, software
 from ifcar.pipelines.extraction.sources import Source, read_source
 from ifcar.pipelines.progress import Progress
 
@@ -76,6 +76,10 @@ class Preparation:
             "num_augmented_views": self.policy.augmented_views,
         }
 
+    def versions(self) -> dict[str, str]:
+        """Return what has to be the same wherever rows of the cache are computed: all but the device."""
+        return {name: str(v) for name, v in self.provenance.environment.items() if name != BEGUN_ON}
+
     def wanted(self) -> NDArray[np.bool_]:
         """Return (R,), True for plain views, and for augmented ones of clips that some protocol trains on."""
         is_plain = np.arange(self.policy.rows_per_clip) < self.policy.views
@@ -90,14 +94,19 @@ class Preparation:
         return FeatureExtractor(self.backbone, self.spec, parse_pooled_mode(self.config.pooled), options)
 
 
-def prepare(config: ExtractConfig, progress: Progress) -> Preparation:
+def prepare(config: ExtractConfig, progress: Progress, clip_ids: Sequence[str] | None = None) -> Preparation:
     """Read the dataset, load the network and name where the numbers come from.
+
+    Args:
+        config: the options.
+        progress: told about the work.
+        clip_ids: the clips that are meant, in order, as those of a cache; None: all of the dataset, as the options say.
 
     Raises:
         InputError, MissingDataError: options or files are not usable.
     """
     backbone_spec = backbone_of(config)
-    source = read_source(config, progress, needs_pixels=backbone_spec.reads != "nothing")
+    source = read_source(config, progress, needs_pixels=backbone_spec.reads != "nothing", clip_ids=clip_ids)
     policy = view_policy(config, source.dataset)
     if policy.augmented_views and not source.training().any():
         raise InputError(
@@ -182,7 +191,7 @@ def provenance_of(
         }
         own = {"reduction": backbone.reduction, "facts": dict(backbone.facts), "config": to_plain(backbone.config)}
         identity["backbone"] |= {key: value for key, value in own.items() if value}
-    return Provenance(identity=identity, environment=software())
+    return Provenance(identity=identity, environment={**software(), BEGUN_ON: device_name(config.device)})
 
 
 def _spans(source: Source) -> dict[str, str]:
