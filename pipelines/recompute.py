@@ -107,12 +107,9 @@ def recompute(cache: Path, config: RecomputeConfig, progress: Progress) -> Recom
     )
     preparation = prepare(options, progress, reader.clip_ids)
     _check_same(reader, preparation)
-    done = np.flatnonzero(reader.status() == Status.DONE)
-    if not len(done):
-        raise InputError(f"{cache}: no row is done; run the same `ifcar extract` first")
-    drawn = np.sort(np.random.default_rng(config.seed).choice(done, min(config.rows, len(done)), replace=False))
-    now, faults = _computed(preparation, drawn.tolist(), progress)
-    read = [row for row in drawn.tolist() if row not in faults]
+    rows = drawn_rows(reader, config)
+    now, faults = _computed(preparation, rows, progress)
+    read = [row for row in rows if row not in faults]
     precision = options.precision if preparation.backbone is not None else ""
     arrays = []
     for array in reader.spec.arrays:
@@ -125,12 +122,21 @@ def recompute(cache: Path, config: RecomputeConfig, progress: Progress) -> Recom
     environment = _changes(reader.environment, preparation.provenance.environment)
     reader.close()
     return Recomputed(
-        rows=tuple(drawn.tolist()),
+        rows=tuple(rows),
         arrays=arrays,
         faults=dict(sorted(faults.items())),
         environment=environment,
         precision=precision,
     )
+
+
+def drawn_rows(reader: CacheReader, config: RecomputeConfig) -> list[int]:
+    """Return which rows are computed again, ascending. Raises InputError when none is done."""
+    done = np.flatnonzero(reader.status() == Status.DONE)
+    if not len(done):
+        raise InputError(f"{reader.path}: no row is done; run the same `ifcar extract` first")
+    drawn = np.random.default_rng(config.seed).choice(done, min(config.rows, len(done)), replace=False)
+    return [int(row) for row in np.sort(drawn)]
 
 
 def _check_same(reader: CacheReader, preparation: Preparation) -> None:

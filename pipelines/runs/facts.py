@@ -72,8 +72,8 @@ KINDS: Mapping[str, tuple[Kind, Moves]] = {
     "head": ("head", Moves.MUCH),
     "members": ("head", Moves.MUCH),
     "fine_tune": ("head", Moves.MUCH),
-    "options": ("head", Moves.SOMEWHAT),
     "options of its own": ("head", Moves.SOMEWHAT),
+    "options": ("head", Moves.SOMEWHAT),
     "options.streams": ("head", Moves.MUCH),
     "options.joint.streams": ("head", Moves.MUCH),
     "aux_weights": ("head", Moves.SOMEWHAT),
@@ -83,7 +83,8 @@ KINDS: Mapping[str, tuple[Kind, Moves]] = {
     "schedule": ("schedule", Moves.SOMEWHAT),
     "schedule.precision": ("schedule", Moves.ROUNDING),
     "seed": ("seeds", Moves.CHANCE),
-    "versions": ("versions", Moves.ROUNDING),
+    "versions.features": ("versions", Moves.ROUNDING),
+    "versions.training": ("versions", Moves.ROUNDING),
 }
 PLACES = {name: place for place, name in enumerate(KINDS)}
 NONE = "–"
@@ -174,7 +175,7 @@ def cache_facts(reader: CacheReader) -> Facts:
     facts = [*_identity_facts(reader.identity, reader.spec.names()), *version_facts("features", reader.environment)]
     facts.append(Fact(name="fingerprint", value=reader.fingerprint))
     clips = {"clips": dict.fromkeys(reader.clip_ids)}
-    return Facts(facts=facts, clips=clips, unstated=frozenset({*LABELS, "protocol_digest"}))
+    return Facts(facts=facts, clips=clips, unstated=frozenset({*LABELS, "protocol_digest", "versions.training"}))
 
 
 def run_facts(run: Run) -> Facts:
