@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def compare(
-    a: Annotated[str, typer.Argument(help="A finished run's folder or a cache.")],
+    a: Annotated[str, typer.Argument(help="A finished run's folder, a cache, or TABLE:ROW of `ifcar list published`.")],
     b: Annotated[str, typer.Argument(help="The same; where both are runs, B's score is tested against A's.")],
     as_json: Json = False,
 ) -> None:
-    """Say in what two runs or caches differ, the likeliest to move the number first, and what both score."""
+    """Say in what two runs or caches differ, or one and a paper's row, the likeliest to move the number first."""
     from ifcar.pipelines.compare import compare as compare_sides
 
     compared = compare_sides(a, b)
@@ -53,6 +53,10 @@ def _print(compared: Compared) -> None:
         )
     if shown:
         print_table("test scores", ["run", "n", "score", "95 %", "B − A", "p"], shown)
+    for key, value in compared.published.items():
+        say(f"published: {MEASURES[key]} {value:.1f}")
+    if compared.unprinted:
+        say(f"the published figures are not printed: {compared.unprinted}")
     if compared.untested:
         say(f"the scores are not tested against each other: {compared.untested}")
 
@@ -82,4 +86,6 @@ def _plain(compared: Compared) -> dict[str, Any]:
             for row in compared.scores
         ],
         "untested": compared.untested,
+        "published_percent": compared.published,
+        "unprinted": compared.unprinted,
     }

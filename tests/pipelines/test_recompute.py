@@ -64,7 +64,7 @@ def change_root_attributes(cache: Path, **changes: object) -> None:
     reader.close()
     file.write_text(json.dumps(content))
     commit_tables(cache, read_manifest(cache))
-    for commit in (cache / "commits").glob("*.json"):
+    for commit in (cache / "commits").glob("[0-9]*.json"):
         commit.write_bytes(encode_commit(replace(read_commit(commit), fingerprint=attributes["fingerprint"])))
 
 
