@@ -14,6 +14,7 @@ from ifcar.pipelines.grid.config import GridConfig, SystemConfig, read_grid
 from ifcar.pipelines.grid.plan import expand
 from ifcar.pipelines.published.tables import BETWEEN, PublishedRow, PublishedTable, published_row
 from ifcar.pipelines.runs.facts import (
+    COUNTS,
     Difference,
     Fact,
     Facts,
@@ -163,7 +164,7 @@ def _row_facts(table: PublishedTable, row: PublishedRow) -> Facts:
     facts = table.stated(row)
     protocols = [key.partition("@")[2] for key in row.figures if "@" in key] or list(table.data.classes)
     if len({*protocols}) == 1:
-        counts = {"num_classes": table.data.classes, "num_train": table.data.train, "num_test": table.data.test}
+        counts = dict(zip(COUNTS, (table.data.classes, table.data.train, table.data.test), strict=True))
         facts += [Fact(name=n, value=known[protocols[0]]) for n, known in counts.items() if protocols[0] in known]
     if table.grid and row.line:
         grid = read_grid(Path(table.grid))
@@ -192,8 +193,8 @@ def _with_counts(side: Side) -> Side:
     if side.run is None:
         return side
     data = side.run.data()
-    counts = {"num_classes": len(data.classes), "num_train": data.num_train, "num_test": data.num_test}
-    facts = [*side.facts.facts, *(Fact(name=name, value=value) for name, value in counts.items())]
+    counts = zip(COUNTS, (len(data.classes), data.num_train, data.num_test), strict=True)
+    facts = [*side.facts.facts, *(Fact(name=name, value=value) for name, value in counts)]
     return replace(side, facts=replace(side.facts, facts=facts))
 
 

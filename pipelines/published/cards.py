@@ -90,7 +90,7 @@ def _protocols(row: PublishedRow) -> list[str]:
 def _card(table: PublishedTable, row: PublishedRow, protocol: str, comparisons: Sequence[Comparison]) -> Card:
     suffix = f"@{protocol}" if protocol else ""
     figures = {key: row.figures[key + suffix] for key in MEASURES if key + suffix in row.figures}
-    said = ", ".join(f"{MEASURES[key]} {value:g}" for key, value in figures.items())
+    said = ", ".join(f"{MEASURES[key]} {value}" for key, value in figures.items())
     ours, settings = NOT_RUN if table.grid and row.line else "no grid", ""
     for comparison in comparisons:
         for result in comparison.rows:

@@ -92,6 +92,7 @@ KINDS: Mapping[str, tuple[Kind, Moves]] = {
 PLACES = {name: place for place, name in enumerate(KINDS)}
 NONE = "–"
 LABELS = ("protocol", "labels", "classes")
+COUNTS = ("num_classes", "num_train", "num_test")
 SUMS = ("fingerprint", "protocol_digest")  # over other facts, which say more: told where none of those differs
 ANNOTATED = "the dataset's own"  # boxes, where no file of others is named
 
@@ -178,7 +179,9 @@ def cache_facts(reader: CacheReader) -> Facts:
     facts = [*_identity_facts(reader.identity, reader.spec.names()), *version_facts("features", reader.environment)]
     facts.append(Fact(name="fingerprint", value=reader.fingerprint))
     clips = {"clips": dict.fromkeys(reader.clip_ids)}
-    return Facts(facts=facts, clips=clips, unstated=frozenset({*LABELS, "protocol_digest", "versions.training"}))
+    return Facts(
+        facts=facts, clips=clips, unstated=frozenset({*LABELS, *COUNTS, "protocol_digest", "versions.training"})
+    )
 
 
 def run_facts(run: Run) -> Facts:
