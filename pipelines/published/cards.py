@@ -108,6 +108,10 @@ def _ours(table: PublishedTable, row: PublishedRow, result: ResultRow, measure: 
         found = differences(run_facts(run), stated)
     except (IfcarError, IndexError) as error:
         return f"its runs are not at hand: {error}", ""
+    if not reason and len({*result.seeds}) < len(result.seeds):
+        reason = "several draws of the shots, the paper has one"
+    if not reason and len(result.runs) > len(result.seeds):
+        reason = "test clips of several protocols together"
     if reason:
         return f"other data: {reason}", ""
     if result.metric != measure:

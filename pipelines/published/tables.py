@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ifcar.errors import InputError, nearest_of
+from ifcar.errors import InputError, nearest, nearest_of
 from ifcar.pipelines.configs import from_plain, read_yaml
 from ifcar.pipelines.runs.data import RunData
 from ifcar.pipelines.runs.facts import ANNOTATED, Fact
@@ -171,7 +171,7 @@ def published_table(name: str) -> PublishedTable:
     """Return a table by its name. Raises InputError naming the nearest one where there is none."""
     tables = {table.name: table for table in published().tables}
     if name not in tables:
-        raise InputError(f"no published table {name!r}{nearest_of(name, tables)}; `ifcar list published` shows them")
+        raise InputError(f"no published table {name!r}{nearest(name, tables)}; `ifcar list published` shows them")
     return tables[name]
 
 
