@@ -170,7 +170,7 @@ def test_a_run_is_compared_with_a_row_in_what_the_paper_states(tmp_path: Path) -
 
 
 def test_rows_that_are_not_there_and_two_rows_are_one_line() -> None:
-    with pytest.raises(InputError, match="did you mean 'yan2020-table.'"):
+    with pytest.raises(InputError, match=r"did you mean 'yan2020-table.'"):
         compare("yan2020-table:Ours-SFI", "c.zarr")
     with pytest.raises(InputError, match="no row 'Ours-SFY', did you mean 'Ours-SFI'"):
         compare(f"{TABLE}:Ours-SFY", "c.zarr")
