@@ -191,7 +191,7 @@ def run_facts(run: Run) -> Facts:
         MissingDataError, InputError: a file of the run is missing or damaged.
     """
     data = run.data()
-    own = [fact for fact in config_facts(run.config) if fact.name not in LABELS]
+    own = [fact for fact in config_facts(run.config) if fact.name not in LABELS and not _of_identity(fact)]
     if not any(fact.name == "seed" for fact in own):
         own.append(Fact(name="seed", value=run.metrics[0].seed))
     versions = version_facts("features", data.made_with) + version_facts("training", data.trained_with)
@@ -203,6 +203,12 @@ def run_facts(run: Run) -> Facts:
         except InputError:  # a part that was not scored
             continue
     return Facts(facts=facts, clips=clips)
+
+
+def _of_identity(fact: Fact) -> bool:
+    """Return whether a config's fact is of what a live backbone sees, which the run's identity states too."""
+    group, _, name = fact.name.rpartition(".")
+    return group.startswith("live.data") and name not in ("cropping", "min_scale", "flip")
 
 
 def version_facts(what: str, versions: Mapping[str, Any]) -> list[Fact]:
