@@ -176,7 +176,7 @@ def config_facts(config: RunConfig | EnsembleConfig) -> list[Fact]:
 
 def cache_facts(reader: CacheReader) -> Facts:
     """Return what a cache is."""
-    facts = [*_identity_facts(reader.identity, reader.spec.names()), *version_facts("features", reader.environment)]
+    facts = [*identity_facts(reader.identity, reader.spec.names()), *version_facts("features", reader.environment)]
     facts.append(Fact(name="fingerprint", value=reader.fingerprint))
     clips = {"clips": dict.fromkeys(reader.clip_ids)}
     return Facts(
@@ -195,7 +195,7 @@ def run_facts(run: Run) -> Facts:
     if not any(fact.name == "seed" for fact in own):
         own.append(Fact(name="seed", value=run.metrics[0].seed))
     versions = version_facts("features", data.made_with) + version_facts("training", data.trained_with)
-    facts = [*_identity_facts(data.identity, data.spec.names()), *_label_facts(data), *own, *versions]
+    facts = [*identity_facts(data.identity, data.spec.names()), *_label_facts(data), *own, *versions]
     clips: dict[str, Mapping[str, Any]] = {}
     for split, name in (("test", "test"), ("train", "training")):
         try:
@@ -216,10 +216,11 @@ def version_facts(what: str, versions: Mapping[str, Any]) -> list[Fact]:
     return [Fact(name=f"versions.{what}.{name}", value=value) for name, value in versions.items()]
 
 
-def _identity_facts(identity: Mapping[str, Any], arrays: Iterable[str]) -> list[Fact]:
-    facts = [Fact(name=name, value=value) for name, value in flat(identity).items()]
-    if "boxes" not in identity:
-        facts.append(Fact(name="boxes", value=ANNOTATED))
+def identity_facts(identity: Mapping[str, Any], arrays: Iterable[str]) -> list[Fact]:
+    """Return what a cache's identity states, and which arrays there are."""
+    given = identity.get("boxes")
+    boxes = ANNOTATED if given is None else f"a file of SHA-256 {given['sha256'][:12]}"
+    facts = [Fact(name=name, value=value) for name, value in flat({**identity, "boxes": boxes}).items()]
     return [*facts, Fact(name="arrays", value=sorted(arrays))]
 
 

@@ -13,6 +13,7 @@ import yaml
 from fixtures.something_else import write_dataset
 from typer.testing import CliRunner
 
+from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.open import open_cache
 from ifcar.cli import app
 from ifcar.errors import InputError, MissingDataError
@@ -22,7 +23,7 @@ from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.runs.facts import KINDS, Fact, Facts, Moves, differences
+from ifcar.pipelines.runs.facts import KINDS, Fact, Facts, Moves, differences, identity_facts
 from ifcar.pipelines.runs.finished import open_run
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
@@ -162,3 +163,13 @@ def test_json_says_what_the_table_says(place: Path) -> None:
     assert content["scores"][1]["against"].keys() == {"difference", "low", "high", "p"}
     table = CliRunner().invoke(app, ["compare", str(place / "base"), str(place / "other")]).stdout
     assert "likely, much" in table and "B − A" in table
+
+
+def test_boxes_of_a_file_and_the_datasets_own_differ_in_one_line() -> None:
+    dataset = {"dataset": {"name": "d"}, "backbone": {"name": "none"}}
+    spec = CacheSpec.standard(num_frames=2, num_steps=1, num_instances=1)
+    sides = []
+    for identity in (dataset, {**dataset, "boxes": {"sha256": "ab" * 32}}):
+        sides.append(Facts(facts=identity_facts(identity, spec.names())))
+    (difference,) = differences(*sides)
+    assert (difference.fact.name, difference.b) == ("boxes", "a file of SHA-256 abababababab")

@@ -158,3 +158,11 @@ def test_the_command_exits_1_where_a_row_differs_and_refuses_options_without_rec
     assert result.exit_code == 1 and content["clean"] and len(content["recomputed"]["faults"]) == 2
     with pytest.raises(InputError, match="--seed would be ignored"):
         CliRunner().invoke(app, ["cache", "verify", str(cache), "--seed", "2"], catch_exceptions=False)
+
+
+def test_boxes_alone_are_made_again_without_a_backbone(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "d", num_clips=NUM_CLIPS, pixels=False)
+    cache = made_cache(root, tmp_path / "c.zarr", backbone="none", crop=None, weights=None)
+    found = again(cache, root)
+    assert not found.faults and found.precision == "" and "all else has to be the same" in found.verdict()
+    assert {d.name: d.bound for d in found.arrays}["categories"] == 0
