@@ -13,7 +13,7 @@ from ifcar.commands.config_options import Given, OptionsOf, with_config_options
 from ifcar.commands.options import CacheArgument, Json, say
 from ifcar.console import Screen, print_json, print_table
 from ifcar.errors import InputError
-from ifcar.pipelines.extraction.config import RecomputeConfig
+from ifcar.pipelines.extraction.recomputing import RecomputeConfig
 from ifcar.shell_words import command
 
 if TYPE_CHECKING:

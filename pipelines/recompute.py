@@ -25,8 +25,8 @@ from ifcar.cache.schema import Status
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.extract.engine import RowArrays
 from ifcar.pipelines.engines.local import engine_options
-from ifcar.pipelines.extraction.config import RecomputeConfig
 from ifcar.pipelines.extraction.preparation import Preparation, prepare
+from ifcar.pipelines.extraction.recomputing import RecomputeConfig
 from ifcar.pipelines.extraction.remake import options_of
 from ifcar.pipelines.progress import Progress
 
