@@ -1,4 +1,4 @@
-"""The options that decide a clip's features, those of `ifcar extract`, and those of computing rows again."""
+"""The options that decide a clip's features, and those of `ifcar extract`."""
 
 from __future__ import annotations
 
