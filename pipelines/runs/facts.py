@@ -16,7 +16,7 @@ from typing import Any, Literal
 from ifcar.cache.manifest import flat
 from ifcar.cache.reader import CacheReader
 from ifcar.errors import InputError
-from ifcar.pipelines.configs import to_plain
+from ifcar.pipelines.configs import from_plain, to_plain
 from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig, without_places
 from ifcar.pipelines.runs.data import RunData
 from ifcar.pipelines.runs.finished import Run
@@ -170,8 +170,20 @@ def config_facts(config: RunConfig | EnsembleConfig) -> list[Fact]:
     if isinstance(config, EnsembleConfig):
         content = {key: value for key, value in to_plain(config).items() if key != "cache"}
     else:
-        content = {**without_places(config), "options": to_plain(config.options)}
+        content = {**without_places(config), "options": _options(config)}
     return [Fact(name=name, value=value) for name, value in flat(content).items() if value != {}]
+
+
+def _options(config: RunConfig) -> Mapping[str, Any]:
+    """Return a head's options with the defaults of those that a run of before does not state."""
+    from ifcar.heads.catalog import HEADS  # torch
+
+    try:
+        kind = HEADS.get(config.head).config_type
+        stated: Mapping[str, Any] = to_plain(from_plain(kind, config.options, f"head {config.head}"))
+    except InputError:  # a head or an option that is not known here
+        stated = to_plain(config.options)
+    return stated
 
 
 def cache_facts(reader: CacheReader) -> Facts:
@@ -250,6 +262,8 @@ def differences(a: Facts, b: Facts) -> list[Difference]:
         assert fact is not None
         values = [None if side is None else side.value for side in sides]
         if fact.kind not in kinds or values[0] == values[1] or not (a.knows(name) and b.knows(name)):
+            continue
+        if fact.kind == "versions" and None in sides:  # not recorded on one side
             continue
         if other_head and fact.entry == "options" and None in sides:
             alone[sides[0] is None].append(f"{name.removeprefix('options.')} {text(fact.value)}")

@@ -124,12 +124,21 @@ def test_versions_are_recorded_and_told_last(place: Path) -> None:
     older = shutil.copytree(place / "seed", place / "older")
     content = json.loads((older / "data.json").read_text())
     content["trained_with"]["torch"] = "2.0"
+    del content["trained_with"]["av"]  # not recorded is not another one
     (older / "data.json").write_text(json.dumps(content))
     assert told(compare(str(place / "base"), str(older))) == ["seed", "versions.training.torch"]
     del content["trained_with"], content["made_with"]  # as before they were recorded
     (older / "data.json").write_text(json.dumps(content))
     compared = compare(str(place / "base"), str(older))
     assert told(compared) == ["seed"] and compared.silent["b"] == ["versions"]
+
+
+def test_an_option_that_a_run_of_before_does_not_state_has_its_default(place: Path) -> None:
+    older = shutil.copytree(place / "base", place / "before")
+    config = yaml.safe_load((older / "config.yaml").read_text())
+    del config["options"]["pool"]
+    (older / "config.yaml").write_text(yaml.safe_dump(config))
+    assert told(compare(str(place / "base"), str(older))) == []
 
 
 def test_differences_are_told_by_how_likely_they_move_the_number() -> None:
