@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ifcar.cache.open import HDF5_SUFFIXES, open_cache
+from ifcar.cache.open import HDF5_SUFFIXES, JOIN_SUFFIX, open_cache
 from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.comparison.results import Replicate, ResultRow, System, summarise
 from ifcar.pipelines.comparison.store import NAME as RESULTS
@@ -108,7 +108,7 @@ def open_side(name: str) -> Side:
     if is_finished(path):
         run = open_run(path)
         return Side(name=name, what="run", facts=run_facts(run), run=run)
-    if (path / "zarr.json").is_file() or (path.is_file() and path.suffix in HDF5_SUFFIXES):
+    if (path / "zarr.json").is_file() or (path.is_file() and path.name.endswith((*HDF5_SUFFIXES, JOIN_SUFFIX))):
         reader = open_cache(path)
         facts = cache_facts(reader)
         reader.close()
@@ -183,7 +183,7 @@ def _line_facts(grid: GridConfig, system: SystemConfig) -> list[Fact]:
         streams=system.streams,
         aux_weight=system.aux_weight,
         aux_weights=system.aux_weights,
-        options=system.settings,
+        settings=system.settings,
     )
     return [fact for fact in config_facts(config) if fact.kind == "head" and fact.name != "preset"]
 

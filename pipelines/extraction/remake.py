@@ -35,8 +35,10 @@ def options_of(
         InputError: weights or boxes have to be named.
         CacheMismatchError: the cache's record lacks a fact.
     """
+    identity = reader.identity
+    if "streams" in identity:
+        raise InputError(f"{reader.path}: joins several caches; make rows of each of them again")
     try:
-        identity = reader.identity
         dataset, backbone, views = identity["dataset"]["name"], identity["backbone"], identity["views"]
         if "boxes" in identity and boxes is None:
             raise InputError(f"{reader.path}: was made with boxes of a file; name it with --boxes")

@@ -58,6 +58,7 @@ KINDS: Mapping[str, tuple[Kind, Moves]] = {
     "training clips": ("data", Moves.MUCH),
     "training labels": ("data", Moves.MUCH),
     "boxes": ("data", Moves.MUCH),
+    "streams": ("data", Moves.MUCH),  # the identities of the caches that are joined
     "fingerprint": ("data", Moves.MUCH),
     "protocol_digest": ("data", Moves.MUCH),
     "feature_version": ("backbone", Moves.MUCH),
