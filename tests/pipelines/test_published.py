@@ -23,6 +23,7 @@ from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.published.cards import NOT_RUN, comparisons_here, table_cards
 from ifcar.pipelines.published.tables import published, published_row, published_table
 from ifcar.pipelines.report.report import report
+from ifcar.pipelines.report.options import ReportConfig
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.data import RunData, write_run_data
 from ifcar.pipelines.runs.facts import Fact
@@ -188,7 +189,8 @@ def test_list_published_and_the_report_show_the_cards(tmp_path: Path, monkeypatc
     assert row["boxes"] and row["protocol"] and row["source"] == "Yan et al. 2020, Table 1" and row["known traps"]
     shown = CliRunner().invoke(app, ["list", "published"]).stdout
     assert "`ifcar grid table1` reproduces it" in shown and "trap: " in shown
-    page = report([tmp_path / "runs" / "mine"], Silent(), out=tmp_path / "r", num_clips=0).page.read_text()
+    options = ReportConfig(out=tmp_path / "r", num_clips=0)
+    page = report([tmp_path / "runs" / "mine"], Silent(), options).page.read_text()
     assert "Published figures" in page and "top-1 58.3, top-5 84.8" in page and "known trap: trained end to end" in page
 
 
