@@ -14,6 +14,7 @@ from ifcar import __version__
 from ifcar.commands import cache
 from ifcar.commands.compare import compare
 from ifcar.commands.demo import demo
+from ifcar.commands.diagnose import diagnose
 from ifcar.commands.ensemble import ensemble
 from ifcar.commands.extract import extract
 from ifcar.commands.finetune import app as finetune_app
@@ -41,6 +42,7 @@ app.command()(demo)
 app.command()(extract)
 app.command("fit-head")(fit_head)
 app.command()(evaluate)
+app.command()(diagnose)
 app.command()(predict)
 app.command()(ensemble)
 app.command()(grid)

@@ -29,7 +29,7 @@ def compare(
 
 
 def _print(compared: Compared) -> None:
-    from ifcar.pipelines.comparison.columns import interval, mean_and_deviation, p_value, points
+    from ifcar.pipelines.comparison.columns import interval, mean_and_deviation, p_text, points
     from ifcar.pipelines.labels.kinds import MEASURES
     from ifcar.pipelines.runs.facts import MEANING
 
@@ -49,7 +49,7 @@ def _print(compared: Compared) -> None:
         difference = None if test is None else f"{points(test.difference)} {interval(test.low, test.high)}"
         measure = f"{MEASURES[row.metric]} {mean_and_deviation(row.primary)}"
         shown.append(
-            [row.system, row.n, measure, f"[{low}, {high}]", difference, p_value(None if test is None else test.p)]
+            [row.system, row.n, measure, f"[{low}, {high}]", difference, p_text(None if test is None else test.p)]
         )
     if shown:
         print_table("test scores", ["run", "n", "score", "95 %", "B − A", "p"], shown)

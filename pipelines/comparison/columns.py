@@ -53,11 +53,6 @@ def interval(low: float, high: float) -> str:
     return f"[{points(low)}, {points(high)}]"
 
 
-def p_value(p: float | None) -> str:
-    """Return the p of a test."""
-    return NONE if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
 def mean_and_deviation(values: Sequence[float]) -> str:
     """Return "mean ± sample standard deviation" in percent; the mean alone for one value."""
     values_in_percent = 100 * np.asarray(values)
@@ -96,7 +91,7 @@ def columns_of(comparison: Comparison) -> list[Column[ResultRow]]:
     if comparison.baseline:
         columns += [
             Column(f"Δ to {comparison.baseline}", _difference, _difference_of),
-            Column("p (Holm)", lambda row: p_value(row.p_corrected), lambda row: row.p_corrected),
+            Column("p (Holm)", lambda row: p_text(row.p_corrected), lambda row: row.p_corrected),
         ]
     if any(row.published for row in comparison.rows):
         columns.append(_published(title, lambda row: row.metric))
@@ -187,3 +182,8 @@ def _difference(row: ResultRow) -> str:
 
 def _difference_of(row: ResultRow) -> float | None:
     return None if row.against is None else row.against.difference
+
+
+def p_text(p: float | None) -> str:
+    """Return a p value with three digits."""
+    return NONE if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"

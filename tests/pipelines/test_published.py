@@ -22,8 +22,8 @@ from ifcar.pipelines.labels.kinds import SingleLabel
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.published.cards import NOT_RUN, comparisons_here, table_cards
 from ifcar.pipelines.published.tables import published, published_row, published_table
+from ifcar.pipelines.report.config import ReportConfig
 from ifcar.pipelines.report.report import report
-from ifcar.pipelines.report.options import ReportConfig
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.data import RunData, write_run_data
 from ifcar.pipelines.runs.facts import Fact
