@@ -12,6 +12,7 @@ import typer
 
 from ifcar import __version__
 from ifcar.commands import cache, data
+from ifcar.commands.compare import compare
 from ifcar.commands.demo import demo
 from ifcar.commands.diagnose import diagnose
 from ifcar.commands.ensemble import ensemble
@@ -47,6 +48,7 @@ app.command()(ensemble)
 app.command()(grid)
 app.command("few-shot")(few_shot)
 app.command()(report)
+app.command()(compare)
 app.command("list")(list_)
 cache_app = typer.Typer(help="Look at, check, repair, draw and export caches.", no_args_is_help=True)
 for command in (cache.info, cache.join, cache.verify, cache.repair, cache.export, cache.show):
