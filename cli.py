@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from ifcar import __version__
-from ifcar.commands import cache
+from ifcar.commands import cache, data
+from ifcar.commands.compare import compare
 from ifcar.commands.demo import demo
 from ifcar.commands.detect import detect
 from ifcar.commands.diagnose import diagnose
@@ -49,11 +50,16 @@ app.command()(ensemble)
 app.command()(grid)
 app.command("few-shot")(few_shot)
 app.command()(report)
+app.command()(compare)
 app.command("list")(list_)
 cache_app = typer.Typer(help="Look at, check, repair, draw and export caches.", no_args_is_help=True)
 for command in (cache.info, cache.join, cache.verify, cache.repair, cache.export, cache.show):
     cache_app.command()(command)
 app.add_typer(cache_app, name="cache")
+data_app = typer.Typer(help="Look at a data set before it is extracted.", no_args_is_help=True)
+data_app.command("check")(data.check)
+data_app.callback()(data.commands)
+app.add_typer(data_app, name="data")
 app.add_typer(finetune_app, name="finetune")
 
 REPLACED = {"--graphs": "write --set graphs=NAME", "--non-local": "write --set non_local=true"}
