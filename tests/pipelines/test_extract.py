@@ -156,6 +156,23 @@ def test_overwrite_never_removes_what_is_no_cache(tmp_path: Path) -> None:
     assert (tmp_path / "precious" / "thesis.tex").read_text() == "x"
 
 
+def test_a_pooled_grid_is_the_mean_of_equal_parts_of_the_map_and_another_cache(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "d", num_clips=2)
+    readers = []
+    for pool in (1, 2):
+        out = tmp_path / f"{pool}.zarr"
+        extract(config(root, out, grid=True, grid_pool=pool), Silent())
+        readers.append(open_cache(out))
+    whole, pooled = (r.read_rows("grid_features", np.arange(2)).astype(np.float32) for r in readers)
+    assert pooled.shape == (*whole.shape[:3], whole.shape[3] // 2, whole.shape[4] // 2) and pooled.std() > 0
+    parts = whole.reshape(*whole.shape[:3], pooled.shape[3], 2, pooled.shape[4], 2)
+    np.testing.assert_allclose(pooled, parts.mean((4, 6)), rtol=2e-3, atol=1e-3)
+    assert readers[0].fingerprint != readers[1].fingerprint
+    assert "grid_pool" not in readers[0].identity["backbone"] and readers[1].identity["backbone"]["grid_pool"] == 2
+    with pytest.raises(InputError, match=r"--grid-pool 3: does not divide the 2 × 2 cells of the map"):
+        extract(config(root, tmp_path / "3.zarr", grid=True, grid_pool=3), Silent())
+
+
 def test_readme_snippet_reads_a_cache_without_ifcar(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "d")
     (tmp_path / "caches").mkdir()
