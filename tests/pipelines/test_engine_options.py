@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
-from fixtures.processes import run
+from fixtures.processes import hide, run
 from fixtures.something_else import write_dataset
 
 from ifcar.cli import main
@@ -54,14 +55,10 @@ def test_grid_refuses_the_address_of_a_cluster_without_the_engine(capsys: pytest
     assert "belongs to --engine ray" in refusal(["grid", "none.yaml", "--address", "auto"], capsys)
 
 
-def without_ray() -> None:
-    sys.modules["ray"] = None  # type: ignore[assignment]
-
-
 def test_local_engine_never_imports_ray_and_ray_says_how_to_install_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code, error = run(extraction(tmp_path / "local"), tmp_path, without_ray)
+    code, error = run(extraction(tmp_path / "local"), tmp_path, partial(hide, "ray"))
     assert code == 0, error
     monkeypatch.setitem(sys.modules, "ray", None)
     assert "pip install 'ifcar[ray]'" in refusal([*extraction(tmp_path / "ray"), "--engine", "ray"], capsys)
