@@ -155,6 +155,7 @@ HOSTILE = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip_id", HOSTILE)
 def test_hostile_clip_id_never_leaves_the_folders(tmp_path: Path, clip_id: str) -> None:
     """It is refused, or named in pictures and reports without becoming a path."""

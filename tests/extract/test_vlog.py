@@ -234,6 +234,7 @@ def test_broken_list_is_refused_with_its_place(
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("IFCAR_SHARED" not in os.environ, reason="IFCAR_SHARED is not set: no real clips")
 def test_real_clips_go_from_masks_to_a_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The published files but for the labels, which are drawn: one clip for training and one for test."""
