@@ -24,7 +24,7 @@ from ifcar.cache.lock import lock_path
 from ifcar.cache.open import open_cache
 from ifcar.cache.verify import verify_cache
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=8)
 KILLS = int(os.environ.get("IFCAR_KILLS", "10"))
 STEPS = ("block 1: boxes staged", "block 1: status in place", "block 1: flushed", "committed")
 

@@ -47,7 +47,7 @@ def processes_of(launcher: int) -> list[int]:
     return sorted(int(child) for child in children)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=30)
 def test_two_processes_train_like_one_and_go_on_after_one_is_killed(root: Path, tmp_path: Path) -> None:
     """Two steps with momentum and dropout: weights differ by rounding only. BatchNorm keeps its statistics.
 

@@ -143,7 +143,7 @@ def wait_for(process: Command, happened: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=30)
 def test_killed_grid_goes_on_to_the_same_bytes_and_replaces_a_killed_worker(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

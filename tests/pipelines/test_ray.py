@@ -41,7 +41,7 @@ from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.progress import Silent
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'ifcar[ray]'")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=15)
 NUM_CLIPS, NUM_VIEWS = 10, 250
 NUM_ROWS = NUM_CLIPS * NUM_VIEWS
 NUM_BLOCKS = -(-NUM_ROWS // 256)

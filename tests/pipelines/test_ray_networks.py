@@ -21,7 +21,7 @@ from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.progress import Silent
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'ifcar[ray]'")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=60)
 HEAD, OTHER, PORT = "10.213.77.1", "10.213.77.2", 6379
 
 
