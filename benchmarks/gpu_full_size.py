@@ -110,7 +110,7 @@ def part_of_epoch(
     steps = FleetSteps([config], CACHE, torch.device(device), batches)
     if batches.place == "stream":
         drop_pages(CACHE)
-    found = time_steps(steps, device, seconds)
+    found = time_steps(steps, device, seconds, warm_up=1 if seconds < 1 else 3)
     total = plan_of(config, NUM_TRAIN).num_steps
     flops = count_flops(config, num_train=NUM_TRAIN, num_test=0) / total
     return {
@@ -141,7 +141,7 @@ def time_grid(rows: Rows, peak: float | None) -> None:
     """Time some steps of each of the grid's fleets, the longest first, and add them up."""
     grid = one_grid(schedule("fp32"), (0,) if rows.small else (0, 1, 2))
     if rows.small:
-        grid = replace(grid, systems=grid.systems[:3], ensembles=())
+        grid = replace(grid, systems=grid.systems[:3], ensembles=(), baseline=None)
     plan = plan_grid(grid, CACHE)
     fleets, lines = plan_fleets(plan.jobs(), processes=1, device=rows.device)
     work = {

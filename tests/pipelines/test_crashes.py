@@ -160,7 +160,7 @@ def test_copy_made_while_the_cache_is_written_is_right_or_refused(
 def test_training_killed_at_random_ends_with_the_same_weights_and_metrics(
     data: Path, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
-    options = ("base", "--streams", "layout", "--preset", "small", "--schedule", "stretched", "--min-steps", "500")
+    options = ("base", "--streams", "layout", "--preset", "small", "--schedule", "stretched", "--min-steps", "200")
     fit = ["fit-head", *options, "--cache", data.parent / "whole.zarr", "--out"]
     assert call([*fit, "whole"], tmp_path)[0] == 0
     rng, kills, command = np.random.default_rng(), 0, [*fit, "killed"]
