@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ifcar.commands.config_options import Given, OptionsOf, with_config_options, words_of
+from ifcar.commands.config_options import Given, OptionsOf, with_config_options
 from ifcar.commands.options import (
     Aux,
     ConfigFile,
@@ -20,6 +20,7 @@ from ifcar.commands.options import (
     refuse_beside_config,
     say,
 )
+from ifcar.config_fields import words_of
 from ifcar.console import Screen, print_json
 from ifcar.errors import InputError
 from ifcar.pipelines.runs.config import RunConfig

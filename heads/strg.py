@@ -27,7 +27,7 @@ from ifcar.heads.frame import GlobalFeature
 from ifcar.heads.graphs import GraphNetwork, SimilarityGraph, spatial_temporal_graphs
 from ifcar.heads.joint import JointConfig, JointFeatures, JointFrontEnd
 from ifcar.heads.rows import add_up, masked_mean
-from ifcar.heads.schedules import YAN_RELEASED
+from ifcar.heads.schedules import ANY, WANG_GUPTA, YAN_RELEASED, Schedules
 
 Graphs = Literal["similarity", "spatial-temporal", "joint"]
 GRAPHS: tuple[Graphs, ...] = ("similarity", "spatial-temporal", "joint")
@@ -181,7 +181,7 @@ class STRG(Head):
             joint=JointConfig(appearance_dim=64, layout_dim=64, reduction_dim=0), key_dim=64, hidden_dim=64
         ),
     }
-    schedules = YAN_RELEASED
+    schedules: ClassVar[Schedules] = {**YAN_RELEASED, "wang-gupta": {ANY: WANG_GUPTA}}
 
     @classmethod
     def reads(cls, config: STRGConfig) -> tuple[str, ...]:

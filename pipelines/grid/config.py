@@ -12,6 +12,8 @@ from typing import Any, Literal
 from ifcar.data_files import entries
 from ifcar.errors import InputError, nearest_of
 from ifcar.pipelines.configs import from_plain, read_yaml
+from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.extraction.needs import needed
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 SHIPPED = Path(__file__).with_name("files")
@@ -137,6 +139,8 @@ class GridConfig:
         name: short name; the grid's folder is named after it.
         title: one line over the table.
         dataset: registered name of the data that the file is meant for; None for any.
+        extraction: the options of `ifcar extract` that its cache must be made with, by field of `ExtractConfig`; an
+            option that is not named may be any.
         protocols: names of the protocols; empty takes "compositional" or the only one.
         labels: the label space of each protocol; None takes its first.
         pool: put the test clips of all protocols together (leave one group out), one line a system.
@@ -154,6 +158,7 @@ class GridConfig:
     name: str
     title: str = ""
     dataset: str | None = None
+    extraction: Mapping[str, Any] = field(default_factory=dict)
     protocols: tuple[str, ...] = ()
     labels: str | None = None
     pool: bool = False
@@ -170,6 +175,7 @@ class GridConfig:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
             raise InputError(f"name is {self.name!r}; expected letters, digits, '.', '_' and '-', as for a folder")
+        self.extract_config()
         if not self.systems:
             raise InputError("systems: there are none; name at least one")
         for what, values in (("seeds", self.seeds), ("protocols", self.protocols)):
@@ -184,6 +190,10 @@ class GridConfig:
             raise InputError("protocols and few_shot exclude each other; few_shot brings its own protocols")
         if self.paired_test == "mcnemar" and len(self.seeds) > 1:
             raise InputError(f"paired_test mcnemar compares single runs, but there are {len(self.seeds)} seeds")
+
+    def extract_config(self, dataset: str = "DATASET") -> ExtractConfig:
+        """Return the extraction that makes its cache, of `dataset` where the file is meant for any."""
+        return needed(self.extraction, self.dataset or dataset, "extraction")
 
 
 def check_published(where: str, published: Mapping[str, float]) -> None:
