@@ -41,9 +41,15 @@ OF_CACHE = (
     "spatial_stride",
     "pooled",
     "framing",
+    "sampling",
+    "sampling_fps",
+    "sampling_rates",
 )
 """Fields that the cache states which a head was trained from."""
-STATED = dict.fromkeys(("frames", "framing", "cropping", "epochs", "num_steps", "batch_size", "lr"), "the preset's")
+STATED = dict.fromkeys(
+    ("frames", "views", "framing", "sampling_fps", "cropping", "epochs", "num_steps", "batch_size", "lr"),
+    "the preset's",
+)
 STATED |= {"held_out": "0", "protocol": "compositional, or the only one"}
 BY_HEAD = {"frames": "the head's, as it must be", "instances": "the head's, as it must be", "seed": "the head's run's"}
 

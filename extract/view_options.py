@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from ifcar.config_fields import Bounds, Option, check_fields
 
-Framing = Literal["stretch", "center"]
+Framing = Literal["stretch", "center", "three-crops"]
 Cropping = Literal["area", "scale-jitter", "multi-scale"]
 Sampling = Literal["segments", "annotated", "rate"]
 
@@ -25,7 +25,8 @@ class ViewOptions:
         views: V, plain views of every clip, of which tests take all.
         instances: N, instance slots.
         framing: what plain views show: "stretch", the whole frame resized to the square (Yan et al. 2020, §3.3), or
-            "center", the centre square of 224/256 of the short side.
+            "center", the centre square of 224/256 of the short side, or "three-crops", squares of the whole short side
+            at the middle, the start and the end of the long one, of which V is a multiple of 3.
         flip: mirror half of the augmented views; only right where no class names left or right.
     """
 
@@ -35,11 +36,19 @@ class ViewOptions:
         Option("Side of the crop in pixels; default: the dataset's, 224 (toybox: 112)."),
         SIDES,
     ] = None
-    views: Annotated[int, Option("V, plain views of every clip; scores are averaged over them."), Bounds(least=1)] = 1
+    views: Annotated[
+        int,
+        Option(
+            "V, plain views of every clip; scores are pooled over them. With --framing three-crops a multiple of 3."
+        ),
+        Bounds(least=1),
+    ] = 1
     instances: Annotated[
         int, Option("N, instance slots: subjects first, then the longest tracks."), Bounds(least=1, most=256)
     ] = 4
-    framing: Annotated[Framing, Option("Plain views: stretch (whole frame) or center (square).")] = "stretch"
+    framing: Annotated[
+        Framing, Option("Plain views: stretch (whole frame), center (square) or three-crops (see --views).")
+    ] = "stretch"
     flip: Annotated[bool, Option("Mirror half of the augmented views.")] = False
 
     def __post_init__(self) -> None:

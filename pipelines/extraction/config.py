@@ -25,6 +25,10 @@ class FeatureConfig(ViewOptions):
         weights: a file or folder, "published", the tag of published ones, or "random:SEED".
         spatial_stride: pixels a cell of the feature map, one of those that the backbone has; default: its first.
         pooled: RoIAlign bins, "3" or "7-max", or "mask", the mean under the mask.
+        sampling: "segments", "annotated" or "rate", see `ViewPolicy`; default: rate where one of the next two is given,
+            else the dataset's.
+        sampling_fps: sampled frames per second.
+        sampling_rates: source frames per sampled frame, which the views share.
     """
 
     dataset: Annotated[str, Option("One of `ifcar list datasets`.")]
@@ -44,6 +48,20 @@ class FeatureConfig(ViewOptions):
         int | None, Option("Pixels a cell of the feature map; default: the backbone's first.")
     ] = None
     pooled: Annotated[str, Option("RoIAlign bins: 3, or 7-max (7×7, max-pooled); or mask, the mean under it.")] = "3"
+    sampling: Annotated[
+        Sampling | None,
+        Option(
+            "Where a view's frames come from: segments (T equal parts of the clip), annotated (of its annotated "
+            "frames) or rate; default: the dataset's."
+        ),
+    ] = None
+    sampling_fps: Annotated[
+        float | None, Option("T frames at so many a second: 32 at 6 cover 5.3 s. Implies --sampling rate.")
+    ] = None
+    sampling_rates: Annotated[
+        tuple[float, ...],
+        Option("T frames, one of every r of the source; the views share the rates: 2,4,8. Implies rate."),
+    ] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,10 +71,6 @@ class ExtractConfig(FeatureConfig):
     Args:
         out: the cache; default: DATASET-BACKBONE.zarr under the caches folder.
         augmented_views: A, further views of the clips that some protocol trains on, for training only.
-        sampling: "segments", "annotated" or "rate", see `ViewPolicy`; default: rate where one of the next two is given,
-            else the dataset's.
-        sampling_fps: sampled frames per second.
-        sampling_rates: source frames per sampled frame, which the views share.
         seed: of the augmented views.
         boxes: file of boxes in place of the dataset's, see `ifcar.extract.datasets.proposals`.
         grid: store the feature map itself as well.
@@ -76,20 +90,6 @@ class ExtractConfig(FeatureConfig):
         Option("A, further views of training clips, drawn at random; for training only."),
         Bounds(least=0),
     ] = 0
-    sampling: Annotated[
-        Sampling | None,
-        Option(
-            "Where a view's frames come from: segments (T equal parts of the clip), annotated (of its annotated "
-            "frames) or rate; default: the dataset's."
-        ),
-    ] = None
-    sampling_fps: Annotated[
-        float | None, Option("T frames at so many a second: 32 at 6 cover 5.3 s. Implies --sampling rate.")
-    ] = None
-    sampling_rates: Annotated[
-        tuple[float, ...],
-        Option("T frames, one of every r of the source; the views share the rates: 2,4,8. Implies rate."),
-    ] = ()
     seed: Annotated[int, Option("Of the augmented views.")] = 0
     boxes: Annotated[
         Path | None,

@@ -29,7 +29,6 @@ from ifcar.pipelines.feed.boxes import no_boxes
 from ifcar.pipelines.finetune.distributed import Group
 from ifcar.pipelines.finetune.model import LiveModel, freeze
 from ifcar.pipelines.finetune.start import check_base, check_live, extraction_of, trainable_backbone
-from ifcar.pipelines.labels.kinds import kind_of
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.data import RunData, protocol_digest
@@ -177,10 +176,7 @@ def _protocol(source: Source, name: str, labels: str | None) -> ProtocolTable:
     name = name or choose_protocol(list(known), root)
     if name not in known:
         raise InputError(f"{root}: no protocol {name!r}{nearest(name, known)}; known: {', '.join(known) or 'none'}")
-    chosen = known[name].only(labels)
-    if not kind_of(chosen.labels).exclusive:
-        raise InputError(f"protocol {name!r} has several labels a clip, which this version does not train on")
-    return chosen
+    return known[name].only(labels)
 
 
 def _build_backbone(

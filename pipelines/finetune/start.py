@@ -10,6 +10,7 @@ from typing import Any
 from ifcar.errors import CacheMismatchError, InputError, nearest_of
 from ifcar.extract.backbones.spec import BackboneSpec
 from ifcar.extract.datasets.catalog import DATASETS
+from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.configs import from_plain, to_plain
 from ifcar.pipelines.extraction.backbones import backbone_of
 from ifcar.pipelines.extraction.config import ExtractConfig
@@ -46,7 +47,11 @@ def i3d_config(
     """
     published = _preset(I3D_PRESETS, preset)
     given = {key: value for key, value in options.items() if value is not None}
-    own_data = {"dataset": dataset, "frames": published.frames, "framing": published.framing}
+    own_data: dict[str, Any] = {"dataset": dataset, "frames": published.frames, "framing": published.framing}
+    if given.get("framing", published.framing) == published.framing:
+        own_data["views"] = published.views.get(dataset, published.views[""])
+    if not given.keys() & {"sampling", "sampling_fps", "sampling_rates"}:
+        own_data["sampling_fps"] = published.sampling_fps
     live, schedule = _settings(published, {**own_data, **given})
     head: dict[str, Any] = {"input_norm": False}  # the backbone's own normalisation stands before the classifier
     if dropout is not None:
@@ -89,12 +94,6 @@ def joint_config(
     if not data.spec.channels:
         raise InputError(f"{base}: its head was trained on boxes alone (backbone none); there is no backbone to train")
     recipe = read_recipe(base, data)
-    sampling = DATASETS.get(data.identity["dataset"]["name"]).default_sampling
-    if recipe.policy.sampling != sampling:
-        raise InputError(
-            f"{base}: its head was trained on frames sampled by {recipe.policy.sampling!r}; training the backbone "
-            f"samples by {sampling!r}, the dataset's own: extract and train the head so"
-        )
     given = {key: value for key, value in options.items() if value is not None}
     for name, symbol in (("frames", "T"), ("instances", "N")):
         expected = data.spec.num_frames if name == "frames" else data.spec.num_instances
@@ -108,6 +107,7 @@ def joint_config(
         "crop": recipe.policy.crop,
         "views": recipe.policy.views,
         "framing": recipe.policy.framing,
+        **_sampling_of(recipe.policy, data.identity["dataset"]["name"]),
         "pooled": recipe.pooled,
         "reduction": recipe.backbone.reduction,
         "base": base,
@@ -131,6 +131,17 @@ def joint_config(
             "weight above 0, and turns none on or off"
         )
     return replace(fresh, options=config.options, aux_weights=weights, labels=config.labels)
+
+
+def _sampling_of(policy: ViewPolicy, dataset: str) -> dict[str, Any]:
+    """Return how frames are sampled, as options that leave out what they imply and what the dataset does anyway."""
+    at_rate = policy.sampling_fps is not None or bool(policy.sampling_rates)
+    implied = "rate" if at_rate else DATASETS.get(dataset).default_sampling
+    return {
+        "sampling": None if policy.sampling == implied else policy.sampling,
+        "sampling_fps": policy.sampling_fps,
+        "sampling_rates": policy.sampling_rates,
+    }
 
 
 def _preset(presets: Mapping[str, Published], name: str) -> Published:

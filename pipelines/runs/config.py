@@ -154,8 +154,10 @@ def without_places(config: RunConfig) -> dict[str, Any]:
         del content["live"]
     else:
         data = content["live"]["data"]
-        for place in ("data_root", "weights", *(() if data["backbone_options"] else ("backbone_options",))):
-            del data[place]
+        # What an earlier run's config does not know is left out where it says nothing: the run's id stays what it is.
+        silent = [name for name in ("backbone_options", "sampling", "sampling_fps", "sampling_rates") if not data[name]]
+        for name in ("data_root", "weights", *silent):
+            del data[name]
         del content["live"]["base"]
     return content
 

@@ -100,6 +100,8 @@ class Published:
         milestones: see `LiveConfig`.
         frames: T.
         framing: of plain views.
+        views: V by dataset, "" for every other.
+        sampling_fps: sampled frames per second; None samples as the dataset does.
         cropping: of augmented views.
     """
 
@@ -111,6 +113,8 @@ class Published:
     milestones: tuple[float, ...] = ()
     frames: int = 8
     framing: Framing = "stretch"
+    views: Mapping[str, int] = field(default_factory=lambda: {"": 1})
+    sampling_fps: float | None = None
     cropping: Cropping = "area"
 
 
@@ -125,7 +129,9 @@ I3D_PRESETS: Final[Mapping[str, Published]] = {
         num_steps=100_000,
         milestones=(0.9,),
         frames=32,
-        framing="center",
+        framing="three-crops",
+        views={"charades": 3 * 10, "": 3 * 2},
+        sampling_fps=6.0,
         cropping="scale-jitter",
     ),
 }
