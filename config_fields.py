@@ -33,11 +33,13 @@ class Option:
         help: what it is, in words for a newcomer.
         flag: its name; None takes the field's.
         default: what a default of None stands for.
+        repeated: given once for each value of a tuple; else all of them at once, with commas between.
     """
 
     help: str
     flag: str | None = None
     default: str | None = None
+    repeated: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,4 +167,6 @@ def words_for(field: Field, value: Any) -> list[Any]:
         return [word for key, own in value.items() for word in (field.flag, f"{key}={own}")]
     if isinstance(value, bool):
         return [field.flag if value else f"--no-{field.flag[2:]}"]
+    if field.option is not None and field.option.repeated:
+        return [word for own in value for word in (field.flag, own)]
     return [field.flag, ",".join(f"{own:g}" for own in value) if isinstance(value, tuple) else value]

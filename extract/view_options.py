@@ -38,16 +38,14 @@ class ViewOptions:
     ] = None
     views: Annotated[
         int,
-        Option(
-            "V, plain views of every clip; scores are pooled over them. With --framing three-crops a multiple of 3."
-        ),
+        Option("V, plain views of every clip, whose scores are pooled; a multiple of 3 with three crops."),
         Bounds(least=1),
     ] = 1
     instances: Annotated[
         int, Option("N, instance slots: subjects first, then the longest tracks."), Bounds(least=1, most=256)
     ] = 4
     framing: Annotated[
-        Framing, Option("Plain views: stretch (whole frame), center (square) or three-crops (see --views).")
+        Framing, Option("Plain views: stretch (whole frame), center or three-crops (squares along the long side).")
     ] = "stretch"
     flip: Annotated[bool, Option("Mirror half of the augmented views.")] = False
 

@@ -6,11 +6,12 @@ A clip covers the span that its dataset states, or else that of its annotated fr
     rate        T frames a fixed number of source frames apart, see `strided_frames`
 A clip has V plain views and after them A augmented ones. Plain views are for training and tests alike: the middle of
 each segment or part, or the window in the middle of the span; of several views, places evenly around that middle, view
-0 the one nearest to it; with three crops each place has three views, one after another. Augmented views are for training only: a random frame of each segment or a random window, a
-random crop (scale jitter and position), mirrored half of the time where the options allow it; they take several rates
-in turn, from one that is drawn for each clip. A view depends on its clip and number alone, never on protocols, and an
-augmented one not on V. Boxes go through the same crop and mirror as the pixels; they are those of the annotated frame
-nearest in time, and a sampled frame without one has none: nothing is interpolated.
+0 the one nearest to it; with three crops each place has three views, one after another. Augmented views are for
+training only: a random frame of each segment or a random window, a random crop (scale jitter and position), mirrored
+half of the time where the options allow it; they take several rates in turn, from one that is drawn for each clip. A
+view depends on its clip and number alone, never on protocols, and an augmented one not on V. Boxes go through the same
+crop and mirror as the pixels; they are those of the annotated frame nearest in time, and a sampled frame without one
+has none: nothing is interpolated.
 """
 
 from __future__ import annotations

@@ -21,10 +21,11 @@ from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig
 from ifcar.pipelines.runs.finished import open_run
 from ifcar.pipelines.runs.heads import build_head
 from ifcar.pipelines.runs.places import open_its_cache
+from ifcar.pipelines.runs.questions import EvaluateConfig
 from ifcar.pipelines.runs.resolve import head_arrays
 from ifcar.pipelines.runs.weights import load_head
 from ifcar.pipelines.scoring.detections import detect
-from ifcar.pipelines.scoring.scores import Metrics, Pool, measure, predict
+from ifcar.pipelines.scoring.scores import Metrics, measure, predict
 from ifcar.pipelines.stacks.stack import stack_heads
 from ifcar.shell_words import command
 
@@ -54,31 +55,18 @@ class Evaluation:
         return {**asdict(self), "metrics": self.metrics.record()}
 
 
-def evaluate(
-    path: Path,
-    *,
-    cache: Path | None = None,
-    labels: str | None = None,
-    device: str | None = None,
-    pool: Pool = "mean",
-    views: int | None = None,
-    detections: Path | None = None,
-) -> Evaluation:
+def evaluate(path: Path, options: EvaluateConfig = EvaluateConfig()) -> Evaluation:
     """Load a run's weights, score the test part of its protocol again and compare with the stored logits.
 
     Args:
         path: the run's folder.
-        cache: where its cache is, when that was moved.
-        labels: another label space of its protocol with the same classes; default: the one that it learned.
-        device: default: cuda where there is one.
-        pool: how the views of a clip become one score, see `ifcar.pipelines.scoring.scores.pool_views`.
-        views: how many plain views of a clip to test, see `ifcar.pipelines.feed.examples.spread_views`; None takes all.
-        detections: file to write the scored boxes to, see `ifcar.pipelines.scoring.detections`.
+        options: which cache, label space and views, and what to write.
 
     Raises:
         MissingDataError, InputError: not a finished run, or damaged; detections where clips are no boxes at key frames.
         CacheMismatchError: the cache is not the one that the run was trained from.
     """
+    views, detections = options.views, options.detections
     started = time.perf_counter()
     run = open_run(path)
     config = run.config
@@ -86,8 +74,8 @@ def evaluate(
         raise InputError(
             f"{path}: an ensemble has no weights of its own; evaluate its members, or see its metrics.json"
         )
-    reader = _its_cache(path, config, cache)
-    protocol = _protocol(reader, config, labels)
+    reader = _its_cache(path, config, options.cache)
+    protocol = _protocol(reader, config, options.labels)
     head = build_head(config, reader.spec, len(protocol.labels.classes))
     arrays = head_arrays(config, reader.spec)
     if reader.spec.reads_instances(arrays) and not reader.table("categories").any():
@@ -97,8 +85,8 @@ def evaluate(
     if views is not None:
         check_views(tested, reader, views)
         tested = spread_views(tested, reader, views)
-    batches = open_batches(reader, arrays, [tested], device, "auto")
-    (predictions,) = predict(stack_heads([head], batches.device), batches, tested, pool)
+    batches = open_batches(reader, arrays, [tested], options.device, "auto")
+    (predictions,) = predict(stack_heads([head], batches.device), batches, tested, options.pool or config.pool)
     stored = run.predictions("test").logits
     same = stored.shape == predictions.logits.shape and np.allclose(stored, predictions.logits, atol=1e-4, rtol=1e-4)
     metrics = measure(predictions, seed=config.seed, started=started)
@@ -110,6 +98,7 @@ def evaluate(
             )
         detected.write(detections)
     reader.close()
+    as_trained = options.pool in (None, config.pool) and views is None and options.labels in (None, config.labels)
     scored = predictions.logits, predictions.targets
     classes = predictions.kind.per_class(*scored, protocol.labels.classes)
     if detected is not None:
@@ -119,7 +108,7 @@ def evaluate(
         classes=classes,
         weighted_map=predictions.kind.weighted_measure(*scored),
         frame_map=None if detected is None else detected.frame_map,
-        agrees=bool(same) if pool == "mean" and views is None and labels in (None, config.labels) else None,
+        agrees=bool(same) if as_trained else None,
         note=tested.note,
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ifcar.config_fields import Bounds, Option
+from ifcar.devices import Device
 from ifcar.extract.limits import BATCH_SIZES, WORKERS
 from ifcar.extract.view_options import Sampling, ViewOptions
 from ifcar.pipelines.folders import file_name, folder
@@ -103,7 +104,7 @@ class ExtractConfig(FeatureConfig):
     workers: Annotated[int | None, Option("Decoding processes; default: one a core, at most 8."), WORKERS] = None
     precision: Annotated[Literal["fp32", "bf16"], Option("fp32 or bf16.")] = "fp32"
     compile: Annotated[bool, Option("torch.compile the backbone: slower to begin, faster on many clips.")] = False
-    device: Annotated[str | None, Option("cpu, cuda, cuda:1, …; default: cuda where there is one.")] = None
+    device: Device = None
     limit: Annotated[int | None, Option("Only the first so many clips."), Bounds(least=1)] = None
     retry_failed: Annotated[bool, Option("Try failed clips again.")] = False
     overwrite: Annotated[bool, Option("Remove a cache that is in the way.")] = False

@@ -203,6 +203,7 @@ def make_trainer(setting: Setting, group: Group, num_workers: int) -> LiveTraine
         label_smoothing=config.schedule.label_smoothing,
         micro_batch=live.micro_batch or plan.batch_size,
         clip_gradient=live.clip_gradient,
+        pool=live.pool,
         num_workers=num_workers,
         clip_ids=source.clip_ids(),
     )

@@ -160,6 +160,7 @@ def _settings(published: Published, given: dict[str, Any]) -> tuple[LiveConfig, 
         "batch_size": published.batch_size,
         "milestones": list(published.milestones),
         "cropping": published.cropping,
+        "pool": published.pool,
         **({} if counted else {"epochs": published.epochs, "num_steps": published.num_steps}),
         **given,
     }

@@ -16,6 +16,7 @@ from ifcar.errors import InputError
 from ifcar.pipelines.configs import from_plain, to_plain
 from ifcar.pipelines.runs.live import LiveConfig
 from ifcar.pipelines.runs.schedule import WEIGHT_DECAY, ScheduleConfig
+from ifcar.pipelines.scoring.pooling import Pool
 
 ENSEMBLE = "ensemble"
 ID_LENGTH = 12  # hexadecimal digits of a run's id that its folder's name shows
@@ -35,8 +36,15 @@ class FineTuneConfig:
         base_id: the base run's id; filled in by the run.
     """
 
-    base: Path
-    parts: tuple[str, ...] = ()
+    base: Annotated[Path, Option("A finished run whose weights this one starts from.", "--start")]
+    parts: Annotated[
+        tuple[str, ...],
+        Option(
+            "Take only this part of them, as object; may be repeated; the rest starts from the seed.",
+            "--part",
+            repeated=True,
+        ),
+    ] = ()
     train: Literal["classifier", "all"] = "classifier"
     base_id: str = ""
 
@@ -91,6 +99,11 @@ class RunConfig:
         for name, weight in self.aux_weights.items():
             if not 0 <= weight < math.inf:
                 raise InputError(f"weight of the auxiliary loss {name!r} is {weight}; expected a number of at least 0")
+
+    @property
+    def pool(self) -> Pool:
+        """How the scores of a tested clip's views become one."""
+        return "mean" if self.live is None else self.live.pool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,6 +166,8 @@ def without_places(config: RunConfig) -> dict[str, Any]:
     if content["live"] is None:
         del content["live"]
     else:
+        if content["live"]["pool"] == "mean":
+            del content["live"]["pool"]
         data = content["live"]["data"]
         # What an earlier run's config does not know is left out where it says nothing: the run's id stays what it is.
         silent = [name for name in ("backbone_options", "sampling", "sampling_fps", "sampling_rates") if not data[name]]

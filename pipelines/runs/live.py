@@ -12,6 +12,7 @@ from ifcar.errors import InputError
 from ifcar.extract.view_options import SHARE, Cropping, Framing
 from ifcar.pipelines.extraction.config import FeatureConfig
 from ifcar.pipelines.runs.schedule import WEIGHT_DECAY
+from ifcar.pipelines.scoring.pooling import Pool
 
 Preset = Literal["paper", "wang-gupta"]
 
@@ -47,6 +48,7 @@ class LiveConfig:
         head_lr: learning rate of the head and of the reduction; None takes the backbone's.
         micro_batch: clips at once in each process; a batch is the sum of its micro-batches. None: the whole batch.
         clip_gradient: largest norm of the gradient, or None.
+        pool: how the scores of a clip's views become one, see `ifcar.pipelines.scoring.pooling.pool_views`.
         recompute: keep only what goes between the backbone's stages, and compute the rest again for the gradient.
         base: the run whose head is trained on, or None for a new one.
         base_id: its id; filled in by the run.
@@ -76,6 +78,7 @@ class LiveConfig:
     recompute: Annotated[bool, Option("Gradient checkpointing: less memory, a third more time.", "--checkpointing")] = (
         False
     )
+    pool: Annotated[Pool, Option("Over a tested clip's views: mean of logits, or max or sum of scores.")] = "mean"
     base: Path | None = None
     base_id: str = ""
 
@@ -102,6 +105,7 @@ class Published:
         framing: of plain views.
         views: V by dataset, "" for every other.
         sampling_fps: sampled frames per second; None samples as the dataset does.
+        pool: of a tested clip's views.
         cropping: of augmented views.
     """
 
@@ -115,6 +119,7 @@ class Published:
     framing: Framing = "stretch"
     views: Mapping[str, int] = field(default_factory=lambda: {"": 1})
     sampling_fps: float | None = None
+    pool: Pool = "mean"
     cropping: Cropping = "area"
 
 
@@ -132,6 +137,7 @@ I3D_PRESETS: Final[Mapping[str, Published]] = {
         framing="three-crops",
         views={"charades": 3 * 10, "": 3 * 2},
         sampling_fps=6.0,
+        pool="max",
         cropping="scale-jitter",
     ),
 }
@@ -142,6 +148,7 @@ JOINT_PRESETS: Final[Mapping[str, Published]] = {
         lr=0.000125,
         batch_size=8,
         num_steps=30_000,
+        pool="max",
         cropping="scale-jitter",
     ),
 }

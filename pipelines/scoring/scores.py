@@ -5,21 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ifcar.errors import InputError
 from ifcar.pipelines.feed.batches import BatchReader
 from ifcar.pipelines.feed.examples import Examples
 from ifcar.pipelines.labels.kinds import MEASURES, LabelKind
+from ifcar.pipelines.scoring.pooling import Pool, pool_views
 from ifcar.pipelines.stacks.stack import Stack
 
 TEST_BATCH, MIN_TEST_BATCH = 256, 32  # rows at once: of one head, and the fewest of a stack of many
-Pool = Literal["mean", "max", "sum"]
-POOLS: tuple[Pool, ...] = get_args(Pool)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,47 +117,11 @@ def clip_predictions(logits: NDArray[np.float32], examples: Examples, pool: Pool
     )
 
 
-def pool_views(
-    logits: NDArray[np.float32], clip_of_row: NDArray[np.int64], num_clips: int, pool: Pool, kind: LabelKind
-) -> NDArray[np.float32]:
-    """Return one line of logits a clip from those of its views.
-
-    Args:
-        logits: (rows, K), of every view.
-        clip_of_row: (rows,) ascending; every clip has at least one row.
-        num_clips: n.
-        pool: "mean" of the logits; "max", the highest probability of each class (Wang and Gupta 2018, §6); "sum" of the
-            probabilities, given as the logits of their mean, which ranks the same.
-        kind: of the labels; makes probabilities of logits.
-
-    Returns:
-        (n, K).
-    """
-    counts = np.bincount(clip_of_row, minlength=num_clips)[:, None]
-    total = np.zeros((num_clips, logits.shape[1]), np.float64)
-    if pool == "max":
-        firsts = np.flatnonzero(np.diff(clip_of_row, prepend=-1))
-        highest: NDArray[np.float64] = np.maximum.reduceat(kind.comparable(logits), firsts)
-        return highest.astype(np.float32)
-    np.add.at(total, clip_of_row, logits if pool == "mean" else kind.probabilities(logits))
-    if pool == "mean":
-        return np.asarray(total / counts).astype(np.float32)
-    return kind.logits_of(total / counts)
-
-
 def pooled_segments(parts: Sequence[Predictions]) -> NDArray[np.int64]:
     """Return the segments of several protocols' parts put together, numbered anew: each part's are its own."""
     numbers = [np.arange(len(p.clip_ids)) if p.segments is None else p.segments for p in parts]
     starts = np.cumsum([0, *(1 + own.max(initial=-1) for own in numbers)])
     return np.concatenate([own + start for own, start in zip(numbers, starts[:-1], strict=True)])
-
-
-def check_pool(pool: str) -> Pool:
-    """Return the pooling of that name. Raises InputError when there is none."""
-    for known in POOLS:
-        if pool == known:
-            return known
-    raise InputError(f"--pool is {pool!r}; expected " + ", ".join(POOLS))
 
 
 def measure(predictions: Predictions, *, seed: int, started: float) -> Metrics:

@@ -44,6 +44,7 @@ from ifcar.pipelines.predict import predict
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig, run_name
 from ifcar.pipelines.runs.live import LivePlan
+from ifcar.pipelines.runs.questions import EvaluateConfig, PredictConfig
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.pipelines.training.together import FitResult
@@ -101,13 +102,16 @@ def test_fine_tuned_backbone_makes_the_cache_that_the_run_names(
     assert isinstance(config, RunConfig) and reader.fingerprint == config.fingerprint
     assert reader.identity["backbone"]["weights"] == sha256_file(tuned.backbone)
     assert (reader.spec.channels, reader.identity["backbone"]["reduction"]) == (16, 16)
-    assert evaluate(tuned.run.path, cache=cache).agrees
+    assert evaluate(tuned.run.path, EvaluateConfig(cache=cache)).agrees
     schedule = ScheduleConfig(kind="stretched", epochs=8, batch_size=8, held_out=0.0)
     beside = fit(make_run_config("sfi", cache, preset="small", schedule=schedule), Silent(), out=tmp_path / "sfi")
     assert [m.split for m in ensemble([tuned.run.path, beside.run.path]).run.metrics] == ["train", "test"]
     clip = next(c for c in tuned.run.predictions("test").clip_ids)
     said = predict(
-        tuned.run.path, root / "frames" / clip, root / "annotations.json", Silent(), weights=str(tuned.backbone)
+        tuned.run.path,
+        root / "frames" / clip,
+        Silent(),
+        PredictConfig(boxes=root / "annotations.json", weights=str(tuned.backbone)),
     )
     stored = tuned.run.predictions("test").logits[0]
     np.testing.assert_allclose(said.answers[0].logits[0], stored, atol=1e-4)
