@@ -91,6 +91,11 @@ def predict(run: Path, video: Path, progress: Progress, options: PredictConfig) 
     members = members_of(opened, data)
     num_top = _num_top(options.top, len(data.classes))
     recipe = read_recipe(run, data)
+    if recipe.boxes:
+        raise InputError(
+            f"{run}: trained on boxes of a file (`ifcar extract --boxes`), which belong to no other video; `ifcar "
+            "evaluate` scores it from its cache"
+        )
     info, boxes, weights = probe(video), options.boxes, options.weights
     clip_id, tracks = read_one_clip(boxes, options.clip, video.name if video.is_dir() else video.stem)
     clip_of_video = Clip(

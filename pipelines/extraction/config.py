@@ -30,6 +30,7 @@ class FeatureConfig(ViewOptions):
             else the dataset's.
         sampling_fps: sampled frames per second.
         sampling_rates: source frames per sampled frame, which the views share.
+        boxes: file of boxes in place of the dataset's, see `ifcar.extract.datasets.proposals`.
     """
 
     dataset: Annotated[str, Option("One of `ifcar list datasets`.")]
@@ -63,6 +64,13 @@ class FeatureConfig(ViewOptions):
         tuple[float, ...],
         Option("T frames, one of every r of the source; the views share the rates: 2,4,8. Implies rate."),
     ] = ()
+    boxes: Annotated[
+        Path | None,
+        Option(
+            "Boxes without classes, of any number a frame, in place of the dataset's: .json "
+            "{clip: {frame from 1: [[x1, y1, x2, y2(, score)], …]}} or .npz (clip, frame, box(, score))."
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +81,6 @@ class ExtractConfig(FeatureConfig):
         out: the cache; default: DATASET-BACKBONE.zarr under the caches folder.
         augmented_views: A, further views of the clips that some protocol trains on, for training only.
         seed: of the augmented views.
-        boxes: file of boxes in place of the dataset's, see `ifcar.extract.datasets.proposals`.
         grid: store the feature map itself as well.
         batch_size: views per forward pass.
         workers: decoding processes; default: one a core, at most 8.
@@ -92,13 +99,6 @@ class ExtractConfig(FeatureConfig):
         Bounds(least=0),
     ] = 0
     seed: Annotated[int, Option("Of the augmented views.")] = 0
-    boxes: Annotated[
-        Path | None,
-        Option(
-            "Boxes without classes, of any number a frame, in place of the dataset's: .json "
-            "{clip: {frame from 1: [[x1, y1, x2, y2(, score)], …]}} or .npz (clip, frame, box(, score))."
-        ),
-    ] = None
     grid: Annotated[bool, Option("Store the feature map itself as well.")] = False
     batch_size: Annotated[int, Option("Views per forward pass."), BATCH_SIZES] = 8
     workers: Annotated[int | None, Option("Decoding processes; default: one a core, at most 8."), WORKERS] = None

@@ -44,6 +44,12 @@ class Source:
         segments, cameras = ([getattr(clip, name) for clip in self.clips] for name in ("segment", "camera"))
         return ClipTable.of({IDS: self.clip_ids(), SEGMENTS: segments, CAMERAS: cameras})
 
+    def num_tracks(self, clip_id: str) -> int:
+        """Return how many tracks, or boxes of a file in a frame, are seen of a clip at most."""
+        if self.proposals is not None:
+            return int(self.proposals.boxes(clip_id).boxes.shape[1])
+        return self.dataset.num_tracks(clip_id)
+
     def carried(self) -> Sequence[ArraySpec]:
         """Return the arrays that the tracks which are seen carry beside boxes; boxes of a file carry none."""
         return () if self.proposals is not None else self.dataset.track_arrays

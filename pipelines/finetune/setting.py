@@ -127,14 +127,20 @@ def open_setting(config: RunConfig, group: Group, progress: Progress) -> Setting
     policy = view_policy(extraction, source.dataset)
     spec = cache_spec(extraction, policy, facts, source.arrays())
     kind.check_reads(head_options(config), spec, config.aux_weights)
-    if spec.reads_instances(reads) and not any(source.dataset.num_tracks(clip.clip_id) for clip in clips):
+    boxes = "" if source.proposals is None else source.proposals.digest
+    if (live.base is not None or live.boxes_identity) and boxes != live.boxes_identity:
+        raise CacheMismatchError(
+            f"{live.base or extraction.boxes}: made with boxes {live.boxes_identity[:12] or 'of the dataset'}, but "
+            f"--boxes gives {boxes[:12] or 'none'}; name the same file"
+        )
+    if spec.reads_instances(reads) and not any(source.num_tracks(clip.clip_id) for clip in clips):
         raise no_boxes(source.dataset.root, config.head, f"{len(clips)} training clips")
     backbone, identity = _build_backbone(live, facts, extraction, source, config.seed, progress)
     spec = spec.resized(C=backbone.spec.channels)
     head = build_head(config, spec, len(protocol.labels.classes))
     if live.base is not None:
         _load_base(live, spec, source, head, len(protocol.labels.classes))
-    live = replace(live, weights_identity=identity, reduction=backbone.spec.reduction)
+    live = replace(live, weights_identity=identity, boxes_identity=boxes, reduction=backbone.spec.reduction)
     freeze(backbone, live.freeze_to, norms=live.batch_norm == "frozen")
     if not any(parameter.requires_grad for parameter in backbone.parameters()):
         raise InputError(f"freeze_to {live.freeze_to} leaves nothing of the backbone to train; use `ifcar fit-head`")

@@ -94,6 +94,10 @@ def joint_config(
     if not data.spec.channels:
         raise InputError(f"{base}: its head was trained on boxes alone (backbone none); there is no backbone to train")
     recipe = read_recipe(base, data)
+    if recipe.boxes and options.get("boxes") is None:
+        raise InputError(
+            f"{base}: its head was trained on boxes of a file ({recipe.boxes[:12]}…); name the file with --boxes"
+        )
     given = {key: value for key, value in options.items() if value is not None}
     for name, symbol in (("frames", "T"), ("instances", "N")):
         expected = data.spec.num_frames if name == "frames" else data.spec.num_instances
@@ -113,6 +117,7 @@ def joint_config(
         "base": base,
         "base_id": run_id(config),
         "weights_identity": recipe.weights,
+        "boxes_identity": recipe.boxes,
     }
     clashing = [name for name in own if name in given and given[name] != own[name]]
     if clashing:

@@ -166,12 +166,13 @@ def without_places(config: RunConfig) -> dict[str, Any]:
     if content["live"] is None:
         del content["live"]
     else:
-        if content["live"]["pool"] == "mean":
-            del content["live"]["pool"]
+        for name, default in (("pool", "mean"), ("boxes_identity", "")):
+            if content["live"][name] == default:
+                del content["live"][name]
         data = content["live"]["data"]
         # What an earlier run's config does not know is left out where it says nothing: the run's id stays what it is.
         silent = [name for name in ("backbone_options", "sampling", "sampling_fps", "sampling_rates") if not data[name]]
-        for name in ("data_root", "weights", *silent):
+        for name in ("data_root", "weights", "boxes", *silent):
             del data[name]
         del content["live"]["base"]
     return content

@@ -37,6 +37,7 @@ class LiveConfig:
     Args:
         data: what the backbone sees.
         weights_identity: of what it begins with; filled in by the run.
+        boxes_identity: SHA-256 of the file of boxes that the data is seen with; filled in by the run.
         reduction: channels of the 1×1×1 convolution on the last feature map, 0 for none; None keeps that of the
             weights file and puts one of 512 channels on weights without (Wang and Gupta 2018, §6; Yan et al. 2020).
         batch_norm: "frozen": normalisation in backbone and head keeps its running statistics, the backbone's also its
@@ -56,6 +57,7 @@ class LiveConfig:
 
     data: LiveData
     weights_identity: str = ""
+    boxes_identity: str = ""
     reduction: Annotated[int | None, Option("Channels of the 1×1×1 convolution on top; 0: none."), Bounds(least=0)] = (
         None
     )

@@ -27,6 +27,7 @@ class Recipe:
         policy: how plain views are sampled; augmented ones are left out.
         pooled: RoIAlign mode, or None without pixels.
         precision: of the backbone, or None without pixels.
+        boxes: SHA-256 of the file whose boxes were seen in place of the dataset's; empty without.
         annotation_fps: the rate that annotated frame numbers count in; None: they are the source's.
         frames_on_clock: where they count from, see `Dataset.frames_on_clock`.
     """
@@ -36,6 +37,7 @@ class Recipe:
     policy: ViewPolicy
     pooled: str | None
     precision: Literal["fp32", "bf16"] | None
+    boxes: str
     annotation_fps: float | None
     frames_on_clock: bool
 
@@ -44,14 +46,9 @@ def read_recipe(run: Path, data: RunData) -> Recipe:
     """Read how features were made, and check that this version makes them in the same way.
 
     Raises:
-        InputError: the run's record lacks a fact, names an unknown backbone or dataset, or its boxes were proposals.
+        InputError: the run's record lacks a fact, or names an unknown backbone or dataset.
         CacheMismatchError: the code has changed since what a feature's value is.
     """
-    if "boxes" in data.identity:
-        raise InputError(
-            f"{run}: trained on boxes of a file (`ifcar extract --boxes`), which belong to no other video and are not "
-            "fine-tuned on; `ifcar evaluate` scores it from its cache"
-        )
     try:
         version, backbone, views = (data.identity[key] for key in ("feature_version", "backbone", "views"))
         policy = _policy(views)
@@ -72,6 +69,7 @@ def read_recipe(run: Path, data: RunData) -> Recipe:
             policy=policy,
             pooled=backbone["pooled"] if reads else None,
             precision=backbone["precision"] if reads else None,
+            boxes=data.identity.get("boxes", {}).get("sha256", ""),
             annotation_fps=dataset.annotation_fps,
             frames_on_clock=dataset.frames_on_clock,
         )

@@ -327,7 +327,7 @@ def test_bad_input_is_one_line(
         (lambda: start(small_i3d(boxes)), MissingDataError, "no pixels"),
         (lambda: small_i3d(root, backbone="none"), InputError, "nothing to fine-tune"),
         (lambda: joint_config(layout.run.path), InputError, "boxes alone"),
-        (lambda: joint_config(trained_on(boxes={"sha256": "ab"})), InputError, "trained on boxes of a file"),
+        (lambda: joint_config(trained_on(boxes={"sha256": "ab"})), InputError, "name the file with --boxes"),
         (lambda: start(small_i3d(root, freeze_to="res3")), InputError, "no stage 'res3'"),
         (lambda: start(small_i3d(root, freeze_to="reduction")), InputError, "leaves nothing"),
         (lambda: small_i3d(root, flip=True), InputError, "left from right"),

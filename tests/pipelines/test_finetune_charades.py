@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from fixtures.charades import CLASSES, write_charades
+import torch
+from fixtures.charades import CLASSES, NUM_FRAMES, TEST, TRAIN, write_charades
 from fixtures.finetuning import SMALL, random_weights
 from safetensors.numpy import load_file
 
 from ifcar.cache.open import open_cache
+from ifcar.errors import CacheMismatchError, InputError
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
+from ifcar.pipelines.finetune.distributed import Group
 from ifcar.pipelines.finetune.run import FinetuneResult, finetune
+from ifcar.pipelines.finetune.setting import open_setting
 from ifcar.pipelines.finetune.start import i3d_config, joint_config
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
@@ -22,6 +29,7 @@ from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 pytestmark = pytest.mark.slow
+ALONE = Group(number=0, size=1, device=torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -83,19 +91,34 @@ def test_highest_of_the_views_is_what_a_class_scores(tuned: FinetuneResult, cach
     reader.close()
 
 
-def test_graphs_train_on_fixed_features_and_then_with_the_backbone(
-    tuned: FinetuneResult, cache: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def proposals(path: Path) -> Path:
+    """Write two boxes for every frame of every video: at 6 a second few frames are annotated ones."""
+    boxes = {frame + 1: [[4, 6, 28, 40], [20 + frame / 4, 10, 40 + frame / 4, 30]] for frame in range(NUM_FRAMES)}
+    path.write_text(json.dumps(dict.fromkeys((*TRAIN, *TEST), boxes)))
+    return path
+
+
+def test_graphs_of_proposals_train_on_fixed_features_and_then_with_the_backbone(
+    tuned: FinetuneResult, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IFCAR_CACHES", str(tmp_path))
+    boxes, other = proposals(tmp_path / "boxes.json"), tmp_path / "other.json"
+    cache = extract(replace(tuned.extraction, boxes=boxes, pooled="7-max", out=tmp_path / "c.zarr"), Silent()).cache
     schedule = ScheduleConfig(kind="wang-gupta", epochs=2)
     config = make_run_config("strg", cache, protocol="action-genome", preset="full", schedule=schedule)
     head = fit(config, Silent(), out=tmp_path / "head")
     assert (head.plan.kind, head.plan.batch_size, head.plan.lr) == ("wang-gupta", 4, 1.25e-3)  # 4 training clips
-    joint = joint_config(
-        head.run.path, preset="wang-gupta", data_root=root, weights=str(tuned.backbone), num_steps=2, batch_size=4
-    )
+    given: dict[str, Any] = {"data_root": root, "weights": str(tuned.backbone), "num_steps": 2, "batch_size": 4}
+    with pytest.raises(InputError, match=r"trained on boxes of a file .* --boxes"):
+        joint_config(head.run.path, preset="wang-gupta", **given)
+    other.write_text(boxes.read_text().replace("28", "29"))
+    with pytest.raises(CacheMismatchError, match="name the same file"):
+        open_setting(joint_config(head.run.path, boxes=other, **given), ALONE, Silent())
+    joint = joint_config(head.run.path, preset="wang-gupta", boxes=boxes, **given)
     assert joint.live is not None and joint.schedule.lr == 1.25e-4 and joint.live.pool == "max"
     data = joint.live.data
     assert (data.sampling_fps, data.sampling, data.framing, data.views) == (6.0, None, "three-crops", 6)
     both = finetune(joint, Silent(), out=tmp_path / "both", workers=0)
     assert [m.split for m in both.run.metrics if m.map is not None] == ["train", "test"]
+    again = extract(both.extraction, Silent())
+    assert evaluate(both.run.path, EvaluateConfig(cache=again.cache)).agrees
