@@ -47,7 +47,12 @@ def i3d_config(
     """
     published = _preset(I3D_PRESETS, preset)
     given = {key: value for key, value in options.items() if value is not None}
-    own_data: dict[str, Any] = {"dataset": dataset, "frames": published.frames, "framing": published.framing}
+    own_data: dict[str, Any] = {
+        "dataset": dataset,
+        "backbone": DATASETS.get(dataset).default_backbone,
+        "frames": published.frames,
+        "framing": published.framing,
+    }
     if given.get("framing", published.framing) == published.framing:
         own_data["views"] = published.views.get(dataset, published.views[""])
     if not given.keys() & {"sampling", "sampling_fps", "sampling_rates"}:
