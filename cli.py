@@ -101,8 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif _is_a(error, "ClickException"):  # typer carries its own copy of click or uses the installed one
             context = getattr(error, "ctx", None)
             command = "ifcar" if context is None else context.command_path
-            instead = REPLACED.get(getattr(error, "option_name", ""), f"see `{command} --help`")
-            code = fail(f"{error.format_message().rstrip('.')}; {instead}")  # type: ignore[attr-defined]
+            name = getattr(error, "option_name", "")
+            said = f"No such option: {name}" if name in REPLACED else error.format_message().rstrip(".")  # type: ignore[attr-defined]
+            code = fail(f"{said}; {REPLACED.get(name, f'see `{command} --help`')}")
         else:
             raise
     sys.exit(code if isinstance(code, int) else 0)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import re
 import typing
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
@@ -152,11 +153,31 @@ def with_config_options(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def command(**values: Any) -> None:
         handed = {name: values[name] for name in own if name not in chosen}
-        function(**handed, **{name: options.given(values["context"], values) for name, options in chosen.items()})
+        given = {name: options.given(values["context"], values) for name, options in chosen.items()}
+        try:
+            function(**handed, **given)
+        except InputError as error:
+            flags = {field.name: field.flag for options in chosen.values() for field in options.fields.values()}
+            message = _by_flags(str(error), flags)
+            if message == str(error):
+                raise
+            raise type(error)(message) from error
 
     command.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
     return command
+
+
+def _by_flags(message: str, flags: Mapping[str, str]) -> str:
+    """Return what a config says of its fields with the flags that set them: what begins with a field is about fields.
+
+    Further fields are told from words by their underscores.
+    """
+    first = re.match(r"\w*", message)
+    if first is None or first[0] not in flags or not re.match(r"\w+(:| (is|are|and) )", message):
+        return message
+    named = re.sub(r"\b[a-z0-9]+(_[a-z0-9]+)+\b", lambda found: flags.get(found[0], found[0]), message[first.end() :])
+    return flags[first[0]] + named
 
 
 def options_of(parameter: inspect.Parameter) -> OptionsOf | None:

@@ -25,7 +25,7 @@ from ifcar.extract.engine import EngineOptions, FeatureExtractor, RowArrays, fau
 from ifcar.extract.frame_times import past_end, source_frames
 from ifcar.extract.geometry import FULL_FRAME, boxes_to_crop
 from ifcar.extract.picture_source import VideoInfo
-from ifcar.extract.roi import parse_pooled_mode, pooled_with
+from ifcar.extract.roi import pooled_with
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.view_content import View
 from ifcar.extract.weights import kept_weights
@@ -120,7 +120,7 @@ def predict(run: Path, video: Path, progress: Progress, options: PredictConfig) 
     if not reads_features and weights is not None:
         raise InputError(f"--weights {weights} would be ignored: {run} reads boxes only")
     seen = [views.plan(row) for row in range(len(views))]
-    pooled = pooled_with(parse_pooled_mode(recipe.pooled)) if reads_features and recipe.pooled is not None else ()
+    pooled = pooled_with(recipe.pooled) if reads_features and recipe.pooled is not None else ()
     arrays = _view_arrays(run, data, seen, tuple(dict.fromkeys((*reads, *pooled))))
     if reads_features:
         arrays |= _live_features(run, data, recipe, views, weights, on, progress)
@@ -206,7 +206,7 @@ def _live_features(
             "name the run's own with --weights"
         )
     options = EngineOptions(num_workers=0, device=device, precision=recipe.precision)
-    extractor = FeatureExtractor(backbone, data.spec, parse_pooled_mode(recipe.pooled), options)
+    extractor = FeatureExtractor(backbone, data.spec, recipe.pooled, options)
     parts: list[RowArrays] = []
     progress.start("running the backbone", len(views))
     for start in range(0, len(views), options.batch_size):

@@ -89,15 +89,15 @@ class SmallConfig:
         check_fields(self)
 
 
-def small_app(take: Callable[[dict[str, Any]], None]) -> typer.Typer:
+def small_app(take: Callable[[dict[str, Any]], None], config: type = SmallConfig) -> typer.Typer:
     """Return a command that hands what was given of the config's options to `take`."""
     app = typer.Typer(rich_markup_mode=None)
 
-    @app.command()
-    @with_config_options
-    def small(*, options: Annotated[Given, OptionsOf(SmallConfig)]) -> None:
+    def small(*, options: Any) -> None:
         take(options.read())
 
+    small.__annotations__["options"] = Annotated[Given, OptionsOf(config)]
+    app.command()(with_config_options(small))
     return app
 
 
@@ -177,6 +177,28 @@ def test_a_config_that_a_command_takes_twice_has_other_flags_the_second_time() -
     refused = CliRunner().invoke(app, ["--tune-number", "10"]).exception
     assert "--tune-number is 10; expected 1 to 9" in str(refused)
     assert "A count. [default: (the first's)]" in " ".join(CliRunner().invoke(app, ["--help"]).output.split())
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("count is 3; expected at least 5, one for each of the places", "--number is 3; expected at least 5, one"),
+        ("places and own_rate exclude each other", "--places and --rates exclude each other"),
+        ("own_rate: 0 is named twice", "--rates: 0 is named twice"),
+        ("grid.yaml: count is 3", "grid.yaml: count is 3"),
+        ("count 3 of own_rate", "count 3 of own_rate"),
+    ],
+)
+def test_a_command_says_flags_where_a_config_says_its_fields(said: str, shown: str) -> None:
+    @dataclass(frozen=True, kw_only=True, slots=True)
+    class More(SmallConfig):
+        own_rate: Annotated[float, Option("A rate.", "--rates")] = 0.5
+
+    def refuse(_: dict[str, Any]) -> None:
+        raise InputError(said)
+
+    refused = CliRunner().invoke(small_app(refuse, More), ["--name", "x"]).exception
+    assert isinstance(refused, InputError) and str(refused).startswith(shown)
 
 
 def test_help_shows_each_option_with_its_default(app: Any) -> None:

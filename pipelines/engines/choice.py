@@ -7,7 +7,7 @@ from typing import Any
 
 from ifcar.config_fields import fields_of
 from ifcar.errors import InputError
-from ifcar.pipelines.engines.cluster import RayConfig
+from ifcar.pipelines.engines.cluster import EngineConfig, RayConfig
 from ifcar.pipelines.engines.contract import ExtractEngine
 from ifcar.pipelines.engines.local import LocalEngine
 from ifcar.pipelines.engines.ray_extract import RayEngine
@@ -22,8 +22,8 @@ def cluster_config(given: Mapping[str, Any]) -> RayConfig | None:
     Raises:
         InputError: an option would be ignored.
     """
-    of_ray = {name: value for name, value in given.items() if name != "engine"}
-    if given.get("engine") == "ray":
+    of_ray = {name: value for name, value in given.items() if name in fields_of(RayConfig)}
+    if EngineConfig(**{name: given[name] for name in given.keys() - of_ray}).engine == "ray":
         return RayConfig(**of_ray)
     for name, value in of_ray.items():
         raise InputError(f"{fields_of(RayConfig)[name].flag} {value} would be ignored: it belongs to --engine ray")

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal
 from ifcar.config_fields import Bounds, Option
 from ifcar.devices import Device
 from ifcar.extract.limits import BATCH_SIZES, WORKERS
-from ifcar.extract.view_options import Sampling, ViewOptions
+from ifcar.extract.view_options import AugmentedViews, PooledMode, SampledViews
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FeatureConfig(ViewOptions):
+class FeatureConfig(SampledViews):
     """What a backbone sees, and what is pooled from its feature map; None takes the dataset's or backbone's own.
 
     Args:
@@ -25,10 +25,6 @@ class FeatureConfig(ViewOptions):
         weights: a file or folder, "published", the tag of published ones, or "random:SEED".
         spatial_stride: pixels a cell of the feature map, one of those that the backbone has; default: its first.
         pooled: RoIAlign bins, "3" or "7-max", or "mask", the mean under the mask.
-        sampling: "segments", "annotated" or "rate", see `ViewPolicy`; default: rate where one of the next two is given,
-            else the dataset's.
-        sampling_fps: sampled frames per second.
-        sampling_rates: source frames per sampled frame, which the views share.
         boxes: file of boxes in place of the dataset's, see `ifcar.extract.datasets.proposals`.
     """
 
@@ -54,21 +50,9 @@ class FeatureConfig(ViewOptions):
     spatial_stride: Annotated[
         int | None, Option("Pixels a cell of the feature map; default: the backbone's first.")
     ] = None
-    pooled: Annotated[str, Option("RoIAlign bins: 3, or 7-max (7×7, max-pooled); or mask, the mean under it.")] = "3"
-    sampling: Annotated[
-        Sampling | None,
-        Option(
-            "Where a view's frames come from: segments (T equal parts of the clip), annotated (of its annotated "
-            "frames) or rate; default: the dataset's."
-        ),
-    ] = None
-    sampling_fps: Annotated[
-        float | None, Option("T frames at so many a second: 32 at 6 cover 5.3 s. Implies --sampling rate.")
-    ] = None
-    sampling_rates: Annotated[
-        tuple[float, ...],
-        Option("T frames, one of every r of the source; the views share the rates: 2,4,8. Implies rate."),
-    ] = ()
+    pooled: Annotated[
+        PooledMode, Option("RoIAlign bins: 3, or 7-max (7×7, max-pooled); or mask, the mean under it.")
+    ] = "3"
     boxes: Annotated[
         Path | None,
         Option(
@@ -79,13 +63,11 @@ class FeatureConfig(ViewOptions):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExtractConfig(FeatureConfig):
+class ExtractConfig(FeatureConfig, AugmentedViews):
     """Options of `ifcar extract`; None takes the dataset's own default.
 
     Args:
         out: the cache; default: DATASET-BACKBONE.zarr under the caches folder.
-        augmented_views: A, further views of the clips that some protocol trains on, for training only.
-        seed: of the augmented views.
         grid: store the feature map itself as well.
         batch_size: views per forward pass.
         workers: decoding processes; default: one a core, at most 8.
@@ -98,12 +80,6 @@ class ExtractConfig(FeatureConfig):
     """
 
     out: Annotated[Path | None, Option("The cache; default: caches/DATASET-BACKBONE.zarr.")] = None
-    augmented_views: Annotated[
-        int,
-        Option("A, further views of training clips, drawn at random; for training only."),
-        Bounds(least=0),
-    ] = 0
-    seed: Annotated[int, Option("Of the augmented views.")] = 0
     grid: Annotated[bool, Option("Store the feature map itself as well.")] = False
     batch_size: Annotated[int, Option("Views per forward pass."), BATCH_SIZES] = 8
     workers: Annotated[int | None, Option("Decoding processes; default: one a core, at most 8."), WORKERS] = None

@@ -25,17 +25,15 @@ from ifcar.pipelines.runs.finished import (
     claim_folder,
     is_finished,
     open_run,
-    write_history,
-    write_results,
 )
 from ifcar.pipelines.runs.heads import build_head, start_from_base
 from ifcar.pipelines.runs.places import open_its_cache
 from ifcar.pipelines.runs.resolve import head_arrays, resolve
 from ifcar.pipelines.runs.schedule import Plan, make_plan
 from ifcar.pipelines.runs.weights import save_tensors
-from ifcar.pipelines.scoring.scores import Predictions, measure, predict
+from ifcar.pipelines.scoring.scores import Predictions, predict
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
-from ifcar.pipelines.training.events import write_events
+from ifcar.pipelines.training.events import write_outcome
 from ifcar.pipelines.training.jobs import FailedRun, Job
 from ifcar.pipelines.training.phases import Data, Outcome, PreparedRun, stack_states, train_phases
 
@@ -120,7 +118,8 @@ def _fit_locked(
             results.append(FailedRun(path=entry.path, reason=outcome.failure))
             continue
         if left[number]:
-            _write(entry, outcome, predictions[number], started)
+            save_tensors(entry.path / "model.safetensors", outcome.weights)
+            write_outcome(entry.path, outcome.history, predictions[number], seed=entry.config.seed, started=started)
         results.append(
             FitResult(
                 run=open_run(entry.path),
@@ -164,12 +163,3 @@ def _enter(job: Job, reader: CacheReader, protocol: ProtocolTable, num_clips: in
     appearance = reader.spec.reads_features(head_arrays(config))
     plan = make_plan(config.schedule, num_clips, reads_appearance=appearance)
     return PreparedRun(config=config, path=job.path, head=head, plan=plan, note=note)
-
-
-def _write(entry: PreparedRun, outcome: Outcome, predictions: Sequence[Predictions], started: float) -> None:
-    """Write everything that a finished run holds, its metrics last."""
-    metrics = [measure(p, seed=entry.config.seed, started=started) for p in predictions]
-    save_tensors(entry.path / "model.safetensors", outcome.weights)
-    write_history(entry.path, outcome.history)
-    write_events(entry.path / "events", outcome.history, metrics)
-    write_results(entry.path, predictions, metrics)

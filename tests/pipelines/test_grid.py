@@ -297,7 +297,7 @@ def test_shipped_grids_of_orn_start_both_heads_from_the_object_head_of_the_same_
                 protocol="official",
                 preset=config.preset,
                 aux_weight=system.aux_weight,
-                options=system.settings,
+                settings=system.settings,
             )
             assert head_options(run).heads == run.options["heads"]
             if run.options["heads"] == "both":
