@@ -195,7 +195,7 @@ def make_trainer(setting: Setting, group: Group, num_workers: int) -> LiveTraine
         plain_views=plain_views,
         examples=examples,
         held_out=division.held_out,
-        notes=[division.note] if division.note else [],
+        notes=[*([division.note] if division.note else []), *model.head.remarks()],
         group=group,
         seed=config.seed,
         aux_weights=config.aux_weights,
