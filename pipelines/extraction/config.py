@@ -12,6 +12,15 @@ from ifcar.devices import Device
 from ifcar.extract.limits import BATCH_SIZES, WORKERS
 from ifcar.extract.view_options import AugmentedViews, PooledMode, SampledViews
 
+# What a cache's identity calls the options of views that it calls otherwise.
+IDENTITY_NAMES = {
+    "frames": "num_frames",
+    "crop": "crop_size",
+    "views": "num_views",
+    "augmented_views": "num_augmented_views",
+    "instances": "num_instances",
+}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FeatureConfig(SampledViews):

@@ -9,8 +9,7 @@ from ifcar.cache.arrays import GRID_FEATURES, CacheSpec
 from ifcar.config_fields import fields_of, words_for, words_of
 from ifcar.errors import InputError, nearest_of
 from ifcar.pipelines.configs import from_plain
-from ifcar.pipelines.extraction.config import ExtractConfig
-from ifcar.pipelines.extraction.preparation import IDENTITY_NAMES
+from ifcar.pipelines.extraction.config import IDENTITY_NAMES, ExtractConfig
 
 NO_PIXELS = "none"  # the backbone; every cache holds what it gives
 _OF_VIEWS = ("frames", "crop", "views", "augmented_views", "instances", "framing", "sampling", "sampling_fps")

@@ -108,7 +108,9 @@ def test_graphs_of_proposals_train_on_fixed_features_and_then_with_the_backbone(
     config = make_run_config("strg", cache, protocol="action-genome", preset="full", schedule=schedule)
     head = fit(config, Silent(), out=tmp_path / "head")
     narrow = {**config.options, "joint": {**config.options["joint"], "appearance_dim": 8}}
-    with pytest.raises(CacheMismatchError, match=r"reduce 16 channels to 8 after the maximum .*joint.appearance_dim=16"):
+    with pytest.raises(
+        CacheMismatchError, match=r"reduce 16 channels to 8 after the maximum .*joint.appearance_dim=16"
+    ):
         fit(replace(config, options=narrow), Silent(), out=tmp_path / "narrow")
     assert (head.plan.kind, head.plan.batch_size, head.plan.lr) == ("wang-gupta", 4, 1.25e-3)  # 4 training clips
     given: dict[str, Any] = {"data_root": root, "weights": str(tuned.backbone), "num_steps": 2, "batch_size": 4}
