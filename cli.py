@@ -47,7 +47,7 @@ app.command("few-shot")(few_shot)
 app.command()(report)
 app.command("list")(list_)
 cache_app = typer.Typer(help="Look at, check, repair, draw and export caches.", no_args_is_help=True)
-for command in (cache.info, cache.verify, cache.repair, cache.export, cache.show):
+for command in (cache.info, cache.join, cache.verify, cache.repair, cache.export, cache.show):
     cache_app.command()(command)
 app.add_typer(cache_app, name="cache")
 app.add_typer(finetune_app, name="finetune")

@@ -10,10 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from ifcar.cache.joined import JoinedReader
+from ifcar.cache.open import JOIN_SUFFIX
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
+from ifcar.cache.streams import stream_of
 from ifcar.errors import CacheMismatchError, InputError
+from ifcar.heads.contract import Head, Task
 from ifcar.pipelines.feed.batches import open_batches
 from ifcar.pipelines.feed.boxes import no_boxes
 from ifcar.pipelines.feed.examples import check_views, read_examples, spread_views
@@ -74,10 +78,12 @@ def evaluate(path: Path, options: EvaluateConfig = EvaluateConfig()) -> Evaluati
         raise InputError(
             f"{path}: an ensemble has no weights of its own; evaluate its members, or see its metrics.json"
         )
-    reader = _its_cache(path, config, options.cache)
-    protocol = _protocol(reader, config, options.labels)
-    head = build_head(config, reader.spec, len(protocol.labels.classes))
-    arrays = head_arrays(config, reader.spec)
+    reader = _its_cache(path, config, options.cache, options.stream)
+    head = build_head(config, reader.spec, len(run.data().classes))
+    task = _task(head, options.stream, options.labels)
+    protocol = _protocol(reader, config, task, options.labels)
+    read = head_arrays(config, reader.spec)
+    arrays = tuple(name for name in read if options.stream in (None, stream_of(name)[0]))
     if reader.spec.reads_instances(arrays) and not reader.table("categories").any():
         raise no_boxes(reader.path, config.head, f"{reader.num_clips} clips")
     load_head(head, path / "model.safetensors")
@@ -86,7 +92,8 @@ def evaluate(path: Path, options: EvaluateConfig = EvaluateConfig()) -> Evaluati
         check_views(tested, reader, views)
         tested = spread_views(tested, reader, views)
     batches = open_batches(reader, arrays, [tested], options.device, "auto")
-    (predictions,) = predict(stack_heads([head], batches.device), batches, tested, options.pool or config.pool)
+    pool = options.pool or config.pool
+    (predictions,) = predict(stack_heads([head], batches.device), batches, tested, pool, task)
     stored = run.predictions("test").logits
     same = stored.shape == predictions.logits.shape and np.allclose(stored, predictions.logits, atol=1e-4, rtol=1e-4)
     metrics = measure(predictions, seed=config.seed, started=started)
@@ -98,7 +105,8 @@ def evaluate(path: Path, options: EvaluateConfig = EvaluateConfig()) -> Evaluati
             )
         detected.write(detections)
     reader.close()
-    as_trained = options.pool in (None, config.pool) and views is None and options.labels in (None, config.labels)
+    own = task is None or task == head.tasks[0]
+    as_trained = own and pool == config.pool and views is None and options.labels in (None, config.labels)
     scored = predictions.logits, predictions.targets
     classes = predictions.kind.per_class(*scored, protocol.labels.classes)
     if detected is not None:
@@ -113,9 +121,26 @@ def evaluate(path: Path, options: EvaluateConfig = EvaluateConfig()) -> Evaluati
     )
 
 
-def _protocol(reader: CacheReader, config: RunConfig, labels: str | None) -> ProtocolTable:
-    """Return the run's protocol with the label space to score: the run's, or another one of the same classes."""
+def _task(head: Head, stream: str | None, labels: str | None) -> Task | None:
+    """Return which of a head's several tasks is scored; None for a head of one."""
+    if len(head.tasks) == 1:
+        if stream not in (None, head.tasks[0].stream):
+            raise InputError(f"--stream {stream} would be ignored: the run has one stream; leave it out")
+        return None
+    first = head.tasks[0]
+    wanted = (stream or first.stream, labels or first.space)
+    known = {(task.stream, task.space): task for task in head.tasks}
+    if wanted not in known:
+        names = ", ".join(task.name for task in head.tasks)
+        raise InputError(f"the run has no task {'/'.join(wanted)}; it learned {names}")
+    return known[wanted]
+
+
+def _protocol(reader: CacheReader, config: RunConfig, task: Task | None, labels: str | None) -> ProtocolTable:
+    """Return the run's protocol with the label space to score: a task's, the run's, or another of the same classes."""
     table = reader.protocol(config.protocol)
+    if task is not None:
+        return table.only(task.space)
     learned, scored = table.only(config.labels), table.only(labels or config.labels)
     for what in ("classes", "kind", "over"):
         if getattr(learned.labels, what) != getattr(scored.labels, what):
@@ -126,7 +151,7 @@ def _protocol(reader: CacheReader, config: RunConfig, labels: str | None) -> Pro
     return scored
 
 
-def _its_cache(path: Path, config: RunConfig, cache: Path | None) -> CacheReader:
+def _its_cache(path: Path, config: RunConfig, cache: Path | None, stream: str | None) -> CacheReader:
     """Open the cache that a run was trained from."""
     if config.live is not None and cache is None and not config.cache.exists():
         raise InputError(
@@ -134,7 +159,10 @@ def _its_cache(path: Path, config: RunConfig, cache: Path | None) -> CacheReader
             f"{command('ifcar', 'extract', '--weights', path / 'backbone.safetensors')} and the run's options, or name "
             "it with --cache"
         )
-    reader = open_its_cache(cache or config.cache, path)
+    place = cache or config.cache
+    if stream is not None and not place.name.endswith(JOIN_SUFFIX):
+        raise InputError(f"--stream {stream} would be ignored: {place} is one cache, not a join; leave it out")
+    reader = open_its_cache(place, path) if stream is None else JoinedReader(place, (stream,))
     if reader.fingerprint != config.fingerprint:
         raise CacheMismatchError(
             f"{reader.path}: fingerprint {reader.fingerprint[:12]}…, but {path} was trained from "

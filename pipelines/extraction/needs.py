@@ -37,7 +37,7 @@ def needed(options: Mapping[str, Any], dataset: str, where: str) -> ExtractConfi
 
 def unmet(config: ExtractConfig, names: Mapping[str, Any], identity: Mapping[str, Any], spec: CacheSpec) -> list[str]:
     """Return which of the named options a cache was not extracted with; what it does not state is passed over."""
-    found = _stated(identity, spec)
+    found = _stated(identity, spec) if names else {}
     return [name for name in names if name in found and not _meets(name, getattr(config, name), found[name])]
 
 

@@ -184,9 +184,9 @@ def without_loss_switches(head: str, options: Mapping[str, Any], weights: Collec
     Raises:
         InputError: one of them contradicts the weights.
     """
-    names = _auxiliary(head)
+    names = [name for name in _auxiliary(head) if isinstance(options.get(name), bool)]
     for name in names:
-        if options.get(name, name in weights) != (name in weights):
+        if options[name] != (name in weights):
             raise InputError(
                 f"head {head!r}: option {name} is {options[name]}, but its loss has "
                 f"{'a' if name in weights else 'no'} weight; the weight alone builds it: give --aux-weight (in files "

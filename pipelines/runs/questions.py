@@ -19,6 +19,7 @@ class EvaluateConfig:
     Args:
         cache: where its cache is, when that was moved.
         labels: another label space of its protocol with the same classes; default: the one that it learned.
+        stream: of a run from several caches the one that answers, whose cache alone is opened; default: the first.
         pool: how the views of a clip become one score, see `ifcar.pipelines.scoring.pooling.pool_views`; None: as when
             the run was scored first.
         views: how many plain views of a clip to test, see `ifcar.pipelines.feed.examples.spread_views`; None takes all.
@@ -29,6 +30,9 @@ class EvaluateConfig:
     cache: Annotated[Path | None, Option("The run's cache, when it was moved.")] = None
     labels: Annotated[
         str | None, Option("Another label space of the same classes to score; default: the one learned.")
+    ] = None
+    stream: Annotated[
+        str | None, Option("Of a run from joined caches the stream that answers, by itself; default: the first.")
     ] = None
     pool: Annotated[
         Pool | None, Option("Over a clip's views: mean of logits, or max or sum of scores; default: as the run did.")

@@ -182,6 +182,7 @@ def resolve(config: RunConfig, reader: CacheReader, protocol: ProtocolTable) -> 
             "made; train a new run"
         )
     labels = chosen_labels(protocol)
+    config = replace(config, options=_with_cache(config, reader))
     schedule = config.schedule
     pooled = reader.identity.get("backbone", {}).get("pooled")
     if not config.fingerprint and pooled is not None:
@@ -193,6 +194,13 @@ def resolve(config: RunConfig, reader: CacheReader, protocol: ProtocolTable) -> 
     if not config.fingerprint and schedule.published is None:
         schedule = _with_published(config, reader)
     return replace(config, fingerprint=reader.fingerprint, labels=labels, protocol_digest=digest, schedule=schedule)
+
+
+def _with_cache(config: RunConfig, reader: CacheReader) -> Mapping[str, Any]:
+    """Return the head's options with what they leave to the cache; what was resolved once stays as it is."""
+    options = head_options(config)
+    chosen = HEADS.get(config.head).for_cache(options, reader.spec)
+    return config.options if chosen == options else to_plain(chosen)
 
 
 def _with_published(config: RunConfig, reader: CacheReader) -> ScheduleConfig:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ifcar.heads.contract import Task
 from ifcar.pipelines.feed.batches import BatchReader
 from ifcar.pipelines.feed.examples import Examples
 from ifcar.pipelines.labels.kinds import MEASURES, LabelKind
@@ -92,27 +93,49 @@ class Metrics:
 
 
 @torch.inference_mode()
-def predict(stack: Stack, batches: BatchReader, examples: Examples, pool: Pool = "mean") -> list[Predictions]:
-    """Score every clip of a part with every head in evaluation mode, pooling its plain views (see `pool_views`)."""
+def predict(
+    stack: Stack, batches: BatchReader, examples: Examples, pool: Pool = "mean", task: Task | None = None
+) -> list[Predictions]:
+    """Score every clip of a part with every head in evaluation mode, pooling its plain views (see `pool_views`).
+
+    Args:
+        stack: the heads.
+        batches: reads rows.
+        examples: the part.
+        pool: of the views.
+        task: of the heads; None: that of their `logits`.
+    """
     stack.set_training(False)
     rows, places = examples.plain_rows()
     size = max(MIN_TEST_BATCH, TEST_BATCH // len(stack))
     parts = [slice(start, start + size) for start in range(0, len(rows), size)]
     batches.expect(rows[part] for part in parts)
     scores = (stack.score(batches.batch(rows[part], examples.order_of(places[part])), per_head=False) for part in parts)
-    logits = np.concatenate([out.logits.float().cpu().numpy() for out in scores], axis=1)
-    return [clip_predictions(logits[place], examples, pool) for place in range(len(stack))]
+    chosen = (out.logits if task is None or not out.tasks else out.tasks[task.name] for out in scores)
+    logits = np.concatenate([own.float().cpu().numpy() for own in chosen], axis=1)
+    space = "" if task is None else task.space
+    return [clip_predictions(logits[place], examples, pool, space) for place in range(len(stack))]
 
 
-def clip_predictions(logits: NDArray[np.float32], examples: Examples, pool: Pool = "mean") -> Predictions:
-    """Return the predictions of a part from its plain rows' logits (rows, K), in the order of `plain_rows`."""
+def clip_predictions(
+    logits: NDArray[np.float32], examples: Examples, pool: Pool = "mean", space: str = ""
+) -> Predictions:
+    """Return the predictions of a part from its plain rows' logits (rows, K), in the order of `plain_rows`.
+
+    Args:
+        logits: of the classes of the label space.
+        examples: the part.
+        pool: of the views.
+        space: name of the label space; "" for the run's own.
+    """
     _, place_of_row = examples.plain_rows()
+    labels = examples.labels_in(space)
     return Predictions(
         split=examples.name,
         clip_ids=examples.names,
-        logits=pool_views(logits, place_of_row, len(examples), pool, examples.kind),
-        targets=examples.targets,
-        kind=examples.kind,
+        logits=pool_views(logits, place_of_row, len(examples), pool, labels.kind),
+        targets=labels.targets,
+        kind=labels.kind,
         segments=examples.segments if len(np.unique(examples.segments)) < len(examples) else None,
     )
 
