@@ -66,6 +66,11 @@ def title_of(comparison: Comparison) -> str:
     return MEASURES.get(metric_of(comparison), BOTH_MEASURES)
 
 
+def has_map(comparison: Comparison) -> bool:
+    """Return whether a row's measure is mAP, which few clips overstate."""
+    return any(row.metric == "map" for row in comparison.rows)
+
+
 def columns_of(comparison: Comparison) -> list[Column[ResultRow]]:
     """Return the columns that a comparison's rows fill, in order."""
     title, ranked = title_of(comparison), any(row.top5 for row in comparison.rows)
@@ -76,9 +81,7 @@ def columns_of(comparison: Comparison) -> list[Column[ResultRow]]:
         Column("n", lambda row: str(row.n), lambda row: row.n),
         Column("runs", lambda row: str(len(row.seeds)), lambda row: len(row.seeds)),
         _mean(title, lambda row: row.primary),
-        Column(
-            "95 %", lambda row: "[{:.1f}, {:.1f}]".format(*(100 * x for x in row.interval)), lambda r: r.interval[0]
-        ),
+        _of_many(comparison),
     ]
     if ranked:
         columns.append(_mean("top-5", lambda row: row.top5))
@@ -93,6 +96,17 @@ def columns_of(comparison: Comparison) -> list[Column[ResultRow]]:
         if ranked:
             columns.append(_published("top-5", lambda _: "top5"))
     return columns
+
+
+def _of_many(comparison: Comparison) -> Column[ResultRow]:
+    """Return the column of the interval, with what endlessly many clips would give where that is not the mean."""
+    if not has_map(comparison):
+        return Column("95 %", _interval, lambda row: row.interval[0])
+    return Column("n → ∞, 95 %", lambda row: f"{percent(row.population)} {_interval(row)}", lambda row: row.population)
+
+
+def _interval(row: ResultRow) -> str:
+    return "[{:.1f}, {:.1f}]".format(*(100 * x for x in row.interval))
 
 
 def _mean(title: str, values: Callable[[ResultRow], Sequence[float]]) -> Column[ResultRow]:

@@ -27,6 +27,7 @@ class Examples:
         names: (n,) ids of the clips or instances.
         clips: (n,) clip numbers; instances of a clip follow each other.
         segments: (n,) numbers of the clips' segments, which no part divides.
+        groups: (n,) numbers of the protocol's groups, −1 for none; None where clips of one group are independent.
         orders: (n, N) slots of a row, the instance's own first, see `slot_order`; None for clips.
         targets: (n,) int64 classes, or (n, K) labels, see `ifcar.pipelines.labels.kinds`.
         kind: of the labels.
@@ -41,6 +42,7 @@ class Examples:
     names: NDArray[np.str_]
     clips: NDArray[np.int64]
     segments: NDArray[np.int64]
+    groups: NDArray[np.int64] | None = None
     orders: NDArray[np.int64] | None = None
     targets: NDArray[Any]
     kind: LabelKind
@@ -56,8 +58,11 @@ class Examples:
     def part(self, name: str, chosen: NDArray[np.bool_]) -> Examples:
         """Return the clips where `chosen` (n,) is True, under another name."""
         fields = ("names", "clips", "segments", "targets", "rows", "usable", "plain", "per_rate")
-        arrays = {field: getattr(self, field)[chosen] for field in fields}
-        return replace(self, name=name, orders=None if self.orders is None else self.orders[chosen], **arrays)
+        arrays: dict[str, Any] = {field: getattr(self, field)[chosen] for field in fields}
+        for field in ("groups", "orders"):
+            own = getattr(self, field)
+            arrays[field] = None if own is None else own[chosen]
+        return replace(self, name=name, **arrays)
 
     def labels(self, num_classes: int) -> torch.Tensor:
         """Return (n, K) bool, True where a clip has the class, whatever the kind of labels."""
@@ -199,6 +204,7 @@ def make_examples(
         targets=kind.as_trained(found.targets),
         kind=kind,
         segments=segments,
+        groups=protocol.groups[found.clips].astype(np.int64) if protocol.shares_recordings else None,
         rows=rows,
         usable=usable,
         plain=plain,

@@ -147,7 +147,8 @@ class GridConfig:
         ensembles: late fusions, below them.
         few_shot: base and novel classes in place of `protocols`.
         baseline: name of the line that the others are tested against; None tests nothing.
-        paired_test: "bootstrap", or "mcnemar" for a single seed.
+        paired_test: "bootstrap" over clips (of mAP, which drawing clips twice lifts, the jackknife), or "mcnemar" for a
+            single seed.
         published_on: the data behind the published figures.
     """
 

@@ -44,6 +44,7 @@ class RunData:
         labels: the label space's name.
         over: what has labels, see `LabelSpace`.
         notes: one line on everything in which the training was not what was asked for.
+        group_kind: what the protocol's groups are, for example "subject"; empty when there are none.
     """
 
     spec: CacheSpec
@@ -57,6 +58,7 @@ class RunData:
     labels: str = UNNAMED
     over: Over = "clip"
     notes: tuple[str, ...] = ()
+    group_kind: str = ""
 
     @classmethod
     def of_protocol(
@@ -75,6 +77,7 @@ class RunData:
             labels=protocol.labels.name,
             over=protocol.labels.over,
             notes=tuple(notes),
+            group_kind=protocol.group_kind,
         )
 
     @property
