@@ -114,7 +114,8 @@ def draw_attribute(chapter: Chapter, attribute: Attribute) -> Drawing:
     missing = int((attribute.groups < 0).sum())
     caption = (
         f"Test {measure}, mean over seeds, of {attribute.meaning}. {chapter.a.kind.clip_meaning}Error bars: 95 % "
-        f"bootstrap interval over the n clips below each point, clips of one segment or group drawn together. n = {sum(counts):,} in all"
+        f"bootstrap interval over the n clips below each point, those of a segment or group drawn together. "
+        f"n = {sum(counts):,} in all"
     )
     caption += f"; {missing} clips have no view in the cache." if missing else "."
     if len(chapter.systems) > len(pair):

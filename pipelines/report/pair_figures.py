@@ -107,7 +107,8 @@ def draw_gains(chapter: Chapter, gains: Sequence[ClassGain]) -> Drawing:
     caption = (
         f"{what}, of {len(gains)} with test clips: {measure} of A ({chapter.a.name}) minus {measure} of B "
         f"({chapter.b.name}), each a mean over its seeds ({seeds}); in brackets the class's test clips. Thin line: "
-        f"95 % interval over clips, not corrected for looking at many classes. {chapter.a.kind.class_meaning}"
+        "95 % interval over clips or, as in the table, groups of them, not corrected for looking at many classes. "
+        f"{chapter.a.kind.class_meaning}"
         f"A is ahead on {ahead} classes, behind on {behind}, level on {len(gains) - ahead - behind}."
     )
     values = "; ".join(f"{g.name} {100 * g.difference:+.1f}" for g in shown)

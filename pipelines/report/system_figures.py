@@ -43,8 +43,8 @@ def draw_accuracies(chapter: Chapter) -> Drawing:
     axes.grid(axis="x", color="#e3e3e3", lw=0.8)
     many = " for endlessly many clips, which lies below the mAP of few" if has_map(chapter.comparison) else ""
     caption = (
-        f"Test {title} on {chapter.protocol}, n = {rows[0].n:,} clips. Large dot: mean over seeds; bar: its 95 % interval "
-        f"over {units(chapter.comparison)}{many}; rings below: each seed."
+        f"Test {title} on {chapter.protocol}, n = {rows[0].n:,} clips. Large dot: mean over seeds; bar: its 95 % "
+        f"interval over {units(chapter.comparison)}{many}; rings below: each seed."
     )
     if baseline is not None:
         caption += f" Dashed: the mean of the baseline, {baseline.system}."
