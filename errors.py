@@ -14,6 +14,10 @@ class InputError(IfcarError, ValueError):
     """A value, file or folder given by the user is not usable."""
 
 
+class UnavailableError(InputError):
+    """Something published cannot be fetched from where it is published."""
+
+
 class MissingDataError(IfcarError, FileNotFoundError):
     """A file or folder that the user must provide is not there."""
 

@@ -30,11 +30,12 @@ def extract(
 ) -> None:
     """Run the backbone once over every clip and write the cache; interrupted and run again, it goes on."""
     from ifcar.extract.backbones.catalog import get_backbone
+    from ifcar.extract.datasets.catalog import DATASETS
     from ifcar.pipelines.engines.choice import cluster_config, extract_engine
     from ifcar.pipelines.extract import extract as run_extract
     from ifcar.pipelines.folders import cache_paths
 
-    backbone: str = context.params["backbone"]
+    backbone: str = context.params["backbone"] or DATASETS.get(context.params["dataset"]).default_backbone
     reads_nothing = get_backbone(backbone).build is None
     if reads_nothing:
         why = f"--backbone {backbone} reads no pixels; leave it out, or name another backbone"

@@ -12,6 +12,7 @@ Cropping = Literal["area", "scale-jitter", "multi-scale"]
 Sampling = Literal["segments", "annotated", "rate"]
 
 SIDES = Bounds(least=16, most=1024)  # of a crop, in pixels
+FRAMES = Bounds(least=1, most=1024)  # of a view
 SHARE = Bounds(above=0, most=1)  # of a frame's side
 
 
@@ -29,7 +30,11 @@ class ViewOptions:
         flip: mirror half of the augmented views; only right where no class names left or right.
     """
 
-    frames: Annotated[int, Option("T, frames sampled for a view."), Bounds(least=1, most=1024)] = 8
+    frames: Annotated[
+        int | None,
+        Option("T, frames sampled for a view; default: the dataset's, 8 (toybox: 16)."),
+        FRAMES,
+    ] = None
     crop: Annotated[
         int | None,
         Option("Side of the crop in pixels; default: the dataset's, 224 (toybox: 112)."),

@@ -41,7 +41,7 @@ from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.sampling import place_of_view, plain_places, segment_frames, strided_frames
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.view_content import View, fill_slots
-from ifcar.extract.view_options import SHARE, SIDES, Cropping, Sampling, ViewOptions
+from ifcar.extract.view_options import FRAMES, SHARE, SIDES, Cropping, Sampling, ViewOptions
 
 CENTER_FRACTION = 224 / 256
 MAX_SAMPLING_FPS = 1000.0
@@ -53,7 +53,7 @@ class ViewPolicy(ViewOptions):
     """How views are sampled, with nothing left to the dataset; all of it enters the cache's fingerprint.
 
     Args:
-        crop: see `ViewOptions`.
+        frames, crop: see `ViewOptions`.
         augmented_views: A, further views of a clip, augmented.
         cropping: of augmented views: "area", a part of the frame at its own aspect, see `random_crop`;
             "scale-jitter" or "multi-scale", a square, see `jittered_square` and `multi_scale_square`.
@@ -65,6 +65,7 @@ class ViewPolicy(ViewOptions):
             views share them as `place_of_view` says.
     """
 
+    frames: Annotated[int, FRAMES] = 8
     crop: Annotated[int, SIDES] = 224
     augmented_views: Annotated[int, Bounds(least=0)] = 0
     cropping: Cropping = "area"

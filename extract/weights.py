@@ -12,7 +12,9 @@ from ifcar.errors import InputError, MissingDataError
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.catalog import get_backbone
 from ifcar.extract.backbones.downloads import download, sha256_file
+from ifcar.extract.backbones.spec import BackboneSpec
 from ifcar.extract.backbones.state_files import SUFFIXES
+from ifcar.text_files import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -59,18 +61,32 @@ def load_weights(backbone: Backbone, source: str, weights_dir: Path = Path("weig
         logger.warning("%s has random weights (seed %s): its features are untrained", spec.name, seed_text)
         backbone.initialise(int(seed_text))
         return WeightsRecord(description=f"random, seed {int(seed_text)}", identity=f"random:{int(seed_text)}")
+    path, description = find_weights(spec, source, weights_dir)
+    load_file_into(backbone, path, known=tuple(spec.published))
+    return WeightsRecord(description=description, identity=digest_of(path))
+
+
+def find_weights(spec: BackboneSpec, source: str, weights_dir: Path = Path("weights")) -> tuple[Path, str]:
+    """Return where a backbone's weights lie, fetched where they are published ones, and what they are, for people.
+
+    Args:
+        spec: the facts of the backbone.
+        source: as `load_weights` takes it, but random ones.
+        weights_dir: folder for downloads.
+
+    Raises:
+        UnavailableError: published weights that cannot be fetched.
+        InputError: there are no published ones, or the fetched file has another SHA-256 than the recorded one.
+    """
     if source == "published" and not spec.published:
         raise InputError(f"backbone {spec.name!r} has no published weights; use --weights FILE")
     tag = next(iter(spec.published)) if source == "published" else source
-    if tag in spec.published:
-        entry = spec.published[tag]
-        path = (entry.fetch or download)(entry, weights_dir)
-        description = f"published as {tag}, {entry.address}; licence: {entry.license}"
-    else:
+    if tag not in spec.published:
         path = Path(source).expanduser()
-        description = str(path)
-    load_file_into(backbone, path, known=tuple(spec.published))
-    return WeightsRecord(description=description, identity=digest_of(path))
+        return path, str(path)
+    entry = spec.published[tag]
+    path = (entry.fetch or download)(entry, weights_dir)
+    return path, f"published as {tag}, {entry.address}; licence: {entry.license}"
 
 
 def digest_of(path: Path) -> str:
@@ -80,6 +96,15 @@ def digest_of(path: Path) -> str:
     files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
     lines = [f"{sha256_file(files[name])}  {name}\n" for name in sorted(files) if not f"/{name}".count("/.")]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def kept_weights(digest: str, weights_dir: Path) -> Path | None:
+    """Return the downloaded file whose recorded SHA-256 this is, or None."""
+    for record in sorted(weights_dir.glob("*.sha256")):
+        path = record.with_suffix("")
+        if path.is_file() and read_text(record).split()[:1] == [digest]:
+            return path
+    return None
 
 
 def is_file_name(source: str, backbone: str) -> bool:

@@ -16,8 +16,8 @@ from ifcar.pipelines.report.report import ReportResult, report
 
 GRID = Path("demo")
 NOTE = (
-    "Preset small: 64-wide streams, 112-pixel crops, one 7×7-max-pooled vector an instance, i3d_r50 with random "
-    "weights. The figures compare heads; they say nothing about the papers' accuracies."
+    "Preset small: 64-wide streams, 112-pixel crops, one 7×7-max-pooled vector an instance. The figures compare heads; "
+    "they say nothing about the papers' accuracies."
 )
 
 

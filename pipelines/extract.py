@@ -22,7 +22,8 @@ from ifcar.extract.decoded_views import past_end_lines
 from ifcar.extract.engine import BlockTask
 from ifcar.pipelines.engines.contract import ExtractEngine
 from ifcar.pipelines.engines.local import LocalEngine
-from ifcar.pipelines.extraction.config import ExtractConfig, cache_path
+from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.extraction.defaults import cache_path
 from ifcar.pipelines.extraction.preparation import Preparation, prepare
 from ifcar.pipelines.extraction.slots import slot_note
 from ifcar.pipelines.progress import Progress

@@ -28,7 +28,9 @@ from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.roi import parse_pooled_mode, pooled_with
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.view_content import View
+from ifcar.extract.weights import kept_weights
 from ifcar.pipelines.extraction.backbones import load_backbone
+from ifcar.pipelines.folders import folder
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.runs.answers import Answer, answer_of, asked_about, members_of
 from ifcar.pipelines.runs.data import RunData
@@ -205,11 +207,13 @@ def _live_features(
 ) -> RowArrays:
     """Return the arrays over views that a cache would hold, float16, by name."""
     assert recipe.pooled is not None and recipe.precision is not None
-    default = recipe.weights if recipe.weights.startswith("random:") else "published"
-    backbone, found = load_backbone(recipe.backbone, weights, default, progress)
+    if weights is None:
+        kept = kept_weights(recipe.weights, folder("weights"))
+        weights = recipe.weights if recipe.weights.startswith("random:") else str(kept or "published")
+    backbone, found = load_backbone(recipe.backbone, weights, progress)
     if found != recipe.weights:
         raise CacheMismatchError(
-            f"{run}: trained on {recipe.backbone.name} weights {recipe.weights}, but {weights or default} are {found}; "
+            f"{run}: trained on {recipe.backbone.name} weights {recipe.weights}, but {weights} are {found}; "
             "name the run's own with --weights"
         )
     options = EngineOptions(num_workers=0, device=device, precision=recipe.precision)

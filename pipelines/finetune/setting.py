@@ -21,8 +21,9 @@ from ifcar.extract.views import ViewPolicy
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
 from ifcar.pipelines.configs import to_plain
-from ifcar.pipelines.extraction.backbones import load_backbone
+from ifcar.pipelines.extraction.backbones import load_backbone, weights_to_be_had
 from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.extraction.defaults import default_weights
 from ifcar.pipelines.extraction.preparation import cache_spec, provenance_of, view_policy
 from ifcar.pipelines.extraction.sources import Source, read_source
 from ifcar.pipelines.feed.boxes import no_boxes
@@ -125,12 +126,12 @@ def open_setting(config: RunConfig, group: Group, progress: Progress) -> Setting
     source = _read_source(extraction, group, progress)
     protocol = _protocol(source, config.protocol, config.labels)
     clips = [source.clips[number] for number in protocol.clips(Split.TRAIN)]
-    policy = view_policy(extraction, source.dataset)
+    policy = view_policy(extraction)
     spec = cache_spec(extraction, policy, facts, source.arrays())
     kind.check_reads(head_options(config), spec, config.aux_weights)
     if spec.reads_instances(reads) and not any(source.dataset.num_tracks(clip.clip_id) for clip in clips):
         raise no_boxes(source.dataset.root, config.head, f"{len(clips)} training clips")
-    backbone, identity = _build_backbone(live, facts, extraction, source, config.seed, progress)
+    backbone, identity = _build_backbone(live, facts, extraction, config.seed, progress)
     spec = spec.resized(C=backbone.spec.channels)
     head = build_head(config, spec, len(protocol.labels.classes))
     if live.base is not None:
@@ -184,15 +185,16 @@ def _protocol(source: Source, name: str, labels: str | None) -> ProtocolTable:
 
 
 def _build_backbone(
-    live: LiveConfig, spec: BackboneSpec, extraction: ExtractConfig, source: Source, seed: int, progress: Progress
+    live: LiveConfig, spec: BackboneSpec, extraction: ExtractConfig, seed: int, progress: Progress
 ) -> tuple[Backbone, str]:
     """Return the backbone, with a reduction where one is asked for, and the identity of its weights."""
-    backbone, identity = load_backbone(spec, extraction.weights, source.dataset.default_weights, progress)
+    weights = extraction.weights or weights_to_be_had(spec, default_weights(live.data.dataset, spec.name), progress)
+    backbone, identity = load_backbone(spec, weights, progress)
     assert backbone is not None
     if live.weights_identity and live.weights_identity != identity:
         raise CacheMismatchError(
-            f"{live.base or extraction.weights}: begins with {spec.name} weights {live.weights_identity}, but "
-            f"{extraction.weights or source.dataset.default_weights} are {identity}; name its own with --weights"
+            f"{live.base or weights}: begins with {spec.name} weights {live.weights_identity}, but {weights} are "
+            f"{identity}; name its own with --weights"
         )
     wanted = (spec.reduction or NEW_REDUCTION) if live.reduction is None else live.reduction
     if spec.reduction and wanted != spec.reduction:

@@ -46,7 +46,12 @@ def i3d_config(
     """
     published = _preset(I3D_PRESETS, preset)
     given = {key: value for key, value in options.items() if value is not None}
-    own_data = {"dataset": dataset, "frames": published.frames, "framing": published.framing}
+    own_data = {
+        "dataset": dataset,
+        "backbone": DATASETS.get(dataset).default_backbone,
+        "frames": published.frames,
+        "framing": published.framing,
+    }
     live, schedule = _settings(published, {**own_data, **given})
     head: dict[str, Any] = {"input_norm": False}  # the backbone's own normalisation stands before the classifier
     if dropout is not None:

