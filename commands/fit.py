@@ -49,6 +49,12 @@ def fit_head(
     aux: Aux = None,
     schedule: Annotated[Given, OptionsOf(ScheduleConfig, without=("held_out",))],
     setting: HeadSettings = None,
+    views: Annotated[
+        int | None, typer.Option(help="Plain views of a clip to train and test on, spread over it; default: all.")
+    ] = None,
+    augmented_views: Annotated[
+        int | None, typer.Option(help="Augmented views of a training clip to draw from; default: all.")
+    ] = None,
     start: Annotated[Path | None, typer.Option(help="A finished run whose weights this one starts from.")] = None,
     part: Annotated[
         list[str] | None,
@@ -91,6 +97,8 @@ def fit_head(
             aux_weights=aux_weights_from(aux),
             settings=setting or (),
             schedule=schedule_from(schedule.read()),
+            views=views,
+            augmented_views=augmented_views,
             **run.read(),
         )
         if start is not None:

@@ -16,7 +16,7 @@ from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.pipelines.feed.batches import open_batches
 from ifcar.pipelines.feed.boxes import no_boxes
-from ifcar.pipelines.feed.examples import check_views, read_examples, spread_views
+from ifcar.pipelines.feed.examples import limit_views, read_examples
 from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig
 from ifcar.pipelines.runs.finished import open_run
 from ifcar.pipelines.runs.heads import build_head
@@ -72,7 +72,8 @@ def evaluate(
         labels: another label space of its protocol with the same classes; default: the one that it learned.
         device: default: cuda where there is one.
         pool: how the views of a clip become one score, see `ifcar.pipelines.scoring.scores.pool_views`.
-        views: how many plain views of a clip to test, see `ifcar.pipelines.feed.examples.spread_views`; None takes all.
+        views: how many plain views of a clip to test, see `ifcar.pipelines.feed.examples.spread_views`; None takes
+            those that the run was tested on.
         detections: file to write the scored boxes to, see `ifcar.pipelines.scoring.detections`.
 
     Raises:
@@ -94,9 +95,7 @@ def evaluate(
         raise no_boxes(reader.path, config.head, f"{reader.num_clips} clips")
     load_head(head, path / "model.safetensors")
     tested = read_examples(reader, protocol, Split.TEST)
-    if views is not None:
-        check_views(tested, reader, views)
-        tested = spread_views(tested, reader, views)
+    tested = limit_views(tested, reader, config.views if views is None else views)
     batches = open_batches(reader, arrays, [tested], device, "auto")
     (predictions,) = predict(stack_heads([head], batches.device), batches, tested, pool)
     stored = run.predictions("test").logits

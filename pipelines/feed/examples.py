@@ -229,4 +229,40 @@ def spread_views(examples: Examples, reader: CacheReader, num_views: int) -> Exa
             own = own[np.argsort(starts[rows[own]], kind="stable")]
             count = min(count, len(own))
             kept[place, own[((np.arange(count) + 0.5) * len(own) / max(1, count)).astype(np.int64)]] = True
-    return replace(examples, plain=kept, usable=examples.usable & (kept | ~examples.plain))
+    return _using(examples, reader, kept, examples.usable & (kept | ~examples.plain))
+
+
+def limit_views(
+    examples: Examples, reader: CacheReader, num_views: int | None = None, num_augmented_views: int | None = None
+) -> Examples:
+    """Use fewer views of each clip than the cache has, as if it held no more.
+
+    Args:
+        examples: the clips.
+        reader: tells each row's sampling rate and frames.
+        num_views: plain views, see `spread_views`; None: all.
+        num_augmented_views: augmented views that training draws from, the first ones; None: all.
+
+    Raises:
+        InputError: the cache has fewer; says what makes more.
+    """
+    if num_views is not None:
+        check_views(examples, reader, num_views)
+        examples = spread_views(examples, reader, num_views)
+    if num_augmented_views is None or examples.name != "train":
+        return examples
+    augmented = examples.usable & ~_is_plain(reader, examples.rows)
+    most = int(augmented.sum(axis=1).max())
+    if num_augmented_views > most:
+        raise InputError(
+            f"--augmented-views is {num_augmented_views}; expected 0 to {most}, the augmented views of a training clip "
+            f"in {reader.path}; for more, `ifcar extract --augmented-views {num_augmented_views}` into another --out"
+        )
+    kept = augmented & (augmented.cumsum(axis=1) <= num_augmented_views)
+    return _using(examples, reader, examples.plain, examples.plain | kept)
+
+
+def _using(examples: Examples, reader: CacheReader, plain: NDArray[np.bool_], usable: NDArray[np.bool_]) -> Examples:
+    """Return examples with other views to score and to train on."""
+    rates = reader.table("sampling_rate")[examples.rows]
+    return replace(examples, plain=plain, usable=usable, per_rate=_count_alike(rates, usable))

@@ -15,7 +15,7 @@ from ifcar.pipelines.configs import from_plain, read_yaml
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 SHIPPED = Path(__file__).with_name("files")
-SINGLE_FACTORS = ("head", "preset", "streams", "aux_weight")
+SINGLE_FACTORS = ("head", "preset", "streams", "aux_weight", "views", "augmented_views")
 GROUP_FACTORS = ("settings", "schedule", "aux_weights")
 
 
@@ -31,12 +31,14 @@ class SystemConfig:
         streams: "appearance", "layout" or "both".
         aux_weight: λ of the head's only auxiliary loss; 0 leaves it out.
         aux_weights: λ of each of several auxiliary losses, by name.
+        views: how many plain views of a clip are used, of those in the cache; None: all, see `RunConfig`.
+        augmented_views: how many augmented views of a training clip are used; None: all.
         settings: head options by dotted name, as in `--set`.
         schedule: changes of the grid's schedule, by field.
         start: name of the system whose run, of the same protocol and seed, this one starts from; everything trains.
         parts: of the head that are taken from it, see `FineTuneConfig`; empty: all of it.
-        product: for each factor its values: head, preset, streams, aux_weight, aux_weights.LOSS, settings.OPTION or
-            schedule.FIELD.
+        product: for each factor its values: head, preset, streams, aux_weight, views, augmented_views,
+            aux_weights.LOSS, settings.OPTION or schedule.FIELD.
         published: "top1", "top5" or "map" in percent from the paper.
     """
 
@@ -46,6 +48,8 @@ class SystemConfig:
     streams: str | None = None
     aux_weight: float = 0.0
     aux_weights: Mapping[str, float] = field(default_factory=dict)
+    views: int | None = None
+    augmented_views: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     schedule: Mapping[str, Any] = field(default_factory=dict)
     start: str | None = None
