@@ -30,7 +30,8 @@ class ArraySpec:
     """One array over rows.
 
     Args:
-        name: its name in the cache, in batches and in what heads read: lower case letters, digits and `_`.
+        name: its name in the cache, in batches and in what heads read: lower case letters, digits and `_`. Where
+            several caches are read as one, that of the stream and a slash stand before it.
         axes: of one row: letters, whose sizes the cache states, or numbers where a size is the same everywhere.
         dtype: numpy type name, one of `DTYPES`.
         role: "feature", made by a backbone; "layout", where and what the instances are; or "bookkeeping", how the view
@@ -49,7 +50,7 @@ class ArraySpec:
     classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not re.fullmatch("[a-z][a-z0-9_]{0,63}", self.name) or self.name in RESERVED:
+        if not re.fullmatch("([a-z0-9][a-z0-9_-]{0,31}/)?[a-z][a-z0-9_]{0,63}", self.name) or self.name in RESERVED:
             raise InputError(
                 f"array name {self.name!r:.200} is not usable; expected up to 64 of a to z, 0 to 9 and _, and none of "
                 + ", ".join(RESERVED)

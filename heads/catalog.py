@@ -5,6 +5,7 @@ from ifcar.heads.attentive_probe import AttentiveProbe
 from ifcar.heads.base import Base
 from ifcar.heads.cacnf import CACNF
 from ifcar.heads.caf import CAF
+from ifcar.heads.ccau import CCAU
 from ifcar.heads.contract import HEADS
 from ifcar.heads.i3d import I3D
 from ifcar.heads.i3d_stin_nl import I3DSTINNL
@@ -22,6 +23,7 @@ from ifcar.heads.two_stage_transformer import TwoStageTransformer
 __all__ = [
     "CACNF",
     "CAF",
+    "CCAU",
     "HEADS",
     "I3D",
     "I3DSTINNL",

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Protocol, Self, cast
+from typing import Any, ClassVar, Literal, Protocol, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,28 @@ class InstanceBatch:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """What a head is trained on: one label space, answered from one stream.
+
+    Args:
+        stream: the stream, "" for that of a cache by itself.
+        space: the label space, "" for the run's own.
+        weight: of its class loss.
+        loss: "class", the loss of the space's kind, or "focal", see `ifcar.pipelines.labels.kinds`.
+    """
+
+    stream: str = ""
+    space: str = ""
+    weight: float = 1.0
+    loss: Literal["class", "focal"] = "class"
+
+    @property
+    def name(self) -> str:
+        """STREAM/SPACE, without what is empty."""
+        return "/".join(part for part in (self.stream, self.space) if part)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class HeadOutput:
     """What a head returns.
 
@@ -63,11 +85,16 @@ class HeadOutput:
         losses: auxiliary losses by name, each a scalar; the pipeline weighs and adds them.
         outputs: (B, O, K), logits of O outputs of which each is trained on the labels by itself, and whose mean is
             `logits`; None when there is one, `logits`.
+        tasks: (B, K) logits of each of the head's `tasks` that the batch has the stream of, by the task's name; empty
+            for a head of one task, whose logits are `logits`.
+        log_variances: s of each task, (), by its name: its loss L counts exp(−s) L + s/2; empty where none is learned.
     """
 
     logits: Tensor
     losses: Mapping[str, Tensor] = field(default_factory=dict)
     outputs: Tensor | None = None
+    tasks: Mapping[str, Tensor] = field(default_factory=dict)
+    log_variances: Mapping[str, Tensor] = field(default_factory=dict)
 
     def trained(self) -> Tensor:
         """Return (…, O, K): the logits of every output that is trained on the labels."""
@@ -101,6 +128,7 @@ class Head(nn.Module, ABC):
             follows from the run's seed and step all the same.
         schedules: its published trainings by name and data set, where they differ from those of most heads, see
             `ifcar.heads.schedules`.
+        tasks: what it is trained on, the one of `logits` first; most heads have one.
         classifier: everything that depends on the number of classes, so that few-shot learning can replace and train it
             alone. Mostly one linear layer, whose output is the logits; otherwise its output is `outputs`.
 
@@ -122,6 +150,7 @@ class Head(nn.Module, ABC):
     stackable: ClassVar[bool] = True
     schedules: ClassVar[Schedules] = {}
     losses: frozenset[str]
+    tasks: tuple[Task, ...] = (Task(),)
     classifier: nn.Module
 
     @classmethod

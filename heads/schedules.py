@@ -98,6 +98,18 @@ RADEVSKI: Schedules = {
         )
     }
 }
+CCAU: Schedules = {
+    "paper": {
+        ANY: Schedule(
+            source="released code of Rai et al. 2021",
+            optimizer="adam",
+            lr=1e-3,
+            epochs=100,
+            batch_size=16,
+            weight_decay=1e-5,
+        )
+    }
+}
 
 
 def common_schedule(*, reads_appearance: bool) -> Schedule:

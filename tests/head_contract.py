@@ -13,6 +13,7 @@ from fixtures.noise import draw_noise
 from torch import Tensor
 
 from ifcar.cache.arrays import CacheSpec
+from ifcar.cache.streams import in_stream
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch
 from ifcar.heads.noise import Noise
 
@@ -60,7 +61,9 @@ def total_loss(head: Head, batch: InstanceBatch, labels: Tensor) -> Tensor:
 
 
 def loss_of(out: HeadOutput, labels: Tensor) -> Tensor:
-    return F.cross_entropy(out.logits, labels) + sum(out.losses.values(), torch.zeros(()))
+    scores = list(out.tasks.values()) or [out.logits]
+    of_tasks = [F.cross_entropy(logits, labels % logits.shape[1]) for logits in scores]
+    return sum([*of_tasks, *out.losses.values(), *out.log_variances.values()], torch.zeros(()))
 
 
 def in_double(batch: InstanceBatch) -> InstanceBatch:
@@ -69,11 +72,12 @@ def in_double(batch: InstanceBatch) -> InstanceBatch:
 
 def fill_empty_slots(batch: InstanceBatch, spec: CacheSpec, content: Callable[[Tensor], Tensor]) -> InstanceBatch:
     """Put `content` into the empty slots of all arrays but categories, which stay 0."""
-    empty = batch.categories == 0
 
     def change(name: str, value: Tensor) -> Tensor:
-        if name == "categories" or not spec.array(name).is_by_slot:
+        stream, _, own = name.rpartition("/")
+        if own == "categories" or not any(axis == in_stream(stream, "N") for axis in spec.array(name).axes):
             return value
+        empty = batch.array(in_stream(stream, "categories")) == 0
         hollow = empty[:, :: empty.shape[1] // value.shape[1]].reshape(*value.shape[:3], *[1] * (value.dim() - 3))
         return torch.where(hollow, content(value), value)
 

@@ -30,12 +30,23 @@ SMALL = {
     "temporal_layers": 2,
     "appearance_layers": 1,
     "fusion_layers": 1,
+    "num_blocks": 2,
 }
 
+WITH_LOSS: dict[tuple[str, str], dict[str, Any]] = {  # what a loss needs
+    ("ccau", "align"): {"streams": ("ego", "third", "audio")},
+    ("ccau", "distil"): {"streams": ("ego", "third"), "distil": "cooperative"},
+}
 PADDING_CHECKS = ("padding_does_not_change_logits", "another_empty_slot_changes_nothing")
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "activity-specific": [{"specific": False}, {"correlation": False}, {"own_scores": True}, {"query": "mean"}],
     "two-stage-transformer": [{"features": "instances"}],
+    "ccau": [
+        {"attention": "off"},
+        {"learned_weights": True},
+        {"plain": ("audio",), "streams": ("ego", "audio")},
+        {"streams": ("ego", "third")},
+    ],
     "nl": [{"attention": "dot"}, {"blocks": 2}],
     "orn": [
         {"heads": "object"},
@@ -97,7 +108,9 @@ def variants() -> list[Any]:
                 configs[f"{preset}-{field}-{value}"] = replace(narrow(config), **option)
             new: dict[str, tuple[Any, Any]] = {key: (head, c) for key, c in configs.items() if c not in seen}
             seen += [c for _, c in new.values()]
-            new |= {f"{preset}+{loss}": (WithLosses(head, (loss,)), narrow(config)) for loss in head.auxiliary}
+            for loss in head.auxiliary:
+                with_loss = replace(narrow(config), **WITH_LOSS.get((name, loss), {}))
+                new[f"{preset}+{loss}"] = (WithLosses(head, (loss,)), with_loss)
             out += [
                 pytest.param(
                     kind,
