@@ -47,7 +47,7 @@ app.command("few-shot")(few_shot)
 app.command()(report)
 app.command("list")(list_)
 cache_app = typer.Typer(help="Look at, check, repair, draw and export caches.", no_args_is_help=True)
-for command in (cache.info, cache.verify, cache.repair, cache.export, cache.show):
+for command in (cache.info, cache.join, cache.verify, cache.repair, cache.export, cache.show):
     cache_app.command()(command)
 app.add_typer(cache_app, name="cache")
 app.add_typer(finetune_app, name="finetune")
@@ -101,8 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif _is_a(error, "ClickException"):  # typer carries its own copy of click or uses the installed one
             context = getattr(error, "ctx", None)
             command = "ifcar" if context is None else context.command_path
-            instead = REPLACED.get(getattr(error, "option_name", ""), f"see `{command} --help`")
-            code = fail(f"{error.format_message().rstrip('.')}; {instead}")  # type: ignore[attr-defined]
+            name = getattr(error, "option_name", "")
+            said = f"No such option: {name}" if name in REPLACED else error.format_message().rstrip(".")  # type: ignore[attr-defined]
+            code = fail(f"{said}; {REPLACED.get(name, f'see `{command} --help`')}")
         else:
             raise
     sys.exit(code if isinstance(code, int) else 0)

@@ -8,7 +8,7 @@ is by default is not stored, so that a protocol of one plain space has the form 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self, get_args
 
@@ -98,6 +98,12 @@ class ProtocolTable:
     def clips(self, split: Split) -> NDArray[np.int64]:
         """Return the numbers of the clips in `split`, ascending."""
         return np.flatnonzero(self.split == split)
+
+    def led_by(self, space: str | None, beside: Collection[str]) -> Self:
+        """Return the protocol with one of its label spaces first, as `only`, and then those `beside` it."""
+        first = self.only(space)
+        others = (own for own in self.spaces if own.name in beside and own.name != first.labels.name)
+        return replace(self, spaces=(first.labels, *others))
 
     def only(self, space: str | None) -> Self:
         """Return the protocol with one of its label spaces; None takes the first.

@@ -25,7 +25,8 @@ from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.fold import channels_last, folded
 from ifcar.extract.decoded_views import Decoded, ViewDataset, naming_lost_decoders
 from ifcar.extract.limits import BATCH_SIZES, WORKERS
-from ifcar.extract.roi import PooledMode, arrays_of_maps, pooled_with
+from ifcar.extract.roi import arrays_of_maps, pooled_with
+from ifcar.extract.view_options import PooledMode
 from ifcar.priority import give_way
 
 logger = logging.getLogger(__name__)

@@ -10,10 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from ifcar.cache.joined import JoinedReader
+from ifcar.cache.open import JOIN_SUFFIX
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
+from ifcar.cache.streams import stream_of
 from ifcar.errors import CacheMismatchError, InputError
+from ifcar.heads.contract import Head, Task
 from ifcar.pipelines.feed.batches import open_batches
 from ifcar.pipelines.feed.boxes import no_boxes
 from ifcar.pipelines.feed.examples import limit_views, read_examples
@@ -21,10 +25,11 @@ from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig
 from ifcar.pipelines.runs.finished import open_run
 from ifcar.pipelines.runs.heads import build_head
 from ifcar.pipelines.runs.places import open_its_cache
+from ifcar.pipelines.runs.questions import EvaluateConfig
 from ifcar.pipelines.runs.resolve import head_arrays
 from ifcar.pipelines.runs.weights import load_head
 from ifcar.pipelines.scoring.detections import detect
-from ifcar.pipelines.scoring.scores import Metrics, Pool, measure, predict
+from ifcar.pipelines.scoring.scores import Metrics, measure, predict
 from ifcar.pipelines.stacks.stack import stack_heads
 from ifcar.shell_words import command
 
@@ -54,32 +59,18 @@ class Evaluation:
         return {**asdict(self), "metrics": self.metrics.record()}
 
 
-def evaluate(
-    path: Path,
-    *,
-    cache: Path | None = None,
-    labels: str | None = None,
-    device: str | None = None,
-    pool: Pool = "mean",
-    views: int | None = None,
-    detections: Path | None = None,
-) -> Evaluation:
+def evaluate(path: Path, options: EvaluateConfig = EvaluateConfig()) -> Evaluation:
     """Load a run's weights, score the test part of its protocol again and compare with the stored logits.
 
     Args:
         path: the run's folder.
-        cache: where its cache is, when that was moved.
-        labels: another label space of its protocol with the same classes; default: the one that it learned.
-        device: default: cuda where there is one.
-        pool: how the views of a clip become one score, see `ifcar.pipelines.scoring.scores.pool_views`.
-        views: how many plain views of a clip to test, see `ifcar.pipelines.feed.examples.spread_views`; None takes
-            those that the run was tested on.
-        detections: file to write the scored boxes to, see `ifcar.pipelines.scoring.detections`.
+        options: which cache, label space and views, and what to write.
 
     Raises:
         MissingDataError, InputError: not a finished run, or damaged; detections where clips are no boxes at key frames.
         CacheMismatchError: the cache is not the one that the run was trained from.
     """
+    views, detections = options.views, options.detections
     started = time.perf_counter()
     run = open_run(path)
     config = run.config
@@ -87,17 +78,19 @@ def evaluate(
         raise InputError(
             f"{path}: an ensemble has no weights of its own; evaluate its members, or see its metrics.json"
         )
-    reader = _its_cache(path, config, cache)
-    protocol = _protocol(reader, config, labels)
-    head = build_head(config, reader.spec, len(protocol.labels.classes))
-    arrays = head_arrays(config, reader.spec)
+    reader = _its_cache(path, config, options.cache, options.stream)
+    head = build_head(config, reader.spec, len(run.data().classes))
+    task = _task(head, options.stream, options.labels)
+    protocol = _protocol(reader, config, task, options.labels)
+    read = head_arrays(config, reader.spec)
+    arrays = tuple(name for name in read if options.stream in (None, stream_of(name)[0]))
     if reader.spec.reads_instances(arrays) and not reader.table("categories").any():
         raise no_boxes(reader.path, config.head, f"{reader.num_clips} clips")
     load_head(head, path / "model.safetensors")
     tested = read_examples(reader, protocol, Split.TEST)
     tested = limit_views(tested, reader, config.views if views is None else views)
-    batches = open_batches(reader, arrays, [tested], device, "auto")
-    (predictions,) = predict(stack_heads([head], batches.device), batches, tested, pool)
+    batches = open_batches(reader, arrays, [tested], options.device, "auto")
+    (predictions,) = predict(stack_heads([head], batches.device), batches, tested, options.pool, task)
     stored = run.predictions("test").logits
     same = stored.shape == predictions.logits.shape and np.allclose(stored, predictions.logits, atol=1e-4, rtol=1e-4)
     metrics = measure(predictions, seed=config.seed, started=started)
@@ -109,6 +102,8 @@ def evaluate(
             )
         detected.write(detections)
     reader.close()
+    own = task is None or task == head.tasks[0]
+    as_trained = own and options.pool == "mean" and views is None and options.labels in (None, config.labels)
     scored = predictions.logits, predictions.targets
     classes = predictions.kind.per_class(*scored, protocol.labels.classes)
     if detected is not None:
@@ -118,14 +113,31 @@ def evaluate(
         classes=classes,
         weighted_map=predictions.kind.weighted_measure(*scored),
         frame_map=None if detected is None else detected.frame_map,
-        agrees=bool(same) if pool == "mean" and views is None and labels in (None, config.labels) else None,
+        agrees=bool(same) if as_trained else None,
         note=tested.note,
     )
 
 
-def _protocol(reader: CacheReader, config: RunConfig, labels: str | None) -> ProtocolTable:
-    """Return the run's protocol with the label space to score: the run's, or another one of the same classes."""
+def _task(head: Head, stream: str | None, labels: str | None) -> Task | None:
+    """Return which of a head's several tasks is scored; None for a head of one."""
+    if len(head.tasks) == 1:
+        if stream not in (None, head.tasks[0].stream):
+            raise InputError(f"--stream {stream} would be ignored: the run has one stream; leave it out")
+        return None
+    first = head.tasks[0]
+    wanted = (stream or first.stream, labels or first.space)
+    known = {(task.stream, task.space): task for task in head.tasks}
+    if wanted not in known:
+        names = ", ".join(task.name for task in head.tasks)
+        raise InputError(f"the run has no task {'/'.join(wanted)}; it learned {names}")
+    return known[wanted]
+
+
+def _protocol(reader: CacheReader, config: RunConfig, task: Task | None, labels: str | None) -> ProtocolTable:
+    """Return the run's protocol with the label space to score: a task's, the run's, or another of the same classes."""
     table = reader.protocol(config.protocol)
+    if task is not None:
+        return table.only(task.space)
     learned, scored = table.only(config.labels), table.only(labels or config.labels)
     for what in ("classes", "kind", "over"):
         if getattr(learned.labels, what) != getattr(scored.labels, what):
@@ -136,7 +148,7 @@ def _protocol(reader: CacheReader, config: RunConfig, labels: str | None) -> Pro
     return scored
 
 
-def _its_cache(path: Path, config: RunConfig, cache: Path | None) -> CacheReader:
+def _its_cache(path: Path, config: RunConfig, cache: Path | None, stream: str | None) -> CacheReader:
     """Open the cache that a run was trained from."""
     if config.live is not None and cache is None and not config.cache.exists():
         raise InputError(
@@ -144,7 +156,10 @@ def _its_cache(path: Path, config: RunConfig, cache: Path | None) -> CacheReader
             f"{command('ifcar', 'extract', '--weights', path / 'backbone.safetensors')} and the run's options, or name "
             "it with --cache"
         )
-    reader = open_its_cache(cache or config.cache, path)
+    place = cache or config.cache
+    if stream is not None and not place.name.endswith(JOIN_SUFFIX):
+        raise InputError(f"--stream {stream} would be ignored: {place} is one cache, not a join; leave it out")
+    reader = open_its_cache(place, path) if stream is None else JoinedReader(place, (stream,))
     if reader.fingerprint != config.fingerprint:
         raise CacheMismatchError(
             f"{reader.path}: fingerprint {reader.fingerprint[:12]}…, but {path} was trained from "

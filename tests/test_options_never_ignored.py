@@ -67,7 +67,7 @@ def test_a_commands_body_uses_every_option(path: tuple[str, ...]) -> None:
     for parameter in inspect.signature(function, eval_str=True).parameters.values():
         chosen = options_of(parameter)
         if chosen is not None and parameter.name in named:
-            taken |= {field.name for field in chosen.fields}
+            taken |= set(chosen.fields)
     assert not [option.name for option in options(path) if option.name not in taken]
 
 
@@ -82,7 +82,7 @@ def test_every_field_that_an_option_sets_is_read_somewhere() -> None:
         for command in COMMANDS.values()
         for parameter in inspect.signature(inspect.unwrap(command.callback), eval_str=True).parameters.values()
         if (chosen := options_of(parameter)) is not None
-        for field in chosen.fields
+        for field in chosen.fields.values()
     ]
     assert len(taken) > 20 and set(taken) <= read
 

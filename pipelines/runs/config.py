@@ -35,8 +35,15 @@ class FineTuneConfig:
         base_id: the base run's id; filled in by the run.
     """
 
-    base: Path
-    parts: tuple[str, ...] = ()
+    base: Annotated[Path, Option("A finished run whose weights this one starts from.", "--start")]
+    parts: Annotated[
+        tuple[str, ...],
+        Option(
+            "Take only this part of them, as object; may be repeated; the rest starts from the seed.",
+            "--part",
+            repeated=True,
+        ),
+    ] = ()
     train: Literal["classifier", "all"] = "classifier"
     base_id: str = ""
 
@@ -172,9 +179,9 @@ def without_loss_switches(head: str, options: Mapping[str, Any], weights: Collec
     Raises:
         InputError: one of them contradicts the weights.
     """
-    names = _auxiliary(head)
+    names = [name for name in _auxiliary(head) if isinstance(options.get(name), bool)]
     for name in names:
-        if options.get(name, name in weights) != (name in weights):
+        if options[name] != (name in weights):
             raise InputError(
                 f"head {head!r}: option {name} is {options[name]}, but its loss has "
                 f"{'a' if name in weights else 'no'} weight; the weight alone builds it: give --aux-weight (in files "

@@ -120,6 +120,13 @@ def write_results(path: Path, predictions: Sequence[Predictions], metrics: Seque
     write_atomic(path / "metrics.json", (json.dumps([m.record() for m in metrics], indent=1) + "\n").encode())
 
 
+def write_tasks(path: Path, metrics: Mapping[str, Metrics]) -> None:
+    """Write tasks.json: the test metrics of every task of a head of several; nothing where there is one."""
+    if metrics:
+        records = {name: own.record() for name, own in metrics.items()}
+        write_atomic(path / "tasks.json", (json.dumps(records, indent=1) + "\n").encode())
+
+
 def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
     """Write history.jsonl whole."""
     write_atomic(path / "history.jsonl", "".join(json.dumps(record) + "\n" for record in history).encode())
