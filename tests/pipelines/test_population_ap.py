@@ -59,7 +59,7 @@ def test_estimates_without_a_clip_are_those_of_the_other_clips(ranked: list[bool
 
 def test_map_and_its_influences_are_those_of_a_loop_that_leaves_out_every_clip() -> None:
     rng = np.random.default_rng(0)
-    (logits,), labels = drawn_clips(rng, 12, 4, 0.2, (1.0,))
+    (logits,), labels = drawn_clips(rng, 25, 4, 0.2, (1.0,))
     labels[:, 3] = 0
     labels[7, 3], labels[9, 1] = 1, -1  # a class of one clip, which is gone without it, and an unknown label
     found = population_map(logits, labels, KIND)
