@@ -136,6 +136,21 @@ def list_grids() -> Rows:
     return ["name", "what", "data", "systems", "seeds"], rows
 
 
+def list_published() -> Rows:
+    """Return the papers' figures, and ours where the grid that reproduces them ran on the same data."""
+    from ifcar.pipelines.published.cards import cards, comparisons_here
+
+    columns = ["row", "source", "published", "ours", "boxes", "protocol", "grid", "line", "differs in", "known traps"]
+    rows: list[list[Any]] = []
+    for card in cards(comparisons_here()):
+        table = card.table
+        traps = [*([card.row.note] if card.row.note else []), *table.traps]
+        made: list[Any] = [table.grid or None, (card.row.line or None) if table.grid else None, card.settings or None]
+        said = [card.name, card.source, card.published, card.ours, table.boxes, card.protocol or table.protocol]
+        rows.append([*said, *made, traps])
+    return columns, rows
+
+
 LISTINGS: dict[str, Callable[[], Rows]] = {
     "datasets": list_datasets,
     "backbones": list_backbones,
@@ -143,6 +158,7 @@ LISTINGS: dict[str, Callable[[], Rows]] = {
     "caches": list_caches,
     "runs": list_runs,
     "grids": list_grids,
+    "published": list_published,
 }
 
 

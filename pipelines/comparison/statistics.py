@@ -88,6 +88,18 @@ def bootstrap_interval(values: FloatArray, segments: Segments = None, seed: int 
     return max(0.0, low), min(1.0, high)
 
 
+def unpaired_interval(
+    ours: FloatArray, other: FloatArray, our_segments: Segments = None, other_segments: Segments = None
+) -> tuple[float, float]:
+    """Return the 95 % interval of the difference in the mean of shares of other clips; −1 … 1 for one segment."""
+    samples = ((ours, our_segments), (other, other_segments))
+    if any(_places(segments, len(values))[1] < 2 for values, segments in samples):
+        return -1.0, 1.0
+    means = [bootstrap_means(values, segments, seed) for seed, (values, segments) in enumerate(samples)]
+    low, high = percentile_interval(means[0] - means[1])
+    return max(-1.0, low), min(1.0, high)
+
+
 def percentile_interval(resampled: FloatArray) -> tuple[float, float]:
     """Return the 95 % percentile interval of resampled values."""
     tail = (1 - CONFIDENCE) / 2

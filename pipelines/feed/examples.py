@@ -68,8 +68,8 @@ class Examples:
     def __len__(self) -> int:
         return len(self.clips)
 
-    def part(self, name: str, chosen: NDArray[np.bool_]) -> Examples:
-        """Return the clips where `chosen` (n,) is True, under another name."""
+    def part(self, name: str, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Examples:
+        """Return the clips where `chosen` (n,) is True, or those at its places in its order, under another name."""
         fields = ("names", "clips", "segments", "targets", "rows", "usable", "plain", "per_rate")
         arrays: dict[str, Any] = {field: getattr(self, field)[chosen] for field in fields}
         for name_of in ("groups", "orders"):

@@ -159,7 +159,7 @@ def test_overwrite_never_removes_what_is_no_cache(tmp_path: Path) -> None:
 def test_readme_snippet_reads_a_cache_without_ifcar(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "d")
     (tmp_path / "caches").mkdir()
-    extract(config(root, tmp_path / "caches" / "toybox-i3d_r50.zarr"), Silent())
+    extract(config(root, tmp_path / "caches" / "toybox-i3d_inception.zarr"), Silent())
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     snippet = text.split("```python\n")[1].split("```")[0]
     assert "ifcar" not in snippet.replace("# ifcar", "")

@@ -260,19 +260,17 @@ def test_system_starts_from_parts_of_another_s_run_and_says_which_weights_it_dra
     assert "from-joint-lstm" in paths["then", 0].name
 
 
-def test_shipped_grids_are_valid_and_published_figures_are_the_papers() -> None:
+def test_shipped_grids_are_valid_and_published_figures_stand_beside_their_lines() -> None:
     grids = {name: read_grid(Path(name)) for name in shipped_grids()}
     assert {"table1", "table2", "table3", "figure3"} <= set(grids)
     for name in ("table1", "table2", "table3", "figure3"):
         twin = grids[f"toybox-{name}"]
         assert twin.dataset == "toybox" and [s.name for s in twin.systems] == [s.name for s in grids[name].systems]
-        assert not any(s.published for s in (*twin.systems, *twin.ensembles))
-    figures = {s.name: s.published for s in (*grids["table1"].systems, *grids["table1"].ensembles)}
-    assert figures["I3D"] == {"top1": 40.0, "top5": 69.3}
-    assert figures["Ours-SFI + Pred"] == {"top1": 59.6, "top5": 85.8}
-    assert figures["I3D, Ours-SFI + Pred"] == {"top1": 61.0, "top5": 86.5}
-    assert {s.name: s.published.get("top1") for s in grids["table2"].systems}["Ours-STIN"] == 57.5
-    few = {s.name: s.published for s in grids["table3"].systems}["Ours-SFI + Pred"]
+        assert twin.published_table is None and not any(s.published for s in (*twin.systems, *twin.ensembles))
+    assert grids["table1"].figures("I3D", {}) == {"top1": 40.0, "top5": 69.3}
+    assert grids["table1"].figures("I3D, Ours-SFI + Pred", {}) == {"top1": 61.0, "top5": 86.5}
+    assert grids["table2"].figures("Ours-STIN", {})["top1"] == 57.5
+    few = grids["table3"].figures("Ours-SFI + Pred", {})
     assert (few["top1@fewshot-5"], few["top1@fewshot-10"]) == (30.7, 36.2)
 
 
@@ -316,6 +314,11 @@ def test_shipped_grids_of_orn_start_both_heads_from_the_object_head_of_the_same_
         ({"protocols": ["compositionel"]}, "did you mean 'compositional'"),
         ({"seeds": [0, 0]}, "0 is named 2 times"),
         ({"seeds": []}, "seeds: there are none"),
+        ({"published_table": "yan2020-table7"}, "no published table 'yan2020-table7', did you mean 'yan2020-table"),
+        (
+            {"published_table": "yan2020-table1", "published_on": {"dataset": "toybox"}},
+            "published_table and figures of the file's own exclude each other",
+        ),
         ({"baseline": "bas"}, "baseline 'bas' is no line of the table, did you mean 'base'"),
         ({"ensembles": [{"name": "e", "members": ["base", "λ = 6"]}]}, "no system 'λ = 6'"),
         ({"paired_test": "mcnemar"}, "there are 2 seeds"),
