@@ -113,6 +113,7 @@ def precision_of_many(targets: np.ndarray, logits: np.ndarray) -> float:
     return sum(found) / m
 
 
+@pytest.mark.slow
 def test_gains_are_differences_of_precision_among_endlessly_many_clips(world: World) -> None:
     a, b = (world.runs[head].predictions("test") for head in ("activity-specific", "strg"))
     rows = {row["class"]: row for row in world.numbers("gains")}
