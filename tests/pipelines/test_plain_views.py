@@ -38,7 +38,7 @@ from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.grid.run import run_grid
 from ifcar.pipelines.listing import describe_cache
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.report.report import report
+from ifcar.pipelines.report.config import ReportConfig
 from ifcar.pipelines.runs.data import protocol_digest
 from ifcar.pipelines.runs.finished import Run, open_run
 from ifcar.pipelines.runs.questions import EvaluateConfig
@@ -364,7 +364,7 @@ def test_a_grid_over_views_is_drawn_beside_their_size(
         run = open_run(Path(row.runs[0]))
         assert evaluate(run.path).agrees
         assert ("-views1-" in run.path.name) == (row.system == "base (views 1)")
-    report([result.folder], Silent(), out=tmp_path / "page")
+    report([result.folder], Silent(), ReportConfig(out=tmp_path / "page", num_clips=0))
     lines = list(csv.DictReader((tmp_path / "page" / "figures" / "views.csv").open()))
     reader = open_cache(tmp_path / "c.zarr")
     size = reader.spec.row_bytes([array.name for array in reader.spec.arrays])
