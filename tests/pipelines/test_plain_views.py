@@ -39,6 +39,7 @@ from ifcar.pipelines.grid.run import run_grid
 from ifcar.pipelines.listing import describe_cache
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.report.config import ReportConfig
+from ifcar.pipelines.report.report import report
 from ifcar.pipelines.runs.data import protocol_digest
 from ifcar.pipelines.runs.finished import Run, open_run
 from ifcar.pipelines.runs.questions import EvaluateConfig
