@@ -135,12 +135,20 @@ def cache_spec(
     """Return the cache's arrays: the backbone's, the standard ones of a view, and those that the dataset gives.
 
     Raises:
-        InputError: instances cannot be pooled so: the dataset lacks what it needs.
+        InputError: instances cannot be pooled so, for the dataset lacks what it needs, or the map cannot.
     """
     mode = config.pooled
     if mode == "mask" and INSTANCES in backbone.maps and MASKS.name not in {array.name for array in more}:
         raise InputError(
-            f"--pooled mask: dataset {config.dataset!r} gives no masks here; expected 3 or 7-max, which pool boxes"
+            f"--pooled mask: dataset {config.dataset!r} gives no masks here; expected 3 or 7-max, which pool boxes, or "
+            "--boxes of a detector that gives masks"
+        )
+    size, pool = backbone.grid_size if config.grid else None, config.grid_pool
+    if size is not None and any(side % pool for side in size):
+        height, width = size
+        raise InputError(
+            f"--grid-pool {pool}: does not divide the {height} × {width} cells of the map of {backbone.name!r} here; "
+            "expected a divisor of both"
         )
     return CacheSpec.standard(
         num_frames=policy.frames,
@@ -148,7 +156,7 @@ def cache_spec(
         num_instances=policy.instances,
         channels=backbone.channels,
         pooled_size=pooled_size(mode) if INSTANCES in backbone.maps else 0,
-        grid_size=backbone.grid_size if config.grid else None,
+        grid_size=None if size is None else (size[0] // pool, size[1] // pool),
         more=more,
     )
 
@@ -176,6 +184,8 @@ def provenance_of(
         identity["dataset"]["annotation_clock"] = "exact"
     if source.proposals is not None:
         identity["boxes"] = {"sha256": source.proposals.digest}
+        if source.proposals.facts is not None:
+            identity["boxes"]["detector"] = dict(source.proposals.facts.detector)
     if backbone.reads != "nothing":
         identity["views"]["crop_size"] = policy.crop
         identity["backbone"] |= {
@@ -185,6 +195,7 @@ def provenance_of(
             "precision": config.precision,
         }
         own = {"reduction": backbone.reduction, "facts": dict(backbone.facts), "config": to_plain(backbone.config)}
+        own["grid_pool"] = config.grid_pool if config.grid and config.grid_pool > 1 else None
         identity["backbone"] |= {key: value for key, value in own.items() if value}
     return Provenance(identity=identity, environment={**software(), BEGUN_ON: device_name(config.device)})
 

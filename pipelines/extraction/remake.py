@@ -45,6 +45,7 @@ def options_of(
         if "layer" in backbone:  # a network that reads something
             values |= {key: backbone[key] for key in ("spatial_stride", "pooled", "precision")}
             values["backbone_options"] = backbone.get("config", {})
+            values["grid_pool"] = backbone.get("grid_pool", 1)
             weights = weights or _known_weights(reader.path, backbone)
         return ExtractConfig(
             dataset=dataset,

@@ -51,8 +51,8 @@ class Source:
         return self.dataset.num_tracks(clip_id)
 
     def carried(self) -> Sequence[ArraySpec]:
-        """Return the arrays that the tracks which are seen carry beside boxes; boxes of a file carry none."""
-        return () if self.proposals is not None else self.dataset.track_arrays
+        """Return the arrays that the tracks which are seen, a file's or the dataset's, carry beside boxes."""
+        return self.dataset.track_arrays if self.proposals is None else self.proposals.carried
 
     def arrays(self) -> tuple[ArraySpec, ...]:
         """Return all arrays beside boxes and categories that views of this dataset have.
@@ -78,6 +78,7 @@ class Source:
             policy,
             reads=reads,
             proposals=None if self.proposals is None else self.proposals.boxes,
+            proposals_fps=None if self.proposals is None or self.proposals.facts is None else self.proposals.facts.fps,
             carried=self.carried(),
             complete=self.dataset.complete,
         )

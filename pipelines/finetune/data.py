@@ -99,6 +99,7 @@ class TrainingViews(Dataset[Decoded]):
             self.dataset.annotation_fps,
             view_number=self.policy.views + epoch,  # plain views come first
             proposals=None if self.proposals is None else self.proposals.boxes(clip.clip_id),
+            proposals_fps=None if self.proposals is None or self.proposals.facts is None else self.proposals.facts.fps,
             carried=self.carried,
         )
         return self.dataset.complete(clip, view)

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from ifcar.cache.arrays import GRID_FEATURES
 from ifcar.errors import CacheMismatchError, InputError, nearest_of
 from ifcar.extract.backbones.spec import BackboneSpec
 from ifcar.extract.datasets.catalog import DATASETS
@@ -18,6 +19,7 @@ from ifcar.pipelines.runs.config import RunConfig, run_id
 from ifcar.pipelines.runs.finished import open_run
 from ifcar.pipelines.runs.live import I3D_PRESETS, JOINT_PRESETS, LiveConfig, LiveData, Published
 from ifcar.pipelines.runs.recipe import read_recipe
+from ifcar.pipelines.runs.resolve import head_arrays
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 
@@ -102,6 +104,11 @@ def joint_config(
     if recipe.boxes and options.get("boxes") is None:
         raise InputError(
             f"{base}: its head was trained on boxes of a file ({recipe.boxes[:12]}…); name the file with --boxes"
+        )
+    if GRID_FEATURES.name in head_arrays(config) and "grid_pool" in data.identity["backbone"]:
+        raise InputError(
+            f"{base}: its head was trained on a map made smaller by --grid-pool, and the backbone is trained on whole "
+            "ones: extract without it, and train the head on that"
         )
     given = {key: value for key, value in options.items() if value is not None}
     for name, symbol in (("frames", "T"), ("instances", "N")):

@@ -33,6 +33,7 @@ class Recipe:
         boxes: SHA-256 of the file whose boxes were seen in place of the dataset's; empty without.
         annotation_fps: the rate that annotated frame numbers count in; None: they are the source's.
         frames_on_clock: where they count from, see `Dataset.frames_on_clock`.
+        detector: identity of what found the boxes; None: they are the dataset's.
     """
 
     backbone: BackboneSpec
@@ -43,6 +44,7 @@ class Recipe:
     boxes: str
     annotation_fps: float | None
     frames_on_clock: bool
+    detector: Mapping[str, Any] | None = None
 
 
 def read_recipe(run: Path, data: RunData) -> Recipe:
@@ -52,6 +54,7 @@ def read_recipe(run: Path, data: RunData) -> Recipe:
         InputError: the run's record lacks a fact, or names an unknown backbone or dataset.
         CacheMismatchError: the code has changed since what a feature's value is.
     """
+    boxes = data.identity.get("boxes", {})
     try:
         version, backbone, views = (data.identity[key] for key in ("feature_version", "backbone", "views"))
         policy = _policy(views)
@@ -74,9 +77,10 @@ def read_recipe(run: Path, data: RunData) -> Recipe:
             policy=policy,
             pooled=backbone["pooled"] if reads else None,
             precision=backbone["precision"] if reads else None,
-            boxes=data.identity.get("boxes", {}).get("sha256", ""),
+            boxes=boxes.get("sha256", ""),
             annotation_fps=dataset.annotation_fps,
             frames_on_clock=dataset.frames_on_clock,
+            detector=boxes.get("detector"),
         )
         views_version = views.get("version", VIEWS_VERSION if policy.views == 1 else 1)
         made = (version, views_version, backbone["layer"] if reads else spec.layer, data.spec.channels)
