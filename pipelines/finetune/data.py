@@ -72,7 +72,7 @@ class TrainingViews(Dataset[Decoded]):
     def __init__(self, source: Source, policy: ViewPolicy, reads: Reads = "pixels") -> None:
         self.read = READERS.get(reads)
         self.clips, self.dataset, self.policy = source.clips, source.dataset, policy
-        self.proposals, self.carried = source.proposals, source.carried()
+        self.proposals, self.proposals_fps, self.carried = source.proposals, source.proposals_fps, source.carried()
         self._infos: dict[int, VideoInfo] = {}
 
     def __getitem__(self, key: Key) -> Decoded:
@@ -99,7 +99,7 @@ class TrainingViews(Dataset[Decoded]):
             self.dataset.annotation_fps,
             view_number=self.policy.views + epoch,  # plain views come first
             proposals=None if self.proposals is None else self.proposals.boxes(clip.clip_id),
-            proposals_fps=None if self.proposals is None or self.proposals.facts is None else self.proposals.facts.fps,
+            proposals_fps=self.proposals_fps,
             carried=self.carried,
         )
         return self.dataset.complete(clip, view)

@@ -101,6 +101,11 @@ def joint_config(
     if not data.spec.channels:
         raise InputError(f"{base}: its head was trained on boxes alone (backbone none); there is no backbone to train")
     recipe = read_recipe(base, data)
+    if recipe.detector is not None:
+        raise InputError(
+            f"{base}: trained on boxes of a detector (`ifcar extract --boxes`), which training the backbone does not "
+            "read; put the file there as the dataset's annotations.json (something-else), extract and train again"
+        )
     if recipe.boxes and options.get("boxes") is None:
         raise InputError(
             f"{base}: its head was trained on boxes of a file ({recipe.boxes[:12]}…); name the file with --boxes"
