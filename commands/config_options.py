@@ -167,5 +167,9 @@ def words_of(config: Any) -> list[Any]:
         elif isinstance(value, bool):
             words.append(field.flag if value else f"--no-{field.flag[2:]}")
         else:
-            words += [field.flag, ",".join(f"{own:g}" for own in value) if isinstance(value, tuple) else value]
+            words += [field.flag, ",".join(_word(own) for own in value) if isinstance(value, tuple) else value]
     return words
+
+
+def _word(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"

@@ -70,6 +70,7 @@ class ExtractConfig(FeatureConfig):
         precision: "fp32" or "bf16".
         compile: run the backbone through torch.compile.
         device: "cpu", "cuda", "cuda:1", …; default: cuda where there is one.
+        cameras: only clips of these; default: of all.
         limit: only the first so many clips.
         retry_failed: also compute the rows that failed before.
         overwrite: remove a cache that is in the way.
@@ -109,6 +110,10 @@ class ExtractConfig(FeatureConfig):
     precision: Annotated[Literal["fp32", "bf16"], Option("fp32 or bf16.")] = "fp32"
     compile: Annotated[bool, Option("torch.compile the backbone: slower to begin, faster on many clips.")] = False
     device: Annotated[str | None, Option("cpu, cuda, cuda:1, …; default: cuda where there is one.")] = None
+    cameras: Annotated[
+        tuple[str, ...],
+        Option("Only clips of these cameras, as ego,third-1: a cache of sound, where one camera hears."),
+    ] = ()
     limit: Annotated[int | None, Option("Only the first so many clips."), Bounds(least=1)] = None
     retry_failed: Annotated[bool, Option("Try failed clips again.")] = False
     overwrite: Annotated[bool, Option("Remove a cache that is in the way.")] = False
