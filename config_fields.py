@@ -33,11 +33,13 @@ class Option:
         help: what it is, in words for a newcomer.
         flag: its name; None takes the field's.
         default: what a default of None stands for.
+        repeated: given once for each value of a tuple; else all of them at once, with commas between.
     """
 
     help: str
     flag: str | None = None
     default: str | None = None
+    repeated: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

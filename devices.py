@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Annotated
 
+from ifcar.config_fields import Option
 from ifcar.errors import InputError
+
+Device = Annotated[str | None, Option("cpu, cuda, cuda:1, …; default: cuda where there is one.")]
 
 
 def choose_device(device: str | None) -> str:
@@ -16,6 +19,8 @@ def choose_device(device: str | None) -> str:
     Raises:
         InputError: cuda is named in vain.
     """
+    import torch  # configs declare the option with `Device`, and commands read them before they need torch
+
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if chosen.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"--device {chosen}: torch sees no CUDA device; use --device cpu")

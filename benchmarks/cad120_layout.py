@@ -25,8 +25,8 @@ from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 CACHE = Path("caches/cad120.zarr")
 SETTINGS = {
-    "base": (600, ["joint.motion=true"]),
-    "sfi": (400, ["joint.motion=true", "edge_relu=true", "lstm_layers=1"]),
+    "base": (600, {"joint.motion": True}),
+    "sfi": (400, {"joint.motion": True, "edge_relu": True, "lstm_layers": 1}),
 }
 
 

@@ -45,6 +45,7 @@ from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.heads import build_head
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
+from ifcar.pipelines.training.machine import MachineConfig
 
 PARTS = ("run", "grid")
 GRIDS = ("table1", "table2", "figure3")
@@ -137,7 +138,7 @@ def main() -> None:
         if "grid" in options.parts:
             plan = plan_grid(one_grid(schedule, (0,) if cpu else (0, 1, 2)), cache)
             started = time.perf_counter()
-            result = run_grid(plan, Silent(), device=options.device)
+            result = run_grid(plan, Silent(), MachineConfig(device=options.device))
             seconds = time.perf_counter() - started
             if result.failures:
                 raise SystemExit(f"{len(result.failures)} runs failed; the first: {result.failures[0].reason}")

@@ -207,7 +207,7 @@ def extraction_error(device: str) -> dict[str, Any]:
 def training_error(device: str) -> dict[str, Any]:
     """Train the same run on the CPU and on the device, and compare weights; each device drops out at random its own."""
     config = make_run_config(
-        "sfi", Path("cpu.zarr"), preset="small", aux_weight=5.0, settings=["joint.dropout=0"], schedule=few_steps(2)
+        "sfi", Path("cpu.zarr"), preset="small", aux_weight=5.0, settings={"joint.dropout": 0}, schedule=few_steps(2)
     )
     expected = fit(config, Silent(), out=Path("fit-cpu"), device="cpu")
     found = fit(config, Silent(), out=Path("fit-device"), device=device)

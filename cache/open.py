@@ -1,4 +1,4 @@
-"""Open a cache, whichever form it has: a `.zarr` folder or one HDF5 file."""
+"""Open a cache, whichever form it has: a `.zarr` folder, one HDF5 file, or a join of several caches."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from ifcar.cache.reader import CacheReader
 from ifcar.errors import InputError, MissingDataError
 
+JOIN_SUFFIX = ".join.json"  # of several caches read as one
 HDF5_SUFFIXES = (".h5", ".hdf5")
 
 
@@ -14,7 +15,7 @@ def open_cache(path: Path) -> CacheReader:
     """Open a cache for reading.
 
     Args:
-        path: a `.zarr` folder, or a file that `export_hdf5` wrote.
+        path: a `.zarr` folder, or a file that `export_hdf5` or `join_caches` wrote.
 
     Raises:
         MissingDataError: there is nothing at `path`.
@@ -29,8 +30,12 @@ def open_cache(path: Path) -> CacheReader:
         from ifcar.cache.zarr_reader import ZarrReader
 
         return ZarrReader(path)
+    if path.name.endswith(JOIN_SUFFIX):
+        from ifcar.cache.joined import JoinedReader
+
+        return JoinedReader(path)
     if path.suffix in HDF5_SUFFIXES:
         from ifcar.cache.hdf5 import HDF5Reader
 
         return HDF5Reader(path)
-    raise InputError(f"{path} is not a cache: expected a .zarr folder or a file ending in .h5 or .hdf5")
+    raise InputError(f"{path} is not a cache: expected a .zarr folder or a file ending in .h5, .hdf5 or .join.json")

@@ -8,9 +8,9 @@ is by default is not stored, so that a protocol of one plain space has the form 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +87,12 @@ class ProtocolTable:
     def clips(self, split: Split) -> NDArray[np.int64]:
         """Return the numbers of the clips in `split`, ascending."""
         return np.flatnonzero(self.split == split)
+
+    def led_by(self, space: str | None, beside: Collection[str]) -> Self:
+        """Return the protocol with one of its label spaces first, as `only`, and then those `beside` it."""
+        first = self.only(space)
+        others = (own for own in self.spaces if own.name in beside and own.name != first.labels.name)
+        return replace(self, spaces=(first.labels, *others))
 
     def only(self, space: str | None) -> Self:
         """Return the protocol with one of its label spaces; None takes the first.
@@ -243,15 +249,3 @@ def _space_attributes(space: LabelSpace) -> dict[str, Any]:
 
 def _default(name: str) -> Any:
     return next(field.default for field in fields(LabelSpace) if field.name == name)
-
-
-def check_space_properties(attributes: Mapping[str, Any]) -> None:
-    """Check what stored attributes say of label spaces.
-
-    Raises:
-        ValueError: a property has a value that none has.
-    """
-    for own in (attributes, *attributes.get("further", ())):
-        for name, known in (("over", get_args(Over)), ("unlabelled", get_args(Unlabelled))):
-            if own.get(name, known[0]) not in known:
-                raise ValueError(f"{name} is {own[name]!r}; expected one of {known}")

@@ -17,13 +17,20 @@ def in_stream(stream: str, name: str) -> str:
     return f"{stream}/{name}" if stream else name
 
 
+def stream_of(name: str) -> tuple[str, str]:
+    """Return the stream of an array, or an axis, and what it is called there."""
+    stream, _, own = name.rpartition("/")
+    return stream, own
+
+
 def stream_names(names: Iterable[str]) -> tuple[str, ...]:
     """Return the streams that arrays of these names belong to, in the order of their first arrays."""
-    return tuple(dict.fromkeys(name.rpartition("/")[0] for name in names))
+    named = tuple(dict.fromkeys(stream for name in names if (stream := stream_of(name)[0])))
+    return named or (ONLY,)
 
 
 def joined_spec(streams: Mapping[str, CacheSpec], classes: Mapping[str, int]) -> CacheSpec:
-    """Return the arrays of all streams, each under its stream's name and with sizes of its own.
+    """Return the features and layouts of all streams, each under its stream's name and with sizes of its own.
 
     Args:
         streams: by name, at least one.
@@ -38,6 +45,8 @@ def joined_spec(streams: Mapping[str, CacheSpec], classes: Mapping[str, int]) ->
     for stream, spec in streams.items():
         sizes |= {in_stream(stream, letter): size for letter, size in spec.sizes.items()}
         for array in spec.arrays:
+            if array.role == "bookkeeping":
+                continue
             axes = tuple(in_stream(stream, axis) if isinstance(axis, str) else axis for axis in array.axes)
             arrays.append(replace(array, name=in_stream(stream, array.name), axes=axes))
     return CacheSpec(sizes=sizes, arrays=tuple(arrays))
@@ -51,16 +60,16 @@ def stream_spec(spec: CacheSpec, stream: str) -> CacheSpec:
     """
     if stream == ONLY:
         return spec
-    arrays = tuple(array for array in spec.arrays if array.name.rpartition("/")[0] == stream)
+    arrays = tuple(array for array in spec.arrays if stream_of(array.name)[0] == stream)
     if not arrays:
         raise InputError(f"no stream {stream!r}; there are: {', '.join(stream_names(spec.names())) or 'none'}")
     return CacheSpec(
-        sizes={letter.rpartition("/")[2]: n for letter, n in spec.sizes.items() if letter.startswith(f"{stream}/")},
+        sizes={stream_of(letter)[1]: n for letter, n in spec.sizes.items() if letter.startswith(f"{stream}/")},
         arrays=tuple(
             replace(
                 array,
-                name=array.name.rpartition("/")[2],
-                axes=tuple(axis.rpartition("/")[2] if isinstance(axis, str) else axis for axis in array.axes),
+                name=stream_of(array.name)[1],
+                axes=tuple(stream_of(axis)[1] if isinstance(axis, str) else axis for axis in array.axes),
             )
             for array in arrays
         ),
@@ -71,3 +80,9 @@ def space_sizes(spec: CacheSpec) -> dict[str, int]:
     """Return K of each label space that a joined spec states, by name."""
     start = in_stream(_CLASSES, "")
     return {letter.removeprefix(start): n for letter, n in spec.sizes.items() if letter.startswith(start)}
+
+
+def led_by(spec: CacheSpec, space: str | None) -> CacheSpec:
+    """Return the spec with this label space as the first of those that it states; None, or an unknown one: as it is."""
+    own = in_stream(_CLASSES, space or "")
+    return replace(spec, sizes={own: spec.sizes[own], **spec.sizes}) if own in spec.sizes else spec

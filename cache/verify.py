@@ -24,7 +24,7 @@ from ifcar.cache.durable import list_files, remove_files, write_atomic
 from ifcar.cache.layout import PROTOCOLS, read_clips, read_manifest, write_skeleton
 from ifcar.cache.lock import locked
 from ifcar.cache.manifest import COMPRESSIONS, Manifest, check_fingerprint, describe_row
-from ifcar.cache.open import HDF5_SUFFIXES
+from ifcar.cache.open import HDF5_SUFFIXES, JOIN_SUFFIX
 from ifcar.cache.schema import ROWS_PER_SHARD
 from ifcar.cache.shards import ShardedArray, ShardPool
 from ifcar.cache.tables import commit_tables
@@ -32,6 +32,12 @@ from ifcar.cache.zarr_reader import read_table_block
 from ifcar.errors import CacheDamageError, IfcarError, InputError, MissingDataError
 
 Progress = Callable[[int, int], None]
+
+
+def _check_form(path: Path) -> None:
+    """Raise InputError for what holds no rows of its own."""
+    if path.name.endswith(JOIN_SUFFIX):
+        raise InputError(f"{path} is a join and has no rows of its own; give the caches that it joins, one by one")
 
 
 def verify_cache(path: Path, progress: Progress | None = None) -> VerifyReport:
@@ -45,6 +51,7 @@ def verify_cache(path: Path, progress: Progress | None = None) -> VerifyReport:
         MissingDataError: there is nothing at `path`.
         InputError: it is no cache, or one of another format version.
     """
+    _check_form(path)
     path = Path(path)
     if not path.exists():
         raise MissingDataError(f"there is no cache at {path}; make one with `ifcar extract`")
@@ -72,6 +79,7 @@ def repair_cache(path: Path) -> list[int]:
         CacheDamageError: clip ids or attributes are damaged, which only the fingerprint could give back.
         LockedError: another process writes the cache.
     """
+    _check_form(path)
     path = Path(path)
     if path.suffix in HDF5_SUFFIXES:
         raise InputError(f"{path} is an export and cannot be repaired; export it again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +30,36 @@ def info(cache: CacheArgument, as_json: Json = False) -> None:
         say(line)
     if facts["failures"]:
         print_table("failed", ["row", "clip", "view", "reason"], facts["failures"])
+
+
+def join(
+    streams: Annotated[
+        list[str],
+        typer.Argument(help="NAME=CACHE, or NAME=CACHE:CAMERA,CAMERA of some cameras of a cache.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option(help="The join, a file ending in .join.json.")],
+    as_json: Json = False,
+) -> None:
+    """Join caches of the same moments by their segments, so that heads of several streams train on them."""
+    from ifcar.cache.joined import Stream, join_caches
+    from ifcar.cache.open import JOIN_SUFFIX
+
+    if not out.name.endswith(JOIN_SUFFIX):
+        raise InputError(f"--out is {out}; expected a name ending in {JOIN_SUFFIX}")
+    named: dict[str, Stream] = {}
+    for text in streams:
+        name, equals, place = text.partition("=")
+        path, _, cameras = (place, "", "") if Path(place).exists() else place.rpartition(":")
+        if not equals or not path or name in named:
+            raise InputError(f"{text!r}: expected NAME=CACHE or NAME=CACHE:CAMERA,CAMERA, each name once")
+        named[name] = Stream(cache=Path(path), cameras=tuple(filter(None, cameras.split(","))))
+    made = join_caches(named, out)
+    if as_json:
+        print_json(asdict(made))
+        return
+    for name, count in made.dropped.items():
+        say(f"{name}: {count} segments dropped, which another stream lacks" if count else f"{name}: all segments")
+    say(f"{out}: {made.num_segments} segments. Next: {command('ifcar', 'fit-head', 'ccau', '--cache', out)}")
 
 
 def verify(cache: CacheArgument, as_json: Json = False) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import re
 import typing
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
@@ -28,7 +29,7 @@ class Given:
     """The options that were given of some configs' fields.
 
     Args:
-        values: for each of their fields the text or number of the command line.
+        values: for each of their fields the text, number or list of the command line.
     """
 
     values: Mapping[Field, Any]
@@ -47,6 +48,7 @@ class OptionsOf:
         without: names of fields that are not.
         stated: of fields that something else than the config states when they are not given: what it is, for the help.
         of: what the options are of, before their help.
+        flags: names of the options of fields, in place of those that the config declares.
     """
 
     def __init__(
@@ -56,30 +58,38 @@ class OptionsOf:
         without: Collection[str] = (),
         stated: Mapping[str, str] = MappingProxyType({}),
         of: str = "",
+        flags: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.stated, self.of = stated, of
         declared = {name: field for config in configs for name, field in fields_of(config).items() if field.option}
-        names = declared if only is None else only
-        self.fields = [declared[name] for name in names if name not in without]
+        names = [name for name in (declared if only is None else only) if name not in without]
+        self.fields = {name: declared[name] for name in names if name not in flags}
+        for name, flag in flags.items():
+            field = declared[name]
+            assert field.option is not None
+            renamed = dataclasses.replace(field, option=dataclasses.replace(field.option, flag=flag))
+            self.fields[flag[2:].replace("-", "_")] = renamed
 
     def parameters(self) -> list[inspect.Parameter]:
         """Return the fields as parameters that typer reads."""
-        return [self._parameter(field) for field in self.fields]
+        return [self._parameter(name, field) for name, field in self.fields.items()]
 
-    def _parameter(self, field: Field) -> inspect.Parameter:
+    def _parameter(self, name: str, field: Field) -> inspect.Parameter:
         assert field.option is not None
         stated = self.stated.get(field.name)
         default = None if stated is not None or _is_listed(field) else field.default
         kind, flag = field.kind, field.flag
         if kind is bool and field.default is not False:
             flag += f"/--no-{flag[2:]}"
+        elif field.option.repeated:
+            kind = list[typing.get_args(kind)[0]]  # type: ignore[misc]
         elif field.choices or _is_listed(field):
             kind = list[str] if typing.get_origin(kind) is Mapping else str
         option = typer.Option(
             flag, help=self.of + field.option.help, show_default=stated or field.option.default or True
         )
         return inspect.Parameter(
-            field.name,
+            name,
             inspect.Parameter.KEYWORD_ONLY,
             annotation=Annotated[kind | None if default is None else kind, option],
             default=inspect.Parameter.empty if default is dataclasses.MISSING else default,
@@ -87,7 +97,7 @@ class OptionsOf:
 
     def given(self, context: typer.Context, values: Mapping[str, Any]) -> Given:
         """Return what was given of these fields, out of the values of all parameters."""
-        return Given({field: values[field.name] for field in self.fields if was_given(context, field.name)})
+        return Given({field: values[name] for name, field in self.fields.items() if was_given(context, name)})
 
 
 def _is_listed(field: Field) -> bool:
@@ -95,10 +105,12 @@ def _is_listed(field: Field) -> bool:
 
 
 def _converted(field: Field, value: Any) -> Any:
-    """Return an option's value as the field holds it: KEY=VALUE pairs a mapping, "2,4,8" a tuple."""
+    """Return an option's value as the field holds it: KEY=VALUE pairs a mapping, "2,4,8" or repeated ones a tuple."""
     if typing.get_origin(field.kind) is Mapping:
         return _mapping(field, value)
-    if typing.get_origin(field.kind) is tuple:
+    if field.option is not None and field.option.repeated:
+        value = tuple(value)
+    elif typing.get_origin(field.kind) is tuple:
         number = typing.get_args(field.kind)[0]
         try:
             value = tuple(number(part) for part in value.split(","))
@@ -141,11 +153,31 @@ def with_config_options(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def command(**values: Any) -> None:
         handed = {name: values[name] for name in own if name not in chosen}
-        function(**handed, **{name: options.given(values["context"], values) for name, options in chosen.items()})
+        given = {name: options.given(values["context"], values) for name, options in chosen.items()}
+        try:
+            function(**handed, **given)
+        except InputError as error:
+            flags = {field.name: field.flag for options in chosen.values() for field in options.fields.values()}
+            message = _by_flags(str(error), flags)
+            if message == str(error):
+                raise
+            raise type(error)(message) from error
 
     command.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
     return command
+
+
+def _by_flags(message: str, flags: Mapping[str, str]) -> str:
+    """Return what a config says of its fields with the flags that set them: what begins with a field is about fields.
+
+    Further fields are told from words by their underscores.
+    """
+    first = re.match(r"\w*", message)
+    if first is None or first[0] not in flags or not re.match(r"\w+(:| (is|are|and) )", message):
+        return message
+    named = re.sub(r"\b[a-z0-9]+(_[a-z0-9]+)+\b", lambda found: flags.get(found[0], found[0]), message[first.end() :])
+    return flags[first[0]] + named
 
 
 def options_of(parameter: inspect.Parameter) -> OptionsOf | None:
@@ -164,6 +196,8 @@ def words_of(config: Any) -> list[Any]:
             continue
         if isinstance(value, Mapping):
             words += [word for key, own in value.items() for word in (field.flag, f"{key}={own}")]
+        elif field.option.repeated:
+            words += [word for own in value for word in (field.flag, own)]
         elif isinstance(value, bool):
             words.append(field.flag if value else f"--no-{field.flag[2:]}")
         else:

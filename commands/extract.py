@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
-from ifcar.commands.options import Address, Engine, Json, refuse_ignored, say
+from ifcar.commands.options import Json, refuse_ignored, say
 from ifcar.console import Screen, print_json, print_table
+from ifcar.pipelines.engines.cluster import EngineConfig, RayConfig
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.shell_words import command
 
@@ -21,11 +22,7 @@ OF_AUGMENTED = ("flip", "seed")
 def extract(
     context: typer.Context,
     options: Annotated[Given, OptionsOf(ExtractConfig)],
-    engine: Engine = "local",
-    address: Address = None,
-    actor_cpus: Annotated[
-        int | None, typer.Option(help="With ray: cores of one actor; default: a node's, shared among its GPUs.")
-    ] = None,
+    engine: Annotated[Given, OptionsOf(EngineConfig, RayConfig)],
     as_json: Json = False,
 ) -> None:
     """Run the backbone once over every clip and write the cache; interrupted and run again, it goes on."""
@@ -44,7 +41,7 @@ def extract(
         why = "no view is augmented; leave it out, or ask for some with --augmented-views"
         refuse_ignored(context, OF_AUGMENTED, why)
     config = ExtractConfig(**options.read())
-    chosen = extract_engine(cluster_config(engine, address, actor_cpus))
+    chosen = extract_engine(cluster_config(engine.read()))
     result = run_extract(config, Screen(quiet=as_json), chosen)
     if as_json:
         print_json(asdict(result))

@@ -9,22 +9,21 @@ import typer
 
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options, words_of
 from ifcar.commands.options import (
-    Aux,
     ConfigFile,
-    Device,
     Json,
     Resume,
     RunFolder,
-    aux_weights_from,
     print_metrics,
     refuse_beside_config,
     say,
 )
 from ifcar.console import Screen, print_json
 from ifcar.errors import InputError
+from ifcar.pipelines.grid.config import SystemConfig
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.live import LiveConfig, LiveData
 from ifcar.pipelines.runs.schedule import ScheduleConfig
+from ifcar.pipelines.training.machine import MachineConfig
 from ifcar.shell_words import command
 
 CONFIGS = LiveData, LiveConfig, ScheduleConfig, RunConfig
@@ -66,7 +65,7 @@ def finetune_i3d(
     dropout: Annotated[float | None, typer.Option(help="Before the classifier; default: 0.3.")] = None,
     config: ConfigFile = None,
     workers: Workers = None,
-    device: Device = None,
+    machine: Annotated[Given, OptionsOf(MachineConfig, only=("device",))],
     out: RunFolder = None,
     resume: Resume = False,
     as_json: Json = False,
@@ -79,7 +78,7 @@ def finetune_i3d(
         if dataset is None:
             raise InputError("name a dataset with --dataset (`ifcar list datasets`), or give --config")
         chosen = i3d_config(dataset, preset=preset, dropout=dropout, **options.read())
-    _run(chosen, out, resume=resume, device=device, workers=workers, as_json=as_json)
+    _run(chosen, out, resume=resume, workers=workers, as_json=as_json, **machine.read())
 
 
 @app.command("joint")
@@ -92,10 +91,10 @@ def finetune_joint(
     options: Annotated[
         Given, OptionsOf(*CONFIGS, without=(*NOT_LIVE, *OF_CACHE, "reduction"), stated=STATED | BY_HEAD)
     ],
-    aux: Aux = None,
+    aux: Annotated[Given, OptionsOf(SystemConfig, only=("aux_weights",))],
     config: ConfigFile = None,
     workers: Workers = None,
-    device: Device = None,
+    machine: Annotated[Given, OptionsOf(MachineConfig, only=("device",))],
     out: RunFolder = None,
     resume: Resume = False,
     as_json: Json = False,
@@ -107,8 +106,8 @@ def finetune_joint(
     if chosen is None:
         if head is None:
             raise InputError("name the run whose head to train on with --head RUN, or give --config")
-        chosen = joint_config(head, preset=preset, aux_weights=aux_weights_from(aux), **options.read())
-    _run(chosen, out, resume=resume, device=device, workers=workers, as_json=as_json)
+        chosen = joint_config(head, preset=preset, **aux.read(), **options.read())
+    _run(chosen, out, resume=resume, workers=workers, as_json=as_json, **machine.read())
 
 
 _NOT_IN_CONFIG = ("context", "config", "workers", "device", "out", "resume", "as_json")
@@ -133,7 +132,7 @@ def _from_file(
 
 
 def _run(
-    config: RunConfig, out: Path | None, *, resume: bool, device: str | None, workers: int | None, as_json: bool
+    config: RunConfig, out: Path | None, *, resume: bool, workers: int | None, as_json: bool, device: str | None = None
 ) -> None:
     from ifcar.pipelines.finetune.distributed import process_number
     from ifcar.pipelines.finetune.run import finetune

@@ -9,18 +9,12 @@ import typer
 
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
 from ifcar.commands.options import (
-    Aux,
-    AuxWeight,
+    HEAD,
     CacheOption,
     ConfigFile,
-    Device,
-    HeadSettings,
     Json,
     Resume,
-    Rows,
     RunFolder,
-    Streams,
-    aux_weights_from,
     measured,
     print_metrics,
     refuse_beside_config,
@@ -29,8 +23,11 @@ from ifcar.commands.options import (
 )
 from ifcar.console import Screen, print_json, print_table
 from ifcar.errors import InputError
+from ifcar.pipelines.grid.config import SystemConfig
 from ifcar.pipelines.runs.config import FineTuneConfig, RunConfig
+from ifcar.pipelines.runs.questions import EvaluateConfig
 from ifcar.pipelines.runs.schedule import ScheduleConfig
+from ifcar.pipelines.training.machine import MachineConfig
 from ifcar.shell_words import command
 
 BESIDE_CONFIG = ("head", "config", "cache", "device", "memory", "out", "resume", "as_json")
@@ -44,19 +41,11 @@ def fit_head(
     head: Annotated[str | None, typer.Argument(help="One of `ifcar list heads`; not with --config.")] = None,
     cache: CacheOption = None,
     run: Annotated[Given, OptionsOf(RunConfig, stated={"protocol": "compositional, or the only one"})],
-    streams: Streams = None,
-    aux_weight: AuxWeight = 0.0,
-    aux: Aux = None,
+    of_head: Annotated[Given, OptionsOf(SystemConfig, only=HEAD)],
     schedule: Annotated[Given, OptionsOf(ScheduleConfig, without=("held_out",))],
-    setting: HeadSettings = None,
-    start: Annotated[Path | None, typer.Option(help="A finished run whose weights this one starts from.")] = None,
-    part: Annotated[
-        list[str] | None,
-        typer.Option(help="Take only this part of them, as object; may be repeated; the rest starts from the seed."),
-    ] = None,
+    start: Annotated[Given, OptionsOf(FineTuneConfig, stated={"base": ""})],
     config: ConfigFile = None,
-    device: Device = None,
-    memory: Rows = "auto",
+    machine: Annotated[Given, OptionsOf(MachineConfig, only=("device", "memory"))],
     out: RunFolder = None,
     resume: Resume = False,
     as_json: Json = False,
@@ -64,7 +53,6 @@ def fit_head(
     """Train one head from a cache and evaluate it on the protocol's test clips."""
     from dataclasses import replace
 
-    from ifcar.pipelines.feed.memory import parse_memory
     from ifcar.pipelines.fit import fit
     from ifcar.pipelines.folders import only_cache
     from ifcar.pipelines.runs.finished import read_config
@@ -72,7 +60,7 @@ def fit_head(
 
     if resume and out is None:
         raise InputError("--resume needs --out, the folder of the stopped run")
-    keep_rows = parse_memory(memory)
+    where = machine.read()
     if config is not None or (resume and head is None and out is not None):
         source = config or Path(str(out)) / "config.yaml"
         read = read_config(source)
@@ -86,26 +74,17 @@ def fit_head(
         run_config = make_run_config(
             head,
             only_cache(cache),
-            streams=streams,
-            aux_weight=aux_weight,
-            aux_weights=aux_weights_from(aux),
-            settings=setting or (),
             schedule=schedule_from(schedule.read()),
+            **of_head.read(),
             **run.read(),
         )
-        if start is not None:
-            taken = FineTuneConfig(base=start, parts=tuple(part or ()), train="all")
-            run_config = replace(run_config, fine_tune=taken)
-        elif part:
-            raise InputError(f"--part {part[0]} would be ignored: it is taken from another run; name it with --start")
-    result = fit(
-        run_config,
-        Screen(quiet=as_json),
-        out=out,
-        resume=resume,
-        device=device,
-        memory=keep_rows,
-    )
+        taken = start.read()
+        if "base" in taken:
+            run_config = replace(run_config, fine_tune=FineTuneConfig(**taken, train="all"))
+        elif taken:
+            part = taken["parts"][0]
+            raise InputError(f"--part {part} would be ignored: it is taken from another run; name it with --start")
+    result = fit(run_config, Screen(quiet=as_json), out=out, resume=resume, **where)
     plan = result.plan
     used = f"{plan.describe()}, {result.steps:,} steps"
     if result.best_step is not None:
@@ -121,35 +100,17 @@ def fit_head(
     say(f"Next: {evaluation} (per class), or `ifcar ensemble` once an i3d run stands beside it.")
 
 
+@with_config_options
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    cache: Annotated[Path | None, typer.Option(help="The run's cache, when it was moved.")] = None,
-    labels: Annotated[
-        str | None, typer.Option(help="Another label space of the same classes to score; default: the one learned.")
-    ] = None,
-    pool: Annotated[str, typer.Option(help="Over a clip's views: mean of logits, or max or sum of scores.")] = "mean",
-    views: Annotated[
-        int | None, typer.Option(help="Plain views of a clip to test, spread over time and rates; default: all.")
-    ] = None,
-    detections: Annotated[
-        Path | None, typer.Option(help="Write the scored boxes there, as AVA's evaluation reads them.")
-    ] = None,
-    device: Device = None,
+    options: Annotated[Given, OptionsOf(EvaluateConfig)],
     as_json: Json = False,
 ) -> None:
     """Score a run's test clips again from its weights and cache: top-1 and top-5, or mAP, and per class."""
     from ifcar.pipelines.evaluate import evaluate as run_evaluate
-    from ifcar.pipelines.scoring.scores import check_pool
 
-    result = run_evaluate(
-        run,
-        cache=cache,
-        labels=labels,
-        device=device,
-        pool=check_pool(pool),
-        views=views,
-        detections=detections,
-    )
+    config = EvaluateConfig(**options.read())
+    result = run_evaluate(run, config)
     if as_json:
         print_json(result.record())
     else:
@@ -169,8 +130,8 @@ def evaluate(
         say(f"test, n = {m.n}: {', '.join([*parts, f'loss {m.loss:.3f}'])}")
         if result.frame_map is not None:
             say(f"frame mAP at IoU 0.5, of the annotated boxes: {100 * result.frame_map:.1f}")
-        if detections is not None:
-            say(f"The scored boxes are in {detections}.")
+        if config.detections is not None:
+            say(f"The scored boxes are in {config.detections}.")
         if result.note:
             say(f"note: {result.note}")
         if result.agrees is not None:

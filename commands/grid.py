@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
-from ifcar.commands.options import (
-    Address,
-    Aux,
-    AuxWeight,
-    CacheOption,
-    Device,
-    Engine,
-    FleetSize,
-    HeadSettings,
-    Json,
-    Processes,
-    Rows,
-    Streams,
-    aux_weights_from,
-    refuse_ignored,
-    say,
-    schedule_from,
-)
+from ifcar.commands.options import HEAD, CacheOption, Json, refuse_ignored, say, schedule_from
 from ifcar.console import Screen, print_json, print_table
 from ifcar.errors import InputError
+from ifcar.pipelines.engines.cluster import EngineConfig, RayConfig
+from ifcar.pipelines.grid.config import FewShotConfig, GridConfig, SystemConfig
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.schedule import ScheduleConfig
+from ifcar.pipelines.training.machine import MachineConfig
 from ifcar.shell_words import command
 
 if TYPE_CHECKING:
@@ -38,26 +25,25 @@ if TYPE_CHECKING:
     from ifcar.pipelines.grid.run import GridResult
 
 
-TRAINING = ("processes", "fleet", "device", "memory", "engine", "address", "out")
+TRAINING = ("processes", "fleet_size", "device", "memory", "engine", "address", "out")
+TUNE_FLAGS = {"kind": "--tune-schedule", "min_steps": "--tune-steps"}
+TUNE_STATED = {"kind": "as the base training's", "min_steps": "1000 of the classifier, 300 of all"}
 
 
+@with_config_options
 def grid(
     context: typer.Context,
+    *,
     file: Annotated[Path, typer.Argument(help="Grid file, or the name of a shipped one: `ifcar list grids`.")],
     cache: CacheOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs with their ids; train nothing.")] = False,
-    processes: Processes = None,
-    fleet: FleetSize = None,
-    device: Device = None,
-    memory: Rows = "auto",
-    engine: Engine = "local",
-    address: Address = None,
+    machine: Annotated[Given, OptionsOf(MachineConfig)],
+    engine: Annotated[Given, OptionsOf(EngineConfig, RayConfig, only=("engine", "address"))],
     out: Annotated[Path | None, typer.Option(help="Folder of the table; default: runs/NAME.")] = None,
     as_json: Json = False,
 ) -> None:
     """Train every run of a grid file that is not there yet, and write one table with intervals and tests."""
     from ifcar.pipelines.engines.choice import cluster_config
-    from ifcar.pipelines.feed.memory import parse_memory
     from ifcar.pipelines.folders import only_cache
     from ifcar.pipelines.grid.config import read_grid
     from ifcar.pipelines.grid.plan import plan_grid
@@ -65,95 +51,65 @@ def grid(
 
     if dry_run:
         refuse_ignored(context, TRAINING, "--dry-run lists the runs and trains none; leave one of the two out")
-    cluster = cluster_config(engine, address)
+    cluster, chosen = cluster_config(engine.read()), MachineConfig(**machine.read())
     plan = plan_grid(read_grid(file), only_cache(cache))
     if dry_run:
         _print_plan(plan, as_json=as_json)
         return
-    result = run_grid(
-        plan,
-        Screen(quiet=as_json),
-        out=out,
-        processes=processes,
-        device=device,
-        fleet_size=fleet,
-        cluster=cluster,
-        memory=parse_memory(memory),
-    )
-    show_grid(result, as_json=as_json)
+    show_grid(run_grid(plan, Screen(quiet=as_json), chosen, out=out, cluster=cluster), as_json=as_json)
 
 
 @with_config_options
 def few_shot(
     *,
     head: Annotated[str, typer.Argument(help="One of `ifcar list heads`.")],
-    shots: Annotated[list[int] | None, typer.Option(help="Clips a novel class; again for more (5, 10).")] = None,
+    few_shots: Annotated[Given, OptionsOf(FewShotConfig)],
     cache: CacheOption = None,
     run: Annotated[Given, OptionsOf(RunConfig, only=("preset", "labels"))],
-    streams: Streams = None,
-    aux_weight: AuxWeight = 0.0,
-    aux: Aux = None,
-    setting: HeadSettings = None,
-    train: Annotated[
-        str, typer.Option(help="What fine-tuning moves: classifier (the last layer, as published) or all.")
-    ] = "classifier",
+    of_head: Annotated[Given, OptionsOf(SystemConfig, only=HEAD)],
     schedule: Annotated[Given, OptionsOf(ScheduleConfig, only=("kind", "min_steps"), of="Of the base training: ")],
-    tune_schedule: Annotated[
-        str | None, typer.Option(help="Of the fine-tuning: paper or stretched; default: as the base training's.")
+    tuning: Annotated[
+        Given, OptionsOf(ScheduleConfig, only=(), flags=TUNE_FLAGS, of="Of the fine-tuning: ", stated=TUNE_STATED)
+    ],
+    seeds: Annotated[Given, OptionsOf(GridConfig, only=("seeds",), stated={"seeds": "0"})],
+    machine: Annotated[Given, OptionsOf(MachineConfig)],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the table.", show_default="runs/few-shot-HEAD, and what is chosen")
     ] = None,
-    tune_steps: Annotated[
-        int | None, typer.Option(help="Fewest steps of a stretched fine-tuning (classifier 1000, all 300).")
-    ] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Again for more runs; default: 0.")] = None,
-    processes: Processes = None,
-    fleet: FleetSize = None,
-    device: Device = None,
-    memory: Rows = "auto",
-    out: Annotated[Path | None, typer.Option(help="Folder of the table; default: runs/few-shot-HEAD.")] = None,
     as_json: Json = False,
 ) -> None:
     """Train a head on base classes, fine-tune it on 5 or 10 clips of each novel class, and test it on these."""
-    from ifcar.pipelines.configs import parse_assignment
-    from ifcar.pipelines.feed.memory import parse_memory
     from ifcar.pipelines.few_shot import few_shot_grid
     from ifcar.pipelines.folders import only_cache
-    from ifcar.pipelines.grid.plan import TUNING, plan_grid
+    from ifcar.pipelines.grid.plan import plan_grid
     from ifcar.pipelines.grid.run import run_grid
 
-    if train not in ("classifier", "all"):
-        raise InputError(f"--train is {train!r}; expected classifier or all")
-    tuning = None
-    if tune_schedule is not None or tune_steps is not None:
-        kind, (num_steps, lr) = tune_schedule or "stretched", TUNING[train]
-        if kind != "stretched" and tune_steps is not None:
-            raise InputError("--tune-steps would be ignored: it belongs to --tune-schedule stretched; leave it out")
-        steps = {"min_steps": tune_steps or num_steps} if kind == "stretched" else {}
-        rate = {"lr": lr} if kind == "stretched" else {}
-        tuning = schedule_from({"kind": kind, "held_out": 0.0, **steps, **rate})
+    chosen = run.read()
     config = few_shot_grid(
-        head,
-        shots=shots or (5, 10),
-        train="all" if train == "all" else "classifier",
-        streams=streams,
-        aux_weight=aux_weight,
-        aux_weights=aux_weights_from(aux),
-        settings=dict(parse_assignment(text) for text in setting or ()),
+        SystemConfig(name=head, head=head, preset=chosen.pop("preset", None), **of_head.read()),
+        _with_tuning(FewShotConfig(**few_shots.read()), tuning.read()),
         schedule=schedule_from(schedule.read()),
-        tune_schedule=tuning,
-        seeds=seed or (0,),
-        **run.read(),
+        **seeds.read(),
+        **chosen,
     )
+    where = MachineConfig(**machine.read())
     plan = plan_grid(config, only_cache(cache))
-    result = run_grid(
-        plan,
-        Screen(quiet=as_json),
-        out=out,
-        processes=processes,
-        device=device,
-        fleet_size=fleet,
-        memory=parse_memory(memory),
-    )
-    show_grid(result, as_json=as_json)
+    show_grid(run_grid(plan, Screen(quiet=as_json), where, out=out), as_json=as_json)
+
+
+def _with_tuning(config: FewShotConfig, given: Mapping[str, Any]) -> FewShotConfig:
+    """Return the config with the schedule of its fine-tuning, where anything was given of one."""
+    from ifcar.pipelines.grid.plan import TUNING
+
+    if not given:
+        return config
+    kind, (num_steps, lr) = given.get("kind", "stretched"), TUNING[config.train]
+    if kind != "stretched":
+        if "min_steps" in given:
+            raise InputError("--tune-steps would be ignored: it belongs to --tune-schedule stretched; leave it out")
+        return replace(config, schedule=schedule_from({"kind": kind, "held_out": 0.0}))
+    schedule = {"kind": kind, "held_out": 0.0, "min_steps": given.get("min_steps", num_steps), "lr": lr}
+    return replace(config, schedule=schedule_from(schedule))
 
 
 def _print_plan(plan: GridPlan, *, as_json: bool) -> None:

@@ -21,33 +21,12 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 CacheOption = Annotated[Path | None, typer.Option(help="Cache to use; default: the only one in caches/.")]
 CacheArgument = Annotated[Path, typer.Argument(help="Path of the cache, NAME.zarr or an exported NAME.h5.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; default: cuda where there is one.")]
-FleetSize = Annotated[
-    int | None,
-    typer.Option("--fleet", min=1, help="Runs that train together at most, 1: each alone; default: by free memory."),
-]
-Rows = Annotated[
-    str, typer.Option("--memory", help="Keep rows in gpu, ram or on disk (stream); auto: the first where they fit.")
-]
-AuxWeight = Annotated[
-    float,
-    typer.Option(
-        help="Weight λ of a head's only auxiliary loss; 0: without. sfi's 5 is the paper's, for a sum over N = 4 "
-        "slots: with more, lower it or --set prediction_reduction=mean."
-    ),
-]
-Aux = Annotated[
-    list[str] | None,
-    typer.Option(help="NAME=W: weight of one of several auxiliary losses (`ifcar list heads`); may be repeated."),
-]
-Streams = Annotated[str | None, typer.Option(help="appearance, layout or both.")]
-HeadSettings = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of a head option.")]
 ConfigFile = Annotated[Path | None, typer.Option(help="A run's config.yaml, in place of the options that it states.")]
 RunFolder = Annotated[Path | None, typer.Option(help="Run folder; default: a fresh one in runs/.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the stopped run in --out.")]
-Engine = Annotated[str, typer.Option(help="local, or ray: the machines of a Ray cluster (pip install 'ifcar[ray]').")]
-Address = Annotated[str | None, typer.Option(help="Of the Ray cluster: auto (default), HOST:PORT, or local.")]
-Processes = Annotated[int | None, typer.Option(help="Training processes; default: one a core.")]
+
+HEAD = ("streams", "aux_weight", "aux_weights", "settings")
+"""Fields of a `SystemConfig` that say how its head differs from the preset."""
 
 
 def refuse_ignored(context: typer.Context, ignored: Collection[str], why: str) -> None:
@@ -92,21 +71,6 @@ def schedule_from(given: Mapping[str, Any]) -> ScheduleConfig:
     if {"epochs", "min_steps"} <= given.keys():
         raise InputError("--epochs and --min-steps exclude each other; give one of them")
     return ScheduleConfig(**given)
-
-
-def aux_weights_from(given: Sequence[str] | None) -> dict[str, float]:
-    """Return the weights that `--aux NAME=W` gives. Raises InputError when one is not of that form or given twice."""
-    weights: dict[str, float] = {}
-    for text in given or ():
-        name, _, number = text.partition("=")
-        try:
-            weight = float(number)
-        except ValueError as error:
-            raise InputError(f"--aux {text!r:.200}: expected NAME=W, a loss and its weight, prediction=5") from error
-        if name in weights:
-            raise InputError(f"--aux {name} is given twice; give each auxiliary loss one weight")
-        weights[name] = weight
-    return weights
 
 
 def print_metrics(run: Run) -> None:

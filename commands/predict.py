@@ -9,29 +9,17 @@ from typing import Annotated
 
 import typer
 
-from ifcar.commands.options import Device, Json, say
+from ifcar.commands.config_options import Given, OptionsOf, with_config_options
+from ifcar.commands.options import Json, say
 from ifcar.console import Screen, print_json, print_table
+from ifcar.pipelines.runs.questions import PredictConfig
 
 
+@with_config_options
 def predict(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run or ensemble.")],
     video: Annotated[Path, typer.Argument(help="A video file, or a folder of frames 0001.jpg, ….")],
-    boxes: Annotated[
-        Path,
-        typer.Option(help="JSON, Something-Else's records: {ID: [record, …]}, or one clip's list of records."),
-    ],
-    clip: Annotated[
-        str | None, typer.Option(help="ID in the boxes file; default: the video's name, or the only one.")
-    ] = None,
-    labels: Annotated[
-        str | None, typer.Option(help="Label space; must be the one that the run learned, which is the default.")
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(help="The backbone's weights that the run was trained on: as `ifcar extract` takes them."),
-    ] = None,
-    top: Annotated[int | None, typer.Option(help="Number of classes to print; default: 5.")] = None,
-    device: Device = None,
+    options: Annotated[Given, OptionsOf(PredictConfig)],
     as_json: Json = False,
 ) -> None:
     """Run backbone and head on one new video and print the likeliest classes; the run's cache is not needed.
@@ -44,9 +32,7 @@ def predict(
     """
     from ifcar.pipelines.predict import predict as run_predict
 
-    result = run_predict(
-        run, video, boxes, Screen(quiet=as_json), clip=clip, labels=labels, weights=weights, top=top, device=device
-    )
+    result = run_predict(run, video, Screen(quiet=as_json), PredictConfig(**options.read()))
     if as_json:
         content = asdict(result)
         answers = content.pop("answers")

@@ -7,47 +7,27 @@ from typing import Annotated
 
 import typer
 
+from ifcar.commands.config_options import Given, OptionsOf, with_config_options
 from ifcar.commands.options import Json, say
 from ifcar.console import Screen, print_json, print_table
+from ifcar.pipelines.report.config import ReportConfig
 from ifcar.shell_words import quoted
 
 
+@with_config_options
 def report(
     folders: Annotated[
         list[Path] | None,
         typer.Argument(help="Runs, or folders of `ifcar grid`; default: every grid in runs/, else every finished run."),
     ] = None,
-    compare: Annotated[
-        str | None, typer.Option(help="System A of the figures; default: the table's last that is not B.")
-    ] = None,
-    baseline: Annotated[
-        str | None, typer.Option("--with", help="System B, which A is compared with; default: the table's baseline.")
-    ] = None,
-    protocol: Annotated[str | None, typer.Option(help="Protocol of the figures; default: the table's first.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("report"),
-    clips: Annotated[int, typer.Option(help="Clips in the gallery; 0: none.")] = 24,
-    data_root: Annotated[
-        Path | None, typer.Option(help="The dataset's folder, for the frames; default: data/DATASET.")
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="The runs' cache, if moved; default: where they were trained from.")
-    ] = None,
+    *,
+    options: Annotated[Given, OptionsOf(ReportConfig)],
     as_json: Json = False,
 ) -> None:
     """Write one self-contained page of tables, figures and clips, and each figure as SVG, PNG and CSV."""
     from ifcar.pipelines.report.report import report as write_report
 
-    result = write_report(
-        folders or [],
-        Screen(quiet=as_json),
-        compare=compare,
-        baseline=baseline,
-        protocol=protocol,
-        out=out,
-        num_clips=clips,
-        data_root=data_root,
-        cache=cache,
-    )
+    result = write_report(folders or [], Screen(quiet=as_json), ReportConfig(**options.read()))
     if as_json:
         print_json(
             {

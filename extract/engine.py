@@ -9,12 +9,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as RowDataset
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.blocks import BlockStage
@@ -25,11 +26,13 @@ from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.fold import channels_last, folded
 from ifcar.extract.decoded_views import Decoded, ViewDataset, naming_lost_decoders
 from ifcar.extract.limits import BATCH_SIZES, WORKERS
-from ifcar.extract.roi import PooledMode, arrays_of_maps, pooled_with
+from ifcar.extract.roi import arrays_of_maps, pooled_with
+from ifcar.extract.view_options import PooledMode
 from ifcar.priority import give_way
 
 logger = logging.getLogger(__name__)
 RowArrays = dict[str, NDArray[Any]]
+T = TypeVar("T")
 BATCHES_AHEAD = 4  # decoded before they are asked for
 
 
@@ -189,7 +192,7 @@ def extract_rows(
             writing.result()
 
 
-def decode_ahead(views: ViewDataset, rows: Iterable[int], options: EngineOptions) -> Iterator[Decoded]:
+def decode_ahead(views: RowDataset[T], rows: Iterable[int], options: EngineOptions) -> Iterator[T]:
     """Return the decoded rows in their order; worker processes decode some batches before they are asked for.
 
     What is decoded and not yet taken lies in shared memory and costs file descriptors, so it is bounded for all workers

@@ -9,30 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ifcar.cache.schema import step_frames
-from ifcar.errors import InputError, nearest_of
+from ifcar.errors import InputError
 from ifcar.extract.backbones.spec import FRAMES, INSTANCES, map_of
 from ifcar.extract.mask_pooling import mask_features
-
-PooledMode = Literal["3", "7-max", "mask"]
-POOLED_MODES: tuple[PooledMode, ...] = ("3", "7-max", "mask")
-
-
-def parse_pooled_mode(text: str) -> PooledMode:
-    """Return `text` as a pooled mode.
-
-    Raises:
-        InputError: unknown mode; the message lists the known ones.
-    """
-    for mode in POOLED_MODES:
-        if text == mode:
-            return mode
-    raise InputError(f"unknown pooled mode {text!r}{nearest_of(text, POOLED_MODES)}")
+from ifcar.extract.view_options import PooledMode
 
 
 def pooled_size(mode: PooledMode) -> int:

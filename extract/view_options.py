@@ -1,4 +1,8 @@
-"""The options of views that every config shares which shows clips to a backbone."""
+"""The options of views, each declared once, for the configs that show clips to a backbone.
+
+A config takes those that it can keep: extraction how views are sampled, live training how they are cropped, a
+`ifcar.extract.views.ViewPolicy` both. What has no slots can be mixed.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,12 @@ from ifcar.config_fields import Bounds, Option, check_fields
 Framing = Literal["stretch", "center"]
 Cropping = Literal["area", "scale-jitter", "multi-scale"]
 Sampling = Literal["segments", "annotated", "rate"]
+PooledMode = Literal["3", "7-max", "mask"]
 
 SIDES = Bounds(least=16, most=1024)  # of a crop, in pixels
 FRAMES = Bounds(least=1, most=1024)  # of a view
 SHARE = Bounds(above=0, most=1)  # of a frame's side
+MAX_SAMPLING_FPS = 1000.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,3 +55,55 @@ class ViewOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledViews(ViewOptions):
+    """Which frames a view takes, and how many augmented views there are.
+
+    Args:
+        augmented_views: A, further views of the clips that some protocol trains on, for training only.
+        sampling: "segments", "annotated" or "rate", see `ifcar.extract.views`; default: rate where one of the next two
+            is given, else the dataset's.
+        sampling_fps: with "rate": sampled frames per second.
+        sampling_rates: with "rate" instead of `sampling_fps`: source frames per sampled frame, ascending; the plain
+            views share them as `place_of_view` says.
+        seed: of the augmented views.
+    """
+
+    augmented_views: Annotated[
+        int,
+        Option("A, further views of training clips, drawn at random; for training only."),
+        Bounds(least=0),
+    ] = 0
+    sampling: Annotated[
+        Sampling | None,
+        Option(
+            "Where a view's frames come from: segments (T equal parts of the clip), annotated (of its annotated "
+            "frames) or rate; default: the dataset's."
+        ),
+    ] = None
+    sampling_fps: Annotated[
+        float | None,
+        Option("T frames at so many a second: 32 at 6 cover 5.3 s. Implies --sampling rate."),
+        Bounds(above=0, most=MAX_SAMPLING_FPS),
+    ] = None
+    sampling_rates: Annotated[
+        tuple[float, ...],
+        Option("T frames, one of every r of the source; the views share the rates: 2,4,8. Implies rate."),
+    ] = ()
+    seed: Annotated[int, Option("Of the augmented views.")] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CroppedViews(ViewOptions):
+    """How augmented views are cropped.
+
+    Args:
+        cropping: "area", a part of the frame at its own aspect, see `random_crop`; "scale-jitter" or "multi-scale", a
+            square, see `jittered_square` and `multi_scale_square`.
+        min_scale: smallest side of an "area" crop, as a share of the frame's.
+    """
+
+    cropping: Annotated[Cropping, Option("Crops of augmented views: area, scale-jitter or multi-scale.")] = "area"
+    min_scale: Annotated[float, SHARE] = 0.7

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ifcar.cache.arrays import ArraySpec
 from ifcar.cache.manifest import MAX_VIEWS
-from ifcar.config_fields import Bounds, check_fields
+from ifcar.config_fields import check_fields
 from ifcar.errors import InputError
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.frame_times import annotated_frames, annotated_span, clock_of, frames_of_span, source_frames
@@ -41,39 +41,19 @@ from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.sampling import place_of_view, plain_places, segment_frames, strided_frames
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.view_content import View, fill_slots
-from ifcar.extract.view_options import FRAMES, SHARE, SIDES, Cropping, Sampling, ViewOptions
+from ifcar.extract.view_options import FRAMES, SIDES, CroppedViews, SampledViews, Sampling
 
 CENTER_FRACTION = 224 / 256
-MAX_SAMPLING_FPS = 1000.0
 MAX_SAMPLING_RATE = 1000.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ViewPolicy(ViewOptions):
-    """How views are sampled, with nothing left to the dataset; all of it enters the cache's fingerprint.
-
-    Args:
-        frames, crop: see `ViewOptions`.
-        augmented_views: A, further views of a clip, augmented.
-        cropping: of augmented views: "area", a part of the frame at its own aspect, see `random_crop`;
-            "scale-jitter" or "multi-scale", a square, see `jittered_square` and `multi_scale_square`.
-        min_scale: smallest side of an "area" crop, as a share of the frame's.
-        seed: of the augmented views.
-        sampling: "segments", "annotated" or "rate", see above.
-        sampling_fps: with "rate": sampled frames per second.
-        sampling_rates: with "rate" instead of `sampling_fps`: source frames per sampled frame, ascending; the plain
-            views share them as `place_of_view` says.
-    """
+class ViewPolicy(SampledViews, CroppedViews):
+    """How views are sampled and cropped, with nothing left to the dataset; all of it enters the cache's fingerprint."""
 
     frames: Annotated[int, FRAMES] = 8
     crop: Annotated[int, SIDES] = 224
-    augmented_views: Annotated[int, Bounds(least=0)] = 0
-    cropping: Cropping = "area"
-    min_scale: Annotated[float, SHARE] = 0.7
-    seed: int = 0
     sampling: Sampling = "segments"
-    sampling_fps: Annotated[float | None, Bounds(above=0, most=MAX_SAMPLING_FPS)] = None
-    sampling_rates: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self)

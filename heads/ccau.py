@@ -6,7 +6,7 @@ Official code: github.com/nishantrai18/homage.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import ClassVar, Literal
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ifcar.cache.arrays import CacheSpec
-from ifcar.cache.streams import ONLY, in_stream, space_sizes, stream_spec
+from ifcar.cache.streams import ONLY, in_stream, space_sizes, stream_names, stream_spec
 from ifcar.errors import InputError, nearest
 from ifcar.heads.ccau_parts import (
     PROJECTION_DIM,
@@ -229,6 +229,12 @@ class CCAU(Head):
     auxiliary: ClassVar[Mapping[str, tuple[str, ...]]] = {"align": (), "distil": ()}
     schedules = TRAININGS
     classifier: TaskClassifier
+
+    @classmethod
+    def for_cache(cls, config: CCAUConfig, spec: CacheSpec) -> CCAUConfig:
+        """Return the config with all streams of the cache where it names none."""
+        known = tuple(name for name in stream_names(spec.names()) if name)
+        return config if config.streams else replace(config, streams=known)
 
     @classmethod
     def reads(cls, config: CCAUConfig) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, Protocol, Self, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -96,15 +96,13 @@ class HeadOutput:
     tasks: Mapping[str, Tensor] = field(default_factory=dict)
     log_variances: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def by_task(self) -> list[Tensor]:
+        """Return (…, O, K) what is trained of each task: of most heads `trained()` alone."""
+        return [logits.unsqueeze(-2) for logits in self.tasks.values()] or [self.trained()]
+
     def trained(self) -> Tensor:
         """Return (…, O, K): the logits of every output that is trained on the labels."""
         return self.logits.unsqueeze(-2) if self.outputs is None else self.outputs
-
-
-class HeadConfig(Protocol):
-    """A frozen dataclass; every head has its own."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
 class Head(nn.Module, ABC):
@@ -152,6 +150,11 @@ class Head(nn.Module, ABC):
     losses: frozenset[str]
     tasks: tuple[Task, ...] = (Task(),)
     classifier: nn.Module
+
+    @classmethod
+    def for_cache(cls, config: Any, spec: CacheSpec) -> Any:
+        """Return the config with what it leaves to the cache: the streams of several, for most heads nothing."""
+        return config
 
     @classmethod
     def build(cls, config: Any, spec: CacheSpec, num_classes: int, losses: Collection[str] = ()) -> Self:

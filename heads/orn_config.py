@@ -93,7 +93,8 @@ class ORNConfig:
     def check_class_loss(self) -> None:
         """Raise InputError when there is nothing that the object-class loss (Eq. 13) could be on."""
         needs = "one with visual instances: the object-class loss (--aux-weight) is on their pooled features"
-        require(self.has_objects and self.objects == "coco", "heads, objects", (self.heads, self.objects), needs)
+        require(self.has_objects, "heads", self.heads, needs)
+        require(self.objects == "coco", "objects", self.objects, needs)
         require("visual" in self.features, "features", self.features, needs)
 
     def uses(self, feature: Feature) -> bool:

@@ -12,7 +12,9 @@ from ifcar.pipelines.grid.config import read_grid
 from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.grid.run import GridResult, run_grid
 from ifcar.pipelines.progress import Progress
+from ifcar.pipelines.report.config import ReportConfig
 from ifcar.pipelines.report.report import ReportResult, report
+from ifcar.pipelines.training.machine import MachineConfig
 
 GRID = Path("demo")
 NOTE = (
@@ -30,7 +32,7 @@ class DemoResult:
     report: ReportResult
 
 
-def demo(progress: Progress, *, processes: int | None = None) -> DemoResult:
+def demo(progress: Progress, machine: MachineConfig = MachineConfig()) -> DemoResult:
     """Render toybox, extract it, train the grid `demo`, and report.
 
     Interrupted and run again, it goes on where it was: finished blocks and runs are kept, stopped runs resumed.
@@ -38,6 +40,6 @@ def demo(progress: Progress, *, processes: int | None = None) -> DemoResult:
     progress.say(NOTE)
     cache = folder("caches") / "demo.zarr"
     extraction = extract(ExtractConfig(dataset="toybox", pooled="7-max", out=cache), progress)
-    grid = run_grid(plan_grid(read_grid(GRID), cache), progress, processes=processes)
-    page = report([grid.folder], progress, compare="Ours-SFI + Pred")
+    grid = run_grid(plan_grid(read_grid(GRID), cache), progress, machine)
+    page = report([grid.folder], progress, ReportConfig(compare="Ours-SFI + Pred"))
     return DemoResult(extraction=extraction, grid=grid, report=page)

@@ -8,25 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ifcar.cache.protocols import ProtocolTable
-from ifcar.cache.reader import CacheReader
-from ifcar.cache.schema import Split
-from ifcar.errors import CacheMismatchError, InputError
+from ifcar.errors import InputError
 from ifcar.pipelines.feed.batches import open_batches
-from ifcar.pipelines.feed.boxes import no_boxes
-from ifcar.pipelines.feed.examples import check_views, read_examples, spread_views
-from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig
-from ifcar.pipelines.runs.finished import open_run
-from ifcar.pipelines.runs.heads import build_head
-from ifcar.pipelines.runs.places import open_its_cache
-from ifcar.pipelines.runs.resolve import head_arrays
-from ifcar.pipelines.runs.weights import load_head
+from ifcar.pipelines.feed.examples import check_views, spread_views
+from ifcar.pipelines.runs.questions import EvaluateConfig
+from ifcar.pipelines.runs.trained import gives_stored, open_trained
 from ifcar.pipelines.scoring.detections import detect
-from ifcar.pipelines.scoring.scores import Metrics, Pool, measure, predict
+from ifcar.pipelines.scoring.scores import Metrics, measure, predict
 from ifcar.pipelines.stacks.stack import stack_heads
-from ifcar.shell_words import command
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,55 +43,29 @@ class Evaluation:
         return {**asdict(self), "metrics": self.metrics.record()}
 
 
-def evaluate(
-    path: Path,
-    *,
-    cache: Path | None = None,
-    labels: str | None = None,
-    device: str | None = None,
-    pool: Pool = "mean",
-    views: int | None = None,
-    detections: Path | None = None,
-) -> Evaluation:
+def evaluate(path: Path, options: EvaluateConfig = EvaluateConfig()) -> Evaluation:
     """Load a run's weights, score the test part of its protocol again and compare with the stored logits.
 
     Args:
         path: the run's folder.
-        cache: where its cache is, when that was moved.
-        labels: another label space of its protocol with the same classes; default: the one that it learned.
-        device: default: cuda where there is one.
-        pool: how the views of a clip become one score, see `ifcar.pipelines.scoring.scores.pool_views`.
-        views: how many plain views of a clip to test, see `ifcar.pipelines.feed.examples.spread_views`; None takes all.
-        detections: file to write the scored boxes to, see `ifcar.pipelines.scoring.detections`.
+        options: which cache, label space and views, and what to write.
 
     Raises:
         MissingDataError, InputError: not a finished run, or damaged; detections where clips are no boxes at key frames.
         CacheMismatchError: the cache is not the one that the run was trained from.
     """
+    views, detections = options.views, options.detections
     started = time.perf_counter()
-    run = open_run(path)
-    config = run.config
-    if isinstance(config, EnsembleConfig):
-        raise InputError(
-            f"{path}: an ensemble has no weights of its own; evaluate its members, or see its metrics.json"
-        )
-    reader = _its_cache(path, config, cache)
-    protocol = _protocol(reader, config, labels)
-    head = build_head(config, reader.spec, len(protocol.labels.classes))
-    arrays = head_arrays(config, reader.spec)
-    if reader.spec.reads_instances(arrays) and not reader.table("categories").any():
-        raise no_boxes(reader.path, config.head, f"{reader.num_clips} clips")
-    load_head(head, path / "model.safetensors")
-    tested = read_examples(reader, protocol, Split.TEST)
+    trained = open_trained(path, cache=options.cache, labels=options.labels, stream=options.stream)
+    config, reader, tested = trained.config, trained.reader, trained.tested
     if views is not None:
         check_views(tested, reader, views)
         tested = spread_views(tested, reader, views)
-    batches = open_batches(reader, arrays, [tested], device, "auto")
-    (predictions,) = predict(stack_heads([head], batches.device), batches, tested, pool)
-    stored = run.predictions("test").logits
-    same = stored.shape == predictions.logits.shape and np.allclose(stored, predictions.logits, atol=1e-4, rtol=1e-4)
+    batches = open_batches(reader, trained.arrays, [tested], options.device, "auto")
+    stack = stack_heads([trained.head], batches.device)
+    (predictions,) = predict(stack, batches, tested, options.pool, task=trained.task)
     metrics = measure(predictions, seed=config.seed, started=started)
-    detected = detect(predictions, protocol, reader.clip_ids)
+    detected = detect(predictions, trained.protocol, reader.clip_ids)
     if detections is not None:
         if detected is None:
             raise InputError(
@@ -110,8 +73,10 @@ def evaluate(
             )
         detected.write(detections)
     reader.close()
+    own = trained.task in (None, trained.head.tasks[0])
+    as_trained = own and options.pool == "mean" and views is None and options.labels in (None, config.labels)
     scored = predictions.logits, predictions.targets
-    classes = predictions.kind.per_class(*scored, protocol.labels.classes)
+    classes = predictions.kind.per_class(*scored, trained.protocol.labels.classes)
     if detected is not None:
         classes = [{**row, "frame_ap": detected.precisions[row["class"]]} for row in classes]
     return Evaluation(
@@ -119,36 +84,6 @@ def evaluate(
         classes=classes,
         weighted_map=predictions.kind.weighted_measure(*scored),
         frame_map=None if detected is None else detected.frame_map,
-        agrees=bool(same) if pool == "mean" and views is None and labels in (None, config.labels) else None,
+        agrees=gives_stored(trained.run, predictions) if as_trained else None,
         note=tested.note,
     )
-
-
-def _protocol(reader: CacheReader, config: RunConfig, labels: str | None) -> ProtocolTable:
-    """Return the run's protocol with the label space to score: the run's, or another one of the same classes."""
-    table = reader.protocol(config.protocol)
-    learned, scored = table.only(config.labels), table.only(labels or config.labels)
-    for what in ("classes", "kind", "over"):
-        if getattr(learned.labels, what) != getattr(scored.labels, what):
-            raise InputError(
-                f"--labels {labels}: the run learned {learned.labels.name!r}, and {labels!r} has another {what}; "
-                "expected a label space of the same classes"
-            )
-    return scored
-
-
-def _its_cache(path: Path, config: RunConfig, cache: Path | None) -> CacheReader:
-    """Open the cache that a run was trained from."""
-    if config.live is not None and cache is None and not config.cache.exists():
-        raise InputError(
-            f"{path}: fine-tuned, and there is no cache of its backbone at {config.cache}; make it with "
-            f"{command('ifcar', 'extract', '--weights', path / 'backbone.safetensors')} and the run's options, or name "
-            "it with --cache"
-        )
-    reader = open_its_cache(cache or config.cache, path)
-    if reader.fingerprint != config.fingerprint:
-        raise CacheMismatchError(
-            f"{reader.path}: fingerprint {reader.fingerprint[:12]}…, but {path} was trained from "
-            f"{config.fingerprint[:12]}…; name its cache with --cache"
-        )
-    return reader

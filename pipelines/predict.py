@@ -25,7 +25,7 @@ from ifcar.extract.engine import EngineOptions, FeatureExtractor, RowArrays, fau
 from ifcar.extract.frame_times import past_end, source_frames
 from ifcar.extract.geometry import FULL_FRAME, boxes_to_crop
 from ifcar.extract.picture_source import VideoInfo
-from ifcar.extract.roi import parse_pooled_mode, pooled_with
+from ifcar.extract.roi import pooled_with
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.view_content import View
 from ifcar.extract.weights import kept_weights
@@ -35,6 +35,7 @@ from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.runs.answers import Answer, answer_of, asked_about, members_of
 from ifcar.pipelines.runs.data import RunData
 from ifcar.pipelines.runs.finished import open_run
+from ifcar.pipelines.runs.questions import PredictConfig
 from ifcar.pipelines.runs.recipe import Recipe, read_recipe
 
 DEFAULT_TOP = 5
@@ -66,18 +67,7 @@ class Prediction:
     notes: Sequence[str]
 
 
-def predict(
-    run: Path,
-    video: Path,
-    boxes: Path,
-    progress: Progress,
-    *,
-    clip: str | None = None,
-    labels: str | None = None,
-    weights: str | None = None,
-    top: int | None = None,
-    device: str | None = None,
-) -> Prediction:
+def predict(run: Path, video: Path, progress: Progress, options: PredictConfig) -> Prediction:
     """Run backbone and head on one video; the run's cache is not needed.
 
     A run from boxes alone (backbone `none`) opens the video only for its size. A head that reads no features of a cache
@@ -86,14 +76,8 @@ def predict(
     Args:
         run: folder of a finished run or ensemble.
         video: a video file, or a folder of frames 0001.jpg, ….
-        boxes: JSON in Something-Else's record format, {ID: [record, …]} or one clip's list of records.
         progress: told about the work.
-        labels: the label space; a run knows the one that it learned.
-        clip: ID in the boxes file; default: the video's name, or the only one.
-        weights: the backbone's, as `ifcar extract` takes them; they must be those that the run was trained on.
-            Default: random ones are made again, others are the published ones.
-        top: how many classes to return; default: 5, or all when there are fewer.
-        device: default: cuda where there is one.
+        options: the video's boxes, and what else is told and asked of it.
 
     Raises:
         MissingDataError, InputError: the run, the video or the boxes cannot be used.
@@ -101,16 +85,16 @@ def predict(
     """
     opened = open_run(run)
     data = opened.data()
-    if labels is not None and labels != data.labels:
+    if options.labels not in (None, data.labels):
         raise InputError(
-            f"--labels {labels}: {run} learned the label space {data.labels!r}{nearest(labels, [data.labels])} and "
-            "knows no other"
+            f"--labels {options.labels}: {run} learned the label space {data.labels!r}"
+            f"{nearest(str(options.labels), [data.labels])} and knows no other"
         )
     members = members_of(opened, data)
-    num_top = _num_top(top, len(data.classes))
+    num_top = _num_top(options.top, len(data.classes))
     recipe = read_recipe(run, data)
-    info = probe(video)
-    clip_id, tracks = read_one_clip(boxes, clip, video.name if video.is_dir() else video.stem)
+    info, boxes, weights = probe(video), options.boxes, options.weights
+    clip_id, tracks = read_one_clip(boxes, options.clip, video.name if video.is_dir() else video.stem)
     clip_of_video = Clip(
         clip_id=clip_id,
         source=video,
@@ -125,13 +109,13 @@ def predict(
         recipe.policy,
         reads=recipe.backbone.reads,
     )
-    on = choose_device(device)
+    on = choose_device(options.device)
     reads = tuple(dict.fromkeys(name for member in members for name in member.reads()))
     reads_features = data.spec.reads_features(reads)
     if not reads_features and weights is not None:
         raise InputError(f"--weights {weights} would be ignored: {run} reads boxes only")
     seen = [views.plan(row) for row in range(len(views))]
-    pooled = pooled_with(parse_pooled_mode(recipe.pooled)) if reads_features and recipe.pooled is not None else ()
+    pooled = pooled_with(recipe.pooled) if reads_features and recipe.pooled is not None else ()
     arrays = _view_arrays(run, data, seen, tuple(dict.fromkeys((*reads, *pooled))))
     if reads_features:
         arrays |= _live_features(run, data, recipe, views, weights, on, progress)
@@ -217,7 +201,7 @@ def _live_features(
             "name the run's own with --weights"
         )
     options = EngineOptions(num_workers=0, device=device, precision=recipe.precision)
-    extractor = FeatureExtractor(backbone, data.spec, parse_pooled_mode(recipe.pooled), options)
+    extractor = FeatureExtractor(backbone, data.spec, recipe.pooled, options)
     parts: list[RowArrays] = []
     progress.start("running the backbone", len(views))
     for start in range(0, len(views), options.batch_size):

@@ -9,10 +9,15 @@ from collections import Counter
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import pytest
 import torch
+from fixtures.browser import browser  # noqa: F401  (a fixture)
 
 torch.set_num_threads(1)
+# How long an example takes says how busy the machine is, not whether the code is right.
+hypothesis.settings.register_profile("ifcar", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("ifcar")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

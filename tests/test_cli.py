@@ -105,7 +105,7 @@ def test_cache_commands(place: Path) -> None:
         (("ensemble", "runs/none", "runs/nothing"), "no such run"),
         (("grid", "tabel1"), "did you mean 'table1'"),
         (("grid", "table1"), "extract with a backbone"),
-        (("fit-head", "strg", "--graphs", "joint"), "write --set graphs=NAME"),
+        (("fit-head", "strg", "--graphs", "joint"), "No such option: --graphs; write --set graphs=NAME"),
         (("list", "haeds"), "cannot list 'haeds'"),
         (("cache", "verify", "nowhere.zarr"), "nowhere.zarr"),
         (("nonsense",), "No such command"),

@@ -78,6 +78,7 @@ class SmallConfig:
     rate: Annotated[float | None, Option("A rate.", default="the count's"), Bounds(above=0)] = None
     kind: Annotated[Literal["one", "two"], Option("one or two.")] = "one"
     places: Annotated[tuple[float, ...], Option("Places.")] = ()
+    seeds: Annotated[tuple[int, ...], Option("Seeds.", "--seed", repeated=True)] = (0, 1)
     twice: Annotated[bool, Option("Do it twice.")] = False
     again: Annotated[bool, Option("Do it again.")] = True
     weights: Annotated[Mapping[str, float], Option("NAME=W.")] = field(default_factory=dict)
@@ -88,15 +89,15 @@ class SmallConfig:
         check_fields(self)
 
 
-def small_app(take: Callable[[dict[str, Any]], None]) -> typer.Typer:
+def small_app(take: Callable[[dict[str, Any]], None], config: type = SmallConfig) -> typer.Typer:
     """Return a command that hands what was given of the config's options to `take`."""
     app = typer.Typer(rich_markup_mode=None)
 
-    @app.command()
-    @with_config_options
-    def small(*, options: Annotated[Given, OptionsOf(SmallConfig)]) -> None:
+    def small(*, options: Any) -> None:
         take(options.read())
 
+    small.__annotations__["options"] = Annotated[Given, OptionsOf(config)]
+    app.command()(with_config_options(small))
     return app
 
 
@@ -113,6 +114,7 @@ def app() -> tuple[typer.Typer, list[dict[str, Any]]]:
         ("--name x --number 3", {"name": "x", "count": 3}),  # given, though it is the default
         ("--name x --twice --no-again", {"name": "x", "twice": True, "again": False}),
         ("--name x --weights a=5 --weights b=0.5", {"name": "x", "weights": {"a": 5, "b": 0.5}}),
+        ("--name x --seed 5 --seed 10", {"name": "x", "seeds": (5, 10)}),
         ("--name x --places 1,2.5 --kind two", {"name": "x", "places": (1.0, 2.5), "kind": "two"}),
     ],
 )
@@ -144,6 +146,7 @@ def test_a_bad_option_is_named_as_it_was_given(app: Any, arguments: str, message
     count=st.integers(1, 9),
     rate=st.none() | st.sampled_from([0.5, 1e-3]),
     places=st.lists(st.sampled_from([0.5, 2.0, 12.0]), max_size=3).map(tuple),
+    seeds=st.lists(st.integers(0, 9), min_size=1, max_size=3).map(tuple),
     twice=st.booleans(),
     again=st.booleans(),
     own=st.dictionaries(st.sampled_from(["a", "b"]), st.integers() | st.booleans()),
@@ -152,6 +155,50 @@ def test_the_words_of_a_config_make_it_again(**values: Any) -> None:
     config, made = SmallConfig(**values), list[SmallConfig]()
     CliRunner().invoke(small_app(lambda given: made.append(SmallConfig(**given))), [str(w) for w in words_of(config)])
     assert made == [config]
+
+
+TUNE_FLAGS = {"count": "--tune-number", "rate": "--tune-rate"}
+
+
+def test_a_config_that_a_command_takes_twice_has_other_flags_the_second_time() -> None:
+    app, seen = typer.Typer(rich_markup_mode=None), list[dict[str, Any]]()
+
+    @app.command()
+    @with_config_options
+    def twice(
+        *,
+        first: Annotated[Given, OptionsOf(SmallConfig, only=("count",))],
+        then: Annotated[Given, OptionsOf(SmallConfig, only=(), flags=TUNE_FLAGS, stated={"count": "the first's"})],
+    ) -> None:
+        seen.extend([first.read(), then.read()])
+
+    CliRunner().invoke(app, ["--number", "2", "--tune-number", "3"], catch_exceptions=False)
+    assert seen == [{"count": 2}, {"count": 3}]
+    refused = CliRunner().invoke(app, ["--tune-number", "10"]).exception
+    assert "--tune-number is 10; expected 1 to 9" in str(refused)
+    assert "A count. [default: (the first's)]" in " ".join(CliRunner().invoke(app, ["--help"]).output.split())
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("count is 3; expected at least 5, one for each of the places", "--number is 3; expected at least 5, one"),
+        ("places and own_rate exclude each other", "--places and --rates exclude each other"),
+        ("own_rate: 0 is named twice", "--rates: 0 is named twice"),
+        ("grid.yaml: count is 3", "grid.yaml: count is 3"),
+        ("count 3 of own_rate", "count 3 of own_rate"),
+    ],
+)
+def test_a_command_says_flags_where_a_config_says_its_fields(said: str, shown: str) -> None:
+    @dataclass(frozen=True, kw_only=True, slots=True)
+    class More(SmallConfig):
+        own_rate: Annotated[float, Option("A rate.", "--rates")] = 0.5
+
+    def refuse(_: dict[str, Any]) -> None:
+        raise InputError(said)
+
+    refused = CliRunner().invoke(small_app(refuse, More), ["--name", "x"]).exception
+    assert isinstance(refused, InputError) and str(refused).startswith(shown)
 
 
 def test_help_shows_each_option_with_its_default(app: Any) -> None:

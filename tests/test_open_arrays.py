@@ -44,8 +44,10 @@ from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.listing import describe_cache
 from ifcar.pipelines.predict import predict
 from ifcar.pipelines.progress import Silent
+from ifcar.pipelines.report.config import ReportConfig
 from ifcar.pipelines.report.report import report
 from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.questions import EvaluateConfig, PredictConfig
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.pipelines.training.jobs import Job
@@ -157,7 +159,7 @@ def bare(root: Path) -> Path:
     return extract(plain, Silent()).cache
 
 
-def config(cache: Path, *settings: str, seed: int = 0) -> RunConfig:
+def config(cache: Path, *, seed: int = 0, **settings: object) -> RunConfig:
     return make_run_config(DepthHead.name, cache, settings=settings, schedule=BRIEF, seed=seed)
 
 
@@ -225,7 +227,7 @@ def test_runs_that_train_together_get_the_array_too(cache: Path, run: FitResult,
 
 def test_the_same_head_trains_with_its_backbone_live(cache: Path, root: Path, tmp_path: Path) -> None:
     """Live logits are those of the cache, with depth beside features that the backbone makes."""
-    from_cache = fit(config(cache, "frame=true"), Silent(), out=tmp_path / "head", device="cpu").run
+    from_cache = fit(config(cache, frame=True), Silent(), out=tmp_path / "head", device="cpu").run
     weights = str(random_weights(root.parent))
     given = {"data_root": root, "weights": weights, "epochs": 1, "batch_size": 4, "lr": 1e-9, "head_lr": 1e-9}
     live = finetune(joint_config(from_cache.path, **given), Silent(), out=tmp_path / "live", workers=0, device="cpu")
@@ -244,14 +246,14 @@ def test_orn_trains_on_features_pooled_under_masks_from_the_cache_and_live(root:
     cached, found = (run.predictions("test").logits for run in (from_cache, live.run))
     np.testing.assert_allclose(found, cached, atol=1e-2 * float(np.abs(cached).max()))
     with pytest.raises(InputError, match="reads the array 'masks', which something-deep gives"):
-        predict(from_cache.path, root / "frames" / "101", root / "annotations.json", Silent())
+        predict(from_cache.path, root / "frames" / "101", Silent(), PredictConfig(boxes=root / "annotations.json"))
     plain = replace(options(root, tmp_path / "plain.zarr", pooled="mask"), dataset="something-else")
     with pytest.raises(InputError, match="--pooled mask: dataset 'something-else' gives no masks here; expected 3 or"):
         extract(plain, Silent())
 
 
 def test_a_report_shows_a_run_on_the_array(run: FitResult, root: Path, tmp_path: Path) -> None:
-    page = report([run.run.path], Silent(), out=tmp_path / "report", num_clips=1, data_root=root).page
+    page = report([run.run.path], Silent(), ReportConfig(out=tmp_path / "report", num_clips=1, data_root=root)).page
     assert DepthHead.name in page.read_text(encoding="utf-8")
 
 
@@ -278,9 +280,9 @@ def test_every_path_says_in_one_line_which_array_is_missing(
             )
             (moved / file.name).write_bytes(text)
     with pytest.raises(CacheMismatchError, match=missing):
-        evaluate(moved, cache=bare)
+        evaluate(moved, EvaluateConfig(cache=bare))
     with pytest.raises(InputError, match="reads the array 'depth', which something-deep gives"):
-        predict(run.run.path, root / "frames" / "101", root / "annotations.json", Silent())
+        predict(run.run.path, root / "frames" / "101", Silent(), PredictConfig(boxes=root / "annotations.json"))
     with pytest.raises(CacheMismatchError, match="this batch has no array 'depth'; there are categories"):
         InstanceBatch({"categories": torch.zeros(1)}).array("depth")
 

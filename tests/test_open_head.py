@@ -125,7 +125,7 @@ def test_run_that_was_stopped_goes_on_to_the_same_bytes_and_scores_as_it_did(cac
     torch.manual_seed(99)
     fit(config(cache), Silent(), out=tmp_path / "stopped", resume=True)
     assert weights_of(tmp_path / "stopped") == weights_of(whole.path)
-    other = fit(config(cache, settings=["dropout=0.0"]), Silent()).run
+    other = fit(config(cache, settings={"dropout": 0.0}), Silent()).run
     assert weights_of(other.path) != weights_of(whole.path)  # it does drop
     assert evaluate(whole.path).agrees
 

@@ -67,7 +67,7 @@ def test_a_commands_body_uses_every_option(path: tuple[str, ...]) -> None:
     for parameter in inspect.signature(function, eval_str=True).parameters.values():
         chosen = options_of(parameter)
         if chosen is not None and parameter.name in named:
-            taken |= {field.name for field in chosen.fields}
+            taken |= set(chosen.fields)
     assert not [option.name for option in options(path) if option.name not in taken]
 
 
@@ -82,7 +82,7 @@ def test_every_field_that_an_option_sets_is_read_somewhere() -> None:
         for command in COMMANDS.values()
         for parameter in inspect.signature(inspect.unwrap(command.callback), eval_str=True).parameters.values()
         if (chosen := options_of(parameter)) is not None
-        for field in chosen.fields
+        for field in chosen.fields.values()
     ]
     assert len(taken) > 20 and set(taken) <= read
 
@@ -157,6 +157,11 @@ def test_options_of_training_are_refused_where_runs_are_listed_only(
         (["fit-head", "base", "--epochs", "2", "--min-steps", "9"], "--epochs and --min-steps exclude each other"),
         (["few-shot", "base", "--schedule", "paper", "--min-steps", "9"], "--min-steps would be ignored"),
         (["few-shot", "base", "--tune-schedule", "paper", "--tune-steps", "9"], "--tune-steps would be ignored"),
+        (["grid", "toybox-table1", "--processes", "0"], "--processes is 0; expected at least 1"),
+        (["fit-head", "base", "--set", "graphs=a", "--set", "graphs=b"], "--set graphs is given twice"),
+        (["ensemble", "--weights", "1;2"], "--weights is '1;2'; expected numbers such as 0.4,0.6"),
+        (["extract", "--dataset", "toybox", "--sampling-rates", "2,4"], "--views is 1; expected at least 2"),
+        (["extract", "--dataset", "toybox", "--pooled", "7max"], "--pooled is '7max'; expected one of 3, 7-max, mask"),
         (["extract", "--dataset", "toybox", "--address", "auto"], "would be ignored: it belongs to --engine ray"),
         (["extract", "--dataset", "toybox", "--actor-cpus", "1"], "would be ignored: it belongs to --engine ray"),
         (["list", "heads", "--weights", "x"], "would be ignored"),

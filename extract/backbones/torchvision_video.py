@@ -39,26 +39,50 @@ class Layer:
     frames: int
 
 
-def _swin(channels: int) -> tuple[Layer, ...]:
-    return (Layer(name="norm", stride=32, channels=channels, frames=2),)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Network:
+    """What is particular to a network.
+
+    Args:
+        layers: those whose output can be the map, the default first.
+        fewest_frames: that it takes.
+        only: the frames and pixels that it takes, where its positions are counted.
+        channels_last: whether its maps have their channels last.
+        gives_tokens: whether it gives a token a patch, and one of the clip first, in place of maps.
+    """
+
+    layers: tuple[Layer, ...]
+    fewest_frames: int = 1
+    only: tuple[int, int] | None = None
+    channels_last: bool = False
+    gives_tokens: bool = False
 
 
-LAYERS: Final[Mapping[str, tuple[Layer, ...]]] = {
-    "r2plus1d_18": (
-        Layer(name="layer4", stride=16, channels=512, frames=8),
-        Layer(name="layer3", stride=8, channels=256, frames=4),
+def _swin(channels: int) -> Network:
+    return Network(layers=(Layer(name="norm", stride=32, channels=channels, frames=2),), channels_last=True)
+
+
+NETWORKS: Final[Mapping[str, Network]] = {
+    "r2plus1d_18": Network(
+        layers=(
+            Layer(name="layer4", stride=16, channels=512, frames=8),
+            Layer(name="layer3", stride=8, channels=256, frames=4),
+        )
     ),
-    "s3d": (
-        Layer(name="features.12", stride=16, channels=832, frames=4),
-        Layer(name="features.15", stride=32, channels=1024, frames=8),
+    "s3d": Network(
+        layers=(
+            Layer(name="features.12", stride=16, channels=832, frames=4),
+            Layer(name="features.15", stride=32, channels=1024, frames=8),
+        ),
+        fewest_frames=14,
     ),
     "swin3d_t": _swin(768),
     "swin3d_s": _swin(768),
     "swin3d_b": _swin(1024),
-    "mvit_v2_s": (Layer(name="norm", stride=32, channels=768, frames=2),),
+    "mvit_v2_s": Network(
+        layers=(Layer(name="norm", stride=32, channels=768, frames=2),), only=(16, 224), gives_tokens=True
+    ),
 }
-_FEWEST_FRAMES: Final = {"s3d": 14}
-_ONLY: Final = {"mvit_v2_s": (16, 224)}  # frames and pixels, whose positions are counted
 
 
 class TorchvisionVideo(Backbone):
@@ -67,7 +91,7 @@ class TorchvisionVideo(Backbone):
     def __init__(self, spec: BackboneSpec) -> None:
         super().__init__(spec)
         with torch.random.fork_rng(devices=[]):
-            network = _network(spec.name)
+            network = _untrained(spec.name)
         for name, child in network.named_children():
             if f"{name}." not in _CLASSIFIERS and name != "avgpool":
                 self.add_module(name, child)
@@ -83,7 +107,7 @@ class TorchvisionVideo(Backbone):
             return
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            started = _network(self.spec.name).state_dict()
+            started = _untrained(self.spec.name).state_dict()
         self.load_state_dict({key: value for key, value in started.items() if not key.startswith(_CLASSIFIERS)})
         self.eval()
 
@@ -92,21 +116,21 @@ class TorchvisionVideo(Backbone):
         return {key: value for key, value in state.items() if not key.startswith(_CLASSIFIERS)}
 
     def stages(self) -> Mapping[str, nn.Module]:
-        """Return the parts up to the layer, those of a sequence one by one."""
-        if self.spec.name != "s3d":
-            parts = dict(self.named_children())
-            names = list(parts)
-            return {name: parts[name] for name in names[: names.index(self.spec.layer) + 1]}
-        last = int(self.spec.layer.rpartition(".")[2])
-        return {f"features.{i}": self.get_submodule(f"features.{i}") for i in range(last + 1)}
+        """Return the parts up to the layer, those of the layer's own sequence one by one."""
+        sequence = self.spec.layer.rpartition(".")[0]
+        found = self.get_submodule(sequence).named_children()
+        parts = {f"{sequence}.{name}" if sequence else name: child for name, child in found}
+        names = list(parts)
+        return {name: parts[name] for name in names[: names.index(self.spec.layer) + 1]}
 
     def forward(self, video: Tensor) -> Maps:
         """Return the layer's output (B, C, T′, H, W) for a normalised video (B, 3, T, S, S)."""
-        if self.spec.name == "mvit_v2_s":
+        network = NETWORKS[self.spec.name]
+        if network.gives_tokens:
             return {INSTANCES: self._tokens(video)}
         for stage in self.stages().values():
             video = self.through(stage, video)
-        if self.spec.name.startswith("swin3d"):  # its maps have their channels last
+        if network.channels_last:
             video = video.permute(0, 4, 1, 2, 3)
         return {INSTANCES: video}
 
@@ -127,7 +151,7 @@ class TorchvisionVideo(Backbone):
         return video
 
 
-def _network(name: str) -> nn.Module:
+def _untrained(name: str) -> nn.Module:
     from torchvision.models import get_model
 
     network: nn.Module = get_model(name, weights=None)
@@ -135,15 +159,16 @@ def _network(name: str) -> nn.Module:
 
 
 def _resolve(request: BackboneRequest) -> BackboneSpec:
-    layers = {layer.stride: layer for layer in LAYERS[request.name]}
+    network = NETWORKS[request.name]
+    layers = {layer.stride: layer for layer in network.layers}
     chosen = layers[request.stride_among(tuple(layers))]
-    fewest = _FEWEST_FRAMES.get(request.name, 1)
-    if request.num_frames < fewest:
+    if request.num_frames < network.fewest_frames:
         raise InputError(
-            f"backbone {request.name!r} takes {fewest} frames or more; {request.num_frames} were asked for"
+            f"backbone {request.name!r} takes {network.fewest_frames} frames or more; {request.num_frames} were asked "
+            "for"
         )
-    if request.name in _ONLY and (request.num_frames, request.crop_size) != _ONLY[request.name]:
-        frames, size = _ONLY[request.name]
+    if network.only is not None and (request.num_frames, request.crop_size) != network.only:
+        frames, size = network.only
         raise InputError(
             f"backbone {request.name!r} takes --frames {frames} --crop {size} only, not {request.num_frames} frames of "
             f"{request.crop_size} pixels"
@@ -157,14 +182,14 @@ def _published(name: str) -> Mapping[str, Any]:
     return torchvision_weights(name, trained_on="Kinetics-400")
 
 
-for _name in LAYERS:
+for _name, _of_name in NETWORKS.items():
     BACKBONES.register(
         _name,
         BackboneFamily(
             resolve=_resolve,
             build=TorchvisionVideo,
             published=_published,
-            shown_frames=_ONLY.get(_name, (32, 224))[0],
+            shown_frames=32 if _of_name.only is None else _of_name.only[0],
         ),
         __name__,
     )

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from ifcar.pipelines.comparison.results import ResultRow
+from ifcar.pipelines.comparison.statistics import PairedTest
 from ifcar.pipelines.comparison.store import Comparison
 from ifcar.pipelines.labels.kinds import MEASURES
 
@@ -31,6 +32,10 @@ class Column(Generic[T]):
     title: str
     text: Callable[[T], str]
     number: Callable[[T], float | None] | None = None
+
+    def value(self, row: T) -> float | str | None:
+        """Return what a file of numbers says of a row: the number, or the text of a column without."""
+        return self.text(row) if self.number is None else self.number(row)
 
 
 def percent(share: float | None) -> str:
@@ -86,7 +91,7 @@ def columns_of(comparison: Comparison) -> list[Column[ResultRow]]:
     if comparison.baseline:
         columns += [
             Column(f"Δ to {comparison.baseline}", _difference, _difference_of),
-            Column("p (Holm)", _p, lambda row: row.p_corrected),
+            Column("p (Holm)", lambda row: p_text(row.p_corrected), lambda row: row.p_corrected),
         ]
     if any(row.published for row in comparison.rows):
         columns.append(_published(title, lambda row: row.metric))
@@ -95,12 +100,70 @@ def columns_of(comparison: Comparison) -> list[Column[ResultRow]]:
     return columns
 
 
+def number_columns(comparison: Comparison) -> list[Column[ResultRow]]:
+    """Return the columns of a comparison's file of numbers: shares unrounded, each run in columns of its own."""
+    name, rows = metric_of(comparison), comparison.rows
+    most = max((len(row.seeds) for row in rows), default=0)
+    factors = sorted({factor for row in rows for factor in row.factors})
+    fives = any(row.top5 for row in rows)
+    return [
+        Column("system", lambda row: row.system),
+        Column("protocol", lambda row: row.protocol),
+        Column("head", lambda row: row.head),
+        *(_factor(factor) for factor in factors),
+        _number("n", lambda row: row.n),
+        _number("num_runs", lambda row: len(row.seeds)),
+        *_mean_and_deviation(name, lambda row: row.primary),
+        _number(f"{name}_low", lambda row: row.interval[0]),
+        _number(f"{name}_high", lambda row: row.interval[1]),
+        *(_mean_and_deviation("top5", lambda row: row.top5) if fives else ()),
+        _number(f"train_{name}_mean", lambda row: _mean_of(row.train_primary)),
+        _of_test("difference", lambda test: test.difference),
+        _of_test("difference_low", lambda test: test.low),
+        _of_test("difference_high", lambda test: test.high),
+        _of_test("p", lambda test: test.p),
+        _number("p_holm", lambda row: row.p_corrected),
+        _number(f"published_{name}_percent", lambda row: row.published.get(row.metric)),
+        *([_number("published_top5_percent", lambda row: row.published.get("top5"))] if fives else ()),
+        *(_of_run(f"{name}_run{place}_seed", place, lambda row: row.seeds) for place in range(most)),
+        *(_of_run(f"{name}_run{place}", place, lambda row: row.primary) for place in range(most)),
+    ]
+
+
+def _factor(name: str) -> Column[ResultRow]:
+    return Column(name, lambda row: "" if row.factors.get(name) is None else str(row.factors[name]))
+
+
+def _of_test(title: str, number: Callable[[PairedTest], float]) -> Column[ResultRow]:
+    return _number(title, lambda row: None if row.against is None else number(row.against))
+
+
+def _number(title: str, number: Callable[[ResultRow], float | None]) -> Column[ResultRow]:
+    return Column(title, lambda row: NONE if number(row) is None else str(number(row)), number)
+
+
+def _mean_and_deviation(name: str, values: Callable[[ResultRow], Sequence[float]]) -> list[Column[ResultRow]]:
+    def deviation(row: ResultRow) -> float | None:
+        own = values(row)
+        return float(np.std(own, ddof=1)) if len(own) > 1 else None
+
+    return [_number(f"{name}_mean", lambda row: _mean_of(values(row))), _number(f"{name}_std", deviation)]
+
+
+def _mean_of(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _of_run(title: str, place: int, values: Callable[[ResultRow], Sequence[float]]) -> Column[ResultRow]:
+    return _number(title, lambda row: values(row)[place] if place < len(values(row)) else None)
+
+
 def _mean(title: str, values: Callable[[ResultRow], Sequence[float]]) -> Column[ResultRow]:
     """Return the column of a measure over the replicates, which some rows may not have."""
     return Column(
         title,
         lambda row: mean_and_deviation(values(row)) if values(row) else NONE,
-        lambda row: float(np.mean(values(row))) if values(row) else None,
+        lambda row: _mean_of(values(row)),
     )
 
 
@@ -121,6 +184,6 @@ def _difference_of(row: ResultRow) -> float | None:
     return None if row.against is None else row.against.difference
 
 
-def _p(row: ResultRow) -> str:
-    p = row.p_corrected
+def p_text(p: float | None) -> str:
+    """Return a p value with three digits."""
     return NONE if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -7,10 +7,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from ifcar.cache.durable import write_atomic
-from ifcar.pipelines.comparison.columns import columns_of, metric_of, title_of
+from ifcar.pipelines.comparison.columns import columns_of, metric_of, number_columns, title_of
 from ifcar.pipelines.comparison.store import Comparison
 
 LATEX_SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {
@@ -95,44 +93,12 @@ def _latex(text: str) -> str:
 
 def numbers(comparison: Comparison) -> str:
     """Return the table as CSV: one line a system and protocol, shares unrounded, each run in its own column."""
-    most = max((len(row.seeds) for row in comparison.rows), default=0)
-    factors = sorted({name for row in comparison.rows for name in row.factors})
+    columns = number_columns(comparison)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    name, ranked = metric_of(comparison), any(row.top5 for row in comparison.rows)
-    fives = ["top5_mean", "top5_std"] if ranked else []
-    writer.writerow(
-        ["system", "protocol", "head", *factors, "n", "num_runs"]
-        + [f"{name}_{what}" for what in ("mean", "std", "low", "high")]
-        + [*fives, f"train_{name}_mean", "difference", "difference_low", "difference_high", "p", "p_holm"]
-        + [f"published_{name}_percent", *(["published_top5_percent"] if ranked else [])]
-        + [f"{name}_run{k}_seed" for k in range(most)]
-        + [f"{name}_run{k}" for k in range(most)]
-    )
-    for row in comparison.rows:
-        t, primary, top5 = row.against, np.asarray(row.primary), np.asarray(row.top5)
-        writer.writerow(
-            [
-                row.system,
-                row.protocol,
-                row.head,
-                *(row.factors.get(name, "") for name in factors),
-                row.n,
-                len(row.seeds),
-            ]
-            + [float(primary.mean()), _deviation(primary), *row.interval]
-            + ([float(top5.mean()) if len(top5) else "", _deviation(top5)] if ranked else [])
-            + [float(np.mean(row.train_primary))]
-            + (["", "", "", ""] if t is None else [t.difference, t.low, t.high, t.p])
-            + ["" if row.p_corrected is None else row.p_corrected]
-            + [row.published.get(k, "") for k in (row.metric, *(["top5"] if ranked else []))]
-            + [*row.seeds, *[""] * (most - len(row.seeds)), *row.primary]
-        )
+    writer.writerow([column.title for column in columns])
+    writer.writerows([column.value(row) for column in columns] for row in comparison.rows)
     return out.getvalue()
-
-
-def _deviation(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float | str:
-    return float(values.std(ddof=1)) if len(values) > 1 else ""
 
 
 def write_tables(folder: Path, comparison: Comparison) -> list[Path]:

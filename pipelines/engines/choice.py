@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any
 
+from ifcar.config_fields import fields_of
 from ifcar.errors import InputError
-from ifcar.pipelines.engines.cluster import RayConfig
+from ifcar.pipelines.engines.cluster import EngineConfig, RayConfig
 from ifcar.pipelines.engines.contract import ExtractEngine
 from ifcar.pipelines.engines.local import LocalEngine
 from ifcar.pipelines.engines.ray_extract import RayEngine
 
-EngineName = Literal["local", "ray"]
 
-
-def cluster_config(engine: str, address: str | None, actor_cpus: int | None = None) -> RayConfig | None:
+def cluster_config(given: Mapping[str, Any]) -> RayConfig | None:
     """Return where the cluster is, None for the local engine.
 
+    Args:
+        given: the options that were given of `EngineConfig` and `RayConfig`, by field.
+
     Raises:
-        InputError: no such engine, or an option would be ignored.
+        InputError: an option would be ignored.
     """
-    if engine == "ray":
-        return RayConfig(address=address or "auto", actor_cpus=actor_cpus)
-    if engine != "local":
-        raise InputError(f"--engine is {engine!r}; expected local or ray")
-    for name, value in (("--address", address), ("--actor-cpus", actor_cpus)):
-        if value is not None:
-            raise InputError(f"{name} {value} would be ignored: it belongs to --engine ray")
+    of_ray = {name: value for name, value in given.items() if name in fields_of(RayConfig)}
+    if EngineConfig(**{name: given[name] for name in given.keys() - of_ray}).engine == "ray":
+        return RayConfig(**of_ray)
+    for name, value in of_ray.items():
+        raise InputError(f"{fields_of(RayConfig)[name].flag} {value} would be ignored: it belongs to --engine ray")
     return None
 
 

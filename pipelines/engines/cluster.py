@@ -9,12 +9,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Annotated, Literal
 
+from ifcar.config_fields import Bounds, Option, check_fields
 from ifcar.errors import InputError, one_line
 
 CONNECT_SEC = 5.0
 MAX_REASON = 400
 _HOST_AND_PORT = re.compile(r"(?P<host>[^\s/]+):(?P<port>\d{1,5})")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineConfig:
+    """Where the work is done.
+
+    Args:
+        engine: "local", this machine, or "ray", a cluster.
+    """
+
+    engine: Annotated[
+        Literal["local", "ray"], Option("local, or ray: the machines of a Ray cluster (pip install 'ifcar[ray]').")
+    ] = "local"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,12 +42,15 @@ class RayConfig:
         actor_cpus: cores of one actor; default: a node's cores shared among its GPUs, or all where it has none.
     """
 
-    address: str = "auto"
-    actor_cpus: int | None = None
+    address: Annotated[str, Option("Of the Ray cluster: auto, HOST:PORT, or local.")] = "auto"
+    actor_cpus: Annotated[
+        int | None,
+        Option("With ray: cores of one actor; default: a node's, shared among its GPUs."),
+        Bounds(least=1),
+    ] = None
 
     def __post_init__(self) -> None:
-        if self.actor_cpus is not None and self.actor_cpus < 1:
-            raise InputError(f"--actor-cpus is {self.actor_cpus}; expected at least 1")
+        check_fields(self)
         if self.address not in ("auto", "local") and not _HOST_AND_PORT.fullmatch(self.address):
             raise InputError(f"--address is {self.address!r}; expected auto, local or HOST:PORT")
 

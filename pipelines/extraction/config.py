@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ifcar.config_fields import Bounds, Option
+from ifcar.devices import Device
 from ifcar.extract.limits import BATCH_SIZES, WORKERS
-from ifcar.extract.view_options import Sampling, ViewOptions
+from ifcar.extract.view_options import PooledMode, SampledViews, ViewOptions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,21 +49,17 @@ class FeatureConfig(ViewOptions):
     spatial_stride: Annotated[
         int | None, Option("Pixels a cell of the feature map; default: the backbone's first.")
     ] = None
-    pooled: Annotated[str, Option("RoIAlign bins: 3, or 7-max (7×7, max-pooled); or mask, the mean under it.")] = "3"
+    pooled: Annotated[
+        PooledMode, Option("RoIAlign bins: 3, or 7-max (7×7, max-pooled); or mask, the mean under it.")
+    ] = "3"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExtractConfig(FeatureConfig):
+class ExtractConfig(FeatureConfig, SampledViews):
     """Options of `ifcar extract`; None takes the dataset's own default.
 
     Args:
         out: the cache; default: DATASET-BACKBONE.zarr under the caches folder.
-        augmented_views: A, further views of the clips that some protocol trains on, for training only.
-        sampling: "segments", "annotated" or "rate", see `ViewPolicy`; default: rate where one of the next two is given,
-            else the dataset's.
-        sampling_fps: sampled frames per second.
-        sampling_rates: source frames per sampled frame, which the views share.
-        seed: of the augmented views.
         boxes: file of boxes in place of the dataset's, see `ifcar.extract.datasets.proposals`.
         grid: store the feature map itself as well.
         batch_size: views per forward pass.
@@ -77,26 +74,6 @@ class ExtractConfig(FeatureConfig):
     """
 
     out: Annotated[Path | None, Option("The cache; default: caches/DATASET-BACKBONE.zarr.")] = None
-    augmented_views: Annotated[
-        int,
-        Option("A, further views of training clips, drawn at random; for training only."),
-        Bounds(least=0),
-    ] = 0
-    sampling: Annotated[
-        Sampling | None,
-        Option(
-            "Where a view's frames come from: segments (T equal parts of the clip), annotated (of its annotated "
-            "frames) or rate; default: the dataset's."
-        ),
-    ] = None
-    sampling_fps: Annotated[
-        float | None, Option("T frames at so many a second: 32 at 6 cover 5.3 s. Implies --sampling rate.")
-    ] = None
-    sampling_rates: Annotated[
-        tuple[float, ...],
-        Option("T frames, one of every r of the source; the views share the rates: 2,4,8. Implies rate."),
-    ] = ()
-    seed: Annotated[int, Option("Of the augmented views.")] = 0
     boxes: Annotated[
         Path | None,
         Option(
@@ -109,7 +86,7 @@ class ExtractConfig(FeatureConfig):
     workers: Annotated[int | None, Option("Decoding processes; default: one a core, at most 8."), WORKERS] = None
     precision: Annotated[Literal["fp32", "bf16"], Option("fp32 or bf16.")] = "fp32"
     compile: Annotated[bool, Option("torch.compile the backbone: slower to begin, faster on many clips.")] = False
-    device: Annotated[str | None, Option("cpu, cuda, cuda:1, …; default: cuda where there is one.")] = None
+    device: Device = None
     cameras: Annotated[
         tuple[str, ...],
         Option("Only clips of these cameras, as ego,third-1: a cache of sound, where one camera hears."),

@@ -23,7 +23,7 @@ from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.spec import INSTANCES, BackboneSpec, Reads
 from ifcar.extract.decoded_views import ViewDataset
 from ifcar.extract.engine import EngineOptions, FeatureExtractor
-from ifcar.extract.roi import parse_pooled_mode, pooled_size
+from ifcar.extract.roi import pooled_size
 from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.extraction.backbones import backbone_of, load_backbone, weights_to_be_had
@@ -90,7 +90,7 @@ class Preparation:
 
     def extractor(self, options: EngineOptions) -> FeatureExtractor:
         """Return what turns decoded views into features, on the options' device."""
-        return FeatureExtractor(self.backbone, self.spec, parse_pooled_mode(self.config.pooled), options)
+        return FeatureExtractor(self.backbone, self.spec, self.config.pooled, options)
 
 
 def prepare(config: ExtractConfig, progress: Progress) -> Preparation:
@@ -101,13 +101,14 @@ def prepare(config: ExtractConfig, progress: Progress) -> Preparation:
     """
     config = settled(config)
     backbone_spec = backbone_of(config)
+    policy = view_policy(config)  # before a data set is read, or made
     source = read_source(config, progress, needs_pixels=backbone_spec.reads != "nothing")
-    policy = view_policy(config)
     if policy.augmented_views and not source.training().any():
         raise InputError(
             f"--augmented-views {policy.augmented_views} would be ignored: no protocol of {source.dataset.root} "
             f"trains on any of the {len(source.clips)} clips; leave it out"
         )
+    spec = cache_spec(config, policy, backbone_spec, source.arrays())  # what cannot be is said before weights are read
     if config.weights is None and backbone_spec.reads != "nothing":
         choices = default_weights(config.dataset, backbone_spec.name)
         config = replace(config, weights=weights_to_be_had(backbone_spec, choices, progress))
@@ -116,7 +117,7 @@ def prepare(config: ExtractConfig, progress: Progress) -> Preparation:
         config=config,
         source=source,
         policy=policy,
-        spec=cache_spec(config, policy, backbone_spec, source.arrays()),
+        spec=spec,
         reads=backbone_spec.reads,
         backbone=backbone,
         provenance=provenance_of(config, source, policy, backbone_spec, weights),
@@ -136,9 +137,9 @@ def cache_spec(
     """Return the cache's arrays: the backbone's, the standard ones of a view, and those that the dataset gives.
 
     Raises:
-        InputError: instances cannot be pooled so: there is no such mode, or the dataset lacks what it needs.
+        InputError: instances cannot be pooled so: the dataset lacks what it needs.
     """
-    mode = parse_pooled_mode(config.pooled)
+    mode = config.pooled
     if mode == "mask" and INSTANCES in backbone.maps and MASKS.name not in {array.name for array in more}:
         raise InputError(
             f"--pooled mask: dataset {config.dataset!r} gives no masks here; expected 3 or 7-max, which pool boxes"

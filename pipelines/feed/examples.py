@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,14 @@ from ifcar.pipelines.feed.subjects import slot_order
 from ifcar.pipelines.labels.kinds import LabelKind, kind_of
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpaceLabels:
+    """What n clips are in one label space: targets (n,) or (n, K), see `ifcar.pipelines.labels.kinds`."""
+
+    targets: NDArray[Any]
+    kind: LabelKind
+
+
 @dataclass(frozen=True, kw_only=True)
 class Examples:
     """The labelled clips, or instances of clips, of one part of a protocol.
@@ -30,6 +39,8 @@ class Examples:
         orders: (n, N) slots of a row, the instance's own first, see `slot_order`; None for clips.
         targets: (n,) int64 classes, or (n, K) labels, see `ifcar.pipelines.labels.kinds`.
         kind: of the labels.
+        space: name of their label space.
+        further: labels of the spaces that are learned beside it, by name.
         rows: (n, V + A) rows of each clip.
         usable: (n, V + A) True where the row is done, and in a test clip plain: what training may draw.
         plain: (n, V + A) True where the row is done and a plain view: what scores are made of, in every part alike.
@@ -49,15 +60,25 @@ class Examples:
     plain: NDArray[np.bool_]
     per_rate: NDArray[np.int64]
     note: str = ""
+    space: str = ""
+    further: Mapping[str, SpaceLabels] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.clips)
 
-    def part(self, name: str, chosen: NDArray[np.bool_]) -> Examples:
-        """Return the clips where `chosen` (n,) is True, under another name."""
+    def part(self, name: str, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Examples:
+        """Return the clips where `chosen` (n,) is True, or those at its places in its order, under another name."""
         fields = ("names", "clips", "segments", "targets", "rows", "usable", "plain", "per_rate")
         arrays = {field: getattr(self, field)[chosen] for field in fields}
-        return replace(self, name=name, orders=None if self.orders is None else self.orders[chosen], **arrays)
+        further = {space: replace(own, targets=own.targets[chosen]) for space, own in self.further.items()}
+        orders = None if self.orders is None else self.orders[chosen]
+        return replace(self, name=name, orders=orders, further=further, **arrays)
+
+    def labels_in(self, space: str) -> SpaceLabels:
+        """Return the labels of a space; "" is that of `targets`."""
+        if space in ("", self.space):
+            return SpaceLabels(targets=self.targets, kind=self.kind)
+        return self.further[space]
 
     def labels(self, num_classes: int) -> torch.Tensor:
         """Return (n, K) bool, True where a clip has the class, whatever the kind of labels."""
@@ -146,7 +167,8 @@ def _count_alike(rates: NDArray[np.float32], usable: NDArray[np.bool_]) -> NDArr
 def _score_alike(examples: Examples, reader: CacheReader, num_views: int) -> Examples:
     """Score every clip by as many plain views as each test clip of the protocol has, and note where that is not all."""
     counts = examples.plain.sum(axis=1)
-    more, fewer = int((counts > num_views).sum()), int((counts < num_views).sum())
+    failed = (reader.status()[examples.rows] == Status.FAILED) & _is_plain(reader, examples.rows)
+    more, fewer = int((counts > num_views).sum()), int(((counts < num_views) & failed.any(axis=1)).sum())
     notes = []
     if more:
         notes.append(
@@ -198,6 +220,11 @@ def make_examples(
         clips=found.clips,
         targets=kind.as_trained(found.targets),
         kind=kind,
+        space=protocol.labels.name,
+        further={
+            own.name: SpaceLabels(targets=kind_of(own).as_trained(own.targets[found.clips]), kind=kind_of(own))
+            for own in protocol.spaces[1:]
+        },
         segments=segments,
         rows=rows,
         usable=usable,

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
-import torch
+from ifcar.errors import InputError
 
-from ifcar.errors import InputError, nearest
+if TYPE_CHECKING:
+    import torch
 
 Place = Literal["gpu", "ram", "stream"]
 Memory = Literal["auto", "gpu", "ram", "stream"]
 PRELOAD_SHARE = 0.5  # of the memory that is free
-
-
-def parse_memory(text: str) -> Memory:
-    """Return `text` as a way to keep rows. Raises InputError naming the known ones."""
-    known: tuple[Memory, ...] = get_args(Memory)
-    for memory in known:
-        if text == memory:
-            return memory
-    raise InputError(f"--memory is {text!r}{nearest(text, known)}; expected one of " + ", ".join(known))
 
 
 def choose_place(memory: Memory, num_bytes: int, device: torch.device) -> Place:
@@ -35,6 +27,8 @@ def choose_place(memory: Memory, num_bytes: int, device: torch.device) -> Place:
     Raises:
         InputError: the GPU is named and batches do not go to one.
     """
+    import torch  # here, so that commands read `Memory` without it
+
     on_gpu = device.type == "cuda"
     if memory == "gpu" and not on_gpu:
         raise InputError(f"--memory gpu: batches go to {device}; expected --device cuda, or --memory ram")

@@ -1,7 +1,6 @@
 """Saving a fine-tuning in the middle, so that it goes on to the same end.
 
-One network, part of it of any shape and frozen, has no rows as a stack of heads has: its state and its optimiser's are
-kept by name and number.
+One network, part of it of any shape and frozen, has no rows as a stack of heads has: its state is kept by name.
 """
 
 from __future__ import annotations
@@ -11,17 +10,13 @@ from pathlib import Path
 
 from ifcar.pipelines.finetune.trainer import LiveState, LiveTrainer
 from ifcar.pipelines.runs.weights import save_tensors
-from ifcar.pipelines.training.checkpoint import NAME, below, read_checkpoint
-
-_MOMENTUM = "momentum_buffer"
+from ifcar.pipelines.training.checkpoint import NAME, below, load_optimizer, optimizer_tensors, read_checkpoint
 
 
 def save_live(folder: Path, trainer: LiveTrainer, state: LiveState) -> None:
     """Write everything that changes while training, atomically."""
     tensors = {f"model/{k}": v for k, v in trainer.model.state_dict().items()}
-    for number, slots in trainer.optimizer.state_dict()["state"].items():
-        if slots.get(_MOMENTUM) is not None:
-            tensors[f"momentum/{number}"] = slots[_MOMENTUM]
+    tensors |= optimizer_tensors(trainer.optimizer)
     tensors |= {f"best/{k}": v for k, v in state.best_weights.items()}
     save_tensors(folder / NAME, tensors, {"state": json.dumps(state.facts())})
 
@@ -36,7 +31,7 @@ def load_live(folder: Path, trainer: LiveTrainer) -> LiveState:
         return LiveState()
     tensors, facts = read_checkpoint(folder)
     trainer.model.load_state_dict(below(tensors, "model/"))
-    content = trainer.optimizer.state_dict()
-    content["state"] = {int(k): {_MOMENTUM: v} for k, v in below(tensors, "momentum/").items()}
-    trainer.optimizer.load_state_dict(content)
+    # Earlier versions called these tensors "momentum/PARAMETER'S NUMBER".
+    tensors |= {f"optimizer/{k}/momentum_buffer": v for k, v in below(tensors, "momentum/").items()}
+    load_optimizer(trainer.optimizer, tensors)
     return LiveState.of_facts(facts, below(tensors, "best/"))

@@ -17,14 +17,14 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from ifcar.extract.decoded_views import Decoded
-from ifcar.heads.contract import InstanceBatch
+from ifcar.heads.contract import HeadOutput, InstanceBatch, Task
 from ifcar.pipelines.feed.subjects import ask_about
 from ifcar.pipelines.finetune.data import StepBatch, load_training, stack_views
 from ifcar.pipelines.finetune.score import score_live
 from ifcar.pipelines.finetune.trainer import LiveState, LiveTrainer
 from ifcar.pipelines.scoring.scores import measure
 from ifcar.pipelines.stacks.noise import draw_noise
-from ifcar.pipelines.stacks.objectives import losses_of
+from ifcar.pipelines.stacks.objectives import Labels, losses_of
 from ifcar.pipelines.training.trainer import NonFiniteError, not_finite
 
 CHECKPOINT_STEPS = 500
@@ -92,9 +92,10 @@ def train_step(trainer: LiveTrainer, step_batch: StepBatch, views: Iterator[Deco
         trainer.model.set_noise(noise, int(part[0]), int(part[-1]) + 1)
         with _gradients_stay(trainer) if number < len(parts) - 1 else contextlib.nullcontext():
             outputs, extra = trainer.network(inputs, seen.arrays)
-            kind, smoothing = trainer.examples.kind, trainer.label_smoothing
+            labels = {"": Labels(targets=targets[None], kind=trainer.examples.kind)}
             alone = {name: loss[None] for name, loss in extra.items()}
-            losses = losses_of(outputs[None], targets[None], alone, [trainer.aux_weights], kind, smoothing)
+            out = HeadOutput(logits=outputs.mean(-2)[None], outputs=outputs[None], losses=alone)
+            losses = losses_of(out, (Task(),), labels, [trainer.aux_weights], trainer.label_smoothing)
             share = len(part) / len(step_batch.places)
             # DistributedDataParallel divides by the number of processes.
             (torch.stack(list(losses.values())).sum() * share * trainer.group.size).backward()  # type: ignore[no-untyped-call]

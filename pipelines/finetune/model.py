@@ -12,7 +12,8 @@ from ifcar.cache.arrays import CacheSpec
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.random_init import BATCH_NORMS
 from ifcar.extract.backbones.reduced import STAGE as REDUCTION
-from ifcar.extract.roi import PooledMode, arrays_of_maps, pooled_with
+from ifcar.extract.roi import arrays_of_maps, pooled_with
+from ifcar.extract.view_options import PooledMode
 from ifcar.heads.contract import Head, InstanceBatch
 from ifcar.heads.noise import Noise
 from ifcar.heads.rows import RowNorm

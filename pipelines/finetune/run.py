@@ -41,14 +41,13 @@ from ifcar.pipelines.runs.finished import (
     open_run,
     write_config,
     write_history,
-    write_results,
 )
 from ifcar.pipelines.runs.live import LivePlan
 from ifcar.pipelines.runs.schedule import WEIGHT_DECAY
 from ifcar.pipelines.runs.weights import save_tensors
-from ifcar.pipelines.scoring.scores import measure, round_note
+from ifcar.pipelines.scoring.scores import round_note
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
-from ifcar.pipelines.training.events import write_events
+from ifcar.pipelines.training.events import write_outcome
 
 BACKBONE = "backbone.safetensors"
 MODEL = "model.safetensors"
@@ -235,15 +234,12 @@ def _finish(path: Path, setting: Setting, trainer: LiveTrainer, state: LiveState
     if trainer.held_out is not None:
         parts.append(trainer.held_out)
     predictions = [score_live(trainer, part) for part in parts]
-    metrics = [measure(p, seed=setting.config.seed, started=started) for p in predictions]
     if trainer.group.is_first:
         _write_weights(path, setting, trainer.weights())
         data = setting.run_data(sha256_file(path / BACKBONE), trainer.notes)
         write_run_data(path, data)
         write_config(path, replace(setting.config, cache=_cache_path(path), fingerprint=setting.fingerprint(data)))
-        write_history(path, state.history)
-        write_events(path / "events", state.history, metrics)
-        write_results(path, predictions, metrics)
+        write_outcome(path, state.history, predictions, seed=setting.config.seed, started=started)
         (path / CHECKPOINT).unlink(missing_ok=True)
     trainer.group.decide(lambda: None)  # the others read what process 0 wrote
 

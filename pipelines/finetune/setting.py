@@ -15,7 +15,6 @@ from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.fold import channels_last
 from ifcar.extract.backbones.reduced import ReducedBackbone
 from ifcar.extract.backbones.spec import BackboneSpec
-from ifcar.extract.roi import parse_pooled_mode
 from ifcar.extract.tuned import TunedFacts
 from ifcar.extract.views import ViewPolicy
 from ifcar.heads.catalog import HEADS
@@ -146,7 +145,7 @@ def open_setting(config: RunConfig, group: Group, progress: Progress) -> Setting
         head,
         reads,
         spec,
-        parse_pooled_mode(extraction.pooled),
+        extraction.pooled,
         keeps_statistics=live.batch_norm == "frozen",
         precision=config.schedule.precision,
     )

@@ -22,6 +22,7 @@ from ifcar.pipelines.runs.config import RunConfig, run_id
 from ifcar.pipelines.runs.finished import is_finished, open_run
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.training.jobs import FailedRun, Job
+from ifcar.pipelines.training.machine import MachineConfig
 from ifcar.pipelines.training.together import fit_together
 
 MAX_BREAKS = 2  # a fleet that is under way when its pool breaks this often is taken apart, a single run given up
@@ -30,12 +31,9 @@ MAX_BREAKS = 2  # a fleet that is under way when its pool breaks this often is t
 def fit_all(
     jobs: Sequence[Job],
     progress: Progress,
+    machine: MachineConfig = MachineConfig(),
     *,
-    processes: int | None = None,
-    device: str | None = None,
-    fleet_size: int | None = None,
     cluster: RayConfig | None = None,
-    memory: Memory = "auto",
 ) -> list[FailedRun]:
     """Make every run that is not finished; go on with stopped ones.
 
@@ -46,11 +44,8 @@ def fit_all(
     Args:
         jobs: the runs; their folders differ.
         progress: told about every finished run.
-        processes: fleets at once; default: one a core, or a single one on a GPU.
-        device: see `fit`.
-        fleet_size: runs in a fleet at most; 1 trains every run alone; default: by free memory.
+        machine: how many train at once, and where.
         cluster: train on the nodes of this one; its choice changes nothing in a run.
-        memory: where every run keeps its rows, see `ifcar.pipelines.feed.batches.BatchReader`.
 
     Raises:
         InputError: a folder holds a finished run of another config, or the cluster cannot do the work.
@@ -59,10 +54,10 @@ def fit_all(
     failures: list[FailedRun] = []
     if not num_left:
         return failures
-    with _open_workers(jobs, progress, cluster, processes=processes, device=device) as workers:
+    with _open_workers(jobs, progress, cluster, machine) as workers:
         progress.start(f"training {num_left} runs", num_left)
         try:
-            _fit_waves(jobs, progress, replace(workers, memory=memory), fleet_size, failures)
+            _fit_waves(jobs, progress, replace(workers, memory=machine.memory), machine.fleet_size, failures)
         except KeyboardInterrupt:
             made = sum(is_finished(job.path) for job in jobs)
             progress.say(f"{made} of {len(jobs)} runs are finished; the same command goes on with the rest")
@@ -73,8 +68,9 @@ def fit_all(
 
 @contextmanager
 def _open_workers(
-    jobs: Sequence[Job], progress: Progress, cluster: RayConfig | None, *, processes: int | None, device: str | None
+    jobs: Sequence[Job], progress: Progress, cluster: RayConfig | None, machine: MachineConfig
 ) -> Iterator[Workers]:
+    processes, device = machine.processes, machine.device
     if cluster is None:
         yield local_workers(prepare_worker, processes=processes, device=device)
         return

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from ifcar.config_fields import Option, check_fields
 from ifcar.data_files import entries
 from ifcar.errors import InputError, nearest_of
 from ifcar.pipelines.configs import from_plain, read_yaml
@@ -43,10 +44,21 @@ class SystemConfig:
     name: str
     head: str | None = None
     preset: str | None = None
-    streams: str | None = None
-    aux_weight: float = 0.0
-    aux_weights: Mapping[str, float] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    streams: Annotated[str | None, Option("appearance, layout or both.")] = None
+    aux_weight: Annotated[
+        float,
+        Option(
+            "Weight λ of a head's only auxiliary loss; 0: without. sfi's 5 is the paper's, for a sum over N = 4 "
+            "slots: with more, lower it or --set prediction_reduction=mean."
+        ),
+    ] = 0.0
+    aux_weights: Annotated[
+        Mapping[str, float],
+        Option("NAME=W: weight of one of several auxiliary losses (`ifcar list heads`); may be repeated.", "--aux"),
+    ] = field(default_factory=dict)
+    settings: Annotated[Mapping[str, Any], Option("KEY=VALUE of a head option; may be repeated.", "--set")] = field(
+        default_factory=dict
+    )
     schedule: Mapping[str, Any] = field(default_factory=dict)
     start: str | None = None
     parts: tuple[str, ...] = ()
@@ -124,9 +136,17 @@ class FewShotConfig:
     """
 
     base: str = "fewshot-base"
-    shots: tuple[int, ...] = (5, 10)
-    train: Literal["classifier", "all"] = "classifier"
+    shots: Annotated[
+        tuple[int, ...], Option("Clips a novel class; again for more.", default="5 and 10", repeated=True)
+    ] = (5, 10)
+    train: Annotated[
+        Literal["classifier", "all"],
+        Option("What fine-tuning moves: classifier (the last layer, as published) or all."),
+    ] = "classifier"
     schedule: ScheduleConfig | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,7 +177,7 @@ class GridConfig:
     protocols: tuple[str, ...] = ()
     labels: str | None = None
     pool: bool = False
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: Annotated[tuple[int, ...], Option("Again for more runs.", "--seed", repeated=True)] = (0, 1, 2)
     preset: str = "paper"
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     systems: tuple[SystemConfig, ...] = ()

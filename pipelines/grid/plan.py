@@ -273,7 +273,7 @@ def _run_config(config: GridConfig, system: SystemConfig, protocol: str, seed: i
         streams=system.streams,
         aux_weight=system.aux_weight,
         aux_weights=system.aux_weights,
-        options=system.settings,
+        settings=system.settings,
         schedule=from_plain(ScheduleConfig, schedule, "schedule"),
         seed=seed,
     )

@@ -20,7 +20,6 @@ from ifcar.pipelines.comparison.store import Comparison, read_comparison, write_
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.engines.cluster import RayConfig
 from ifcar.pipelines.ensemble import fuse_runs
-from ifcar.pipelines.feed.memory import Memory
 from ifcar.pipelines.fleets.pool import fit_all
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.grid.config import FusionConfig
@@ -30,6 +29,7 @@ from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.runs.config import ENSEMBLE, ID_LENGTH
 from ifcar.pipelines.runs.finished import Run, is_finished, open_run
 from ifcar.pipelines.training.jobs import FailedRun
+from ifcar.pipelines.training.machine import MachineConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,15 +56,12 @@ class GridResult:
 def run_grid(
     plan: GridPlan,
     progress: Progress,
+    machine: MachineConfig = MachineConfig(),
     *,
     out: Path | None = None,
-    processes: int | None = None,
-    device: str | None = None,
-    fleet_size: int | None = None,
     cluster: RayConfig | None = None,
-    memory: Memory = "auto",
 ) -> GridResult:
-    """Make the runs of a plan and write its table; the options are those of `fit_all`.
+    """Make the runs of a plan, see `fit_all`, and write its table.
 
     Finished runs are kept, stopped ones resumed, so the same command goes on after a kill. A run that fails is listed;
     its system is compared with the runs that are left.
@@ -81,15 +78,7 @@ def run_grid(
         write_atomic(path / "grid.yaml", content.encode())
         jobs = plan.jobs()
         before = sum(is_finished(job.path) for job in jobs)
-        failures = fit_all(
-            jobs,
-            progress,
-            processes=processes,
-            device=device,
-            fleet_size=fleet_size,
-            cluster=cluster,
-            memory=memory,
-        )
+        failures = fit_all(jobs, progress, machine, cluster=cluster)
         made = sum(is_finished(job.path) for job in jobs) - before
         if len(failures) == len(jobs):
             raise InputError(f"grid {plan.config.name!r}: every run failed; the first: {failures[0].reason}")

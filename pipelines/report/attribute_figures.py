@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from ifcar.pipelines.comparison.statistics import bootstrap_interval
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.drawing import COLOURS, Drawing, new_figure, short
 from ifcar.pipelines.report.pair_figures import ClassGain
+from ifcar.pipelines.report.systems import SystemScores
 
 MOST_VALUES = 8  # an attribute with more different values is cut into thirds
 
@@ -68,6 +70,33 @@ def make_attribute(
     )
 
 
+def _shares(system: SystemScores, attribute: Attribute, groups: Sequence[int]) -> list[tuple[int, float, float, float]]:
+    """Return of each group its clips, the share of right ones and the ends of that share's interval."""
+    right, shares = system.mean_right(), []
+    for group in groups:
+        inside = attribute.groups == group
+        mine = right[inside]
+        shares.append((len(mine), float(mine.mean()), *bootstrap_interval(mine, system.segments[inside])))
+    return shares
+
+
+def _draw_shares(
+    axes: Axes, shares: Sequence[tuple[int, float, float, float]], letter: str, name: str, side: float
+) -> None:
+    mean, low, high = 100 * np.array(shares)[:, 1:].T
+    axes.errorbar(
+        np.arange(len(mean)) + side,
+        mean,
+        yerr=np.maximum(0, np.stack([mean - low, high - mean])),
+        fmt="o-" if letter == "A" else "s--",
+        ms=7,
+        capsize=4,
+        elinewidth=1.4,
+        color=COLOURS[letter],
+        label=short(f"{letter}: {name}", 40, 1),
+    )
+
+
 def draw_attribute(chapter: Chapter, attribute: Attribute) -> Drawing:
     """Draw the share of A and B over the groups of an attribute."""
     assert chapter.a is not None
@@ -78,31 +107,15 @@ def draw_attribute(chapter: Chapter, attribute: Attribute) -> Drawing:
     words = []
     pair = {system.name: (letter, side) for (letter, system), side in zip(chapter.pair(), (-0.09, 0.09), strict=False)}
     for system in sorted(chapter.systems, key=lambda s: pair.get(s.name, ("C", 0))):
-        right = system.mean_right()
-        means, intervals = [], []
-        for group in places:
-            inside = attribute.groups == group
-            mine = right[inside]
-            means.append(float(mine.mean()))
-            intervals.append(bootstrap_interval(mine, system.segments[inside]))
-            rows.append([system.name, attribute.labels[group], len(mine), means[-1], *intervals[-1]])
+        shares = _shares(system, attribute, places)
+        rows += [[system.name, attribute.labels[g], *own] for g, own in zip(places, shares, strict=True)]
         if system.name in pair:
             letter, side = pair[system.name]
-            mean = 100 * np.array(means)
-            low, high = (100 * np.array(intervals)).T
-            axes.errorbar(
-                np.arange(len(places)) + side,
-                mean,
-                yerr=np.maximum(0, np.stack([mean - low, high - mean])),
-                fmt="o-" if letter == "A" else "s--",
-                ms=7,
-                capsize=4,
-                elinewidth=1.4,
-                color=COLOURS[letter],
-                label=short(f"{letter}: {system.name}", 40, 1),
+            _draw_shares(axes, shares, letter, system.name, side)
+            shown = ", ".join(
+                f"{100 * own[1]:.1f} at {attribute.labels[g]}" for g, own in zip(places, shares, strict=True)
             )
-            shown = zip(mean, places, strict=True)
-            words.append(f"{letter}: " + ", ".join(f"{m:.1f} at {attribute.labels[g]}" for m, g in shown))
+            words.append(f"{letter}: {shown}")
     counts = [int((attribute.groups == g).sum()) for g in places]
     names = [attribute.labels[g] for g in places]
     axes.set_xticks(range(len(places)), [f"{v}\nn = {n}" for v, n in zip(names, counts, strict=True)])

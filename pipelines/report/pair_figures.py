@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
 from ifcar.pipelines.comparison.statistics import (
@@ -163,6 +165,22 @@ def most_confused(counts: Sequence[Counts]) -> NDArray[np.int64]:
     return np.array(sorted(chosen))
 
 
+def _draw_matrix(axes: Axes, counts: Counts, shares: NDArray[np.float64]) -> AxesImage:
+    """Draw counts as numbers on the shades of their rows' shares."""
+    image = axes.imshow(shares, cmap=SHADES, vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(np.arange(len(counts) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(counts) + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="#e8e8e8", lw=0.7)
+    size_of_text = 8.0 if counts.max(initial=0) < 100 else 6.0
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        shade = "white" if shares[row, column] > 0.45 else INK
+        axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=size_of_text, color=shade)
+    axes.set_xlabel("most probable class (number as on the left)")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(which="both", length=0)
+    return image
+
+
 def draw_confusion(
     chapter: Chapter, letter: str, system: SystemScores, counts: Counts, shown: NDArray[np.int64]
 ) -> Drawing:
@@ -171,22 +189,11 @@ def draw_confusion(
     classes = chapter.data.classes
     part = counts[np.ix_(shown, shown)]
     size = counts.sum(axis=1)
-    share = part / np.maximum(1, size[shown])[:, None]
     figure, axes = new_figure(1.9 + 0.3 * len(shown))
-    image = axes.imshow(share, cmap=SHADES, vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(np.arange(len(shown) + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(len(shown) + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color="#e8e8e8", lw=0.7)
-    size_of_text = 8.0 if part.max(initial=0) < 100 else 6.0
-    for row, column in zip(*np.nonzero(part), strict=True):
-        shade = "white" if share[row, column] > 0.45 else INK
-        axes.text(column, row, str(part[row, column]), ha="center", va="center", fontsize=size_of_text, color=shade)
+    image = _draw_matrix(axes, part, part / np.maximum(1, size[shown])[:, None])
     numbers = [str(k + 1) for k in shown]
     axes.set_xticks(range(len(shown)), numbers, fontsize=8.5, rotation=90 if shown.max(initial=0) > 98 else 0)
     axes.set_yticks(range(len(shown)), [f"{short(classes[k], 26)}  {k + 1}" for k in shown], fontsize=8)
-    axes.set_xlabel("most probable class (number as on the left)")
-    axes.spines[:].set_visible(False)
-    axes.tick_params(which="both", length=0)
     bar = figure.colorbar(image, ax=axes, location="top", shrink=0.6, aspect=30, pad=0.02)
     bar.ax.tick_params(labelsize=9)
     bar.set_label(f"{letter}: {short(system.name, 40, 1)} – share of the class's clips", fontsize=10)

@@ -14,6 +14,7 @@ from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.pictures.fonts import codes_note
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.report.chapter import Chapter, open_chapters
+from ifcar.pipelines.report.config import ReportConfig
 from ifcar.pipelines.report.drawing import drawing_style
 from ifcar.pipelines.report.gather import gather
 from ifcar.pipelines.report.page import ChapterPage, Section, render
@@ -43,38 +44,22 @@ class ReportResult:
     notes: Sequence[str]
 
 
-def report(
-    folders: Sequence[Path],
-    progress: Progress,
-    *,
-    compare: str | None = None,
-    baseline: str | None = None,
-    protocol: str | None = None,
-    out: Path = Path("report"),
-    num_clips: int = 24,
-    data_root: Path | None = None,
-    cache: Path | None = None,
-) -> ReportResult:
+def report(folders: Sequence[Path], progress: Progress, options: ReportConfig = ReportConfig()) -> ReportResult:
     """Write OUT/index.html and OUT/figures/.
 
     Args:
         folders: run folders and comparison folders; none takes all comparisons in the runs folder, else all runs.
         progress: is told what is drawn.
-        compare: name of system A.
-        baseline: name of system B.
-        protocol: the one that the figures show; default: that of each table's first row.
-        out: the report's folder; figures of an earlier report in it are replaced.
-        num_clips: clips in each gallery, at most.
-        data_root: the dataset's folder, when it is not at its default place.
-        cache: the runs' cache, when it is no longer where they were trained from.
+        options: what the figures show, and where everything lies.
 
     Raises:
         MissingDataError, InputError: a folder, a name or a number is not usable.
     """
-    _check(out, num_clips, data_root)
+    _check(options)
+    out, baseline, protocol = options.out, options.baseline, options.protocol
     opened = functools.cache(open_run)  # the chapters show the runs that the comparisons were made of
     gathered = gather(folders, baseline=baseline, opened=opened)
-    chapters = open_chapters(gathered, opened, compare=compare, baseline=baseline, protocol=protocol)
+    chapters = open_chapters(gathered, opened, compare=options.compare, baseline=baseline, protocol=protocol)
     figures = _fresh_figures(out)
     pages = []
     written: list[tuple[str, Sequence[Path], int]] = []
@@ -83,10 +68,10 @@ def report(
     for place, chapter in enumerate(chapters):
         prefix = "" if len(chapters) == 1 else f"{place + 1}-{_file_name(chapter.comparison.name)}-"
         progress.say(f"report: {chapter.comparison.title or chapter.comparison.name}")
-        views = _views(chapter, cache, data_root)
+        views = _views(chapter, options.cache, options.data_root)
         with drawing_style():
             folder = FigureFolder(path=figures, prefix=prefix, written=written, undrawn=undrawn)
-            sections = chapter_sections(chapter, views, folder, num_clips, progress)
+            sections = chapter_sections(chapter, views, folder, options.num_clips, progress)
         pages.append(_page(f"c{place + 1}", chapter, views, sections))
         notes += chapter.notes
         if isinstance(views, str):
@@ -107,13 +92,12 @@ def report(
     )
 
 
-def _check(out: Path, num_clips: int, data_root: Path | None) -> None:
-    if num_clips < 0:
-        raise InputError(f"--clips is {num_clips}; expected 0 (no gallery) or more")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; name a folder with --out")
-    if data_root is not None and not data_root.is_dir():
-        raise MissingDataError(f"--data-root {data_root}: no such folder; leave it out to draw boxes without frames")
+def _check(options: ReportConfig) -> None:
+    if options.out.exists() and not options.out.is_dir():
+        raise InputError(f"{options.out}: is a file; name a folder with --out")
+    root = options.data_root
+    if root is not None and not root.is_dir():
+        raise MissingDataError(f"--data-root {root}: no such folder; leave it out to draw boxes without frames")
 
 
 def _fresh_figures(out: Path) -> Path:

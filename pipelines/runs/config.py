@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,8 +35,15 @@ class FineTuneConfig:
         base_id: the base run's id; filled in by the run.
     """
 
-    base: Path
-    parts: tuple[str, ...] = ()
+    base: Annotated[Path, Option("A finished run whose weights this one starts from.", "--start")]
+    parts: Annotated[
+        tuple[str, ...],
+        Option(
+            "Take only this part of them, as object; may be repeated; the rest starts from the seed.",
+            "--part",
+            repeated=True,
+        ),
+    ] = ()
     train: Literal["classifier", "all"] = "classifier"
     base_id: str = ""
 
@@ -160,15 +167,22 @@ def without_places(config: RunConfig) -> dict[str, Any]:
     return content
 
 
+def without_seed(config: RunConfig) -> dict[str, Any]:
+    """Return `without_places` less the seed: the same for all runs of one system, also where these start from runs."""
+    if config.fine_tune is not None:
+        config = replace(config, fine_tune=replace(config.fine_tune, base_id=""))
+    return {**without_places(config), "seed": 0}
+
+
 def without_loss_switches(head: str, options: Mapping[str, Any], weights: Collection[str]) -> dict[str, Any]:
     """Return a head's options without those that only repeat which auxiliary losses have a weight, as in earlier runs.
 
     Raises:
         InputError: one of them contradicts the weights.
     """
-    names = _auxiliary(head)
+    names = [name for name in _auxiliary(head) if isinstance(options.get(name), bool)]
     for name in names:
-        if options.get(name, name in weights) != (name in weights):
+        if options[name] != (name in weights):
             raise InputError(
                 f"head {head!r}: option {name} is {options[name]}, but its loss has "
                 f"{'a' if name in weights else 'no'} weight; the weight alone builds it: give --aux-weight (in files "

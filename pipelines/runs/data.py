@@ -127,6 +127,9 @@ def protocol_digest(status: NDArray[np.uint8], protocol: ProtocolTable, num_augm
     digest.update(json.dumps(facts, ensure_ascii=False).encode())
     for array in (protocol.split, space.targets, protocol.groups, status):
         digest.update(array.tobytes())
+    for further in protocol.spaces[1:]:  # learned beside the first
+        digest.update(json.dumps([further.name, further.kind, list(further.classes)], ensure_ascii=False).encode())
+        digest.update(further.targets.tobytes())
     if space.instance_ids is not None:
         digest.update(json.dumps(space.instance_ids.tolist(), ensure_ascii=False).encode())
     return digest.hexdigest()

@@ -73,6 +73,12 @@ class Run:
             self._read[split] = self._read_predictions(split)
         return self._read[split]
 
+    def showing(self, predictions: Predictions) -> Run:
+        """Return the run with other predictions of a part, as of changed clips; its files stay as they are."""
+        shown = replace(self)
+        shown._read[predictions.split] = predictions
+        return shown
+
     def _read_predictions(self, split: str) -> Predictions:
         path = self.path / "predictions.npz"
         names = [f"{split}/{name}" for name in ("clip_ids", "logits", "targets")]
@@ -116,6 +122,13 @@ def write_results(path: Path, predictions: Sequence[Predictions], metrics: Seque
     np.savez(content, **arrays)
     write_atomic(path / "predictions.npz", content.getvalue())
     write_atomic(path / "metrics.json", (json.dumps([m.record() for m in metrics], indent=1) + "\n").encode())
+
+
+def write_tasks(path: Path, metrics: Mapping[str, Metrics]) -> None:
+    """Write tasks.json: the test metrics of every task of a head of several; nothing where there is one."""
+    if metrics:
+        records = {name: own.record() for name, own in metrics.items()}
+        write_atomic(path / "tasks.json", (json.dumps(records, indent=1) + "\n").encode())
 
 
 def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ifcar.cache.arrays import CacheSpec
+from ifcar.cache.streams import led_by
 from ifcar.errors import CacheMismatchError, InputError, nearest_of, one_line
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
@@ -30,7 +31,7 @@ def build_head(config: RunConfig, spec: CacheSpec, num_classes: int) -> Head:
     torch.manual_seed(config.seed)
     options = head_options(config)
     try:
-        return HEADS.get(config.head).build(options, spec, num_classes, config.aux_weights)
+        return HEADS.get(config.head).build(options, led_by(spec, config.labels), num_classes, config.aux_weights)
     except CacheMismatchError as error:
         raise CacheMismatchError(f"{config.cache}: {error}") from error
     except (RuntimeError, MemoryError) as error:

@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 
 from ifcar.config_fields import Bounds, Option, check_fields
 from ifcar.errors import InputError
-from ifcar.extract.view_options import SHARE, Cropping, Framing
+from ifcar.extract.view_options import CroppedViews, Cropping, Framing
 from ifcar.pipelines.extraction.config import FeatureConfig
 from ifcar.pipelines.runs.schedule import WEIGHT_DECAY
 
@@ -17,16 +17,8 @@ Preset = Literal["paper", "wang-gupta"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LiveData(FeatureConfig):
-    """What the backbone sees, and what is pooled from its feature map; every epoch draws new augmented views.
-
-    Args:
-        cropping: of augmented views, see `ViewPolicy`.
-        min_scale: smallest side of an "area" crop.
-    """
-
-    cropping: Annotated[Cropping, Option("Crops of augmented views: area, scale-jitter or multi-scale.")] = "area"
-    min_scale: Annotated[float, SHARE] = 0.7
+class LiveData(FeatureConfig, CroppedViews):
+    """What the backbone sees, and what is pooled from its feature map; every epoch draws new augmented views."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from ifcar.config_fields import check_choice
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.extract.backbones.catalog import get_backbone, resolve_backbone
 from ifcar.extract.backbones.spec import BackboneSpec
 from ifcar.extract.datasets.catalog import DATASETS
+from ifcar.extract.view_options import PooledMode
 from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.configs import from_plain
 from ifcar.pipelines.extraction.preparation import FEATURE_VERSION, IDENTITY_NAMES, VIEWS_VERSION
@@ -34,7 +36,7 @@ class Recipe:
     backbone: BackboneSpec
     weights: str
     policy: ViewPolicy
-    pooled: str | None
+    pooled: PooledMode | None
     precision: Literal["fp32", "bf16"] | None
     annotation_fps: float | None
     frames_on_clock: bool
@@ -66,6 +68,8 @@ def read_recipe(run: Path, data: RunData) -> Recipe:
         ).reduced(backbone.get("reduction", 0))
         reads = spec.reads != "nothing"
         dataset = DATASETS.get(data.identity["dataset"]["name"])
+        if reads:
+            check_choice(backbone["pooled"], get_args(PooledMode), f"{run}: data.json: pooled")
         recipe = Recipe(
             backbone=spec,
             weights=backbone["weights"],

@@ -16,7 +16,7 @@ from ifcar.errors import CacheMismatchError, InputError, nearest_of
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
 from ifcar.heads.schedules import common_schedule, schedules_on
-from ifcar.pipelines.configs import from_plain, parse_assignment, set_option, to_plain
+from ifcar.pipelines.configs import from_plain, set_option, to_plain
 from ifcar.pipelines.runs.config import RunConfig, without_loss_switches
 from ifcar.pipelines.runs.data import protocol_digest
 from ifcar.pipelines.runs.schedule import OWN_KINDS, ScheduleConfig
@@ -32,8 +32,7 @@ def make_run_config(
     streams: str | None = None,
     aux_weight: float | None = None,
     aux_weights: Mapping[str, float] | None = None,
-    settings: Sequence[str] = (),
-    options: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
     schedule: ScheduleConfig | None = None,
     seed: int = 0,
 ) -> RunConfig:
@@ -48,8 +47,7 @@ def make_run_config(
         streams: "appearance", "layout" or "both".
         aux_weight: λ of the head's only auxiliary loss; None or 0 leaves it out.
         aux_weights: λ of each of several auxiliary losses; 0 leaves one out.
-        settings: "key=value" changes of single options, "joint.dropout=0.5".
-        options: the same as values by dotted name.
+        settings: values of single options by dotted name, as "joint.dropout".
         schedule: training schedule.
         seed: of everything random.
 
@@ -65,7 +63,7 @@ def make_run_config(
             raise InputError(f"--streams {streams} would be ignored: head {head!r} has one stream only")
         resolved["joint"]["streams"] = streams
     weights = loss_weights(kind, aux_weight, aux_weights or {})
-    given = without_loss_switches(head, {**dict(map(parse_assignment, settings)), **(options or {})}, weights)
+    given = without_loss_switches(head, settings or {}, weights)
     for key, value in given.items():
         set_option(resolved, key, value)
     from_plain(kind.config_type, resolved, f"head {head}")
@@ -184,11 +182,19 @@ def resolve(config: RunConfig, reader: CacheReader, protocol: ProtocolTable) -> 
             "made; train a new run"
         )
     labels = chosen_labels(protocol)
+    config = replace(config, options=_with_cache(config, reader))
     schedule = config.schedule
     # What was resolved once stays as it is: published schedules may change from one version to the next.
     if not config.fingerprint and schedule.published is None:
         schedule = _with_published(config, reader)
     return replace(config, fingerprint=reader.fingerprint, labels=labels, protocol_digest=digest, schedule=schedule)
+
+
+def _with_cache(config: RunConfig, reader: CacheReader) -> Mapping[str, Any]:
+    """Return the head's options with what they leave to the cache; what was resolved once stays as it is."""
+    options = head_options(config)
+    chosen = HEADS.get(config.head).for_cache(options, reader.spec)
+    return config.options if chosen == options else to_plain(chosen)
 
 
 def _with_published(config: RunConfig, reader: CacheReader) -> ScheduleConfig:

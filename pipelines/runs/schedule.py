@@ -58,9 +58,7 @@ class ScheduleConfig:
     weight_decay: Annotated[
         float | None, Option("L2 factor.", default="1e-4, where nothing else was published"), Bounds(least=0)
     ] = None
-    min_steps: Annotated[int, Option("Fewest steps of a stretched schedule; implies --schedule stretched."), STEPS] = (
-        1500
-    )
+    min_steps: Annotated[int, Option("Fewest steps of a stretched schedule, which it implies."), STEPS] = 1500
     held_out: Annotated[
         float, Option("Share of training clips that choose the best weights."), Bounds(least=0, below=1)
     ] = 0.15

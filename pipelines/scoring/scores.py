@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ifcar.errors import InputError
+from ifcar.heads.contract import InstanceBatch, Task
 from ifcar.pipelines.feed.batches import BatchReader
 from ifcar.pipelines.feed.examples import Examples
 from ifcar.pipelines.labels.kinds import MEASURES, LabelKind
+from ifcar.pipelines.scoring.pooling import Pool, pool_views
 from ifcar.pipelines.stacks.stack import Stack
 
 TEST_BATCH, MIN_TEST_BATCH = 256, 32  # rows at once: of one head, and the fewest of a stack of many
-Pool = Literal["mean", "max", "sum"]
-POOLS: tuple[Pool, ...] = get_args(Pool)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,57 +93,64 @@ class Metrics:
 
 
 @torch.inference_mode()
-def predict(stack: Stack, batches: BatchReader, examples: Examples, pool: Pool = "mean") -> list[Predictions]:
-    """Score every clip of a part with every head in evaluation mode, pooling its plain views (see `pool_views`)."""
+def predict(
+    stack: Stack,
+    batches: BatchReader,
+    examples: Examples,
+    pool: Pool = "mean",
+    task: Task | None = None,
+    change: Callable[[InstanceBatch, slice], InstanceBatch] | None = None,
+) -> list[Predictions]:
+    """Score every clip of a part with every head in evaluation mode, pooling its plain views (see `pool_views`).
+
+    Args:
+        stack: the heads.
+        batches: gives the rows.
+        examples: the part.
+        pool: of the views.
+        task: of the heads; None: that of their `logits`.
+        change: makes what the heads are shown of a batch, told which of the part's plain rows it holds; None shows it
+            as it is.
+
+    Returns:
+        One for each head.
+    """
     stack.set_training(False)
     rows, places = examples.plain_rows()
     size = max(MIN_TEST_BATCH, TEST_BATCH // len(stack))
     parts = [slice(start, start + size) for start in range(0, len(rows), size)]
     batches.expect(rows[part] for part in parts)
-    scores = (stack.score(batches.batch(rows[part], examples.order_of(places[part])), per_head=False) for part in parts)
-    logits = np.concatenate([out.logits.float().cpu().numpy() for out in scores], axis=1)
-    return [clip_predictions(logits[place], examples, pool) for place in range(len(stack))]
+    shown: Iterable[InstanceBatch] = (batches.batch(rows[part], examples.order_of(places[part])) for part in parts)
+    if change is not None:
+        shown = map(change, shown, parts)
+    scores = (stack.score(batch, per_head=False) for batch in shown)
+    chosen = (out.logits if task is None or not out.tasks else out.tasks[task.name] for out in scores)
+    logits = np.concatenate([own.float().cpu().numpy() for own in chosen], axis=1)
+    space = "" if task is None else task.space
+    return [clip_predictions(logits[place], examples, pool, space) for place in range(len(stack))]
 
 
-def clip_predictions(logits: NDArray[np.float32], examples: Examples, pool: Pool = "mean") -> Predictions:
-    """Return the predictions of a part from its plain rows' logits (rows, K), in the order of `plain_rows`."""
+def clip_predictions(
+    logits: NDArray[np.float32], examples: Examples, pool: Pool = "mean", space: str = ""
+) -> Predictions:
+    """Return the predictions of a part from its plain rows' logits (rows, K), in the order of `plain_rows`.
+
+    Args:
+        logits: of the classes of the label space.
+        examples: the part.
+        pool: of the views.
+        space: name of the label space; "" for the run's own.
+    """
     _, place_of_row = examples.plain_rows()
+    labels = examples.labels_in(space)
     return Predictions(
         split=examples.name,
         clip_ids=examples.names,
-        logits=pool_views(logits, place_of_row, len(examples), pool, examples.kind),
-        targets=examples.targets,
-        kind=examples.kind,
+        logits=pool_views(logits, place_of_row, len(examples), pool, labels.kind),
+        targets=labels.targets,
+        kind=labels.kind,
         segments=examples.segments if len(np.unique(examples.segments)) < len(examples) else None,
     )
-
-
-def pool_views(
-    logits: NDArray[np.float32], clip_of_row: NDArray[np.int64], num_clips: int, pool: Pool, kind: LabelKind
-) -> NDArray[np.float32]:
-    """Return one line of logits a clip from those of its views.
-
-    Args:
-        logits: (rows, K), of every view.
-        clip_of_row: (rows,) ascending; every clip has at least one row.
-        num_clips: n.
-        pool: "mean" of the logits; "max", the highest probability of each class (Wang and Gupta 2018, §6); "sum" of the
-            probabilities, given as the logits of their mean, which ranks the same.
-        kind: of the labels; makes probabilities of logits.
-
-    Returns:
-        (n, K).
-    """
-    counts = np.bincount(clip_of_row, minlength=num_clips)[:, None]
-    total = np.zeros((num_clips, logits.shape[1]), np.float64)
-    if pool == "max":
-        firsts = np.flatnonzero(np.diff(clip_of_row, prepend=-1))
-        highest: NDArray[np.float64] = np.maximum.reduceat(kind.comparable(logits), firsts)
-        return highest.astype(np.float32)
-    np.add.at(total, clip_of_row, logits if pool == "mean" else kind.probabilities(logits))
-    if pool == "mean":
-        return np.asarray(total / counts).astype(np.float32)
-    return kind.logits_of(total / counts)
 
 
 def pooled_segments(parts: Sequence[Predictions]) -> NDArray[np.int64]:
@@ -152,14 +158,6 @@ def pooled_segments(parts: Sequence[Predictions]) -> NDArray[np.int64]:
     numbers = [np.arange(len(p.clip_ids)) if p.segments is None else p.segments for p in parts]
     starts = np.cumsum([0, *(1 + own.max(initial=-1) for own in numbers)])
     return np.concatenate([own + start for own, start in zip(numbers, starts[:-1], strict=True)])
-
-
-def check_pool(pool: str) -> Pool:
-    """Return the pooling of that name. Raises InputError when there is none."""
-    for known in POOLS:
-        if pool == known:
-            return known
-    raise InputError(f"--pool is {pool!r}; expected " + ", ".join(POOLS))
 
 
 def measure(predictions: Predictions, *, seed: int, started: float) -> Metrics:

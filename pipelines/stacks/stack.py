@@ -7,7 +7,7 @@ The heads differ in numbers only: weights, running statistics, dropout rates. Th
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch
+
+Scores = tuple[Tensor, dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]
+"""What a head trains its outputs on, its losses, its tasks' logits and their log variances."""
 
 
 class Columns(NamedTuple):
@@ -78,34 +81,34 @@ class Stack:
             noise: of every layer that draws, see `draw_noise`; needed in training mode only.
 
         Returns:
-            logits (M, B, K), outputs (M, B, O, K) where there are several, and losses (M,), in the precision of the
-            weights.
+            logits (M, B, K), outputs (M, B, O, K) where there are several, losses (M,), and of a head of several tasks
+            theirs, in the precision of the weights.
         """
         state = {**self.parameters, **self.constants, **(noise or {})}
         if len(self) == 1:
             one = {name: value.squeeze(0) for name, value in state.items()}
             its_arrays = {name: value.squeeze(0) for name, value in batch.arrays.items()} if per_head else batch.arrays
-            outputs, losses = self._score_one(one, its_arrays)
-            outputs, losses = outputs.unsqueeze(0), {name: loss.unsqueeze(0) for name, loss in losses.items()}
+            found = _map(self._score_one(one, its_arrays), lambda value: value.unsqueeze(0))
         else:
-            outputs, losses = vmap(self._score_one, in_dims=(0, 0 if per_head else None))(state, dict(batch.arrays))
-        outputs = outputs.to(self.weights.dtype)
+            found = vmap(self._score_one, in_dims=(0, 0 if per_head else None))(state, dict(batch.arrays))
+        outputs, *named = _map(found, lambda value: value.to(self.weights.dtype))
+        losses, tasks, log_variances = named
         return HeadOutput(
             logits=outputs.mean(-2),
-            losses={name: loss.to(self.weights.dtype) for name, loss in losses.items()},
+            losses=losses,
             outputs=outputs if outputs.shape[-2] > 1 else None,
+            tasks=tasks,
+            log_variances=log_variances,
         )
 
-    def _score_one(
-        self, state: Mapping[str, Tensor], arrays: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def _score_one(self, state: Mapping[str, Tensor], arrays: Mapping[str, Tensor]) -> Scores:
         # As torch.func.functional_call, without its looking every name up, which takes as long as the layers do.
         for slots, key, name in self.places:
             slots[key] = state.get(name)
         if not self.template.stackable:
             _refresh_recurrent(self.template)
         out = self.template(InstanceBatch(arrays))
-        return out.trained(), dict(out.losses)
+        return out.trained(), dict(out.losses), dict(out.tasks), dict(out.log_variances)
 
     def fill_gradients(self, losses: Tensor) -> None:
         """Put the gradient of each head's loss (M,) into its row of `gradients`."""
@@ -133,6 +136,12 @@ class Stack:
 
     def _array(self, key: str) -> Tensor:
         return self.parameters[key] if key in self.parameters else self.constants[key]
+
+
+def _map(scores: Scores, change: Callable[[Tensor], Tensor]) -> Scores:
+    outputs, losses, tasks, spreads = scores
+    losses, tasks, spreads = ({name: change(v) for name, v in own.items()} for own in (losses, tasks, spreads))
+    return change(outputs), losses, tasks, spreads
 
 
 def stack_heads(heads: Sequence[Head], device: torch.device) -> Stack:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from torch import Tensor
 
@@ -19,8 +20,7 @@ NAME = "checkpoint.safetensors"
 def save_checkpoint(folder: Path, trainer: Trainer, state: TrainState) -> None:
     """Write everything that changes while training, atomically."""
     tensors = {f"heads/{k}": v for k, v in trainer.stack.states().items()}
-    for row, slots in trainer.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{row}/{k}": v for k, v in slots.items() if isinstance(v, Tensor)}
+    tensors |= optimizer_tensors(trainer.optimizer)
     members = []
     for number, member in enumerate(state.members):
         tensors |= {f"best/{number}/{k}": v for k, v in member.best_weights.items()}
@@ -46,12 +46,23 @@ def restore(folder: Path, trainer: Trainer) -> None:
     heads = below(tensors, "heads/")
     for place in range(len(trainer.stack)):
         trainer.stack.load(place, {key: value[place] for key, value in heads.items()})
-    content = trainer.optimizer.state_dict()
+    load_optimizer(trainer.optimizer, tensors)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return what an optimiser remembers as a checkpoint holds it: "optimizer/PARAMETER'S NUMBER/NAME"."""
+    state = optimizer.state_dict()["state"].items()
+    return {f"optimizer/{row}/{k}": v for row, slots in state for k, v in slots.items() if isinstance(v, Tensor)}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave, out of all tensors of a checkpoint."""
+    content = optimizer.state_dict()
     content["state"] = {}
     for key, value in below(tensors, "optimizer/").items():
         row, _, slot = key.partition("/")
         content["state"].setdefault(int(row), {})[slot] = value
-    trainer.optimizer.load_state_dict(content)
+    optimizer.load_state_dict(content)
 
 
 def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ifcar.pipelines.feed.examples import Examples
 from ifcar.pipelines.feed.order import draw_order
 from ifcar.pipelines.scoring.scores import measure, predict
 from ifcar.pipelines.stacks.noise import draw_noise
-from ifcar.pipelines.stacks.objectives import losses_of
+from ifcar.pipelines.stacks.objectives import Labels, losses_of
 from ifcar.pipelines.stacks.stack import Stack
 from ifcar.pipelines.training.trainer import Trainer, TrainState, clip_gradients, decay_matrices, not_finite
 
@@ -86,11 +87,11 @@ def train_step(
     batch = trainer.batches.batch(seen, trainer.examples.order_of(asked))
     with torch.autocast(device.type, torch.bfloat16, enabled=trainer.precision == "bf16"):
         out = stack.score(batch, per_head=per_head, noise=noise)
-    targets = torch.from_numpy(trainer.examples.targets[places]).to(device)
-    targets = targets.expand(len(stack), *targets.shape[1:])
-    kind, smoothing = trainer.examples.kind, trainer.label_smoothing
-    weights = [member.aux_weights for member in members]
-    losses = losses_of(out.trained(), targets, out.losses, weights, kind, smoothing)
+    tasks = stack.template.tasks
+    labels = {
+        space: labels_of(trainer.examples, space, places, len(stack), device) for space in {t.space for t in tasks}
+    }
+    losses = losses_of(out, tasks, labels, [member.aux_weights for member in members], trainer.label_smoothing)
     total = torch.stack(list(losses.values())).sum(0)
     stack.fill_gradients(total)
     losses = {name: loss.detach().double() for name, loss in losses.items()}
@@ -106,6 +107,15 @@ def train_step(
             decay_matrices(stack, place, 1 - group["lr"] * trainer.members[place].plan.weight_decay)
     trainer.optimizer.step()
     return losses | {"n": torch.ones_like(losses["classification"])}
+
+
+def labels_of(
+    examples: Examples, space: str, places: NDArray[np.int64], num_heads: int, device: torch.device
+) -> Labels:
+    """Return what the examples at `places`, (M, B), or (1, B) for all heads the same, are in a label space."""
+    own = examples.labels_in(space)
+    targets = torch.from_numpy(own.targets[places]).to(device)
+    return Labels(targets=targets.expand(num_heads, *targets.shape[1:]), kind=own.kind)
 
 
 def stop_non_finite(

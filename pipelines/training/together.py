@@ -13,6 +13,7 @@ from ifcar.cache.lock import locked
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
+from ifcar.cache.streams import space_sizes
 from ifcar.pipelines.feed.batches import open_batches
 from ifcar.pipelines.feed.boxes import check_boxes
 from ifcar.pipelines.feed.examples import Examples, read_examples
@@ -25,17 +26,16 @@ from ifcar.pipelines.runs.finished import (
     claim_folder,
     is_finished,
     open_run,
-    write_history,
-    write_results,
+    write_tasks,
 )
 from ifcar.pipelines.runs.heads import build_head, start_from_base
 from ifcar.pipelines.runs.places import open_its_cache
 from ifcar.pipelines.runs.resolve import head_arrays, resolve
 from ifcar.pipelines.runs.schedule import Plan, make_plan
 from ifcar.pipelines.runs.weights import save_tensors
-from ifcar.pipelines.scoring.scores import Predictions, measure, predict
+from ifcar.pipelines.scoring.scores import Metrics, Predictions, measure, predict
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
-from ifcar.pipelines.training.events import write_events
+from ifcar.pipelines.training.events import write_outcome
 from ifcar.pipelines.training.jobs import FailedRun, Job
 from ifcar.pipelines.training.phases import Data, Outcome, PreparedRun, stack_states, train_phases
 
@@ -96,7 +96,7 @@ def _fit_locked(
 ) -> list[FitResult | FailedRun]:
     started = time.perf_counter()
     reader = open_its_cache(jobs[0].config.cache, jobs[0].path)
-    protocol = reader.protocol(jobs[0].config.protocol).only(jobs[0].config.labels)
+    protocol = reader.protocol(jobs[0].config.protocol).led_by(jobs[0].config.labels, space_sizes(reader.spec))
     trained, tested = read_examples(reader, protocol, Split.TRAIN), read_examples(reader, protocol, Split.TEST)
     entries = [_enter(job, reader, protocol, len(trained)) for job in jobs]
     config = entries[0].config
@@ -120,7 +120,9 @@ def _fit_locked(
             results.append(FailedRun(path=entry.path, reason=outcome.failure))
             continue
         if left[number]:
-            _write(entry, outcome, predictions[number], started)
+            save_tensors(entry.path / "model.safetensors", outcome.weights)
+            write_tasks(entry.path, _task_metrics(entry, outcome, tested, data))
+            write_outcome(entry.path, outcome.history, predictions[number], seed=entry.config.seed, started=started)
         results.append(
             FitResult(
                 run=open_run(entry.path),
@@ -155,6 +157,18 @@ def _predict(
     return predictions
 
 
+def _task_metrics(entry: PreparedRun, outcome: Outcome, tested: Examples, data: Data) -> dict[str, Metrics]:
+    """Return the test metrics of a run's every task, by name; of a head of one task nothing, its metrics are the run's.
+
+    A stream is scored beside the others here, which changes nothing of what it says.
+    """
+    if len(entry.head.tasks) == 1:
+        return {}
+    stack, started = stack_states([entry], [outcome.weights], data.batches.device), time.perf_counter()
+    found = {task.name: predict(stack, data.batches, tested, task=task)[0] for task in entry.head.tasks}
+    return {name: measure(own, seed=entry.config.seed, started=started) for name, own in found.items()}
+
+
 def _enter(job: Job, reader: CacheReader, protocol: ProtocolTable, num_clips: int) -> PreparedRun:
     config = resolve(job.config, reader, protocol)
     head = build_head(config, reader.spec, len(protocol.labels.classes))
@@ -164,12 +178,3 @@ def _enter(job: Job, reader: CacheReader, protocol: ProtocolTable, num_clips: in
     appearance = reader.spec.reads_features(head_arrays(config))
     plan = make_plan(config.schedule, num_clips, reads_appearance=appearance)
     return PreparedRun(config=config, path=job.path, head=head, plan=plan, note=note)
-
-
-def _write(entry: PreparedRun, outcome: Outcome, predictions: Sequence[Predictions], started: float) -> None:
-    """Write everything that a finished run holds, its metrics last."""
-    metrics = [measure(p, seed=entry.config.seed, started=started) for p in predictions]
-    save_tensors(entry.path / "model.safetensors", outcome.weights)
-    write_history(entry.path, outcome.history)
-    write_events(entry.path / "events", outcome.history, metrics)
-    write_results(entry.path, predictions, metrics)

@@ -35,6 +35,7 @@ from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.feed.examples import read_examples
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
+from ifcar.pipelines.runs.questions import EvaluateConfig
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
@@ -128,7 +129,7 @@ def test_evaluate_gives_frame_map_and_writes_detections(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("IFCAR_RUNS", str(tmp_path / "runs"))
-    settings = ("num_observations=4", "descriptor_dim=32")
+    settings = {"num_observations": 4, "descriptor_dim": 32}
     config = make_run_config(
         "activity-specific", cache, protocol="official", preset="instances", settings=settings, schedule=SHORT
     )
@@ -207,7 +208,7 @@ def test_one_row_a_key_frame_gives_the_numbers_of_one_row_a_person(
         brief = replace(SHORT, min_steps=8)
         run = fit(make_run_config("sfi", path, protocol="official", preset="small", schedule=brief), Silent()).run
         detections = tmp_path / f"{path.stem}.csv"
-        result = evaluate(run.path, detections=detections)
+        result = evaluate(run.path, EvaluateConfig(detections=detections))
         assert result.agrees
         found.append((result.frame_map, result.metrics.map, detections.read_text(), run.predictions("held_out").logits))
     for ours, before in zip(*found, strict=True):

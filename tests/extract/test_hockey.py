@@ -57,7 +57,7 @@ def test_clips_go_from_files_to_a_scored_run(
             "activity-specific",
             out,
             protocol="official",
-            settings=("num_observations=4", "descriptor_dim=32"),
+            settings={"num_observations": 4, "descriptor_dim": 32},
             schedule=ScheduleConfig(kind="stretched", epochs=4, batch_size=4, refit=False),
         ),
         Silent(),

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torchvision.ops import box_convert, roi_align
 
 from ifcar.errors import InputError
-from ifcar.extract.roi import PooledMode, parse_pooled_mode, pooled_size, roi_features
+from ifcar.extract.roi import pooled_size, roi_features
+from ifcar.extract.view_options import PooledMode
 
 HEIGHT, WIDTH = 14, 12
 
@@ -111,7 +112,7 @@ def test_memory_layout_of_the_map_does_not_matter() -> None:
     )
 
 
-def test_shapes_that_do_not_fit_and_unknown_modes_are_one_line_errors() -> None:
+def test_shapes_that_do_not_fit_are_one_line_errors() -> None:
     feature_map, boxes = torch.zeros((1, 2, 2, 7, 7)), torch.zeros((1, 4, 3, 4))
     for bad_boxes, bad_categories in (
         (boxes, torch.zeros((1, 4, 2))),
@@ -120,9 +121,6 @@ def test_shapes_that_do_not_fit_and_unknown_modes_are_one_line_errors() -> None:
     ):
         with pytest.raises(InputError):
             roi_features(feature_map, bad_boxes, bad_categories, "3")
-    assert parse_pooled_mode("7-max") == "7-max"
-    with pytest.raises(InputError, match=r"unknown pooled mode '7max', did you mean '7-max'\? Known: 3, 7-max"):
-        parse_pooled_mode("7max")
 
 
 @pytest.mark.parametrize("bins", [3, 7])

@@ -25,6 +25,7 @@ from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import Run
+from ifcar.pipelines.runs.questions import EvaluateConfig
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
@@ -113,7 +114,7 @@ def test_run_is_not_scored_on_a_cache_without_boxes(tmp_path: Path) -> None:
     content = (run.path / "config.yaml").read_text()
     (run.path / "config.yaml").write_text(content.replace(*fingerprints))
     with pytest.raises(InputError, match="none of the 8 clips has a box"):
-        evaluate(run.path, cache=boxless)
+        evaluate(run.path, EvaluateConfig(cache=boxless))
 
 
 def test_heads_that_read_frames_alone_are_told_from_those_that_read_instances() -> None:

@@ -23,6 +23,7 @@ from ifcar.pipelines.comparison.store import Comparison, read_comparison, write_
 from ifcar.pipelines.ensemble import ensemble
 from ifcar.pipelines.labels.kinds import SingleLabel
 from ifcar.pipelines.progress import Silent
+from ifcar.pipelines.report.config import ReportConfig
 from ifcar.pipelines.report.report import report
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.data import RunData, write_run_data
@@ -196,7 +197,7 @@ def opened() -> Iterator[Counter[str]]:
 def test_report_opens_the_predictions_of_each_run_once(tmp_path: Path, opened: Counter[str]) -> None:
     runs = [made_run(tmp_path, name, share, seed) for name, share in (("a", 0.5), ("b", 0.9)) for seed in (0, 1)]
     opened.clear()
-    result = report([run.path for run in runs], Silent(), out=tmp_path / "page")
+    result = report([run.path for run in runs], Silent(), ReportConfig(out=tmp_path / "page"))
     assert result.figures and opened == {str(run.path / "predictions.npz"): 1 for run in runs}
 
 

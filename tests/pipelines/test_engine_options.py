@@ -31,7 +31,7 @@ def extraction(tmp_path: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--engine spark", "--engine is 'spark'; expected local or ray"),
+        ("--engine spark", "--engine is 'spark'; expected one of local, ray"),
         ("--address auto", "--address auto would be ignored: it belongs to --engine ray"),
         ("--actor-cpus 2", "--actor-cpus 2 would be ignored: it belongs to --engine ray"),
         ("--engine ray --actor-cpus 0", "--actor-cpus is 0; expected at least 1"),

@@ -44,8 +44,11 @@ from ifcar.pipelines.predict import predict
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig, run_name
 from ifcar.pipelines.runs.live import LivePlan
+from ifcar.pipelines.runs.questions import EvaluateConfig, PredictConfig
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
+from ifcar.pipelines.runs.weights import save_tensors
+from ifcar.pipelines.training.checkpoint import below, read_checkpoint
 from ifcar.pipelines.training.together import FitResult
 
 pytestmark = pytest.mark.slow
@@ -101,13 +104,16 @@ def test_fine_tuned_backbone_makes_the_cache_that_the_run_names(
     assert isinstance(config, RunConfig) and reader.fingerprint == config.fingerprint
     assert reader.identity["backbone"]["weights"] == sha256_file(tuned.backbone)
     assert (reader.spec.channels, reader.identity["backbone"]["reduction"]) == (16, 16)
-    assert evaluate(tuned.run.path, cache=cache).agrees
+    assert evaluate(tuned.run.path, EvaluateConfig(cache=cache)).agrees
     schedule = ScheduleConfig(kind="stretched", epochs=8, batch_size=8, held_out=0.0)
     beside = fit(make_run_config("sfi", cache, preset="small", schedule=schedule), Silent(), out=tmp_path / "sfi")
     assert [m.split for m in ensemble([tuned.run.path, beside.run.path]).run.metrics] == ["train", "test"]
     clip = next(c for c in tuned.run.predictions("test").clip_ids)
     said = predict(
-        tuned.run.path, root / "frames" / clip, root / "annotations.json", Silent(), weights=str(tuned.backbone)
+        tuned.run.path,
+        root / "frames" / clip,
+        Silent(),
+        PredictConfig(boxes=root / "annotations.json", weights=str(tuned.backbone)),
     )
     stored = tuned.run.predictions("test").logits[0]
     np.testing.assert_allclose(said.answers[0].logits[0], stored, atol=1e-4)
@@ -185,6 +191,15 @@ def test_kept_statistics_stay_and_trained_ones_move(root: Path) -> None:
         assert all(torch.equal(v, after[k]) for k, v in before.items() if "Conv3d_1a" in k) == stays
 
 
+def call_momentum_as_earlier_versions_did(folder: Path) -> None:
+    tensors, state = read_checkpoint(folder)
+    momentum = below(tensors, "optimizer/")
+    assert momentum and all(key.endswith("/momentum_buffer") for key in momentum)
+    for key in momentum:
+        tensors[f"momentum/{key.partition('/')[0]}"] = tensors.pop(f"optimizer/{key}")
+    save_tensors(folder / "checkpoint.safetensors", tensors, {"state": json.dumps(state)})
+
+
 def test_killed_run_goes_on_to_the_same_bits(root: Path, tmp_path: Path) -> None:
     """SIGKILL after the first checkpoint, then the command line's own --resume; held-out part and dropout included."""
     options = {"epochs": 3, "held_out": 0.25}
@@ -200,6 +215,7 @@ def test_killed_run_goes_on_to_the_same_bits(root: Path, tmp_path: Path) -> None
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
+    call_momentum_as_earlier_versions_did(stopped)
     resumed = subprocess.run(
         [*IFCAR, "finetune", "i3d", "--resume", "--out", str(stopped), "--workers", "0"],
         cwd=tmp_path, env=environment, capture_output=True, text=True,

@@ -20,7 +20,6 @@ from ifcar.cache.schema import Split
 from ifcar.cli import main
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.heads.sfi import SFI
-from ifcar.pipelines.configs import parse_assignment
 from ifcar.pipelines.ensemble import choose_weights, ensemble
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
@@ -34,6 +33,7 @@ from ifcar.pipelines.labels.kinds import SingleLabel
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import FineTuneConfig, RunConfig, run_id
 from ifcar.pipelines.runs.finished import Run, open_run, read_config, write_config
+from ifcar.pipelines.runs.questions import EvaluateConfig
 from ifcar.pipelines.runs.resolve import default_protocol, make_run_config, resolve
 from ifcar.pipelines.runs.schedule import ScheduleConfig, make_plan
 from ifcar.pipelines.scoring.scores import Predictions, measure
@@ -194,13 +194,13 @@ def test_evaluate_gives_the_stored_logits_and_refuses_another_cache(cache: Path,
     other = ExtractConfig(dataset="something-else", data_root=root, out=tmp_path / "o.zarr", backbone="none", workers=0)
     extract(other, Silent())
     with pytest.raises(CacheMismatchError, match="was trained from"):
-        evaluate(run.path, cache=tmp_path / "o.zarr")
+        evaluate(run.path, EvaluateConfig(cache=tmp_path / "o.zarr"))
 
 
 def test_config_of_a_run_repeats_it(cache: Path, tmp_path: Path) -> None:
     from ifcar.pipelines.runs.finished import read_config
 
-    first = fit(config(cache, settings=["joint.dropout=0.1"]), Silent()).run
+    first = fit(config(cache, settings={"joint.dropout": 0.1}), Silent()).run
     stored = read_config(first.path / "config.yaml")
     assert isinstance(stored, RunConfig) and stored.options["joint"]["dropout"] == 0.1
     same_run(first, fit(stored, Silent(), out=tmp_path / "again").run)
@@ -214,9 +214,9 @@ def test_config_of_a_run_repeats_it(cache: Path, tmp_path: Path) -> None:
         ({"streams": "layuot"}, "streams is 'layuot'"),
         ({"aux_weight": -1.0}, "aux-weight is -1"),
         ({"head": "base", "aux_weight": 5.0}, "would be ignored"),
-        ({"settings": ["joint.droput=0.5"]}, "did you mean 'dropout'"),
-        ({"settings": ["joint.dropout=high"]}, "expected a finite number"),
-        ({"settings": ["lstm_layers=0"]}, "whole number"),
+        ({"settings": {"joint.droput": 0.5}}, "did you mean 'dropout'"),
+        ({"settings": {"joint.dropout": "high"}}, "expected a finite number"),
+        ({"settings": {"lstm_layers": 0}}, "whole number"),
     ],
 )
 def test_bad_run_options_are_one_clear_line(cache: Path, options: dict[str, object], message: str) -> None:
@@ -226,19 +226,18 @@ def test_bad_run_options_are_one_clear_line(cache: Path, options: dict[str, obje
 
 
 @pytest.mark.parametrize(
-    ("aux_weight", "setting", "message"),
+    ("aux_weight", "settings", "message"),
     [
-        (0.0, "prediction=true", "option prediction is True, but its loss has no weight"),
-        (5.0, "prediction=false", "option prediction is False, but its loss has a weight"),
+        (0.0, {"prediction": True}, "option prediction is True, but its loss has no weight"),
+        (5.0, {"prediction": False}, "option prediction is False, but its loss has a weight"),
     ],
 )
 def test_option_that_contradicts_the_weight_of_its_loss_is_refused_alone_and_in_a_grid(
-    cache: Path, aux_weight: float, setting: str, message: str
+    cache: Path, aux_weight: float, settings: dict[str, bool], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        fit(config(cache, aux_weight=aux_weight, settings=[setting]), Silent())
-    options = dict([parse_assignment(setting)])
-    system = SystemConfig(name="A", head="sfi", streams="layout", aux_weight=aux_weight, settings=options)
+        fit(config(cache, aux_weight=aux_weight, settings=settings), Silent())
+    system = SystemConfig(name="A", head="sfi", streams="layout", aux_weight=aux_weight, settings=settings)
     with pytest.raises(InputError, match=message):
         plan_grid(GridConfig(name="g", title="", systems=(system,)), cache)
 
@@ -248,7 +247,7 @@ def test_auxiliary_loss_is_there_where_it_has_a_weight(cache: Path, aux_weight: 
     chosen = config(cache, aux_weight=aux_weight, schedule=ScheduleConfig(kind="paper", epochs=1))
     run = fit(chosen, Silent()).run
     assert ("prediction_loss" in (run.path / "history.jsonl").read_text()) == bool(aux_weight)
-    same = config(cache, aux_weights={"prediction": aux_weight}, settings=[f"prediction={bool(aux_weight)}"])
+    same = config(cache, aux_weights={"prediction": aux_weight}, settings={"prediction": bool(aux_weight)})
     assert (same.aux_weights, same.options) == (chosen.aux_weights, chosen.options)
     assert "prediction" not in chosen.options
 
@@ -335,7 +334,7 @@ def test_run_starts_from_another_s_parts_where_they_are_alike(cache: Path, tmp_p
     (note,) = (n for n in open_run(tmp_path / "r").data().notes if "another run's" in n)
     assert "weights of joint are another run's" in note and "classifier.weight" in note and "joint." not in note
     start = FineTuneConfig(base=base, parts=("temporal",), train="all")
-    other = replace(config(cache, settings=["temporal_dim=32"]), fine_tune=start)
+    other = replace(config(cache, settings={"temporal_dim": 32}), fine_tune=start)
     with pytest.raises(
         InputError, match=r"has no temporal\.3\.weight of the shape \(32, 64\) \(.* of part 'temporal'\)"
     ):

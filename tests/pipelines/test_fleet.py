@@ -41,6 +41,7 @@ from ifcar.pipelines.stacks.noise import draw_noise
 from ifcar.pipelines.stacks.stack import stack_heads
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.training.jobs import FailedRun, Job
+from ifcar.pipelines.training.machine import MachineConfig
 from ifcar.pipelines.training.phases import Data, PreparedRun, train_phases
 from ifcar.pipelines.training.together import FitResult, fit_together
 from ifcar.pipelines.training.trainer import FleetRun, RunState, clip_gradients, decay_matrices, make_optimizer
@@ -83,7 +84,7 @@ def mixed(cache: Path) -> list[RunConfig]:
         config(cache),
         config(cache, seed=1, aux_weight=5.0),
         config(cache, seed=2, schedule=replace(SHORT, lr=3e-3)),
-        config(cache, schedule=replace(SHORT, weight_decay=0.1), settings=["joint.dropout=0.1"]),
+        config(cache, schedule=replace(SHORT, weight_decay=0.1), settings={"joint.dropout": 0.1}),
     ]
 
 
@@ -362,7 +363,7 @@ def test_stopped_fleet_goes_on_with_the_same_members_to_the_same_bytes(
     assert sum(is_finished(job.path) for job in jobs) == (count if name == RESULTS else 0)
     (again,), _ = plan_fleets(jobs, processes=2, device="cpu")  # two processes would have made two fleets
     assert again == fleet
-    assert not fit_all(jobs, Silent(), processes=2, device="cpu")
+    assert not fit_all(jobs, Silent(), MachineConfig(processes=2, device="cpu"))
     assert {job.path.name: weights_of(job.path) for job in jobs} == expected
     assert not list((runs_folder / FOLDER).iterdir())
 
@@ -375,7 +376,7 @@ def test_grouping_is_the_same_every_time_and_separates_what_cannot_train_togethe
         config(cache, schedule=replace(SHORT, batch_size=4)),
         config(cache, schedule=replace(SHORT, refit=False)),
         config(cache, schedule=replace(SHORT, precision="bf16")),
-        config(cache, settings=["lstm_layers=1"]),
+        config(cache, settings={"lstm_layers": 1}),
     ]
     assert len({fleet_key(c) for c in mixed(cache)}) == 1
     assert len({fleet_key(c) for c in [*mixed(cache), *other]}) == 1 + len(other)
@@ -411,7 +412,7 @@ def test_fleet_size_follows_the_memory_that_is_free(cache: Path) -> None:
     assert sizes == [1, 1, 4, 16, 64]
     assert choose_size(jobs, processes=2, free=40 * each, cuda=True)[0] == 8
     assert choose_size(jobs, processes=1, free=10_000 * each, cuda=False)[0] <= 16
-    wide = [replace(job, config=config(cache, preset="paper", settings=["joint.layout_dim=4096"])) for job in jobs[:2]]
+    wide = [replace(job, config=config(cache, preset="paper", settings={"joint.layout_dim": 4096})) for job in jobs[:2]]
     assert choose_size(wide, processes=1, free=2**50, cuda=False)[0] == 1
 
 
@@ -432,7 +433,7 @@ def test_fleet_that_raises_is_taken_apart(cache: Path) -> None:
     bad.mkdir(parents=True)
     text = "head: base\ncache: x\nprotocol: y\n"
     (bad / "config.yaml").write_text(text)  # a stopped run of another config
-    (failure,) = fit_all(fleet.jobs, Silent(), processes=1, device="cpu")
+    (failure,) = fit_all(fleet.jobs, Silent(), MachineConfig(processes=1, device="cpu"))
     assert failure.path == bad and "the stopped run has another" in failure.reason
     assert [is_finished(job.path) for job in fleet.jobs] == [True, False, True]
     assert all(record["fleet"] == 1 for record in read_history(fleet.jobs[0].path))

@@ -26,13 +26,14 @@ from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.few_shot import few_shot_grid
 from ifcar.pipelines.fleets.pool import fit_all
-from ifcar.pipelines.grid.config import GridConfig, read_grid, shipped_grids
+from ifcar.pipelines.grid.config import FewShotConfig, GridConfig, SystemConfig, read_grid, shipped_grids
 from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.grid.run import run_grid
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import run_id
 from ifcar.pipelines.runs.resolve import head_options, make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
+from ifcar.pipelines.training.machine import MachineConfig
 
 SHORT = {"kind": "stretched", "epochs": 8, "batch_size": 8, "refit": False}
 LAYOUT = {"name": "base", "head": "base", "streams": "layout"}
@@ -113,7 +114,7 @@ def table_bytes(folder: Path) -> dict[str, bytes]:
 def test_grid_makes_every_run_once_and_compares_them(cache: Path, place: Path) -> None:
     plan = plan_grid(grid(), cache)
     assert len(plan.jobs()) == 6 and len({run_id(job.config) for job in plan.jobs()}) == 6
-    result = run_grid(plan, Silent(), processes=2)
+    result = run_grid(plan, Silent(), MachineConfig(processes=2))
     assert (result.num_runs, result.num_made, len(result.failures)) == (6, 6, 0)
     rows = {row.system: row for row in result.comparison.rows}
     assert list(rows) == ["base", "λ = 0", "λ = 5", "both"]
@@ -121,10 +122,12 @@ def test_grid_makes_every_run_once_and_compares_them(cache: Path, place: Path) -
     assert all(row.n == 24 and row.seeds == (0, 1) for row in rows.values())
     assert rows["base"].against is None and rows["both"].p_corrected is not None
     before = {job.path: (job.path / "metrics.json").stat().st_mtime_ns for job in plan.jobs()}
-    again = run_grid(plan_grid(grid(), cache), Silent(), processes=2)
+    again = run_grid(plan_grid(grid(), cache), Silent(), MachineConfig(processes=2))
     assert again.num_made == 0 and again.comparison == result.comparison
     assert before == {path: (path / "metrics.json").stat().st_mtime_ns for path in before}
-    wider = run_grid(plan_grid(grid(name="wider", seeds=[0, 1, 2], ensembles=[]), cache), Silent(), processes=1)
+    wider = run_grid(
+        plan_grid(grid(name="wider", seeds=[0, 1, 2], ensembles=[]), cache), Silent(), MachineConfig(processes=1)
+    )
     assert (wider.num_runs, wider.num_made) == (9, 3)  # another grid shares the finished runs
     assert read_comparison(place / "runs" / "tiny") == result.comparison
 
@@ -155,7 +158,9 @@ def test_killed_grid_goes_on_to_the_same_bytes_and_replaces_a_killed_worker(cach
     """Beside the same grid left alone: killed as a whole twice, then one of its workers is."""
     slower = {**GRID, "schedule": {**SHORT, "epochs": 80}}
     whole, killed = tmp_path / "runs", tmp_path / "killed"
-    assert not run_grid(plan_grid(from_plain(GridConfig, slower, "grid"), cache), Silent(), processes=2).failures
+    assert not run_grid(
+        plan_grid(from_plain(GridConfig, slower, "grid"), cache), Silent(), MachineConfig(processes=2)
+    ).failures
     file = tmp_path / "grid.yaml"
     file.write_text(yaml.safe_dump(slower))
 
@@ -191,7 +196,7 @@ def test_failing_run_is_reported_and_leaves_the_rest(cache: Path) -> None:
         *GRID["systems"],  # type: ignore[misc]
         {"name": "wild", "head": "base", "streams": "layout", "schedule": {"lr": 1e30}},
     ]
-    result = run_grid(plan_grid(grid(systems=systems), cache), Silent(), processes=1)
+    result = run_grid(plan_grid(grid(systems=systems), cache), Silent(), MachineConfig(processes=1))
     assert len(result.failures) == 2 and all("not finite" in f.reason for f in result.failures)
     assert "\n" not in result.failures[0].reason
     assert [row.system for row in result.comparison.rows] == ["base", "λ = 0", "λ = 5", "both"]
@@ -200,9 +205,10 @@ def test_failing_run_is_reported_and_leaves_the_rest(cache: Path) -> None:
 
 @pytest.mark.slow
 def test_few_shot_moves_only_the_classifier_and_covers_every_draw(cache: Path) -> None:
-    options = {"preset": "small", "streams": "layout", "schedule": ScheduleConfig(**SHORT)}  # type: ignore[arg-type]
-    frozen = plan_grid(few_shot_grid("sfi", shots=[5], aux_weight=1.0, **options), cache)  # type: ignore[arg-type]
-    result = run_grid(frozen, Silent(), processes=1)
+    system = SystemConfig(name="sfi", head="sfi", preset="small", streams="layout", aux_weight=1.0)
+    schedule = ScheduleConfig(**SHORT)  # type: ignore[arg-type]
+    frozen = plan_grid(few_shot_grid(system, FewShotConfig(shots=(5,)), schedule=schedule), cache)
+    result = run_grid(frozen, Silent(), MachineConfig(processes=1))
     assert not result.failures
     rows = {row.protocol: row for row in result.comparison.rows}
     assert rows["fewshot-base"].n == 8 and rows["fewshot-base"].seeds == (0,)
@@ -213,17 +219,18 @@ def test_few_shot_moves_only_the_classifier_and_covers_every_draw(cache: Path) -
         after = load_file(path / "model.safetensors")
         moved = {k for k in before if before[k].shape != after[k].shape or (before[k] != after[k]).any()}
         assert moved == {"classifier.weight", "classifier.bias"} and after["classifier.bias"].shape == (3,)
-    everything = plan_grid(few_shot_grid("sfi", shots=[5], aux_weight=1.0, train="all", **options), cache)  # type: ignore[arg-type]
+    everything = plan_grid(few_shot_grid(system, FewShotConfig(shots=(5,), train="all"), schedule=schedule), cache)
     assert everything.jobs()[0].path == base
-    assert not fit_all(everything.jobs(), Silent(), processes=1)
+    assert not fit_all(everything.jobs(), Silent(), MachineConfig(processes=1))
     after = load_file(everything.jobs()[1].path / "model.safetensors")
     assert sum((before[k] != after[k]).any() for k in before if before[k].shape == after[k].shape) > 20
 
 
 def test_fine_tuning_needs_its_base_run(cache: Path) -> None:
-    config = few_shot_grid("base", shots=[5], preset="small", streams="layout", schedule=ScheduleConfig(lr=1e30))
+    system = SystemConfig(name="base", head="base", preset="small", streams="layout")
+    config = few_shot_grid(system, FewShotConfig(shots=(5,)), schedule=ScheduleConfig(lr=1e30))
     with pytest.raises(InputError, match="every run failed"):
-        run_grid(plan_grid(config, cache), Silent(), processes=1)
+        run_grid(plan_grid(config, cache), Silent(), MachineConfig(processes=1))
 
 
 def test_published_figures_stand_beside_the_same_data_only(cache: Path) -> None:
@@ -231,7 +238,7 @@ def test_published_figures_stand_beside_the_same_data_only(cache: Path) -> None:
     same = {"dataset": "something-else", "classes": {"compositional": 2}, "train": {"compositional": 24}}
     for published_on, expected in ((same, {"top1": 44.1}), ({**same, "train": {"compositional": 54919}}, {})):
         config = grid(systems=systems, ensembles=[], baseline=None, seeds=[0], published_on=published_on)
-        (row,) = run_grid(plan_grid(config, cache), Silent(), processes=1).comparison.rows
+        (row,) = run_grid(plan_grid(config, cache), Silent(), MachineConfig(processes=1)).comparison.rows
         assert row.published == expected
 
 
@@ -241,7 +248,7 @@ def test_system_starts_from_parts_of_another_s_run_and_says_which_weights_it_dra
     then = {**first, "name": "then", "aux_weight": 5, "start": "first", "parts": ["joint", "lstm"], "schedule": still}
     config = grid(systems=[then, first], ensembles=[], baseline=None, seeds=[0])
     plan = plan_grid(config, cache)
-    comparison = run_grid(plan, Silent(), processes=1).comparison
+    comparison = run_grid(plan, Silent(), MachineConfig(processes=1)).comparison
     paths = {(c.variant.name, c.seed): c.jobs[0].path for c in plan.cells}
     before, after = (load_file(paths[name, 0] / "model.safetensors") for name in ("first", "then"))
     for key in (key for key in before if key.startswith(("joint.", "lstm.")) and key.endswith("weight")):
@@ -280,7 +287,7 @@ def test_shipped_grids_of_orn_start_both_heads_from_the_object_head_of_the_same_
                 protocol="official",
                 preset=config.preset,
                 aux_weight=system.aux_weight,
-                options=system.settings,
+                settings=system.settings,
             )
             assert head_options(run).heads == run.options["heads"]
             if run.options["heads"] == "both":
@@ -349,12 +356,12 @@ def test_head_that_the_cache_cannot_feed_is_refused_before_any_run(cache: Path) 
 
 def test_other_caches_results_are_not_overwritten(cache: Path, tmp_path: Path) -> None:
     config = grid(systems=GRID["systems"][:1], ensembles=[], seeds=[0])  # type: ignore[index]
-    run_grid(plan_grid(config, cache), Silent(), processes=1)
+    run_grid(plan_grid(config, cache), Silent(), MachineConfig(processes=1))
     root = write_dataset(tmp_path / "other", num_clips=16, pixels=False)
     options = ExtractConfig(
         dataset="something-else", data_root=root, out=tmp_path / "o.zarr", backbone="none", workers=0
     )
     extract(options, Silent())
     with pytest.raises(InputError, match="results of another cache"):
-        run_grid(plan_grid(config, tmp_path / "o.zarr"), Silent(), processes=1)
+        run_grid(plan_grid(config, tmp_path / "o.zarr"), Silent(), MachineConfig(processes=1))
     assert np.isfinite(read_comparison(tmp_path / "runs" / "tiny").rows[0].primary[0])

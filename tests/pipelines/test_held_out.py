@@ -176,7 +176,7 @@ def runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def config(cache: Path, protocol: str, schedule: ScheduleConfig = SHORT) -> RunConfig:
     return make_run_config(
-        "base", cache, protocol=protocol, streams="layout", preset="small", schedule=schedule, settings=()
+        "base", cache, protocol=protocol, streams="layout", preset="small", schedule=schedule, settings={}
     )
 
 

@@ -42,9 +42,11 @@ from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.labels.kinds import MultiLabel, SingleLabel
 from ifcar.pipelines.predict import predict
 from ifcar.pipelines.progress import Silent
+from ifcar.pipelines.report.config import ReportConfig
 from ifcar.pipelines.report.report import report
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import Run
+from ifcar.pipelines.runs.questions import EvaluateConfig, PredictConfig
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.pipelines.training.together import FitResult, fit_together
@@ -208,9 +210,9 @@ def test_the_chosen_space_is_in_the_config_the_first_is_the_default(cache: Path,
     with pytest.raises(InputError, match=r"another labels \(personal\) than .* \(group\)"):
         ensemble([first.path, personal.path])
     with pytest.raises(InputError, match="the run learned 'group', and 'personal' has another classes"):
-        evaluate(first.path, labels="personal")
+        evaluate(first.path, EvaluateConfig(labels="personal"))
     with pytest.raises(InputError, match="the run learned 'personal', and 'actions' has another kind"):
-        evaluate(personal.path, labels="actions")
+        evaluate(personal.path, EvaluateConfig(labels="actions"))
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -249,13 +251,13 @@ def test_a_new_video_gets_an_answer_about_each_person(
     video = cache.parent / "d" / "videos" / "4" / "100"
     stored = runs["personal"].predictions("test")
     expected = dict(zip(stored.clip_ids, stored.logits, strict=True))
-    found = predict(runs["personal"].path, video, boxes, Silent())
+    found = predict(runs["personal"].path, video, Silent(), PredictConfig(boxes=boxes))
     assert [answer.slot for answer in found.answers] == list(range(len(players)))
     for place, answer in enumerate(found.answers):
         x, y, w, h, _ = players[place]
         assert answer.box == pytest.approx(((x + w / 2) / WIDTH, (y + h / 2) / HEIGHT, w / WIDTH, h / HEIGHT), abs=1e-5)
         np.testing.assert_allclose(answer.logits[0], expected[f"4/100/{place + 1}"], atol=1e-5)
-    (group,) = predict(runs["group"].path, video, boxes, Silent()).answers
+    (group,) = predict(runs["group"].path, video, Silent(), PredictConfig(boxes=boxes)).answers
     assert group.slot is None and group.logits.shape == (1, 8)
     with pytest.raises(SystemExit) as ended:
         main(["predict", str(runs["personal"].path), str(video), "--boxes", str(boxes), "--json"])
@@ -264,7 +266,7 @@ def test_a_new_video_gets_an_answer_about_each_person(
 
 
 def test_report_has_a_table_for_each_space_and_pictures_of_instances(cache: Path, runs: Runs, tmp_path: Path) -> None:
-    written = report([run.path for run in runs.values()], Silent(), out=tmp_path / "report", cache=cache)
+    written = report([run.path for run in runs.values()], Silent(), ReportConfig(out=tmp_path / "report", cache=cache))
     page = written.page.read_text()
     assert "official group" in page and "official personal" in page and "4/100/1" in page
 

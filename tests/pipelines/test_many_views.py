@@ -70,7 +70,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     )
     reader.close()
     options = make_run_config(
-        "stin", out, protocol="many", streams="layout", preset="small", schedule=SHORT, seed=0, settings=()
+        "stin", out, protocol="many", streams="layout", preset="small", schedule=SHORT, seed=0, settings={}
     )
     return fit(options, Silent(), out=root / "run").run
 

@@ -32,7 +32,7 @@ from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
-from ifcar.pipelines.scoring.scores import pool_views
+from ifcar.pipelines.scoring.pooling import pool_views
 
 NAMES = ("moves left", "moves right", "lies low", "never seen")
 SHORT = ScheduleConfig(kind="stretched", min_steps=60, batch_size=8)
@@ -72,7 +72,7 @@ def runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def config(cache: Path, head: str = "stin", seed: int = 0) -> RunConfig:
     return make_run_config(
-        head, cache, protocol="many", streams="layout", preset="small", schedule=SHORT, seed=seed, settings=()
+        head, cache, protocol="many", streams="layout", preset="small", schedule=SHORT, seed=seed, settings={}
     )
 
 

@@ -39,6 +39,7 @@ from ifcar.pipelines.fit import fit
 from ifcar.pipelines.listing import list_backbones
 from ifcar.pipelines.predict import predict
 from ifcar.pipelines.progress import Silent
+from ifcar.pipelines.runs.questions import PredictConfig
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
@@ -221,13 +222,13 @@ def test_run_on_it_predicts_as_from_its_cache(cache: Path, config: ExtractConfig
     run = fit(make_run_config("i3d", cache, schedule=schedule), Silent(), out=place / "run").run
     stored = run.predictions("test")
     frames, boxes = place / "data" / "frames" / stored.clip_ids[0], place / "data" / "annotations.json"
-    said = predict(run.path, frames, boxes, Silent(), weights=config.weights)
+    said = predict(run.path, frames, Silent(), PredictConfig(boxes=boxes, weights=config.weights))
     np.testing.assert_allclose(said.answers[0].logits[0], stored.logits[0], atol=1e-4)
     other = place / "other"
     patches.write_folder(other)
     (other / "config.json").write_text(json.dumps({"width": patches.WIDTH}))
     with pytest.raises(CacheMismatchError, match="trained on patches weights"):
-        predict(run.path, frames, boxes, Silent(), weights=str(other))
+        predict(run.path, frames, Silent(), PredictConfig(boxes=boxes, weights=str(other)))
 
 
 def test_fine_tuned_it_needs_its_folder_no_more(

@@ -26,13 +26,16 @@ from ifcar.pipelines.grid.run import run_grid
 from ifcar.pipelines.listing import list_caches, list_runs
 from ifcar.pipelines.predict import predict
 from ifcar.pipelines.progress import Silent
+from ifcar.pipelines.report.config import ReportConfig
 from ifcar.pipelines.report.gather import gather
 from ifcar.pipelines.report.report import report
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import open_run, read_config
 from ifcar.pipelines.runs.places import located
+from ifcar.pipelines.runs.questions import EvaluateConfig, PredictConfig
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
+from ifcar.pipelines.training.machine import MachineConfig
 
 SHORT = ScheduleConfig(kind="stretched", epochs=4, batch_size=8)
 CACHE, FIRST, SECOND, FUSED, GRID = (
@@ -65,7 +68,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run_grid(
             plan_grid(GridConfig(name="table", seeds=(0,), schedule=SHORT, systems=systems), CACHE),
             Silent(),
-            processes=1,
+            MachineConfig(processes=1),
         )
     return folder.rename(folder.with_name("after"))
 
@@ -131,11 +134,12 @@ def test_a_run_finds_its_cache_and_members_from_anywhere(elsewhere: Path, monkey
         assert open_cache(config.cache).fingerprint == own
     fused, result = open_run(elsewhere / FUSED), ensemble([elsewhere / FIRST, elsewhere / SECOND])
     assert result.run.predictions("test").logits.tolist() == fused.predictions("test").logits.tolist()
-    found = predict(elsewhere / FUSED, *video_and_boxes(elsewhere), Silent())
+    video, boxes = video_and_boxes(elsewhere)
+    found = predict(elsewhere / FUSED, video, Silent(), PredictConfig(boxes=boxes))
     assert found.answers[0].logits.shape[0] == 2
     monkeypatch.setenv("IFCAR_RUNS", "../runs")
     assert len(list_runs()[1]) == 4
-    drawn = report([elsewhere / FIRST, elsewhere / SECOND, elsewhere / GRID], Silent(), num_clips=2)
+    drawn = report([elsewhere / FIRST, elsewhere / SECOND, elsewhere / GRID], Silent(), ReportConfig(num_clips=2))
     assert not [note for note in drawn.notes if "no pictures" in note or "table only" in note]
 
 
@@ -163,7 +167,7 @@ def test_a_run_without_its_cache_says_how_to_name_it(
         main(["evaluate", str(FIRST)])
     error = capsys.readouterr().err
     assert ended.value.code == 2 and error.count("\n") == 1 and "name it with --cache" in error, error
-    assert evaluate(FIRST, cache=tmp_path / "gone.zarr").agrees
+    assert evaluate(FIRST, EvaluateConfig(cache=tmp_path / "gone.zarr")).agrees
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ from ifcar.pipelines.listing import describe_cache
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.data import protocol_digest
 from ifcar.pipelines.runs.finished import Run
+from ifcar.pipelines.runs.questions import EvaluateConfig
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
@@ -305,13 +306,13 @@ def test_evaluation_takes_as_many_plain_views_as_there_are_and_says_what_makes_m
     run = run_on(tmp_path / "c.zarr", "other", tmp_path / "run")
     assert evaluate(run.path).agrees
     for views in (1, 2, 3):
-        found = evaluate(run.path, views=views)
+        found = evaluate(run.path, EvaluateConfig(views=views))
         assert found.metrics.n == 4 and found.agrees is None and not found.note
     with pytest.raises(InputError) as raised:
-        evaluate(run.path, views=4)
+        evaluate(run.path, EvaluateConfig(views=4))
     assert str(raised.value) == (
         f"--views is 4; expected 1 to 3, the plain views of a test clip in {tmp_path / 'c.zarr'} (augmented ones are "
         "for training only); for more, `ifcar extract --views 4` into another --out, and train on that cache"
     )
     with pytest.raises(InputError, match=r"--views is 0; expected 1 to 3, .* training only\)$"):
-        evaluate(run.path, views=0)
+        evaluate(run.path, EvaluateConfig(views=0))

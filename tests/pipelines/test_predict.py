@@ -29,6 +29,7 @@ from ifcar.pipelines.labels.kinds import SingleLabel
 from ifcar.pipelines.predict import Prediction, predict
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.finished import Run
+from ifcar.pipelines.runs.questions import PredictConfig
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
@@ -49,7 +50,12 @@ class Trained:
     runs: dict[str, Run]
 
     def predict(self, name: str, clip: str, **options: Any) -> Prediction:
-        return predict(self.runs[name].path, self.video(clip), self.boxes, Silent(), **{"device": "cpu", **options})
+        return predict(
+            self.runs[name].path,
+            self.video(clip),
+            Silent(),
+            PredictConfig(boxes=self.boxes, **{"device": "cpu", **options}),
+        )
 
     def video(self, clip: str) -> Path:
         file = self.root / "videos" / f"{clip}.mp4"
@@ -163,7 +169,9 @@ def test_ensemble_predicts_the_weighted_probabilities_wherever_the_runs_lie(one_
     fused = ensemble(members, weights=[1, 3], out=tmp_path / "runs" / "both").run.predictions("test")
     expected = softmax(fused.logits[fused.clip_ids.tolist().index("103")])
     (tmp_path / "runs").rename(tmp_path / "moved")
-    found = predict(tmp_path / "moved" / "both", one_view.video("103"), one_view.boxes, Silent(), device="cpu")
+    found = predict(
+        tmp_path / "moved" / "both", one_view.video("103"), Silent(), PredictConfig(boxes=one_view.boxes, device="cpu")
+    )
     np.testing.assert_allclose(found.answers[0].probabilities, expected, atol=1e-5)
     stored = np.stack([one_view.stored(name)["103"] for name in ("i3d", "sfi")])
     np.testing.assert_allclose(found.answers[0].logits, stored, **HEAD_BATCH)
@@ -180,10 +188,10 @@ def test_ensemble_of_members_on_other_data_is_refused(one_view: Trained, two_vie
     ensemble([tmp_path / "i3d", tmp_path / "sfi"], out=tmp_path / "both")
     shutil.rmtree(tmp_path / "sfi")
     with pytest.raises(MissingDataError, match="sfi: no such run"):
-        predict(tmp_path / "both", one_view.video("103"), one_view.boxes, Silent())
+        predict(tmp_path / "both", one_view.video("103"), Silent(), PredictConfig(boxes=one_view.boxes))
     shutil.copytree(two_views.runs["sfi"].path, tmp_path / "sfi")
     with pytest.raises(InputError, match="sfi: trained on other data than the ensemble"):
-        predict(tmp_path / "both", one_view.video("103"), one_view.boxes, Silent())
+        predict(tmp_path / "both", one_view.video("103"), Silent(), PredictConfig(boxes=one_view.boxes))
 
 
 def test_other_weights_than_the_runs_are_refused_by_name(two_views: Trained) -> None:
@@ -197,18 +205,18 @@ def test_features_of_another_version_are_refused(two_views: Trained, tmp_path: P
     content["identity"]["feature_version"] = 99
     (run / "data.json").write_text(json.dumps(content))
     with pytest.raises(CacheMismatchError, match=r"\(99, 2, 'Mixed_4f', 832\).*extract and train again"):
-        predict(run, two_views.video("102"), two_views.boxes, Silent())
+        predict(run, two_views.video("102"), Silent(), PredictConfig(boxes=two_views.boxes))
     content["identity"]["feature_version"] = FEATURE_VERSION
     del content["identity"]["views"]["version"]  # as of a run whose two views lay elsewhere
     (run / "data.json").write_text(json.dumps(content))
     with pytest.raises(
         CacheMismatchError, match=rf"\({FEATURE_VERSION}, 1, 'Mixed_4f', 832\).*extract and train again"
     ):
-        predict(run, two_views.video("102"), two_views.boxes, Silent())
+        predict(run, two_views.video("102"), Silent(), PredictConfig(boxes=two_views.boxes))
     del content["identity"]["views"]
     (run / "data.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match="does not state the features' 'views'"):
-        predict(run, two_views.video("102"), two_views.boxes, Silent())
+        predict(run, two_views.video("102"), Silent(), PredictConfig(boxes=two_views.boxes))
 
 
 @pytest.mark.parametrize("form", ["mapping by video name", "mapping of one", "mapping by --clip", "list of records"])
@@ -222,7 +230,7 @@ def test_every_form_of_a_boxes_file_gives_the_same(boxes_only: Trained, tmp_path
         clip = "102"
     boxes = tmp_path / "boxes.json"
     boxes.write_text(json.dumps(content))
-    found = predict(boxes_only.runs["sfi"].path, video, boxes, Silent(), clip=clip)
+    found = predict(boxes_only.runs["sfi"].path, video, Silent(), PredictConfig(boxes=boxes, clip=clip))
     assert found.clip_id == "102"
     np.testing.assert_array_equal(found.answers[0].logits, boxes_only.predict("sfi", "102").answers[0].logits)
 
@@ -230,7 +238,9 @@ def test_every_form_of_a_boxes_file_gives_the_same(boxes_only: Trained, tmp_path
 def test_boxes_in_shares_are_said(boxes_only: Trained, tmp_path: Path) -> None:
     records = [record("v", frame, [label("hand", (0.1, 0.2, 0.7, 1.02))]) for frame in range(NUM_FRAMES)]
     (tmp_path / "boxes.json").write_text(json.dumps(records))
-    found = predict(boxes_only.runs["sfi"].path, boxes_only.video("102"), tmp_path / "boxes.json", Silent())
+    found = predict(
+        boxes_only.runs["sfi"].path, boxes_only.video("102"), Silent(), PredictConfig(boxes=tmp_path / "boxes.json")
+    )
     assert len(found.notes) == 1 and "if they are shares of the picture's sides" in found.notes[0]
     assert boxes_only.predict("sfi", "102").notes == []
 
@@ -241,7 +251,7 @@ def test_boxes_in_frames_that_no_view_samples_are_said_not_refused(boxes_only: T
     boxes = tmp_path / "boxes.json"
     boxes.write_text(json.dumps([record("7", 0, []), hand, record("7", 99, [])]))
     run, video = boxes_only.runs["sfi"].path, boxes_only.video("102")
-    found = predict(run, video, boxes, Silent())
+    found = predict(run, video, Silent(), PredictConfig(boxes=boxes))
     assert (found.num_subjects, found.num_objects, found.num_tracks) == (0, 0, 1)
     assert "note: no sampled frame has a box" in command(run, video, "--boxes", boxes).stdout
 
@@ -295,7 +305,7 @@ def test_bad_input_is_one_clear_line(boxes_only: Trained, tmp_path: Path, name: 
     video = tmp_path / options["video"] if "video" in options else boxes_only.video("102")
     rest = {k: v for k, v in options.items() if k not in ("run", "video")}
     with pytest.raises(kind, match=message) as caught:
-        predict(run, video, boxes, Silent(), **rest)
+        predict(run, video, Silent(), PredictConfig(boxes=boxes, **rest))
     assert "\n" not in str(caught.value)
 
 
@@ -305,7 +315,7 @@ def test_damaged_frame_of_the_video_is_named(two_views: Trained, tmp_path: Path)
         if frame.name != "0001.jpg":
             frame.write_bytes(b"")
     with pytest.raises(InputError, match=r"\d\.jpg: damaged or no image"):
-        predict(two_views.runs["i3d"].path, video, two_views.boxes, Silent())
+        predict(two_views.runs["i3d"].path, video, Silent(), PredictConfig(boxes=two_views.boxes))
 
 
 def command(*arguments: object) -> Any:

@@ -8,7 +8,6 @@ import itertools
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import yaml
+from fixtures.browser import open_page
 from fixtures.something_else import HEIGHT, NUM_FRAMES, WIDTH, label, record
 from PIL import Image
 from sklearn.metrics import confusion_matrix
@@ -30,6 +30,7 @@ from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
+from ifcar.pipelines.report.config import ReportConfig
 from ifcar.pipelines.report.gallery import choose_clips
 from ifcar.pipelines.report.gather import group_runs
 from ifcar.pipelines.report.report import ReportResult, report
@@ -60,7 +61,6 @@ FIGURES = (
     "training-loss",
     "training-accuracy",
 )
-CHROMIUM, DRIVER = (shutil.which(n) or shutil.which(n, path="/usr/bin") for n in ("chromium", "chromedriver"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +181,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder.mkdir()
     write_comparison(folder, comparison)
     out = place / "report"
-    result = report([folder], Silent(), compare=A, baseline=B, out=out, num_clips=NUM_SHOWN, data_root=place / "data")
+    result = report(
+        [folder], Silent(), ReportConfig(compare=A, baseline=B, out=out, num_clips=NUM_SHOWN, data_root=place / "data")
+    )
     return World(
         cache=cache,
         data=place / "data",
@@ -279,12 +281,12 @@ def test_training_numbers_are_the_histories(world: World) -> None:
 def test_same_inputs_give_the_same_bytes_and_old_figures_go(world: World, tmp_path: Path) -> None:
     out = tmp_path / "again"
     arguments: dict[str, Any] = {"compare": A, "baseline": B, "out": out, "data_root": world.data}
-    report([world.comparison], Silent(), num_clips=NUM_SHOWN, **arguments)
+    report([world.comparison], Silent(), ReportConfig(num_clips=NUM_SHOWN, **arguments))
     for path in sorted(p for p in world.out.rglob("*") if p.is_file()):
         assert (out / path.relative_to(world.out)).read_bytes() == path.read_bytes(), path.name
     (out / "figures" / "mine.txt").write_text("kept")
     single = world.comparison.parent / "trained"
-    report([single], Silent(), out=out, num_clips=0, data_root=world.data)
+    report([single], Silent(), ReportConfig(out=out, num_clips=0, data_root=world.data))
     assert not (out / "figures" / "gains.svg").exists() and (out / "figures" / "mine.txt").exists()
 
 
@@ -298,7 +300,9 @@ def test_clips_are_shared_evenly_between_outcomes() -> None:
 
 def test_report_works_without_its_cache(world: World, tmp_path: Path) -> None:
     result = report(
-        [world.comparison], Silent(), out=tmp_path / "r", cache=tmp_path / "gone.zarr", data_root=world.data
+        [world.comparison],
+        Silent(),
+        ReportConfig(out=tmp_path / "r", cache=tmp_path / "gone.zarr", data_root=world.data),
     )
     page = result.page.read_text()
     assert any("there is no cache at" in note for note in result.notes)
@@ -313,7 +317,9 @@ def test_cache_of_another_fingerprint_is_not_used(world: World, tmp_path: Path) 
         dataset="something-else", data_root=world.data, out=other, backbone="none", workers=0, frames=4
     )
     extract(options, Silent())
-    result = report([world.comparison], Silent(), out=tmp_path / "r", cache=other, num_clips=1, data_root=world.data)
+    result = report(
+        [world.comparison], Silent(), ReportConfig(out=tmp_path / "r", cache=other, num_clips=1, data_root=world.data)
+    )
     assert any("has the fingerprint" in note for note in result.notes)
 
 
@@ -321,7 +327,7 @@ def test_boxes_are_drawn_when_the_videos_are_gone(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IFCAR_DATA", str(tmp_path))
-    result = report([world.comparison], Silent(), out=tmp_path / "r", num_clips=3)
+    result = report([world.comparison], Silent(), ReportConfig(out=tmp_path / "r", num_clips=3))
     page = result.page.read_text()
     assert "Boxes alone are drawn for all clips" in page and "image/jpeg" not in page
     assert page.count('class="strip"') == 3 and page.count('role="img"') == 3
@@ -329,7 +335,7 @@ def test_boxes_are_drawn_when_the_videos_are_gone(
     shutil.copytree(world.data, changed)
     annotations = changed / "annotations.json"
     annotations.write_text(annotations.read_text() + " ")
-    again = report([world.comparison], Silent(), out=tmp_path / "r", num_clips=3)
+    again = report([world.comparison], Silent(), ReportConfig(out=tmp_path / "r", num_clips=3))
     assert any("other annotations" in note for note in again.notes)
 
 
@@ -340,23 +346,23 @@ def test_table_stays_when_runs_are_gone(world: World, tmp_path: Path) -> None:
     for row in content["rows"]:
         row["runs"] = [str(tmp_path / "runs" / Path(path).name) for path in row["runs"]]
     (moved / "results.json").write_text(json.dumps(content))
-    page = report([moved], Silent(), out=tmp_path / "r", num_clips=1).page.read_text()
+    page = report([moved], Silent(), ReportConfig(out=tmp_path / "r", num_clips=1)).page.read_text()
     assert page.count("is in the table only") == len(SYSTEMS) and "no run of this table is at hand" in page
     for path in world.comparison.parent.glob("sfi*-[01]"):
         shutil.copytree(path, tmp_path / "runs" / path.name)
-    result = report([moved], Silent(), out=tmp_path / "r", num_clips=1, data_root=world.data)
+    result = report([moved], Silent(), ReportConfig(out=tmp_path / "r", num_clips=1, data_root=world.data))
     assert result.pairs[0][1:] == ("SFI λ = 5", "SFI")
 
 
 def test_plain_runs_are_grouped_by_config_except_seed(world: World, tmp_path: Path) -> None:
     runs = sorted(p for p in world.comparison.parent.glob("*-[01]"))
-    result = report(runs, Silent(), out=tmp_path / "r", num_clips=2, data_root=world.data)
+    result = report(runs, Silent(), ReportConfig(out=tmp_path / "r", num_clips=2, data_root=world.data))
     with (tmp_path / "r" / "figures" / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 4 and {row["num_runs"] for row in rows} == {"2"}
     assert {float(row["aux_weight"]) for row in rows if row["head"] == "sfi"} == {0.0, 1.0, 5.0}
     assert (tmp_path / "r" / "figures" / "lambda.csv").exists() and len(result.pairs) == 1
-    one = report(runs[:1], Silent(), out=tmp_path / "one", data_root=world.data)
+    one = report(runs[:1], Silent(), ReportConfig(out=tmp_path / "one", data_root=world.data))
     page = one.page.read_text()
     assert "there is one system only" in page and "A is wrong" in page and one.pairs[0][2] == ""
 
@@ -379,7 +385,7 @@ def test_runs_of_one_name_say_in_what_they_differ(world: World, tmp_path: Path) 
         ({"baseline": "nothing like it"}, "--with is 'nothing like it': no such system. There are: "),
         ({"compare": "SFI", "baseline": "SFI"}, "name two systems"),
         ({"protocol": "compositionl"}, "did you mean 'compositional'"),
-        ({"num_clips": -1}, "--clips is -1"),
+        ({"num_clips": -1}, "num_clips is -1; expected at least 0"),
         ({"data_root": Path("nowhere")}, "no such folder"),
         ({"folders": [Path("nowhere")]}, "name a run or a comparison"),
         ({"folders": []}, "ifcar grid"),
@@ -390,7 +396,9 @@ def test_bad_input_is_one_clear_line(
 ) -> None:
     monkeypatch.setenv("IFCAR_RUNS", str(tmp_path / "runs"))
     with pytest.raises((InputError, MissingDataError), match=re.escape(message)) as caught:
-        report(**{"folders": [world.comparison], "progress": Silent(), "out": tmp_path / "r", **arguments})
+        rest = {key: value for key, value in arguments.items() if key != "folders"}
+        folders = arguments.get("folders", [world.comparison])
+        report(folders, Silent(), ReportConfig(out=tmp_path / "r", **rest))
     assert "\n" not in str(caught.value)
 
 
@@ -405,38 +413,6 @@ def test_page_names_nothing_on_the_network(world: World) -> None:
 
 
 # In a browser
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    pytest.importorskip("selenium")
-    if CHROMIUM is None or DRIVER is None:
-        pytest.skip("needs chromium and chromedriver (Debian: apt install chromium chromium-driver)")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    profile = tmp_path_factory.mktemp("profile")
-    flags = "headless=new no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
-    for flag in (
-        *flags.split(),
-        "disable-component-update",
-        "disable-sync",
-        "force-prefers-reduced-motion",
-        f"user-data-dir={profile}",
-    ):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
-
-
-def open_page(browser: Any, page: Path, width: int) -> Any:
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    browser.get(page.as_uri())
-    return browser
 
 
 def shown_clips(browser: Any) -> list[str]:
@@ -609,7 +585,7 @@ def test_downloads_hold_the_figures_numbers(world: World, browser: Any) -> None:
 
 
 def test_box_drawings_are_described_where_there_are_no_frames(world: World, browser: Any, tmp_path: Path) -> None:
-    result = report([world.comparison], Silent(), out=tmp_path / "r", num_clips=4)
+    result = report([world.comparison], Silent(), ReportConfig(out=tmp_path / "r", num_clips=4))
     open_page(browser, result.page, 390)
     words = browser.execute_script("return [...document.querySelectorAll('.strip svg')].map(s => s.ariaLabel)")
     assert len(words) == 4 and all("without pixels" in w for w in words)

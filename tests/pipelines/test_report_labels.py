@@ -20,6 +20,7 @@ from ifcar.pipelines.labels.kinds import MultiLabel
 from ifcar.pipelines.labels.mean_ap import clip_precisions
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.report.activity_figures import regions
+from ifcar.pipelines.report.config import ReportConfig
 from ifcar.pipelines.report.graph_figures import chains
 from ifcar.pipelines.report.report import report
 from ifcar.pipelines.runs.finished import Run
@@ -86,13 +87,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     place = tmp_path_factory.mktemp("labels")
     write_cache(place / "c.zarr")
     schedule = ScheduleConfig(kind="stretched", min_steps=60, batch_size=8, refit=False)
-    settings = {"strg": (), "activity-specific": ("num_groups=2",)}
+    settings = {"strg": {}, "activity-specific": {"num_groups": 2}}
     runs = {}
     for head, changes in settings.items():
         config = make_run_config(head, place / "c.zarr", preset="small", settings=changes, schedule=schedule)
         runs[head] = fit(config, Silent(), out=place / "runs" / head).run
     out = place / "report"
-    report([run.path for run in runs.values()], Silent(), compare="activity-specific, small", out=out, num_clips=8)
+    report(
+        [run.path for run in runs.values()],
+        Silent(),
+        ReportConfig(compare="activity-specific, small", out=out, num_clips=8),
+    )
     return World(runs=runs, out=out, page=(out / "index.html").read_text(encoding="utf-8"))
 
 

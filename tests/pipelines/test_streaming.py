@@ -33,6 +33,7 @@ from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.training.jobs import Job
+from ifcar.pipelines.training.machine import MachineConfig
 
 NUM_CLIPS = 256 * 10 + 40  # eleven shards, so that an epoch has two windows
 SPEC = CacheSpec.standard(num_frames=2, num_steps=1, num_instances=1, channels=4, pooled_size=1)
@@ -154,7 +155,7 @@ def test_damage_met_while_reading_ahead_reaches_the_one_who_asks(cache: Path, tm
 @pytest.mark.slow
 def test_grid_keeps_rows_where_it_is_told(cache: Path, tmp_path: Path) -> None:
     job = Job(config=config(cache), path=tmp_path / "run")
-    assert not fit_all([job], Silent(), processes=1, device="cpu", memory="stream")
+    assert not fit_all([job], Silent(), MachineConfig(processes=1, device="cpu", memory="stream"))
     assert (tmp_path / "run" / "history.jsonl").read_text().count('"order": "shards"') == 3
 
 

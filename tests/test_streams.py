@@ -1,0 +1,135 @@
+"""Several caches joined by the moments that they show: read, trained on together, and asked one by one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fixtures.streams import ACTIVITIES, ATOMIC_OF, MOMENTS, write_stream
+
+from ifcar.cache.joined import Joined, JoinedReader, Stream, join_caches
+from ifcar.cache.open import open_cache
+from ifcar.cache.schema import Split
+from ifcar.cache.verify import verify_cache
+from ifcar.errors import CacheMismatchError, InputError, MissingDataError
+from ifcar.pipelines.evaluate import evaluate
+from ifcar.pipelines.feed.examples import read_examples
+from ifcar.pipelines.fit import fit
+from ifcar.pipelines.progress import Silent
+from ifcar.pipelines.runs.questions import EvaluateConfig
+from ifcar.pipelines.runs.resolve import make_run_config
+from ifcar.pipelines.runs.schedule import ScheduleConfig
+
+
+@pytest.fixture(scope="module")
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("caches")
+    write_stream(root / "video.zarr", {"ego": range(MOMENTS), "left": range(20), "right": range(2, MOMENTS)})
+    write_stream(root / "sound.zarr", {"": range(MOMENTS - 1)}, channels=5, num_steps=8, seed=1)
+    return root
+
+
+def join(caches: Path, name: str = "all.join.json") -> Joined:
+    return join_caches(
+        {
+            "ego": Stream(cache=caches / "video.zarr", cameras=("ego",)),
+            "third": Stream(cache=caches / "video.zarr", cameras=("left", "right")),
+            "audio": Stream(cache=caches / "sound.zarr"),
+        },
+        caches / name,
+    )
+
+
+def test_a_row_of_a_join_is_one_row_of_each_stream_of_the_same_moment(caches: Path) -> None:
+    made = join(caches)
+    assert (made.num_segments, dict(made.dropped)) == (MOMENTS - 1, {"ego": 1, "third": 1, "audio": 0})
+    reader, video, sound = open_cache(made.path), open_cache(caches / "video.zarr"), open_cache(caches / "sound.zarr")
+    assert reader.spec.shape("audio/grid_features") == (8, 5, 2, 2) and reader.num_views == 2
+    done = reader.status() == 1
+    assert done.sum() == 20 + (MOMENTS - 1 - 2)  # both third-person cameras saw moments 2 to 19, one the others
+    for row in np.flatnonzero(done):
+        moment = reader.clip_ids[row // 2]
+        own = {
+            name: reader.read_rows(f"{name}/grid_features", np.array([row]))[0] for name in ("ego", "third", "audio")
+        }
+        places = [k for k, segment in enumerate(video.clips.segments) if segment == moment]
+        found = {video.clips.cameras[k]: video.read_rows("grid_features", np.array([k]))[0] for k in places}
+        assert np.array_equal(own["ego"], found.pop("ego"))
+        assert sum(np.array_equal(own["third"], other) for other in found.values()) == 1
+        place = sound.clips.segments.index(moment)
+        assert np.array_equal(own["audio"], sound.read_rows("grid_features", np.array([place]))[0])
+    table = reader.protocol("split-1")
+    assert [space.name for space in table.spaces] == ["activity", "atomic"]
+    assert table.labels.targets.tolist() == [int(segment.split()[1]) % ACTIVITIES for segment in reader.clip_ids]
+
+
+def test_streams_train_together_and_answer_alone_from_their_own_cache(caches: Path, tmp_path: Path) -> None:
+    path = join(caches).path
+    config = make_run_config(
+        "ccau",
+        path,
+        preset="small",
+        settings={"embedding_dim": 16, "num_blocks": 2},
+        aux_weights={"align": 0.1},
+        schedule=ScheduleConfig(kind="stretched", min_steps=150, refit=False, held_out=0.0),
+    )
+    run = fit(config, Silent(), out=tmp_path / "run").run
+    assert run.config.options["streams"] == ["ego", "third", "audio"]  # type: ignore[union-attr]
+    assert "align_loss" in (tmp_path / "run" / "history.jsonl").read_text()
+    tasks = json.loads((tmp_path / "run" / "tasks.json").read_text())
+    assert list(tasks) == [f"{s}/{space}" for s in ("ego", "third", "audio") for space in ("activity", "atomic")]
+    assert tasks["ego/activity"]["top1"] == run.metric("test").top1  # type: ignore[union-attr]
+    assert all(own.get("top1", own.get("map")) > 0.8 for own in tasks.values())
+
+    hidden = caches / "elsewhere"
+    shutil.move(caches / "sound.zarr", hidden)  # what is not asked for may be gone
+    try:
+        for stream, space in (("ego", "activity"), ("third", "activity"), ("third", "atomic")):
+            found = evaluate(tmp_path / "run", EvaluateConfig(stream=stream, labels=space)).metrics.record()
+            told = tasks[f"{stream}/{space}"]
+            assert (found["split"], found["n"]) == (told["split"], told["n"])
+            for measure in {"top1", "top5", "map", "loss"} & told.keys():
+                assert found[measure] == pytest.approx(told[measure], rel=1e-5)
+        with pytest.raises(MissingDataError, match=r"stream 'audio': there is no cache at .*sound.zarr"):
+            evaluate(tmp_path / "run", EvaluateConfig(stream="audio"))
+        with pytest.raises(InputError, match="no stream 'eg', did you mean 'ego'"):
+            evaluate(tmp_path / "run", EvaluateConfig(stream="eg"))
+    finally:
+        shutil.move(hidden, caches / "sound.zarr")
+
+
+def test_a_moment_that_fewer_cameras_saw_is_no_failure_and_a_join_has_no_rows_to_verify(caches: Path) -> None:
+    reader = open_cache(join(caches).path)
+    table = reader.protocol("split-1").led_by(None, ("atomic",))
+    tested = read_examples(reader, table, Split.TEST)
+    assert sorted(set(tested.plain.sum(axis=1))) == [1, 2] and tested.note == ""
+    assert tested.labels_in("atomic").targets.tolist() == [ATOMIC_OF[k].tolist() for k in tested.targets]
+    with pytest.raises(InputError, match="has no rows of its own; give the caches that it joins"):
+        verify_cache(reader.path)
+
+
+def test_what_cannot_be_joined_is_one_line(caches: Path, tmp_path: Path) -> None:
+    video = Stream(cache=caches / "video.zarr")
+    with pytest.raises(InputError, match="no clip is of the camera 'top'; cameras there: ego, left, right"):
+        join_caches({"top": Stream(cache=caches / "video.zarr", cameras=("top",))}, tmp_path / "j.join.json")
+    other = np.arange(MOMENTS) % ACTIVITIES
+    other[5] = 0
+    write_stream(tmp_path / "other.zarr", {"": range(MOMENTS)}, labels=other)
+    with pytest.raises(InputError, match=r"differ in the labels 'activity' of segment 'moment 5', protocol 'split-1'"):
+        join_caches({"video": video, "other": Stream(cache=tmp_path / "other.zarr")}, tmp_path / "j.join.json")
+    assert not (tmp_path / "j.join.json").exists()
+
+
+def test_a_cache_that_is_another_than_was_joined_is_refused_and_a_broken_join_is_one_line(tmp_path: Path) -> None:
+    write_stream(tmp_path / "a.zarr", {"": range(MOMENTS)})
+    path = join_caches({"a": Stream(cache=tmp_path / "a.zarr")}, tmp_path / "j.join.json").path
+    shutil.rmtree(tmp_path / "a.zarr")
+    write_stream(tmp_path / "a.zarr", {"": range(MOMENTS - 1)})
+    with pytest.raises(CacheMismatchError, match=r"stream 'a': .*a.zarr is another cache than was joined"):
+        open_cache(path)
+    path.write_text('{"join_version": 1}')
+    with pytest.raises(InputError, match="not a join of caches"):
+        JoinedReader(path)
