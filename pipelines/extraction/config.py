@@ -24,7 +24,7 @@ class FeatureConfig(ViewOptions):
         backbone_options: the backbone's own, by name.
         weights: a file or folder, "published", the tag of published ones, or "random:SEED".
         spatial_stride: pixels a cell of the feature map, one of those that the backbone has; default: its first.
-        pooled: RoIAlign bins, "3" or "7-max", or "mask", the mean under the mask.
+        pooled: RoIAlign bins, "3" or "7-max"; "mask", the mean under the mask; or "none", no features of instances.
     """
 
     dataset: Annotated[str, Option("One of `ifcar list datasets`.")]
@@ -50,7 +50,7 @@ class FeatureConfig(ViewOptions):
         int | None, Option("Pixels a cell of the feature map; default: the backbone's first.")
     ] = None
     pooled: Annotated[
-        PooledMode, Option("RoIAlign bins: 3, or 7-max (7×7, max-pooled); or mask, the mean under it.")
+        PooledMode, Option("RoIAlign bins: 3, or 7-max (7×7, max-pooled); mask, the mean under it; or none.")
     ] = "3"
 
 

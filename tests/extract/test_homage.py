@@ -44,6 +44,8 @@ def copied(root: Path, tmp_path: Path) -> Path:
 
 def extracted(root: Path, out: Path, **options: object) -> ExtractResult:
     chosen = {"frames": 4, "crop": 32, "instances": 1, "workers": 0, **options}
+    if options["backbone"] == "vggish":
+        del chosen["crop"]
     return extract(ExtractConfig(dataset="homage", data_root=root, out=out, **chosen), Silent())  # type: ignore[arg-type]
 
 
@@ -144,6 +146,14 @@ def test_layout_2_gives_the_same_windows_sound_to_vggish_and_leaves_scene_graphs
     found = reader.read_rows("grid_features", np.array([row]))[0, 3]
     np.testing.assert_allclose(found, expected[0, :, 0].numpy(), rtol=0.02, atol=0.02)
     reader.close()
+
+
+@pytest.mark.parametrize("ignored", [{"crop": 64}, {"pooled": "7-max"}])
+def test_options_of_pictures_are_refused_where_sound_is_read(ignored: dict[str, object], tmp_path: Path) -> None:
+    (name, value) = next(iter(ignored.items()))
+    with pytest.raises(InputError, match=f"--{name} {value} would be ignored: backbone 'vggish' reads sound"):
+        config = ExtractConfig(dataset="homage", out=tmp_path / "c.zarr", backbone="vggish", **ignored)  # type: ignore[arg-type]
+        extract(config, Silent())
 
 
 def test_films_without_sound_are_failed_clips_with_their_reason(root: Path, tmp_path: Path) -> None:
@@ -256,10 +266,12 @@ def test_films_are_seen_in_their_windows_and_a_damaged_camera_fails_alone(copied
     base = copied / "hacgen"
     film_path(base, 1, "p0001_r001_a000", 1).write_bytes(b"no film")
     film_path(base, 1, "p0002_r002_a001", 0).unlink()
-    result = extracted(copied, tmp_path / "c.zarr", backbone="mobilenet_v2", weights="random:0", grid=True)
+    result = extracted(
+        copied, tmp_path / "c.zarr", backbone="mobilenet_v2", weights="random:0", grid=True, pooled="none"
+    )
     assert "p0002_r002_a001: left out, there is no film of it" in result.notes
     reader = open_cache(result.cache)
-    assert reader.spec.shape("grid_features") == (4, 1280, 1, 1)
+    assert reader.spec.shape("grid_features") == (4, 1280, 1, 1) and "instance_features" not in reader.spec
     for clip_id, status, frames in zip(reader.clip_ids, reader.status(), reader.table("frame_indices"), strict=True):
         if clip_id.startswith("p0001_r001_v001"):
             assert status == Status.FAILED

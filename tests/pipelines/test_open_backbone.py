@@ -149,7 +149,8 @@ def test_sound_is_read_by_the_reader_of_sound_and_pools_no_instances(
     monkeypatch.setitem(BACKBONES._items, "loudness", (BackboneFamily(resolve=resolve, build=Loudness), __name__))
     monkeypatch.setitem(READERS._items, "audio", (listen, __name__))
     out = tmp_path / "sound.zarr"
-    extract(replace(config, out=out, backbone="loudness", backbone_options={}, weights="random:0"), Silent())
+    own = {"backbone": "loudness", "backbone_options": {}, "weights": "random:0", "crop": None}
+    extract(replace(config, out=out, **own), Silent())
     reader = open_cache(out)
     heard = reader.table("frame_indices")[0] / 100  # (T,), of clip 100
     expected = np.stack([heard, heard + 1], axis=1)[..., None, None] * np.arange(6).reshape(3, 2)
