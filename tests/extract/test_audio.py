@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fixtures.sounds import RATE, tone, write_sounding
+from fixtures.sounds import FLAC_BLOCK, RATE, tone, write_sounding
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
@@ -44,15 +44,23 @@ def onsets(samples: NDArray[np.float32], first: int) -> list[float]:
 
 @pytest.mark.parametrize(
     ("ending", "codec", "rate", "channels"),
-    [("mkv", "flac", 16_000, 1), ("mkv", "flac", 44_100, 2), ("mkv", "libopus", 48_000, 2), ("mp4", "aac", 44_100, 1)],
+    [
+        ("mkv", "flac", 16_000, 1),
+        ("mkv", "flac", 44_100, 2),
+        ("mkv", "libopus", 48_000, 2),
+        ("mp4", "aac", 44_100, 1),
+        ("ts", "aac", 48_000, 2),
+    ],
 )
 @pytest.mark.parametrize("late_sec", [0.0, 1.3])
 def test_samples_lie_where_the_files_clock_says(
     tmp_path: Path, ending: str, codec: str, rate: int, channels: int, late_sec: float
 ) -> None:
+    """MPEG-TS has no second 0 of its own: its clock begins with AAC's run-up, 1,024 samples before the sound."""
     path = tmp_path / f"film.{ending}"
     sound = clicks(8, 0.5, rate)
     write_sounding(path, sound, seconds=9, rate=rate, late_sec=late_sec, codec=codec, channels=channels)
+    late_sec += 1024 / rate if ending == "ts" and not late_sec else 0.0
     with Sound(path) as heard:
         for start, stop in [(0.0, 9.0), (5.2, 7.1), (2.05, 3.0), (5.2, 7.1)]:  # backwards too
             first = round(start * RATE)
@@ -72,6 +80,20 @@ def test_what_no_sample_covers_is_zero_and_reading_in_parts_changes_nothing(tmp_
     expected = tone(440, 3)
     np.testing.assert_allclose(whole[edge : edge + 3 * RATE], expected, atol=1e-4)
     np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-4)
+
+
+def test_a_track_with_a_pause_is_silent_there_and_right_behind_it(tmp_path: Path) -> None:
+    """The file's time stamps jump by 1.5 s after 29 blocks."""
+    path, sound, before = tmp_path / "film.mkv", tone(440, 4), 29 * FLAC_BLOCK
+    write_sounding(path, sound, seconds=6, pause=(before, 1.5))
+    with Sound(path) as heard:
+        samples = heard.read(0, 6 * RATE)
+        behind = heard.read(4 * RATE, RATE)
+    edge = before + round(1.5 * RATE)
+    np.testing.assert_allclose(samples[:before], sound[:before], atol=1e-4)
+    assert not samples[before:edge].any()
+    np.testing.assert_allclose(samples[edge : edge + len(sound) - before], sound[before:], atol=1e-4)
+    np.testing.assert_array_equal(behind, samples[4 * RATE : 5 * RATE])
 
 
 LOOKED_AT = (0, 1, 50, 95)
