@@ -112,6 +112,11 @@ def predict(
     members = members_of(opened, data)
     num_top = _num_top(options.top, len(data.classes))
     recipe = read_recipe(run, data)
+    if recipe.boxes and recipe.detector is None:
+        raise InputError(
+            f"{run}: trained on boxes of a file (`ifcar extract --boxes`), which belong to no other video; `ifcar "
+            "evaluate` scores it from its cache"
+        )
     info, weights, on = probe(video), options.weights, choose_device(options.device)
     reads = tuple(dict.fromkeys(name for member in members for name in member.reads()))
     reads_boxes = data.over != "clip" or any(data.spec.array(name).is_by_slot for name in reads)
