@@ -14,6 +14,7 @@ from fixtures.sounds import tone
 
 from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split, Status
+from ifcar.config_fields import words_of
 from ifcar.errors import IfcarError, InputError, MissingDataError
 from ifcar.extract.backbones.catalog import build_backbone, resolve_backbone
 from ifcar.extract.datasets.homage import Homage, windows
@@ -146,6 +147,11 @@ def test_layout_2_gives_the_same_windows_sound_to_vggish_and_leaves_scene_graphs
     found = reader.read_rows("grid_features", np.array([row]))[0, 3]
     np.testing.assert_allclose(found, expected[0, :, 0].numpy(), rtol=0.02, atol=0.02)
     reader.close()
+
+
+def test_a_command_line_states_cameras_by_name() -> None:
+    words = words_of(ExtractConfig(dataset="homage", cameras=("ego", "third-1")))
+    assert words == ["--dataset", "homage", "--cameras", "ego,third-1"]
 
 
 @pytest.mark.parametrize("ignored", [{"crop": 64}, {"pooled": "7-max"}])
