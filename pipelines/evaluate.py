@@ -63,7 +63,8 @@ def evaluate(path: Path, options: EvaluateConfig = EvaluateConfig()) -> Evaluati
         tested = spread_views(tested, reader, views)
     batches = open_batches(reader, trained.arrays, [tested], options.device, "auto")
     stack = stack_heads([trained.head], batches.device)
-    (predictions,) = predict(stack, batches, tested, options.pool, task=trained.task)
+    pool = options.pool or config.pool
+    (predictions,) = predict(stack, batches, tested, pool, task=trained.task)
     metrics = measure(predictions, seed=config.seed, started=started)
     detected = detect(predictions, trained.protocol, reader.clip_ids)
     if detections is not None:
@@ -74,7 +75,7 @@ def evaluate(path: Path, options: EvaluateConfig = EvaluateConfig()) -> Evaluati
         detected.write(detections)
     reader.close()
     own = trained.task in (None, trained.head.tasks[0])
-    as_trained = own and options.pool == "mean" and views is None and options.labels in (None, config.labels)
+    as_trained = own and pool == config.pool and views is None and options.labels in (None, config.labels)
     scored = predictions.logits, predictions.targets
     classes = predictions.kind.per_class(*scored, trained.protocol.labels.classes)
     if detected is not None:

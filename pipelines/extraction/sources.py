@@ -44,9 +44,21 @@ class Source:
         segments, cameras = ([getattr(clip, name) for clip in self.clips] for name in ("segment", "camera"))
         return ClipTable.of({IDS: self.clip_ids(), SEGMENTS: segments, CAMERAS: cameras})
 
+    def num_tracks(self, clip_id: str) -> int:
+        """Return how many tracks, or boxes of a file in a frame, are seen of a clip at most."""
+        if self.proposals is not None:
+            return int(self.proposals.boxes(clip_id).boxes.shape[1])
+        return self.dataset.num_tracks(clip_id)
+
+    @property
+    def proposals_fps(self) -> float | None:
+        """The rate that the frame numbers of a file's boxes count in; None: the dataset's."""
+        facts = None if self.proposals is None else self.proposals.facts
+        return None if facts is None else facts.fps
+
     def carried(self) -> Sequence[ArraySpec]:
-        """Return the arrays that the tracks which are seen carry beside boxes; boxes of a file carry none."""
-        return () if self.proposals is not None else self.dataset.track_arrays
+        """Return the arrays that the tracks which are seen, a file's or the dataset's, carry beside boxes."""
+        return self.dataset.track_arrays if self.proposals is None else self.proposals.carried
 
     def arrays(self) -> tuple[ArraySpec, ...]:
         """Return all arrays beside boxes and categories that views of this dataset have.
@@ -72,6 +84,7 @@ class Source:
             policy,
             reads=reads,
             proposals=None if self.proposals is None else self.proposals.boxes,
+            proposals_fps=self.proposals_fps,
             carried=self.carried(),
             complete=self.dataset.complete,
         )

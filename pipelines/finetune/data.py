@@ -72,6 +72,7 @@ class TrainingViews(Dataset[Decoded]):
     def __init__(self, source: Source, policy: ViewPolicy, reads: Reads = "pixels") -> None:
         self.read = READERS.get(reads)
         self.clips, self.dataset, self.policy = source.clips, source.dataset, policy
+        self.proposals, self.proposals_fps, self.carried = source.proposals, source.proposals_fps, source.carried()
         self._infos: dict[int, VideoInfo] = {}
 
     def __getitem__(self, key: Key) -> Decoded:
@@ -97,7 +98,9 @@ class TrainingViews(Dataset[Decoded]):
             self._infos[number],
             self.dataset.annotation_fps,
             view_number=self.policy.views + epoch,  # plain views come first
-            carried=self.dataset.track_arrays,
+            proposals=None if self.proposals is None else self.proposals.boxes(clip.clip_id),
+            proposals_fps=self.proposals_fps,
+            carried=self.carried,
         )
         return self.dataset.complete(clip, view)
 

@@ -13,6 +13,8 @@ from ifcar.config_fields import Option, check_fields
 from ifcar.data_files import entries
 from ifcar.errors import InputError, nearest_of
 from ifcar.pipelines.configs import from_plain, read_yaml
+from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.extraction.needs import needed
 from ifcar.pipelines.published.tables import PublishedOn, check_figures, published_table
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
@@ -50,7 +52,7 @@ class SystemConfig:
         float,
         Option(
             "Weight λ of a head's only auxiliary loss; 0: without. sfi's 5 is the paper's, for a sum over N = 4 "
-            "slots: with more, lower it or --set prediction_reduction=mean."
+            "slots (over 11 it cost 12.9 points): with more, lower it or --set prediction_reduction=mean."
         ),
     ] = 0.0
     aux_weights: Annotated[
@@ -141,6 +143,8 @@ class GridConfig:
         name: short name; the grid's folder is named after it.
         title: one line over the table.
         dataset: registered name of the data that the file is meant for; None for any.
+        extraction: the options of `ifcar extract` that its cache must be made with, by field of `ExtractConfig`; an
+            option that is not named may be any.
         protocols: names of the protocols; empty takes "compositional" or the only one.
         labels: the label space of each protocol; None takes its first.
         pool: put the test clips of all protocols together (leave one group out), one line a system.
@@ -159,6 +163,7 @@ class GridConfig:
     name: str
     title: str = ""
     dataset: str | None = None
+    extraction: Mapping[str, Any] = field(default_factory=dict)
     protocols: tuple[str, ...] = ()
     labels: str | None = None
     pool: bool = False
@@ -176,6 +181,7 @@ class GridConfig:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
             raise InputError(f"name is {self.name!r}; expected letters, digits, '.', '_' and '-', as for a folder")
+        self.extract_config()
         if not self.systems:
             raise InputError("systems: there are none; name at least one")
         for what, values in (("seeds", self.seeds), ("protocols", self.protocols)):
@@ -195,6 +201,10 @@ class GridConfig:
             published_table(self.published_table)
             if self.published_on is not None or any(figures):
                 raise InputError("published_table and figures of the file's own exclude each other; keep one of them")
+
+    def extract_config(self, dataset: str = "DATASET") -> ExtractConfig:
+        """Return the extraction that makes its cache, of `dataset` where the file is meant for any."""
+        return needed(self.extraction, self.dataset or dataset, "extraction")
 
     def figures(self, line: str, own: Mapping[str, float]) -> Mapping[str, float]:
         """Return the published figures of a line: the table's, or the file's own."""

@@ -17,6 +17,7 @@ from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, IfcarError, InputError, nearest_of
 from ifcar.pipelines.configs import from_plain, to_plain
+from ifcar.pipelines.extraction.needs import asked_for, described, extract_words, unmet
 from ifcar.pipelines.feed.boxes import check_boxes
 from ifcar.pipelines.feed.examples import Examples, read_examples
 from ifcar.pipelines.folders import folder
@@ -27,6 +28,7 @@ from ifcar.pipelines.runs.heads import build_head, keys_of
 from ifcar.pipelines.runs.resolve import default_protocol, head_arrays, make_run_config, resolve
 from ifcar.pipelines.runs.schedule import ScheduleConfig, make_plan
 from ifcar.pipelines.training.jobs import Job
+from ifcar.shell_words import command
 
 TUNING = {"classifier": (1000, 1e-2), "all": (300, 1e-3)}
 """Steps and learning rate of a fine-tuning on few shots, enough to fit these on toybox."""
@@ -114,6 +116,7 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
     dataset = str(reader.identity["dataset"]["name"])
     if config.dataset not in (None, dataset):
         raise CacheMismatchError(f"grid {config.name!r} is for {config.dataset}, but {cache} holds {dataset}")
+    _check_extraction(config, reader, dataset)
     variants = [variant for system in config.systems for variant in expand(system)]
     _check_names(variants, config.ensembles, config.baseline)
     by_name = {variant.name: variant.system for variant in variants}
@@ -145,6 +148,18 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
     )
     reader.close()
     return plan
+
+
+def _check_extraction(config: GridConfig, reader: CacheReader, dataset: str) -> None:
+    """Refuse a cache that was extracted otherwise than the grid asks."""
+    wanted = config.extract_config(dataset)
+    names = unmet(wanted, config.extraction, reader.identity, reader.spec)
+    if names:
+        made = command(*extract_words(replace(wanted, out=folder("caches") / f"{config.name}.zarr")))
+        raise CacheMismatchError(
+            f"{reader.path}: this cache has {described(names, reader.identity, reader.spec)}; {config.name} needs "
+            f"{asked_for(wanted, names)}: make one with {made} and name it with --cache"
+        )
 
 
 def expand(system: SystemConfig) -> Iterator[Variant]:

@@ -16,6 +16,7 @@ from ifcar.errors import InputError
 from ifcar.pipelines.configs import from_plain, to_plain
 from ifcar.pipelines.runs.live import LiveConfig
 from ifcar.pipelines.runs.schedule import WEIGHT_DECAY, ScheduleConfig
+from ifcar.pipelines.scoring.pooling import Pool
 
 ENSEMBLE = "ensemble"
 ID_LENGTH = 12  # hexadecimal digits of a run's id that its folder's name shows
@@ -99,6 +100,11 @@ class RunConfig:
             if not 0 <= weight < math.inf:
                 raise InputError(f"weight of the auxiliary loss {name!r} is {weight}; expected a number of at least 0")
 
+    @property
+    def pool(self) -> Pool:
+        """How the scores of a tested clip's views become one."""
+        return "mean" if self.live is None else self.live.pool
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnsembleConfig:
@@ -160,9 +166,14 @@ def without_places(config: RunConfig) -> dict[str, Any]:
     if content["live"] is None:
         del content["live"]
     else:
+        for name, default in (("pool", "mean"), ("boxes_identity", "")):
+            if content["live"][name] == default:
+                del content["live"][name]
         data = content["live"]["data"]
-        for place in ("data_root", "weights", *(() if data["backbone_options"] else ("backbone_options",))):
-            del data[place]
+        # What an earlier run's config does not know is left out where it says nothing: the run's id stays what it is.
+        silent = [name for name in ("backbone_options", "sampling", "sampling_fps", "sampling_rates") if not data[name]]
+        for name in ("data_root", "weights", "boxes", *silent):
+            del data[name]
         del content["live"]["base"]
     return content
 

@@ -184,6 +184,12 @@ def resolve(config: RunConfig, reader: CacheReader, protocol: ProtocolTable) -> 
     labels = chosen_labels(protocol)
     config = replace(config, options=_with_cache(config, reader))
     schedule = config.schedule
+    pooled = reader.identity.get("backbone", {}).get("pooled")
+    if not config.fingerprint and pooled is not None:
+        try:
+            HEADS.get(config.head).check_pooled(head_options(config), reader.spec, pooled)
+        except CacheMismatchError as error:
+            raise CacheMismatchError(f"{config.cache}: {error}") from error
     # What was resolved once stays as it is: published schedules may change from one version to the next.
     if not config.fingerprint and schedule.published is None:
         schedule = _with_published(config, reader)

@@ -103,6 +103,7 @@ def _fit_locked(
     arrays = head_arrays(config)
     division = hold_out(trained, protocol, entries[0].plan.held_out)
     notes = [note for note in (tested.note, division.note, entries[0].note) if note]
+    notes += entries[0].head.remarks()
     notes += check_boxes(reader, config.head, arrays, trained, tested)
     left = [not is_finished(entry.path) for entry in entries]
     for entry in itertools.compress(entries, left):
