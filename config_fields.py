@@ -169,4 +169,8 @@ def words_for(field: Field, value: Any) -> list[Any]:
         return [field.flag if value else f"--no-{field.flag[2:]}"]
     if field.option is not None and field.option.repeated:
         return [word for own in value for word in (field.flag, own)]
-    return [field.flag, ",".join(f"{own:g}" for own in value) if isinstance(value, tuple) else value]
+    return [field.flag, ",".join(map(_word, value)) if isinstance(value, tuple) else value]
+
+
+def _word(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"

@@ -14,7 +14,7 @@ from ifcar.config_fields import Bounds, Option, check_fields
 Framing = Literal["stretch", "center", "three-crops"]
 Cropping = Literal["area", "scale-jitter", "multi-scale"]
 Sampling = Literal["segments", "annotated", "rate"]
-PooledMode = Literal["3", "7-max", "mask"]
+PooledMode = Literal["3", "7-max", "mask", "none"]
 
 SIDES = Bounds(least=16, most=1024)  # of a crop, in pixels
 FRAMES = Bounds(least=1, most=1024)  # of a view

@@ -10,7 +10,6 @@ from typing import Any
 
 from ifcar.errors import InputError
 from ifcar.pipelines.feed.batches import open_batches
-from ifcar.pipelines.feed.examples import check_views, spread_views
 from ifcar.pipelines.runs.questions import EvaluateConfig
 from ifcar.pipelines.runs.trained import gives_stored, open_trained
 from ifcar.pipelines.scoring.detections import detect
@@ -56,11 +55,8 @@ def evaluate(path: Path, options: EvaluateConfig = EvaluateConfig()) -> Evaluati
     """
     views, detections = options.views, options.detections
     started = time.perf_counter()
-    trained = open_trained(path, cache=options.cache, labels=options.labels, stream=options.stream)
+    trained = open_trained(path, cache=options.cache, labels=options.labels, stream=options.stream, views=options.views)
     config, reader, tested = trained.config, trained.reader, trained.tested
-    if views is not None:
-        check_views(tested, reader, views)
-        tested = spread_views(tested, reader, views)
     batches = open_batches(reader, trained.arrays, [tested], options.device, "auto")
     stack = stack_heads([trained.head], batches.device)
     pool = options.pool or config.pool

@@ -141,6 +141,8 @@ def predict(
     arrays = _view_arrays(run, data, seen, reads)
     if reads_features:
         arrays |= _live_features(run, data, recipe, views, weights, on, progress)
+    fewer = {member.config.views for member in members} - {None, len(seen)}
+    notes += [f"scored by {len(seen)} views; the run's test clips by {own}, see views in its config" for own in fewer]
     slots = np.stack([view.categories for view in seen]).max(axis=(0, 1))  # (N,)
     boxes_seen = np.stack([view.boxes for view in seen])
     asked: Sequence[int | None] = [None] if data.over == "clip" else asked_about(slots)

@@ -33,7 +33,7 @@ class FeatureConfig(SampledViews):
         backbone_options: the backbone's own, by name.
         weights: a file or folder, "published", the tag of published ones, or "random:SEED".
         spatial_stride: pixels a cell of the feature map, one of those that the backbone has; default: its first.
-        pooled: RoIAlign bins, "3" or "7-max", or "mask", the mean under the mask.
+        pooled: RoIAlign bins, "3" or "7-max"; "mask", the mean under the mask; or "none", no features of instances.
         boxes: file of boxes in place of the dataset's, see `ifcar.extract.datasets.proposals`.
     """
 
@@ -60,7 +60,7 @@ class FeatureConfig(SampledViews):
         int | None, Option("Pixels a cell of the feature map; default: the backbone's first.")
     ] = None
     pooled: Annotated[
-        PooledMode, Option("RoIAlign bins: 3, or 7-max (7×7, max-pooled); or mask, the mean under it.")
+        PooledMode, Option("RoIAlign bins: 3, or 7-max (7×7, max-pooled); mask, the mean under it; or none.")
     ] = "3"
     boxes: Annotated[
         Path | None,
@@ -85,6 +85,7 @@ class ExtractConfig(FeatureConfig, AugmentedViews):
         precision: "fp32" or "bf16".
         compile: run the backbone through torch.compile.
         device: "cpu", "cuda", "cuda:1", …; default: cuda where there is one.
+        cameras: only clips of these; default: of all.
         limit: only the first so many clips.
         retry_failed: also compute the rows that failed before.
         overwrite: remove a cache that is in the way.
@@ -100,6 +101,10 @@ class ExtractConfig(FeatureConfig, AugmentedViews):
     precision: Annotated[Literal["fp32", "bf16"], Option("fp32 or bf16.")] = "fp32"
     compile: Annotated[bool, Option("torch.compile the backbone: slower to begin, faster on many clips.")] = False
     device: Device = None
+    cameras: Annotated[
+        tuple[str, ...],
+        Option("Only clips of these cameras, as ego,third-1: a cache of sound, where one camera hears."),
+    ] = ()
     limit: Annotated[int | None, Option("Only the first so many clips."), Bounds(least=1)] = None
     retry_failed: Annotated[bool, Option("Try failed clips again.")] = False
     overwrite: Annotated[bool, Option("Remove a cache that is in the way.")] = False

@@ -12,7 +12,7 @@ from ifcar.cache.arrays import PICTURE, ArraySpec
 from ifcar.cache.clips import CAMERAS, IDS, SEGMENTS, ClipTable
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.schema import Split
-from ifcar.errors import InputError, MissingDataError
+from ifcar.errors import InputError, MissingDataError, nearest_of
 from ifcar.extract.backbones.spec import Reads
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing
@@ -116,7 +116,10 @@ def read_source(
     dataset.num_instances = config.instances
     dataset.prepare(counter(progress, f"rendering {config.dataset}"))
     listing = dataset.listing(needs_pixels=needs_pixels)
-    clips = list(listing.clips)[: config.limit] if clip_ids is None else _named(dataset, listing, clip_ids)
+    if clip_ids is None:
+        clips = _of_cameras(listing.clips, config.cameras)[: config.limit]
+    else:
+        clips = _named(dataset, listing, clip_ids)
     if not clips:
         first = f" The first problem: {listing.problems[0]}" if listing.problems else ""
         raise InputError(f"{dataset.root}: no clip can be extracted.{first}")
@@ -141,6 +144,20 @@ def read_source(
         notes=[*(() if proposals is None else proposals.notes), *listing.notes, *listing.problems, *notes],
         proposals=proposals,
     )
+
+
+def _of_cameras(clips: Sequence[Clip], cameras: Sequence[str]) -> list[Clip]:
+    """Return the clips of these cameras, all where none is named. Raises InputError when one of them saw no clip."""
+    known = {clip.camera for clip in clips}
+    strange = next((name for name in cameras if name not in known), None)
+    if strange is not None and clips:
+        named = sorted(filter(None, known))
+        raise InputError(
+            f"--cameras {strange}: no clip is of this camera{nearest_of(strange, named)}"
+            if named
+            else f"--cameras {strange} would be ignored: this dataset names no cameras; leave it out"
+        )
+    return [clip for clip in clips if not cameras or clip.camera in cameras]
 
 
 def _named(dataset: Dataset, listing: Listing, clip_ids: Sequence[str]) -> list[Clip]:

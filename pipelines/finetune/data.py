@@ -82,7 +82,7 @@ class TrainingViews(Dataset[Decoded]):
         try:
             with open_source(clip.source, self._infos.get(number)) as opened:
                 view = self._plan(number, epoch, opened)
-                inputs = self.read(clip, opened, view, self.policy)
+                inputs = self.read(opened, self._infos[number], view, self.policy)
         except (InputError, OSError) as error:
             return Decoded(row=number, failure=str(error))
         return Decoded(row=number, view=view, inputs=torch.from_numpy(inputs))

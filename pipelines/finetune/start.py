@@ -237,6 +237,8 @@ def check_live(config: RunConfig) -> LiveConfig:
         raise InputError("this config is of a run from a cache; train it with `ifcar fit-head --config`")
     if config.schedule.kind != "paper" or config.schedule.refit or config.fine_tune is not None:
         raise InputError("a fine-tuning takes schedule.kind paper, refit false and no fine_tune; write the config so")
+    if (config.views, config.augmented_views) != (None, None):
+        raise InputError("a fine-tuning makes its own views; leave views and augmented_views out of its config")
     return config.live
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from ifcar.config_fields import Option, check_fields
+from ifcar.config_fields import Bounds, Option, check_fields
 from ifcar.data_files import entries
 from ifcar.errors import InputError, nearest_of
 from ifcar.pipelines.configs import from_plain, read_yaml
@@ -19,7 +19,7 @@ from ifcar.pipelines.published.tables import PublishedOn, check_figures, publish
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 SHIPPED = Path(__file__).with_name("files")
-SINGLE_FACTORS = ("head", "preset", "streams", "aux_weight")
+SINGLE_FACTORS = ("head", "preset", "streams", "aux_weight", "views", "augmented_views")
 GROUP_FACTORS = ("settings", "schedule", "aux_weights")
 
 
@@ -35,12 +35,14 @@ class SystemConfig:
         streams: "appearance", "layout" or "both".
         aux_weight: λ of the head's only auxiliary loss; 0 leaves it out.
         aux_weights: λ of each of several auxiliary losses, by name.
+        views: how many plain views of a clip are used, of those in the cache; None: all, see `RunConfig`.
+        augmented_views: how many augmented views of a training clip are used; None: all.
         settings: head options by dotted name, as in `--set`.
         schedule: changes of the grid's schedule, by field.
         start: name of the system whose run, of the same protocol and seed, this one starts from; everything trains.
         parts: of the head that are taken from it, see `FineTuneConfig`; empty: all of it.
-        product: for each factor its values: head, preset, streams, aux_weight, aux_weights.LOSS, settings.OPTION or
-            schedule.FIELD.
+        product: for each factor its values: head, preset, streams, aux_weight, views, augmented_views,
+            aux_weights.LOSS, settings.OPTION or schedule.FIELD.
         published: "top1", "top5" or "map" in percent from a paper that ifcar does not know.
     """
 
@@ -59,6 +61,14 @@ class SystemConfig:
         Mapping[str, float],
         Option("NAME=W: weight of one of several auxiliary losses (`ifcar list heads`); may be repeated.", "--aux"),
     ] = field(default_factory=dict)
+    views: Annotated[
+        int | None,
+        Option("Plain views of a clip to train and test on, spread over it.", default="all"),
+        Bounds(least=1),
+    ] = None
+    augmented_views: Annotated[
+        int | None, Option("Augmented views of a training clip to draw from.", default="all"), Bounds(least=0)
+    ] = None
     settings: Annotated[Mapping[str, Any], Option("KEY=VALUE of a head option; may be repeated.", "--set")] = field(
         default_factory=dict
     )
@@ -155,7 +165,8 @@ class GridConfig:
         ensembles: late fusions, below them.
         few_shot: base and novel classes in place of `protocols`.
         baseline: name of the line that the others are tested against; None tests nothing.
-        paired_test: "bootstrap", or "mcnemar" for a single seed.
+        paired_test: "bootstrap" over clips (of mAP, which drawing clips twice lifts, the jackknife), or "mcnemar" for a
+            single seed.
         published_table: one of `ifcar list published`, whose figures stand beside the lines that it names.
         published_on: the data behind the figures that the file itself publishes.
     """

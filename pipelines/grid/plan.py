@@ -19,7 +19,7 @@ from ifcar.errors import CacheMismatchError, IfcarError, InputError, nearest_of
 from ifcar.pipelines.configs import from_plain, to_plain
 from ifcar.pipelines.extraction.needs import asked_for, described, extract_words, unmet
 from ifcar.pipelines.feed.boxes import check_boxes
-from ifcar.pipelines.feed.examples import Examples, read_examples
+from ifcar.pipelines.feed.examples import Examples, limit_views, read_examples
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.grid.config import FewShotConfig, FusionConfig, GridConfig, SystemConfig
 from ifcar.pipelines.published.tables import published_table
@@ -131,7 +131,8 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
     for variant in variants:
         try:
             made = list(_cells(config, variant, by_name, stages, tables, reader))
-            _check_feedable(made[0].jobs[0].config, reader, list(parts.values()))
+            run = made[0].jobs[0].config
+            _check_feedable(run, reader, [_limited(run, reader, own) for own in parts.values()])
         except IfcarError as error:
             raise type(error)(f"system {variant.name!r}: {error}") from error
         cells += made
@@ -292,6 +293,8 @@ def _run_config(config: GridConfig, system: SystemConfig, protocol: str, seed: i
         settings=system.settings,
         schedule=from_plain(ScheduleConfig, schedule, "schedule"),
         seed=seed,
+        views=system.views,
+        augmented_views=system.augmented_views,
     )
 
 
@@ -318,6 +321,10 @@ def tuned(
         schedule = stretched if plan.kind == "stretched" else ScheduleConfig(kind=plan.kind)
     start = FineTuneConfig(base=run_folder(base), train=few_shot.train, base_id=run_id(base))
     return replace(run, schedule=schedule, fine_tune=start)
+
+
+def _limited(config: RunConfig, reader: CacheReader, parts: Sequence[Examples]) -> list[Examples]:
+    return [limit_views(part, reader, config.views, config.augmented_views) for part in parts]
 
 
 def _check_feedable(config: RunConfig, reader: CacheReader, parts: Sequence[Sequence[Examples]]) -> None:

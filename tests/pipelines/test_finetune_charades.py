@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 from fixtures.charades import CLASSES, NUM_FRAMES, TEST, TRAIN, write_charades
-from fixtures.finetuning import SMALL, random_weights
+from fixtures.finetuning import SMALL
+from fixtures.weights import random_weights
 from safetensors.numpy import load_file
 
 from ifcar.cache.open import open_cache
@@ -44,7 +45,7 @@ def tuned(root: Path, tmp_path_factory: pytest.TempPathFactory) -> FinetuneResul
         preset="wang-gupta",
         protocol="action-genome",
         data_root=root,
-        weights=str(random_weights(root.parent)),
+        weights=random_weights(root, "i3d_inception"),
         **{**SMALL, "frames": 8, "num_steps": 2, "views": 6},
     )
     with pytest.MonkeyPatch.context() as patch:
