@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -32,7 +33,7 @@ def test_commands_of_the_page_work_on_its_files(tmp_path: Path) -> None:
             dataset="something-else", data_root=root, out=cache, backbone="none", workers=0, instances=3
         )
     )
-    for name, text in FILES:
+    for name, text in FILES[:2]:
         (tmp_path / name).write_text(text)
     (commands,) = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("IFCAR_")}
@@ -53,3 +54,23 @@ def test_commands_of_the_page_work_on_its_files(tmp_path: Path) -> None:
         assert "passed" in done.stdout or words[0] != "python"
     assert "mean-box" in (tmp_path / "report" / "index.html").read_text()
     assert VARIABLE in environment
+
+
+@pytest.mark.slow
+def test_data_set_and_backbone_of_the_page_make_a_cache_whose_runs_remember_them(tmp_path: Path) -> None:
+    for name, text in FILES[2:]:
+        (tmp_path / name).write_text(text)
+    write_dataset(tmp_path / "data" / "kitchen", num_clips=16, pixels=False)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("IFCAR_")}
+    (extraction,) = re.findall(r"`ifcar (extract .*?)`", PAGE)
+    named = extraction[extraction.index("--plugin") :]
+    for line in (
+        f"{extraction} --workers 1",
+        f"fit-head base --preset small --streams layout --epochs 1 --device cpu --out r {named}",
+    ):
+        command = [sys.executable, "-c", "from ifcar.cli import main; main()", *line.split()]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    noted = json.loads((tmp_path / "r" / "plugin.json").read_text())
+    found = {kind: (note["name"], Path(note["file"]).name) for kind, note in noted.items()}
+    assert found == {"backbone": ("own-boxes", "own_boxes.py"), "dataset": ("kitchen", "own_data.py")}

@@ -99,7 +99,7 @@ def test_run_of_a_plugin_says_how_to_get_it_and_is_scored_with_it(cache: Path, t
     plugin = write_plugin(tmp_path / "own", "mean_box_a")
     fitted = run("fit-head", "mean-box-a", "--cache", cache, "--out", "r", *BRIEF, "--plugin", plugin)
     assert fitted.returncode == 0, fitted.stderr
-    assert json.loads((tmp_path / "r" / "plugin.json").read_text())["file"] == str(plugin)
+    assert json.loads((tmp_path / "r" / "plugin.json").read_text())["head"]["file"] == str(plugin)
     without = run("evaluate", "r")
     assert (without.returncode, without.stderr.count("\n")) == (2, 1)
     assert "unknown head 'mean-box-a': r was made with a plugin; give --plugin" in without.stderr
@@ -179,8 +179,8 @@ def test_installed_package_is_found_by_its_entry_point(cache: Path, tmp_path: Pa
     fitted = run("fit-head", "mean-box-f", "--cache", cache, "--out", "r", *BRIEF, PYTHONPATH=path)
     assert fitted.returncode == 0, fitted.stderr
     assert "plugin 'broken' of own-heads cannot be used and is left out (ZeroDivisionError" in fitted.stderr
-    origin = json.loads((tmp_path / "r" / "plugin.json").read_text())
-    assert origin == {"package": "own-heads", "version": "1.5"}
+    origin = json.loads((tmp_path / "r" / "plugin.json").read_text())["head"]
+    assert origin == {"name": "mean-box-f", "package": "own-heads", "version": "1.5"}
     assert how_to_get(origin) == "install the package own-heads 1.5"
     without = run("evaluate", "r")
     assert without.returncode == 2 and "install the package own-heads 1.5" in without.stderr

@@ -1,7 +1,7 @@
 """Run folders: what a finished run holds, and finding runs.
 
 config.yaml         everything needed to repeat the run, with the cache's fingerprint
-plugin.json         where the head comes from, when that is a plugin
+plugin.json         where its head, backbone and data set come from, when these are plugins
 data.json           what it was trained on: cache dimensions and identity, class names
 model.safetensors   the weights (not in an ensemble)
 history.jsonl       one line a round
@@ -26,7 +26,6 @@ from ifcar.cache.durable import write_atomic
 from ifcar.cache.npz import NpzError, read_arrays
 from ifcar.data_files import subfolders
 from ifcar.errors import InputError, MissingDataError
-from ifcar.heads.contract import HEADS
 from ifcar.pipelines.configs import from_plain, read_yaml, to_plain
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.runs.config import (
@@ -38,11 +37,10 @@ from ifcar.pipelines.runs.config import (
 )
 from ifcar.pipelines.runs.data import RunData, read_run_data
 from ifcar.pipelines.runs.places import absolute_places, located_places
+from ifcar.pipelines.runs.plugin_notes import advise_on_plugins, note_plugins
 from ifcar.pipelines.scoring.scores import Metrics, Predictions
-from ifcar.plugins import how_to_get
 from ifcar.text_files import read_text
 
-PLUGIN = "plugin.json"
 TOGETHER = ("segments", "groups")  # of `Predictions`; absent where each clip is its own
 
 
@@ -115,8 +113,7 @@ def write_config(path: Path, config: RunConfig | EnsembleConfig) -> None:
     """Write config.yaml, with every place named from the root, so that the run is of use in any working folder."""
     content = to_plain(absolute_places(config))
     write_atomic(path / "config.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
-    if origin := HEADS.origin(config.head):
-        write_atomic(path / PLUGIN, (json.dumps(origin, indent=1) + "\n").encode())
+    note_plugins(path, {"head": config.head})
 
 
 def write_results(path: Path, predictions: Sequence[Predictions], metrics: Sequence[Metrics]) -> None:
@@ -156,23 +153,13 @@ def read_config(path: Path) -> RunConfig | EnsembleConfig:
         InputError: an unknown key or a wrong value; names it.
     """
     content = read_yaml(path)
-    _advise_on_plugin(path.parent, content)
+    advise_on_plugins(path.parent)
     fused = isinstance(content, Mapping) and content.get("head") == ENSEMBLE
     if fused:
         return located_places(from_plain(EnsembleConfig, content, str(path)), path.parent)
     config = from_plain(RunConfig, content, str(path))
     options = without_loss_switches(config.head, config.options, config.aux_weights)
     return located_places(replace(config, options=options), path.parent)
-
-
-def _advise_on_plugin(path: Path, config: Any) -> None:
-    """Tell the heads' registry what a run remembers of its plugin, for the message where the plugin is not there."""
-    try:
-        origin = json.loads(read_text(path / PLUGIN))
-    except (OSError, ValueError):
-        return  # a run of one of ours; a damaged note only makes the message shorter
-    if isinstance(origin, Mapping) and isinstance(config, Mapping) and "head" in config:
-        HEADS.advise(str(config["head"]), f"{path} was made with a plugin; {how_to_get(origin)}")
 
 
 def open_run(path: Path) -> Run:
