@@ -25,7 +25,7 @@ PLAIN_EVERY_SEC = 10.0
 
 
 class Screen:
-    """Shows a pipeline's progress on stderr: a bar on a terminal, a line every ten seconds elsewhere.
+    """Shows a pipeline's progress on stderr: a bar on a terminal or in a notebook, a line every ten seconds elsewhere.
 
     Args:
         quiet: show nothing, for --json.
@@ -47,7 +47,7 @@ class Screen:
         self.finish()
         self._title, self._total, self._done = title, total, 0
         self._started = self._spoken = time.monotonic()
-        if not self.quiet and self.console.is_terminal:
+        if not self.quiet and (self.console.is_terminal or self.console.is_jupyter):
             self._bar = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),

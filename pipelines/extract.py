@@ -30,7 +30,7 @@ from ifcar.pipelines.extraction.environment import device_name
 from ifcar.pipelines.extraction.hours import note_hours
 from ifcar.pipelines.extraction.preparation import Preparation, prepare
 from ifcar.pipelines.extraction.slots import slot_note
-from ifcar.pipelines.progress import Progress
+from ifcar.pipelines.progress import Progress, Silent
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +63,7 @@ class ExtractResult:
     notes: Sequence[str] = field(default_factory=tuple)
 
 
-def extract(config: ExtractConfig, progress: Progress, engine: ExtractEngine | None = None) -> ExtractResult:
+def extract(config: ExtractConfig, progress: Progress = Silent(), engine: ExtractEngine | None = None) -> ExtractResult:
     """Run stage one: decode, run the backbone, pool instances, write and commit block after block.
 
     Interrupted at any point and run again with the same options, it goes on where it was.
