@@ -93,8 +93,8 @@ class Homage(Dataset):
         ),
         Erratum(
             text=(
-                "Frame numbers of atomic actions count from 1 and include the last: start mod 30 is 1 and end mod 30 is "
-                "0. The numbers of frames that the films' headers state are wrong."
+                "Frame numbers of atomic actions count from 1 and include the last: start mod 30 is 1, end mod 30 "
+                "is 0. The numbers of frames that the films' headers state are wrong."
             ),
             source="9,703 segments of the published annotation files",
         ),
