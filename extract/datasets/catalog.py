@@ -4,6 +4,7 @@ from ifcar.extract.datasets.ava import Ava
 from ifcar.extract.datasets.charades import Charades
 from ifcar.extract.datasets.contract import DATASETS
 from ifcar.extract.datasets.epic_kitchens import EpicKitchens
+from ifcar.extract.datasets.folder import Folder
 from ifcar.extract.datasets.hockey import Hockey
 from ifcar.extract.datasets.something_else import SomethingElse
 from ifcar.extract.datasets.something_something_v1 import SomethingSomethingV1
@@ -17,6 +18,7 @@ __all__ = [
     "Ava",
     "Charades",
     "EpicKitchens",
+    "Folder",
     "Hockey",
     "SomethingElse",
     "SomethingSomethingV1",
