@@ -11,8 +11,9 @@ from typing import Annotated
 import typer
 
 from ifcar import __version__
-from ifcar.commands import cache
+from ifcar.commands import cache, data
 from ifcar.commands.demo import demo
+from ifcar.commands.diagnose import diagnose
 from ifcar.commands.ensemble import ensemble
 from ifcar.commands.extract import extract
 from ifcar.commands.finetune import app as finetune_app
@@ -40,6 +41,7 @@ app.command()(demo)
 app.command()(extract)
 app.command("fit-head")(fit_head)
 app.command()(evaluate)
+app.command()(diagnose)
 app.command()(predict)
 app.command()(ensemble)
 app.command()(grid)
@@ -50,6 +52,10 @@ cache_app = typer.Typer(help="Look at, check, repair, draw and export caches.", 
 for command in (cache.info, cache.join, cache.verify, cache.repair, cache.export, cache.show):
     cache_app.command()(command)
 app.add_typer(cache_app, name="cache")
+data_app = typer.Typer(help="Look at a data set before it is extracted.", no_args_is_help=True)
+data_app.command("check")(data.check)
+data_app.callback()(data.commands)
+app.add_typer(data_app, name="data")
 app.add_typer(finetune_app, name="finetune")
 
 REPLACED = {"--graphs": "write --set graphs=NAME", "--non-local": "write --set non_local=true"}

@@ -1,6 +1,6 @@
 """Which arrays over rows a cache holds, said as data: whoever carries them loops over specs and knows no fixed list.
 
-Axis letters (the same everywhere): R rows, V views, T frames, T′ feature steps, N instances, C channels,
+Axis letters (the same everywhere): R rows, V views, T frames, T′ feature steps (T… is time), N instances, C channels,
 P pooled size, H W map, h w sides of a picture of the crop, such as a mask, K classes.
 """
 
@@ -66,6 +66,12 @@ class ArraySpec:
     def is_by_slot(self) -> bool:
         """Whether each instance slot has values of its own."""
         return "N" in self.axes
+
+    @property
+    def time_axes(self) -> tuple[int, ...]:
+        """Which of its axes run over time: those whose letters, without a stream's name, begin with T."""
+        letters = [axis.rpartition("/")[2] if isinstance(axis, str) else "" for axis in self.axes]
+        return tuple(place for place, letter in enumerate(letters) if letter.startswith("T"))
 
     @property
     def is_picture(self) -> bool:

@@ -117,15 +117,18 @@ class ViewDataset(Dataset[Decoded]):
 
     def plan(self, row: int) -> View:
         """Return a row's view without its pixels. Raises InputError when the source cannot be read."""
-        clip = self.clips[row // self.policy.rows_per_clip]
+        return self._planned(row, self.info(self.clips[row // self.policy.rows_per_clip]))
+
+    def info(self, clip: Clip) -> VideoInfo:
+        """Return what a clip's views are sampled from. Raises InputError when the source cannot be read."""
         if self.read is None:
-            return self._planned(row, self._annotated_info(clip))
-        assert clip.source is not None
+            return self._annotated_info(clip)
         info = self._known(clip)
         if info is None:
+            assert clip.source is not None
             with open_source(clip.source) as source:
                 info = self._probed(clip, source)
-        return self._planned(row, info)
+        return info
 
     def _planned(self, row: int, info: VideoInfo) -> View:
         number, view_number = divmod(row, self.policy.rows_per_clip)

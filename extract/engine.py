@@ -9,12 +9,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as RowDataset
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.blocks import BlockStage
@@ -31,6 +32,7 @@ from ifcar.priority import give_way
 
 logger = logging.getLogger(__name__)
 RowArrays = dict[str, NDArray[Any]]
+T = TypeVar("T")
 BATCHES_AHEAD = 4  # decoded before they are asked for
 
 
@@ -190,7 +192,7 @@ def extract_rows(
             writing.result()
 
 
-def decode_ahead(views: ViewDataset, rows: Iterable[int], options: EngineOptions) -> Iterator[Decoded]:
+def decode_ahead(views: RowDataset[T], rows: Iterable[int], options: EngineOptions) -> Iterator[T]:
     """Return the decoded rows in their order; worker processes decode some batches before they are asked for.
 
     What is decoded and not yet taken lies in shared memory and costs file descriptors, so it is bounded for all workers

@@ -21,12 +21,14 @@ class VideoInfo:
         clock: when each frame is shown.
         width: frame width in pixels, as shown.
         height: frame height in pixels, as shown.
+        stated_fps: frames per second as a video file's header states, which the clock need not follow, or None.
         index: where a video file's frames lie, for `open_source`; None for a folder.
     """
 
     clock: FrameClock
     width: int
     height: int
+    stated_fps: float | None = field(default=None, compare=False)
     index: FrameIndex | None = field(default=None, compare=False, repr=False)
 
     @property

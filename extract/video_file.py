@@ -72,7 +72,14 @@ class VideoFile:
         width, height = self._shown_size(first)
         if num_parts == 1:
             self._check_whole(packets)
-        return VideoInfo(clock=self._clock(packets), width=width, height=height, index=self._index)
+        stated = next(filter(None, self._stream.stated_rates()), None)
+        return VideoInfo(
+            clock=self._clock(packets),
+            width=width,
+            height=height,
+            stated_fps=None if stated is None else float(stated),
+            index=self._index,
+        )
 
     def size(self) -> tuple[int, int]:
         """See `PictureSource.size`."""

@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import hypothesis
 import pytest
 import torch
+from fixtures.browser import browser  # noqa: F401  (a fixture)
 
 torch.set_num_threads(1)
 # How long an example takes says how busy the machine is, not whether the code is right.

@@ -27,8 +27,8 @@ def test_package_list_matches_the_folders() -> None:
 
 @pytest.mark.slow
 def test_wheel_holds_exactly_the_package(tmp_path: Path) -> None:
-    report_files = [f"pipelines/report/*.{kind}" for kind in ("html", "css", "js")]
-    listing = ["git", "ls-files", "*.py", "pipelines/grid/files/*.yaml", *report_files]
+    page_files = [f"pipelines/*.{kind}" for kind in ("html", "css", "js")]
+    listing = ["git", "ls-files", "*.py", "pipelines/grid/files/*.yaml", *page_files]
     tracked = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     source = tmp_path / "source"
     for name in [*tracked.split(), "pyproject.toml", "README.md", "LICENSE", "py.typed"]:

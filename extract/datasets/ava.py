@@ -21,7 +21,7 @@ from ifcar.cache.schema import Category, Split
 from ifcar.errors import InputError, MissingDataError
 from ifcar.extract.datasets.ava_files import read_action_list, read_excluded, read_key_frames
 from ifcar.extract.datasets.box_notes import BoxNotes
-from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
+from ifcar.extract.datasets.contract import Clip, Dataset, Erratum, Listing, Progress, register_dataset
 from ifcar.extract.datasets.instance_labels import LabelledInstance, instance_space
 from ifcar.extract.datasets.key_frames import Corners, KeyFrameBox
 from ifcar.extract.datasets.multi_label import multi_label_table
@@ -76,6 +76,23 @@ class Ava(Dataset):
     mirror_safe = True
     annotation_fps = 30.0
     frames_on_clock = True
+    errata = (
+        Erratum(
+            text=(
+                "Seconds count from the beginning of the video as published, and folders of frames begin with "
+                "second 900. Frame 1 of a folder is taken as second 900."
+            ),
+            source="ava_train_v2.2.csv, ava_val_v2.2.csv, and how the field cuts frames",
+        ),
+        Erratum(
+            text=(
+                "Some rows are there twice, some seconds are to be left out, and only 60 of 80 actions are "
+                "evaluated. Rows count once, those seconds are left out, and a person with none of the 60 has no "
+                "label."
+            ),
+            source="the published lists of v2.2",
+        ),
+    )
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)

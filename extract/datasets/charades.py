@@ -32,7 +32,7 @@ from ifcar.extract.datasets.charades_files import (
     read_rates,
     read_videos,
 )
-from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
+from ifcar.extract.datasets.contract import Clip, Dataset, Erratum, Listing, Progress, register_dataset
 from ifcar.extract.datasets.label_tables import absent_clips
 from ifcar.extract.datasets.multi_label import multi_label_table
 from ifcar.extract.datasets.pixel_sources import Place, find_sources
@@ -54,6 +54,30 @@ class Charades(Dataset):
     default_root = "charades"
     annotation_fps = None
     default_sampling = "annotated"
+    errata = (
+        Erratum(
+            text=(
+                "Action Genome has two orders in its boxes: persons are x1, y1, x2, y2 and objects x, y, width, "
+                "height. Each is read in its own."
+            ),
+            source="person_bbox.pkl and object_bbox_and_relationship.pkl (Ji et al. 2020)",
+        ),
+        Erratum(
+            text=(
+                "Frame numbers of Action Genome count the 480p video's own frames from 1, not Charades' frames "
+                "at 24 a second. They are brought to the frames that are there."
+            ),
+            source="the script with which Action Genome writes its frames",
+        ),
+        Erratum(
+            text=("Person boxes are a detector's and not annotated: a frame may have none, or several persons."),
+            source="person_bbox.pkl (Ji et al. 2020)",
+        ),
+        Erratum(
+            text=("Some actions end before they begin, or after their video. Their classes count."),
+            source="Charades_v1_train.csv and Charades_v1_test.csv",
+        ),
+    )
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)

@@ -63,6 +63,19 @@ class Clip:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Erratum:
+    """What is known to be odd about a data set as it is published.
+
+    Args:
+        text: one line: what is odd, and what the reader makes of it.
+        source: where it is published, or what it was measured on.
+    """
+
+    text: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Listing:
     """Everything a dataset holds.
 
@@ -103,6 +116,7 @@ class Dataset(ABC):
             instances have labels lists a clip with more of them several times, or says what is lost.
         view_arrays: arrays that `arrays_of_view` makes, with the axes T, N, h, w and numbers. Known when the clips are
             listed.
+        errata: what is known to be odd about the data set as it is published.
     """
 
     name: ClassVar[str]
@@ -116,6 +130,7 @@ class Dataset(ABC):
     annotation_fps: ClassVar[float | None] = 12.0
     frames_on_clock: ClassVar[bool] = False
     default_sampling: ClassVar[Sampling] = "segments"
+    errata: ClassVar[Sequence[Erratum]] = ()
     track_arrays: Sequence[ArraySpec] = ()
     view_arrays: Sequence[ArraySpec] = ()
     num_instances: int | None = None

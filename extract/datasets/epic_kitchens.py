@@ -24,7 +24,7 @@ from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.schema import Split
 from ifcar.data_files import subfolders
 from ifcar.errors import InputError, MissingDataError
-from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
+from ifcar.extract.datasets.contract import Clip, Dataset, Erratum, Listing, Progress, register_dataset
 from ifcar.extract.datasets.label_tables import absent_clips, protocol_table, single_labels
 from ifcar.extract.datasets.pixel_sources import Place, find_sources
 from ifcar.extract.datasets.splits import empty_class_notes
@@ -66,6 +66,30 @@ class EpicKitchens(Dataset):
     name = "epic-kitchens"
     summary = "EPIC-KITCHENS-55: the verb of each action, split by persons (125 verbs, no boxes)"
     default_root = "epic-kitchens"
+    errata = (
+        Erratum(
+            text=(
+                "start_frame and stop_frame count at 60 a second, which no video has: they have 59.94, 29.97, "
+                "48, 90 or varying rates. The timestamps count."
+            ),
+            source="EPIC_train_action_labels.csv",
+        ),
+        Erratum(
+            text=("Frame files count from 1, frame_0000000001.jpg, at 60 a second. They are read so."),
+            source="the published frames of EPIC-KITCHENS-55",
+        ),
+        Erratum(
+            text=("Object boxes are top, left, height, width, of few frames and without masks. They are not read."),
+            source="EPIC_train_object_labels.csv",
+        ),
+        Erratum(
+            text=(
+                "Persons 1 to 25 have 23,191 actions and the others 5,281, where Baradel et al. print 22,675 and "
+                "5,886. Protocol orn-24 leaves person 25 to the test part and has 22,679 and 5,793."
+            ),
+            source="Baradel et al. 2018, and EPIC_train_action_labels.csv, counted",
+        ),
+    )
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)

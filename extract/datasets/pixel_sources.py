@@ -46,7 +46,7 @@ def find_sources(places: Sequence[Place]) -> tuple[dict[str, Path], list[str]]:
     for name, paths in found.items():
         if len(paths) == 1:
             continue
-        filled = [path for path in paths if _holds_something(path)]
+        filled = [path for path in paths if holds_something(path)]
         empty += [path for path in paths if filled and path not in filled]
         found[name] = filled + [path for path in paths if path not in filled]
         if len(filled) > 1:
@@ -65,5 +65,6 @@ def _counted(count: int, one: str, several: str) -> str:
     return f"{count:,} {one if count == 1 else several}"
 
 
-def _holds_something(path: Path) -> bool:
+def holds_something(path: Path) -> bool:
+    """Return whether a source is a file with bytes, or a folder with a picture."""
     return has_frames(path) if path.is_dir() else path.is_file() and path.stat().st_size > 0

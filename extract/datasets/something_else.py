@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from ifcar.cache.protocols import ProtocolTable
 from ifcar.data_files import absence, entries
 from ifcar.errors import InputError, MissingDataError, nearest
 from ifcar.extract.datasets.box_notes import BoxNotes
-from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
+from ifcar.extract.datasets.contract import Clip, Dataset, Erratum, Listing, Progress, register_dataset
 from ifcar.extract.datasets.json_stream import stream_entries
 from ifcar.extract.datasets.pixel_sources import Place, find_sources
 from ifcar.extract.datasets.splits import read_json, read_protocols
@@ -42,6 +42,15 @@ class SomethingElse(Dataset):
     name = "something-else"
     summary = "Something-Something v2 videos with Something-Else boxes and splits (174 actions)"
     default_root = "something-else"
+    errata: ClassVar[Sequence[Erratum]] = (
+        Erratum(
+            text="A record's place in its clip's list is not its frame's number: that in its name counts, from 1.",
+            source="annotations.json",
+        ),
+        Erratum(
+            text="All hands of a clip have one name. They are linked over time by overlap.", source="annotations.json"
+        ),
+    )
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)

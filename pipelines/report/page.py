@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,14 +86,28 @@ class ChapterPage:
 
 def render(chapters: Sequence[ChapterPage]) -> str:
     """Return the page. Everything but its own style and script is escaped."""
+    return render_page(HERE, {"chapters": chapters})
+
+
+def render_page(folder: Path, content: Mapping[str, object]) -> str:
+    """Return a page with this room's looks, parts and script. Everything else is escaped.
+
+    Args:
+        folder: holds the page's template.html.
+        content: what the template names.
+    """
     environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader([folder, HERE]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["number"] = _number
     script = (HERE / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("template.html").render(
-        chapters=chapters,
+        **content,
         version=__version__,
         # our own files, not data
         style=Markup((HERE / "style.css").read_text(encoding="utf-8")),  # noqa: S704

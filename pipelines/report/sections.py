@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.cache.durable import write_atomic
+from ifcar.errors import InputError
 from ifcar.pipelines.comparison.formats import numbers
+from ifcar.pipelines.diagnosis.table import seen_sentence
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.report.attribute_figures import draw_attribute, draw_company, make_attribute
 from ifcar.pipelines.report.chapter import Chapter
+from ifcar.pipelines.report.diagnosis_figures import diagnoses_of, draw_class_changes, draw_diagnosis
 from ifcar.pipelines.report.drawing import Drawing, save_drawing
 from ifcar.pipelines.report.gallery import Gallery, make_gallery
 from ifcar.pipelines.report.insights import activity_drawings, graph_drawings
@@ -27,7 +30,7 @@ from ifcar.pipelines.report.pair_figures import (
 )
 from ifcar.pipelines.report.system_figures import FEWEST_WEIGHTS, draw_accuracies, draw_weights, weight_curves
 from ifcar.pipelines.report.systems import mean_probabilities
-from ifcar.pipelines.report.tables import errors_table, gains_table, results_table, runs_table
+from ifcar.pipelines.report.tables import diagnosis_table, errors_table, gains_table, results_table, runs_table
 from ifcar.pipelines.report.training_figures import draw_training
 from ifcar.pipelines.report.views import CachedViews
 
@@ -72,6 +75,7 @@ def chapter_sections(
         _attributes(chapter, views, figures),
         _training(chapter, figures),
         *_insights(chapter, views, figures),
+        *_diagnoses(chapter, figures),
         _clips(chapter, probabilities, views, num_clips, progress),
     ]
     if chapter.systems:
@@ -194,6 +198,27 @@ def _insights(chapter: Chapter, views: CachedViews | str, figures: FigureFolder)
             shown = [figures.save(drawing) for drawing in drawings]
             sections.append(Section(name=title.partition(":")[0].lower(), title=title, figures=shown))
     return sections
+
+
+def _diagnoses(chapter: Chapter, figures: FigureFolder) -> list[Section]:
+    """Return what the systems that `ifcar diagnose` was run on go by; nothing where there is none."""
+    title = "Shortcuts: what the heads go by"
+    try:
+        found = diagnoses_of(chapter)
+    except InputError as error:
+        return [Section(name="shortcuts", title=title, text=f"Left out: {error}.")]
+    if not found:
+        return []
+    shown, by_class, tables, said = list[ShownFigure](), list[ShownFigure](), [], []
+    for place, (system, diagnosis) in enumerate(found):
+        end = "" if place == 0 else f"-{place + 1}"
+        shown.append(figures.save(draw_diagnosis(system, diagnosis, f"shortcuts{end}")))
+        if (drawing := draw_class_changes(system, diagnosis, f"shortcuts-classes{end}")) is not None:
+            by_class.append(figures.save(drawing))
+        tables.append(diagnosis_table(system, diagnosis, f"shortcuts{end}"))
+        said += [f"{system}: {line.rstrip('.')}." for line in (seen_sentence(diagnosis), *diagnosis.notes) if line]
+    text = " ".join(said)
+    return [Section(name="shortcuts", title=title, text=text, figures=[*shown, *by_class], tables=tables, folded=True)]
 
 
 def _clips(

@@ -24,6 +24,7 @@ COLUMNS = 4
 CELL_WIDTH, CELL_GAP = 160, 3  # pixels
 SHORTEST, TALLEST = 90, 240  # pixels
 JPEG_QUALITY = 80
+MARGIN_COLOUR, BLANK_COLOUR = "#c3c9cf", "#eceff1"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,20 +84,45 @@ def make_strip(views: CachedViews, clip_id: str) -> Strip | None:
     num_frames = len(boxes)
     frames = np.unique(np.linspace(0, num_frames - 1, min(num_frames, MOST_FRAMES)).round().astype(int))
     source = views.sources.get(clip_id)
-    pixels, cell_height = None, CELL_WIDTH
+    pixels, height = None, CELL_WIDTH
     if source is not None:
-        pixels, cell_height = _read_pixels(views.reader, row, source, frames, crop)
-    columns = min(COLUMNS, len(frames))
+        pixels, height = _read_pixels(views.reader, row, source, frames, crop)
+    return lay_out([int(numbers[t]) + 1 for t in frames], boxes[frames], categories[frames], pixels, height)
+
+
+def lay_out(
+    numbers: Sequence[int],
+    boxes: NDArray[np.float32],
+    categories: NDArray[np.uint8],
+    pixels: Sequence[Image.Image] | None,
+    cell_height: int,
+    *,
+    margin: float = 0.0,
+) -> Strip:
+    """Return frames side by side.
+
+    Args:
+        numbers: n, of the frames, from 1.
+        boxes: (n, N, 4) cx, cy, w, h in shares of the picture.
+        categories: (n, N).
+        pixels: the n pictures, or None.
+        cell_height: of a frame in pixels, see `cell_height`.
+        margin: what is shown around each picture, in shares of its sides.
+    """
+    columns = min(COLUMNS, len(numbers))
     cells = [
         FramePlace(
-            x=place % columns * (CELL_WIDTH + CELL_GAP),
-            y=place // columns * (cell_height + CELL_GAP),
-            number=int(numbers[t]) + 1,
+            x=place % columns * (CELL_WIDTH + CELL_GAP), y=place // columns * (cell_height + CELL_GAP), number=number
         )
-        for place, t in enumerate(frames)
+        for place, number in enumerate(numbers)
     ]
     width = columns * (CELL_WIDTH + CELL_GAP) - CELL_GAP
-    height = -(-len(frames) // columns) * (cell_height + CELL_GAP) - CELL_GAP
+    height = -(-len(numbers) // columns) * (cell_height + CELL_GAP) - CELL_GAP
+    share = 1 / (1 + 2 * margin)
+    inner = np.array([0.5, 0.5, 0, 0]) * (1 - share) + boxes * share  # in shares of the cell
+    drawn = pixels
+    if pixels is None and margin:  # where a picture ends shows on one alone
+        drawn = [Image.new("RGB", (CELL_WIDTH, cell_height), BLANK_COLOUR)] * len(cells)
     return Strip(
         width=width,
         height=height,
@@ -105,12 +131,17 @@ def make_strip(views: CachedViews, clip_id: str) -> Strip | None:
         cells=cells,
         boxes=[
             box
-            for cell, t in zip(cells, frames, strict=True)
-            for box in _boxes(boxes[t], categories[t], cell, cell_height)
+            for cell, own, kinds in zip(cells, inner, categories, strict=True)
+            for box in _boxes(own, kinds, cell, cell_height)
         ],
-        jpeg="" if pixels is None else _sheet(pixels, cells, width, height),
+        jpeg="" if drawn is None else _sheet(drawn, cells, width, height, cell_height, share),
         alt=_words(cells, categories, has_pixels=pixels is not None),
     )
+
+
+def cell_height(width: float, height: float) -> int:
+    """Return how high a frame of these proportions is drawn."""
+    return int(np.clip(round(CELL_WIDTH * height / width), SHORTEST, TALLEST))
 
 
 def _read_pixels(
@@ -122,16 +153,26 @@ def _read_pixels(
         squares = view_frames(reader, row, source, frames.tolist(), max(CELL_WIDTH, TALLEST))
     except DecodeError:
         return None, CELL_WIDTH
-    aspect = float(crop[3]) * info.height / (float(crop[2]) * info.width)
-    height = int(np.clip(round(CELL_WIDTH * aspect), SHORTEST, TALLEST))
-    size = (CELL_WIDTH, height)
-    return [Image.fromarray(square).resize(size, Image.Resampling.LANCZOS) for square in squares], height
+    height = cell_height(float(crop[2]) * info.width, float(crop[3]) * info.height)
+    return [Image.fromarray(square) for square in squares], height
 
 
-def _sheet(pixels: Sequence[Image.Image], cells: Sequence[FramePlace], width: int, height: int) -> str:
+def _sheet(
+    pixels: Sequence[Image.Image],
+    cells: Sequence[FramePlace],
+    width: int,
+    height: int,
+    cell_height: int,
+    share: float,
+) -> str:
+    """Return the strip's pictures, each as this share of its cell's sides, in the middle of it."""
     sheet = Image.new("RGB", (width, height), "white")
+    size = (round(CELL_WIDTH * share), round(cell_height * share))
     for picture, cell in zip(pixels, cells, strict=True):
-        sheet.paste(picture, (cell.x, cell.y))
+        corner = (cell.x + (CELL_WIDTH - size[0]) // 2, cell.y + (cell_height - size[1]) // 2)
+        if share < 1:
+            sheet.paste(MARGIN_COLOUR, (cell.x, cell.y, cell.x + CELL_WIDTH, cell.y + cell_height))
+        sheet.paste(picture.resize(size, Image.Resampling.LANCZOS), corner)
     out = io.BytesIO()
     sheet.save(out, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from ifcar.pipelines.comparison.columns import Column, columns_of, interval, percent, points, title_of
 from ifcar.pipelines.comparison.formats import caption
 from ifcar.pipelines.comparison.store import Comparison
+from ifcar.pipelines.diagnosis.store import Diagnosis
+from ifcar.pipelines.diagnosis.table import caption as diagnosis_caption
+from ifcar.pipelines.diagnosis.table import columns_of as diagnosis_columns
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.pair_figures import ClassGain
 from ifcar.pipelines.runs.finished import Run
@@ -56,6 +59,16 @@ def gains_table(gains: Sequence[ClassGain], measure: str) -> Table:
         "95 % interval over the class's clips"
     )
     return Table(name="gains", caption=text, columns=columns, rows=gains)
+
+
+def diagnosis_table(system: str, diagnosis: Diagnosis, name: str) -> Table:
+    """Return what each intervention makes of a system, as `ifcar diagnose` prints it."""
+    return Table(
+        name=name,
+        caption=f"{system}. {diagnosis_caption(diagnosis)}",
+        columns=diagnosis_columns(diagnosis),
+        rows=diagnosis.rows,
+    )
 
 
 def errors_table(counts: Sequence[NDArray[np.int64]], classes: Sequence[str]) -> Table:

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -165,6 +165,13 @@ def without_places(config: RunConfig) -> dict[str, Any]:
             del data[place]
         del content["live"]["base"]
     return content
+
+
+def without_seed(config: RunConfig) -> dict[str, Any]:
+    """Return `without_places` less the seed: the same for all runs of one system, also where these start from runs."""
+    if config.fine_tune is not None:
+        config = replace(config, fine_tune=replace(config.fine_tune, base_id=""))
+    return {**without_places(config), "seed": 0}
 
 
 def without_loss_switches(head: str, options: Mapping[str, Any], weights: Collection[str]) -> dict[str, Any]:

@@ -73,6 +73,12 @@ class Run:
             self._read[split] = self._read_predictions(split)
         return self._read[split]
 
+    def showing(self, predictions: Predictions) -> Run:
+        """Return the run with other predictions of a part, as of changed clips; its files stay as they are."""
+        shown = replace(self)
+        shown._read[predictions.split] = predictions
+        return shown
+
     def _read_predictions(self, split: str) -> Predictions:
         path = self.path / "predictions.npz"
         names = [f"{split}/{name}" for name in ("clip_ids", "logits", "targets")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ifcar.heads.contract import Task
+from ifcar.heads.contract import InstanceBatch, Task
 from ifcar.pipelines.feed.batches import BatchReader
 from ifcar.pipelines.feed.examples import Examples
 from ifcar.pipelines.labels.kinds import MEASURES, LabelKind
@@ -94,23 +94,36 @@ class Metrics:
 
 @torch.inference_mode()
 def predict(
-    stack: Stack, batches: BatchReader, examples: Examples, pool: Pool = "mean", task: Task | None = None
+    stack: Stack,
+    batches: BatchReader,
+    examples: Examples,
+    pool: Pool = "mean",
+    task: Task | None = None,
+    change: Callable[[InstanceBatch, slice], InstanceBatch] | None = None,
 ) -> list[Predictions]:
     """Score every clip of a part with every head in evaluation mode, pooling its plain views (see `pool_views`).
 
     Args:
         stack: the heads.
-        batches: reads rows.
+        batches: gives the rows.
         examples: the part.
         pool: of the views.
         task: of the heads; None: that of their `logits`.
+        change: makes what the heads are shown of a batch, told which of the part's plain rows it holds; None shows it
+            as it is.
+
+    Returns:
+        One for each head.
     """
     stack.set_training(False)
     rows, places = examples.plain_rows()
     size = max(MIN_TEST_BATCH, TEST_BATCH // len(stack))
     parts = [slice(start, start + size) for start in range(0, len(rows), size)]
     batches.expect(rows[part] for part in parts)
-    scores = (stack.score(batches.batch(rows[part], examples.order_of(places[part])), per_head=False) for part in parts)
+    shown: Iterable[InstanceBatch] = (batches.batch(rows[part], examples.order_of(places[part])) for part in parts)
+    if change is not None:
+        shown = map(change, shown, parts)
+    scores = (stack.score(batch, per_head=False) for batch in shown)
     chosen = (out.logits if task is None or not out.tasks else out.tasks[task.name] for out in scores)
     logits = np.concatenate([own.float().cpu().numpy() for own in chosen], axis=1)
     space = "" if task is None else task.space

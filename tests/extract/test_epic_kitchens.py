@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fixtures.videos import write_frames, write_video
+from fixtures.epic_kitchens import HEADER, LABELS, ROWS, VERBS, write_epic
+from fixtures.videos import write_frames
 
 from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
@@ -14,27 +15,6 @@ from ifcar.extract.datasets.epic_kitchens import EpicKitchens
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.progress import Silent
-
-LABELS, VERBS = "EPIC_train_action_labels.csv", "EPIC_verb_classes.csv"
-HEADER = "uid,participant_id,video_id,narration,start_timestamp,stop_timestamp,start_frame,stop_frame,verb,verb_class"
-ROWS = [
-    '0,P01,P01_01,"open door, slowly",00:00:00.50,00:00:01.50,30,90,open,2',
-    "4,P01,P01_01,take cup,00:00:01.00,00:00:02.00,60,120,take,0",
-    "11,P25,P25_02,put cup,00:00:00.00,00:00:01.00,0,60,put,1",
-    "12,P26,P26_10,take cup,00:00:00.25,00:00:02.75,15,165,take,0",
-]
-
-
-def write_epic(root: Path, *, pixels: bool = True) -> Path:
-    """Write lists, two videos of different rates, one of them in folders, and a folder of frames at 60 a second."""
-    root.mkdir(parents=True, exist_ok=True)
-    (root / LABELS).write_text("\n".join([HEADER, *ROWS]) + "\n")
-    (root / VERBS).write_text("verb_id,class_key,verbs\n0,take,\"['take', 'grab']\"\n1,put,['put']\n2,open,['open']\n")
-    if pixels:
-        write_video(root / "videos" / "train" / "P01" / "P01_01.MP4", 96, fps=48)
-        write_frames(root / "frames" / "P25_02", 90, "frame_{:010d}.jpg")
-        write_video(root / "videos" / "P26_10.MP4", 90, fps=30)
-    return root
 
 
 def test_a_clip_is_the_seconds_of_an_action_and_parts_are_persons(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import itertools
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import yaml
+from fixtures.browser import open_page
 from fixtures.something_else import HEIGHT, NUM_FRAMES, WIDTH, label, record
 from PIL import Image
 from sklearn.metrics import confusion_matrix
@@ -61,7 +61,6 @@ FIGURES = (
     "training-loss",
     "training-accuracy",
 )
-CHROMIUM, DRIVER = (shutil.which(n) or shutil.which(n, path="/usr/bin") for n in ("chromium", "chromedriver"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -414,38 +413,6 @@ def test_page_names_nothing_on_the_network(world: World) -> None:
 
 
 # In a browser
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    pytest.importorskip("selenium")
-    if CHROMIUM is None or DRIVER is None:
-        pytest.skip("needs chromium and chromedriver (Debian: apt install chromium chromium-driver)")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    profile = tmp_path_factory.mktemp("profile")
-    flags = "headless=new no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
-    for flag in (
-        *flags.split(),
-        "disable-component-update",
-        "disable-sync",
-        "force-prefers-reduced-motion",
-        f"user-data-dir={profile}",
-    ):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
-
-
-def open_page(browser: Any, page: Path, width: int) -> Any:
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    browser.get(page.as_uri())
-    return browser
 
 
 def shown_clips(browser: Any) -> list[str]:

@@ -1,0 +1,1 @@
+"""`ifcar data check`: what is wrong with a data set, looked for as extraction would read it."""
