@@ -1,26 +1,31 @@
 """A folder of one's own videos with a table of their labels.
 
-    labels.csv             a header and a row a clip: video, label (label;label;… for several) and perhaps split (train,
-                           test or nothing), start_sec, end_sec, group, fps (of a folder of frames)
-    videos/NAME.mp4        or .mov, .mkv, .webm, .avi, …; several rows may share one
-    frames/NAME/0001.jpg   instead
+labels.csv             a header and a row a clip: video, label (label;label;… for several) and perhaps split (train,
+                       test or nothing), start_sec, end_sec, group, fps (of a folder of frames)
+videos/NAME.mp4        or .mov, .mkv, .webm, .avi, …; several rows may share one
+frames/NAME/0001.jpg   instead
+boxes/ or boxes.*      files of boxes in any of the forms of `ifcar.extract.datasets.box_files`, by frame
+                       numbers of the video; need not be there
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unicodedata import normalize
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ifcar.cache.protocols import LabelSpace, ProtocolTable
 from ifcar.cache.schema import Split
 from ifcar.data_files import entries, subfolders
 from ifcar.errors import InputError, MissingDataError, nearest
+from ifcar.extract.datasets.box_files.reading import box_paths, read_box_files, subject_kinds, tracks_of
+from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
 from ifcar.extract.datasets.folder_labels import LabelFile, LabelRow, draw_split, read_labels
 from ifcar.extract.datasets.label_tables import absent_clips, protocol_table, single_labels
@@ -31,6 +36,7 @@ from ifcar.extract.decode import frame_size, probe
 from ifcar.extract.frame_folder import frame_files
 from ifcar.extract.frame_times import frames_of_span
 from ifcar.extract.limits import DecodeError
+from ifcar.extract.track_store import TrackStore
 from ifcar.extract.tracks import Tracks
 
 LABELS = "labels.csv"
@@ -56,11 +62,13 @@ class Folder(Dataset):
     default_root = "folder"
     annotation_fps = None
     default_sampling = "annotated"
+    takes_subjects = True
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self._labels: LabelFile | None = None
         self._clips: dict[str, _Own] = {}
+        self._tracks = TrackStore()
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Check that the folder holds labels and videos."""
@@ -79,7 +87,7 @@ class Folder(Dataset):
         sources, notes = self._sources()
         rows = _named(self._labels.rows)
         problems: list[str] = []
-        self._clips = {}
+        self._clips, self._tracks = {}, TrackStore()
         for clip_id, row in rows.items():
             source = _source_of(row.video, sources)
             if source is None:
@@ -94,12 +102,21 @@ class Folder(Dataset):
             notes.append(f"{len(unused)} of {len(sources)} videos are not in {LABELS}, the first: {unused[0].name}")
         if self._labels.unread:
             notes.append(f"{LABELS}: columns that are not read: {', '.join(map(repr, self._labels.unread))}")
+        notes += self._read_boxes(sources)
         clips = [clip for clip_id in self._clips if (clip := self._clip(clip_id, needs_pixels, problems)) is not None]
-        return Listing(clips=clips, notes=notes, problems=problems, digest=hashlib.sha256().hexdigest())
+        return Listing(clips=clips, notes=notes, problems=problems, digest=self._digest.hexdigest())
 
     def tracks(self, clip_id: str) -> Tracks:
-        """Return the clip's boxes; those of a clip without any are none, in every frame that is known."""
-        return Tracks.none()
+        """Return the boxes of the clip's video; none where there are none."""
+        own = self._clips[clip_id]
+        name = _stem(own.row.video)
+        found = self._tracks.get(name) if name in self._tracks else Tracks.none()
+        return found if own.frames is None else found.at(np.arange(*own.frames))
+
+    def num_tracks(self, clip_id: str) -> int:
+        """Return how many tracks the clip's video has."""
+        name = _stem(self._clips[clip_id].row.video)
+        return self._tracks.num_tracks(name) if name in self._tracks else 0
 
     def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
         """Return `own`: the split of labels.csv, or one drawn by groups where it has none."""
@@ -141,12 +158,53 @@ class Folder(Dataset):
             )
         return {normalize("NFC", name): path for name, path in found.items()}, notes
 
+    def _read_boxes(self, sources: Mapping[str, Path]) -> list[str]:
+        """Read the files of boxes; return what they were taken for, and what is strange about them."""
+        spans = [(clip_id, own.row.span_sec, own.row.fps) for clip_id, own in self._clips.items()]
+        self._digest = hashlib.sha256(repr(spans).encode())
+        paths = box_paths(self.root)
+        if not paths and self.subjects is not None:
+            raise InputError(f"--subjects {self.subjects} would be ignored: {self.root} has neither boxes/ nor boxes.*")
+        found, box_notes = read_box_files(paths, sources), BoxNotes()
+        self._digest.update(found.digest.encode())
+        subjects = subject_kinds(self.subjects, found.kinds(), self.root) if paths else set()
+        of_clips = {_stem(own.row.video): own.source for own in self._clips.values()}
+        for name in sorted(of_clips.keys() & found.videos.keys()):
+            video = found.videos[name]
+            try:
+                size = frame_size(of_clips[name]) if video.in_shares else None
+            except DecodeError:
+                continue  # its clips fail with the reason
+            self._tracks.add(name, tracks_of(name, video, subjects, size, box_notes))
+        notes = [*found.notes, *box_notes.lines()]
+        strange, without = found.videos.keys() - of_clips.keys(), of_clips.keys() - found.videos.keys()
+        if strange:
+            notes.append(f"boxes of {len(strange)} videos that no clip shows are not read, the first: {min(strange)!r}")
+        if paths and without:
+            notes.append(f"{len(without)} of {len(of_clips)} videos have no boxes, the first: {min(without)!r}")
+        return notes
+
     def _clip(self, clip_id: str, needs_pixels: bool, problems: list[str]) -> Clip | None:
+        """Return a clip, without pixels one whose boxes are cut to its span; None, and a problem, where it has none."""
         own = self._clips[clip_id]
         row, source = own.row, own.source
-        span = row.span_sec
-        if span is None and not source.is_dir():
-            span = (0.0, float("inf"))
+        try:
+            if not needs_pixels:
+                if _stem(row.video) not in self._tracks:
+                    problems.append(f"{clip_id}: left out, it has no boxes, and no pixels are read")
+                    return None
+                info = probe(source)
+                clock = info.clock if row.fps is None else replace(info.clock, fps=row.fps)
+                frames = (0, info.num_frames) if row.span_sec is None else frames_of_span(row.span_sec, clock)
+                self._clips[clip_id] = replace(own, frames=frames)
+                return Clip(clip_id=clip_id, source=source, frame_size=(info.width, info.height))
+            if source.is_dir() and row.span_sec is None:  # seconds of these frames are not known, their number is
+                self._clips[clip_id] = replace(own, frames=(0, max(frame_files(source))))
+        except InputError as error:
+            if not needs_pixels:
+                problems.append(f"{clip_id}: left out, {error}")
+                return None  # with pixels it fails when it is decoded, with the same reason
+        span = row.span_sec if row.span_sec is not None or source.is_dir() else (0.0, float("inf"))
         return Clip(clip_id=clip_id, source=source, frame_size=None, span_sec=span, source_fps=row.fps)
 
 
@@ -157,8 +215,9 @@ def _named(rows: Sequence[LabelRow]) -> dict[str, LabelRow]:
         InputError: two rows are of the same span of the same video.
     """
     counts = Counter(_stem(row.video) for row in rows)
+    places = {name: place for place, name in enumerate(counts)}
     named: dict[str, LabelRow] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: places[_stem(row.video)]):  # clips of a video follow each other
         name = _stem(row.video)
         start, stop = row.span_sec or (0.0, float("inf"))
         clip_id = name if counts[name] == 1 else f"{name},{start:g}-{'end' if stop == float('inf') else f'{stop:g}'}"
@@ -213,12 +272,14 @@ def _label_notes(file: LabelFile, num_unlabelled: int) -> list[str]:
 def _split_note(split: dict[str, Split], groups: dict[str, str], kind: str) -> str:
     test = [clip_id for clip_id, part in split.items() if part == Split.TEST]
     num_groups, num_test = len({groups[c] for c in split}), len({groups[c] for c in test})
-    drawn = f"{len(test)} of {len(split)} clips, {num_test} of {num_groups} {kind}s, are for test, drawn with a fixed seed"
+    drawn = (
+        f"{len(test)} of {len(split)} clips, {num_test} of {num_groups} {kind}s, are for test, drawn with a fixed seed"
+    )
     if not test:
         drawn = f"no {kind} can be spared for test, as each alone has some label"
     return f"{LABELS} has no column split: {drawn}; a column split with train and test says otherwise"
 
 
-def _trained_classes(space: LabelSpace, split: np.ndarray) -> np.ndarray:
+def _trained_classes(space: LabelSpace, split: NDArray[np.uint8]) -> NDArray[np.integer]:
     targets = space.targets[split == Split.TRAIN]
     return np.nonzero(targets == 1)[1] if space.kind == "multi" else targets

@@ -159,7 +159,9 @@ def draw_split(labels: Mapping[str, Sequence[str]], groups: Mapping[str, str]) -
         fitting = [n for n in left if len(members[n]) <= room and all(holders[label] > 1 for label in counts[n])]
         if not fitting:
             break
-        best = max(fitting, key=lambda name: sum(min(wanted[k], n) for k, n in counts[name].items()) / len(members[name]))
+        best = max(
+            fitting, key=lambda name: sum(min(wanted[k], n) for k, n in counts[name].items()) / len(members[name])
+        )
         chosen.append(best)
         left.remove(best)
         room -= len(members[best])

@@ -89,6 +89,10 @@ def read_source(config: ExtractConfig, progress: Progress, *, needs_pixels: bool
     dataset_type = DATASETS.get(config.dataset)
     dataset = dataset_type(config.data_root or folder("data") / dataset_type.default_root)
     dataset.num_instances = config.instances
+    if config.subjects is not None and not (dataset.takes_subjects and config.boxes is None):
+        what = "--boxes names a file without classes" if config.boxes else f"dataset {config.dataset!r} has its own"
+        raise InputError(f"--subjects {config.subjects} would be ignored: {what}; leave it out")
+    dataset.subjects = config.subjects
     dataset.prepare(counter(progress, f"rendering {config.dataset}"))
     listing = dataset.listing(needs_pixels=needs_pixels)
     clips = list(listing.clips)[: config.limit]

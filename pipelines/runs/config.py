@@ -161,7 +161,8 @@ def without_places(config: RunConfig) -> dict[str, Any]:
         del content["live"]
     else:
         data = content["live"]["data"]
-        for place in ("data_root", "weights", *(() if data["backbone_options"] else ("backbone_options",))):
+        unset = [name for name in ("backbone_options", "subjects") if not data[name]]
+        for place in ("data_root", "weights", *unset):
             del data[place]
         del content["live"]["base"]
     return content
