@@ -26,8 +26,9 @@ def predict(
 
     A run that learned labels over instances says what each subject (hand or person) does.
 
-    Boxes are in the video's pixels and name their frames (ID/0001.jpg is the first), at the rate of the dataset that
-    the run was trained on: 12 frames a second for Something-Else. A run without pixels (backbone none) opens the video
+    Boxes are in the video's pixels. Frame numbers of Something-Else's records (ID/0001.jpg is the first) count at the
+    rate of the dataset that the run was trained on, 12 a second for Something-Else; those of all other forms, and of
+    runs on dataset folder, are the video's own frames. A run without pixels (backbone none) opens the video
     only for its size.
     """
     from ifcar.pipelines.predict import predict as run_predict

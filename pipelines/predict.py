@@ -8,7 +8,7 @@ them augmented, with features rounded to float16 and logits averaged over views.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,10 @@ import numpy as np
 from ifcar.cache.schema import Category
 from ifcar.devices import choose_device
 from ifcar.errors import CacheMismatchError, InputError, nearest
+from ifcar.extract.datasets.box_files.one_video import read_one_video
 from ifcar.extract.datasets.box_notes import in_shares, unit_note
+from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.datasets.contract import Clip
-from ifcar.extract.datasets.something_else import read_one_clip
 from ifcar.extract.decode import probe
 from ifcar.extract.decoded_views import ViewDataset
 from ifcar.extract.engine import EngineOptions, FeatureExtractor, RowArrays, fault_of_features
@@ -94,14 +95,27 @@ def predict(run: Path, video: Path, progress: Progress, options: PredictConfig) 
     num_top = _num_top(options.top, len(data.classes))
     recipe = read_recipe(run, data)
     info, boxes, weights = probe(video), options.boxes, options.weights
-    clip_id, tracks = read_one_clip(boxes, options.clip, video.name if video.is_dir() else video.stem)
+    dataset = data.identity["dataset"]
+    given = read_one_video(
+        boxes,
+        options.clip,
+        video.name if video.is_dir() else video.stem,
+        (info.width, info.height),
+        subjects=dataset.get("subjects"),
+        own=DATASETS.get(dataset["name"]).takes_subjects,
+    )
+    clip_id, tracks = given.clip_id, given.tracks
+    if given.of_source:
+        recipe = replace(recipe, annotation_fps=None, frames_on_clock=False)
     clip_of_video = Clip(
         clip_id=clip_id,
         source=video,
         frame_size=(info.width, info.height),
         frames_on_clock=recipe.frames_on_clock,
     )
-    notes = _check_boxes(boxes, clip_of_video, tracks, info, recipe)
+    notes = [*given.notes, *_check_boxes(boxes, clip_of_video, tracks, info, recipe)]
+    if given.of_source:  # such a video is seen whole, and not from its first box to its last
+        tracks = tracks.at(np.arange(info.num_frames))
     views = ViewDataset(
         [clip_of_video],
         lambda _: tracks,

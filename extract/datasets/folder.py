@@ -24,7 +24,7 @@ from ifcar.cache.protocols import LabelSpace, ProtocolTable
 from ifcar.cache.schema import Split
 from ifcar.data_files import entries, subfolders
 from ifcar.errors import InputError, MissingDataError, nearest
-from ifcar.extract.datasets.box_files.reading import box_paths, read_box_files, subject_kinds, tracks_of
+from ifcar.extract.datasets.box_files.reading import box_paths, check_subjects, read_box_files, subject_kinds, tracks_of
 from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
 from ifcar.extract.datasets.folder_labels import LabelFile, LabelRow, draw_split, read_labels
@@ -167,7 +167,9 @@ class Folder(Dataset):
             raise InputError(f"--subjects {self.subjects} would be ignored: {self.root} has neither boxes/ nor boxes.*")
         found, box_notes = read_box_files(paths, sources), BoxNotes()
         self._digest.update(found.digest.encode())
-        subjects = subject_kinds(self.subjects, found.kinds(), self.root) if paths else set()
+        if self.subjects is not None:
+            check_subjects(self.subjects, found.kinds(), self.root)
+        subjects = subject_kinds(self.subjects, found.kinds())
         of_clips = {_stem(own.row.video): own.source for own in self._clips.values()}
         for name in sorted(of_clips.keys() & found.videos.keys()):
             video = found.videos[name]
@@ -197,15 +199,26 @@ class Folder(Dataset):
                 clock = info.clock if row.fps is None else replace(info.clock, fps=row.fps)
                 frames = (0, info.num_frames) if row.span_sec is None else frames_of_span(row.span_sec, clock)
                 self._clips[clip_id] = replace(own, frames=frames)
+                problems += self._past_end(clip_id, info.num_frames)
                 return Clip(clip_id=clip_id, source=source, frame_size=(info.width, info.height))
             if source.is_dir() and row.span_sec is None:  # seconds of these frames are not known, their number is
-                self._clips[clip_id] = replace(own, frames=(0, max(frame_files(source))))
+                num_frames = max(frame_files(source))
+                self._clips[clip_id] = replace(own, frames=(0, num_frames))
+                problems += self._past_end(clip_id, num_frames)
         except InputError as error:
             if not needs_pixels:
                 problems.append(f"{clip_id}: left out, {error}")
                 return None  # with pixels it fails when it is decoded, with the same reason
         span = row.span_sec if row.span_sec is not None or source.is_dir() else (0.0, float("inf"))
         return Clip(clip_id=clip_id, source=source, frame_size=None, span_sec=span, source_fps=row.fps)
+
+    def _past_end(self, clip_id: str, num_frames: int) -> list[str]:
+        """Return a line where a clip's boxes reach past the end of its source, whose frames bound what is seen."""
+        name = _stem(self._clips[clip_id].row.video)
+        last = int(self._tracks.get(name).frames[-1]) if name in self._tracks else -1
+        if last < num_frames:
+            return []
+        return [f"{clip_id}: its boxes reach up to frame {last + 1} of a source of {num_frames}; they end there"]
 
 
 def _named(rows: Sequence[LabelRow]) -> dict[str, LabelRow]:

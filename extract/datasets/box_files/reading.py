@@ -138,29 +138,25 @@ def form_of(file: BoxFile) -> BoxForm:
     return own[0]
 
 
-def subject_kinds(subjects: str | None, kinds: Collection[str], where: object) -> set[str]:
-    """Return the classes that are subjects: those of a text with commas between, or hands and persons.
+def subject_kinds(subjects: str | None, kinds: Collection[str]) -> set[str]:
+    """Return which of these classes are subjects: those of a text with commas between, or hands and persons.
 
-    Args:
-        subjects: as hand,person; in any letters, capital or small.
-        kinds: names of the classes that there are.
-        where: names the boxes, for messages.
-
-    Raises:
-        InputError: no box is of a class that the text names.
+    Capital and small letters count as the same.
     """
-    folded = {kind.casefold(): kind for kind in kinds}
-    if subjects is None:
-        return {kind for kind in kinds if kind.casefold() in SUBJECTS}
-    named = [name.strip() for name in subjects.split(",") if name.strip()]
-    unknown = next((name for name in named if name.casefold() not in folded), None)
-    if not named or unknown is not None:
-        some = f"; its classes are {', '.join(sorted(kinds)[:10])}" if kinds else ", which has no box"
-        raise InputError(
-            f"--subjects {subjects}: no box of {where} is of class {unknown!r}{nearest(str(unknown), kinds)}{some}"
-        )
-    wanted = {name.casefold() for name in named}
+    wanted = SUBJECTS if subjects is None else [name.strip().casefold() for name in subjects.split(",")]
     return {kind for kind in kinds if kind.casefold() in wanted}
+
+
+def check_subjects(subjects: str, kinds: Collection[str], where: object) -> None:
+    """Raise InputError when no box, of all that `where` holds, is of a class that the text names."""
+    folded = {kind.casefold() for kind in kinds}
+    unknown = next((name.strip() for name in subjects.split(",") if name.strip().casefold() not in folded), None)
+    if unknown is not None:
+        known = ", ".join(sorted(kinds)[:10]) or "none"
+        raise InputError(
+            f"--subjects {subjects}: no box of {where} is of class {unknown!r}{nearest(unknown, kinds)}; its classes: "
+            f"{known}"
+        )
 
 
 def tracks_of(
