@@ -12,7 +12,9 @@ import typer
 
 from ifcar import __version__
 from ifcar.commands import cache, data
+from ifcar.commands.compare import compare
 from ifcar.commands.demo import demo
+from ifcar.commands.detect import detect
 from ifcar.commands.diagnose import diagnose
 from ifcar.commands.ensemble import ensemble
 from ifcar.commands.extract import extract
@@ -38,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(demo)
+app.command()(detect)
 app.command()(extract)
 app.command("fit-head")(fit_head)
 app.command()(evaluate)
@@ -47,6 +50,7 @@ app.command()(ensemble)
 app.command()(grid)
 app.command("few-shot")(few_shot)
 app.command()(report)
+app.command()(compare)
 app.command("list")(list_)
 cache_app = typer.Typer(help="Look at, check, repair, draw and export caches.", no_args_is_help=True)
 for command in (cache.info, cache.join, cache.verify, cache.repair, cache.export, cache.show):

@@ -21,15 +21,6 @@ def fsync_path(path: Path) -> None:
         os.close(descriptor)
 
 
-def fsync_files(paths: Iterable[Path]) -> None:
-    """Flush files, then each folder that holds one of them."""
-    files = list(paths)
-    for path in files:
-        fsync_path(path)
-    for folder in sorted({path.parent for path in files}):
-        fsync_path(folder)
-
-
 def fsync_tree(root: Path) -> None:
     """Flush every file and folder below `root`, and `root` itself."""
     for folder, _, names in os.walk(root, topdown=False):

@@ -206,6 +206,14 @@ def check_same(path: Path, old: Manifest, old_ids: Sequence[str], new: Manifest,
     """
     if old.fingerprint == new.fingerprint:
         return
+    raise CacheMismatchError(
+        f"{path} was made with other settings: {differing(old, old_ids, new, new_ids)}. Repeat with the cache's "
+        "settings, write to another place (--out), or start anew (--overwrite)"
+    )
+
+
+def differing(old: Manifest, old_ids: Sequence[str], new: Manifest, new_ids: Sequence[str]) -> str:
+    """Return each field in which a cache and what would be made now differ, with both values, on one line."""
     before, after = _fields(old), _fields(new)
     lines = [
         f"{name} is {_show(before, name)} in the cache, {_show(after, name)} now"
@@ -214,10 +222,7 @@ def check_same(path: Path, old: Manifest, old_ids: Sequence[str], new: Manifest,
     ]
     if list(old_ids) != list(new_ids):
         lines.append(_clip_difference(old_ids, new_ids))
-    raise CacheMismatchError(
-        f"{path} was made with other settings: {'; '.join(lines)}. Repeat with the cache's settings, "
-        "write to another place (--out), or start anew (--overwrite)"
-    )
+    return "; ".join(lines)
 
 
 def _fields(manifest: Manifest) -> dict[str, Any]:
@@ -225,16 +230,16 @@ def _fields(manifest: Manifest) -> dict[str, Any]:
     content = spec_content(manifest.spec, FORMAT_VERSION)
     fields |= {f"size {letter}": size for letter, size in content["sizes"].items()}
     fields |= {f"array {array.pop('name')}": array for array in content["arrays"]}
-    _flatten("identity", manifest.provenance.identity, fields)
-    return fields
+    return fields | flat({"identity": manifest.provenance.identity})
 
 
-def _flatten(prefix: str, value: Any, into: dict[str, Any]) -> None:
-    if isinstance(value, Mapping) and value:
-        for key, inner in value.items():
-            _flatten(f"{prefix}.{key}", inner, into)
-    else:
-        into[prefix] = value
+def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values by their keys with dots between; an empty mapping is a value."""
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        nested = isinstance(value, Mapping) and value
+        found |= flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return found
 
 
 def _show(fields: Mapping[str, Any], name: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -249,15 +249,3 @@ def _space_attributes(space: LabelSpace) -> dict[str, Any]:
 
 def _default(name: str) -> Any:
     return next(field.default for field in fields(LabelSpace) if field.name == name)
-
-
-def check_space_properties(attributes: Mapping[str, Any]) -> None:
-    """Check what stored attributes say of label spaces.
-
-    Raises:
-        ValueError: a property has a value that none has.
-    """
-    for own in (attributes, *attributes.get("further", ())):
-        for name, known in (("over", get_args(Over)), ("unlabelled", get_args(Unlabelled))):
-            if own.get(name, known[0]) not in known:
-                raise ValueError(f"{name} is {own[name]!r}; expected one of {known}")

@@ -250,6 +250,7 @@ def _check_same_clips(path: Path, old: ClipTable, new: ClipTable) -> None:
 
 
 def _warn_environment(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    for name in sorted({*old, *new}):
-        if old.get(name) != new.get(name):
-            logger.warning("%s: %s was %r when it was begun, %r now", path, name, old.get(name), new.get(name))
+    """Say what has changed since; what only one of the two records says nothing."""
+    for name in sorted(old.keys() & new.keys()):
+        if old[name] != new[name]:
+            logger.warning("%s: %s was %r when it was begun, %r now", path, name, old[name], new[name])

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ifcar.commands.config_options import Given, OptionsOf, with_config_options
 from ifcar.commands.options import CacheArgument, Json, say
 from ifcar.console import Screen, print_json, print_table
 from ifcar.errors import InputError
+from ifcar.pipelines.extraction.recomputing import RecomputeConfig
 from ifcar.shell_words import command
+
+if TYPE_CHECKING:
+    from ifcar.pipelines.recompute import Recomputed
 
 
 def info(cache: CacheArgument, as_json: Json = False) -> None:
@@ -62,22 +68,65 @@ def join(
     say(f"{out}: {made.num_segments} segments. Next: {command('ifcar', 'fit-head', 'ccau', '--cache', out)}")
 
 
-def verify(cache: CacheArgument, as_json: Json = False) -> None:
-    """Read every byte again and name what is damaged; exit 1 when anything is."""
+@with_config_options
+def verify(
+    cache: CacheArgument,
+    options: Annotated[Given, OptionsOf(RecomputeConfig, stated={"rows": "none"})],
+    as_json: Json = False,
+) -> None:
+    """Read every byte again and name what is damaged; with --recompute also make rows anew. Exit 1 when one differs."""
     from ifcar.cache.verify import verify_cache
     from ifcar.pipelines.progress import counter
 
-    report = verify_cache(cache, counter(Screen(quiet=as_json), "verifying"))
+    given = options.read()
+    if given and "rows" not in given:
+        flags = [field.flag for field in options.values]
+        raise InputError(f"{flags[0]} would be ignored: it belongs to --recompute N")
+    screen = Screen(quiet=as_json)
+    report = verify_cache(cache, counter(screen, "verifying"))
     lines = [str(d) for d in report.damages]
+    again = _recompute(cache, given, screen) if given and not lines else None
     if as_json:
-        print_json({"clean": not lines, "damages": lines})
+        print_json({"clean": not lines, "damages": lines} | ({"recomputed": asdict(again)} if again else {}))
     else:
         for line in lines:
             say(line)
         mend = command("ifcar", "cache", "repair", cache)
         say(f"{cache}: {f'{len(lines)} damaged; mend with {mend}' if lines else 'clean'}")
-    if lines:
+        if again is not None:
+            _print_recomputed(again)
+    if lines or (again is not None and again.faults):
         raise typer.Exit(1)
+
+
+def _recompute(cache: Path, given: Mapping[str, Any], screen: Screen) -> Recomputed:
+    from ifcar.pipelines.recompute import recompute
+
+    return recompute(cache, RecomputeConfig(**given), screen)
+
+
+def _print_recomputed(again: Recomputed) -> None:
+    rows = [
+        [
+            d.name,
+            f"{d.largest:.3g}",
+            f"{d.mean:.3g}",
+            f"{d.cosine:.6f}",
+            f"{d.relative:.2g}",
+            f"{d.bound:.2g}",
+            len(d.beyond),
+        ]
+        for d in again.arrays
+    ]
+    columns = ["array", "largest difference", "mean", "lowest cosine", "relative to a row", "at most", "rows beyond"]
+    print_table(f"{len(again.rows)} rows computed again", columns, rows)
+    if again.environment:
+        print_table("what has changed since", ["what", "then", "now"], again.environment)
+    else:
+        say("nothing has changed since of what the cache records: decoder, packages, device")
+    for line in again.faults.values():
+        say(line)
+    say(again.verdict())
 
 
 def repair(cache: CacheArgument, as_json: Json = False) -> None:

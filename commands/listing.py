@@ -6,13 +6,16 @@ from typing import Annotated
 
 import typer
 
-from ifcar.commands.options import Json
+from ifcar.commands.options import Json, say
 from ifcar.console import print_json, print_table
 from ifcar.errors import InputError
 
 
 def list_(
-    what: Annotated[str, typer.Argument(help="datasets, backbones, heads, caches, runs or grids.")],
+    what: Annotated[
+        str,
+        typer.Argument(help="datasets, backbones, detectors, heads, caches, runs, grids or published (papers')."),
+    ],
     weights: Annotated[
         str | None, typer.Option(help="With backbones: those that this folder of weights fits, and what it gives.")
     ] = None,
@@ -25,8 +28,27 @@ def list_(
         raise InputError(f"cannot list {what!r}; expected one of {', '.join(LISTINGS)}")
     if weights is not None and what != "backbones":
         raise InputError(f"--weights {weights} would be ignored: it belongs to `ifcar list backbones`")
+    if what == "published" and not as_json:
+        _print_published()
+        return
     columns, rows = LISTINGS[what]() if weights is None else list_backbones(weights)
     if as_json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
         print_table(what, columns, rows)
+
+
+def _print_published() -> None:
+    """Print the papers' tables one by one, each with what holds for all of its rows."""
+    from ifcar.pipelines.published.cards import COLUMNS, comparisons_here, table_cards
+    from ifcar.pipelines.published.tables import published
+
+    here = comparisons_here()
+    for table in published().tables:
+        cards = table_cards(table, here)
+        print_table(f"{table.name}: {cards[0].source}: {table.what}", COLUMNS, [card.columns() for card in cards])
+        made = f"`ifcar grid {table.grid}` reproduces it" if table.grid else "no grid reproduces it"
+        say(f"boxes: {table.boxes}; protocol: {table.protocol}; {made}")
+        for trap in table.traps:
+            say(f"trap: {trap}")
+        say("")

@@ -75,6 +75,7 @@ class ViewDataset(Dataset[Decoded]):
         reads: what the backbone reads of a view, "nothing" for backbone `none`.
         proposals: gives the boxes that are seen in place of the tracks; the tracks still say where a clip's span and
             its annotated frames are.
+        proposals_fps: the rate that their frame numbers count in; None: `annotation_fps`.
         carried: the arrays that the boxes' tracks carry beside them.
         complete: adds the dataset's own arrays to a view.
     """
@@ -88,13 +89,15 @@ class ViewDataset(Dataset[Decoded]):
         *,
         reads: Reads,
         proposals: Callable[[str], Tracks] | None = None,
+        proposals_fps: float | None = None,
         carried: Sequence[ArraySpec] = (),
         complete: Callable[[Clip, View], View] | None = None,
     ) -> None:
         self.clips, self.policy = clips, policy
         self.tracks, self.annotation_fps = tracks, annotation_fps
         self.read = None if reads == "nothing" else READERS.get(reads)
-        self.proposals, self.carried, self.complete = proposals, carried, complete
+        self.proposals, self.proposals_fps = proposals, proposals_fps
+        self.carried, self.complete = carried, complete
         self._last_probed: tuple[tuple[Path | None, float | None], VideoInfo] | None = None
 
     def __len__(self) -> int:
@@ -141,6 +144,7 @@ class ViewDataset(Dataset[Decoded]):
             self.annotation_fps,
             view_number=view_number,
             proposals=None if self.proposals is None else self.proposals(clip.clip_id),
+            proposals_fps=self.proposals_fps,
             carried=self.carried,
         )
         return view if self.complete is None else self.complete(clip, view)

@@ -94,6 +94,7 @@ def plan_view(
     *,
     view_number: int,
     proposals: Tracks | None = None,
+    proposals_fps: float | None = None,
     carried: Sequence[ArraySpec] = (),
 ) -> View:
     """Sample one view of a clip; the result depends on these arguments only.
@@ -106,6 +107,7 @@ def plan_view(
         annotation_fps: the rate that annotated frame numbers count in; None: they are the source's.
         view_number: 0 … V − 1 are plain, from V on augmented, without end.
         proposals: the boxes that are seen in place of the clip's own, which then only say which frames are sampled.
+        proposals_fps: the rate that their frame numbers count in; None: that of the annotations.
         carried: the arrays that the boxes' tracks carry beside them.
 
     Raises:
@@ -121,7 +123,10 @@ def plan_view(
     if augmented:
         crop = _training_crop(policy, rng, frame_size)
     flip = bool(augmented and policy.flip and rng.random() < 0.5)
-    kept = (tracks if proposals is None else proposals).keep(policy.instances).at(sampled.annotated)
+    shown = sampled.annotated
+    if proposals_fps not in (None, annotation_fps):
+        shown = annotated_frames(video, proposals_fps, sampled.frames, clip.origin_sec)
+    kept = (tracks if proposals is None else proposals).keep(policy.instances).at(shown)
     return View(
         frame_indices=sampled.frames.astype(np.int32),
         crop=crop,

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, Protocol, Self, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -103,12 +103,6 @@ class HeadOutput:
     def trained(self) -> Tensor:
         """Return (…, O, K): the logits of every output that is trained on the labels."""
         return self.logits.unsqueeze(-2) if self.outputs is None else self.outputs
-
-
-class HeadConfig(Protocol):
-    """A frozen dataclass; every head has its own."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
 class Head(nn.Module, ABC):

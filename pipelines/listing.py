@@ -136,13 +136,44 @@ def list_grids() -> Rows:
     return ["name", "what", "data", "systems", "seeds"], rows
 
 
+def list_detectors() -> Rows:
+    """Return the registered detectors."""
+    from ifcar.extract.detectors.catalog import DETECTORS
+
+    rows: list[list[Any]] = []
+    for name in DETECTORS.names():
+        family = DETECTORS.get(name)
+        variants = f"; VARIANT: {', '.join(family.variants)}" if family.variants else ""
+        weights = "--weights FILE or FOLDER" if family.published is None else f"published: {family.published.address}"
+        shown = f"{name}:VARIANT" if variants else name
+        rows.append([shown, family.summary + variants, "phrases" if family.reads_phrases else None, weights])
+    return ["name", "what", "reads", "weights"], rows
+
+
+def list_published() -> Rows:
+    """Return the papers' figures, and ours where the grid that reproduces them ran on the same data."""
+    from ifcar.pipelines.published.cards import cards, comparisons_here
+
+    columns = ["row", "source", "published", "ours", "boxes", "protocol", "grid", "line", "differs in", "known traps"]
+    rows: list[list[Any]] = []
+    for card in cards(comparisons_here()):
+        table = card.table
+        traps = [*([card.row.note] if card.row.note else []), *table.traps]
+        made: list[Any] = [table.grid or None, (card.row.line or None) if table.grid else None, card.settings or None]
+        said = [card.name, card.source, card.published, card.ours, table.boxes, card.protocol or table.protocol]
+        rows.append([*said, *made, traps])
+    return columns, rows
+
+
 LISTINGS: dict[str, Callable[[], Rows]] = {
     "datasets": list_datasets,
     "backbones": list_backbones,
+    "detectors": list_detectors,
     "heads": list_heads,
     "caches": list_caches,
     "runs": list_runs,
     "grids": list_grids,
+    "published": list_published,
 }
 
 

@@ -54,10 +54,6 @@ def side_of(value: Any) -> int:
     return int(value[0] if isinstance(value, list | tuple) else value)
 
 
-def _image(config: Mapping[str, Any], num_frames: int, size: int) -> Mapping[str, Any]:
-    return {"image_size": size}
-
-
 def _clip(config: Mapping[str, Any], num_frames: int, size: int) -> Mapping[str, Any]:
     return {"image_size": size, "num_frames": num_frames}
 

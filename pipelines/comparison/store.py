@@ -33,6 +33,7 @@ class Comparison:
         rows: in order.
         cache: path of the cache behind the runs.
         fingerprint: the cache's.
+        published_table: name of the papers' table that it reproduces, or "".
     """
 
     name: str
@@ -44,6 +45,7 @@ class Comparison:
     rows: tuple[ResultRow, ...]
     cache: str = ""
     fingerprint: str = ""
+    published_table: str = ""
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> Path:

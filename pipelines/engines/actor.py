@@ -86,8 +86,7 @@ class BlockActor:
             return Sight(difference=str(error))
         arguments = (preparation.views(), extractor, options)
         threading.Thread(target=self._serve, args=arguments, name="engine", daemon=True).start()
-        environment = preparation.provenance.environment
-        return Sight(versions={name: str(value) for name, value in environment.items()})
+        return Sight(versions=preparation.versions())
 
     def extract_block(self, task: BlockTask) -> StagedBlock:
         """Compute and stage a block; calls may overlap, their blocks are done in order."""

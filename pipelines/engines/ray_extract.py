@@ -57,7 +57,7 @@ class RayEngine:
         """Compute the tasks on every node that sees what the driver sees."""
         config, cache = preparation.config, writer.path.absolute()
         assert config.data_root is not None
-        versions = {name: str(value) for name, value in preparation.provenance.environment.items()}
+        versions = preparation.versions()
         try:
             with (
                 place_here(cache / f"driver{PARTIAL_SUFFIX}", [config.data_root, cache]) as place,

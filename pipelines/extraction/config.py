@@ -70,6 +70,7 @@ class ExtractConfig(FeatureConfig, SampledViews):
         out: the cache; default: DATASET-BACKBONE.zarr under the caches folder.
         boxes: file of boxes in place of the dataset's, see `ifcar.extract.datasets.proposals`.
         grid: store the feature map itself as well.
+        grid_pool: cells a side that are averaged for one of the stored map.
         batch_size: views per forward pass.
         workers: decoding processes; default: one a core, at most 8.
         precision: "fp32" or "bf16".
@@ -84,11 +85,15 @@ class ExtractConfig(FeatureConfig, SampledViews):
     boxes: Annotated[
         Path | None,
         Option(
-            "Boxes without classes, of any number a frame, in place of the dataset's: .json "
-            "{clip: {frame from 1: [[x1, y1, x2, y2(, score)], …]}} or .npz (clip, frame, box(, score))."
+            "Boxes in place of the dataset's: what `ifcar detect` wrote, or Something-Else's records; or, without "
+            "classes, of any number a frame, .json {clip: {frame from 1: [[x1, y1, x2, y2(, score)], …]}} or .npz "
+            "(clip, frame, box(, score))."
         ),
     ] = None
     grid: Annotated[bool, Option("Store the feature map itself as well.")] = False
+    grid_pool: Annotated[
+        int, Option("Average P×P cells of the stored map to one; 2 makes a quarter of it."), Bounds(least=1, most=64)
+    ] = 1
     batch_size: Annotated[int, Option("Views per forward pass."), BATCH_SIZES] = 8
     workers: Annotated[int | None, Option("Decoding processes; default: one a core, at most 8."), WORKERS] = None
     precision: Annotated[Literal["fp32", "bf16"], Option("fp32 or bf16.")] = "fp32"

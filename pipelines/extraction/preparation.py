@@ -6,16 +6,13 @@ The driver and every actor of a cluster call the same `prepare`, so that whateve
 from __future__ import annotations
 
 import hashlib
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar import __version__
 from ifcar.cache.arrays import MASKS, ArraySpec, CacheSpec
 from ifcar.cache.schema import Provenance
 from ifcar.errors import InputError
@@ -29,6 +26,7 @@ from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.extraction.backbones import backbone_of, load_backbone, weights_to_be_had
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.extraction.defaults import default_weights, settled
+from ifcar.pipelines.extraction.environment import BEGUN_ON, device_name, software
 from ifcar.pipelines.extraction.sources import Source, read_source
 from ifcar.pipelines.progress import Progress
 
@@ -44,7 +42,6 @@ IDENTITY_NAMES = {
     "augmented_views": "num_augmented_views",
     "instances": "num_instances",
 }
-VERSIONED_PACKAGES = ("torch", "torchvision", "pytorchvideo", "numpy", "av", "zarr")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +76,10 @@ class Preparation:
             "num_augmented_views": self.policy.augmented_views,
         }
 
+    def versions(self) -> dict[str, str]:
+        """Return what has to be the same wherever rows of the cache are computed: all but the device."""
+        return {name: str(v) for name, v in self.provenance.environment.items() if name != BEGUN_ON}
+
     def wanted(self) -> NDArray[np.bool_]:
         """Return (R,), True for plain views, and for augmented ones of clips that some protocol trains on."""
         is_plain = np.arange(self.policy.rows_per_clip) < self.policy.views
@@ -93,16 +94,21 @@ class Preparation:
         return FeatureExtractor(self.backbone, self.spec, self.config.pooled, options)
 
 
-def prepare(config: ExtractConfig, progress: Progress) -> Preparation:
+def prepare(config: ExtractConfig, progress: Progress, clip_ids: Sequence[str] | None = None) -> Preparation:
     """Read the dataset, load the network and name where the numbers come from.
+
+    Args:
+        config: the options.
+        progress: told about the work.
+        clip_ids: the clips that are meant, in order, as those of a cache; None: all of the dataset, as the options say.
 
     Raises:
         InputError, MissingDataError: options or files are not usable.
     """
     config = settled(config)
     backbone_spec = backbone_of(config)
-    source = read_source(config, progress, needs_pixels=backbone_spec.reads != "nothing")
-    policy = view_policy(config)
+    policy = view_policy(config)  # before a data set is read, or made
+    source = read_source(config, progress, needs_pixels=backbone_spec.reads != "nothing", clip_ids=clip_ids)
     if policy.augmented_views and not source.training().any():
         raise InputError(
             f"--augmented-views {policy.augmented_views} would be ignored: no protocol of {source.dataset.root} "
@@ -137,12 +143,20 @@ def cache_spec(
     """Return the cache's arrays: the backbone's, the standard ones of a view, and those that the dataset gives.
 
     Raises:
-        InputError: instances cannot be pooled so: the dataset lacks what it needs.
+        InputError: instances cannot be pooled so, for the dataset lacks what it needs, or the map cannot.
     """
     mode = config.pooled
     if mode == "mask" and INSTANCES in backbone.maps and MASKS.name not in {array.name for array in more}:
         raise InputError(
-            f"--pooled mask: dataset {config.dataset!r} gives no masks here; expected 3 or 7-max, which pool boxes"
+            f"--pooled mask: dataset {config.dataset!r} gives no masks here; expected 3 or 7-max, which pool boxes, or "
+            "--boxes of a detector that gives masks"
+        )
+    size, pool = backbone.grid_size if config.grid else None, config.grid_pool
+    if size is not None and any(side % pool for side in size):
+        height, width = size
+        raise InputError(
+            f"--grid-pool {pool}: does not divide the {height} × {width} cells of the map of {backbone.name!r} here; "
+            "expected a divisor of both"
         )
     return CacheSpec.standard(
         num_frames=policy.frames,
@@ -150,7 +164,7 @@ def cache_spec(
         num_instances=policy.instances,
         channels=backbone.channels,
         pooled_size=pooled_size(mode) if INSTANCES in backbone.maps else 0,
-        grid_size=backbone.grid_size if config.grid else None,
+        grid_size=None if size is None else (size[0] // pool, size[1] // pool),
         more=more,
     )
 
@@ -180,6 +194,8 @@ def provenance_of(
         identity["dataset"]["annotation_clock"] = "exact"
     if source.proposals is not None:
         identity["boxes"] = {"sha256": source.proposals.digest}
+        if source.proposals.facts is not None:
+            identity["boxes"]["detector"] = dict(source.proposals.facts.detector)
     if backbone.reads != "nothing":
         identity["views"]["crop_size"] = policy.crop
         identity["backbone"] |= {
@@ -189,10 +205,9 @@ def provenance_of(
             "precision": config.precision,
         }
         own = {"reduction": backbone.reduction, "facts": dict(backbone.facts), "config": to_plain(backbone.config)}
+        own["grid_pool"] = config.grid_pool if config.grid and config.grid_pool > 1 else None
         identity["backbone"] |= {key: value for key, value in own.items() if value}
-    environment: dict[str, Any] = {"ifcar": __version__} | {name: version(name) for name in VERSIONED_PACKAGES}
-    environment["python"] = platform.python_version()
-    return Provenance(identity=identity, environment=environment)
+    return Provenance(identity=identity, environment={**software(), BEGUN_ON: device_name(config.device)})
 
 
 def _spans(source: Source) -> dict[str, str]:

@@ -12,10 +12,10 @@ from ifcar.cache.arrays import PICTURE, ArraySpec
 from ifcar.cache.clips import CAMERAS, IDS, SEGMENTS, ClipTable
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.schema import Split
-from ifcar.errors import InputError
+from ifcar.errors import InputError, MissingDataError
 from ifcar.extract.backbones.spec import Reads
 from ifcar.extract.datasets.catalog import DATASETS
-from ifcar.extract.datasets.contract import Clip, Dataset
+from ifcar.extract.datasets.contract import Clip, Dataset, Listing
 from ifcar.extract.datasets.proposals import Proposals, read_proposals
 from ifcar.extract.decoded_views import ViewDataset
 from ifcar.extract.views import ViewPolicy
@@ -45,8 +45,8 @@ class Source:
         return ClipTable.of({IDS: self.clip_ids(), SEGMENTS: segments, CAMERAS: cameras})
 
     def carried(self) -> Sequence[ArraySpec]:
-        """Return the arrays that the tracks which are seen carry beside boxes; boxes of a file carry none."""
-        return () if self.proposals is not None else self.dataset.track_arrays
+        """Return the arrays that the tracks which are seen, a file's or the dataset's, carry beside boxes."""
+        return self.dataset.track_arrays if self.proposals is None else self.proposals.carried
 
     def arrays(self) -> tuple[ArraySpec, ...]:
         """Return all arrays beside boxes and categories that views of this dataset have.
@@ -72,6 +72,7 @@ class Source:
             policy,
             reads=reads,
             proposals=None if self.proposals is None else self.proposals.boxes,
+            proposals_fps=None if self.proposals is None or self.proposals.facts is None else self.proposals.facts.fps,
             carried=self.carried(),
             complete=self.dataset.complete,
         )
@@ -84,8 +85,20 @@ class Source:
         return used
 
 
-def read_source(config: ExtractConfig, progress: Progress, *, needs_pixels: bool) -> Source:
-    """Read the dataset's annotations and protocols, rendering it first where it is generated."""
+def read_source(
+    config: ExtractConfig, progress: Progress, *, needs_pixels: bool, clip_ids: Sequence[str] | None = None
+) -> Source:
+    """Read the dataset's annotations and protocols, rendering it first where it is generated.
+
+    Args:
+        config: the options.
+        progress: told about the rendering.
+        needs_pixels: whether a clip without a video or frames is left out.
+        clip_ids: the clips that are meant, in order; None: all, or the first `limit`.
+
+    Raises:
+        MissingDataError, InputError: the files are not usable, or a clip that is meant is not there.
+    """
     dataset_type = DATASETS.get(config.dataset)
     dataset = dataset_type(config.data_root or folder("data") / dataset_type.default_root)
     dataset.num_instances = config.instances
@@ -95,12 +108,12 @@ def read_source(config: ExtractConfig, progress: Progress, *, needs_pixels: bool
     dataset.subjects = config.subjects
     dataset.prepare(counter(progress, f"rendering {config.dataset}"))
     listing = dataset.listing(needs_pixels=needs_pixels)
-    clips = list(listing.clips)[: config.limit]
+    clips = list(listing.clips)[: config.limit] if clip_ids is None else _named(dataset, listing, clip_ids)
     if not clips:
         first = f" The first problem: {listing.problems[0]}" if listing.problems else ""
         raise InputError(f"{dataset.root}: no clip can be extracted.{first}")
-    clip_ids = [clip.clip_id for clip in clips]
-    protocols, notes = dataset.protocols(clip_ids)
+    found = [clip.clip_id for clip in clips]
+    protocols, notes = dataset.protocols(found)
     proposals = None
     if config.boxes is not None:
         protocols, unused = _over_clips(protocols)
@@ -111,7 +124,7 @@ def read_source(config: ExtractConfig, progress: Progress, *, needs_pixels: bool
             )
         notes = [*notes, *unused]
         shares = all(clip.frame_size == (1, 1) for clip in clips)
-        proposals = read_proposals(config.boxes, clip_ids, config.instances, shares=shares)
+        proposals = read_proposals(config.boxes, found, config.instances, shares=shares)
     return Source(
         dataset=dataset,
         clips=clips,
@@ -120,6 +133,19 @@ def read_source(config: ExtractConfig, progress: Progress, *, needs_pixels: bool
         notes=[*(() if proposals is None else proposals.notes), *listing.notes, *listing.problems, *notes],
         proposals=proposals,
     )
+
+
+def _named(dataset: Dataset, listing: Listing, clip_ids: Sequence[str]) -> list[Clip]:
+    """Return the clips of these ids in their order. Raises MissingDataError when one is not there."""
+    clips = {clip.clip_id: clip for clip in listing.clips}
+    gone = [clip_id for clip_id in clip_ids if clip_id not in clips]
+    if gone:
+        about = next((f" ({problem})" for problem in listing.problems if gone[0] in problem), "")
+        raise MissingDataError(
+            f"{dataset.root}: {len(gone):,} of {len(clip_ids):,} clips are not there now, the first {gone[0]!r}{about}"
+            "; put their files back"
+        )
+    return [clips[clip_id] for clip_id in clip_ids]
 
 
 def _over_clips(protocols: Sequence[ProtocolTable]) -> tuple[list[ProtocolTable], list[str]]:

@@ -99,8 +99,8 @@ class Setting:
     def run_data(self, weights: str, notes: Sequence[str]) -> RunData:
         """Return the facts about the run's data, with the identity of the cache that `weights` make."""
         spec = self.model.backbone.spec
-        identity = provenance_of(self.extraction, self.source, self.policy, spec, weights).identity
-        return RunData.of_protocol(self.spec, identity, self.protocol, notes)
+        provenance = provenance_of(self.extraction, self.source, self.policy, spec, weights)
+        return RunData.of_protocol(self.spec, provenance, self.protocol, notes)
 
     def fingerprint(self, data: RunData) -> str:
         """Return the fingerprint of the cache of this data."""

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from ifcar.cache.arrays import GRID_FEATURES
 from ifcar.errors import CacheMismatchError, InputError, nearest_of
 from ifcar.extract.backbones.spec import BackboneSpec
 from ifcar.extract.datasets.catalog import DATASETS
@@ -17,6 +18,7 @@ from ifcar.pipelines.runs.config import RunConfig, run_id
 from ifcar.pipelines.runs.finished import open_run
 from ifcar.pipelines.runs.live import I3D_PRESETS, JOINT_PRESETS, LiveConfig, LiveData, Published
 from ifcar.pipelines.runs.recipe import read_recipe
+from ifcar.pipelines.runs.resolve import head_arrays
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 
@@ -94,11 +96,21 @@ def joint_config(
     if not data.spec.channels:
         raise InputError(f"{base}: its head was trained on boxes alone (backbone none); there is no backbone to train")
     recipe = read_recipe(base, data)
+    if recipe.detector is not None:
+        raise InputError(
+            f"{base}: trained on boxes of a file (`ifcar extract --boxes`), which training the backbone does not read; "
+            "put the file there as the dataset's annotations.json (something-else) and extract and train again"
+        )
     sampling = DATASETS.get(data.identity["dataset"]["name"]).default_sampling
     if recipe.policy.sampling != sampling:
         raise InputError(
             f"{base}: its head was trained on frames sampled by {recipe.policy.sampling!r}; training the backbone "
             f"samples by {sampling!r}, the dataset's own: extract and train the head so"
+        )
+    if GRID_FEATURES.name in head_arrays(config) and "grid_pool" in data.identity["backbone"]:
+        raise InputError(
+            f"{base}: its head was trained on a map made smaller by --grid-pool, and the backbone is trained on whole "
+            "ones: extract without it, and train the head on that"
         )
     given = {key: value for key, value in options.items() if value is not None}
     for name, symbol in (("frames", "T"), ("instances", "N")):

@@ -13,6 +13,7 @@ from ifcar.config_fields import Option, check_fields
 from ifcar.data_files import entries
 from ifcar.errors import InputError, nearest_of
 from ifcar.pipelines.configs import from_plain, read_yaml
+from ifcar.pipelines.published.tables import PublishedOn, check_figures, published_table
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 SHIPPED = Path(__file__).with_name("files")
@@ -38,7 +39,7 @@ class SystemConfig:
         parts: of the head that are taken from it, see `FineTuneConfig`; empty: all of it.
         product: for each factor its values: head, preset, streams, aux_weight, aux_weights.LOSS, settings.OPTION or
             schedule.FIELD.
-        published: "top1", "top5" or "map" in percent from the paper.
+        published: "top1", "top5" or "map" in percent from a paper that ifcar does not know.
     """
 
     name: str
@@ -82,7 +83,7 @@ class SystemConfig:
             raise InputError(f"system {self.name!r}: names no head; `ifcar list heads` lists them")
         if self.parts and self.start is None:
             raise InputError(f"system {self.name!r}: parts are taken from another system; name it as start")
-        check_published(f"system {self.name!r}", self.published)
+        check_figures(f"system {self.name!r}", self.published)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +94,7 @@ class FusionConfig:
         name: what the table calls it.
         members: names of systems.
         weights: "equal", or "held_out": chosen on the held-out part of the training split.
-        published: "top1", "top5" or "map" in percent from the paper.
+        published: as that of a system.
     """
 
     name: str
@@ -104,24 +105,7 @@ class FusionConfig:
     def __post_init__(self) -> None:
         if len(self.members) < 2:
             raise InputError(f"ensemble {self.name!r}: needs at least two members")
-        check_published(f"ensemble {self.name!r}", self.published)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PublishedOn:
-    """The data behind the published figures; they are printed only beside results on the same.
-
-    Args:
-        dataset: registered name.
-        classes: number of classes, by protocol.
-        train: number of training clips, by protocol, where it is known.
-        test: number of test clips, by protocol, where it is known.
-    """
-
-    dataset: str
-    classes: Mapping[str, int]
-    train: Mapping[str, int] = field(default_factory=dict)
-    test: Mapping[str, int] = field(default_factory=dict)
+        check_figures(f"ensemble {self.name!r}", self.published)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,7 +152,8 @@ class GridConfig:
         few_shot: base and novel classes in place of `protocols`.
         baseline: name of the line that the others are tested against; None tests nothing.
         paired_test: "bootstrap", or "mcnemar" for a single seed.
-        published_on: the data behind the published figures.
+        published_table: one of `ifcar list published`, whose figures stand beside the lines that it names.
+        published_on: the data behind the figures that the file itself publishes.
     """
 
     name: str
@@ -185,6 +170,7 @@ class GridConfig:
     few_shot: FewShotConfig | None = None
     baseline: str | None = None
     paired_test: Literal["bootstrap", "mcnemar"] = "bootstrap"
+    published_table: str | None = None
     published_on: PublishedOn | None = None
 
     def __post_init__(self) -> None:
@@ -204,15 +190,19 @@ class GridConfig:
             raise InputError("protocols and few_shot exclude each other; few_shot brings its own protocols")
         if self.paired_test == "mcnemar" and len(self.seeds) > 1:
             raise InputError(f"paired_test mcnemar compares single runs, but there are {len(self.seeds)} seeds")
+        figures = [*(system.published for system in self.systems), *(fusion.published for fusion in self.ensembles)]
+        if self.published_table is not None:
+            published_table(self.published_table)
+            if self.published_on is not None or any(figures):
+                raise InputError("published_table and figures of the file's own exclude each other; keep one of them")
 
+    def figures(self, line: str, own: Mapping[str, float]) -> Mapping[str, float]:
+        """Return the published figures of a line: the table's, or the file's own."""
+        return own if self.published_table is None else published_table(self.published_table).figures(line)
 
-def check_published(where: str, published: Mapping[str, float]) -> None:
-    """Refuse keys of a published figure that no table has."""
-    for key in published:
-        if not re.fullmatch(r"(top1|top5|map)(@\S+)?", key):
-            raise InputError(
-                f"{where}: unknown key {key!r} in published; expected top1, top5, map, or KEY@PROTOCOL for one protocol"
-            )
+    def published_data(self) -> PublishedOn | None:
+        """Return the data behind the published figures, None where there are none."""
+        return self.published_on if self.published_table is None else published_table(self.published_table).data
 
 
 def read_grid(file: Path) -> GridConfig:

@@ -20,7 +20,8 @@ from ifcar.pipelines.configs import from_plain, to_plain
 from ifcar.pipelines.feed.boxes import check_boxes
 from ifcar.pipelines.feed.examples import Examples, read_examples
 from ifcar.pipelines.folders import folder
-from ifcar.pipelines.grid.config import FewShotConfig, FusionConfig, GridConfig, PublishedOn, SystemConfig
+from ifcar.pipelines.grid.config import FewShotConfig, FusionConfig, GridConfig, SystemConfig
+from ifcar.pipelines.published.tables import published_table
 from ifcar.pipelines.runs.config import ID_LENGTH, FineTuneConfig, RunConfig, run_id, run_name
 from ifcar.pipelines.runs.heads import build_head, keys_of
 from ifcar.pipelines.runs.resolve import default_protocol, head_arrays, make_run_config, resolve
@@ -85,7 +86,7 @@ class GridPlan:
         variants: lines of the table.
         stages: columns.
         cells: in the table's order.
-        published: labels of the stages that are the data of the published figures.
+        other_data: for each stage's label in what its data are not those of the published figures, or an empty text.
     """
 
     config: GridConfig
@@ -95,7 +96,7 @@ class GridPlan:
     variants: Sequence[Variant]
     stages: Sequence[Stage]
     cells: Sequence[PlannedReplicate]
-    published: frozenset[str] = field(default_factory=frozenset)
+    other_data: Mapping[str, str] = field(default_factory=dict)
 
     def jobs(self) -> list[Job]:
         """Return every run once."""
@@ -131,7 +132,7 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
         except IfcarError as error:
             raise type(error)(f"system {variant.name!r}: {error}") from error
         cells += made
-    published = frozenset(s.label for s in stages if _is_published_data(config.published_on, dataset, s, tables))
+    other_data = {stage.label: _other_data(config, reader, dataset, stage, tables) for stage in stages}
     plan = GridPlan(
         config=config,
         cache=cache,
@@ -140,7 +141,7 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
         variants=variants,
         stages=stages,
         cells=cells,
-        published=published,
+        other_data=other_data,
     )
     reader.close()
     return plan
@@ -324,16 +325,18 @@ def _check_measurable(parts: Sequence[Examples], table: ProtocolTable, reader: C
             )
 
 
-def _is_published_data(
-    published: PublishedOn | None, dataset: str, stage: Stage, tables: Mapping[str, ProtocolTable]
-) -> bool:
-    """Return whether a stage's data is that of the published figures: dataset, classes and numbers of clips."""
-    if published is None or dataset != published.dataset or len(stage.draws) > 1 or len(stage.draws[0]) > 1:
-        return False
+def _other_data(
+    config: GridConfig, reader: CacheReader, dataset: str, stage: Stage, tables: Mapping[str, ProtocolTable]
+) -> str:
+    """Return in what a stage's data differ from those of the published figures; empty where they are the same."""
+    published = config.published_data()
+    if published is None:
+        return "nothing is published"
+    if len(stage.draws) > 1 or len(stage.draws[0]) > 1:
+        return "several draws or protocols together, the paper has one"
     table = tables[stage.draws[0][0]]
-    num_train, num_test = len(table.clips(Split.TRAIN)), len(table.clips(Split.TEST))
-    return (
-        len(table.labels.classes) == published.classes.get(table.name)
-        and num_train == published.train.get(table.name, num_train)
-        and num_test == published.test.get(table.name, num_test)
-    )
+    counts = len(table.labels.classes), len(table.clips(Split.TRAIN)), len(table.clips(Split.TEST))
+    found = published.mismatch(dataset, table.name, *counts)
+    if not found and config.published_table is not None:
+        return published_table(config.published_table).other_boxes(reader.identity)
+    return found

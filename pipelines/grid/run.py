@@ -111,6 +111,7 @@ def _compare(plan: GridPlan, failures: list[FailedRun]) -> Comparison:
         rows=tuple(summarise(systems, baseline=baseline, paired_test=plan.config.paired_test)),
         cache=str(plan.cache),
         fingerprint=plan.fingerprint,
+        published_table=plan.config.published_table or "",
     )
 
 
@@ -135,7 +136,7 @@ def _systems(plan: GridPlan) -> list[System]:
                         protocol=stage.label,
                         replicates=replicates,
                         factors=variant.factors,
-                        published=_published(plan, stage, variant.system.published),
+                        published=_published(plan, stage, plan.config.figures(variant.name, variant.system.published)),
                     )
                 )
     return systems
@@ -164,7 +165,7 @@ def _fused(plan: GridPlan, fusion: FusionConfig, systems: Sequence[System], fail
                 continue
             replicates.append(replace(place, runs=runs))
         if replicates:
-            published = _published(plan, stage, fusion.published)
+            published = _published(plan, stage, plan.config.figures(fusion.name, fusion.published))
             fused.append(
                 System(name=fusion.name, protocol=stage.label, replicates=replicates, factors={}, published=published)
             )
@@ -183,7 +184,7 @@ def _fuse(fusion: FusionConfig, members: Sequence[Run]) -> Run:
 
 def _published(plan: GridPlan, stage: Stage, published: Mapping[str, float]) -> dict[str, float]:
     """Return the published figures of a stage: "top1@STAGE", or "top1" of the only stage; none on other data."""
-    if stage.label not in plan.published:
+    if plan.other_data[stage.label]:
         return {}
     out: dict[str, float] = {}
     for key in MEASURES:
@@ -194,10 +195,7 @@ def _published(plan: GridPlan, stage: Stage, published: Mapping[str, float]) -> 
 
 
 def _published_notes(plan: GridPlan) -> list[str]:
-    config = plan.config
-    if config.published_on is None:
+    if plan.config.published_data() is None:
         return []
-    others = [stage.label for stage in plan.stages if stage.label not in plan.published]
-    if not others:
-        return []
-    return [f"no published figures beside {', '.join(others)}: other data than the paper's (clips or classes differ)"]
+    others = [f"{stage}: {reason}" for stage, reason in plan.other_data.items() if reason]
+    return [f"no published figures beside {'; '.join(others)}"] if others else []

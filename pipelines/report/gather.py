@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from ifcar.errors import IfcarError, InputError, MissingDataError
 from ifcar.pipelines.comparison.results import Replicate, System, summarise
 from ifcar.pipelines.comparison.store import NAME as RESULTS
 from ifcar.pipelines.comparison.store import Comparison, read_comparison
-from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.folders import folder
-from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig, head_label, task_name, without_places, without_seed
+from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig, head_label, task_name, without_seed
+from ifcar.pipelines.runs.facts import Facts, config_facts, differences
 from ifcar.pipelines.runs.finished import Run, finished_runs, is_finished, open_run, read_config
 
 
@@ -122,17 +122,9 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[System], list[str]]:
 
 def _difference(config: RunConfig | EnsembleConfig, first: RunConfig | EnsembleConfig) -> str:
     """Return what a config has that another of its name has not, as "key value, not value"."""
-    mine, other = (_flat(to_plain(c) if isinstance(c, EnsembleConfig) else without_places(c)) for c in (config, first))
-    keys = [key for key in {**other, **mine} if key not in ("seed", "options") and mine.get(key) != other.get(key)]
-    said = [f"{key.removeprefix('options.')} {mine.get(key)}, not {other.get(key)}" for key in keys]
+    found = differences(Facts(facts=config_facts(config)), Facts(facts=config_facts(first)))
+    said = [f"{d.fact.name.removeprefix('options.')} {d.a}, not {d.b}" for d in found if d.fact.kind != "seeds"]
     return "; ".join(said) or "nothing but where its files lie"
-
-
-def _flat(content: object, prefix: str = "") -> dict[str, object]:
-    """Return nested values by dotted keys."""
-    if not isinstance(content, Mapping):
-        return {prefix: content}
-    return {k: v for key, value in content.items() for k, v in _flat(value, f"{prefix}.{key}".lstrip(".")).items()}
 
 
 def system_name(config: RunConfig | EnsembleConfig) -> str:

@@ -11,6 +11,7 @@ from ifcar.pipelines.report.activity_figures import draw_activity_maps
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.drawing import Drawing
 from ifcar.pipelines.report.graph_figures import draw_chains, draw_neighbours
+from ifcar.pipelines.report.relation_figures import NUM_CLASSES, OBJECT_CLASSES, draw_interactions, draw_moments
 from ifcar.pipelines.report.systems import SystemScores
 from ifcar.pipelines.report.trained import load_first, spread
 from ifcar.pipelines.report.views import CachedViews
@@ -53,6 +54,26 @@ def graph_drawings(chapter: Chapter, views: CachedViews, classes: Sequence[str])
             drawings.append(draw_neighbours(trained, views, clip_id, f"neighbours-{number + 1}"))
         if "front" in found:
             drawings.append(draw_chains(trained, views, clip_id, f"chains-{number + 1}"))
+    return title, [drawing for drawing in drawings if drawing is not None]
+
+
+def relation_drawings(chapter: Chapter, views: CachedViews, classes: Sequence[str]) -> tuple[str, list[Drawing]]:
+    """Return a title, interaction graphs of the commonest classes, and moments that the table's first ORN relates.
+
+    The clips whose moments are drawn are those with the most instances, at even distances in the order of label and id.
+    """
+    title = "Relations: what ORN relates over time"
+    trained = load_first(chapter, views, {"relations"})
+    if trained is None or chapter.a is None:
+        return title, []
+    drawings: list[Drawing | None] = []
+    ids, shown = chapter.a.clip_ids.tolist(), chapter.a.labels(len(classes)) > 0
+    common = np.argsort(-shown.sum(axis=0), kind="stable")[:NUM_CLASSES]
+    if OBJECT_CLASSES in views.reader.spec:
+        clips = [(classes[k], [ids[n] for n in np.flatnonzero(shown[:, k]) if ids[n] in views.rows]) for k in common]
+        drawings.append(draw_interactions(trained, views, [own for own in clips if own[1]], "interactions"))
+    for number, place in enumerate(_choose(chapter.a, views.num_instances(ids), views)):
+        drawings.append(draw_moments(trained, views, ids[place], f"moments-{number + 1}"))
     return title, [drawing for drawing in drawings if drawing is not None]
 
 

@@ -43,23 +43,24 @@ class ClipSteps:
     pixels: NDArray[np.uint8] | None
 
 
-def read_steps(views: CachedViews, clip_id: str, most: int) -> ClipSteps:
-    """Read a clip's cached view at up to `most` steps, at even distances."""
+def read_steps(views: CachedViews, clip_id: str, most: int, steps: Sequence[int] = ()) -> ClipSteps:
+    """Read a clip's cached view at these steps, or at up to `most`, at even distances."""
     row, spec = views.rows[clip_id], views.reader.spec
     seen = views.batch(("boxes", "categories", "frame_indices"), [clip_id])
     boxes, categories, numbers = (array[0].numpy() for array in seen.arrays.values())
     frames = step_frames(spec.num_frames, spec.num_steps)
-    steps = np.unique(np.linspace(0, spec.num_steps - 1, min(most, spec.num_steps)).round().astype(np.int64))
+    even = np.unique(np.linspace(0, spec.num_steps - 1, min(most, spec.num_steps)).round().astype(np.int64))
+    shown = np.array(steps, np.int64) if steps else even
     pixels, source = None, views.sources.get(clip_id)
     if source is not None:
         try:
-            pixels = view_frames(views.reader, row, source, [int(frames[s]) for s in steps], SIDE)
+            pixels = view_frames(views.reader, row, source, [int(frames[s]) for s in shown], SIDE)
         except DecodeError:
             pixels = None
     return ClipSteps(
         clip_id=clip_id,
-        steps=steps,
-        numbers=numbers[frames][steps].astype(np.int64) + 1,
+        steps=shown,
+        numbers=numbers[frames][shown].astype(np.int64) + 1,
         boxes=boxes[frames],
         categories=categories[frames],
         pixels=pixels,

@@ -14,12 +14,14 @@ from ifcar.errors import InputError
 from ifcar.pipelines.comparison.formats import numbers
 from ifcar.pipelines.diagnosis.table import seen_sentence
 from ifcar.pipelines.progress import Progress
+from ifcar.pipelines.published.cards import table_cards
+from ifcar.pipelines.published.tables import published_table, table_of_grid
 from ifcar.pipelines.report.attribute_figures import draw_attribute, draw_company, make_attribute
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.diagnosis_figures import diagnoses_of, draw_class_changes, draw_diagnosis
 from ifcar.pipelines.report.drawing import Drawing, save_drawing
 from ifcar.pipelines.report.gallery import Gallery, make_gallery
-from ifcar.pipelines.report.insights import activity_drawings, graph_drawings
+from ifcar.pipelines.report.insights import activity_drawings, graph_drawings, relation_drawings
 from ifcar.pipelines.report.page import Section, ShownFigure
 from ifcar.pipelines.report.pair_figures import (
     class_gains,
@@ -30,7 +32,14 @@ from ifcar.pipelines.report.pair_figures import (
 )
 from ifcar.pipelines.report.system_figures import FEWEST_WEIGHTS, draw_accuracies, draw_weights, weight_curves
 from ifcar.pipelines.report.systems import mean_probabilities
-from ifcar.pipelines.report.tables import diagnosis_table, errors_table, gains_table, results_table, runs_table
+from ifcar.pipelines.report.tables import (
+    cards_table,
+    diagnosis_table,
+    errors_table,
+    gains_table,
+    results_table,
+    runs_table,
+)
 from ifcar.pipelines.report.training_figures import draw_training
 from ifcar.pipelines.report.views import CachedViews
 
@@ -69,6 +78,7 @@ def chapter_sections(
     probabilities = [mean_probabilities(system) for _, system in chapter.pair()]
     sections = [
         _results(chapter, figures),
+        *_published(chapter),
         _weights(chapter, figures),
         _gains(chapter, figures),
         _confusion(chapter, probabilities, figures),
@@ -95,6 +105,19 @@ def _results(chapter: Chapter, figures: FigureFolder) -> Section:
         figures=[figures.save(drawing)],
         tables=[results_table(chapter.comparison)],
     )
+
+
+def _published(chapter: Chapter) -> list[Section]:
+    """Return the paper's figures beside ours, where the table reproduces a paper's."""
+    comparison = chapter.comparison
+    table = (
+        published_table(comparison.published_table) if comparison.published_table else table_of_grid(comparison.name)
+    )
+    if table is None:
+        return []
+    said = [f"Boxes: {table.boxes}", f"protocol: {table.protocol}", *(f"known trap: {trap}" for trap in table.traps)]
+    cards = cards_table(table_cards(table, [comparison]))
+    return [Section(name="published", title="Published figures", text=f"{'; '.join(said)}.", tables=[cards])]
 
 
 def _weights(chapter: Chapter, figures: FigureFolder) -> Section:
@@ -192,7 +215,7 @@ def _insights(chapter: Chapter, views: CachedViews | str, figures: FigureFolder)
     if isinstance(views, str) or chapter.a is None or chapter.data is None:
         return []
     sections = []
-    for make in (activity_drawings, graph_drawings):
+    for make in (activity_drawings, graph_drawings, relation_drawings):
         title, drawings = make(chapter, views, chapter.data.classes)
         if drawings:
             shown = [figures.save(drawing) for drawing in drawings]

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.pipelines.comparison.columns import Column, columns_of, interval, percent, points, title_of
+from ifcar.pipelines.comparison.columns import NONE, Column, columns_of, interval, percent, points, title_of
 from ifcar.pipelines.comparison.formats import caption
 from ifcar.pipelines.comparison.store import Comparison
 from ifcar.pipelines.diagnosis.store import Diagnosis
 from ifcar.pipelines.diagnosis.table import caption as diagnosis_caption
 from ifcar.pipelines.diagnosis.table import columns_of as diagnosis_columns
+from ifcar.pipelines.published.cards import COLUMNS, Card
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.pair_figures import ClassGain
 from ifcar.pipelines.runs.finished import Run
@@ -42,6 +43,20 @@ class Table:
 def results_table(comparison: Comparison) -> Table:
     """Return the comparison's table, as in its table.md, sorted by unrounded numbers."""
     return Table(name="results", caption=caption(comparison), columns=columns_of(comparison), rows=comparison.rows)
+
+
+def cards_table(cards: Sequence[Card]) -> Table:
+    """Return what a paper publishes, row by row, beside what runs of the comparison reached on the same data."""
+
+    def column(place: int) -> Column[Card]:
+        return Column(COLUMNS[place], lambda card: card.columns()[place] or NONE)
+
+    columns = [column(place) for place in range(len(COLUMNS))]
+    text = (
+        f"{cards[0].source}, in percent, and ours: mean ± sample standard deviation over seeds and the 95 % interval. "
+        "Where data differ there is no figure of ours, but why"
+    )
+    return Table(name="published", caption=text, columns=columns, rows=cards)
 
 
 def gains_table(gains: Sequence[ClassGain], measure: str) -> Table:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.durable import write_atomic
 from ifcar.cache.protocols import UNNAMED, KindName, Over, ProtocolTable, Unlabelled
-from ifcar.cache.schema import Split, Status
+from ifcar.cache.schema import Provenance, Split, Status
 from ifcar.cache.stored_spec import parse_spec
 from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.configs import to_plain
+from ifcar.pipelines.extraction.environment import software
 from ifcar.pipelines.labels.kinds import LabelKind, label_kind
 from ifcar.text_files import read_text
 
@@ -44,6 +45,8 @@ class RunData:
         labels: the label space's name.
         over: what has labels, see `LabelSpace`.
         notes: one line on everything in which the training was not what was asked for.
+        made_with: what the features were made with, as the cache records it; empty in runs of before.
+        trained_with: what the run was trained with.
     """
 
     spec: CacheSpec
@@ -57,15 +60,17 @@ class RunData:
     labels: str = UNNAMED
     over: Over = "clip"
     notes: tuple[str, ...] = ()
+    made_with: Mapping[str, Any] = field(default_factory=dict)
+    trained_with: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of_protocol(
-        cls, spec: CacheSpec, identity: Mapping[str, Any], protocol: ProtocolTable, notes: Sequence[str] = ()
+        cls, spec: CacheSpec, provenance: Provenance, protocol: ProtocolTable, notes: Sequence[str] = ()
     ) -> RunData:
-        """Return the facts about a protocol of the cache that has these arrays and this identity."""
+        """Return the facts about a protocol of the cache that has these arrays and this provenance, trained here."""
         return cls(
             spec=spec,
-            identity=identity,
+            identity=provenance.identity,
             protocol=protocol.name,
             classes=protocol.labels.classes,
             num_train=len(protocol.clips(Split.TRAIN)),
@@ -75,6 +80,8 @@ class RunData:
             labels=protocol.labels.name,
             over=protocol.labels.over,
             notes=tuple(notes),
+            made_with=provenance.environment,
+            trained_with=software(),
         )
 
     @property

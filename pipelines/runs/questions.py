@@ -49,8 +49,8 @@ class PredictConfig:
     """What a run is told of a new video.
 
     Args:
-        boxes: a file in a form of `ifcar.extract.datasets.box_files`, or a clip's list of Something-Else records; or a
-            folder with a file a picture.
+        boxes: a file in a form of `ifcar.extract.datasets.box_files`, or a clip's list of Something-Else records, or a
+            folder with a file a picture; None: they are found by a detector, or none are read.
         clip: ID in the boxes file; default: the video's name, or the only one.
         labels: the label space; a run knows the one that it learned.
         weights: the backbone's, as `ifcar extract` takes them; they must be those that the run was trained on.
@@ -60,8 +60,12 @@ class PredictConfig:
     """
 
     boxes: Annotated[
-        Path, Option("COCO, CVAT, MOT, YOLO, VIA, Pascal VOC, CSV, or Something-Else's records; docs/datasets.md.")
-    ]
+        Path | None,
+        Option(
+            "COCO, CVAT, MOT, YOLO, VIA, Pascal VOC, CSV or Something-Else's records (docs/datasets.md); default: a "
+            "detector's, where the run reads boxes."
+        ),
+    ] = None
     clip: Annotated[str | None, Option("ID in the boxes file; default: the video's name, or the only one.")] = None
     labels: Annotated[
         str | None, Option("Label space; must be the one that the run learned, which is the default.")

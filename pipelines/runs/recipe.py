@@ -31,6 +31,7 @@ class Recipe:
         precision: of the backbone, or None without pixels.
         annotation_fps: the rate that annotated frame numbers count in; None: they are the source's.
         frames_on_clock: where they count from, see `Dataset.frames_on_clock`.
+        detector: identity of what found the boxes; None: they are the dataset's.
     """
 
     backbone: BackboneSpec
@@ -40,6 +41,7 @@ class Recipe:
     precision: Literal["fp32", "bf16"] | None
     annotation_fps: float | None
     frames_on_clock: bool
+    detector: Mapping[str, Any] | None = None
 
 
 def read_recipe(run: Path, data: RunData) -> Recipe:
@@ -49,7 +51,8 @@ def read_recipe(run: Path, data: RunData) -> Recipe:
         InputError: the run's record lacks a fact, names an unknown backbone or dataset, or its boxes were proposals.
         CacheMismatchError: the code has changed since what a feature's value is.
     """
-    if "boxes" in data.identity:
+    boxes = data.identity.get("boxes", {})
+    if boxes and "detector" not in boxes:
         raise InputError(
             f"{run}: trained on boxes of a file (`ifcar extract --boxes`), which belong to no other video and are not "
             "fine-tuned on; `ifcar evaluate` scores it from its cache"
@@ -78,6 +81,7 @@ def read_recipe(run: Path, data: RunData) -> Recipe:
             precision=backbone["precision"] if reads else None,
             annotation_fps=dataset.annotation_fps,
             frames_on_clock=dataset.frames_on_clock,
+            detector=boxes.get("detector"),
         )
         views_version = views.get("version", VIEWS_VERSION if policy.views == 1 else 1)
         made = (version, views_version, backbone["layer"] if reads else spec.layer, data.spec.channels)

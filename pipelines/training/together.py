@@ -107,7 +107,7 @@ def _fit_locked(
     left = [not is_finished(entry.path) for entry in entries]
     for entry in itertools.compress(entries, left):
         claim_folder(entry.path, entry.config)
-        write_run_data(entry.path, RunData.of_protocol(reader.spec, reader.identity, protocol, notes))
+        write_run_data(entry.path, RunData.of_protocol(reader.spec, reader.manifest.provenance, protocol, notes))
     batches = open_batches(reader, arrays, [trained, tested], device, memory)
     for line in (batches.describe(), *notes):
         progress.say(f"{config.head}: {line}")

@@ -92,6 +92,7 @@ def test_unsupported_combinations_are_one_line(name: str, num_frames: int, spati
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PIXEL_BACKBONES)
 def test_both_strides_share_keys_have_integer_sizes_and_the_stated_shapes(name: str) -> None:
     global_state = torch.get_rng_state()

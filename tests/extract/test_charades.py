@@ -22,6 +22,7 @@ from fixtures.charades import (
     write_charades,
 )
 from fixtures.videos import write_frames
+from fixtures.weights import random_weights
 
 from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Category, Split
@@ -46,7 +47,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cache(root: Path) -> Path:
     out = root.parent / "charades.zarr"
-    config = ExtractConfig(dataset="charades", data_root=root, out=out, weights="random:0", crop=32, workers=0)
+    config = ExtractConfig(dataset="charades", data_root=root, out=out, weights=random_weights(out), crop=32, workers=0)
     result = extract(config, Silent())
     assert (result.num_clips, result.num_failed) == (len(VIDEOS), 0)
     assert result.notes == [
@@ -129,7 +130,14 @@ def test_clips_of_five_seconds_go_through_the_whole_video(root: Path, tmp_path: 
     """32 frames at 6 a second in the paper; here 8 at 6 of a video of 90 at 30: every fifth, around the middle."""
     out = tmp_path / "c.zarr"
     config = ExtractConfig(
-        dataset="charades", data_root=root, out=out, weights="random:0", crop=32, workers=0, limit=1, sampling_fps=6.0
+        dataset="charades",
+        data_root=root,
+        out=out,
+        weights=random_weights(out),
+        crop=32,
+        workers=0,
+        limit=1,
+        sampling_fps=6.0,
     )
     assert extract(config, Silent()).num_failed == 0
     reader = open_cache(out)

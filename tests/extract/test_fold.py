@@ -29,6 +29,7 @@ def with_batch_norms() -> list[str]:
     return [name for name in own if name != "none" and not name.startswith(("swin3d", "mvit"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", with_batch_norms())
 def test_every_backbone_folded_is_the_same_function(name: str) -> None:
     """Statistics differ from norm to norm, so that a norm folded into another's convolution would show."""

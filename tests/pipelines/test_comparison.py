@@ -98,6 +98,7 @@ def test_paired_bootstrap_finds_a_difference_and_no_other() -> None:
     assert mirrored.difference == -found.difference and mirrored.p < 0.001
 
 
+@pytest.mark.slow
 def test_false_alarms_of_the_paired_bootstrap_are_about_one_in_twenty() -> None:
     rng = np.random.default_rng(3)
     alarms = [paired_bootstrap(*(rng.random((2, 300)) < 0.5).astype(float)).p < 0.05 for _ in range(300)]

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fixtures.finetuning import random_weights, small_i3d
+from fixtures.finetuning import small_i3d
+from fixtures.processes import Command, call
 from fixtures.something_else import write_dataset
+from fixtures.weights import random_weights
 from safetensors.torch import load_file
 
 from ifcar.cache.open import open_cache
@@ -52,7 +52,6 @@ from ifcar.pipelines.training.checkpoint import below, read_checkpoint
 from ifcar.pipelines.training.together import FitResult
 
 pytestmark = pytest.mark.slow
-IFCAR = (sys.executable, "-c", "from ifcar.cli import main; main()")
 ALONE = Group(number=0, size=1, device=torch.device("cpu"))
 BRIEF = ScheduleConfig(kind="stretched", epochs=8, batch_size=8)
 
@@ -123,7 +122,7 @@ def test_fine_tuning_learns_what_a_random_backbone_does_not_tell(tuned: Finetune
     history = [json.loads(line) for line in (tuned.run.path / "history.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in history] == list(range(1, 7))
     assert history[-1]["classification_loss"] < history[0]["classification_loss"]
-    before = load_file(random_weights(tuned.run.path.parent))
+    before = load_file(random_weights(tuned.run.path, "i3d_inception"))
     after = {key.removeprefix("inner."): value for key, value in load_file(tuned.backbone).items()}
     moved = [key for key, value in before.items() if not torch.equal(value, after[key])]
     assert "Conv3d_1a_7x7.conv3d.weight" in moved and not any(".bn." in key for key in moved)
@@ -205,23 +204,20 @@ def test_killed_run_goes_on_to_the_same_bits(root: Path, tmp_path: Path) -> None
     options = {"epochs": 3, "held_out": 0.25}
     whole = finetune(small_i3d(root, **options), Silent(), out=tmp_path / "whole", workers=0)
     stopped = tmp_path / "stopped"
-    command = [*IFCAR, "finetune", "i3d", "--dataset", "something-else"]
+    command = ["finetune", "i3d", "--dataset", "something-else"]
     command += ["--data-root", str(root), "--backbone", "i3d_inception", "--crop", "32", "--lr", "1e-2"]
-    command += ["--weights", str(random_weights(root.parent)), "--reduction", "16", "--batch-size", "4"]
+    command += ["--weights", random_weights(root, "i3d_inception"), "--reduction", "16", "--batch-size", "4"]
     command += ["--epochs", "3", "--held-out", "0.25", "--workers", "0", "--out", str(stopped)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    process = Command(command, tmp_path)
     while not (stopped / "checkpoint.safetensors").exists() and process.poll() is None:
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
     call_momentum_as_earlier_versions_did(stopped)
-    resumed = subprocess.run(
-        [*IFCAR, "finetune", "i3d", "--resume", "--out", str(stopped), "--workers", "0"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True,
-    )  # fmt: skip
-    assert resumed.returncode == 0, resumed.stderr
-    assert "Next: `ifcar extract" in resumed.stdout
+    code, said, error = call(["finetune", "i3d", "--resume", "--out", stopped, "--workers", "0"], tmp_path)
+    assert code == 0, error
+    assert "Next: `ifcar extract" in said
     for name in ("backbone.safetensors", "model.safetensors"):
         assert (whole.run.path / name).read_bytes() == (stopped / name).read_bytes(), name
     assert (whole.run.path / "last").exists() == (stopped / "last").exists()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from fixtures.processes import children
+from fixtures.processes import Command, workers
 from fixtures.something_else import write_dataset
 from safetensors.numpy import load_file
 
@@ -143,44 +141,36 @@ def test_run_id_follows_the_config_and_the_data_but_not_the_place(cache: Path, t
     assert run_id(replace(job.config, protocol_digest="other")) != ids[0]
 
 
-def command(cache: Path, file: Path) -> list[str]:
-    code = "from ifcar.cli import main; main()"
-    return [sys.executable, "-c", code, "grid", str(file), "--cache", str(cache), "--processes", "2"]
-
-
-def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
+def wait_for(process: Command, happened: Callable[[], bool]) -> None:
     while process.poll() is None and not happened():
         time.sleep(0.005)
 
 
-@pytest.mark.slow
-def test_killed_grid_goes_on_to_the_same_bytes_and_replaces_a_killed_worker(cache: Path, tmp_path: Path) -> None:
+@pytest.mark.slow(seconds=30)
+def test_killed_grid_goes_on_to_the_same_bytes_and_replaces_a_killed_worker(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Beside the same grid left alone: killed as a whole twice, then one of its workers is."""
-    slower = {**GRID, "schedule": {**SHORT, "epochs": 80}}
+    slower = {**GRID, "schedule": {**SHORT, "epochs": 40}}
     whole, killed = tmp_path / "runs", tmp_path / "killed"
     assert not run_grid(
         plan_grid(from_plain(GridConfig, slower, "grid"), cache), Silent(), MachineConfig(processes=2)
     ).failures
     file = tmp_path / "grid.yaml"
     file.write_text(yaml.safe_dump(slower))
-
-    def begin() -> subprocess.Popen[str]:
-        environment = {**os.environ, "IFCAR_RUNS": str(killed)}
-        return subprocess.Popen(
-            command(cache, file), env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True
-        )
+    monkeypatch.setenv("IFCAR_RUNS", str(killed))
+    command = ["grid", file, "--cache", cache, "--processes", "2"]
 
     for pattern, count in (("history.jsonl", 3), ("metrics.json", 1)):
-        process = begin()
+        process = Command(command, tmp_path)
         wait_for(process, lambda: len(list(killed.glob(f"*/{pattern}"))) >= count)  # noqa: B023
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
     begun = time.time_ns()
-    process = begin()
+    process = Command(command, tmp_path)
     wait_for(process, lambda: any(path.stat().st_mtime_ns > begun for path in killed.glob("*/history.jsonl")))
-    workers = [c for c in children(process.pid) if "spawn_main" in Path(f"/proc/{c}/cmdline").read_text()]
-    os.kill(workers[-1], signal.SIGKILL)
+    os.kill(workers(process.pid)[-1], signal.SIGKILL)
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     assert table_bytes(whole / "tiny") == table_bytes(killed / "tiny")
@@ -207,7 +197,8 @@ def test_failing_run_is_reported_and_leaves_the_rest(cache: Path) -> None:
 def test_few_shot_moves_only_the_classifier_and_covers_every_draw(cache: Path) -> None:
     system = SystemConfig(name="sfi", head="sfi", preset="small", streams="layout", aux_weight=1.0)
     schedule = ScheduleConfig(**SHORT)  # type: ignore[arg-type]
-    frozen = plan_grid(few_shot_grid(system, FewShotConfig(shots=(5,)), schedule=schedule), cache)
+    shots = FewShotConfig(shots=(5,), schedule=schedule)
+    frozen = plan_grid(few_shot_grid(system, shots, schedule=schedule), cache)
     result = run_grid(frozen, Silent(), MachineConfig(processes=1))
     assert not result.failures
     rows = {row.protocol: row for row in result.comparison.rows}
@@ -219,7 +210,7 @@ def test_few_shot_moves_only_the_classifier_and_covers_every_draw(cache: Path) -
         after = load_file(path / "model.safetensors")
         moved = {k for k in before if before[k].shape != after[k].shape or (before[k] != after[k]).any()}
         assert moved == {"classifier.weight", "classifier.bias"} and after["classifier.bias"].shape == (3,)
-    everything = plan_grid(few_shot_grid(system, FewShotConfig(shots=(5,), train="all"), schedule=schedule), cache)
+    everything = plan_grid(few_shot_grid(system, replace(shots, train="all"), schedule=schedule), cache)
     assert everything.jobs()[0].path == base
     assert not fit_all(everything.jobs(), Silent(), MachineConfig(processes=1))
     after = load_file(everything.jobs()[1].path / "model.safetensors")
@@ -233,6 +224,7 @@ def test_fine_tuning_needs_its_base_run(cache: Path) -> None:
         run_grid(plan_grid(config, cache), Silent(), MachineConfig(processes=1))
 
 
+@pytest.mark.slow
 def test_published_figures_stand_beside_the_same_data_only(cache: Path) -> None:
     systems = [{**GRID["systems"][0], "published": {"top1": 44.1}}]  # type: ignore[index]
     same = {"dataset": "something-else", "classes": {"compositional": 2}, "train": {"compositional": 24}}
@@ -242,6 +234,7 @@ def test_published_figures_stand_beside_the_same_data_only(cache: Path) -> None:
         assert row.published == expected
 
 
+@pytest.mark.slow
 def test_system_starts_from_parts_of_another_s_run_and_says_which_weights_it_draws(cache: Path) -> None:
     still = {"lr": 1e-12, "weight_decay": 0.0, "epochs": 1}
     first = {"name": "first", "head": "sfi", "streams": "layout", "schedule": {"epochs": 2}}
@@ -260,19 +253,17 @@ def test_system_starts_from_parts_of_another_s_run_and_says_which_weights_it_dra
     assert "from-joint-lstm" in paths["then", 0].name
 
 
-def test_shipped_grids_are_valid_and_published_figures_are_the_papers() -> None:
+def test_shipped_grids_are_valid_and_published_figures_stand_beside_their_lines() -> None:
     grids = {name: read_grid(Path(name)) for name in shipped_grids()}
     assert {"table1", "table2", "table3", "figure3"} <= set(grids)
     for name in ("table1", "table2", "table3", "figure3"):
         twin = grids[f"toybox-{name}"]
         assert twin.dataset == "toybox" and [s.name for s in twin.systems] == [s.name for s in grids[name].systems]
-        assert not any(s.published for s in (*twin.systems, *twin.ensembles))
-    figures = {s.name: s.published for s in (*grids["table1"].systems, *grids["table1"].ensembles)}
-    assert figures["I3D"] == {"top1": 40.0, "top5": 69.3}
-    assert figures["Ours-SFI + Pred"] == {"top1": 59.6, "top5": 85.8}
-    assert figures["I3D, Ours-SFI + Pred"] == {"top1": 61.0, "top5": 86.5}
-    assert {s.name: s.published.get("top1") for s in grids["table2"].systems}["Ours-STIN"] == 57.5
-    few = {s.name: s.published for s in grids["table3"].systems}["Ours-SFI + Pred"]
+        assert twin.published_table is None and not any(s.published for s in (*twin.systems, *twin.ensembles))
+    assert grids["table1"].figures("I3D", {}) == {"top1": 40.0, "top5": 69.3}
+    assert grids["table1"].figures("I3D, Ours-SFI + Pred", {}) == {"top1": 61.0, "top5": 86.5}
+    assert grids["table2"].figures("Ours-STIN", {})["top1"] == 57.5
+    few = grids["table3"].figures("Ours-SFI + Pred", {})
     assert (few["top1@fewshot-5"], few["top1@fewshot-10"]) == (30.7, 36.2)
 
 
@@ -316,6 +307,11 @@ def test_shipped_grids_of_orn_start_both_heads_from_the_object_head_of_the_same_
         ({"protocols": ["compositionel"]}, "did you mean 'compositional'"),
         ({"seeds": [0, 0]}, "0 is named 2 times"),
         ({"seeds": []}, "seeds: there are none"),
+        ({"published_table": "yan2020-table7"}, "no published table 'yan2020-table7', did you mean 'yan2020-table"),
+        (
+            {"published_table": "yan2020-table1", "published_on": {"dataset": "toybox"}},
+            "published_table and figures of the file's own exclude each other",
+        ),
         ({"baseline": "bas"}, "baseline 'bas' is no line of the table, did you mean 'base'"),
         ({"ensembles": [{"name": "e", "members": ["base", "λ = 6"]}]}, "no system 'λ = 6'"),
         ({"paired_test": "mcnemar"}, "there are 2 seeds"),
@@ -354,6 +350,7 @@ def test_head_that_the_cache_cannot_feed_is_refused_before_any_run(cache: Path) 
         read_grid(Path("tabel1"))
 
 
+@pytest.mark.slow
 def test_other_caches_results_are_not_overwritten(cache: Path, tmp_path: Path) -> None:
     config = grid(systems=GRID["systems"][:1], ensembles=[], seeds=[0])  # type: ignore[index]
     run_grid(plan_grid(config, cache), Silent(), MachineConfig(processes=1))

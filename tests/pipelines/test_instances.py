@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fixtures.finetuning import random_weights
 from fixtures.volleyball import HEIGHT, WIDTH, players_of, write_volleyball
+from fixtures.weights import random_weights
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
@@ -174,6 +174,7 @@ def test_instances_of_a_segment_are_never_on_both_sides(sizes: list[int], share:
     assert abs(len(division.held_out) - round(share * len(segments))) <= max(sizes)
 
 
+@pytest.mark.slow
 def test_runs_alone_in_a_fleet_and_streamed_learn_the_same(cache: Path, runs: Runs, tmp_path: Path) -> None:
     grid = GridConfig(
         name="g",
@@ -331,7 +332,7 @@ def test_list_and_info_show_every_label_space(cache: Path, capsys: pytest.Captur
 
 @pytest.mark.slow
 def test_fine_tuning_over_instances_scores_as_from_the_cache_of_its_backbone(cache: Path, tmp_path: Path) -> None:
-    root, weights, out = cache.parent / "d", str(random_weights(cache.parent)), tmp_path / "c.zarr"
+    root, weights, out = cache.parent / "d", random_weights(cache, "i3d_inception"), tmp_path / "c.zarr"
     seen = {"dataset": "volleyball", "data_root": root, "backbone": "i3d_inception", "crop": 32, "instances": SLOTS}
     extract(ExtractConfig(out=out, weights=weights, workers=0, **seen), Silent())
     brief = replace(SHORT, min_steps=4, refit=False)

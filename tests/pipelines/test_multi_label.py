@@ -202,6 +202,7 @@ def test_run_learns_labels_and_stores_map_alone(cache: Path) -> None:
     assert result.weighted_map == pytest.approx(weighted, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_runs_in_a_fleet_equal_runs_alone(cache: Path, tmp_path: Path) -> None:
     from ifcar.pipelines.training.jobs import Job
     from ifcar.pipelines.training.together import FitResult, fit_together

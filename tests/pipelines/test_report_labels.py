@@ -101,6 +101,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(runs=runs, out=out, page=(out / "index.html").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_gains_are_differences_of_scikit_learns_precision(world: World) -> None:
     a, b = (world.runs[head].predictions("test") for head in ("activity-specific", "strg"))
     rows = {row["class"]: row for row in world.numbers("gains")}

@@ -131,6 +131,8 @@ def form_of(file: BoxFile) -> BoxForm:
     """Return the form of a file's content. Raises InputError when it is none that is known."""
     if file.begin.startswith(_PARQUET):
         raise InputError(f"{file.path}: a Parquet file; save the table as CSV with frame, label, x1, y1, x2, y2")
+    if file.path.name.endswith(".meta.json"):
+        raise InputError(f"{file.path}: written by `ifcar detect`; expected its boxes in `ifcar extract --boxes`")
     own = [form for name in FORMS.names() if (form := FORMS.get(name)).owns(file)]
     if not own:
         raise InputError(f"{file.path}: boxes in no known form; expected one of {', '.join(FORMS.names())}")

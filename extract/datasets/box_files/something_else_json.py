@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ifcar.extract.datasets.box_files.contract import Box, BoxFile, BoxForm, FileBoxes, register_form
-from ifcar.extract.datasets.something_else import FRAME_NAME, read_tracks
+from ifcar.extract.datasets.box_records import FRAME_NAME, read_tracks
 
 
 @register_form

@@ -1,0 +1,1 @@
+"""What the papers publish, and what runs here say beside it."""
