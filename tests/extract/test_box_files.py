@@ -269,6 +269,8 @@ def test_one_video_is_read_from_any_form_and_records_keep_their_clock(tmp_path: 
     records = tmp_path / "records" / "boxes.json"
     assert not read_one_video(records, None, "Tür", own=False, **ours).of_source
     assert read_one_video(records, None, "Tür", own=True, **ours).of_source
-    with pytest.raises(InputError, match=r"no boxes of a video 'Tuer', did you mean 'Tür'"):
+    with pytest.raises(
+        InputError, match=r"choose a video with --clip, as it has no boxes of 'Tuer', did you mean 'Tür'"
+    ):
         read_one_video(tmp_path / "coco" / "boxes.json", "Tuer", "x", own=True, **ours)
     assert PurePosixPath("boxes.json") == box_paths(tmp_path / "coco")[0][1]

@@ -156,8 +156,8 @@ def check_subjects(subjects: str, kinds: Collection[str], where: object) -> None
     if unknown is not None:
         known = ", ".join(sorted(kinds)[:10]) or "none"
         raise InputError(
-            f"--subjects {subjects}: no box of {where} is of class {unknown!r}{nearest(unknown, kinds)}; its classes: "
-            f"{known}"
+            f"--subjects {subjects}: no box of {where} is of class {unknown!r}{nearest(unknown, kinds, '.')} Its "
+            f"classes: {known}"
         )
 
 
@@ -218,7 +218,7 @@ def read_video_boxes(path: Path, video: str | None, likely: str) -> tuple[str, V
     known = sorted(found.videos)
     if wanted not in found.videos and (video is not None or len(known) != 1):
         hint = nearest(wanted, known) or (f"; it holds {len(known)}, the first is {known[0]!r:.80}" if known else "")
-        raise InputError(f"{path}: no boxes of a video {wanted!r:.80}{hint}; choose one with --clip")
+        raise InputError(f"{path}: choose a video with --clip, as it has no boxes of {wanted!r:.80}{hint}")
     chosen = wanted if wanted in found.videos else known[0]
     if not found.videos[chosen].boxes:
         raise InputError(f"{path}: video {chosen!r:.80} has no box")
