@@ -38,7 +38,7 @@ def test_own_videos_go_from_files_to_a_report_and_a_prediction(
     quick = ("--preset", "small", "--min-steps", 150, "--no-refit", "--streams", "layout", "--out", run)
     ifcar(capsys, "fit-head", "sfi", *quick)
     scores = {row["split"]: row for row in json.loads((run / "metrics.json").read_text())}
-    assert scores["test"]["n"] == 2 and scores["test"]["top1"] == 100.0
+    assert scores["test"]["n"] == 2 and scores["test"]["top1"] == 1.0
     page = home / "report"
     ifcar(capsys, "report", "--out", page, "--data-root", root)
     assert (page / "index.html").is_file()
