@@ -22,13 +22,13 @@ from ifcar.extract.view_options import PooledMode
 
 
 def pooled_size(mode: PooledMode) -> int:
-    """Return P, the bins a side that are stored: 3 for "3", else 1."""
-    return 3 if mode == "3" else 1
+    """Return P, the bins a side that are stored: 3 for "3", else 1; 0 for "none", which pools no instances."""
+    return {"3": 3, "none": 0}.get(mode, 1)
 
 
-def pooled_with(mode: PooledMode) -> tuple[str, str]:
+def pooled_with(mode: PooledMode) -> tuple[str, ...]:
     """Return the names of a view's arrays that say where its instances are pooled."""
-    return ("masks" if mode == "mask" else "boxes", "categories")
+    return () if mode == "none" else ("masks" if mode == "mask" else "boxes", "categories")
 
 
 def arrays_of_maps(
@@ -83,7 +83,7 @@ def roi_features(feature_map: Tensor, boxes: Tensor, categories: Tensor, mode: P
         feature_map: (B, C, T′, H, W), any floating dtype.
         boxes: (B, T, N, 4), (cx, cy, w, h) normalised to the crop; T a multiple of T′.
         categories: (B, T, N) integer; 0 = empty slot, whose box is not looked at.
-        mode: "3" or "7-max"; "mask" is no RoIAlign.
+        mode: "3" or "7-max"; the others are no RoIAlign.
 
     Returns:
         (B, T′, N, C, P, P) float32 with P = `pooled_size(mode)`; empty slots are all zeros.

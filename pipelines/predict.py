@@ -112,6 +112,11 @@ def predict(
     members = members_of(opened, data)
     num_top = _num_top(options.top, len(data.classes))
     recipe = read_recipe(run, data)
+    if recipe.boxes and recipe.detector is None:
+        raise InputError(
+            f"{run}: trained on boxes of a file (`ifcar extract --boxes`), which belong to no other video; `ifcar "
+            "evaluate` scores it from its cache"
+        )
     info, weights, on = probe(video), options.weights, choose_device(options.device)
     reads = tuple(dict.fromkeys(name for member in members for name in member.reads()))
     reads_boxes = data.over != "clip" or any(data.spec.array(name).is_by_slot for name in reads)
@@ -141,6 +146,8 @@ def predict(
     arrays = _view_arrays(run, data, seen, reads)
     if reads_features:
         arrays |= _live_features(run, data, recipe, views, weights, on, progress)
+    fewer = {member.config.views for member in members} - {None, len(seen)}
+    notes += [f"scored by {len(seen)} views; the run's test clips by {own}, see views in its config" for own in fewer]
     slots = np.stack([view.categories for view in seen]).max(axis=(0, 1))  # (N,)
     boxes_seen = np.stack([view.boxes for view in seen])
     asked: Sequence[int | None] = [None] if data.over == "clip" else asked_about(slots)

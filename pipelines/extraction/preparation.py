@@ -24,7 +24,7 @@ from ifcar.extract.roi import pooled_size
 from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.extraction.backbones import backbone_of, load_backbone, weights_to_be_had
-from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.extraction.config import IDENTITY_NAMES, ExtractConfig
 from ifcar.pipelines.extraction.defaults import default_weights, settled
 from ifcar.pipelines.extraction.environment import BEGUN_ON, device_name, software
 from ifcar.pipelines.extraction.sources import Source, read_source
@@ -34,14 +34,6 @@ FEATURE_VERSION = 4  # raised whenever the code changes what a feature's value i
 # Raised whenever the code changes what views show of a clip that has several; a clip's only view shows what it always
 # did. The first version had no identity of its own.
 VIEWS_VERSION = 2
-# What a cache's identity calls the options of views that it calls otherwise.
-IDENTITY_NAMES = {
-    "frames": "num_frames",
-    "crop": "crop_size",
-    "views": "num_views",
-    "augmented_views": "num_augmented_views",
-    "instances": "num_instances",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

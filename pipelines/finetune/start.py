@@ -11,6 +11,7 @@ from ifcar.cache.arrays import GRID_FEATURES
 from ifcar.errors import CacheMismatchError, InputError, nearest_of
 from ifcar.extract.backbones.spec import BackboneSpec
 from ifcar.extract.datasets.catalog import DATASETS
+from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.configs import from_plain, to_plain
 from ifcar.pipelines.extraction.backbones import backbone_of
 from ifcar.pipelines.extraction.config import ExtractConfig
@@ -48,12 +49,16 @@ def i3d_config(
     """
     published = _preset(I3D_PRESETS, preset)
     given = {key: value for key, value in options.items() if value is not None}
-    own_data = {
+    own_data: dict[str, Any] = {
         "dataset": dataset,
         "backbone": DATASETS.get(dataset).default_backbone,
         "frames": published.frames,
         "framing": published.framing,
     }
+    if given.get("framing", published.framing) == published.framing:
+        own_data["views"] = published.views.get(dataset, published.views[""])
+    if not given.keys() & {"sampling", "sampling_fps", "sampling_rates"}:
+        own_data["sampling_fps"] = published.sampling_fps
     live, schedule = _settings(published, {**own_data, **given})
     head: dict[str, Any] = {"input_norm": False}  # the backbone's own normalisation stands before the classifier
     if dropout is not None:
@@ -98,14 +103,12 @@ def joint_config(
     recipe = read_recipe(base, data)
     if recipe.detector is not None:
         raise InputError(
-            f"{base}: trained on boxes of a file (`ifcar extract --boxes`), which training the backbone does not read; "
-            "put the file there as the dataset's annotations.json (something-else) and extract and train again"
+            f"{base}: trained on boxes of a detector (`ifcar extract --boxes`), which training the backbone does not "
+            "read; put the file there as the dataset's annotations.json (something-else), extract and train again"
         )
-    sampling = DATASETS.get(data.identity["dataset"]["name"]).default_sampling
-    if recipe.policy.sampling != sampling:
+    if recipe.boxes and options.get("boxes") is None:
         raise InputError(
-            f"{base}: its head was trained on frames sampled by {recipe.policy.sampling!r}; training the backbone "
-            f"samples by {sampling!r}, the dataset's own: extract and train the head so"
+            f"{base}: its head was trained on boxes of a file ({recipe.boxes[:12]}…); name the file with --boxes"
         )
     if GRID_FEATURES.name in head_arrays(config) and "grid_pool" in data.identity["backbone"]:
         raise InputError(
@@ -126,11 +129,13 @@ def joint_config(
         "crop": recipe.policy.crop,
         "views": recipe.policy.views,
         "framing": recipe.policy.framing,
+        **_sampling_of(recipe.policy, data.identity["dataset"]["name"]),
         "pooled": recipe.pooled,
         "reduction": recipe.backbone.reduction,
         "base": base,
         "base_id": run_id(config),
         "weights_identity": recipe.weights,
+        "boxes_identity": recipe.boxes,
     }
     clashing = [name for name in own if name in given and given[name] != own[name]]
     if clashing:
@@ -151,6 +156,17 @@ def joint_config(
     return replace(fresh, options=config.options, aux_weights=weights, labels=config.labels)
 
 
+def _sampling_of(policy: ViewPolicy, dataset: str) -> dict[str, Any]:
+    """Return how frames are sampled, as options that leave out what they imply and what the dataset does anyway."""
+    at_rate = policy.sampling_fps is not None or bool(policy.sampling_rates)
+    implied = "rate" if at_rate else DATASETS.get(dataset).default_sampling
+    return {
+        "sampling": None if policy.sampling == implied else policy.sampling,
+        "sampling_fps": policy.sampling_fps,
+        "sampling_rates": policy.sampling_rates,
+    }
+
+
 def _preset(presets: Mapping[str, Published], name: str) -> Published:
     if name not in presets:
         raise InputError(f"preset is {name!r}{nearest_of(name, presets)}")
@@ -167,6 +183,7 @@ def _settings(published: Published, given: dict[str, Any]) -> tuple[LiveConfig, 
         "batch_size": published.batch_size,
         "milestones": list(published.milestones),
         "cropping": published.cropping,
+        "pool": published.pool,
         **({} if counted else {"epochs": published.epochs, "num_steps": published.num_steps}),
         **given,
     }
@@ -221,6 +238,8 @@ def check_live(config: RunConfig) -> LiveConfig:
         raise InputError("this config is of a run from a cache; train it with `ifcar fit-head --config`")
     if config.schedule.kind != "paper" or config.schedule.refit or config.fine_tune is not None:
         raise InputError("a fine-tuning takes schedule.kind paper, refit false and no fine_tune; write the config so")
+    if (config.views, config.augmented_views) != (None, None):
+        raise InputError("a fine-tuning makes its own views; leave views and augmented_views out of its config")
     return config.live
 
 

@@ -20,7 +20,8 @@ class EvaluateConfig:
         cache: where its cache is, when that was moved.
         labels: another label space of its protocol with the same classes; default: the one that it learned.
         stream: of a run from several caches the one that answers, whose cache alone is opened; default: the first.
-        pool: how the views of a clip become one score, see `ifcar.pipelines.scoring.pooling.pool_views`.
+        pool: how the views of a clip become one score, see `ifcar.pipelines.scoring.pooling.pool_views`; None: as when
+            the run was scored first.
         views: how many plain views of a clip to test, see `ifcar.pipelines.feed.examples.spread_views`; None takes all.
         detections: file to write the scored boxes to, see `ifcar.pipelines.scoring.detections`.
         device: default: cuda where there is one.
@@ -33,7 +34,9 @@ class EvaluateConfig:
     stream: Annotated[
         str | None, Option("Of a run from joined caches the stream that answers, by itself; default: the first.")
     ] = None
-    pool: Annotated[Pool, Option("Over a clip's views: mean of logits, or max or sum of scores.")] = "mean"
+    pool: Annotated[
+        Pool | None, Option("Over a clip's views: mean of logits, or max or sum of scores; default: as the run did.")
+    ] = None
     views: Annotated[int | None, Option("Plain views of a clip to test, spread over time and rates; default: all.")] = (
         None
     )

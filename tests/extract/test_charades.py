@@ -112,7 +112,7 @@ def test_table_4_of_yan_et_al_runs_on_the_files(
 ) -> None:
     """The shipped grid with one seed, small heads, two epochs; no published figures beside four classes."""
     monkeypatch.setenv("IFCAR_RUNS", str(tmp_path / "runs"))
-    content = yaml.safe_load((SHIPPED / "charades-table4.yaml").read_text())
+    content = yaml.safe_load((SHIPPED / "charades-table4.yaml").read_text()) | {"extraction": {"sampling": "annotated"}}
     schedule = {"kind": "paper", "epochs": 2, "milestones": [1]}
     (tmp_path / "grid.yaml").write_text(
         yaml.safe_dump({**content, "seeds": [0], "preset": "small", "schedule": schedule})
@@ -124,6 +124,21 @@ def test_table_4_of_yan_et_al_runs_on_the_files(
     assert len(runs) == len(content["systems"])
     assert command("evaluate", runs[0]) == 0
     assert "test, n = 3: mAP" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("grid", "has", "needs"),
+    [
+        ("charades-table3", "8 annotated frames, no feature map", "--frames 32 --sampling-rates 4 --grid"),
+        ("charades-table4", "8 annotated frames", "--frames 32"),
+    ],
+)
+def test_shipped_grids_say_what_the_cache_has_in_place_of_the_papers_frames(
+    cache: Path, capsys: pytest.CaptureFixture[str], grid: str, has: str, needs: str
+) -> None:
+    assert command("grid", grid, "--cache", cache) == 2
+    printed = " ".join(capsys.readouterr().err.split())
+    assert f"this cache has {has}; {grid} needs {needs}: make one with `ifcar extract --dataset charades" in printed
 
 
 def test_clips_of_five_seconds_go_through_the_whole_video(root: Path, tmp_path: Path) -> None:

@@ -299,6 +299,12 @@ def test_presets_hold_the_papers_numbers() -> None:
     assert (plan.lr, plan.batch_size, plan.num_steps, plan.milestones) == (0.00125, 8, 100_000, (90_000,))
     assert wang.live is not None and wang.live.batch_norm == "frozen" and wang.live.data.frames == 32
     assert wang.options["dropout"] == 0.3 and plan.weight_decay == 1e-4
+    seen = wang.live.data
+    assert (seen.sampling_fps, seen.framing, seen.cropping, seen.views) == (6.0, "three-crops", "scale-jitter", 2 * 3)
+    charades = i3d_config("charades", preset="wang-gupta").live
+    assert charades is not None and charades.data.views == 10 * 3
+    own = i3d_config("charades", preset="wang-gupta", sampling="segments", framing="center").live
+    assert own is not None and (own.data.sampling_fps, own.data.views) == (None, 1)
     rising = LivePlan(num_steps=9, steps_per_epoch=3, batch_size=1, lr=1.0, head_lr=1.0, warm_up=3)
     assert [rising.factor_at(step) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
 
@@ -329,8 +335,7 @@ def test_bad_input_is_one_line(
         (lambda: start(small_i3d(boxes)), MissingDataError, "no pixels"),
         (lambda: small_i3d(root, backbone="none"), InputError, "nothing to fine-tune"),
         (lambda: joint_config(layout.run.path), InputError, "boxes alone"),
-        (lambda: joint_config(trained_on(views={"sampling": "annotated"})), InputError, "sampled by 'annotated'"),
-        (lambda: joint_config(trained_on(boxes={"sha256": "ab"})), InputError, "trained on boxes of a file"),
+        (lambda: joint_config(trained_on(boxes={"sha256": "ab"})), InputError, "name the file with --boxes"),
         (lambda: start(small_i3d(root, freeze_to="res3")), InputError, "no stage 'res3'"),
         (lambda: start(small_i3d(root, freeze_to="reduction")), InputError, "leaves nothing"),
         (lambda: small_i3d(root, flip=True), InputError, "left from right"),

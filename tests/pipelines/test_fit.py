@@ -354,3 +354,20 @@ def test_part_without_a_run_to_take_it_from_is_refused(cache: Path, capsys: pyte
     with pytest.raises(SystemExit) as done:
         main(["fit-head", "sfi", "--cache", str(cache), "--part", "joint"])
     assert done.value.code == 2 and "name it with --start" in capsys.readouterr().err
+
+
+def test_run_whose_prediction_has_one_step_says_so(cache: Path, tmp_path: Path) -> None:
+    options = ExtractConfig(
+        dataset="something-else",
+        data_root=cache.parent / "d",
+        out=tmp_path / "two.zarr",
+        backbone="none",
+        frames=2,
+        workers=0,
+    )
+    extract(options, Silent())
+    brief = ScheduleConfig(kind="stretched", epochs=1, refit=False)
+    run = fit(config(tmp_path / "two.zarr", schedule=brief, aux_weight=1.0), Silent(), out=tmp_path / "run").run
+    assert [note for note in run.data().notes if "one step to predict: T′ is 2, of which 1 is observed" in note]
+    run = fit(config(tmp_path / "two.zarr", schedule=brief), Silent(), out=tmp_path / "without").run
+    assert not [note for note in run.data().notes if "predict" in note]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -17,15 +18,24 @@ from fixtures.processes import Command, workers
 from fixtures.something_else import write_dataset
 from safetensors.numpy import load_file
 
+from ifcar.config_fields import fields_of
 from ifcar.errors import CacheMismatchError, IfcarError, InputError
 from ifcar.pipelines.comparison.store import read_comparison
 from ifcar.pipelines.configs import from_plain
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.extraction.needs import extract_words
 from ifcar.pipelines.few_shot import few_shot_grid
 from ifcar.pipelines.fleets.pool import fit_all
-from ifcar.pipelines.grid.config import FewShotConfig, GridConfig, SystemConfig, read_grid, shipped_grids
-from ifcar.pipelines.grid.plan import plan_grid
+from ifcar.pipelines.grid.config import (
+    SHIPPED,
+    FewShotConfig,
+    GridConfig,
+    SystemConfig,
+    read_grid,
+    shipped_grids,
+)
+from ifcar.pipelines.grid.plan import expand, plan_grid
 from ifcar.pipelines.grid.run import run_grid
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import run_id
@@ -316,6 +326,15 @@ def test_shipped_grids_of_orn_start_both_heads_from_the_object_head_of_the_same_
         ({"ensembles": [{"name": "e", "members": ["base", "λ = 6"]}]}, "no system 'λ = 6'"),
         ({"paired_test": "mcnemar"}, "there are 2 seeds"),
         ({"dataset": "toybox"}, "is for toybox"),
+        ({"extraction": {"frame": 8}}, "extraction: unknown key 'frame', did you mean 'frames'"),
+        ({"extraction": {"frames": 0}}, "frames is 0; expected 1 to"),
+        ({"extraction": {"frames": 32, "views": 2}}, "this cache has 8 frames; tiny needs --frames 32: make one with"),
+        ({"extraction": {"sampling_fps": 6.0}}, "this cache has 8 frames; tiny needs --sampling-fps 6.0"),
+        ({"extraction": {"views": 10}}, "this cache has --views 2; tiny needs --views 10: .* --out caches/tiny.zarr"),
+        (
+            {"extraction": {"backbone": "i3d_r50", "instances": 4, "grid": True}},
+            "has --backbone none, no feature map, --instances 3;",
+        ),
         ({"name": "../x"}, "as for a folder"),
         ({"few_shot": {"shots": [7]}, "protocols": []}, "no protocol 'fewshot-7'"),
         ({"systems": [{**LAYOUT, "parts": ["mlp"]}]}, "name it as start"),
@@ -338,6 +357,34 @@ def test_bad_grid_is_one_line_before_any_run(
     with pytest.raises(IfcarError, match=message) as caught:
         plan_grid(read_grid(place / "bad.yaml"), cache)
     assert "\n" not in str(caught.value) and not (place / "runs").exists()
+
+
+def test_cache_of_the_extraction_that_a_grid_names_is_taken(cache: Path) -> None:
+    extraction = {"backbone": "none", "frames": 8, "views": 2, "augmented_views": 0, "instances": 3, "grid": False}
+    assert (
+        len(plan_grid(grid(extraction={**extraction, "sampling": "segments", "framing": "stretch"}), cache).jobs()) == 6
+    )
+
+
+def test_every_shipped_grid_names_the_command_that_makes_its_cache() -> None:
+    """The words are options that `ifcar extract` takes, and only they are checked."""
+    known = {field.flag for field in fields_of(ExtractConfig).values() if field.option}
+    for name in shipped_grids():
+        assert "extraction" in yaml.safe_load((SHIPPED / f"{name}.yaml").read_text()), name
+        words = extract_words(read_grid(Path(name)).extract_config())
+        assert words[:3] == ["ifcar", "extract", "--dataset"] and {w for w in words if str(w)[:2] == "--"} <= known
+    words = extract_words(read_grid(Path("charades-table3")).extract_config())
+    assert {" ".join(map(str, pair)) for pair in itertools.pairwise(words)} >= {"--frames 32", "--sampling-rates 4"}
+    assert words[2:4] == ["--dataset", "charades"] and "--grid" in words
+
+
+@pytest.mark.parametrize("name", ["charades-table3", "toybox-multi-table3"])
+def test_lines_of_zhang_et_al_tables_a_b_and_e_have_no_correlation(name: str) -> None:
+    """48.4, 64 observations in 32 groups, is the line without it (Table 3c); with it 49.2."""
+    systems = {v.name: v.system for system in read_grid(Path(name)).systems for v in expand(system)}
+    assert "correlation" not in systems["complete"].settings
+    lines = [system for line, system in systems.items() if line.startswith(("groups", "observations"))]
+    assert len(lines) == 6 and not any(system.settings["correlation"] for system in lines)
 
 
 def test_head_that_the_cache_cannot_feed_is_refused_before_any_run(cache: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ifcar.extract.datasets.box_files.contract import Box, BoxFile, BoxForm, FileBoxes, register_form
 from ifcar.extract.datasets.box_records import FRAME_NAME, read_tracks
+from ifcar.extract.datasets.something_else import COCO_KEYS
 
 
 @register_form
@@ -14,7 +15,9 @@ class SomethingElseJson(BoxForm):
 
     def owns(self, file: BoxFile) -> bool:
         """See `BoxForm`."""
-        first = next(iter(file.json.values()), None) if isinstance(file.json, dict) else None
+        if not isinstance(file.json, dict) or not COCO_KEYS.isdisjoint(file.json):
+            return False
+        first = next(iter(file.json.values()), None)
         return isinstance(first, list) and all(isinstance(record, dict) and "name" in record for record in first)
 
     def read(self, file: BoxFile) -> FileBoxes:
