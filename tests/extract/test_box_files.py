@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -274,3 +275,37 @@ def test_one_video_is_read_from_any_form_and_records_keep_their_clock(tmp_path: 
     ):
         read_one_video(tmp_path / "coco" / "boxes.json", "Tuer", "x", own=True, **ours)
     assert PurePosixPath("boxes.json") == box_paths(tmp_path / "coco")[0][1]
+
+
+def damaged(value: Any, chance: random.Random) -> Any:
+    if chance.random() < 0.02:
+        return chance.choice([None, True, -1, "", "x", [], {}, [1], {"a": 1}, 10**30, "nan", 0.5])
+    if isinstance(value, dict):
+        return {key: damaged(own, chance) for key, own in value.items() if chance.random() > 0.01}
+    return [damaged(own, chance) for own in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_a_damaged_file_is_read_or_refused_in_one_line(form: str, tmp_path: Path) -> None:
+    chance, num_refused = random.Random(form), 0
+    WRITERS[form](tmp_path)
+    intact = {path: path.read_text() for path, _ in box_paths(tmp_path)}
+    for _ in range(60):
+        for path, text in intact.items():
+            if path.suffix == ".json":
+                text = json.dumps(damaged(json.loads(text), chance))
+            else:
+                place, more = (
+                    chance.randrange(len(text) + 1),
+                    chance.choice(["", "-", "x", '"', "9", "<", ",", "\n", " ", "é"]),
+                )
+                text = text[:place] + more + text[place + chance.randint(0, 3) :]
+            path.write_text(text)
+        try:
+            found = read_box_files(box_paths(tmp_path), ["Tür"])
+            for name, video in found.videos.items():
+                tracks_of(name, video, {"hand"}, SIZE, BoxNotes())
+        except InputError as error:
+            num_refused += 1
+            assert "\n" not in str(error) and str(tmp_path) in str(error)
+    assert num_refused

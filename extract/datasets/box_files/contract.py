@@ -109,8 +109,9 @@ class BoxFile:
             raise InputError(f"{self.path}: {size:,} bytes of XML; up to {_MAX_XML_BYTES:,} are read, divide it")
         if "<!DOCTYPE" in self.text or "<!ENTITY" in self.text:  # entities may unfold to more than there is memory
             raise InputError(f"{self.path}: XML that declares a DOCTYPE; expected annotations without one")
+        parser = ElementTree.XMLParser(encoding="utf-8")  # noqa: S314  (declarations are refused above)
         try:
-            return ElementTree.fromstring(self.text.encode())  # noqa: S314  (declarations are refused above)
+            return ElementTree.fromstring(self.text.encode(), parser)  # noqa: S314
         except ElementTree.ParseError as error:
             raise InputError(f"{self.path}: damaged XML ({error}); export it again") from error
 
@@ -158,7 +159,7 @@ class BoxForm(ABC):
 
     @abstractmethod
     def owns(self, file: BoxFile) -> bool:
-        """Return whether a file's content is of this form; at most one form owns a content."""
+        """Return whether a file's content is of this form; a content that two forms own is refused."""
 
     @abstractmethod
     def read(self, file: BoxFile) -> FileBoxes:

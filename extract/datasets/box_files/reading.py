@@ -136,7 +136,9 @@ def form_of(file: BoxFile) -> BoxForm:
     own = [form for name in FORMS.names() if (form := FORMS.get(name)).owns(file)]
     if not own:
         raise InputError(f"{file.path}: boxes in no known form; expected one of {', '.join(FORMS.names())}")
-    assert len(own) == 1, "forms exclude each other"
+    if len(own) > 1:
+        names = " and ".join(form.name for form in own)
+        raise InputError(f"{file.path}: has what marks {names}; expected boxes in one form, export them again")
     return own[0]
 
 

@@ -37,7 +37,10 @@ class ViaJson(BoxForm):
             video, frame = file.picture(picture["filename"], where)
             found.add_frame(video, frame)
             regions = picture.get("regions") or []
-            for place, region in enumerate(regions.values() if isinstance(regions, dict) else regions):
+            listed = list(regions.values()) if isinstance(regions, dict) else regions
+            if not isinstance(listed, list):
+                raise InputError(f"{where}: regions are {regions!r:.40}; expected a list")
+            for place, region in enumerate(listed):
                 found.add(video, _box(f"{where}, region {place + 1}", region, frame))
         return found
 
