@@ -48,6 +48,7 @@ def test_own_videos_go_from_files_to_a_report_and_a_prediction(
     (home / "boîtes.xml").write_text(cvat_of_video("nouvelle vidéo.mp4", track), encoding="utf-8")
     said = ifcar(capsys, "predict", run, home / "nouvelle vidéo.mp4", "--boxes", home / "boîtes.xml", "--json")
     answer = json.loads(said)
+    assert answer["notes"] == ["boxes: 1 file read as CVAT XML, frame numbers counted from 0"]
     assert answer["clip_id"] == "nouvelle vidéo" and answer["num_subjects"] == 1
     assert answer["top"][0]["name"] == label_of(0) != label_of(1)
     assert len(VIDEOS) == 8

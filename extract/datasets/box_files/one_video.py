@@ -25,7 +25,7 @@ class OneVideo:
         clip_id: its name in the file.
         tracks: its boxes.
         of_source: whether frame numbers are those of the video's own frames, whatever a dataset's are.
-        notes: what is strange about the boxes, a line each.
+        notes: what the file was taken for, and what is strange about the boxes, a line each.
     """
 
     clip_id: str
@@ -54,11 +54,11 @@ def read_one_video(
     if not path.is_dir() and not own and (not path.is_file() or _holds_records(path)):
         clip_id, tracks = read_one_clip(path, clip, likely)
         return OneVideo(clip_id=clip_id, tracks=tracks, of_source=False)
-    name, video, kinds = read_video_boxes(path, clip, likely)
-    box_notes = BoxNotes(shares=False)
-    chosen = subject_kinds(subjects, kinds)
+    name, found = read_video_boxes(path, clip, likely)
+    video, box_notes = found.videos[name], BoxNotes()
+    chosen = subject_kinds(subjects, found.kinds())
     tracks = tracks_of(name, video, chosen, size if video.in_shares else None, box_notes)
-    return OneVideo(clip_id=name, tracks=tracks, of_source=True, notes=tuple(box_notes.lines()))
+    return OneVideo(clip_id=name, tracks=tracks, of_source=True, notes=(*found.notes, *box_notes.lines()))
 
 
 def _holds_records(path: Path) -> bool:

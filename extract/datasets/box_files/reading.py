@@ -200,8 +200,8 @@ def tracks_of(
     return tracks
 
 
-def read_video_boxes(path: Path, video: str | None, likely: str) -> tuple[str, VideoBoxes, set[str]]:
-    """Return the name, the boxes and the classes of one video of a file.
+def read_video_boxes(path: Path, video: str | None, likely: str) -> tuple[str, BoxFiles]:
+    """Return the name of one video of a file, and all boxes of the file, of which it has some.
 
     Args:
         path: the file, or a folder with one file a picture.
@@ -224,4 +224,4 @@ def read_video_boxes(path: Path, video: str | None, likely: str) -> tuple[str, V
     chosen = wanted if wanted in found.videos else known[0]
     if not found.videos[chosen].boxes:
         raise InputError(f"{path}: video {chosen!r:.80} has no box")
-    return chosen, found.videos[chosen], found.kinds()
+    return chosen, found
