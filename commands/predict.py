@@ -37,9 +37,10 @@ def predict(
     Boxes are those of --boxes, or found by --detector; a run that was trained on detected boxes (`ifcar detect`) takes
     their detector as it was then, and a run that reads no boxes needs none.
 
-    Boxes of a file are in the video's pixels and name their frames (ID/0001.jpg is the first), at the rate of the
-    dataset that the run was trained on: 12 frames a second for Something-Else. A run without pixels (backbone none)
-    opens the video only for its size.
+    Boxes of a file are in the video's pixels. Frame numbers of Something-Else's records (ID/0001.jpg is the first)
+    count at the rate of the dataset that the run was trained on, 12 a second for Something-Else; those of all other
+    forms, and of runs on dataset folder, are the video's own frames. A run without pixels (backbone none) opens the
+    video only for its size.
     """
     from ifcar.pipelines.predict import predict as run_predict
 

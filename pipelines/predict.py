@@ -126,9 +126,14 @@ def predict(
         frame_size=(info.width, info.height),
         frames_on_clock=recipe.frames_on_clock,
     )
-    boxes = _boxes(run, clip_of_video, recipe, options, detector, on, progress, reads_boxes=reads_boxes)
+    boxes = _boxes(data, run, clip_of_video, recipe, options, detector, on, progress, reads_boxes=reads_boxes)
     clip_of_video, tracks = replace(clip_of_video, clip_id=boxes.clip_id), boxes.tracks
+    if boxes.of_source:
+        recipe = replace(recipe, annotation_fps=None, frames_on_clock=False)
     notes = [] if options.boxes is None else _check_boxes(options.boxes, clip_of_video, boxes, info, recipe)
+    notes += boxes.notes
+    if boxes.of_source:  # such a video is seen whole, and not from its first box to its last
+        boxes = replace(boxes, tracks=tracks.at(np.arange(info.num_frames)))
     if reads_boxes:
         notes += filter(None, [differing(recipe.detector, boxes.facts)])
     reads_features = data.spec.reads_features(reads)
@@ -159,6 +164,7 @@ def predict(
 
 
 def _boxes(
+    data: RunData,
     run: Path,
     clip: Clip,
     recipe: Recipe,
@@ -173,7 +179,8 @@ def _boxes(
     if options.boxes is not None:
         if detector:
             raise InputError("--boxes and a detector's options exclude each other; give one of them")
-        return boxes_of_file(options.boxes, options.clip, clip.clip_id)
+        assert clip.frame_size is not None
+        return boxes_of_file(options.boxes, options.clip, clip.clip_id, clip.frame_size, data.identity["dataset"])
     if options.clip is not None:
         raise InputError(f"--clip {options.clip} would be ignored: it names a clip of the file of --boxes")
     if not reads_boxes:

@@ -4,6 +4,7 @@ from ifcar.extract.datasets.ava import Ava
 from ifcar.extract.datasets.charades import Charades
 from ifcar.extract.datasets.contract import DATASETS
 from ifcar.extract.datasets.epic_kitchens import EpicKitchens
+from ifcar.extract.datasets.folder import Folder
 from ifcar.extract.datasets.hockey import Hockey
 from ifcar.extract.datasets.homage import Homage
 from ifcar.extract.datasets.something_else import SomethingElse
@@ -18,6 +19,7 @@ __all__ = [
     "Ava",
     "Charades",
     "EpicKitchens",
+    "Folder",
     "Hockey",
     "Homage",
     "SomethingElse",

@@ -114,6 +114,8 @@ class Dataset(ABC):
             numbers, or (h, w) for pictures over the frame, which follow a view's crop. Known when the clips are listed.
         num_instances: N, the slots of a row of the cache that clips are listed for; None: for no cache. A dataset whose
             instances have labels lists a clip with more of them several times, or says what is lost.
+        takes_subjects: whether it can be told which classes of its boxes are subjects.
+        subjects: these, with commas between; None: hands and persons.
         view_arrays: arrays that `arrays_of_view` makes, with the axes T, N, h, w and numbers. Known when the clips are
             listed.
         errata: what is known to be odd about the data set as it is published.
@@ -134,6 +136,8 @@ class Dataset(ABC):
     track_arrays: Sequence[ArraySpec] = ()
     view_arrays: Sequence[ArraySpec] = ()
     num_instances: int | None = None
+    takes_subjects: ClassVar[bool] = False
+    subjects: str | None = None
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -26,6 +26,7 @@ from ifcar.text_files import without_mark
 
 _PEEK_BYTES = 64
 _MAX_SIDE = 1 << 16
+COCO_KEYS = frozenset({"info", "licenses", "images", "annotations", "categories", "videos"})
 VIDEO_ENDINGS = (".webm", ".mp4")
 
 
@@ -70,6 +71,11 @@ class SomethingElse(Dataset):
         self._tracks = TrackStore()
         for path in self._annotation_files():
             for clip_id, records in stream_records(path, digest):
+                if clip_id in COCO_KEYS:
+                    raise InputError(
+                        f"{path}: COCO JSON, as it has {clip_id!r}; expected Something-Else's records, {{clip id: "
+                        "[record, …]}}; --dataset folder reads COCO"
+                    )
                 if clip_id in self._tracks:
                     raise InputError(f"{path}: clip {clip_id!r} is annotated twice")
                 self._tracks.add(clip_id, read_tracks(path, clip_id, records, box_notes))

@@ -39,7 +39,13 @@ def csv_rows(path: Path, digest: hashlib._Hash, what: str) -> Iterator[tuple[str
 
 
 def column_rows(
-    path: Path, digest: hashlib._Hash, columns: Sequence[str], what: str
+    path: Path,
+    digest: hashlib._Hash,
+    columns: Sequence[str],
+    what: str,
+    *,
+    optional: Sequence[str] = (),
+    unread: list[str] | None = None,
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield ("FILE line N", text by column) of every row below a header, without blanks around; see `csv_rows`.
 
@@ -48,23 +54,30 @@ def column_rows(
         digest: takes the file's bytes.
         columns: those that are yielded; the header may name others.
         what: what the file is, for messages.
+        optional: yielded too where the header names them.
+        unread: takes the names of the header that are neither.
 
     Raises:
         MissingDataError: no such file.
         InputError: there is no header, it lacks a column or names one twice, or a row has another number of fields.
     """
     header: list[str] = []
+    read: list[str] = []
     for where, row in csv_rows(path, digest, what):
         if not header:
             header = [name.strip() for name in row]
-            wrong = next((name for name in columns if header.count(name) != 1), None)
+            found = [name for name in optional if name in header]
+            wrong = next((name for name in (*columns, *found) if header.count(name) != 1), None)
             if wrong is not None:
-                found = "names a column twice," if wrong in header else "lacks the column"
-                raise InputError(f"{where}: the header {found} {wrong}; expected {', '.join(columns)} among others")
+                fault = "names a column twice," if wrong in header else "lacks the column"
+                raise InputError(f"{where}: the header {fault} {wrong}; expected {', '.join(columns)} among others")
+            read = [*columns, *found]
+            if unread is not None:
+                unread += [name for name in header if name not in read]
         elif len(row) != len(header):
             raise InputError(f"{where}: {len(row)} columns; expected {len(header)}, as in the header")
         else:
-            yield where, {name: row[header.index(name)].strip() for name in columns}
+            yield where, {name: row[header.index(name)].strip() for name in read}
     if not header:
         raise InputError(f"{path}: empty; expected a header with {', '.join(columns)}")
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from ifcar.cache.arrays import ArraySpec, CacheSpec
 from ifcar.errors import InputError
+from ifcar.extract.datasets.box_files.one_video import read_one_video
 from ifcar.extract.datasets.box_notes import BoxNotes
+from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.datasets.detected_boxes import BoxFileFacts, read_detected, read_facts
-from ifcar.extract.datasets.something_else import read_one_clip
 from ifcar.extract.tracks import Tracks
 from ifcar.pipelines.detection.config import DetectorConfig
 from ifcar.pipelines.detection.detection import ClipDetector
@@ -33,11 +34,15 @@ class VideoBoxes:
         tracks: the boxes.
         facts: how they were detected, and at which rate their frame numbers count; None: those of a file of the
             dataset's own kind, whose rate is the dataset's, or no boxes.
+        of_source: whether frame numbers of a file are those of the video's own frames instead.
+        notes: what is strange about the boxes, a line each.
     """
 
     clip_id: str
     tracks: Tracks
     facts: BoxFileFacts | None = None
+    of_source: bool = False
+    notes: tuple[str, ...] = ()
 
     def carried(self, run: Path, spec: CacheSpec, reads: Sequence[str]) -> tuple[ArraySpec, ...]:
         """Return the arrays beside boxes that are read and that these tracks carry; all of them where there are none.
@@ -62,19 +67,29 @@ class VideoBoxes:
         return tuple(chosen)
 
 
-def boxes_of_file(path: Path, clip: str | None, likely_id: str) -> VideoBoxes:
-    """Return one clip's boxes of a file; see `read_one_clip`.
+def boxes_of_file(
+    path: Path, clip: str | None, likely_id: str, size: tuple[int, int], dataset: Mapping[str, Any]
+) -> VideoBoxes:
+    """Return one video's boxes of a file; see `read_one_video`.
+
+    Args:
+        path: the file.
+        clip: the video's name in the file; None takes `likely_id`, or the only one.
+        likely_id: the name that it probably has.
+        size: (width, height) of the video.
+        dataset: identity of the dataset that the run was trained on.
 
     Raises:
         MissingDataError, InputError: see there, or what `ifcar detect` wrote beside the file does not belong to it.
     """
-    clip_id, tracks = read_one_clip(path, clip, likely_id)
     facts = read_facts(path)
+    own = DATASETS.get(dataset["name"]).takes_subjects and facts is None
+    found = read_one_video(path, clip, likely_id, size, subjects=dataset.get("subjects"), own=own)
     if facts is None:
-        return VideoBoxes(clip_id=clip_id, tracks=tracks)
-    found = dict(read_detected(path, facts, hashlib.sha256(), {clip_id}, BoxNotes()))[clip_id]
-    assert found is not None
-    return VideoBoxes(clip_id=clip_id, tracks=found, facts=facts)
+        return VideoBoxes(clip_id=found.clip_id, tracks=found.tracks, of_source=found.of_source, notes=found.notes)
+    tracks = dict(read_detected(path, facts, hashlib.sha256(), {found.clip_id}, BoxNotes()))[found.clip_id]
+    assert tracks is not None
+    return VideoBoxes(clip_id=found.clip_id, tracks=tracks, facts=facts)
 
 
 def boxes_found(config: DetectorConfig, clip: Clip, device: str, progress: Progress) -> VideoBoxes:

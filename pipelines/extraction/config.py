@@ -29,6 +29,7 @@ class FeatureConfig(SampledViews):
     Args:
         dataset: registered name.
         data_root: the dataset's folder; default: its name under the data folder.
+        subjects: classes of a folder's boxes that are subjects, with commas between; default: hand,person.
         backbone: registered name.
         backbone_options: the backbone's own, by name.
         weights: a file or folder, "published", the tag of published ones, or "random:SEED".
@@ -39,6 +40,13 @@ class FeatureConfig(SampledViews):
 
     dataset: Annotated[str, Option("One of `ifcar list datasets`.")]
     data_root: Annotated[Path | None, Option("The dataset's folder; default: data/DATASET.")] = None
+    subjects: Annotated[
+        str | None,
+        Option(
+            "Classes of the boxes that are subjects, those who act, with commas between; only of dataset folder, whose "
+            "default is hand,person."
+        ),
+    ] = None
     backbone: Annotated[
         str | None,
         Option(

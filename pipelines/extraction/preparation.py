@@ -180,6 +180,8 @@ def provenance_of(
         "backbone": {"name": backbone.name, "weights": weights},
     }
     identity["dataset"] |= _spans(source)
+    if source.dataset.subjects is not None:
+        identity["dataset"]["subjects"] = source.dataset.subjects
     if source.dataset.frames_on_clock:  # a cache from when such numbers met rates near their own roughly is another
         identity["dataset"]["annotation_clock"] = "exact"
     if source.proposals is not None:

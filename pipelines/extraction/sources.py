@@ -114,6 +114,12 @@ def read_source(
     dataset_type = DATASETS.get(config.dataset)
     dataset = dataset_type(config.data_root or folder("data") / dataset_type.default_root)
     dataset.num_instances = config.instances
+    if config.subjects is not None and not (dataset.takes_subjects and config.boxes is None):
+        what = (
+            "the file of --boxes says what is a subject" if config.boxes else f"dataset {config.dataset!r} has its own"
+        )
+        raise InputError(f"--subjects {config.subjects} would be ignored: {what}; leave it out")
+    dataset.subjects = config.subjects
     dataset.prepare(counter(progress, f"rendering {config.dataset}"))
     listing = dataset.listing(needs_pixels=needs_pixels)
     if clip_ids is None:

@@ -122,6 +122,7 @@ def joint_config(
             raise InputError(f"{base}: its head was trained on {symbol} = {expected}, not {given[name]}; leave it out")
     own = {
         "dataset": data.identity["dataset"]["name"],
+        "subjects": data.identity["dataset"].get("subjects"),
         "backbone": recipe.backbone.name,
         "backbone_options": to_plain(recipe.backbone.config),
         "spatial_stride": recipe.backbone.spatial_stride,

@@ -177,7 +177,8 @@ def without_places(config: RunConfig) -> dict[str, Any]:
                 del content["live"][name]
         data = content["live"]["data"]
         # What an earlier run's config does not know is left out where it says nothing: the run's id stays what it is.
-        silent = [name for name in ("backbone_options", "sampling", "sampling_fps", "sampling_rates") if not data[name]]
+        later = ("backbone_options", "sampling", "sampling_fps", "sampling_rates", "subjects")
+        silent = [name for name in later if not data[name]]
         for name in ("data_root", "weights", "boxes", *silent):
             del data[name]
         del content["live"]["base"]

@@ -52,8 +52,8 @@ class PredictConfig:
     """What a run is told of a new video.
 
     Args:
-        boxes: JSON in Something-Else's record format, {ID: [record, …]} or one clip's list of records; None: they are
-            found by a detector, or none are read.
+        boxes: a file in a form of `ifcar.extract.datasets.box_files`, or a clip's list of Something-Else records, or a
+            folder with a file a picture; None: they are found by a detector, or none are read.
         clip: ID in the boxes file; default: the video's name, or the only one.
         labels: the label space; a run knows the one that it learned.
         weights: the backbone's, as `ifcar extract` takes them; they must be those that the run was trained on.
@@ -65,8 +65,8 @@ class PredictConfig:
     boxes: Annotated[
         Path | None,
         Option(
-            "JSON, Something-Else's records: {ID: [record, …]}, or one clip's list of records; default: a detector's, "
-            "where the run reads boxes."
+            "COCO, CVAT, MOT, YOLO, VIA, Pascal VOC, CSV or Something-Else's records (docs/datasets.md); default: a "
+            "detector's, where the run reads boxes."
         ),
     ] = None
     clip: Annotated[str | None, Option("ID in the boxes file; default: the video's name, or the only one.")] = None

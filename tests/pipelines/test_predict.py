@@ -269,7 +269,7 @@ def records_with(*boxes: tuple[float, float, float, float], first: int = 0) -> l
 BAD: dict[str, tuple[Any, dict[str, Any], type[IfcarError], str]] = {
     "no boxes file": (None, {}, MissingDataError, "boxes.json: no such file; expected boxes in Something-Else's"),
     "not JSON": ("{", {}, InputError, "boxes.json: not valid JSON before byte 1 "),
-    "no object": (7, {}, InputError, "expected a JSON object .* begins with '7'"),
+    "no object": (7, {}, InputError, "boxes.json: boxes in no known form; expected one of COCO JSON, .*Something-Else"),
     "no clip": ({}, {}, InputError, "holds no clip"),
     "no record": ([], {}, InputError, "found an empty list"),
     "no name": ([{"labels": []}], {}, InputError, "found the name None"),

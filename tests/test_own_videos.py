@@ -1,0 +1,54 @@
+"""A stranger's hour: eight own videos with CVAT boxes and a table, in a folder with blanks and accents in its name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from fixtures.own_videos import NUM_FRAMES, VIDEOS, cvat_of_video, cvat_track, label_of, write_own_videos
+from fixtures.videos import write_video
+
+from ifcar.cli import main
+
+pytestmark = pytest.mark.slow
+
+
+def ifcar(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    said = capsys.readouterr()
+    assert ended.value.code == 0, said.err
+    return said.out
+
+
+def test_own_videos_go_from_files_to_a_report_and_a_prediction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "Mes vidéos à moi"
+    root = write_own_videos(home / "données d’été")
+    for name in ("DATA", "CACHES", "RUNS", "WEIGHTS"):
+        monkeypatch.setenv(f"IFCAR_{name}", str(home / name.lower()))
+    monkeypatch.chdir(home)
+    small = ("--weights", "random:0", "--crop", 32, "--frames", 8, "--instances", 2, "--workers", 0)
+    said = ifcar(capsys, "extract", "--dataset", "folder", "--data-root", root, *small)
+    assert "8 files read as CVAT XML, frame numbers counted from 0" in said.replace("\n", " ")
+    assert "2 of 8 clips, 2 of 8 videos, are for test" in said.replace("\n", " ")
+    run = home / "runs" / "own"
+    quick = ("--preset", "small", "--min-steps", 150, "--no-refit", "--streams", "layout", "--out", run)
+    ifcar(capsys, "fit-head", "sfi", *quick)
+    scores = {row["split"]: row for row in json.loads((run / "metrics.json").read_text())}
+    assert scores["test"]["n"] == 2 and scores["test"]["top1"] == 1.0
+    page = home / "report"
+    ifcar(capsys, "report", "--out", page, "--data-root", root)
+    assert (page / "index.html").is_file()
+    # a new video: the hand moves as in those of the first label, boxes are listed at both ends alone
+    write_video(home / "nouvelle vidéo.mp4", NUM_FRAMES, fps=12)
+    track = cvat_track(0, "hand", {0: ((2, 14, 14, 26), 0), NUM_FRAMES - 1: ((44, 14, 56, 26), 0)})
+    (home / "boîtes.xml").write_text(cvat_of_video("nouvelle vidéo.mp4", track), encoding="utf-8")
+    said = ifcar(capsys, "predict", run, home / "nouvelle vidéo.mp4", "--boxes", home / "boîtes.xml", "--json")
+    answer = json.loads(said)
+    assert answer["notes"] == ["boxes: 1 file read as CVAT XML, frame numbers counted from 0"]
+    assert answer["clip_id"] == "nouvelle vidéo" and answer["num_subjects"] == 1
+    assert answer["top"][0]["name"] == label_of(0) != label_of(1)
+    assert len(VIDEOS) == 8
