@@ -90,9 +90,31 @@ def fuse_runs(
     )
     write_config(path, config)
     data = [member.data() for member in members]
-    write_run_data(path, replace(data[0], notes=tuple(dict.fromkeys(note for own in data for note in own.notes))))
+    notes = [*(note for own in data for note in own.notes), *fusion_notes(members, numbers, metrics)]
+    write_run_data(path, replace(data[0], notes=tuple(dict.fromkeys(notes))))
     write_results(path, predictions, metrics)
     return EnsembleResult(run=open_run(path), members=members, weights=numbers)
+
+
+def fusion_notes(members: Sequence[Run], weights: Sequence[float], fused: Sequence[Metrics]) -> list[str]:
+    """Return a line on every member of weight 0, and one where a member alone is better on the test clips."""
+    notes = [
+        f"{member.path.name} has weight 0: the ensemble is the same without it"
+        for member, weight in zip(members, weights, strict=True)
+        if weight == 0
+    ]
+    own = [test for member in members if (test := member.metric("test")) is not None]
+    whole = next((metrics for metrics in fused if metrics.split == "test"), None)
+    if whole is None or whole.primary is None or len(own) < len(members) or any(t.primary is None for t in own):
+        return notes
+    scores = [float(test.primary or 0.0) for test in own]
+    best = int(np.argmax(scores))
+    if scores[best] > whole.primary:
+        notes.append(
+            f"worse than its best member: {100 * whole.primary:.1f} against {100 * scores[best]:.1f} of "
+            f"{members[best].path.name} alone, on {whole.n} test clips"
+        )
+    return notes
 
 
 def newest_pair() -> list[Run]:
