@@ -34,7 +34,7 @@ app = typer.Typer(
     name="ifcar",
     help="Object-centric activity recognition: extract features once, then train every head from the cache.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},  # of every command below too
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -106,6 +106,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if is_out_of_memory(error):
             said = " ".join(f"out of memory. {error}".split())
             code = fail(f"{said}; what is finished is kept. Take a smaller batch, or --memory stream for training")
+        elif _is_a(error, "NoArgsIsHelpError"):  # its message is the help, which has lines
+            typer.echo(error.format_message())  # type: ignore[attr-defined]
+            code = 2
         elif _is_a(error, "ClickException"):  # typer carries its own copy of click or uses the installed one
             context = getattr(error, "ctx", None)
             command = "ifcar" if context is None else context.command_path

@@ -38,14 +38,16 @@ class Screen:
         self.quiet = quiet
         self._bar: Progress | None = None
         self._title, self._total, self._done = "", 0, 0
+        self._before = self._after = 0
         self._started = self._spoken = 0.0
 
-    def start(self, title: str, total: int) -> None:
-        """Begin a stage."""
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    def start(self, title: str, total: int, *, done: int = 0, after: int = 0) -> None:
+        """Begin a stage, see `ifcar.pipelines.progress.Progress`."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         self.finish()
-        self._title, self._total, self._done = title, total, 0
+        self._title, self._total, self._done = title, total, done
+        self._before, self._after = done, after
         self._started = self._spoken = time.monotonic()
         if not self.quiet and self.console.is_terminal:
             self._bar = Progress(
@@ -53,26 +55,33 @@ class Screen:
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}", markup=False),
                 console=self.console,
                 transient=True,
             )
             self._bar.start()
-            self._bar.add_task(title, total=total, note="", rate="")
+            self._bar.add_task(title, total=total, completed=done, note="", rate="")
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Finish items of the stage."""
         self._done += count
         now = time.monotonic()
-        rate = self._done / max(now - self._started, 1e-9)
+        pace = self._pace(now)
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], advance=count, note=printable(note), rate=f"{rate:.1f}/s")
+            self._bar.update(self._bar.task_ids[0], advance=count, note=printable(note), rate=pace)
         elif not self.quiet and now - self._spoken >= PLAIN_EVERY_SEC:
-            left = f", {(self._total - self._done) / rate:.0f} s left" if self._done else ""
-            line = f"{self._title}: {self._done}/{self._total}, {rate:.1f}/s{left}"
+            line = f"{self._title}: {self._done}/{self._total}, {pace}"
             self.say(f"{line}  {note}" if note else line)
             self._spoken = now
+
+    def _pace(self, now: float) -> str:
+        """Return the rate of this stage's own items and the time left, that of what follows included."""
+        fresh = self._done - self._before
+        rate = fresh / max(now - self._started, 1e-9)
+        if not fresh:
+            return f"{rate:.1f}/s"
+        most = "at most " if self._after else ""
+        return f"{rate:.1f}/s, {most}{(self._total - self._done + self._after) / rate:.0f} s left"
 
     def finish(self) -> None:
         """End the stage; says how long it took when that was over two seconds."""

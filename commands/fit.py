@@ -53,6 +53,7 @@ def fit_head(
     """Train one head from a cache and evaluate it on the protocol's test clips."""
     from dataclasses import replace
 
+    from ifcar.heads.catalog import HEADS
     from ifcar.pipelines.fit import fit
     from ifcar.pipelines.folders import only_cache
     from ifcar.pipelines.runs.finished import read_config, read_remark
@@ -74,6 +75,7 @@ def fit_head(
     elif head is None:
         raise InputError("name a head (`ifcar list heads`), or give --config")
     else:
+        HEADS.get(head)  # a misspelt head is said before a cache that is missing
         run_config = make_run_config(
             head,
             only_cache(cache),

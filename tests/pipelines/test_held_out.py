@@ -190,6 +190,7 @@ def test_uneven_groups_are_said_on_the_terminal_and_kept_in_run_and_ensemble(
     assert not done.value.code
     line = "held out: 2 of 16 training clips (12 %, asked for 15 %), one by one"
     assert f"note: {line}" in printed.out and line in printed.err
+    assert "steps choose the stopping point; then the refit on all training clips, at most" in printed.err
     with pytest.raises(SystemExit):
         main([*command, "--protocol", "uneven", "--json", "--out", str(tmp_path / "b")])
     (note,) = json.loads(capsys.readouterr().out)["notes"]
