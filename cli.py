@@ -14,6 +14,7 @@ from ifcar import __version__
 from ifcar.commands import cache, data
 from ifcar.commands.compare import compare
 from ifcar.commands.demo import demo
+from ifcar.commands.detect import detect
 from ifcar.commands.diagnose import diagnose
 from ifcar.commands.ensemble import ensemble
 from ifcar.commands.extract import extract
@@ -39,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(demo)
+app.command()(detect)
 app.command()(extract)
 app.command("fit-head")(fit_head)
 app.command()(evaluate)

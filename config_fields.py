@@ -148,3 +148,29 @@ def check_fields(config: Any) -> None:
     kind: type = type(config)
     for name, field in fields_of(kind).items():
         field.check(getattr(config, name), name)
+
+
+def words_of(config: Any) -> list[Any]:
+    """Return the words with which a command line states a config, what is as by default left out."""
+    kind: type = type(config)
+    words: list[Any] = []
+    for field in fields_of(kind).values():
+        value = getattr(config, field.name)
+        if field.option is not None and value is not None and value != field.default:
+            words += words_for(field, value)
+    return words
+
+
+def words_for(field: Field, value: Any) -> list[Any]:
+    """Return the words with which a command line gives a field a value."""
+    if isinstance(value, Mapping):
+        return [word for key, own in value.items() for word in (field.flag, f"{key}={own}")]
+    if isinstance(value, bool):
+        return [field.flag if value else f"--no-{field.flag[2:]}"]
+    if field.option is not None and field.option.repeated:
+        return [word for own in value for word in (field.flag, own)]
+    return [field.flag, ",".join(map(_word, value)) if isinstance(value, tuple) else value]
+
+
+def _word(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -14,11 +17,25 @@ from ifcar.extract.weights import load_weights
 FRAMES = {"i3d_r50": 8, "slowfast_r50": 32, "i3d_inception": 16}  # of a view
 
 
+def random_weights(name: str) -> str:
+    """Return a file of random weights in the working folder, drawn where it is not there: that takes seconds."""
+    path = Path(f"{name}.safetensors")
+    if not path.exists():
+        net = _built(name)
+        load_weights(net, "random:0")
+        save_file(net.state_dict(), path)
+    return str(path)
+
+
 def backbone(device: str, name: str = "i3d_r50", crop: int = 224) -> Backbone:
     """Return a backbone with random weights."""
-    net = build_backbone(resolve_backbone(name, num_frames=FRAMES[name], crop_size=crop, spatial_stride=16))
-    load_weights(net, "random:0")
+    net = _built(name, crop)
+    load_weights(net, random_weights(name))
     return net.to(device)
+
+
+def _built(name: str, crop: int = 224) -> Backbone:
+    return build_backbone(resolve_backbone(name, num_frames=FRAMES[name], crop_size=crop, spatial_stride=16))
 
 
 def views(device: str, batch: int, crop: int, frames: int = FRAMES["i3d_r50"]) -> Tensor:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from backbones import FRAMES, as_extracted, backbone, flops_a_clip, views
+from backbones import FRAMES, as_extracted, backbone, flops_a_clip, random_weights, views
 from clips import write_folders, write_videos
 from machine import facts, interleaved, matmul_rate, median, save, synchronise
 
@@ -122,8 +122,8 @@ def make_config(
     """Return the options of an extraction of the folder `videos`."""
     return ExtractConfig(
         dataset="something-else", data_root=Path("videos"), out=Path(f"{name}-{precision}.zarr"), backbone=name,
-        weights="random:0", frames=FRAMES[name], crop=crop, batch_size=batch, precision=precision, device=device,
-        workers=workers, limit=clips,
+        weights=random_weights(name), frames=FRAMES[name], crop=crop, batch_size=batch, precision=precision,
+        device=device, workers=workers, limit=clips,
     )  # fmt: skip
 
 
@@ -214,7 +214,9 @@ def scale_child(connection: Connection, num_clips: int, pixels: bool) -> None:
     root = Path("scale") / str(num_clips)
     if not root.exists():
         write_folders(root, num_clips)
-    options: dict[str, Any] = {"weights": "random:0", "crop": 32, "pooled": "7-max"} if pixels else {"backbone": "none"}
+    options: dict[str, Any] = (
+        {"weights": random_weights("i3d_r50"), "crop": 32, "pooled": "7-max"} if pixels else {"backbone": "none"}
+    )
     clock = Clock()
     extract(ExtractConfig(dataset="something-else", data_root=root, out=root / f"{pixels}.zarr", **options), clock)
     seconds = time.perf_counter() - clock.times[0][0]

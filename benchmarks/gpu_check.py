@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from backbones import backbone
+from backbones import backbone, random_weights
 from fleet_steps import FleetSteps, open_rows
 from fleets import make_config, write_rows
 from gpu_rows import Rows
@@ -54,8 +54,8 @@ def run(rows: Rows) -> None:
     """Measure and compare, the machine first."""
     device = rows.device
     rows.measure("machine", partial(machine_facts, device))
-    rows.measure("peaks", partial(peaks, device))
-    rows.measure("copies", partial(copies, device))
+    rows.measure("peaks", partial(peaks, device, small=rows.small))
+    rows.measure("copies", partial(copies, device, rows.small))
     rows.measure("float32 is float32", partial(float32_error, device))
     for name in ("sfi", "strg", "nl", "stin", "stin-nl", "base", *sorted(HEADS.names())):
         if name not in done(rows):
@@ -64,7 +64,7 @@ def run(rows: Rows) -> None:
     for file in FILES if shared else ():
         rows.measure(f"golden {file}", partial(golden_error, Path(str(shared)) / "golden", file, device))
     write_dataset(Path("something-else"), 24)
-    rows.measure("extract", partial(extraction_error, device))
+    rows.measure("extract", partial(extraction_error, device, 32 if rows.small else 64))
     rows.measure("fit-head", partial(training_error, device))
     write_rows(Path("random.zarr"), "toybox")
     rows.measure("where rows are kept", partial(memory_error, device))
@@ -119,9 +119,9 @@ def machine_facts(device: str) -> dict[str, Any]:
     return content
 
 
-def copies(device: str) -> dict[str, float]:
+def copies(device: str, small: bool) -> dict[str, float]:
     """Return GB a second: read by a copy on the device, and over the bus from pageable and from pinned memory."""
-    found = {"on_device_gb_per_sec": copy_rate(device) / 1e9}
+    found = {"on_device_gb_per_sec": copy_rate(device, 2**20 if small else 2**28) / 1e9}
     if device.startswith("cuda"):
         pageable = torch.randint(0, 256, (2**27,), dtype=torch.uint8)
         here = {"pageable": pageable, "pinned": pageable.pin_memory()}
@@ -187,13 +187,13 @@ def golden_error(folder: Path, file: str, device: str) -> dict[str, Any]:
     return judged("logits", logits=difference(found, golden.array("out/logits")))
 
 
-def extraction_error(device: str) -> dict[str, Any]:
+def extraction_error(device: str, crop: int) -> dict[str, Any]:
     """Extract the same clips on the CPU and on the device, and compare the rows that the caches hold."""
     found = {}
     for name, where, precision in (("cpu", "cpu", "fp32"), ("fp32", device, "fp32"), ("bf16", device, "bf16")):
         config = ExtractConfig(
-            dataset="something-else", data_root=Path("something-else"), out=Path(f"{name}.zarr"), weights="random:0",
-            crop=64, workers=2, device=where, precision=precision,
+            dataset="something-else", data_root=Path("something-else"), out=Path(f"{name}.zarr"), crop=crop, workers=2,
+            weights=random_weights("i3d_r50"), device=where, precision=precision,
         )  # fmt: skip
         extract(config, Silent())
         reader = open_cache(Path(f"{name}.zarr"))

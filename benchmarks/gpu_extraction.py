@@ -77,7 +77,7 @@ COMPILED = (Form("bf16", compiles=True), Form("fp32", compiles=True))
 
 def run(rows: Rows) -> None:
     """Measure: what `extract` does first, then other forms, and what has to be compiled last."""
-    known = dict(rows.measure("peaks", partial(peaks, rows.device)))
+    known = dict(rows.measure("peaks", partial(peaks, rows.device, small=rows.small)))
     crop = 32 if rows.small else 224
     names = ["i3d_r50"] if rows.small else list(FRAMES)
     workers = 2 if rows.small else os.cpu_count() or 1

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_rows import Rows
-from head_steps import PRECISIONS, SYSTEMS, measure
+from head_steps import PRECISIONS, SYSTEMS, System, measure
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
@@ -18,7 +18,8 @@ from fixtures.flops import PAPER_BATCH
 def run(rows: Rows) -> None:
     """Measure SFI in both precisions first, then the other heads."""
     clips, rounds = (4, 1) if rows.small else (PAPER_BATCH, 15)
-    systems = SYSTEMS[-1:] if rows.small else SYSTEMS
+    name, _, losses = SYSTEMS[-1]
+    systems: list[System] = [(name, "small", losses)] if rows.small else SYSTEMS
     for some in (systems[:1], systems[1:]):
         for precision in PRECISIONS:
             for system in some:
@@ -30,5 +31,5 @@ def one(
     system: tuple[str, str, dict[str, Any]], precision: str, device: str, clips: int, rounds: int
 ) -> dict[str, Any]:
     """Return a row of `benchmarks/heads.py`, and the share of a step in which the GPU computes."""
-    row = measure(system, precision, device, clips, rounds)
+    row = measure(system, precision, device, clips, rounds, size=128 if rounds == 1 else None)
     return {**row, "computing_share": row["profiled_ms"] / row["step_ms"]}

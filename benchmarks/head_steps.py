@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import interleaved, median, synchronise
+from machine import interleaved, matmul_size, median, synchronise
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
@@ -63,9 +63,8 @@ def make_step(
     return step
 
 
-def make_matmul(device: str, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
-    """Return a large square product and its operations."""
-    size = 2048 if device == "cpu" else 8192
+def make_matmul(device: str, dtype: torch.dtype, size: int) -> tuple[Callable[[], object], int]:
+    """Return a square product and its operations."""
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     return lambda: a @ b, 2 * size**3
 
@@ -89,14 +88,16 @@ def profiled(step: Callable[[], None], device: str, count: int = 3) -> tuple[flo
     return total / count / 1e6, float(products / total)
 
 
-def measure(system: System, precision: str, device: str, num_clips: int, rounds: int) -> dict[str, Any]:
-    """Return one row of the table."""
+def measure(
+    system: System, precision: str, device: str, num_clips: int, rounds: int, *, size: int | None = None
+) -> dict[str, Any]:
+    """Return one row of the table; `size` is the side of the product beside it, a large one unless given."""
     name, preset, losses = system
     torch.manual_seed(0)
     spec, own_clips = paper_size(name)
     num_clips = min(num_clips, own_clips)
     head = build_at_paper_size(name, preset, losses=losses)
-    matmul, matmul_flops = make_matmul(device, PRECISIONS[precision])
+    matmul, matmul_flops = make_matmul(device, PRECISIONS[precision], size or matmul_size(device))
     step = make_step(head, spec, device, num_clips, precision)
     sides: dict[str, Callable[[], object]] = {"matmul": matmul, "step": step}
     if name in PLAIN:
@@ -107,7 +108,7 @@ def measure(system: System, precision: str, device: str, num_clips: int, rounds:
     if name in COUNTED_PLAIN:
         plain_flops = count_training_flops(name, preset, num_clips=num_clips, form=PLAIN[name], losses=losses)
     rate = matmul_flops / seconds["matmul"]
-    profiled_seconds, share = profiled(step, device)
+    profiled_seconds, share = profiled(step, device, min(3, rounds))
     return {
         "head": name,
         "preset": preset,

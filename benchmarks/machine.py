@@ -98,28 +98,34 @@ def median(values: list[float]) -> float:
     return float(np.median(values))
 
 
-def matmul_rate(dtype: torch.dtype, device: str = "cpu", size: int = 2048, rounds: int = 7) -> float:
+def matmul_rate(dtype: torch.dtype, device: str = "cpu", size: int | None = None, rounds: int = 7) -> float:
     """Return the FLOP/s of a large square matrix product, the machine's practical peak."""
-    size = size if device == "cpu" else 8192
+    size = size or matmul_size(device)
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     seconds = interleaved({"matmul": lambda: a @ b}, rounds, device)["matmul"]
     return 2 * size**3 / median(seconds)
 
 
-def peaks(device: str) -> dict[str, float]:
+def matmul_size(device: str) -> int:
+    """Return the side of a product that is large on a device."""
+    return 2048 if device == "cpu" else 8192
+
+
+def peaks(device: str, *, small: bool = False) -> dict[str, float]:
     """Return the FLOP/s of a large product in fp32, on a GPU also with TF32 inputs, and in bf16, by these names."""
+    size = 128 if small else None
     kinds = {"fp32": (torch.float32, False), "tf32": (torch.float32, True), "bf16": (torch.bfloat16, False)}
     found = {}
     for name, (dtype, allowed) in kinds.items():
         if name != "tf32" or device.startswith("cuda"):
             with tf32(allowed):
-                found[name] = matmul_rate(dtype, device)
+                found[name] = matmul_rate(dtype, device, size)
     return found
 
 
-def copy_rate(device: str) -> float:
+def copy_rate(device: str, num_bytes: int = 2**28) -> float:
     """Return the bytes a second that a large copy reads; it writes as many."""
-    source = torch.randint(0, 256, (2**28,), dtype=torch.uint8, device=device)
+    source = torch.randint(0, 256, (num_bytes,), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return source.numel() / median(interleaved({"copy": lambda: target.copy_(source)}, 5, device)["copy"])
 

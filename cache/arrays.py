@@ -275,7 +275,7 @@ def object_classes(names: Sequence[str]) -> ArraySpec:
 
 _BOXES_ONLY = "or read boxes only: `--streams layout`, of head base where this head has no streams"
 _MADE_BY = {
-    "instance_features": "extract with a backbone",
+    "instance_features": "extract with a backbone, not with --pooled none",
     "frame_features": "extract with a backbone",
     "grid_features": "extract with a backbone and --grid",
 }

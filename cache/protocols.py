@@ -25,6 +25,7 @@ Unlabelled = Literal["last", "negative"]
 TARGET_TYPES: Mapping[str, str] = {"single": "int16", "multi": "int8"}
 UNKNOWN = -1
 PREFERRED_PROTOCOL = "compositional"  # the one that a run takes where none is named
+INDEPENDENT_KINDS = ("object",)  # of groups, see `ProtocolTable.shares_recordings`
 UNNAMED = "labels"  # a label space without a name of its own
 MAX_NAME = 100  # a run's folder is named after its protocol
 _SPACE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
@@ -67,7 +68,8 @@ class ProtocolTable:
         spaces: its label spaces, at least one; a run that names none learns the first.
         split: (num_clips,) uint8, values of `Split`.
         groups: (num_clips,) int32 index into `group_names`, −1 = no group; used to hold out a part of the
-            training split by group (subject, object), never as an input.
+            training split by group (subject, object) and, where `shares_recordings`, to draw test clips together; never
+            as an input.
         group_names: names of the groups.
         group_kind: what a group is, for example "object"; empty when there are none.
     """
@@ -78,6 +80,15 @@ class ProtocolTable:
     groups: NDArray[np.int32]
     group_names: tuple[str, ...] = ()
     group_kind: str = ""
+
+    @property
+    def shares_recordings(self) -> bool:
+        """Whether clips of one group are alike beyond their labels: of one subject, person, video, scene, uploader.
+
+        A word for an object groups clips of many persons and recordings; what a group of another kind is, is not known
+        here, and its clips are taken to be alike.
+        """
+        return self.group_kind not in INDEPENDENT_KINDS and bool((self.groups >= 0).any())
 
     @property
     def labels(self) -> LabelSpace:

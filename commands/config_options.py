@@ -184,22 +184,3 @@ def options_of(parameter: inspect.Parameter) -> OptionsOf | None:
     """Return the fields that a parameter of a command stands for, None where it is an option itself."""
     facts = getattr(parameter.annotation, "__metadata__", ())
     return next((fact for fact in facts if isinstance(fact, OptionsOf)), None)
-
-
-def words_of(config: Any) -> list[Any]:
-    """Return the words with which a command line states a config, what is as by default left out."""
-    kind: type = type(config)
-    words: list[Any] = []
-    for field in fields_of(kind).values():
-        value = getattr(config, field.name)
-        if field.option is None or value is None or value == field.default:
-            continue
-        if isinstance(value, Mapping):
-            words += [word for key, own in value.items() for word in (field.flag, f"{key}={own}")]
-        elif field.option.repeated:
-            words += [word for own in value for word in (field.flag, own)]
-        elif isinstance(value, bool):
-            words.append(field.flag if value else f"--no-{field.flag[2:]}")
-        else:
-            words += [field.flag, ",".join(f"{own:g}" for own in value) if isinstance(value, tuple) else value]
-    return words

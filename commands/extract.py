@@ -14,7 +14,7 @@ from ifcar.pipelines.engines.cluster import EngineConfig, RayConfig
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.shell_words import command
 
-OF_PIXELS = ("spatial_stride", "pooled", "grid", "crop", "precision", "compile", "batch_size", "device")
+OF_PIXELS = ("spatial_stride", "pooled", "grid", "grid_pool", "crop", "precision", "compile", "batch_size", "device")
 OF_AUGMENTED = ("flip", "seed")
 
 
@@ -37,6 +37,8 @@ def extract(
     if reads_nothing:
         why = f"--backbone {backbone} reads no pixels; leave it out, or name another backbone"
         refuse_ignored(context, OF_PIXELS, why)
+    if not context.params["grid"]:
+        refuse_ignored(context, ("grid_pool",), "it is of the stored map; leave it out, or store that with --grid")
     if context.params["augmented_views"] == 0:
         why = "no view is augmented; leave it out, or ask for some with --augmented-views"
         refuse_ignored(context, OF_AUGMENTED, why)
@@ -58,7 +60,7 @@ def extract(
         named = [] if cache_paths() == [result.cache] else ["--cache", result.cache]
         named += [] if result.protocol is None else ["--protocol", result.protocol]
         streams = ["--streams", "layout"] if reads_nothing else []
-        if result.has_boxes:
+        if result.has_boxes and (reads_nothing or result.has_instances):
             step = command("ifcar", "fit-head", "sfi", *named, *streams, "--aux-weight", 5)
         elif reads_nothing:
             step = "extract with boxes (the data set's, or --boxes FILE), or with a backbone that reads pixels"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ifcar.commands.config_options import Given, OptionsOf, with_config_options, words_of
+from ifcar.commands.config_options import Given, OptionsOf, with_config_options
 from ifcar.commands.options import (
     ConfigFile,
     Json,
@@ -17,6 +17,7 @@ from ifcar.commands.options import (
     refuse_beside_config,
     say,
 )
+from ifcar.config_fields import words_of
 from ifcar.console import Screen, print_json
 from ifcar.errors import InputError
 from ifcar.pipelines.grid.config import SystemConfig
@@ -39,9 +40,15 @@ OF_CACHE = (
     "spatial_stride",
     "pooled",
     "framing",
+    "sampling",
+    "sampling_fps",
+    "sampling_rates",
 )
 """Fields that the cache states which a head was trained from."""
-STATED = dict.fromkeys(("frames", "framing", "cropping", "epochs", "num_steps", "batch_size", "lr"), "the preset's")
+STATED = dict.fromkeys(
+    ("frames", "views", "framing", "sampling_fps", "pool", "cropping", "epochs", "num_steps", "batch_size", "lr"),
+    "the preset's",
+)
 STATED |= {"held_out": "0", "protocol": "compositional, or the only one"}
 BY_HEAD = {"frames": "the head's, as it must be", "instances": "the head's, as it must be", "seed": "the head's run's"}
 

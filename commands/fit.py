@@ -41,7 +41,7 @@ def fit_head(
     head: Annotated[str | None, typer.Argument(help="One of `ifcar list heads`; not with --config.")] = None,
     cache: CacheOption = None,
     run: Annotated[Given, OptionsOf(RunConfig, stated={"protocol": "compositional, or the only one"})],
-    of_head: Annotated[Given, OptionsOf(SystemConfig, only=HEAD)],
+    of_head: Annotated[Given, OptionsOf(SystemConfig, only=(*HEAD, "views", "augmented_views"))],
     schedule: Annotated[Given, OptionsOf(ScheduleConfig, without=("held_out",))],
     start: Annotated[Given, OptionsOf(FineTuneConfig, stated={"base": ""})],
     config: ConfigFile = None,

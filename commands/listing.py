@@ -13,7 +13,8 @@ from ifcar.errors import InputError
 
 def list_(
     what: Annotated[
-        str, typer.Argument(help="datasets, backbones, heads, caches, runs, grids or published (the papers' figures).")
+        str,
+        typer.Argument(help="datasets, backbones, detectors, heads, caches, runs, grids or published (papers')."),
     ],
     weights: Annotated[
         str | None, typer.Option(help="With backbones: those that this folder of weights fits, and what it gives.")

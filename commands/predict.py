@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +12,14 @@ import typer
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
 from ifcar.commands.options import Json, say
 from ifcar.console import Screen, print_json, print_table
+from ifcar.pipelines.detection.config import DetectorConfig
 from ifcar.pipelines.runs.questions import PredictConfig
+
+OF_RUN = {
+    field.name: "that of the run's boxes" if field.name == "detector" else "as the run's boxes were found"
+    for field in fields(DetectorConfig)
+    if field.name != "detector_weights"
+}
 
 
 @with_config_options
@@ -20,19 +27,23 @@ def predict(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run or ensemble.")],
     video: Annotated[Path, typer.Argument(help="A video file, or a folder of frames 0001.jpg, ….")],
     options: Annotated[Given, OptionsOf(PredictConfig)],
+    detector: Annotated[Given, OptionsOf(DetectorConfig, stated=OF_RUN)],
     as_json: Json = False,
 ) -> None:
     """Run backbone and head on one new video and print the likeliest classes; the run's cache is not needed.
 
     A run that learned labels over instances says what each subject (hand or person) does.
 
-    Boxes are in the video's pixels and name their frames (ID/0001.jpg is the first), at the rate of the dataset that
-    the run was trained on: 12 frames a second for Something-Else. A run without pixels (backbone none) opens the video
-    only for its size.
+    Boxes are those of --boxes, or found by --detector; a run that was trained on detected boxes (`ifcar detect`) takes
+    their detector as it was then, and a run that reads no boxes needs none.
+
+    Boxes of a file are in the video's pixels and name their frames (ID/0001.jpg is the first), at the rate of the
+    dataset that the run was trained on: 12 frames a second for Something-Else. A run without pixels (backbone none)
+    opens the video only for its size.
     """
     from ifcar.pipelines.predict import predict as run_predict
 
-    result = run_predict(run, video, Screen(quiet=as_json), PredictConfig(**options.read()))
+    result = run_predict(run, video, Screen(quiet=as_json), PredictConfig(**options.read()), detector.read())
     if as_json:
         content = asdict(result)
         answers = content.pop("answers")

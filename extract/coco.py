@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from ifcar.errors import InputError
 
 BACKGROUND, PERSON = 0, 1
+MASK_SIDE = 100
+"""Rows and columns of masks in files: a picture over the whole frame, whatever its shape."""
 _FIRST_CODE, _MORE, _SIGN, _BITS = 48, 0x20, 0x10, 5
 _MAX_CHARACTERS = 7  # of a number: 35 bits
 CLASSES = (
@@ -29,6 +31,13 @@ CLASSES = (
     *("hair drier", "toothbrush"),
 )
 """Names of the class numbers; 1 to 80 without gaps, as masks of data sets count them, and 0 for what is no object."""
+
+
+_UNUSED_OF_91 = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+NUMBERS_OF_91 = np.array(
+    [0 if n in _UNUSED_OF_91 else n - sum(u < n for u in _UNUSED_OF_91) for n in range(91)], np.int16
+)
+"""Number of `CLASSES` for each of 0 to 90, as COCO's annotations and networks trained on them count; 0 for a gap."""
 
 
 def decode_mask(counts: bytes, height: int, width: int, where: str) -> NDArray[np.bool_]:
@@ -66,3 +75,22 @@ def _run_lengths(codes: NDArray[np.int64], where: str) -> NDArray[np.int64]:
     for first in (1, 2):  # the first length is added to none
         numbers[first::2] = np.cumsum(numbers[first::2])
     return numbers
+
+
+def encode_mask(mask: NDArray[np.bool_]) -> str:
+    """Return a mask, (h, w), as run lengths that `decode_mask` reads."""
+    flat = np.concatenate([[False], mask.T.ravel()])
+    ends = np.flatnonzero(flat[1:] != flat[:-1])
+    lengths = np.diff(ends, prepend=0, append=mask.size)
+    steps = lengths.copy()
+    steps[3:] -= lengths[1:-2]
+    return "".join(_characters(step) for step in steps.tolist())
+
+
+def _characters(number: int) -> str:
+    text = ""
+    while True:
+        bits, number = number & (_MORE - 1), number >> _BITS
+        if number == (-1 if bits & _SIGN else 0):
+            return text + chr(_FIRST_CODE + bits)
+        text += chr(_FIRST_CODE + (bits | _MORE))

@@ -18,11 +18,13 @@ from torch.utils.data import Dataset
 
 from ifcar.cache.arrays import ArraySpec
 from ifcar.errors import InputError, LostProcessError
+from ifcar.extract.audio import SAMPLE_RATE, Sound
 from ifcar.extract.backbones.spec import Reads
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.decode import cut_frames, open_source
 from ifcar.extract.frame_clock import FrameClock
 from ifcar.extract.frame_times import past_end
+from ifcar.extract.log_mel import PATCH_SAMPLES, log_mel
 from ifcar.extract.picture_source import PictureSource, VideoInfo
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.view_content import View
@@ -49,19 +51,29 @@ class Decoded:
     note: str = ""
 
 
-Reader = Callable[[Clip, PictureSource, View, ViewPolicy], NDArray[Any]]
+Reader = Callable[[PictureSource, VideoInfo, View, ViewPolicy], NDArray[Any]]
 READERS: Registry[Reader] = Registry("kind of input")
-"""What a view is read as, by `BackboneSpec.reads`: the clip, its open source, its view and the policy → an array.
+"""What a view is read as, by `BackboneSpec.reads`: the open source, its info, the view and the policy → an array.
 
 pixels: (T, S, S, 3) uint8 RGB, cropped and mirrored.
+audio: (T, 96, 64) float32, a log-mel patch around the middle of each frame's time; crop and mirror do not matter.
 """
 
 
-def _read_pixels(clip: Clip, source: PictureSource, view: View, policy: ViewPolicy) -> NDArray[np.uint8]:
+def _read_pixels(source: PictureSource, info: VideoInfo, view: View, policy: ViewPolicy) -> NDArray[np.uint8]:
     return cut_frames(source, view.frame_indices.tolist(), view.crop, policy.crop, view.flip)
 
 
+def _read_audio(source: PictureSource, info: VideoInfo, view: View, policy: ViewPolicy) -> NDArray[np.float32]:
+    with Sound(source.path) as sound:
+        edges = info.clock.edges()
+        middles = (edges[view.frame_indices] + edges[view.frame_indices + 1]) / 2
+        firsts = np.rint(middles * SAMPLE_RATE).astype(np.int64) - PATCH_SAMPLES // 2
+        return np.stack([log_mel(sound.read(int(first), PATCH_SAMPLES)) for first in firsts])
+
+
 READERS.register("pixels", _read_pixels, __name__)
+READERS.register("audio", _read_audio, __name__)
 
 
 class ViewDataset(Dataset[Decoded]):
@@ -75,6 +87,7 @@ class ViewDataset(Dataset[Decoded]):
         reads: what the backbone reads of a view, "nothing" for backbone `none`.
         proposals: gives the boxes that are seen in place of the tracks; the tracks still say where a clip's span and
             its annotated frames are.
+        proposals_fps: the rate that their frame numbers count in; None: `annotation_fps`.
         carried: the arrays that the boxes' tracks carry beside them.
         complete: adds the dataset's own arrays to a view.
     """
@@ -88,13 +101,15 @@ class ViewDataset(Dataset[Decoded]):
         *,
         reads: Reads,
         proposals: Callable[[str], Tracks] | None = None,
+        proposals_fps: float | None = None,
         carried: Sequence[ArraySpec] = (),
         complete: Callable[[Clip, View], View] | None = None,
     ) -> None:
         self.clips, self.policy = clips, policy
         self.tracks, self.annotation_fps = tracks, annotation_fps
         self.read = None if reads == "nothing" else READERS.get(reads)
-        self.proposals, self.carried, self.complete = proposals, carried, complete
+        self.proposals, self.proposals_fps = proposals, proposals_fps
+        self.carried, self.complete = carried, complete
         self._last_probed: tuple[tuple[Path | None, float | None], VideoInfo] | None = None
 
     def __len__(self) -> int:
@@ -109,7 +124,7 @@ class ViewDataset(Dataset[Decoded]):
             with open_source(clip.source, self._known(clip)) as source:
                 info = self._probed(clip, source)
                 view = self._planned(row, info)
-                inputs = self.read(clip, source, view, self.policy)
+                inputs = self.read(source, info, view, self.policy)
             note = self._past_end(clip, info) if row % self.policy.rows_per_clip == 0 else ""
         except (InputError, OSError) as error:
             return Decoded(row=row, failure=str(error))
@@ -141,6 +156,7 @@ class ViewDataset(Dataset[Decoded]):
             self.annotation_fps,
             view_number=view_number,
             proposals=None if self.proposals is None else self.proposals(clip.clip_id),
+            proposals_fps=self.proposals_fps,
             carried=self.carried,
         )
         return view if self.complete is None else self.complete(clip, view)

@@ -118,7 +118,7 @@ class FeatureExtractor:
             for name in pooled_with(self.pooled)
         }
         maps = self.backbone.checked(self.backbone(self.backbone.normalise(inputs).to(self.dtype)))
-        out = arrays_of_maps(maps, of_view, self.pooled, self.spec.names("feature"))
+        out = arrays_of_maps(maps, of_view, self.pooled, self.spec.names("feature"), self.spec.grid_size)
         return {name: value.half().cpu().numpy() for name, value in out.items()}
 
 

@@ -66,7 +66,9 @@ class FrameClock:
     def rate(self) -> float:
         """Return the mean frames per second. Raises InputError where no time is known."""
         if self.fps is None:
-            raise InputError("the source states no frames per second, which a span or a rate in seconds needs")
+            raise InputError(
+                "the source states no frames per second, which a span or a rate in seconds (--sampling-fps) needs"
+            )
         return self.fps
 
     def edges(self) -> NDArray[np.float64]:

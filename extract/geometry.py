@@ -172,6 +172,19 @@ def center_crop(frame_size: tuple[int, int], fraction: float) -> Crop:
     return Crop(0.5, 0.5, side / width, side / height)
 
 
+def side_crop(frame_size: tuple[int, int], place: float) -> Crop:
+    """Return the square of the whole short side, from the start (place 0) to the end (1) of the long side.
+
+    Args:
+        frame_size: (width, height) in pixels.
+        place: in [0, 1].
+    """
+    width, height = frame_size
+    side = min(width, height)
+    w, h = side / width, side / height
+    return Crop(w / 2 + place * (1 - w), h / 2 + place * (1 - h), w, h)
+
+
 def random_crop(rng: np.random.Generator, min_scale: float = 0.7, aspect_jitter: float = 0.1) -> Crop:
     """Draw a crop of random scale, position and slightly changed aspect ratio inside the frame.
 

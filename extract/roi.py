@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ifcar.cache.schema import step_frames
@@ -21,17 +22,21 @@ from ifcar.extract.view_options import PooledMode
 
 
 def pooled_size(mode: PooledMode) -> int:
-    """Return P, the bins a side that are stored: 3 for "3", else 1."""
-    return 3 if mode == "3" else 1
+    """Return P, the bins a side that are stored: 3 for "3", else 1; 0 for "none", which pools no instances."""
+    return {"3": 3, "none": 0}.get(mode, 1)
 
 
-def pooled_with(mode: PooledMode) -> tuple[str, str]:
+def pooled_with(mode: PooledMode) -> tuple[str, ...]:
     """Return the names of a view's arrays that say where its instances are pooled."""
-    return ("masks" if mode == "mask" else "boxes", "categories")
+    return () if mode == "none" else ("masks" if mode == "mask" else "boxes", "categories")
 
 
 def arrays_of_maps(
-    maps: Mapping[str, Tensor], of_view: Mapping[str, Tensor], mode: PooledMode, names: Collection[str]
+    maps: Mapping[str, Tensor],
+    of_view: Mapping[str, Tensor],
+    mode: PooledMode,
+    names: Collection[str],
+    grid_size: tuple[int, int] | None = None,
 ) -> dict[str, Tensor]:
     """Return the feature arrays called `names`, as a cache holds them for each view.
 
@@ -41,6 +46,8 @@ def arrays_of_maps(
         mode: how instances are pooled, see `roi_features` and `mask_features`.
         names: among instance_features (B, T′, N, C, P, P), frame_features (B, T′, C) and grid_features
             (B, T′, C, H, W); others are passed over.
+        grid_size: (H, W) of grid_features, which divide those of the map: each cell is the mean of as many of the map's
+            as that takes. None: those of the map.
     """
     arrays: dict[str, Tensor] = {}
     instances, frames = maps[map_of(maps, INSTANCES)], maps[map_of(maps, FRAMES)]
@@ -52,8 +59,16 @@ def arrays_of_maps(
         as_it_lies = frames.permute(0, 2, 3, 4, 1)  # in memory, channels last
         arrays["frame_features"] = as_it_lies.flatten(2, 3).mean(dim=2)
     if "grid_features" in names:
-        arrays["grid_features"] = instances.transpose(1, 2)
+        arrays["grid_features"] = _pooled_grid(instances.transpose(1, 2), grid_size)
     return arrays
+
+
+def _pooled_grid(cells: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """Return (B, T′, C, H, W) of these H and W, the mean over equal parts of the map."""
+    if size is None or cells.shape[-2:] == size:
+        return cells
+    pooled = F.adaptive_avg_pool2d(cells.flatten(0, 1), size)
+    return pooled.view(*cells.shape[:3], *size)
 
 
 def roi_features(feature_map: Tensor, boxes: Tensor, categories: Tensor, mode: PooledMode) -> Tensor:
@@ -68,7 +83,7 @@ def roi_features(feature_map: Tensor, boxes: Tensor, categories: Tensor, mode: P
         feature_map: (B, C, T′, H, W), any floating dtype.
         boxes: (B, T, N, 4), (cx, cy, w, h) normalised to the crop; T a multiple of T′.
         categories: (B, T, N) integer; 0 = empty slot, whose box is not looked at.
-        mode: "3" or "7-max"; "mask" is no RoIAlign.
+        mode: "3" or "7-max"; the others are no RoIAlign.
 
     Returns:
         (B, T′, N, C, P, P) float32 with P = `pooled_size(mode)`; empty slots are all zeros.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,12 +19,13 @@ from ifcar.extract.tracks import Tracks
 class TrackStore:
     """Write once, read in any order, also from forked worker processes.
 
-    The file has no name, so it is gone with its last user, however that ends.
+    The file has no name, so it is gone with its last user, however that ends. What tracks carry beside boxes is packed:
+    masks are mostly empty.
     """
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="ifcar-tracks-", buffering=0)  # noqa: SIM115  (open as long as the store)
-        self._places: dict[str, tuple[int, int, int]] = {}
+        self._places: dict[str, tuple[int, int, int, int]] = {}
         self._carried: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
         self._end = 0
 
@@ -51,8 +53,9 @@ class TrackStore:
         parts: list[NDArray[Any]] = [tracks.frames.astype(np.int64), tracks.boxes.astype(np.float32)]
         parts += [tracks.categories.astype(np.uint8), *(tracks.values[name] for name in carried)]
         content = b"".join(part.tobytes() for part in parts)
+        content = zlib.compress(content, 1) if carried else content
         self._file.write(content)
-        self._places[clip_id] = (self._end, num_frames, num_tracks)
+        self._places[clip_id] = (self._end, num_frames, num_tracks, len(content))
         self._end += len(content)
 
     def num_frames(self, clip_id: str) -> int:
@@ -65,7 +68,7 @@ class TrackStore:
 
     def get(self, clip_id: str) -> Tracks:
         """Read a clip's tracks. Raises KeyError for an unknown clip."""
-        start, num_frames, num_tracks = self._places[clip_id]
+        start, num_frames, num_tracks, size_bytes = self._places[clip_id]
         both = (num_frames, num_tracks)
         stored: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
             "frames": (np.dtype(np.int64), (num_frames,)),
@@ -74,7 +77,8 @@ class TrackStore:
         }
         stored |= {name: (dtype, (*both, *shape)) for name, (dtype, shape) in self._carried.items()}
         sizes = [dtype.itemsize * math.prod(shape) for dtype, shape in stored.values()]
-        content = os.pread(self._file.fileno(), sum(sizes), start)
+        content = os.pread(self._file.fileno(), size_bytes, start)
+        content = zlib.decompress(content) if self._carried else content
         found: dict[str, NDArray[Any]] = {}
         place = 0
         for (name, (dtype, shape)), size in zip(stored.items(), sizes, strict=True):

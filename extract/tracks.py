@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -26,11 +27,15 @@ class Detection:
         key: the slot's name ("0000", "hand", …); equal keys in one frame are different instances.
         is_subject: True for a hand or a person.
         box: (x1, y1, x2, y2) in pixels.
+        track: number of its track in the clip; None where that is to be found out.
+        values: what it has beside its box, by name, as `Tracks.values` without its first two axes.
     """
 
     key: str
     is_subject: bool
     box: tuple[float, float, float, float]
+    track: int | None = None
+    values: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,6 +101,36 @@ def box_iou(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
     area_b = (b64[:, 2:] - b64[:, :2]).prod(-1)
     overlap: NDArray[np.float64] = inter / np.maximum(area_a[:, None] + area_b[None] - inter, 1e-9)
     return overlap
+
+
+def numbered(
+    frames: NDArray[np.int64],
+    detections: Sequence[Sequence[Detection]],
+    empty: Mapping[str, NDArray[Any]] = MappingProxyType({}),
+) -> Tracks:
+    """Return detections that know their tracks as these, by ascending number.
+
+    Args:
+        frames: (F,) ascending frame numbers.
+        detections: for each frame, its boxes, of each track at most one.
+        empty: what a track without a box has by each name that the detections' `values` have.
+    """
+    numbers = sorted({d.track for frame in detections for d in frame if d.track is not None})
+    place = {number: column for column, number in enumerate(numbers)}
+    shape = (len(frames), len(numbers))
+    boxes = np.full((*shape, 4), np.nan, np.float32)
+    categories = np.full(len(numbers), Category.OBJECT, np.uint8)
+    values = {name: np.broadcast_to(value, (*shape, *value.shape)).copy() for name, value in empty.items()}
+    for row, frame in enumerate(detections):
+        for detection in frame:
+            assert detection.track is not None
+            column = place[detection.track]
+            boxes[row, column] = detection.box
+            if detection.is_subject:
+                categories[column] = Category.SUBJECT
+            for name, value in values.items():
+                value[row, column] = detection.values[name]
+    return Tracks(frames=frames, boxes=boxes, categories=categories, values=values)
 
 
 def link(frames: NDArray[np.int64], detections: Sequence[Sequence[Detection]]) -> Tracks:

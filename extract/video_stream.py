@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 
-from ifcar.errors import InputError, one_line
+from ifcar.extract.container import CODEC_OPTIONS, format_of, has_zero, open_container, reading
 from ifcar.extract.frame_index import FrameIndex, Packet
-from ifcar.extract.limits import MAX_PIXELS, DecodeError, check_size
+from ifcar.extract.limits import DecodeError, check_size
 from ifcar.extract.packet_heads import is_hidden, is_intra
 
 _SEEK_BACK_SEC = (0, 1, 8)  # MPEG-TS has no index: a seek there may land behind the key frame
-# Only containers that hold their own pictures, in local files: FFmpeg would also follow a playlist to the network
-# (and retry for minutes), or render a text file as a terminal.
-_FORMATS = ("matroska", "mov", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "asf", "ogg", "ivf", "gif", "wav", "mp3")
 _STILL = ("png", "mjpeg", "bmp", "tiff", "webp")  # codecs of artwork that is not marked as such, beside another stream
-_WITH_ZERO = ("matroska", "mov", "avi")
-_CODEC_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
-_OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(_FORMATS), **_CODEC_OPTIONS}
 Placed = tuple[int, Any]
 """A packet, or the frame decoded from it, with the packet's place in the file."""
 
@@ -44,18 +38,13 @@ class VideoStream:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not path.is_file():
-            raise DecodeError(f"{path}: not there; expected a video file or a folder of frames")
-        if not path.stat().st_size:
-            raise DecodeError(f"{path}: empty file of 0 bytes; expected a video file, fetch it again")
-        with self.reading():
-            self._container: Any = av.open(str(path.absolute()), options=_OPEN_OPTIONS, metadata_errors="ignore")
+        self._container: Any = open_container(path)
         try:
             self._stream = self._choose_stream()
         except BaseException:
             self._container.close()
             raise
-        self._format: str = self._container.format.name.split(",")[0]
+        self._format = format_of(self._container)
         self.codec: str = self._stream.codec_context.codec.canonical_name
         self.unit: Fraction = self._stream.time_base
         self.by_dts = self._format == "avi"
@@ -67,17 +56,9 @@ class VideoStream:
         """Close the file."""
         self._container.close()
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self) -> AbstractContextManager[None]:
         """Turn every failure of FFmpeg into a DecodeError."""
-        try:
-            yield
-        except (av.error.FFmpegError, ValueError, EOFError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise DecodeError(
-                f"{self.path}: damaged or no video ({one_line(error)}); expected a whole video file"
-            ) from error
+        return reading(self.path)
 
     def reorders(self) -> bool:
         """Return whether frames are stored in another order than they are shown in, as far as was decoded."""
@@ -93,7 +74,7 @@ class VideoStream:
         Args:
             first: the time stamp of the first frame that is shown.
         """
-        if self._format in _WITH_ZERO:
+        if has_zero(self._container):
             return 0.0
         sounds = [sound for sound in self._container.streams.audio if sound.start_time is not None]
         return min([first, *(float(sound.start_time * sound.time_base / self.unit) for sound in sounds)])
@@ -178,6 +159,6 @@ class VideoStream:
         with self.reading():
             stream.thread_type = "NONE"
             stream.codec_context.thread_count = 1
-            stream.codec_context.options = _CODEC_OPTIONS
+            stream.codec_context.options = CODEC_OPTIONS
         check_size(self.path, stream.width, stream.height)
         return stream

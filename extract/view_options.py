@@ -1,6 +1,6 @@
 """The options of views, each declared once, for the configs that show clips to a backbone.
 
-A config takes those that it can keep: extraction how views are sampled, live training how they are cropped, a
+A config takes those that it can keep: extraction how many are augmented, live training how these are cropped, a
 `ifcar.extract.views.ViewPolicy` both. What has no slots can be mixed.
 """
 
@@ -11,10 +11,10 @@ from typing import Annotated, Literal
 
 from ifcar.config_fields import Bounds, Option, check_fields
 
-Framing = Literal["stretch", "center"]
+Framing = Literal["stretch", "center", "three-crops"]
 Cropping = Literal["area", "scale-jitter", "multi-scale"]
 Sampling = Literal["segments", "annotated", "rate"]
-PooledMode = Literal["3", "7-max", "mask"]
+PooledMode = Literal["3", "7-max", "mask", "none"]
 
 SIDES = Bounds(least=16, most=1024)  # of a crop, in pixels
 FRAMES = Bounds(least=1, most=1024)  # of a view
@@ -32,7 +32,8 @@ class ViewOptions:
         views: V, plain views of every clip, of which tests take all.
         instances: N, instance slots.
         framing: what plain views show: "stretch", the whole frame resized to the square (Yan et al. 2020, §3.3), or
-            "center", the centre square of 224/256 of the short side.
+            "center", the centre square of 224/256 of the short side, or "three-crops", squares of the whole short side
+            at the middle, the start and the end of the long one, of which V is a multiple of 3.
         flip: mirror half of the augmented views; only right where no class names left or right.
     """
 
@@ -46,11 +47,17 @@ class ViewOptions:
         Option("Side of the crop in pixels; default: the dataset's, 224 (toybox: 112)."),
         SIDES,
     ] = None
-    views: Annotated[int, Option("V, plain views of every clip; scores are averaged over them."), Bounds(least=1)] = 1
+    views: Annotated[
+        int,
+        Option("V, plain views of every clip, whose scores are pooled; a multiple of 3 with three crops."),
+        Bounds(least=1),
+    ] = 1
     instances: Annotated[
         int, Option("N, instance slots: subjects first, then the longest tracks."), Bounds(least=1, most=256)
     ] = 4
-    framing: Annotated[Framing, Option("Plain views: stretch (whole frame) or center (square).")] = "stretch"
+    framing: Annotated[
+        Framing, Option("Plain views: stretch (whole frame), center or three-crops (squares along the long side).")
+    ] = "stretch"
     flip: Annotated[bool, Option("Mirror half of the augmented views.")] = False
 
     def __post_init__(self) -> None:
@@ -59,23 +66,16 @@ class ViewOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SampledViews(ViewOptions):
-    """Which frames a view takes, and how many augmented views there are.
+    """Which frames a view takes.
 
     Args:
-        augmented_views: A, further views of the clips that some protocol trains on, for training only.
         sampling: "segments", "annotated" or "rate", see `ifcar.extract.views`; default: rate where one of the next two
             is given, else the dataset's.
         sampling_fps: with "rate": sampled frames per second.
         sampling_rates: with "rate" instead of `sampling_fps`: source frames per sampled frame, ascending; the plain
             views share them as `place_of_view` says.
-        seed: of the augmented views.
     """
 
-    augmented_views: Annotated[
-        int,
-        Option("A, further views of training clips, drawn at random; for training only."),
-        Bounds(least=0),
-    ] = 0
     sampling: Annotated[
         Sampling | None,
         Option(
@@ -92,6 +92,22 @@ class SampledViews(ViewOptions):
         tuple[float, ...],
         Option("T frames, one of every r of the source; the views share the rates: 2,4,8. Implies rate."),
     ] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentedViews(ViewOptions):
+    """How many augmented views there are.
+
+    Args:
+        augmented_views: A, further views of the clips that some protocol trains on, for training only.
+        seed: of the augmented views.
+    """
+
+    augmented_views: Annotated[
+        int,
+        Option("A, further views of training clips, drawn at random; for training only."),
+        Bounds(least=0),
+    ] = 0
     seed: Annotated[int, Option("Of the augmented views.")] = 0
 
 

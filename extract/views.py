@@ -6,11 +6,12 @@ A clip covers the span that its dataset states, or else that of its annotated fr
     rate        T frames a fixed number of source frames apart, see `strided_frames`
 A clip has V plain views and after them A augmented ones. Plain views are for training and tests alike: the middle of
 each segment or part, or the window in the middle of the span; of several views, places evenly around that middle, view
-0 the one nearest to it. Augmented views are for training only: a random frame of each segment or a random window, a
-random crop (scale jitter and position), mirrored half of the time where the options allow it; they take several rates
-in turn, from one that is drawn for each clip. A view depends on its clip and number alone, never on protocols, and an
-augmented one not on V. Boxes go through the same crop and mirror as the pixels; they are those of the annotated frame
-nearest in time, and a sampled frame without one has none: nothing is interpolated.
+0 the one nearest to it; with three crops each place has three views, one after another. Augmented views are for
+training only: a random frame of each segment or a random window, a random crop (scale jitter and position), mirrored
+half of the time where the options allow it; they take several rates in turn, from one that is drawn for each clip. A
+view depends on its clip and number alone, never on protocols, and an augmented one not on V. Boxes go through the same
+crop and mirror as the pixels; they are those of the annotated frame nearest in time, and a sampled frame without one
+has none: nothing is interpolated.
 """
 
 from __future__ import annotations
@@ -36,19 +37,21 @@ from ifcar.extract.geometry import (
     jittered_square,
     multi_scale_square,
     random_crop,
+    side_crop,
 )
 from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.sampling import place_of_view, plain_places, segment_frames, strided_frames
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.view_content import View, fill_slots
-from ifcar.extract.view_options import FRAMES, SIDES, CroppedViews, SampledViews, Sampling
+from ifcar.extract.view_options import FRAMES, SIDES, AugmentedViews, CroppedViews, SampledViews, Sampling
 
 CENTER_FRACTION = 224 / 256
+CROP_PLACES = (0.5, 0.0, 1.0)  # along the long side, of three crops
 MAX_SAMPLING_RATE = 1000.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ViewPolicy(SampledViews, CroppedViews):
+class ViewPolicy(SampledViews, AugmentedViews, CroppedViews):
     """How views are sampled and cropped, with nothing left to the dataset; all of it enters the cache's fingerprint."""
 
     frames: Annotated[int, FRAMES] = 8
@@ -60,12 +63,24 @@ class ViewPolicy(SampledViews, CroppedViews):
         if self.rows_per_clip > MAX_VIEWS:
             found = f"views are {self.views} and augmented_views {self.augmented_views}"
             raise InputError(f"{found}; expected up to {MAX_VIEWS} together")
+        if self.views % self.num_crops:
+            raise InputError(f"views is {self.views}; expected a multiple of {self.num_crops} with three-crops framing")
         self._check_sampling()
 
     @property
     def rows_per_clip(self) -> int:
         """V + A."""
         return self.views + self.augmented_views
+
+    @property
+    def num_crops(self) -> int:
+        """How many plain views share a place in time."""
+        return len(CROP_PLACES) if self.framing == "three-crops" else 1
+
+    @property
+    def num_places(self) -> int:
+        """How many places in time the plain views have."""
+        return self.views // self.num_crops
 
     def _check_sampling(self) -> None:
         fps, rates = self.sampling_fps, self.sampling_rates
@@ -81,8 +96,9 @@ class ViewPolicy(SampledViews, CroppedViews):
                 f"sampling_rates are {rates}; expected source frames per sampled frame, ascending, up to "
                 f"{MAX_SAMPLING_RATE:g}"
             )
-        if len(rates) > self.views:
-            raise InputError(f"views is {self.views}; expected at least {len(rates)}, one for each rate")
+        if len(rates) > self.num_places:
+            needed = len(rates) * self.num_crops
+            raise InputError(f"views is {self.views}; expected at least {needed}, one for each rate")
 
 
 def plan_view(
@@ -94,6 +110,7 @@ def plan_view(
     *,
     view_number: int,
     proposals: Tracks | None = None,
+    proposals_fps: float | None = None,
     carried: Sequence[ArraySpec] = (),
 ) -> View:
     """Sample one view of a clip; the result depends on these arguments only.
@@ -106,6 +123,7 @@ def plan_view(
         annotation_fps: the rate that annotated frame numbers count in; None: they are the source's.
         view_number: 0 … V − 1 are plain, from V on augmented, without end.
         proposals: the boxes that are seen in place of the clip's own, which then only say which frames are sampled.
+        proposals_fps: the rate that their frame numbers count in; None: that of the annotations.
         carried: the arrays that the boxes' tracks carry beside them.
 
     Raises:
@@ -117,11 +135,12 @@ def plan_view(
     rng = _generator(policy.seed, number + 1, clip.clip_id)
     frame_size = (video.width, video.height)
     sampled = _sample(policy, clip, tracks, video, annotation_fps, view_number, rng if augmented else None)
-    crop = FULL_FRAME if policy.framing == "stretch" else center_crop(frame_size, CENTER_FRACTION)
-    if augmented:
-        crop = _training_crop(policy, rng, frame_size)
+    crop = _training_crop(policy, rng, frame_size) if augmented else _plain_crop(policy, view_number, frame_size)
     flip = bool(augmented and policy.flip and rng.random() < 0.5)
-    kept = (tracks if proposals is None else proposals).keep(policy.instances).at(sampled.annotated)
+    shown = sampled.annotated
+    if proposals_fps not in (None, annotation_fps):
+        shown = annotated_frames(video, proposals_fps, sampled.frames, clip.origin_sec)
+    kept = (tracks if proposals is None else proposals).keep(policy.instances).at(shown)
     return View(
         frame_indices=sampled.frames.astype(np.int32),
         crop=crop,
@@ -172,7 +191,10 @@ def _sample(
             frames = clock.strided(start, stop, fps, num_frames, place)
         annotated = annotated_frames(video, annotation_fps, frames, origin_sec)
         return _Sampled(frames=frames, annotated=annotated, rate=rates[number])
-    places = np.full(num_frames, plain_places(policy.views)[view_number]) if rng is None else rng.random(num_frames)
+    if rng is None:
+        places = np.full(num_frames, plain_places(policy.num_places)[view_number // policy.num_crops])
+    else:
+        places = rng.random(num_frames)
     if policy.sampling == "annotated":
         known = tracks.frames[np.isfinite(tracks.boxes[..., 0]).any(axis=1)]
         shown = source_frames(video, annotation_fps, known, origin_sec)
@@ -192,9 +214,17 @@ def _rate_and_place(
 ) -> tuple[int, float]:
     """Return which rate a view has and where its window lies, at random where there is a generator."""
     if rng is None:
-        return place_of_view(view_number, policy.views, num_rates)
+        return place_of_view(view_number // policy.num_crops, policy.num_places, num_rates)
     first = int(_generator(policy.seed, clip.clip_id).integers(num_rates))
     return (first + view_number - policy.views) % num_rates, float(rng.random())
+
+
+def _plain_crop(policy: ViewPolicy, view_number: int, frame_size: tuple[int, int]) -> Crop:
+    if policy.framing == "stretch":
+        return FULL_FRAME
+    if policy.framing == "center":
+        return center_crop(frame_size, CENTER_FRACTION)
+    return side_crop(frame_size, CROP_PLACES[view_number % policy.num_crops])
 
 
 def _training_crop(policy: ViewPolicy, rng: np.random.Generator, frame_size: tuple[int, int]) -> Crop:

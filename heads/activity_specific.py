@@ -23,7 +23,7 @@ from ifcar.heads.contract import (
 from ifcar.heads.observations import Observations, Query, channel_scale
 from ifcar.heads.positions import FEATURES, Features, grouped_channels, read_arrays, read_positions
 from ifcar.heads.rows import RowNorm, masked_mean
-from ifcar.heads.schedules import Schedule, Schedules
+from ifcar.heads.schedules import ZHANG
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,13 +96,7 @@ class ActivitySpecific(Head):
         "instances": ActivitySpecificConfig(features="instances", query="mean"),
         "small": ActivitySpecificConfig(num_observations=16, descriptor_dim=64),
     }
-    schedules: ClassVar[Schedules] = {
-        "paper": {
-            "charades": Schedule(
-                source="Zhang et al., §3.7", lr=3.5e-2, weight_decay=1.25e-5, batch_size=12, num_steps=50_000
-            )
-        }
-    }
+    schedules = ZHANG
     relational = False
     classifier: ActivityScores
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, Self, cast
 
@@ -191,6 +191,20 @@ class Head(nn.Module, ABC):
                 raise CacheMismatchError(
                     f"head {cls.name!r} cannot read this cache, which has {lacking(name, spec.names())}"
                 )
+
+    @classmethod
+    def check_pooled(cls, config: Any, spec: CacheSpec, pooled: str) -> None:
+        """Raise CacheMismatchError where instances pooled so make it another function than it says.
+
+        Args:
+            config: of the head.
+            spec: of the cache.
+            pooled: "3", "7-max" or "mask".
+        """
+
+    def remarks(self) -> Sequence[str]:
+        """Return one line on each thing that it does only in part on a cache of these dimensions; mostly none."""
+        return ()
 
     @abstractmethod
     def __init__(self, config: Any, spec: CacheSpec, num_classes: int, losses: Collection[str] = ()) -> None:

@@ -12,6 +12,7 @@ from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require_fraction
 from ifcar.heads.dropout import Dropout
 from ifcar.heads.rows import RowNorm
+from ifcar.heads.schedules import ZHANG_CHARADES, Schedules
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +43,7 @@ class I3D(Head):
     formula = "logits = W mean_t(frame_features_t) + b"
     config_type = I3DConfig
     presets: ClassVar[Mapping[str, I3DConfig]] = {"paper": I3DConfig(), "small": I3DConfig()}
+    schedules: ClassVar[Schedules] = {"zhang": {"charades": ZHANG_CHARADES}}
     relational = False
     frame_level = True
     classifier: nn.Linear

@@ -57,8 +57,8 @@ class Observations(nn.Module):
         Attn_k = softmax_p( g_k^β(f_last)ᵀ g_k^γ(f_p) ),   Obs_k = Σ_p Attn_k,p g_k^α(f_p)
 
     Computed as  (W_k^γᵀ q_k)ᵀ f_p  and  W_k^α Σ_p Attn_k,p f_p,  the same function: the maps are linear, and neither
-    g_k^γ nor g_k^α of P positions is ever made. The standardisation of the input is folded in likewise; its shift adds
-    the same to all positions of a softmax and cancels there.
+    g_k^γ nor g_k^α of P positions is ever made. The scale of the input's standardisation is folded in likewise, but not
+    its shift, which would leave nothing of features that vary little around a large mean.
 
     Source: Zhang et al., Eq. 2–4, 12, 13. The "last row" of g_k^β(F_f) is read as that of the last position: the last
     step's last place. Query "mean" takes the mean over positions instead.
@@ -85,12 +85,12 @@ class Observations(nn.Module):
             (B, K, C′), and the attention (B, K, P), zero where the mask is False.
         """
         mean, inverse = channel_scale(self.input_norm, positions, mask)
+        positions = keep_real(positions - mean, mask)
         picked = positions[:, -1] if self.query == "last" else masked_mean(positions, mask, dim=1)
-        key = self.gamma.transposed(self.beta((picked - mean) * inverse)) * inverse  # (B, K, C)
+        key = self.gamma.transposed(self.beta(picked * inverse)) * inverse  # (B, K, C)
         attention = masked_softmax(key @ positions.transpose(1, 2), mask.unsqueeze(1))
-        real = mask.any(1)[:, None, None].to(positions.dtype)
         gathered = attention.to(positions.dtype) @ positions  # (B, K, C)
-        return self.alpha((gathered - mean) * inverse * real), attention
+        return self.alpha(gathered * inverse), attention
 
 
 def channel_scale(norm: RowNorm | None, positions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

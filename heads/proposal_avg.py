@@ -15,6 +15,7 @@ from ifcar.heads.dropout import Dropout
 from ifcar.heads.frame import GlobalFeature
 from ifcar.heads.joint import JointConfig, JointFrontEnd
 from ifcar.heads.rows import masked_mean
+from ifcar.heads.schedules import ANY, WANG_GUPTA, Schedules
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +58,7 @@ class ProposalAvg(Head):
             frame_dim=64,
         ),
     }
+    schedules: ClassVar[Schedules] = {"wang-gupta": {ANY: WANG_GUPTA}, "paper": {"charades": WANG_GUPTA}}
     relational = False
 
     @classmethod

@@ -113,7 +113,7 @@ class RowNorm(nn.Module):
             self._track(mean, var, count)
         else:
             scale = gain * (self.running_var + EPS).rsqrt()
-            out = torch.addcmul(bias - self.running_mean * scale, flat, scale)
+            out = torch.addcmul(bias, flat - self.running_mean, scale)
         normalised: Tensor = out.to(rows.dtype).view(rows.shape)
         return normalised
 

@@ -21,7 +21,7 @@ class Schedule:
         lr: initial learning rate.
         epochs: passes over the training clips; None where steps are stated.
         num_steps: optimiser steps; None where passes are stated.
-        milestones: epochs after which the learning rate is divided by 10.
+        milestones: epochs, or steps where these are stated, after which the learning rate is divided by 10.
         decay: "steps" at the milestones; "linear", or half a "cosine", to zero over all steps after the warm-up.
         warm_up: share of all steps over which the learning rate rises.
         batch_size: clips per step.
@@ -48,13 +48,16 @@ class Schedule:
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.num_steps is None):
             raise InputError(f"schedule of {self.source}: state epochs or num_steps, one of the two")
-        if self.num_steps is not None and self.milestones:
-            raise InputError(f"schedule of {self.source}: milestones are epochs, but num_steps states its length")
         if self.optimizer != "adam" and not self.decay_vectors:
             raise InputError(f"schedule of {self.source}: decay_vectors false needs the optimiser adam")
         counts = [count for count in (self.epochs, self.num_steps, self.batch_size) if count is not None]
         if min(counts) < 1 or self.lr <= 0 or self.weight_decay < 0:
             raise InputError(f"schedule of {self.source}: epochs, steps, batch size and rates must be positive")
+        length = self.epochs or self.num_steps or 0
+        if any(not 0 < milestone < length for milestone in self.milestones):
+            raise InputError(
+                f"schedule of {self.source}: milestones {self.milestones} lie outside its length, {length}"
+            )
         if not 0 <= self.warm_up < 1 or (self.clip_gradient is not None and self.clip_gradient <= 0):
             raise InputError(f"schedule of {self.source}: expected a warm-up in [0, 1) and a positive clip_gradient")
 
@@ -65,6 +68,15 @@ Schedules = Mapping[str, Mapping[str, Schedule]]
 YAN_APPEARANCE = Schedule(source="Yan et al. 2020, §4.1–4.2", epochs=30, milestones=(5, 10, 15, 20, 25))
 YAN_LAYOUT = Schedule(source="Yan et al. 2020, §4.1–4.2, without appearance", epochs=50, milestones=(35, 45))
 YAN_CHARADES = Schedule(source="Yan et al. 2020, §4.3", epochs=50, milestones=(35, 45))
+ZHANG_CHARADES = Schedule(source="Zhang et al., §3.7", lr=3.5e-2, weight_decay=1.25e-5, batch_size=12, num_steps=50_000)
+ZHANG: Schedules = {"paper": {"charades": ZHANG_CHARADES}}
+WANG_GUPTA = Schedule(
+    source="Wang and Gupta 2018, §6, on fixed features",
+    lr=1.25e-3,
+    num_steps=100_000,
+    milestones=(90_000,),
+    batch_size=8,
+)
 YAN_RELEASED: Schedules = {
     "released": {
         ANY: Schedule(source="released code of Yan et al. 2020", epochs=20, milestones=(5, 10, 15), clip_gradient=5.0)

@@ -6,7 +6,7 @@ of `SFIConfig` and `JointConfig` that the preset `released` sets.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -164,6 +164,7 @@ class PositionalPrediction(nn.Module):
         super().__init__()
         require(spec.num_steps >= 2, "T′", spec.num_steps, "at least 2 steps, to predict one from another")
         self.num_observed = max(1, min(spec.num_frames // 4, spec.num_steps - 1))
+        self.num_predicted = spec.num_steps - self.num_observed
         self.history = config.history
         self.reduction = config.prediction_reduction
         self.position = nn.Linear(width, 4, bias=config.decoder_bias)
@@ -249,6 +250,16 @@ class SFI(Head):
             frame_dim = spec.channels if appearance is None else appearance.reduced_channels
         self.classifier = nn.Linear(frame_dim + config.temporal_dim, num_classes)
         self.prediction = PositionalPrediction(width, spec, config) if "prediction" in self.losses else None
+
+    def remarks(self) -> Sequence[str]:
+        """Say where the prediction task has no more than one step to predict."""
+        if self.prediction is None or self.prediction.num_predicted > 1:
+            return ()
+        observed = self.prediction.num_observed
+        return (
+            f"the auxiliary loss 'prediction' has one step to predict: T′ is {observed + 1}, of which {observed} "
+            f"{'is' if observed == 1 else 'are'} observed; the paper predicts two of four: more --frames give it more",
+        )
 
     def forward(self, batch: InstanceBatch) -> HeadOutput:
         """Score each view from its instances and their category-aware pairs.

@@ -1,6 +1,9 @@
 """Standardisation by batch statistics and the linear layer after it as one: the inputs are read, never rewritten.
 
-    y = W (x − μ)/σ + b = (W/σ) x + (b − (W/σ) μ)
+    y = W (x − μ)/σ + b = (W/σ) (x − c) + (b − (W/σ) (μ − c))
+
+c is μ itself, or with several heads on the same rows the first one's: so nothing large is taken from something large
+where |μ| is many σ, in the product, in its gradient and under bfloat16.
 
 For cached features, by far the largest tensors of a head. They are converted and cleaned where they are used, and on a
 CPU one head of a stack at a time, so that what a product reads is still in the core's cache.
@@ -68,8 +71,11 @@ class _StandardisedLinear(torch.autograd.Function):
                 batch_mean, batch_var = row_statistics(values, real, bins)
                 means[heads] = torch.where(enough, batch_mean, means[heads])
                 variances[heads] = torch.where(enough, batch_var, variances[heads])
+            centre = means[heads].repeat_interleave(bins, 1)
+            values -= centre[: len(values)].unsqueeze(1)
             scaled = weight[heads] * (variances[heads] + EPS).rsqrt().repeat_interleave(bins, 1).unsqueeze(1)
-            shift = bias[heads] - (scaled @ means[heads].repeat_interleave(bins, 1).unsqueeze(2)).squeeze(2)
+            left = centre - centre[: len(values)]  # of each head's mean, zero where it has rows of its own
+            shift = bias[heads] - (scaled @ left.unsqueeze(2)).squeeze(2)
             products = _product(values.to(outputs.dtype), scaled.to(outputs.dtype))
             torch.add(products, shift.unsqueeze(1), out=outputs[heads])
         return outputs, means, variances
@@ -107,14 +113,16 @@ class _StandardisedLinear(torch.autograd.Function):
             values, real = clean(rows[own], mask[own], weight.dtype), mask[own].unsqueeze(2).to(weight.dtype)
             inverse = (var[heads] + EPS).rsqrt().repeat_interleave(bins, 1).unsqueeze(1)  # (m, 1, C · bins)
             centre = mean[heads].repeat_interleave(bins, 1).unsqueeze(1)
+            values -= centre[: len(values)]
+            left = centre - centre[: len(values)]
             kept = grad[heads] * real.to(grad.dtype)
             d_bias[heads] = kept.sum(1)
             products = _weight_gradient(kept.to(product), values.to(product)).to(weight.dtype)
-            torch.addcmul(products, d_bias[heads].unsqueeze(2), centre, value=-1, out=d_weight[heads]).mul_(inverse)
+            torch.addcmul(products, d_bias[heads].unsqueeze(2), left, value=-1, out=d_weight[heads]).mul_(inverse)
             if d_rows is not None:
                 through = (kept.to(product) @ weight[heads].to(product)).to(weight.dtype)
                 if ctx.by_batch:
-                    through = _through_statistics(through, (values - centre) * inverse, real, bins)
+                    through = _through_statistics(through, (values - left) * inverse, real, bins)
                 d_own = (through * inverse * real).view(-1, *rows.shape[1:]).to(rows.dtype)
                 d_rows[own] += d_own.sum(0, keepdim=True) if len(rows) == 1 else d_own
         return d_rows, None, None, None, d_weight, d_bias, None

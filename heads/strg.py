@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ifcar.cache.arrays import CacheSpec
+from ifcar.errors import CacheMismatchError
 from ifcar.heads.attention import NonLocal
 from ifcar.heads.contract import (
     Head,
@@ -27,7 +28,7 @@ from ifcar.heads.frame import GlobalFeature
 from ifcar.heads.graphs import GraphNetwork, SimilarityGraph, spatial_temporal_graphs
 from ifcar.heads.joint import JointConfig, JointFeatures, JointFrontEnd
 from ifcar.heads.rows import add_up, masked_mean
-from ifcar.heads.schedules import YAN_RELEASED
+from ifcar.heads.schedules import ANY, WANG_GUPTA, YAN_RELEASED, Schedules
 
 Graphs = Literal["similarity", "spatial-temporal", "joint"]
 GRAPHS: tuple[Graphs, ...] = ("similarity", "spatial-temporal", "joint")
@@ -165,8 +166,9 @@ class STRG(Head):
     Differs: preset paper takes the pooling, the layer after it and the residual from the released code of Yan et al.
     That code (preset released) has the similarity graph only, holds it constant, puts a ReLU without LayerNorm after
     every layer, starts none at zero, and has no bias in the layer after pooling; in preset paper all of this follows
-    Wang and Gupta. In preset full nodes and frame are reduced to 512 by a linear layer each, after RoIAlign, where the
-    paper's backbone ends in one for both.
+    Wang and Gupta. In preset full nodes and frame are mapped to 512 by a linear layer each, after RoIAlign, where the
+    paper's backbone ends in one for both; with instances of the maximum over 7×7 bins, as in the paper, only a backbone
+    that itself ends in one makes them (`check_pooled`).
     """
 
     name = "strg"
@@ -181,12 +183,25 @@ class STRG(Head):
             joint=JointConfig(appearance_dim=64, layout_dim=64, reduction_dim=0), key_dim=64, hidden_dim=64
         ),
     }
-    schedules = YAN_RELEASED
+    schedules: ClassVar[Schedules] = {**YAN_RELEASED, "wang-gupta": {ANY: WANG_GUPTA}}
 
     @classmethod
     def reads(cls, config: STRGConfig) -> tuple[str, ...]:
         """Return the arrays of the chosen streams, and the global feature's where it is on."""
         return ("frame_features", *config.joint.reads()) if config.frame_dim else config.joint.reads()
+
+    @classmethod
+    def check_pooled(cls, config: STRGConfig, spec: CacheSpec, pooled: str) -> None:
+        """Refuse to reduce appearance nodes after the maximum over their bins; the paper's backbone does so before."""
+        width = config.joint.appearance_dim
+        published = config.pool == "nodes" and config.joint.streams == "appearance"
+        if published and pooled == "7-max" and spec.channels > width:
+            raise CacheMismatchError(
+                f"head {cls.name!r} with these options would reduce {spec.channels} channels to {width} after the "
+                "maximum over 7×7 bins, which is another function than Wang and Gupta's, whose backbone reduces them "
+                "before: extract with a backbone that does (`ifcar finetune i3d` makes one) or with --pooled 3, or "
+                f"keep the channels with --set joint.appearance_dim={spec.channels}"
+            )
 
     def __init__(self, config: STRGConfig, spec: CacheSpec, num_classes: int) -> None:
         super().__init__(config, spec, num_classes)

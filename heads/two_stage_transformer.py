@@ -22,6 +22,7 @@ from ifcar.heads.dropout import Dropout
 from ifcar.heads.observations import GroupedLinear
 from ifcar.heads.positions import FEATURES, Features, grouped_channels, read_arrays, read_positions
 from ifcar.heads.rows import RowNorm, keep_real, masked_mean, masked_softmax
+from ifcar.heads.schedules import ZHANG
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +81,7 @@ class TwoStageTransformer(Head):
         "paper": TwoStageTransformerConfig(),
         "small": TwoStageTransformerConfig(key_dim=64),
     }
+    schedules = ZHANG
     relational = False
     classifier: nn.Linear
 

@@ -150,6 +150,7 @@ def fuse(members: Sequence[Run], split: str, weights: Sequence[float]) -> Predic
         split=split,
         clip_ids=parts[0].clip_ids,
         segments=parts[0].segments,
+        groups=parts[0].groups,
         logits=kind.logits_of(np.asarray(probability)),
         targets=parts[0].targets,
         kind=kind,

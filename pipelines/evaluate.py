@@ -10,7 +10,6 @@ from typing import Any
 
 from ifcar.errors import InputError
 from ifcar.pipelines.feed.batches import open_batches
-from ifcar.pipelines.feed.examples import check_views, spread_views
 from ifcar.pipelines.runs.questions import EvaluateConfig
 from ifcar.pipelines.runs.trained import gives_stored, open_trained
 from ifcar.pipelines.scoring.detections import detect
@@ -56,14 +55,12 @@ def evaluate(path: Path, options: EvaluateConfig = EvaluateConfig()) -> Evaluati
     """
     views, detections = options.views, options.detections
     started = time.perf_counter()
-    trained = open_trained(path, cache=options.cache, labels=options.labels, stream=options.stream)
+    trained = open_trained(path, cache=options.cache, labels=options.labels, stream=options.stream, views=options.views)
     config, reader, tested = trained.config, trained.reader, trained.tested
-    if views is not None:
-        check_views(tested, reader, views)
-        tested = spread_views(tested, reader, views)
     batches = open_batches(reader, trained.arrays, [tested], options.device, "auto")
     stack = stack_heads([trained.head], batches.device)
-    (predictions,) = predict(stack, batches, tested, options.pool, task=trained.task)
+    pool = options.pool or config.pool
+    (predictions,) = predict(stack, batches, tested, pool, task=trained.task)
     metrics = measure(predictions, seed=config.seed, started=started)
     detected = detect(predictions, trained.protocol, reader.clip_ids)
     if detections is not None:
@@ -74,7 +71,7 @@ def evaluate(path: Path, options: EvaluateConfig = EvaluateConfig()) -> Evaluati
         detected.write(detections)
     reader.close()
     own = trained.task in (None, trained.head.tasks[0])
-    as_trained = own and options.pool == "mean" and views is None and options.labels in (None, config.labels)
+    as_trained = own and pool == config.pool and views is None and options.labels in (None, config.labels)
     scored = predictions.logits, predictions.targets
     classes = predictions.kind.per_class(*scored, trained.protocol.labels.classes)
     if detected is not None:

@@ -22,6 +22,7 @@ from ifcar.extract.decoded_views import past_end_lines
 from ifcar.extract.engine import BlockTask
 from ifcar.pipelines.engines.contract import ExtractEngine
 from ifcar.pipelines.engines.local import LocalEngine
+from ifcar.pipelines.extraction.backbones import backbone_of, check_heard
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.extraction.defaults import cache_path
 from ifcar.pipelines.extraction.preparation import Preparation, prepare
@@ -41,6 +42,7 @@ class ExtractResult:
         num_failed: rows whose status is failed.
         failures_file: the list of failed rows, when there are any.
         has_boxes: whether some row has a box; True where none could be read.
+        has_instances: whether features of instances are stored.
         protocol: one of the cache's protocols, where a run has to name one; None where it need not.
         notes: clips that reach past their source's end, clips left out, files not found and tracks without a slot, one
             line each.
@@ -53,6 +55,7 @@ class ExtractResult:
     num_failed: int
     failures_file: Path | None
     has_boxes: bool
+    has_instances: bool
     protocol: str | None
     notes: Sequence[str] = field(default_factory=tuple)
 
@@ -72,6 +75,7 @@ def extract(config: ExtractConfig, progress: Progress, engine: ExtractEngine | N
         CacheMismatchError: the cache in the way was made with other options.
         LockedError: another process writes the cache.
     """
+    check_heard(config, backbone_of(config))
     engine = engine or LocalEngine()
     config = engine.settle(config)
     path = cache_path(config)
@@ -186,6 +190,7 @@ def _result(
         num_failed=len(failures),
         failures_file=failures_file if failures else None,
         has_boxes=has_boxes,
+        has_instances=preparation.spec.pooled_size > 0,
         protocol=None if PREFERRED_PROTOCOL in names or len(names) < 2 else names[0],
         notes=[*boxless, *past_end_lines(short), *notes],
     )

@@ -19,6 +19,7 @@ from ifcar.pipelines.folders import cache_paths, folder
 from ifcar.pipelines.labels.kinds import MEASURES
 from ifcar.pipelines.runs.config import RunConfig, task_name
 from ifcar.pipelines.runs.finished import finished_runs
+from ifcar.shell_words import command
 
 Rows = tuple[list[str], list[list[Any]]]
 SHOWN_CROP = 224  # of the views that backbones are listed for
@@ -127,13 +128,29 @@ def list_runs() -> Rows:
 
 def list_grids() -> Rows:
     """Return the grid files that come with ifcar."""
+    from ifcar.pipelines.extraction.needs import extract_words
     from ifcar.pipelines.grid.config import read_grid, shipped_grids
 
     rows = []
     for name in shipped_grids():
         grid = read_grid(Path(name))
-        rows.append([name, grid.title, grid.dataset or "any", len(grid.systems), len(grid.seeds)])
-    return ["name", "what", "data", "systems", "seeds"], rows
+        cache = command(*extract_words(grid.extract_config())).strip("`")
+        rows.append([name, grid.title, grid.dataset or "any", len(grid.systems), len(grid.seeds), cache])
+    return ["name", "what", "data", "systems", "seeds", "its cache"], rows
+
+
+def list_detectors() -> Rows:
+    """Return the registered detectors."""
+    from ifcar.extract.detectors.catalog import DETECTORS
+
+    rows: list[list[Any]] = []
+    for name in DETECTORS.names():
+        family = DETECTORS.get(name)
+        variants = f"; VARIANT: {', '.join(family.variants)}" if family.variants else ""
+        weights = "--weights FILE or FOLDER" if family.published is None else f"published: {family.published.address}"
+        shown = f"{name}:VARIANT" if variants else name
+        rows.append([shown, family.summary + variants, "phrases" if family.reads_phrases else None, weights])
+    return ["name", "what", "reads", "weights"], rows
 
 
 def list_published() -> Rows:
@@ -154,6 +171,7 @@ def list_published() -> Rows:
 LISTINGS: dict[str, Callable[[], Rows]] = {
     "datasets": list_datasets,
     "backbones": list_backbones,
+    "detectors": list_detectors,
     "heads": list_heads,
     "caches": list_caches,
     "runs": list_runs,

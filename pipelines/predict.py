@@ -1,24 +1,27 @@
-"""`ifcar predict`: a finished run on one new video with boxes, through the live backbone instead of the cache.
+"""`ifcar predict`: a finished run on one new video, through the live backbone instead of the cache.
 
-Everything but pixels and boxes comes from the run's folder: which backbone, layer and weights, how views are sampled
+Its boxes are those of a file, or found by a detector; a head that reads none needs none. Everything else comes from the
+run's folder: which backbone, layer and weights, how views are sampled
 and pooled, and the head. The new video is seen as a test clip of the run's cache would be: through V views, none of
 them augmented, with features rounded to float16 and logits averaged over views.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
+from ifcar.cache.arrays import ArraySpec
 from ifcar.cache.schema import Category
 from ifcar.devices import choose_device
 from ifcar.errors import CacheMismatchError, InputError, nearest
 from ifcar.extract.datasets.box_notes import in_shares, unit_note
 from ifcar.extract.datasets.contract import Clip
-from ifcar.extract.datasets.something_else import read_one_clip
 from ifcar.extract.decode import probe
 from ifcar.extract.decoded_views import ViewDataset
 from ifcar.extract.engine import EngineOptions, FeatureExtractor, RowArrays, fault_of_features
@@ -29,6 +32,13 @@ from ifcar.extract.roi import pooled_with
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.view_content import View
 from ifcar.extract.weights import kept_weights
+from ifcar.pipelines.detection.video_boxes import (
+    VideoBoxes,
+    boxes_found,
+    boxes_of_file,
+    detector_config,
+    differing,
+)
 from ifcar.pipelines.extraction.backbones import load_backbone
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.progress import Progress
@@ -39,6 +49,7 @@ from ifcar.pipelines.runs.questions import PredictConfig
 from ifcar.pipelines.runs.recipe import Recipe, read_recipe
 
 DEFAULT_TOP = 5
+_NO_BOX = "no sampled frame has a box; the boxes did not enter the prediction"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +78,13 @@ class Prediction:
     notes: Sequence[str]
 
 
-def predict(run: Path, video: Path, progress: Progress, options: PredictConfig) -> Prediction:
+def predict(
+    run: Path,
+    video: Path,
+    progress: Progress,
+    options: PredictConfig,
+    detector: Mapping[str, Any] = MappingProxyType({}),
+) -> Prediction:
     """Run backbone and head on one video; the run's cache is not needed.
 
     A run from boxes alone (backbone `none`) opens the video only for its size. A head that reads no features of a cache
@@ -78,6 +95,8 @@ def predict(run: Path, video: Path, progress: Progress, options: PredictConfig) 
         video: a video file, or a folder of frames 0001.jpg, ….
         progress: told about the work.
         options: the video's boxes, and what else is told and asked of it.
+        detector: fields of `DetectorConfig`, of what finds the boxes where none are given; by default that which found
+            the boxes of the run's training, as it was then.
 
     Raises:
         MissingDataError, InputError: the run, the video or the boxes cannot be used.
@@ -93,44 +112,102 @@ def predict(run: Path, video: Path, progress: Progress, options: PredictConfig) 
     members = members_of(opened, data)
     num_top = _num_top(options.top, len(data.classes))
     recipe = read_recipe(run, data)
-    info, boxes, weights = probe(video), options.boxes, options.weights
-    clip_id, tracks = read_one_clip(boxes, options.clip, video.name if video.is_dir() else video.stem)
+    if recipe.boxes and recipe.detector is None:
+        raise InputError(
+            f"{run}: trained on boxes of a file (`ifcar extract --boxes`), which belong to no other video; `ifcar "
+            "evaluate` scores it from its cache"
+        )
+    info, weights, on = probe(video), options.weights, choose_device(options.device)
+    reads = tuple(dict.fromkeys(name for member in members for name in member.reads()))
+    reads_boxes = data.over != "clip" or any(data.spec.array(name).is_by_slot for name in reads)
     clip_of_video = Clip(
-        clip_id=clip_id,
+        clip_id=video.name if video.is_dir() else video.stem,
         source=video,
         frame_size=(info.width, info.height),
         frames_on_clock=recipe.frames_on_clock,
     )
-    notes = _check_boxes(boxes, clip_of_video, tracks, info, recipe)
-    views = ViewDataset(
-        [clip_of_video],
-        lambda _: tracks,
-        recipe.annotation_fps,
-        recipe.policy,
-        reads=recipe.backbone.reads,
-    )
-    on = choose_device(options.device)
-    reads = tuple(dict.fromkeys(name for member in members for name in member.reads()))
+    boxes = _boxes(run, clip_of_video, recipe, options, detector, on, progress, reads_boxes=reads_boxes)
+    clip_of_video, tracks = replace(clip_of_video, clip_id=boxes.clip_id), boxes.tracks
+    notes = [] if options.boxes is None else _check_boxes(options.boxes, clip_of_video, boxes, info, recipe)
+    if reads_boxes:
+        notes += filter(None, [differing(recipe.detector, boxes.facts)])
     reads_features = data.spec.reads_features(reads)
+    pooled = pooled_with(recipe.pooled) if reads_features and recipe.pooled is not None else ()
+    reads = tuple(dict.fromkeys((*reads, *pooled)))
+    views = _views(clip_of_video, boxes, recipe, boxes.carried(run, data.spec, reads))
     if not reads_features and weights is not None:
         raise InputError(f"--weights {weights} would be ignored: {run} reads boxes only")
     seen = [views.plan(row) for row in range(len(views))]
-    pooled = pooled_with(recipe.pooled) if reads_features and recipe.pooled is not None else ()
-    arrays = _view_arrays(run, data, seen, tuple(dict.fromkeys((*reads, *pooled))))
+    arrays = _view_arrays(run, data, seen, reads)
     if reads_features:
         arrays |= _live_features(run, data, recipe, views, weights, on, progress)
+    fewer = {member.config.views for member in members} - {None, len(seen)}
+    notes += [f"scored by {len(seen)} views; the run's test clips by {own}, see views in its config" for own in fewer]
     slots = np.stack([view.categories for view in seen]).max(axis=(0, 1))  # (N,)
     boxes_seen = np.stack([view.boxes for view in seen])
     asked: Sequence[int | None] = [None] if data.over == "clip" else asked_about(slots)
     return Prediction(
-        clip_id=clip_id,
+        clip_id=boxes.clip_id,
         answers=tuple(answer_of(slot, members, data, boxes_seen, arrays, on, num_top) for slot in asked),
         num_views=len(seen),
         num_frames=data.spec.num_frames,
         num_subjects=int((slots == Category.SUBJECT).sum()),
         num_objects=int((slots == Category.OBJECT).sum()),
         num_tracks=tracks.boxes.shape[1],
-        notes=notes if slots.any() else [*notes, "no sampled frame has a box; the boxes did not enter the prediction"],
+        notes=[*notes, _NO_BOX] if not slots.any() and (reads_boxes or options.boxes is not None) else notes,
+    )
+
+
+def _boxes(
+    run: Path,
+    clip: Clip,
+    recipe: Recipe,
+    options: PredictConfig,
+    detector: Mapping[str, Any],
+    device: str,
+    progress: Progress,
+    *,
+    reads_boxes: bool,
+) -> VideoBoxes:
+    """Return the video's boxes; none where none are given and none are read."""
+    if options.boxes is not None:
+        if detector:
+            raise InputError("--boxes and a detector's options exclude each other; give one of them")
+        return boxes_of_file(options.boxes, options.clip, clip.clip_id)
+    if options.clip is not None:
+        raise InputError(f"--clip {options.clip} would be ignored: it names a clip of the file of --boxes")
+    if not reads_boxes:
+        if detector:
+            name = next(iter(detector)).replace("_", "-")
+            raise InputError(f"--{name} would be ignored: {run} reads no boxes; leave it out")
+        return VideoBoxes(clip_id=clip.clip_id, tracks=Tracks.none())
+    config = detector_config(recipe.detector, detector)
+    if config is None:
+        raise InputError(
+            f"{run}: reads boxes, and none are given; give --boxes FILE, or let them be found by --detector NAME, one "
+            "of `ifcar list detectors`"
+        )
+    return boxes_found(config, clip, device, progress)
+
+
+def _views(clip: Clip, boxes: VideoBoxes, recipe: Recipe, carried: Sequence[ArraySpec]) -> ViewDataset:
+    """Return the video's views: detected boxes are seen over all of it, annotated ones say which part is meant.
+
+    Without a backbone there is no source, and the frames are those that were looked at.
+    """
+    reads, tracks, facts = recipe.backbone.reads, boxes.tracks, boxes.facts
+    if facts is None or reads == "nothing":
+        fps = recipe.annotation_fps if facts is None else facts.fps
+        return ViewDataset([clip], lambda _: tracks, fps, recipe.policy, reads=reads, carried=carried)
+    return ViewDataset(
+        [clip],
+        lambda _: Tracks.none(),
+        recipe.annotation_fps,
+        recipe.policy,
+        reads=reads,
+        proposals=lambda _: tracks,
+        proposals_fps=facts.fps,
+        carried=carried,
     )
 
 
@@ -142,12 +219,13 @@ def _num_top(top: int | None, num_classes: int) -> int:
     return top
 
 
-def _check_boxes(boxes: Path, clip: Clip, tracks: Tracks, info: VideoInfo, recipe: Recipe) -> list[str]:
+def _check_boxes(boxes: Path, clip: Clip, of_video: VideoBoxes, info: VideoInfo, recipe: Recipe) -> list[str]:
     """Refuse boxes that cannot belong to the video, and return what is strange about the others.
 
     Single ones that reach out of the video are clipped, as in extraction.
     """
-    size = (info.width, info.height)
+    size, tracks = (info.width, info.height), of_video.tracks
+    fps = recipe.annotation_fps if of_video.facts is None else of_video.facts.fps
     if not boxes_to_crop(tracks.boxes, size, FULL_FRAME, False).any():
         x1, y1, x2, y2 = tracks.boxes[np.isfinite(tracks.boxes).all(axis=-1)][0]
         raise InputError(
@@ -155,15 +233,15 @@ def _check_boxes(boxes: Path, clip: Clip, tracks: Tracks, info: VideoInfo, recip
             f"first is ({x1:g}, {y1:g}, {x2:g}, {y2:g}); expected x1, y1, x2, y2 in the video's pixels"
         )
     origin_sec = clip.origin_sec
-    first = int(source_frames(info, recipe.annotation_fps, tracks.frames[:1], origin_sec)[0])
+    first = int(source_frames(info, fps, tracks.frames[:1], origin_sec)[0])
     if first >= info.num_frames:
-        rate = "" if recipe.annotation_fps is None else f" at {recipe.annotation_fps:g} per second"
+        rate = "" if fps is None else f" at {fps:g} per second"
         raise InputError(
             f"{boxes}: clip {clip.clip_id!r}: the first annotated frame is number {first + 1} of {clip.source}, which "
             f"has {info.num_frames}; expected frame numbers from 1{rate}"
         )
     notes = [unit_note(f"{boxes}: clip {clip.clip_id!r}", shares=False)] if in_shares(tracks.boxes) else []
-    short = past_end(None, tracks, info, recipe.annotation_fps, origin_sec)
+    short = past_end(None, tracks, info, fps, origin_sec)
     return [*notes, *([f"{clip.source} ends before its annotations: {short}"] if short else [])]
 
 
@@ -175,7 +253,7 @@ def _view_arrays(run: Path, data: RunData, views: Sequence[View], reads: Sequenc
         if name not in rows[0]:
             raise InputError(
                 f"{run}: reads the array {name!r}, which {data.identity['dataset']['name']} gives and a video with "
-                "boxes does not; `ifcar evaluate` scores it from its cache"
+                "boxes does not, nor does its detector; `ifcar evaluate` scores it from its cache"
             )
     return {name: np.stack([row[name] for row in rows]) for name in wanted}
 

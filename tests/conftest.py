@@ -1,11 +1,12 @@
 """One thread for torch, here and in processes that tests start: networks are so small that a second one only waits.
 
-Files with many slow tests go first, so that no process is left alone with the longest of them (pytest-xdist hands out
-whole files in this order).
+Files whose slow tests take longest go first, so that no process is left alone with one of them (pytest-xdist hands out
+whole files in this order). A slow test counts for one second, or for what its mark states: slow(seconds=60).
 """
 
 import os
 from collections import Counter
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -21,5 +22,8 @@ hypothesis.settings.load_profile("ifcar")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    slow_tests_in = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow_tests_in[item.path])
+    seconds: Counter[Path] = Counter()
+    for item in items:
+        mark = item.get_closest_marker("slow")
+        seconds[item.path] += 0 if mark is None else mark.kwargs.get("seconds", 1)
+    items.sort(key=lambda item: -seconds[item.path])

@@ -11,8 +11,9 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from fixtures.processes import CLI, call, run
+from fixtures.processes import call, run
 from fixtures.something_else import write_dataset
+from fixtures.weights import random_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -154,6 +155,7 @@ HOSTILE = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip_id", HOSTILE)
 def test_hostile_clip_id_never_leaves_the_folders(tmp_path: Path, clip_id: str) -> None:
     """It is refused, or named in pictures and reports without becoming a path."""
@@ -211,7 +213,7 @@ def test_every_bad_video_fails_alone_with_its_reason(tmp_path: Path) -> None:
     (videos / "106.mp4").mkdir()
     out = tmp_path / "c.zarr"
     extract = ["extract", "--dataset", "something-else", "--data-root", root, "--out", out]
-    code, error = run([*CLI, *extract, "--weights", "random:0", "--crop", "32", "--workers", "1"], tmp_path)
+    code, error = run([*extract, "--weights", random_weights(tmp_path), "--crop", "32", "--workers", "1"], tmp_path)
     assert code == 1 and "Traceback" not in error, error
     lines = [json.loads(line) for line in (tmp_path / "c.failures.jsonl").read_text().splitlines()]
     reasons = {line["clip"]: line["reason"] for line in lines}

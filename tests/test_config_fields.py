@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from ifcar.commands.config_options import Given, OptionsOf, with_config_options, words_of
-from ifcar.config_fields import Bounds, Field, Option, check_fields, fields_of
+from ifcar.commands.config_options import Given, OptionsOf, with_config_options
+from ifcar.config_fields import Bounds, Field, Option, check_fields, fields_of, words_of
 from ifcar.errors import InputError
 from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.extraction.config import ExtractConfig

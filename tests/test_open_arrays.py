@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from fixtures.finetuning import random_weights
 from fixtures.something_else import HEIGHT, WIDTH, write_dataset
+from fixtures.weights import random_weights
 from numpy.typing import NDArray
 from torch import nn
 
@@ -141,7 +141,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(root: Path, out: Path, **changes: Any) -> ExtractConfig:
-    given = {"backbone": "i3d_inception", "weights": str(random_weights(root.parent)), "crop": 32, "workers": 0}
+    given = {"backbone": "i3d_inception", "weights": random_weights(root, "i3d_inception"), "crop": 32, "workers": 0}
     return ExtractConfig(dataset=DepthDataset.name, data_root=root, out=out, **{**given, **changes})
 
 
@@ -228,7 +228,7 @@ def test_runs_that_train_together_get_the_array_too(cache: Path, run: FitResult,
 def test_the_same_head_trains_with_its_backbone_live(cache: Path, root: Path, tmp_path: Path) -> None:
     """Live logits are those of the cache, with depth beside features that the backbone makes."""
     from_cache = fit(config(cache, frame=True), Silent(), out=tmp_path / "head", device="cpu").run
-    weights = str(random_weights(root.parent))
+    weights = random_weights(root, "i3d_inception")
     given = {"data_root": root, "weights": weights, "epochs": 1, "batch_size": 4, "lr": 1e-9, "head_lr": 1e-9}
     live = finetune(joint_config(from_cache.path, **given), Silent(), out=tmp_path / "live", workers=0, device="cpu")
     cached, found = (run.predictions("test").logits for run in (from_cache, live.run))
@@ -240,7 +240,7 @@ def test_orn_trains_on_features_pooled_under_masks_from_the_cache_and_live(root:
     assert open_cache(made).spec.shape("instance_features")[-2:] == (1, 1)
     orn = make_run_config("orn", made, preset="small", aux_weight=1.0, schedule=BRIEF)
     from_cache = fit(orn, Silent(), out=tmp_path / "orn", device="cpu").run
-    weights = str(random_weights(root.parent))
+    weights = random_weights(root, "i3d_inception")
     given = {"data_root": root, "weights": weights, "epochs": 1, "batch_size": 4, "lr": 1e-9, "head_lr": 1e-9}
     live = finetune(joint_config(from_cache.path, **given), Silent(), out=tmp_path / "live", workers=0, device="cpu")
     cached, found = (run.predictions("test").logits for run in (from_cache, live.run))

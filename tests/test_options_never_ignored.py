@@ -161,7 +161,10 @@ def test_options_of_training_are_refused_where_runs_are_listed_only(
         (["fit-head", "base", "--set", "graphs=a", "--set", "graphs=b"], "--set graphs is given twice"),
         (["ensemble", "--weights", "1;2"], "--weights is '1;2'; expected numbers such as 0.4,0.6"),
         (["extract", "--dataset", "toybox", "--sampling-rates", "2,4"], "--views is 1; expected at least 2"),
-        (["extract", "--dataset", "toybox", "--pooled", "7max"], "--pooled is '7max'; expected one of 3, 7-max, mask"),
+        (
+            ["extract", "--dataset", "toybox", "--pooled", "7max"],
+            "'7max'; expected one of 3, 7-max, mask, none",
+        ),
         (["extract", "--dataset", "toybox", "--address", "auto"], "would be ignored: it belongs to --engine ray"),
         (["extract", "--dataset", "toybox", "--actor-cpus", "1"], "would be ignored: it belongs to --engine ray"),
         (["list", "heads", "--weights", "x"], "would be ignored"),

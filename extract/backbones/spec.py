@@ -42,6 +42,7 @@ class PublishedWeights:
         normalisation: of the frames that they were trained on.
         sha256: of the file, as many leading hexadecimal digits as were published; None where none were.
         fetch: brings the file to a folder, where a plain download does not, and returns its path.
+        ways_out: what to do where it cannot be fetched.
     """
 
     address: str
@@ -49,6 +50,7 @@ class PublishedWeights:
     normalisation: Normalisation
     sha256: str | None = None
     fetch: Callable[[PublishedWeights, Path], Path] | None = None
+    ways_out: str = "fetch it elsewhere and give it as --weights FILE, or use --weights random:0 for untrained features"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

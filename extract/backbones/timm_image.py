@@ -55,7 +55,7 @@ def _last_map(network: Any, frames: Tensor) -> Tensor:
 
 def _network(name: str, crop_size: int) -> nn.Module:
     """Build a network for a crop. Raises InputError where timm has none of that name, or it gives no map."""
-    timm, variant = library("timm", name), name.partition(":")[2]
+    timm, variant = library("timm", f"backbone {name!r}"), name.partition(":")[2]
     try:
         try:
             network: nn.Module = timm.create_model(variant, pretrained=False, num_classes=0, img_size=crop_size)

@@ -20,22 +20,25 @@ _NEEDS = "needs transformers and timm: pip install 'ifcar[vit]'"
 _NOT_JSON = ("dtype", "torch_dtype", "transformers_version", "architectures", "id2label", "label2id")
 
 
-def library(name: str, backbone: str) -> Any:
-    """Return an optional library. Raises InputError with what to install where it is missing."""
+def library(name: str, who: str) -> Any:
+    """Return an optional library that `who` needs. Raises InputError with what to install where it is missing."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # weights come from folders alone
     try:
         return import_module(name)
     except ImportError as error:
-        raise InputError(f"backbone {backbone!r} {_NEEDS} ({one_line(error)})") from error
+        raise InputError(f"{who} {_NEEDS} ({one_line(error)})") from error
 
 
-def read_config(folder: str | None, backbone: str, model_types: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+def read_config(
+    folder: str | None, who: str, model_types: Mapping[str, str], way_out: str = ""
+) -> tuple[str, dict[str, Any]]:
     """Return a folder's model type and config; of a model of two towers, that of its vision tower.
 
     Args:
         folder: as `--weights` has it.
-        backbone: registered name, for messages.
+        who: reads it, for messages: "backbone 'dinov2'".
         model_types: those that fit → key of the vision tower's config in theirs, or "".
+        way_out: what to do without a folder, for the message.
 
     Raises:
         MissingDataError: there is no such folder, or no config.json in it.
@@ -44,8 +47,8 @@ def read_config(folder: str | None, backbone: str, model_types: Mapping[str, str
     path = Path(folder or "").expanduser() / CONFIG
     if folder is None or not path.is_file():
         raise MissingDataError(
-            f"backbone {backbone!r} reads its size from its weights: {path} is not there; give --weights FOLDER, as "
-            f"downloaded, with {CONFIG} and model.safetensors, or --weights random:0 for a tiny untrained one"
+            f"{who} reads its size from its weights: {path} is not there; give --weights FOLDER, as downloaded, with "
+            f"{CONFIG} and model.safetensors{way_out}"
         )
     try:
         content = json.loads(read_text(path))
@@ -60,7 +63,7 @@ def read_config(folder: str | None, backbone: str, model_types: Mapping[str, str
     kind = content["model_type"]
     if kind not in model_types:
         known = " or ".join(sorted(model_types))
-        raise InputError(f"{path}: model_type is {kind!r}; backbone {backbone!r} expects {known}")
+        raise InputError(f"{path}: model_type is {kind!r}; {who} expects {known}")
     tower = model_types[kind]
     return kind, content[tower] if tower else content
 
@@ -95,7 +98,13 @@ def whole_config(config_type: Any, stated: Mapping[str, Any], where: str) -> dic
 def read_folder(
     model_type: Any, folder: Path, config: Any, unused: tuple[str, ...], **kwargs: Any
 ) -> dict[str, Tensor]:
-    """Return the tensors of a folder under the model's own keys.
+    """Return the tensors of a folder under the model's own keys; see `read_model`."""
+    state: dict[str, Tensor] = read_model(model_type, folder, config, unused, **kwargs).state_dict()
+    return state
+
+
+def read_model(model_type: Any, folder: Path, config: Any, unused: tuple[str, ...], **kwargs: Any) -> Any:
+    """Return a model that holds the tensors of a folder.
 
     Args:
         model_type: class of transformers.
@@ -125,7 +134,6 @@ def read_folder(
     for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped)):
         if keys:
             raise InputError(
-                f"{folder}: these weights do not fit {model_type.__name__}: {len(keys)} {what} ({', '.join(keys[:3])})"
+                f"{folder}: these weights do not fit {type(model).__name__}: {len(keys)} {what} ({', '.join(keys[:3])})"
             )
-    state: dict[str, Tensor] = model.state_dict()
-    return state
+    return model

@@ -46,6 +46,7 @@ class TransformerConfig:
             raise InputError(f"layer is {self.layer!r}; expected the number of a block, from 1, or 0 for the last")
 
 
+_WITHOUT: Final = ", or --weights random:0 for a tiny untrained one"
 _META_FIRST: Final = "encoder.embeddings.patch_embeddings.proj.weight"
 _META_HEADS: Final = {1280: 16}  # heads of ViT-H have 80 channels, those of the other sizes 64
 _HIERA_STAGE: Final = 3  # of the hidden states, the first being the patches; 1/16 of the picture
@@ -64,7 +65,7 @@ class VideoTransformer(Backbone):
         self.network.eval()
 
     def _class(self, which: int) -> Any:
-        return getattr(library("transformers", self.spec.name), self.model.classes[which])
+        return getattr(library("transformers", f"backbone {self.spec.name!r}"), self.model.classes[which])
 
     def _config(self) -> Any:
         spec = self.spec
@@ -197,12 +198,12 @@ def _facts_of(name: str) -> Callable[[str | None], Mapping[str, Any]]:
     model = MODELS[name]
 
     def facts(weights: str | None) -> Mapping[str, Any]:
-        config_type = getattr(library("transformers", name), model.classes[1])
+        config_type = getattr(library("transformers", f"backbone {name!r}"), model.classes[1])
         if weights is not None and weights.startswith("random:"):
             return {"config": whole_config(config_type, model.tiny, name), "is_random": True}
         if name == "vjepa2" and weights is not None and Path(weights).expanduser().is_file():
             return {"config": whole_config(config_type, size_of_meta(Path(weights).expanduser()), weights)}
-        _, stated = read_config(weights, name, model.model_types)
+        _, stated = read_config(weights, f"backbone {name!r}", model.model_types, _WITHOUT)
         facts: dict[str, Any] = {"config": whole_config(config_type, stated, str(weights))}
         statistics = read_statistics(str(weights))
         return {**facts, "normalisation": statistics} if statistics else facts

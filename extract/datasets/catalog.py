@@ -5,6 +5,7 @@ from ifcar.extract.datasets.charades import Charades
 from ifcar.extract.datasets.contract import DATASETS
 from ifcar.extract.datasets.epic_kitchens import EpicKitchens
 from ifcar.extract.datasets.hockey import Hockey
+from ifcar.extract.datasets.homage import Homage
 from ifcar.extract.datasets.something_else import SomethingElse
 from ifcar.extract.datasets.something_something_v1 import SomethingSomethingV1
 from ifcar.extract.datasets.something_something_v2 import SomethingSomethingV2
@@ -18,6 +19,7 @@ __all__ = [
     "Charades",
     "EpicKitchens",
     "Hockey",
+    "Homage",
     "SomethingElse",
     "SomethingSomethingV1",
     "SomethingSomethingV2",

@@ -1,12 +1,13 @@
-"""A detector's boxes and masks, frame by frame: no tracks, so that slot k holds whatever is k-th in each frame.
+"""A detector's boxes and masks, frame by frame, and these as slots without tracks.
 
-Persons come first, then everything else, each by falling score.
+Slot k then holds what is k-th in a frame: persons come first, then everything else, each by falling score.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +24,44 @@ class FrameDetections:
     Args:
         boxes: (n, 4) x1, y1, x2, y2.
         scores: (n,).
-        classes: (n,) numbers of `ifcar.extract.coco.CLASSES`.
-        masks: (n, h, w), True where the object is.
+        classes: (n,) numbers of the detector's classes; VLOG's are `ifcar.extract.coco.CLASSES`.
+        masks: (n, h, w) over the whole frame, True where the object is; (n, 0, 0) of a detector that gives none.
     """
 
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     classes: NDArray[np.int16]
     masks: NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls,
+        boxes: NDArray[Any],
+        scores: NDArray[Any],
+        classes: NDArray[Any],
+        masks: NDArray[np.bool_] | None = None,
+    ) -> Self:
+        """Return these detections, of any numeric type."""
+        return cls(
+            boxes=boxes.astype(np.float32),
+            scores=scores.astype(np.float32),
+            classes=classes.astype(np.int16),
+            masks=np.zeros((len(boxes), 0, 0), np.bool_) if masks is None else masks,
+        )
+
+    @classmethod
+    def none(cls) -> Self:
+        """Return the detections of a frame without any."""
+        return cls.of(np.zeros((0, 4)), np.zeros(0), np.zeros(0))
+
+    def at(self, places: NDArray[Any]) -> Self:
+        """Return those at these places, or those where a mask (n,) is True."""
+        return type(self)(
+            boxes=self.boxes[places],
+            scores=self.scores[places],
+            classes=self.classes[places],
+            masks=self.masks[places],
+        )
 
 
 def slots_of_detections(frames: NDArray[np.int64], found: Sequence[FrameDetections]) -> Tracks:

@@ -22,10 +22,10 @@ from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.schema import Split
 from ifcar.errors import InputError, MissingDataError, nearest
 from ifcar.extract.datasets.box_notes import BoxNotes
+from ifcar.extract.datasets.box_records import read_tracks, stream_records
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
 from ifcar.extract.datasets.multi_label import multi_label_table
 from ifcar.extract.datasets.pixel_sources import Place, find_sources
-from ifcar.extract.datasets.something_else import read_tracks, stream_records
 from ifcar.extract.datasets.text_rows import class_names, column_rows, finite_number
 from ifcar.extract.decode import frame_size
 from ifcar.extract.limits import DecodeError

@@ -1,11 +1,12 @@
-"""Proposals: any number of class-less boxes a frame, from a file, in place of the boxes of a dataset.
+"""Boxes of a file in place of those of a dataset: proposals, any number a frame and without classes, or detections.
 
+    NAME.json    {clip id: [record, …], …}: detections, tracks with classes, see `ifcar.extract.datasets.detected_boxes`
     NAME.json    {clip id: {frame number: [[x1, y1, x2, y2], …], …}, …}, or [x1, y1, x2, y2, score]
     NAME.npz     clip (B,) text, frame (B,) whole numbers, box (B, 4), and perhaps score (B,); as np.savez writes them
 
-Boxes are pixels of the source's frames; of ava's without pixels, whose frames are 1 × 1, shares of their sides. Frame
-numbers count from 1, as in the names of frames, at the dataset's annotation rate. There are no tracks: the k-th box of
-a frame sits in slot k, by falling score, or in the file's order.
+Proposals are pixels of the source's frames; of ava's without pixels, whose frames are 1 × 1, shares of their sides.
+Frame numbers count from 1, as in the names of frames, at the dataset's annotation rate. They have no tracks: the k-th
+box of a frame sits in slot k, by falling score, or in the file's order.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ifcar.cache.arrays import ArraySpec
 from ifcar.cache.npz import NpzError, read_arrays
 from ifcar.cache.schema import Category
 from ifcar.data_files import absence
 from ifcar.errors import InputError, MissingDataError
 from ifcar.extract.datasets.box_notes import BoxNotes
+from ifcar.extract.datasets.detected_boxes import BoxFileFacts, read_detected, read_facts
 from ifcar.extract.datasets.json_stream import stream_entries
 from ifcar.extract.limits import MAX_COORDINATE, MAX_FRAME_NUMBER
 from ifcar.extract.track_store import TrackStore
@@ -32,6 +35,7 @@ from ifcar.extract.tracks import Tracks
 
 _MAX_SCORE = 1e30
 _FRAME = re.compile(r"[0-9]{1,12}")
+_JSON = "{clip id: {frame number: [[x1, y1, x2, y2], …]}}"
 _ARRAYS = "clip (B,) text, frame (B,) whole numbers, box (B, 4) and perhaps score (B,)"
 
 
@@ -44,12 +48,19 @@ class Proposals:
         digest: SHA-256 of the file.
         filled: share of the slots that hold a box, over the frames that the file lists for these clips.
         notes: one line for everything about the file that is incomplete.
+        facts: how they were detected, where a file beside it says so; what the boxes carry follows from it.
     """
 
     store: TrackStore
     digest: str
     filled: float
     notes: Sequence[str]
+    facts: BoxFileFacts | None = None
+
+    @property
+    def carried(self) -> tuple[ArraySpec, ...]:
+        """Return the arrays that the tracks carry beside boxes."""
+        return () if self.facts is None else self.facts.arrays()
 
     def boxes(self, clip_id: str) -> Tracks:
         """Return a clip's boxes; none where the file lacks it."""
@@ -82,37 +93,78 @@ def read_proposals(path: Path, clip_ids: Sequence[str], num_slots: int, *, share
         raise MissingDataError(f"{path}: {absence(path)}; expected boxes as JSON or NPZ")
     if path.suffix.lower() not in (".json", ".npz"):
         raise InputError(f"{path}: expected boxes in a file that ends in .json or .npz")
-    digest = hashlib.sha256()
-    wanted, others, store, box_notes = set(clip_ids), [], TrackStore(), BoxNotes(shares=shares)
-    num_frames = num_full = num_boxes = 0
-    for clip_id, rows in (_read_json if path.suffix.lower() == ".json" else _read_npz)(path, digest):
-        if clip_id in store:
-            raise InputError(f"{path}: clip {clip_id!r} is listed twice")
-        if clip_id not in wanted:
-            others.append(clip_id)
-            continue
-        tracks, counts = _slots(path, clip_id, rows, num_slots, box_notes)
-        store.add(clip_id, tracks)
-        box_notes.add_clip(f"{clip_id!r} of {path}", tracks.boxes, tracks.categories)
-        num_frames, num_full = num_frames + len(counts), num_full + int((counts > num_slots).sum())
-        num_boxes += int(counts.clip(max=num_slots).sum())
-    if not len(store):
-        first = f"; its first is {others[0]!r:.200}, theirs {clip_ids[0]!r:.200}" if others else ""
-        raise InputError(f"{path}: has boxes of none of the {len(clip_ids)} clips{first}")
-    absent = [clip_id for clip_id in clip_ids if clip_id not in store]
-    notes = box_notes.lines(expects_subjects=False)  # proposals have no classes
-    if num_full:
-        notes.append(f"{num_full} of {num_frames} frames have more than {num_slots} boxes; the others are left out")
-    if absent:
-        notes.append(f"{len(absent)} clips have no boxes in {path.name}, the first: {absent[0]}")
-    if others:
-        notes.append(f"{len(others)} clips of {path.name} are not extracted, the first: {others[0]}")
-    return Proposals(
-        store=store,
-        digest=digest.hexdigest(),
-        filled=num_boxes / max(1, num_frames * num_slots),
-        notes=notes,
-    )
+    reading = _Reading(path, clip_ids, num_slots, BoxNotes(shares=shares))
+    is_json = path.suffix.lower() == ".json"
+    if is_json and _holds_records(path):
+        facts = read_facts(path)
+        for clip_id, tracks in read_detected(path, facts, reading.digest, reading.wanted, reading.box_notes):
+            if reading.takes(clip_id) and tracks is not None:
+                reading.add(clip_id, tracks, np.isfinite(tracks.boxes[..., 0]).sum(axis=1))
+        return reading.done(facts, have_classes=True)
+    for clip_id, rows in (_read_json if is_json else _read_npz)(path, reading.digest):
+        if reading.takes(clip_id):
+            tracks, counts = _slots(path, clip_id, rows, num_slots, reading.box_notes)
+            reading.box_notes.add_clip(f"{clip_id!r} of {path}", tracks.boxes, tracks.categories)
+            reading.add(clip_id, tracks, counts)
+    return reading.done(None, have_classes=False)
+
+
+def _holds_records(path: Path) -> bool:
+    """Return whether the first clip of a file has a list of records, and not boxes by frame."""
+    _, first = next(stream_entries(path, hashlib.sha256(), _JSON), ("", None))
+    return isinstance(first, list) and all(isinstance(record, dict) for record in first[:1])
+
+
+class _Reading:
+    """The boxes of a file while it is read."""
+
+    def __init__(self, path: Path, clip_ids: Sequence[str], num_slots: int, box_notes: BoxNotes) -> None:
+        self.path, self.clip_ids, self.num_slots, self.box_notes = path, clip_ids, num_slots, box_notes
+        self.digest, self.wanted, self.store = hashlib.sha256(), set(clip_ids), TrackStore()
+        self.others: list[str] = []
+        self.num_frames = self.num_full = self.num_boxes = 0
+
+    def takes(self, clip_id: str) -> bool:
+        """Return whether a clip is wanted. Raises InputError when it was read before."""
+        if clip_id in self.store:
+            raise InputError(f"{self.path}: clip {clip_id!r} is listed twice")
+        if clip_id not in self.wanted:
+            self.others.append(clip_id)
+        return clip_id in self.wanted
+
+    def add(self, clip_id: str, tracks: Tracks, counts: NDArray[np.int64]) -> None:
+        """Keep a clip, which has so many boxes in each of its frames."""
+        self.store.add(clip_id, tracks)
+        self.num_frames, self.num_full = (
+            self.num_frames + len(counts),
+            self.num_full + int((counts > self.num_slots).sum()),
+        )
+        self.num_boxes += int(counts.clip(max=self.num_slots).sum())
+
+    def done(self, facts: BoxFileFacts | None, *, have_classes: bool) -> Proposals:
+        """Return all of it. Raises InputError when it holds none of the clips."""
+        name, others = self.path.name, self.others
+        if not len(self.store):
+            first = f"; its first is {others[0]!r:.200}, theirs {self.clip_ids[0]!r:.200}" if others else ""
+            raise InputError(f"{self.path}: has boxes of none of the {len(self.clip_ids)} clips{first}")
+        absent = [clip_id for clip_id in self.clip_ids if clip_id not in self.store]
+        notes = self.box_notes.lines(expects_subjects=have_classes)
+        if self.num_full:
+            notes.append(
+                f"{self.num_full} of {self.num_frames} frames have more than {self.num_slots} boxes; "
+                "the others are left out"
+            )
+        if absent:
+            notes.append(f"{len(absent)} clips have no boxes in {name}, the first: {absent[0]}")
+        if others:
+            notes.append(f"{len(others)} clips of {name} are not extracted, the first: {others[0]}")
+        return Proposals(
+            store=self.store,
+            digest=self.digest.hexdigest(),
+            filled=self.num_boxes / max(1, self.num_frames * self.num_slots),
+            notes=notes,
+            facts=facts,
+        )
 
 
 def _slots(
@@ -151,7 +203,7 @@ def _slots(
 
 def _read_json(path: Path, digest: hashlib._Hash) -> Iterator[tuple[str, _Rows]]:
     width = 0
-    for clip_id, frames in stream_entries(path, digest, "{clip id: {frame number: [[x1, y1, x2, y2], …]}}"):
+    for clip_id, frames in stream_entries(path, digest, _JSON):
         if not isinstance(frames, dict):
             raise InputError(
                 f"{path}: clip {clip_id!r}: expected {{frame number: boxes}}, found {type(frames).__name__}"

@@ -8,31 +8,25 @@ objects of the label and "hand" (or "person") for subjects; boxes may reach past
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
-
-import numpy as np
 
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.data_files import absence, entries
 from ifcar.errors import InputError, MissingDataError, nearest
 from ifcar.extract.datasets.box_notes import BoxNotes
+from ifcar.extract.datasets.box_records import FRAME_NAME, read_tracks, stream_records
 from ifcar.extract.datasets.contract import Clip, Dataset, Erratum, Listing, Progress, register_dataset
-from ifcar.extract.datasets.json_stream import stream_entries
 from ifcar.extract.datasets.pixel_sources import Place, find_sources
 from ifcar.extract.datasets.splits import read_json, read_protocols
-from ifcar.extract.limits import MAX_COORDINATE, MAX_FRAME_NUMBER
 from ifcar.extract.track_store import TrackStore
-from ifcar.extract.tracks import Detection, Tracks, link
+from ifcar.extract.tracks import Tracks
 from ifcar.text_files import without_mark
 
-SUBJECTS = frozenset({"hand", "person"})
 _PEEK_BYTES = 64
 _MAX_SIDE = 1 << 16
 VIDEO_ENDINGS = (".webm", ".mp4")
-FRAME_NAME = re.compile(r"(?P<clip>.+)/(?P<frame>[0-9]{1,12})\.[A-Za-z]+", re.DOTALL)
 
 
 @register_dataset
@@ -144,11 +138,6 @@ class SomethingElse(Dataset):
         return {clip_id: (size[0], size[1]) for clip_id, size in content.items()}
 
 
-def stream_records(path: Path, digest: hashlib._Hash) -> Iterator[tuple[str, Any]]:
-    """Yield (clip id, records) of an annotation file one clip at a time, see `stream_entries`."""
-    return stream_entries(path, digest, "{clip id: [record, …]}")
-
-
 def read_one_clip(path: Path, clip_id: str | None, likely_id: str) -> tuple[str, Tracks]:
     """Read one clip's boxes from an annotation file, or from a file that holds just one clip's list of records.
 
@@ -226,69 +215,6 @@ def _choose_clip(path: Path, known: Sequence[str], clip_id: str | None, likely_i
             f"choose one with --clip, the first is {known[0]!r}"
         )
     return known[0]
-
-
-def read_tracks(path: Path, clip_id: str, records: Any, box_notes: BoxNotes | None = None) -> Tracks:
-    """Turn one clip's annotation records into tracks.
-
-    Args:
-        path: the file, for messages.
-        clip_id: the clip.
-        records: list of {"name": "ID/0001.jpg", "labels": [{"box2d", "standard_category"}, …]}.
-        box_notes: looks at the boxes, and counts those without area.
-
-    Raises:
-        InputError: a record is not of that form, or two records name the same frame.
-    """
-    if not isinstance(records, list):
-        raise InputError(f"{path}: clip {clip_id!r}: expected a list of records, found {type(records).__name__}")
-    box_notes = BoxNotes() if box_notes is None else box_notes
-    by_frame: dict[int, list[Detection]] = {}
-    for record in records:
-        frame = _frame_number(path, clip_id, record)
-        name = record["name"]
-        if frame in by_frame:
-            raise InputError(f"{path}: clip {clip_id!r}: two records name the frame {name!r}")
-        labels = record.get("labels") or []
-        if not isinstance(labels, list):
-            raise InputError(f"{path}: {name}: labels are a {type(labels).__name__}; expected a list")
-        by_frame[frame] = []
-        for label in labels:
-            detection = _detection(path, name, label)
-            if detection.box[2] > detection.box[0] and detection.box[3] > detection.box[1]:
-                by_frame[frame].append(detection)
-            else:
-                box_notes.add_flat(f"{detection.key!r} in {name}: {detection.box}")
-    frames = np.array(sorted(by_frame), np.int64)
-    tracks = link(frames, [by_frame[int(f)] for f in frames])
-    kinds = (detection.key for found in by_frame.values() for detection in found)
-    box_notes.add_clip(f"{clip_id!r} of {path}", tracks.boxes, tracks.categories, kinds)
-    return tracks
-
-
-def _frame_number(path: Path, clip_id: str, record: Any) -> int:
-    """Return the frame number from 0 that a record's name states."""
-    name = record.get("name") if isinstance(record, dict) else None
-    match = FRAME_NAME.fullmatch(name) if isinstance(name, str) else None
-    if match is None or match["clip"] != clip_id or not 1 <= int(match["frame"]) <= MAX_FRAME_NUMBER:
-        raise InputError(f"{path}: clip {clip_id!r}: record name {name!r:.200} is not '{clip_id}/0001.jpg' or later")
-    return int(match["frame"]) - 1
-
-
-def _detection(path: Path, frame_name: str, label: Any) -> Detection:
-    key = label.get("standard_category") if isinstance(label, dict) else None
-    box = label.get("box2d") if isinstance(label, dict) else None
-    if not isinstance(key, str) or not isinstance(box, dict):
-        raise InputError(f"{path}: {frame_name}: a label lacks standard_category or box2d (a text, a mapping)")
-    x1, y1, x2, y2 = (box.get(k) for k in ("x1", "y1", "x2", "y2"))
-    corners = [v for v in (x1, y1, x2, y2) if isinstance(v, int | float) and not isinstance(v, bool)]
-    # A comparison with NaN is False.
-    if len(corners) < 4 or not all(-MAX_COORDINATE <= v <= MAX_COORDINATE for v in corners):
-        found = f"{(x1, y1, x2, y2)!r:.120}"
-        raise InputError(
-            f"{path}: {frame_name}: box of {key!r} is not finite numbers x1, y1, x2, y2 in pixels: {found}"
-        )
-    return Detection(key=key, is_subject=key in SUBJECTS, box=(corners[0], corners[1], corners[2], corners[3]))
 
 
 def _by_number(clip_id: str) -> tuple[bool, int, str, str]:

@@ -20,7 +20,7 @@ from ifcar.cache.arrays import MASKS, object_classes
 from ifcar.cache.protocols import UNKNOWN, LabelSpace, ProtocolTable
 from ifcar.cache.schema import Split
 from ifcar.errors import MissingDataError
-from ifcar.extract.coco import CLASSES
+from ifcar.extract.coco import CLASSES, MASK_SIDE
 from ifcar.extract.datasets.contract import Clip, Dataset, Erratum, Listing, Progress, register_dataset
 from ifcar.extract.datasets.label_tables import absent_clips, protocol_table
 from ifcar.extract.datasets.text_rows import class_names
@@ -28,7 +28,6 @@ from ifcar.extract.datasets.vlog_files import (
     LABEL_NAMES,
     LABELS,
     MANIFEST,
-    MASK_SIDE,
     SPLITS,
     UPLOADERS,
     find_files,

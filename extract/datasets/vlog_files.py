@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ifcar.cache.npz import NpzError, read_array
 from ifcar.cache.protocols import UNKNOWN
 from ifcar.errors import InputError
-from ifcar.extract.coco import BACKGROUND, CLASSES, decode_mask
+from ifcar.extract.coco import BACKGROUND, CLASSES, MASK_SIDE, decode_mask
 from ifcar.extract.datasets.detections import FrameDetections, slots_of_detections
 from ifcar.extract.datasets.text_rows import text_rows
 from ifcar.extract.limits import MAX_COORDINATE
@@ -32,7 +32,6 @@ from ifcar.extract.tracks import Tracks
 MANIFEST, SPLITS, UPLOADERS = "meta/manifest.txt", "meta/splitId.txt", "meta/uploaderId.txt"
 LABELS, LABEL_NAMES = "meta/hand_object/hand_object.npy", "meta/hand_object/hand_object_labels.txt"
 _SPLITS = ("0", "1", "2", "3")
-MASK_SIDE = 100
 _CONTACT, _INCONCLUSIVE, _NONE = 1, 0, -1
 
 

@@ -71,6 +71,11 @@ def title_of(comparison: Comparison) -> str:
     return MEASURES.get(metric_of(comparison), BOTH_MEASURES)
 
 
+def has_map(comparison: Comparison) -> bool:
+    """Return whether a row's measure is mAP, which few clips overstate."""
+    return any(row.metric == "map" for row in comparison.rows)
+
+
 def columns_of(comparison: Comparison) -> list[Column[ResultRow]]:
     """Return the columns that a comparison's rows fill, in order."""
     title, ranked = title_of(comparison), any(row.top5 for row in comparison.rows)
@@ -81,9 +86,7 @@ def columns_of(comparison: Comparison) -> list[Column[ResultRow]]:
         Column("n", lambda row: str(row.n), lambda row: row.n),
         Column("runs", lambda row: str(len(row.seeds)), lambda row: len(row.seeds)),
         _mean(title, lambda row: row.primary),
-        Column(
-            "95 %", lambda row: "[{:.1f}, {:.1f}]".format(*(100 * x for x in row.interval)), lambda r: r.interval[0]
-        ),
+        _of_many(comparison),
     ]
     if ranked:
         columns.append(_mean("top-5", lambda row: row.top5))
@@ -100,6 +103,17 @@ def columns_of(comparison: Comparison) -> list[Column[ResultRow]]:
     return columns
 
 
+def _of_many(comparison: Comparison) -> Column[ResultRow]:
+    """Return the column of the interval, with what endlessly many clips would give where that is not the mean."""
+    if not has_map(comparison):
+        return Column("95 %", _interval, lambda row: row.interval[0])
+    return Column("n → ∞, 95 %", lambda row: f"{percent(row.population)} {_interval(row)}", lambda row: row.population)
+
+
+def _interval(row: ResultRow) -> str:
+    return "[{:.1f}, {:.1f}]".format(*(100 * x for x in row.interval))
+
+
 def number_columns(comparison: Comparison) -> list[Column[ResultRow]]:
     """Return the columns of a comparison's file of numbers: shares unrounded, each run in columns of its own."""
     name, rows = metric_of(comparison), comparison.rows
@@ -114,8 +128,11 @@ def number_columns(comparison: Comparison) -> list[Column[ResultRow]]:
         _number("n", lambda row: row.n),
         _number("num_runs", lambda row: len(row.seeds)),
         *_mean_and_deviation(name, lambda row: row.primary),
+        _number(f"{name}_population", lambda row: row.population),
         _number(f"{name}_low", lambda row: row.interval[0]),
         _number(f"{name}_high", lambda row: row.interval[1]),
+        _number("num_units", lambda row: row.num_units),
+        Column("unit", lambda row: row.unit),
         *(_mean_and_deviation("top5", lambda row: row.top5) if fives else ()),
         _number(f"train_{name}_mean", lambda row: _mean_of(row.train_primary)),
         _of_test("difference", lambda test: test.difference),

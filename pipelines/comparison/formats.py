@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ifcar.cache.durable import write_atomic
-from ifcar.pipelines.comparison.columns import columns_of, metric_of, number_columns, title_of
+from ifcar.pipelines.comparison.columns import columns_of, has_map, metric_of, number_columns, title_of
 from ifcar.pipelines.comparison.store import Comparison
 
 LATEX_SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {
@@ -20,6 +20,8 @@ LATEX_SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "⊕": r"$\oplus$",
     "λ": r"$\lambda$",
     "Δ": r"$\Delta$",
+    "→": r"$\rightarrow$",
+    "∞": r"$\infty$",
     "<": r"$<$",
     ">": r"$>$",
 }
@@ -30,21 +32,42 @@ def caption(comparison: Comparison) -> str:
     replicates = sorted({len(row.seeds) for row in comparison.rows})
     runs = " or ".join(map(str, replicates)) or "0"
     measure = {"top1": "accuracy", "map": "mAP"}.get(metric_of(comparison), "accuracy or mAP")
+    over = units(comparison)
     text = (
         f"{comparison.title or comparison.name}. Test {measure} in percent on {comparison.dataset}: mean ± sample "
         f"standard deviation over {runs} runs (seeds, and few-shot draws where there are several); in brackets the "
-        "95 % bootstrap interval over clips of the mean."
+        f"95 % interval of the mean over {over}."
     )
-    if comparison.baseline:
-        test = {"bootstrap": "paired bootstrap over clips", "mcnemar": "exact McNemar test"}[comparison.paired_test]
+    if has_map(comparison):
         text += (
-            f" Δ: difference in {title_of(comparison)} points to {comparison.baseline}, its 95 % interval over clips, "
-            f"and p of a {test}, corrected by Holm's method over all comparisons of this table. Intervals and p speak "
-            "of clips, with the trained models as they are; the deviation speaks of training again."
+            " The mAP of n clips lies above that of endlessly many such clips, the more so the fewer clips a class "
+            "has: n → ∞ is an estimate of the latter for these trained models, and intervals, Δ and p are of it."
+        )
+    if comparison.baseline:
+        text += (
+            f" Δ: difference in {title_of(comparison)} points to {comparison.baseline}, its 95 % interval over {over}, "
+            f"and p of {_test(comparison)}, corrected by Holm's method over all comparisons of this table. Intervals "
+            "and p speak of clips, with the trained models as they are; the deviation speaks of training again."
         )
     if any(row.published for row in comparison.rows):
         text += " Published: figures of the paper on the same data and split."
     return text
+
+
+def units(comparison: Comparison) -> str:
+    """Return over what the intervals are, as "clips" or "75 scenes", the clips of each taken together."""
+    found = dict.fromkeys((row.num_units, row.unit) for row in comparison.rows)
+    plain = [unit for num, unit in found if num is None or unit == "clip"]
+    whole = [f"{num:,} {unit}s, whose clips are taken together" for num, unit in found if num and unit != "clip"]
+    return " or ".join([*(["clips"] if plain or not found else []), *whole])
+
+
+def _test(comparison: Comparison) -> str:
+    if comparison.paired_test == "mcnemar":
+        return "an exact McNemar test"
+    metrics = {row.metric for row in comparison.rows}
+    tests = {"top1": "a paired bootstrap", "map": "a paired jackknife t test"}
+    return " or ".join(text for key, text in tests.items() if key in metrics)
 
 
 def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:

@@ -12,19 +12,17 @@ from numpy.typing import NDArray
 
 from ifcar.errors import InputError
 from ifcar.pipelines.comparison.statistics import (
+    Jackknifed,
     PairedTest,
     bootstrap_interval,
-    centred,
-    difference_test,
     holm,
     mcnemar,
     paired_bootstrap,
-    percentile_interval,
-    resampled_map,
+    population_map,
 )
 from ifcar.pipelines.labels.kinds import TOP_K, LabelKind, target_ranks
 from ifcar.pipelines.runs.finished import Run
-from ifcar.pipelines.scoring.scores import Predictions, pooled_segments
+from ifcar.pipelines.scoring.scores import Predictions, pooled_units
 
 PairedTestName = Literal["bootstrap", "mcnemar"]
 
@@ -78,8 +76,12 @@ class ResultRow:
         primary: that measure on the test clips, of each replicate.
         top5: test top-5 of each replicate; empty on a multi-label protocol.
         train_primary: the measure on the training clips of each replicate.
-        interval: 95 % bootstrap interval of the measure's mean over clips.
-        against: how the measure differs from the baseline's on the same clips; None for the baseline itself.
+        population: the measure, mean over replicates, that endlessly many such clips would give: of accuracy its mean,
+            of mAP what `population_map` estimates, for the mAP of few clips lies above that.
+        interval: 95 % interval of `population` over units.
+        num_units: how many units the intervals and tests are over, None where an earlier version did not say.
+        unit: what is drawn whole: "clip", "segment", or what a group of the protocol is, see `pooled_units`.
+        against: how `population` differs from the baseline's on the same clips; None for the baseline itself.
         p_corrected: its p after Holm's correction over all comparisons of the table.
         published: measures in percent from the paper, when the protocol is the same data; else empty.
         runs: run folders.
@@ -95,11 +97,14 @@ class ResultRow:
     primary: tuple[float, ...]
     top5: tuple[float, ...]
     train_primary: tuple[float, ...]
+    population: float
     interval: tuple[float, float]
     against: PairedTest | None
     p_corrected: float | None
     published: Mapping[str, float]
     runs: tuple[str, ...]
+    num_units: int | None = None
+    unit: str = "clip"
 
 
 def summarise(
@@ -139,7 +144,7 @@ class _TestResults(ABC):
         self.clip_ids = clip_ids
         self.kind: LabelKind = replicates[0][0].kind
         self.targets = np.concatenate([p.targets for p in replicates[0]])
-        self.segments = pooled_segments(replicates[0])
+        self.units, self.is_grouped = pooled_units(replicates[0])
         self.logits = [np.concatenate([p.logits for p in parts]) for parts in replicates]
 
     @abstractmethod
@@ -147,8 +152,12 @@ class _TestResults(ABC):
         """Return (S,) the measure that decides."""
 
     @abstractmethod
+    def population(self) -> float:
+        """Return the mean that endlessly many such clips would give."""
+
+    @abstractmethod
     def interval(self) -> tuple[float, float]:
-        """Return the 95 % interval over clips of its mean."""
+        """Return the 95 % interval over clips of `population`."""
 
     @abstractmethod
     def compare(self, other: Any, paired_test: PairedTestName) -> PairedTest:
@@ -167,18 +176,21 @@ class _Right(_TestResults):
     def primary(self) -> NDArray[np.float64]:
         return np.asarray(self.matrix.mean(axis=1))
 
+    def population(self) -> float:
+        return float(self.matrix.mean())
+
     def interval(self) -> tuple[float, float]:
-        return bootstrap_interval(self.matrix.mean(axis=0), self.segments)
+        return bootstrap_interval(self.matrix.mean(axis=0), self.units)
 
     def compare(self, other: Any, paired_test: PairedTestName) -> PairedTest:
         if paired_test != "mcnemar":
-            return paired_bootstrap(self.matrix.mean(axis=0), other.matrix.mean(axis=0), self.segments)
+            return paired_bootstrap(self.matrix.mean(axis=0), other.matrix.mean(axis=0), self.units)
         if self.matrix.shape[0] > 1 or other.matrix.shape[0] > 1:
             raise InputError("test 'mcnemar' compares single runs; name one seed, or take test: bootstrap")
-        if len(np.unique(self.segments)) < len(self.segments):
+        if len(np.unique(self.units)) < len(self.units):
             raise InputError(
-                "test 'mcnemar' takes clips that are independent, and these share segments, as persons of one clip do; "
-                "take test: bootstrap"
+                "test 'mcnemar' takes clips that are independent, and these share segments or groups, as persons of "
+                "one clip or clips of one video do; take test: bootstrap"
             )
         return mcnemar(self.matrix[0], other.matrix[0])
 
@@ -188,22 +200,22 @@ class _Ranked(_TestResults):
 
     def __init__(self, clip_ids: NDArray[np.str_], replicates: Sequence[Sequence[Predictions]]) -> None:
         super().__init__(clip_ids, replicates)
-        resampled = np.mean(
-            [resampled_map(logits, self.targets, self.kind, self.segments) for logits in self.logits], axis=0
-        )
-        self.resampled = centred(resampled, float(self.primary().mean()))
+        self.estimate = Jackknifed.mean([population_map(logits, self.targets, self.kind) for logits in self.logits])
 
     def primary(self) -> NDArray[np.float64]:
         return np.array([self.kind.measures(logits, self.targets)[self.kind.measure] for logits in self.logits])
 
+    def population(self) -> float:
+        return self.estimate.value
+
     def interval(self) -> tuple[float, float]:
-        return percentile_interval(self.resampled)
+        return self.estimate.interval(self.units)
 
     def compare(self, other: Any, paired_test: PairedTestName) -> PairedTest:
         if paired_test == "mcnemar":
             raise InputError("test 'mcnemar' needs one class a clip; take test: bootstrap for a multi-label protocol")
-        difference = float(self.primary().mean() - other.primary().mean())
-        return difference_test(difference, self.resampled - other.resampled)
+        difference: Jackknifed = self.estimate - other.estimate
+        return difference.test(self.units)
 
 
 def _test_results(system: System) -> _Right | _Ranked:
@@ -228,12 +240,22 @@ def _row(system: System, tested: _Right | _Ranked) -> ResultRow:
         primary=tuple(float(v) for v in tested.primary()),
         top5=tested.top5,
         train_primary=tuple(_pooled(replicate.runs, "train") for replicate in system.replicates),
+        population=tested.population(),
         interval=tested.interval(),
         against=None,
         p_corrected=None,
         published=system.published,
         runs=tuple(str(run.path) for run in runs),
+        num_units=len(np.unique(tested.units)),
+        unit=_unit(tested, runs[0]),
     )
+
+
+def _unit(tested: _Right | _Ranked, run: Run) -> str:
+    """Return what intervals take whole."""
+    if tested.is_grouped:
+        return run.data().group_kind or "group"
+    return "clip" if len(np.unique(tested.units)) == len(tested.units) else "segment"
 
 
 def _pooled(runs: Sequence[Run], split: str) -> float:

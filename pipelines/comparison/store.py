@@ -67,8 +67,11 @@ def read_comparison(folder: Path) -> Comparison:
         raise MissingDataError(f"{path}: no such file; `ifcar grid` writes it")
     try:
         content = json.loads(read_text(path))
+        _check_version(content["rows"], path)
         rows = tuple(_row(row) for row in content["rows"])
         comparison = Comparison(**{**content, "rows": rows, "notes": tuple(content["notes"])})
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: damaged ({error}); run `ifcar grid` again, which keeps finished runs") from error
     cache = str(located_cache(Path(comparison.cache), folder, comparison.fingerprint)) if comparison.cache else ""
@@ -81,7 +84,17 @@ def _with_places(comparison: Comparison, place: Callable[[str], str]) -> Compari
     return replace(comparison, rows=rows, cache=place(comparison.cache) if comparison.cache else "")
 
 
+def _check_version(rows: list[dict[str, Any]], path: Path) -> None:
+    """Refuse intervals of mAP that meant something else: they were around the mAP of the clips at hand."""
+    if any(row["metric"] == "map" and "population" not in row for row in rows):
+        raise InputError(
+            f"{path}: an earlier version made it, whose intervals of mAP are too high for endlessly many clips; run "
+            "`ifcar grid` again, which keeps finished runs"
+        )
+
+
 def _row(content: dict[str, Any]) -> ResultRow:
     lists = {key: tuple(value) for key, value in content.items() if isinstance(value, list)}
     against = content["against"]
+    content.setdefault("population", sum(content["primary"]) / len(content["primary"]))
     return ResultRow(**{**content, **lists, "against": None if against is None else PairedTest(**against)})

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.cache.protocols import ProtocolTable
-from ifcar.pipelines.comparison.statistics import bootstrap_means, percentile_interval
+from ifcar.pipelines.comparison.statistics import bootstrap_interval, unpaired_interval
 from ifcar.pipelines.diagnosis.store import SeenPairs
 from ifcar.pipelines.feed.examples import Examples
-from ifcar.pipelines.scoring.scores import Predictions
+from ifcar.pipelines.scoring.scores import Predictions, pooled_units
 
 
 def pairs_seen(trained: Examples, tested: Examples, protocol: ProtocolTable) -> NDArray[np.int8]:
@@ -53,11 +53,11 @@ def compare_pairs(
         verb = "shows" if counts[0] else "does not show"
         return None, f"{lacks}training {verb} the class–{protocol.group_kind} pairs of all {max(counts)} test clips"
     right = np.stack([p.kind.clip_scores(p.logits, p.targets) for p in predictions])
-    segments = predictions[0].segments
+    segments, _ = pooled_units(predictions[:1])
     parts = [seen == 1, seen == 0]
-    own_segments = [None if segments is None else segments[part] for part in parts]
+    own_segments = [segments[part] for part in parts]
     means = [right[:, part].mean(axis=0) for part in parts]
-    drawn = [bootstrap_means(own, s, seed) for seed, (own, s) in enumerate(zip(means, own_segments, strict=True))]
+    intervals = [bootstrap_interval(own, s) for own, s in zip(means, own_segments, strict=True)]
     return (
         SeenPairs(
             kind=protocol.group_kind,
@@ -66,10 +66,10 @@ def compare_pairs(
             num_unseen=counts[1],
             seen=tuple(map(float, right[:, parts[0]].mean(axis=1))),
             unseen=tuple(map(float, right[:, parts[1]].mean(axis=1))),
-            seen_interval=percentile_interval(drawn[0]),
-            unseen_interval=percentile_interval(drawn[1]),
+            seen_interval=intervals[0],
+            unseen_interval=intervals[1],
             difference=float(means[1].mean() - means[0].mean()),
-            difference_interval=percentile_interval(drawn[1] - drawn[0]),
+            difference_interval=unpaired_interval(means[1], means[0], own_segments[1], own_segments[0]),
         ),
         "",
     )

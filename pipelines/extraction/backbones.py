@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from itertools import pairwise
 
+from ifcar.config_fields import fields_of
 from ifcar.errors import InputError, UnavailableError, one_line
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.catalog import build_backbone, get_backbone, resolve_backbone
@@ -46,6 +47,23 @@ def backbone_of(config: ExtractConfig) -> BackboneSpec:
         return spec
     check_tuned(config.weights, tuned, spec)
     return spec.reduced(tuned.reduction)
+
+
+def check_heard(config: ExtractConfig, spec: BackboneSpec) -> None:
+    """Check the options as they were given, before defaults are filled in, for a backbone that reads sound.
+
+    Raises:
+        InputError: one of them is of pictures alone.
+    """
+    if spec.reads != "audio":
+        return
+    known = fields_of(ExtractConfig)
+    given = [name for name in ("crop", "pooled") if getattr(config, name) != known[name].default]
+    if given:
+        raise InputError(
+            f"{known[given[0]].flag} {getattr(config, given[0])} would be ignored: backbone {spec.name!r} reads sound; "
+            "leave it out"
+        )
 
 
 def load_backbone(spec: BackboneSpec, weights: str | None, progress: Progress) -> tuple[Backbone | None, str]:

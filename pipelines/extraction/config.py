@@ -10,11 +10,20 @@ from typing import Annotated, Any, Literal
 from ifcar.config_fields import Bounds, Option
 from ifcar.devices import Device
 from ifcar.extract.limits import BATCH_SIZES, WORKERS
-from ifcar.extract.view_options import PooledMode, SampledViews, ViewOptions
+from ifcar.extract.view_options import AugmentedViews, PooledMode, SampledViews
+
+# What a cache's identity calls the options of views that it calls otherwise.
+IDENTITY_NAMES = {
+    "frames": "num_frames",
+    "crop": "crop_size",
+    "views": "num_views",
+    "augmented_views": "num_augmented_views",
+    "instances": "num_instances",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FeatureConfig(ViewOptions):
+class FeatureConfig(SampledViews):
     """What a backbone sees, and what is pooled from its feature map; None takes the dataset's or backbone's own.
 
     Args:
@@ -24,7 +33,8 @@ class FeatureConfig(ViewOptions):
         backbone_options: the backbone's own, by name.
         weights: a file or folder, "published", the tag of published ones, or "random:SEED".
         spatial_stride: pixels a cell of the feature map, one of those that the backbone has; default: its first.
-        pooled: RoIAlign bins, "3" or "7-max", or "mask", the mean under the mask.
+        pooled: RoIAlign bins, "3" or "7-max"; "mask", the mean under the mask; or "none", no features of instances.
+        boxes: file of boxes in place of the dataset's, see `ifcar.extract.datasets.proposals`.
     """
 
     dataset: Annotated[str, Option("One of `ifcar list datasets`.")]
@@ -50,42 +60,51 @@ class FeatureConfig(ViewOptions):
         int | None, Option("Pixels a cell of the feature map; default: the backbone's first.")
     ] = None
     pooled: Annotated[
-        PooledMode, Option("RoIAlign bins: 3, or 7-max (7×7, max-pooled); or mask, the mean under it.")
+        PooledMode, Option("RoIAlign bins: 3, or 7-max (7×7, max-pooled); mask, the mean under it; or none.")
     ] = "3"
+    boxes: Annotated[
+        Path | None,
+        Option(
+            "Boxes in place of the dataset's: what `ifcar detect` wrote, or Something-Else's records; or, without "
+            "classes, of any number a frame, .json {clip: {frame from 1: [[x1, y1, x2, y2(, score)], …]}} or .npz "
+            "(clip, frame, box(, score))."
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExtractConfig(FeatureConfig, SampledViews):
+class ExtractConfig(FeatureConfig, AugmentedViews):
     """Options of `ifcar extract`; None takes the dataset's own default.
 
     Args:
         out: the cache; default: DATASET-BACKBONE.zarr under the caches folder.
-        boxes: file of boxes in place of the dataset's, see `ifcar.extract.datasets.proposals`.
         grid: store the feature map itself as well.
+        grid_pool: cells a side that are averaged for one of the stored map.
         batch_size: views per forward pass.
         workers: decoding processes; default: one a core, at most 8.
         precision: "fp32" or "bf16".
         compile: run the backbone through torch.compile.
         device: "cpu", "cuda", "cuda:1", …; default: cuda where there is one.
+        cameras: only clips of these; default: of all.
         limit: only the first so many clips.
         retry_failed: also compute the rows that failed before.
         overwrite: remove a cache that is in the way.
     """
 
     out: Annotated[Path | None, Option("The cache; default: caches/DATASET-BACKBONE.zarr.")] = None
-    boxes: Annotated[
-        Path | None,
-        Option(
-            "Boxes without classes, of any number a frame, in place of the dataset's: .json "
-            "{clip: {frame from 1: [[x1, y1, x2, y2(, score)], …]}} or .npz (clip, frame, box(, score))."
-        ),
-    ] = None
     grid: Annotated[bool, Option("Store the feature map itself as well.")] = False
+    grid_pool: Annotated[
+        int, Option("Average P×P cells of the stored map to one; 2 makes a quarter of it."), Bounds(least=1, most=64)
+    ] = 1
     batch_size: Annotated[int, Option("Views per forward pass."), BATCH_SIZES] = 8
     workers: Annotated[int | None, Option("Decoding processes; default: one a core, at most 8."), WORKERS] = None
     precision: Annotated[Literal["fp32", "bf16"], Option("fp32 or bf16.")] = "fp32"
     compile: Annotated[bool, Option("torch.compile the backbone: slower to begin, faster on many clips.")] = False
     device: Device = None
+    cameras: Annotated[
+        tuple[str, ...],
+        Option("Only clips of these cameras, as ego,third-1: a cache of sound, where one camera hears."),
+    ] = ()
     limit: Annotated[int | None, Option("Only the first so many clips."), Bounds(least=1)] = None
     retry_failed: Annotated[bool, Option("Try failed clips again.")] = False
     overwrite: Annotated[bool, Option("Remove a cache that is in the way.")] = False

@@ -24,7 +24,7 @@ from ifcar.extract.roi import pooled_size
 from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.extraction.backbones import backbone_of, load_backbone, weights_to_be_had
-from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.extraction.config import IDENTITY_NAMES, ExtractConfig
 from ifcar.pipelines.extraction.defaults import default_weights, settled
 from ifcar.pipelines.extraction.environment import BEGUN_ON, device_name, software
 from ifcar.pipelines.extraction.sources import Source, read_source
@@ -34,14 +34,6 @@ FEATURE_VERSION = 4  # raised whenever the code changes what a feature's value i
 # Raised whenever the code changes what views show of a clip that has several; a clip's only view shows what it always
 # did. The first version had no identity of its own.
 VIEWS_VERSION = 2
-# What a cache's identity calls the options of views that it calls otherwise.
-IDENTITY_NAMES = {
-    "frames": "num_frames",
-    "crop": "crop_size",
-    "views": "num_views",
-    "augmented_views": "num_augmented_views",
-    "instances": "num_instances",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,12 +135,20 @@ def cache_spec(
     """Return the cache's arrays: the backbone's, the standard ones of a view, and those that the dataset gives.
 
     Raises:
-        InputError: instances cannot be pooled so: the dataset lacks what it needs.
+        InputError: instances cannot be pooled so, for the dataset lacks what it needs, or the map cannot.
     """
     mode = config.pooled
     if mode == "mask" and INSTANCES in backbone.maps and MASKS.name not in {array.name for array in more}:
         raise InputError(
-            f"--pooled mask: dataset {config.dataset!r} gives no masks here; expected 3 or 7-max, which pool boxes"
+            f"--pooled mask: dataset {config.dataset!r} gives no masks here; expected 3 or 7-max, which pool boxes, or "
+            "--boxes of a detector that gives masks"
+        )
+    size, pool = backbone.grid_size if config.grid else None, config.grid_pool
+    if size is not None and any(side % pool for side in size):
+        height, width = size
+        raise InputError(
+            f"--grid-pool {pool}: does not divide the {height} × {width} cells of the map of {backbone.name!r} here; "
+            "expected a divisor of both"
         )
     return CacheSpec.standard(
         num_frames=policy.frames,
@@ -156,7 +156,7 @@ def cache_spec(
         num_instances=policy.instances,
         channels=backbone.channels,
         pooled_size=pooled_size(mode) if INSTANCES in backbone.maps else 0,
-        grid_size=backbone.grid_size if config.grid else None,
+        grid_size=None if size is None else (size[0] // pool, size[1] // pool),
         more=more,
     )
 
@@ -184,6 +184,8 @@ def provenance_of(
         identity["dataset"]["annotation_clock"] = "exact"
     if source.proposals is not None:
         identity["boxes"] = {"sha256": source.proposals.digest}
+        if source.proposals.facts is not None:
+            identity["boxes"]["detector"] = dict(source.proposals.facts.detector)
     if backbone.reads != "nothing":
         identity["views"]["crop_size"] = policy.crop
         identity["backbone"] |= {
@@ -193,6 +195,7 @@ def provenance_of(
             "precision": config.precision,
         }
         own = {"reduction": backbone.reduction, "facts": dict(backbone.facts), "config": to_plain(backbone.config)}
+        own["grid_pool"] = config.grid_pool if config.grid and config.grid_pool > 1 else None
         identity["backbone"] |= {key: value for key, value in own.items() if value}
     return Provenance(identity=identity, environment={**software(), BEGUN_ON: device_name(config.device)})
 

@@ -11,8 +11,7 @@ from ifcar.cache.reader import CacheReader
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.extract.backbones.catalog import get_backbone
 from ifcar.extract.views import ViewPolicy
-from ifcar.pipelines.extraction.config import ExtractConfig
-from ifcar.pipelines.extraction.preparation import IDENTITY_NAMES
+from ifcar.pipelines.extraction.config import IDENTITY_NAMES, ExtractConfig
 
 LISTED = "sampling_rates"  # JSON's list is a tuple in the config
 
@@ -46,6 +45,7 @@ def options_of(
         if "layer" in backbone:  # a network that reads something
             values |= {key: backbone[key] for key in ("spatial_stride", "pooled", "precision")}
             values["backbone_options"] = backbone.get("config", {})
+            values["grid_pool"] = backbone.get("grid_pool", 1)
             weights = weights or _known_weights(reader.path, backbone)
         return ExtractConfig(
             dataset=dataset,

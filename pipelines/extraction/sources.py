@@ -12,7 +12,7 @@ from ifcar.cache.arrays import PICTURE, ArraySpec
 from ifcar.cache.clips import CAMERAS, IDS, SEGMENTS, ClipTable
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.schema import Split
-from ifcar.errors import InputError, MissingDataError
+from ifcar.errors import InputError, MissingDataError, nearest_of
 from ifcar.extract.backbones.spec import Reads
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing
@@ -44,9 +44,21 @@ class Source:
         segments, cameras = ([getattr(clip, name) for clip in self.clips] for name in ("segment", "camera"))
         return ClipTable.of({IDS: self.clip_ids(), SEGMENTS: segments, CAMERAS: cameras})
 
+    def num_tracks(self, clip_id: str) -> int:
+        """Return how many tracks, or boxes of a file in a frame, are seen of a clip at most."""
+        if self.proposals is not None:
+            return int(self.proposals.boxes(clip_id).boxes.shape[1])
+        return self.dataset.num_tracks(clip_id)
+
+    @property
+    def proposals_fps(self) -> float | None:
+        """The rate that the frame numbers of a file's boxes count in; None: the dataset's."""
+        facts = None if self.proposals is None else self.proposals.facts
+        return None if facts is None else facts.fps
+
     def carried(self) -> Sequence[ArraySpec]:
-        """Return the arrays that the tracks which are seen carry beside boxes; boxes of a file carry none."""
-        return () if self.proposals is not None else self.dataset.track_arrays
+        """Return the arrays that the tracks which are seen, a file's or the dataset's, carry beside boxes."""
+        return self.dataset.track_arrays if self.proposals is None else self.proposals.carried
 
     def arrays(self) -> tuple[ArraySpec, ...]:
         """Return all arrays beside boxes and categories that views of this dataset have.
@@ -72,6 +84,7 @@ class Source:
             policy,
             reads=reads,
             proposals=None if self.proposals is None else self.proposals.boxes,
+            proposals_fps=self.proposals_fps,
             carried=self.carried(),
             complete=self.dataset.complete,
         )
@@ -103,7 +116,10 @@ def read_source(
     dataset.num_instances = config.instances
     dataset.prepare(counter(progress, f"rendering {config.dataset}"))
     listing = dataset.listing(needs_pixels=needs_pixels)
-    clips = list(listing.clips)[: config.limit] if clip_ids is None else _named(dataset, listing, clip_ids)
+    if clip_ids is None:
+        clips = _of_cameras(listing.clips, config.cameras)[: config.limit]
+    else:
+        clips = _named(dataset, listing, clip_ids)
     if not clips:
         first = f" The first problem: {listing.problems[0]}" if listing.problems else ""
         raise InputError(f"{dataset.root}: no clip can be extracted.{first}")
@@ -128,6 +144,20 @@ def read_source(
         notes=[*(() if proposals is None else proposals.notes), *listing.notes, *listing.problems, *notes],
         proposals=proposals,
     )
+
+
+def _of_cameras(clips: Sequence[Clip], cameras: Sequence[str]) -> list[Clip]:
+    """Return the clips of these cameras, all where none is named. Raises InputError when one of them saw no clip."""
+    known = {clip.camera for clip in clips}
+    strange = next((name for name in cameras if name not in known), None)
+    if strange is not None and clips:
+        named = sorted(filter(None, known))
+        raise InputError(
+            f"--cameras {strange}: no clip is of this camera{nearest_of(strange, named)}"
+            if named
+            else f"--cameras {strange} would be ignored: this dataset names no cameras; leave it out"
+        )
+    return [clip for clip in clips if not cameras or clip.camera in cameras]
 
 
 def _named(dataset: Dataset, listing: Listing, clip_ids: Sequence[str]) -> list[Clip]:

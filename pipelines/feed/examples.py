@@ -36,6 +36,7 @@ class Examples:
         names: (n,) ids of the clips or instances.
         clips: (n,) clip numbers; instances of a clip follow each other.
         segments: (n,) numbers of the clips' segments, which no part divides.
+        groups: (n,) numbers of the protocol's groups, −1 for none; None where clips of one group are independent.
         orders: (n, N) slots of a row, the instance's own first, see `slot_order`; None for clips.
         targets: (n,) int64 classes, or (n, K) labels, see `ifcar.pipelines.labels.kinds`.
         kind: of the labels.
@@ -52,6 +53,7 @@ class Examples:
     names: NDArray[np.str_]
     clips: NDArray[np.int64]
     segments: NDArray[np.int64]
+    groups: NDArray[np.int64] | None = None
     orders: NDArray[np.int64] | None = None
     targets: NDArray[Any]
     kind: LabelKind
@@ -69,10 +71,12 @@ class Examples:
     def part(self, name: str, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Examples:
         """Return the clips where `chosen` (n,) is True, or those at its places in its order, under another name."""
         fields = ("names", "clips", "segments", "targets", "rows", "usable", "plain", "per_rate")
-        arrays = {field: getattr(self, field)[chosen] for field in fields}
-        further = {space: replace(own, targets=own.targets[chosen]) for space, own in self.further.items()}
-        orders = None if self.orders is None else self.orders[chosen]
-        return replace(self, name=name, orders=orders, further=further, **arrays)
+        arrays: dict[str, Any] = {field: getattr(self, field)[chosen] for field in fields}
+        for name_of in ("groups", "orders"):
+            own = getattr(self, name_of)
+            arrays[name_of] = None if own is None else own[chosen]
+        arrays["further"] = {s: replace(own, targets=own.targets[chosen]) for s, own in self.further.items()}
+        return replace(self, name=name, **arrays)
 
     def labels_in(self, space: str) -> SpaceLabels:
         """Return the labels of a space; "" is that of `targets`."""
@@ -226,6 +230,7 @@ def make_examples(
             for own in protocol.spaces[1:]
         },
         segments=segments,
+        groups=protocol.groups[found.clips].astype(np.int64) if protocol.shares_recordings else None,
         rows=rows,
         usable=usable,
         plain=plain,
@@ -250,4 +255,40 @@ def spread_views(examples: Examples, reader: CacheReader, num_views: int) -> Exa
             own = own[np.argsort(starts[rows[own]], kind="stable")]
             count = min(count, len(own))
             kept[place, own[((np.arange(count) + 0.5) * len(own) / max(1, count)).astype(np.int64)]] = True
-    return replace(examples, plain=kept, usable=examples.usable & (kept | ~examples.plain))
+    return _using(examples, reader, kept, examples.usable & (kept | ~examples.plain))
+
+
+def limit_views(
+    examples: Examples, reader: CacheReader, num_views: int | None = None, num_augmented_views: int | None = None
+) -> Examples:
+    """Use fewer views of each clip than the cache has, as if it held no more.
+
+    Args:
+        examples: the clips.
+        reader: tells each row's sampling rate and frames.
+        num_views: plain views, see `spread_views`; None: all.
+        num_augmented_views: augmented views that training draws from, the first ones; None: all.
+
+    Raises:
+        InputError: the cache has fewer; says what makes more.
+    """
+    if num_views is not None:
+        check_views(examples, reader, num_views)
+        examples = spread_views(examples, reader, num_views)
+    if num_augmented_views is None or examples.name != "train":
+        return examples
+    augmented = examples.usable & ~_is_plain(reader, examples.rows)
+    most = int(augmented.sum(axis=1).max())
+    if num_augmented_views > most:
+        raise InputError(
+            f"--augmented-views is {num_augmented_views}; expected 0 to {most}, the augmented views of a training clip "
+            f"in {reader.path}; for more, `ifcar extract --augmented-views {num_augmented_views}` into another --out"
+        )
+    kept = augmented & (augmented.cumsum(axis=1) <= num_augmented_views)
+    return _using(examples, reader, examples.plain, examples.plain | kept)
+
+
+def _using(examples: Examples, reader: CacheReader, plain: NDArray[np.bool_], usable: NDArray[np.bool_]) -> Examples:
+    """Return examples with other views to score and to train on."""
+    rates = reader.table("sampling_rate")[examples.rows]
+    return replace(examples, plain=plain, usable=usable, per_rate=_count_alike(rates, usable))

@@ -72,6 +72,7 @@ class TrainingViews(Dataset[Decoded]):
     def __init__(self, source: Source, policy: ViewPolicy, reads: Reads = "pixels") -> None:
         self.read = READERS.get(reads)
         self.clips, self.dataset, self.policy = source.clips, source.dataset, policy
+        self.proposals, self.proposals_fps, self.carried = source.proposals, source.proposals_fps, source.carried()
         self._infos: dict[int, VideoInfo] = {}
 
     def __getitem__(self, key: Key) -> Decoded:
@@ -81,7 +82,7 @@ class TrainingViews(Dataset[Decoded]):
         try:
             with open_source(clip.source, self._infos.get(number)) as opened:
                 view = self._plan(number, epoch, opened)
-                inputs = self.read(clip, opened, view, self.policy)
+                inputs = self.read(opened, self._infos[number], view, self.policy)
         except (InputError, OSError) as error:
             return Decoded(row=number, failure=str(error))
         return Decoded(row=number, view=view, inputs=torch.from_numpy(inputs))
@@ -97,7 +98,9 @@ class TrainingViews(Dataset[Decoded]):
             self._infos[number],
             self.dataset.annotation_fps,
             view_number=self.policy.views + epoch,  # plain views come first
-            carried=self.dataset.track_arrays,
+            proposals=None if self.proposals is None else self.proposals.boxes(clip.clip_id),
+            proposals_fps=self.proposals_fps,
+            carried=self.carried,
         )
         return self.dataset.complete(clip, view)
 

@@ -22,7 +22,7 @@ BATCH = 16  # views at once
 
 @torch.no_grad()
 def score_live(trainer: LiveTrainer, examples: Examples) -> Predictions:
-    """Score every clip of a part in evaluation mode and float32, averaging the logits of its plain views.
+    """Score every clip of a part in evaluation mode and float32, pooling the scores of its plain views.
 
     Features are made and rounded to float16 as `ifcar extract` does, so that the head gives the same logits from a
     cache of this backbone. The processes of a group share the rows.
@@ -55,7 +55,7 @@ def score_live(trainer: LiveTrainer, examples: Examples) -> Predictions:
     for number, (part, notes) in enumerate(found):
         logits[number :: group.size] = part
         trainer.noted.update(notes)
-    return clip_predictions(logits, examples)
+    return clip_predictions(logits, examples, trainer.pool)
 
 
 def _score(

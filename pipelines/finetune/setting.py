@@ -29,7 +29,6 @@ from ifcar.pipelines.feed.boxes import no_boxes
 from ifcar.pipelines.finetune.distributed import Group
 from ifcar.pipelines.finetune.model import LiveModel, freeze
 from ifcar.pipelines.finetune.start import check_base, check_live, extraction_of, trainable_backbone
-from ifcar.pipelines.labels.kinds import kind_of
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.data import RunData, protocol_digest
@@ -128,14 +127,20 @@ def open_setting(config: RunConfig, group: Group, progress: Progress) -> Setting
     policy = view_policy(extraction)
     spec = cache_spec(extraction, policy, facts, source.arrays())
     kind.check_reads(head_options(config), spec, config.aux_weights)
-    if spec.reads_instances(reads) and not any(source.dataset.num_tracks(clip.clip_id) for clip in clips):
+    boxes = "" if source.proposals is None else source.proposals.digest
+    if (live.base is not None or live.boxes_identity) and boxes != live.boxes_identity:
+        raise CacheMismatchError(
+            f"{live.base or extraction.boxes}: made with boxes {live.boxes_identity[:12] or 'of the dataset'}, but "
+            f"--boxes gives {boxes[:12] or 'none'}; name the same file"
+        )
+    if spec.reads_instances(reads) and not any(source.num_tracks(clip.clip_id) for clip in clips):
         raise no_boxes(source.dataset.root, config.head, f"{len(clips)} training clips")
     backbone, identity = _build_backbone(live, facts, extraction, config.seed, progress)
     spec = spec.resized(C=backbone.spec.channels)
     head = build_head(config, spec, len(protocol.labels.classes))
     if live.base is not None:
         _load_base(live, spec, source, head, len(protocol.labels.classes))
-    live = replace(live, weights_identity=identity, reduction=backbone.spec.reduction)
+    live = replace(live, weights_identity=identity, boxes_identity=boxes, reduction=backbone.spec.reduction)
     freeze(backbone, live.freeze_to, norms=live.batch_norm == "frozen")
     if not any(parameter.requires_grad for parameter in backbone.parameters()):
         raise InputError(f"freeze_to {live.freeze_to} leaves nothing of the backbone to train; use `ifcar fit-head`")
@@ -177,10 +182,7 @@ def _protocol(source: Source, name: str, labels: str | None) -> ProtocolTable:
     name = name or choose_protocol(list(known), root)
     if name not in known:
         raise InputError(f"{root}: no protocol {name!r}{nearest(name, known)}; known: {', '.join(known) or 'none'}")
-    chosen = known[name].only(labels)
-    if not kind_of(chosen.labels).exclusive:
-        raise InputError(f"protocol {name!r} has several labels a clip, which this version does not train on")
-    return chosen
+    return known[name].only(labels)
 
 
 def _build_backbone(

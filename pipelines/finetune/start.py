@@ -7,9 +7,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from ifcar.cache.arrays import GRID_FEATURES
 from ifcar.errors import CacheMismatchError, InputError, nearest_of
 from ifcar.extract.backbones.spec import BackboneSpec
 from ifcar.extract.datasets.catalog import DATASETS
+from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.configs import from_plain, to_plain
 from ifcar.pipelines.extraction.backbones import backbone_of
 from ifcar.pipelines.extraction.config import ExtractConfig
@@ -17,6 +19,7 @@ from ifcar.pipelines.runs.config import RunConfig, run_id
 from ifcar.pipelines.runs.finished import open_run
 from ifcar.pipelines.runs.live import I3D_PRESETS, JOINT_PRESETS, LiveConfig, LiveData, Published
 from ifcar.pipelines.runs.recipe import read_recipe
+from ifcar.pipelines.runs.resolve import head_arrays
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 
@@ -46,12 +49,16 @@ def i3d_config(
     """
     published = _preset(I3D_PRESETS, preset)
     given = {key: value for key, value in options.items() if value is not None}
-    own_data = {
+    own_data: dict[str, Any] = {
         "dataset": dataset,
         "backbone": DATASETS.get(dataset).default_backbone,
         "frames": published.frames,
         "framing": published.framing,
     }
+    if given.get("framing", published.framing) == published.framing:
+        own_data["views"] = published.views.get(dataset, published.views[""])
+    if not given.keys() & {"sampling", "sampling_fps", "sampling_rates"}:
+        own_data["sampling_fps"] = published.sampling_fps
     live, schedule = _settings(published, {**own_data, **given})
     head: dict[str, Any] = {"input_norm": False}  # the backbone's own normalisation stands before the classifier
     if dropout is not None:
@@ -94,11 +101,19 @@ def joint_config(
     if not data.spec.channels:
         raise InputError(f"{base}: its head was trained on boxes alone (backbone none); there is no backbone to train")
     recipe = read_recipe(base, data)
-    sampling = DATASETS.get(data.identity["dataset"]["name"]).default_sampling
-    if recipe.policy.sampling != sampling:
+    if recipe.detector is not None:
         raise InputError(
-            f"{base}: its head was trained on frames sampled by {recipe.policy.sampling!r}; training the backbone "
-            f"samples by {sampling!r}, the dataset's own: extract and train the head so"
+            f"{base}: trained on boxes of a detector (`ifcar extract --boxes`), which training the backbone does not "
+            "read; put the file there as the dataset's annotations.json (something-else), extract and train again"
+        )
+    if recipe.boxes and options.get("boxes") is None:
+        raise InputError(
+            f"{base}: its head was trained on boxes of a file ({recipe.boxes[:12]}…); name the file with --boxes"
+        )
+    if GRID_FEATURES.name in head_arrays(config) and "grid_pool" in data.identity["backbone"]:
+        raise InputError(
+            f"{base}: its head was trained on a map made smaller by --grid-pool, and the backbone is trained on whole "
+            "ones: extract without it, and train the head on that"
         )
     given = {key: value for key, value in options.items() if value is not None}
     for name, symbol in (("frames", "T"), ("instances", "N")):
@@ -113,11 +128,13 @@ def joint_config(
         "crop": recipe.policy.crop,
         "views": recipe.policy.views,
         "framing": recipe.policy.framing,
+        **_sampling_of(recipe.policy, data.identity["dataset"]["name"]),
         "pooled": recipe.pooled,
         "reduction": recipe.backbone.reduction,
         "base": base,
         "base_id": run_id(config),
         "weights_identity": recipe.weights,
+        "boxes_identity": recipe.boxes,
     }
     clashing = [name for name in own if name in given and given[name] != own[name]]
     if clashing:
@@ -138,6 +155,17 @@ def joint_config(
     return replace(fresh, options=config.options, aux_weights=weights, labels=config.labels)
 
 
+def _sampling_of(policy: ViewPolicy, dataset: str) -> dict[str, Any]:
+    """Return how frames are sampled, as options that leave out what they imply and what the dataset does anyway."""
+    at_rate = policy.sampling_fps is not None or bool(policy.sampling_rates)
+    implied = "rate" if at_rate else DATASETS.get(dataset).default_sampling
+    return {
+        "sampling": None if policy.sampling == implied else policy.sampling,
+        "sampling_fps": policy.sampling_fps,
+        "sampling_rates": policy.sampling_rates,
+    }
+
+
 def _preset(presets: Mapping[str, Published], name: str) -> Published:
     if name not in presets:
         raise InputError(f"preset is {name!r}{nearest_of(name, presets)}")
@@ -154,6 +182,7 @@ def _settings(published: Published, given: dict[str, Any]) -> tuple[LiveConfig, 
         "batch_size": published.batch_size,
         "milestones": list(published.milestones),
         "cropping": published.cropping,
+        "pool": published.pool,
         **({} if counted else {"epochs": published.epochs, "num_steps": published.num_steps}),
         **given,
     }
@@ -208,6 +237,8 @@ def check_live(config: RunConfig) -> LiveConfig:
         raise InputError("this config is of a run from a cache; train it with `ifcar fit-head --config`")
     if config.schedule.kind != "paper" or config.schedule.refit or config.fine_tune is not None:
         raise InputError("a fine-tuning takes schedule.kind paper, refit false and no fine_tune; write the config so")
+    if (config.views, config.augmented_views) != (None, None):
+        raise InputError("a fine-tuning makes its own views; leave views and augmented_views out of its config")
     return config.live
 
 

@@ -15,6 +15,7 @@ from ifcar.pipelines.finetune.data import BatchSampler, TrainingViews
 from ifcar.pipelines.finetune.distributed import Group
 from ifcar.pipelines.finetune.model import LiveModel
 from ifcar.pipelines.runs.live import LivePlan
+from ifcar.pipelines.scoring.pooling import Pool
 from ifcar.pipelines.training.trainer import RunState
 
 
@@ -53,6 +54,7 @@ class LiveTrainer:
         label_smoothing: of the cross entropy.
         micro_batch: clips at once, at most.
         clip_gradient: largest norm of the gradient, or None.
+        pool: how the scores of a clip's views become one.
         num_workers: decoding processes of this process.
         clip_ids: names of clips.
         noted: clip id → `Decoded.note`, of the clips scored so far.
@@ -75,6 +77,7 @@ class LiveTrainer:
     label_smoothing: float
     micro_batch: int
     clip_gradient: float | None
+    pool: Pool
     num_workers: int
     clip_ids: list[str]
     noted: dict[str, str] = field(default_factory=dict)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 
 import torch
@@ -63,7 +66,7 @@ def local_workers(initializer: Callable[[], None], *, processes: int | None, dev
 @contextmanager
 def _processes(initializer: Callable[[], None], number: int) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool whose processes are ended at once when the block raises: their work goes on from checkpoints."""
-    context = multiprocessing.get_context("spawn")
+    context = _context()
     others = {child.pid for child in multiprocessing.active_children()}
     with ProcessPoolExecutor(number, mp_context=context, initializer=_begin, initargs=(initializer,)) as pool:
         try:
@@ -74,6 +77,24 @@ def _processes(initializer: Callable[[], None], number: int) -> Iterator[Process
                 if child.pid not in others:
                     child.terminate()
             raise
+
+
+def _context() -> BaseContext:
+    """Return how processes begin: on Linux as forks of one server that reads the libraries once and does no work.
+
+    Elsewhere a system's own libraries do not bear a fork, and every process reads all anew. The server does not know
+    this process's `sys.path`, so that each fork reads our own modules itself.
+    """
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "zarr"])
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # while it reads, Ctrl-C is this process's
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+    return context
 
 
 def _begin(initializer: Callable[[], None]) -> None:

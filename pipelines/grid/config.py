@@ -9,15 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from ifcar.config_fields import Option, check_fields
+from ifcar.config_fields import Bounds, Option, check_fields
 from ifcar.data_files import entries
 from ifcar.errors import InputError, nearest_of
 from ifcar.pipelines.configs import from_plain, read_yaml
+from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.extraction.needs import needed
 from ifcar.pipelines.published.tables import PublishedOn, check_figures, published_table
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 SHIPPED = Path(__file__).with_name("files")
-SINGLE_FACTORS = ("head", "preset", "streams", "aux_weight")
+SINGLE_FACTORS = ("head", "preset", "streams", "aux_weight", "views", "augmented_views")
 GROUP_FACTORS = ("settings", "schedule", "aux_weights")
 
 
@@ -33,12 +35,14 @@ class SystemConfig:
         streams: "appearance", "layout" or "both".
         aux_weight: λ of the head's only auxiliary loss; 0 leaves it out.
         aux_weights: λ of each of several auxiliary losses, by name.
+        views: how many plain views of a clip are used, of those in the cache; None: all, see `RunConfig`.
+        augmented_views: how many augmented views of a training clip are used; None: all.
         settings: head options by dotted name, as in `--set`.
         schedule: changes of the grid's schedule, by field.
         start: name of the system whose run, of the same protocol and seed, this one starts from; everything trains.
         parts: of the head that are taken from it, see `FineTuneConfig`; empty: all of it.
-        product: for each factor its values: head, preset, streams, aux_weight, aux_weights.LOSS, settings.OPTION or
-            schedule.FIELD.
+        product: for each factor its values: head, preset, streams, aux_weight, views, augmented_views,
+            aux_weights.LOSS, settings.OPTION or schedule.FIELD.
         published: "top1", "top5" or "map" in percent from a paper that ifcar does not know.
     """
 
@@ -50,13 +54,21 @@ class SystemConfig:
         float,
         Option(
             "Weight λ of a head's only auxiliary loss; 0: without. sfi's 5 is the paper's, for a sum over N = 4 "
-            "slots: with more, lower it or --set prediction_reduction=mean."
+            "slots (over 11 it cost 12.9 points): with more, lower it or --set prediction_reduction=mean."
         ),
     ] = 0.0
     aux_weights: Annotated[
         Mapping[str, float],
         Option("NAME=W: weight of one of several auxiliary losses (`ifcar list heads`); may be repeated.", "--aux"),
     ] = field(default_factory=dict)
+    views: Annotated[
+        int | None,
+        Option("Plain views of a clip to train and test on, spread over it.", default="all"),
+        Bounds(least=1),
+    ] = None
+    augmented_views: Annotated[
+        int | None, Option("Augmented views of a training clip to draw from.", default="all"), Bounds(least=0)
+    ] = None
     settings: Annotated[Mapping[str, Any], Option("KEY=VALUE of a head option; may be repeated.", "--set")] = field(
         default_factory=dict
     )
@@ -141,6 +153,8 @@ class GridConfig:
         name: short name; the grid's folder is named after it.
         title: one line over the table.
         dataset: registered name of the data that the file is meant for; None for any.
+        extraction: the options of `ifcar extract` that its cache must be made with, by field of `ExtractConfig`; an
+            option that is not named may be any.
         protocols: names of the protocols; empty takes "compositional" or the only one.
         labels: the label space of each protocol; None takes its first.
         pool: put the test clips of all protocols together (leave one group out), one line a system.
@@ -151,7 +165,8 @@ class GridConfig:
         ensembles: late fusions, below them.
         few_shot: base and novel classes in place of `protocols`.
         baseline: name of the line that the others are tested against; None tests nothing.
-        paired_test: "bootstrap", or "mcnemar" for a single seed.
+        paired_test: "bootstrap" over clips (of mAP, which drawing clips twice lifts, the jackknife), or "mcnemar" for a
+            single seed.
         published_table: one of `ifcar list published`, whose figures stand beside the lines that it names.
         published_on: the data behind the figures that the file itself publishes.
     """
@@ -159,6 +174,7 @@ class GridConfig:
     name: str
     title: str = ""
     dataset: str | None = None
+    extraction: Mapping[str, Any] = field(default_factory=dict)
     protocols: tuple[str, ...] = ()
     labels: str | None = None
     pool: bool = False
@@ -176,6 +192,7 @@ class GridConfig:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
             raise InputError(f"name is {self.name!r}; expected letters, digits, '.', '_' and '-', as for a folder")
+        self.extract_config()
         if not self.systems:
             raise InputError("systems: there are none; name at least one")
         for what, values in (("seeds", self.seeds), ("protocols", self.protocols)):
@@ -195,6 +212,10 @@ class GridConfig:
             published_table(self.published_table)
             if self.published_on is not None or any(figures):
                 raise InputError("published_table and figures of the file's own exclude each other; keep one of them")
+
+    def extract_config(self, dataset: str = "DATASET") -> ExtractConfig:
+        """Return the extraction that makes its cache, of `dataset` where the file is meant for any."""
+        return needed(self.extraction, self.dataset or dataset, "extraction")
 
     def figures(self, line: str, own: Mapping[str, float]) -> Mapping[str, float]:
         """Return the published figures of a line: the table's, or the file's own."""

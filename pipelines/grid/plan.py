@@ -17,8 +17,9 @@ from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
 from ifcar.errors import CacheMismatchError, IfcarError, InputError, nearest_of
 from ifcar.pipelines.configs import from_plain, to_plain
+from ifcar.pipelines.extraction.needs import asked_for, described, extract_words, unmet
 from ifcar.pipelines.feed.boxes import check_boxes
-from ifcar.pipelines.feed.examples import Examples, read_examples
+from ifcar.pipelines.feed.examples import Examples, limit_views, read_examples
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.grid.config import FewShotConfig, FusionConfig, GridConfig, SystemConfig
 from ifcar.pipelines.published.tables import published_table
@@ -27,6 +28,7 @@ from ifcar.pipelines.runs.heads import build_head, keys_of
 from ifcar.pipelines.runs.resolve import default_protocol, head_arrays, make_run_config, resolve
 from ifcar.pipelines.runs.schedule import ScheduleConfig, make_plan
 from ifcar.pipelines.training.jobs import Job
+from ifcar.shell_words import command
 
 TUNING = {"classifier": (1000, 1e-2), "all": (300, 1e-3)}
 """Steps and learning rate of a fine-tuning on few shots, enough to fit these on toybox."""
@@ -114,6 +116,7 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
     dataset = str(reader.identity["dataset"]["name"])
     if config.dataset not in (None, dataset):
         raise CacheMismatchError(f"grid {config.name!r} is for {config.dataset}, but {cache} holds {dataset}")
+    _check_extraction(config, reader, dataset)
     variants = [variant for system in config.systems for variant in expand(system)]
     _check_names(variants, config.ensembles, config.baseline)
     by_name = {variant.name: variant.system for variant in variants}
@@ -128,7 +131,8 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
     for variant in variants:
         try:
             made = list(_cells(config, variant, by_name, stages, tables, reader))
-            _check_feedable(made[0].jobs[0].config, reader, list(parts.values()))
+            run = made[0].jobs[0].config
+            _check_feedable(run, reader, [_limited(run, reader, own) for own in parts.values()])
         except IfcarError as error:
             raise type(error)(f"system {variant.name!r}: {error}") from error
         cells += made
@@ -145,6 +149,18 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
     )
     reader.close()
     return plan
+
+
+def _check_extraction(config: GridConfig, reader: CacheReader, dataset: str) -> None:
+    """Refuse a cache that was extracted otherwise than the grid asks."""
+    wanted = config.extract_config(dataset)
+    names = unmet(wanted, config.extraction, reader.identity, reader.spec)
+    if names:
+        made = command(*extract_words(replace(wanted, out=folder("caches") / f"{config.name}.zarr")))
+        raise CacheMismatchError(
+            f"{reader.path}: this cache has {described(names, reader.identity, reader.spec)}; {config.name} needs "
+            f"{asked_for(wanted, names)}: make one with {made} and name it with --cache"
+        )
 
 
 def expand(system: SystemConfig) -> Iterator[Variant]:
@@ -277,6 +293,8 @@ def _run_config(config: GridConfig, system: SystemConfig, protocol: str, seed: i
         settings=system.settings,
         schedule=from_plain(ScheduleConfig, schedule, "schedule"),
         seed=seed,
+        views=system.views,
+        augmented_views=system.augmented_views,
     )
 
 
@@ -303,6 +321,10 @@ def tuned(
         schedule = stretched if plan.kind == "stretched" else ScheduleConfig(kind=plan.kind)
     start = FineTuneConfig(base=run_folder(base), train=few_shot.train, base_id=run_id(base))
     return replace(run, schedule=schedule, fine_tune=start)
+
+
+def _limited(config: RunConfig, reader: CacheReader, parts: Sequence[Examples]) -> list[Examples]:
+    return [limit_views(part, reader, config.views, config.augmented_views) for part in parts]
 
 
 def _check_feedable(config: RunConfig, reader: CacheReader, parts: Sequence[Sequence[Examples]]) -> None:

@@ -36,6 +36,7 @@ class LabelKind(ABC):
         name: of the kind, as caches and runs state it.
         measure: key in `MEASURES` of the measure that decides.
         class_measure: key and title of what a class scores.
+        class_meaning: a sentence, with a space after it, on what a class's difference between systems is of; else "".
         clip_measure: key and title of what a clip scores.
         clip_meaning: a sentence, with a space after it, on `clip_measure` where that is no measure of a table; else "".
         right_means: when a clip counts as right, as a clause.
@@ -46,6 +47,7 @@ class LabelKind(ABC):
     name: ClassVar[KindName]
     measure: ClassVar[str]
     class_measure: ClassVar[tuple[str, str]]
+    class_meaning: ClassVar[str]
     clip_measure: ClassVar[tuple[str, str]]
     clip_meaning: ClassVar[str]
     right_means: ClassVar[str]
@@ -134,6 +136,7 @@ class SingleLabel(LabelKind):
     name = "single"
     measure = "top1"
     class_measure = ("top1", "top-1")
+    class_meaning = ""
     clip_measure = ("top1", "top-1")
     clip_meaning = ""
     right_means = "the label is the most probable class"
@@ -207,6 +210,9 @@ class MultiLabel(LabelKind):
     name = "multi"
     measure = "map"
     class_measure = ("ap", "average precision")
+    class_meaning = (
+        "Average precision: as estimated for endlessly many clips of the kind; that of few clips lies above it. "
+    )
     clip_measure = ("clip_ap", "per-clip AP")
     clip_meaning = "Per-clip AP: over the labels of a clip, the mean precision at their ranks among all classes. "
     right_means = "every label is more probable than all other classes"

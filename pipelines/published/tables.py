@@ -7,12 +7,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ifcar.errors import InputError, nearest, nearest_of
 from ifcar.pipelines.configs import from_plain, read_yaml
-from ifcar.pipelines.runs.data import RunData
 from ifcar.pipelines.runs.facts import ANNOTATED, Fact
+
+if TYPE_CHECKING:
+    from ifcar.pipelines.runs.data import RunData
 
 FILE = Path(__file__).with_name("tables.yaml")
 BETWEEN = ":"  # a table's name and a row's, where a row is named

@@ -127,7 +127,8 @@ def draw_attribute(chapter: Chapter, attribute: Attribute) -> Drawing:
     missing = int((attribute.groups < 0).sum())
     caption = (
         f"Test {measure}, mean over seeds, of {attribute.meaning}. {chapter.a.kind.clip_meaning}Error bars: 95 % "
-        f"bootstrap interval over the n clips below each point. n = {sum(counts):,} in all"
+        f"bootstrap interval over the n clips below each point, those of a segment or group drawn together. "
+        f"n = {sum(counts):,} in all"
     )
     caption += f"; {missing} clips have no view in the cache." if missing else "."
     if len(chapter.systems) > len(pair):
@@ -153,6 +154,7 @@ def draw_company(chapter: Chapter, gains: Sequence[ClassGain], labels: NDArray[n
 
     Source: Wang and Gupta 2018, Fig. 5, "part of a sequence"; here a number of the class instead of a rating.
     """
+    assert chapter.a is not None
     others = labels.sum(axis=1) - 1
     company = {int(k): float(others[labels[:, k]].mean()) for k in np.flatnonzero(labels.any(axis=0))}
     points = sorted(((company[g.number], g) for g in gains), key=lambda point: (point[0], point[1].name))
@@ -183,7 +185,7 @@ def draw_company(chapter: Chapter, gains: Sequence[ClassGain], labels: NDArray[n
         title="AP by company",
         caption=f"Average precision on each of {len(points)} classes (rings), means over seeds, over how many other "
         "activities the class's test clips show: right is what comes in sequences or together with others. Line: means "
-        f"over {len(thirds)} equal parts of the classes.",
+        f"over {len(thirds)} equal parts of the classes. {chapter.a.kind.class_meaning}".rstrip(),
         alt="Average precision of classes in percent over the number of other activities, means of parts from few to "
         f"many: {'; '.join(words)}.",
         figure=figure,

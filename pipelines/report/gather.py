@@ -166,3 +166,8 @@ def family(config: RunConfig | EnsembleConfig) -> str:
     if isinstance(config, EnsembleConfig):
         return _key(config)
     return _key(replace(config, aux_weights={}))
+
+
+def view_family(config: RunConfig) -> str:
+    """Return what a config shares with those that differ in the views that they use, or in the seed, only."""
+    return _key(replace(config, views=None, augmented_views=None))

@@ -11,13 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
-from ifcar.pipelines.comparison.statistics import (
-    PairedTest,
-    centred,
-    difference_test,
-    paired_bootstrap,
-    resampled_precisions,
-)
+from ifcar.pipelines.comparison.statistics import Jackknifed, paired_bootstrap, population_precisions
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.drawing import GAIN, INK, LOSS, Drawing, new_figure, short
 from ifcar.pipelines.report.systems import SystemScores
@@ -30,7 +24,9 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassGain:
-    """How A and B do on one class; top-1 or average precision as shares, means over seeds.
+    """How A and B do on one class; top-1, or the estimated average precision of endlessly many such clips, as shares.
+
+    All are means over seeds.
 
     Args:
         name: the class.
@@ -62,8 +58,9 @@ def class_gains(a: SystemScores, b: SystemScores, classes: Sequence[str]) -> lis
         shares = [right @ labels / np.maximum(1, labels.sum(axis=0)) for right in (ours, other)]
         tests = {k: paired_bootstrap(ours[labels[:, k]], other[labels[:, k]], a.segments[labels[:, k]]) for k in shown}
     else:
-        tests = precision_tests(a, b)
-        shares = [np.asarray(system.class_scores().mean(axis=0)) for system in (a, b)]
+        estimates = [class_estimates(system) for system in (a, b)]
+        shares = [{k: of[k].value for k in shown} for of in estimates]
+        tests = {k: (estimates[0][k] - estimates[1][k]).test(a.segments) for k in shown}
     gains = [
         ClassGain(
             name=classes[k],
@@ -80,25 +77,10 @@ def class_gains(a: SystemScores, b: SystemScores, classes: Sequence[str]) -> lis
     return sorted(gains, key=lambda g: -g.difference)
 
 
-def precision_tests(a: SystemScores, b: SystemScores) -> dict[int, PairedTest]:
-    """Return, for each class with test clips, the difference in average precision and its interval over clips.
-
-    Resamples without a clip of the class say nothing of it and are left out.
-    """
-    means = [np.asarray(system.class_scores().mean(axis=0)) for system in (a, b)]
-    ours, other = (
-        np.mean(
-            [resampled_precisions(logits, system.targets, system.kind, system.segments) for logits in system.logits()],
-            axis=0,
-        )
-        for system in (a, b)
-    )
-    tests = {}
-    for k in np.flatnonzero((a.targets > 0).any(axis=0)):
-        difference = float(means[0][k] - means[1][k])
-        resampled = (ours - other)[:, k]
-        tests[int(k)] = difference_test(difference, centred(resampled[np.isfinite(resampled)], difference))
-    return tests
+def class_estimates(system: SystemScores) -> dict[int, Jackknifed]:
+    """Return the average precision that endlessly many such clips would give, of each class with test clips."""
+    each = [population_precisions(logits, system.targets, system.kind) for logits in system.logits()]
+    return {k: Jackknifed.mean([of[k] for of in each]) for k in each[0]}
 
 
 def draw_gains(chapter: Chapter, gains: Sequence[ClassGain]) -> Drawing:
@@ -127,7 +109,8 @@ def draw_gains(chapter: Chapter, gains: Sequence[ClassGain]) -> Drawing:
     caption = (
         f"{what}, of {len(gains)} with test clips: {measure} of A ({chapter.a.name}) minus {measure} of B "
         f"({chapter.b.name}), each a mean over its seeds ({seeds}); in brackets the class's test clips. Thin line: "
-        "95 % bootstrap interval over clips, not corrected for looking at many classes. "
+        "95 % interval over clips or, as in the table, groups of them, not corrected for looking at many classes. "
+        f"{chapter.a.kind.class_meaning}"
         f"A is ahead on {ahead} classes, behind on {behind}, level on {len(gains) - ahead - behind}."
     )
     values = "; ".join(f"{g.name} {100 * g.difference:+.1f}" for g in shown)

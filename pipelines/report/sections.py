@@ -41,6 +41,7 @@ from ifcar.pipelines.report.tables import (
     runs_table,
 )
 from ifcar.pipelines.report.training_figures import draw_training
+from ifcar.pipelines.report.view_figures import draw_views, view_curves
 from ifcar.pipelines.report.views import CachedViews
 
 NO_RUNS = "Left out: no run of this table is at hand, so there are no predictions to look at."
@@ -80,6 +81,7 @@ def chapter_sections(
         _results(chapter, figures),
         *_published(chapter),
         _weights(chapter, figures),
+        *_views(chapter, views, figures),
         _gains(chapter, figures),
         _confusion(chapter, probabilities, figures),
         _attributes(chapter, views, figures),
@@ -126,6 +128,14 @@ def _weights(chapter: Chapter, figures: FigureFolder) -> Section:
     shown = [figures.save(draw_weights(chapter, c, name)) for c, name in zip(curves, names, strict=True)]
     text = "" if shown else f"Left out: no {FEWEST_WEIGHTS} systems of the table differ in the weight λ only."
     return Section(name="lambda", title="Weight λ", text=text, figures=shown)
+
+
+def _views(chapter: Chapter, views: CachedViews | str, figures: FigureFolder) -> list[Section]:
+    """Return the section on views where systems differ in those alone; a table seldom is about that."""
+    curves = view_curves(chapter, views)
+    names = ["views" if place == 0 else f"views-{place + 1}" for place in range(len(curves))]
+    shown = [figures.save(draw_views(chapter, c, name)) for c, name in zip(curves, names, strict=True)]
+    return [Section(name="views", title="Views of a clip", figures=shown)] if shown else []
 
 
 def _gains(chapter: Chapter, figures: FigureFolder) -> Section:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ifcar.pipelines.comparison.columns import metric_of, title_of
+from ifcar.pipelines.comparison.columns import has_map, metric_of, title_of
+from ifcar.pipelines.comparison.formats import units
 from ifcar.pipelines.comparison.results import ResultRow
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.drawing import COLOURS, GREY, INK, Drawing, new_figure, short
@@ -40,9 +41,10 @@ def draw_accuracies(chapter: Chapter) -> Drawing:
     axes.set_ylim(len(rows) - 0.5, -0.6)
     axes.set_xlabel(f"test {title} (%)")
     axes.grid(axis="x", color="#e3e3e3", lw=0.8)
+    many = " for endlessly many clips, which lies below the mAP of few" if has_map(chapter.comparison) else ""
     caption = (
-        f"Test {title} on {chapter.protocol}, n = {rows[0].n:,} clips. Large dot: mean over seeds; bar through it: "
-        "95 % bootstrap interval of that mean over clips; rings below: each seed."
+        f"Test {title} on {chapter.protocol}, n = {rows[0].n:,} clips. Large dot: mean over seeds; bar: its 95 % "
+        f"interval over {units(chapter.comparison)}{many}; rings below: each seed."
     )
     if baseline is not None:
         caption += f" Dashed: the mean of the baseline, {baseline.system}."

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ifcar.errors import InputError
 from ifcar.pipelines.labels.kinds import LabelKind
 from ifcar.pipelines.runs.finished import Run
-from ifcar.pipelines.scoring.scores import pooled_segments
+from ifcar.pipelines.scoring.scores import pooled_units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class SystemScores:
         replicates: the runs of each seed (or seed and few-shot draw): one, or one a pooled protocol.
         seeds: one a replicate.
         clip_ids: (n,) test clips, in the order of the runs' predictions.
-        segments: (n,) numbers; clips of one segment are resampled together.
+        segments: (n,) numbers; clips of one segment or group are resampled together, see `pooled_units`.
         targets: (n,) classes, or (n, K) labels.
         kind: of the labels.
         right: (S, n) how right each replicate is on each clip, see `LabelKind.clip_scores`.
@@ -77,7 +77,7 @@ def read_system(name: str, replicates: Sequence[Sequence[Run]], seeds: Sequence[
         replicates=replicates,
         seeds=seeds,
         clip_ids=clip_ids,
-        segments=pooled_segments(tested[0]),
+        segments=pooled_units(tested[0])[0],
         targets=np.concatenate([p.targets for p in tested[0]]),
         kind=kind,
         right=np.stack([np.concatenate([kind.clip_scores(p.logits, p.targets) for p in parts]) for parts in tested]),

@@ -16,6 +16,7 @@ from ifcar.errors import InputError
 from ifcar.pipelines.configs import from_plain, to_plain
 from ifcar.pipelines.runs.live import LiveConfig
 from ifcar.pipelines.runs.schedule import WEIGHT_DECAY, ScheduleConfig
+from ifcar.pipelines.scoring.pooling import Pool
 
 ENSEMBLE = "ensemble"
 ID_LENGTH = 12  # hexadecimal digits of a run's id that its folder's name shows
@@ -69,6 +70,9 @@ class RunConfig:
         aux_weights: weight of each auxiliary loss.
         schedule: the training schedule.
         seed: of initial weights, batch order, views and dropout.
+        views: how many plain views of each clip training and tests see, spread over it; None: all that the cache has.
+        augmented_views: how many augmented views of a training clip training draws from as well, the first ones; None:
+            all that the cache has.
         fine_tune: the run to start from, or None to start from the seed.
         live: how the backbone was trained with the head (`ifcar finetune`); None for a run from a cache. `cache` and
             `fingerprint` are then those of the cache that the trained backbone makes.
@@ -88,6 +92,8 @@ class RunConfig:
     aux_weights: Mapping[str, float] = field(default_factory=dict)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     seed: Annotated[int, Option("Of new weights, order, views and dropout."), Bounds(least=0, most=(1 << 32) - 1)] = 0
+    views: Annotated[int | None, Bounds(least=1)] = None
+    augmented_views: Annotated[int | None, Bounds(least=0)] = None
     fine_tune: FineTuneConfig | None = None
     live: LiveConfig | None = None
     fingerprint: str = ""
@@ -98,6 +104,11 @@ class RunConfig:
         for name, weight in self.aux_weights.items():
             if not 0 <= weight < math.inf:
                 raise InputError(f"weight of the auxiliary loss {name!r} is {weight}; expected a number of at least 0")
+
+    @property
+    def pool(self) -> Pool:
+        """How the scores of a tested clip's views become one."""
+        return "mean" if self.live is None else self.live.pool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,8 +156,9 @@ def without_places(config: RunConfig) -> dict[str, Any]:
     """Return what decides a run's numbers as plain values: all of its config but where files lie."""
     content: dict[str, Any] = to_plain(config)
     del content["cache"]
-    if content["labels"] is None:
-        del content["labels"]
+    for key in ("labels", "views", "augmented_views"):
+        if content[key] is None:
+            del content[key]
     schedule = content["schedule"]
     if schedule["published"] is None:  # as before schedules belonged to heads: these runs' ids stay what they are
         del schedule["published"]
@@ -160,9 +172,14 @@ def without_places(config: RunConfig) -> dict[str, Any]:
     if content["live"] is None:
         del content["live"]
     else:
+        for name, default in (("pool", "mean"), ("boxes_identity", "")):
+            if content["live"][name] == default:
+                del content["live"][name]
         data = content["live"]["data"]
-        for place in ("data_root", "weights", *(() if data["backbone_options"] else ("backbone_options",))):
-            del data[place]
+        # What an earlier run's config does not know is left out where it says nothing: the run's id stays what it is.
+        silent = [name for name in ("backbone_options", "sampling", "sampling_fps", "sampling_rates") if not data[name]]
+        for name in ("data_root", "weights", "boxes", *silent):
+            del data[name]
         del content["live"]["base"]
     return content
 
@@ -232,6 +249,8 @@ def run_name(config: RunConfig) -> str:
     if config.fine_tune is not None and config.fine_tune.parts:
         tuned = "from-" + "-".join(config.fine_tune.parts)
     live = "" if config.live is None else "joint" if config.live.base is not None else "finetune"
+    seen = {"views": config.views, "augmented": config.augmented_views}
+    views = "-".join(f"{name}{count}" for name, count in seen.items() if count is not None)
     parts = (
         live,
         config.head,
@@ -240,6 +259,7 @@ def run_name(config: RunConfig) -> str:
         preset,
         config.protocol,
         config.labels or "",
+        views,
         tuned,
         f"seed{config.seed}",
     )

@@ -45,6 +45,7 @@ class RunData:
         labels: the label space's name.
         over: what has labels, see `LabelSpace`.
         notes: one line on everything in which the training was not what was asked for.
+        group_kind: what the protocol's groups are, for example "subject"; empty when there are none.
         made_with: what the features were made with, as the cache records it; empty in runs of before.
         trained_with: what the run was trained with.
     """
@@ -60,6 +61,7 @@ class RunData:
     labels: str = UNNAMED
     over: Over = "clip"
     notes: tuple[str, ...] = ()
+    group_kind: str = ""
     made_with: Mapping[str, Any] = field(default_factory=dict)
     trained_with: Mapping[str, Any] = field(default_factory=dict)
 
@@ -80,6 +82,7 @@ class RunData:
             labels=protocol.labels.name,
             over=protocol.labels.over,
             notes=tuple(notes),
+            group_kind=protocol.group_kind,
             made_with=provenance.environment,
             trained_with=software(),
         )

@@ -11,16 +11,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ifcar.cache.manifest import flat
-from ifcar.cache.reader import CacheReader
 from ifcar.errors import InputError
 from ifcar.pipelines.configs import from_plain, to_plain
 from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig, without_places
-from ifcar.pipelines.runs.data import RunData
-from ifcar.pipelines.runs.finished import Run
-from ifcar.pipelines.scoring.scores import Predictions
+
+if TYPE_CHECKING:  # commands read grid files' options, and their published tables, before they need torch
+    from ifcar.cache.reader import CacheReader
+    from ifcar.pipelines.runs.data import RunData
+    from ifcar.pipelines.runs.finished import Run
+    from ifcar.pipelines.scoring.scores import Predictions
 
 Kind = Literal["data", "backbone", "views", "head", "schedule", "seeds", "versions"]
 

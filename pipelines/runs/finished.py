@@ -4,8 +4,8 @@ config.yaml         everything needed to repeat the run, with the cache's finger
 data.json           what it was trained on: cache dimensions and identity, class names
 model.safetensors   the weights (not in an ensemble)
 history.jsonl       one line a round
-predictions.npz     SPLIT/clip_ids, SPLIT/logits, SPLIT/targets for every evaluated part, and SPLIT/segments where clips
-                    share them
+predictions.npz     SPLIT/clip_ids, SPLIT/logits, SPLIT/targets for every evaluated part, SPLIT/segments where clips
+                    share them, and SPLIT/groups where clips of one are not independent
 metrics.json        one record a part; written last: a run with it is finished
 """
 
@@ -39,6 +39,8 @@ from ifcar.pipelines.runs.data import RunData, read_run_data
 from ifcar.pipelines.runs.places import absolute_places, located_places
 from ifcar.pipelines.scoring.scores import Metrics, Predictions
 from ifcar.text_files import read_text
+
+TOGETHER = ("segments", "groups")  # of `Predictions`; absent where each clip is its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +85,9 @@ class Run:
     def _read_predictions(self, split: str) -> Predictions:
         path = self.path / "predictions.npz"
         names = [f"{split}/{name}" for name in ("clip_ids", "logits", "targets")]
-        segments_name = f"{split}/segments"  # absent where each clip is its own
+        together = {name: f"{split}/{name}" for name in TOGETHER}
         try:
-            found = read_arrays(path, names, [segments_name])
+            found = read_arrays(path, names, list(together.values()))
         except KeyError as error:
             raise InputError(f"{path}: holds no predictions for {split!r}") from error
         except NpzError as error:
@@ -99,7 +101,7 @@ class Run:
         return Predictions(
             split=split,
             clip_ids=clip_ids,
-            segments=found.get(segments_name),
+            **{name: found.get(stored) for name, stored in together.items()},
             logits=logits,
             targets=targets,
             kind=self.data().kind,
@@ -130,8 +132,8 @@ def write_results(path: Path, predictions: Sequence[Predictions], metrics: Seque
     arrays: dict[str, Any] = {}
     for p in predictions:
         arrays |= {f"{p.split}/clip_ids": p.clip_ids, f"{p.split}/logits": p.logits, f"{p.split}/targets": p.targets}
-        if p.segments is not None:
-            arrays[f"{p.split}/segments"] = p.segments
+        own = {name: getattr(p, name) for name in TOGETHER}
+        arrays |= {f"{p.split}/{name}": array for name, array in own.items() if array is not None}
     content = io.BytesIO()
     np.savez(content, **arrays)
     write_atomic(path / "predictions.npz", content.getvalue())

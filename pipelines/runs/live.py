@@ -12,6 +12,7 @@ from ifcar.errors import InputError
 from ifcar.extract.view_options import CroppedViews, Cropping, Framing
 from ifcar.pipelines.extraction.config import FeatureConfig
 from ifcar.pipelines.runs.schedule import WEIGHT_DECAY
+from ifcar.pipelines.scoring.pooling import Pool
 
 Preset = Literal["paper", "wang-gupta"]
 
@@ -28,6 +29,7 @@ class LiveConfig:
     Args:
         data: what the backbone sees.
         weights_identity: of what it begins with; filled in by the run.
+        boxes_identity: SHA-256 of the file of boxes that the data is seen with; filled in by the run.
         reduction: channels of the 1×1×1 convolution on the last feature map, 0 for none; None keeps that of the
             weights file and puts one of 512 channels on weights without (Wang and Gupta 2018, §6; Yan et al. 2020).
         batch_norm: "frozen": normalisation in backbone and head keeps its running statistics, the backbone's also its
@@ -39,6 +41,7 @@ class LiveConfig:
         head_lr: learning rate of the head and of the reduction; None takes the backbone's.
         micro_batch: clips at once in each process; a batch is the sum of its micro-batches. None: the whole batch.
         clip_gradient: largest norm of the gradient, or None.
+        pool: how the scores of a clip's views become one, see `ifcar.pipelines.scoring.pooling.pool_views`.
         recompute: keep only what goes between the backbone's stages, and compute the rest again for the gradient.
         base: the run whose head is trained on, or None for a new one.
         base_id: its id; filled in by the run.
@@ -46,6 +49,7 @@ class LiveConfig:
 
     data: LiveData
     weights_identity: str = ""
+    boxes_identity: str = ""
     reduction: Annotated[int | None, Option("Channels of the 1×1×1 convolution on top; 0: none."), Bounds(least=0)] = (
         None
     )
@@ -68,6 +72,7 @@ class LiveConfig:
     recompute: Annotated[bool, Option("Gradient checkpointing: less memory, a third more time.", "--checkpointing")] = (
         False
     )
+    pool: Annotated[Pool, Option("Over a tested clip's views: mean of logits, or max or sum of scores.")] = "mean"
     base: Path | None = None
     base_id: str = ""
 
@@ -92,6 +97,9 @@ class Published:
         milestones: see `LiveConfig`.
         frames: T.
         framing: of plain views.
+        views: V by dataset, "" for every other.
+        sampling_fps: sampled frames per second; None samples as the dataset does.
+        pool: of a tested clip's views.
         cropping: of augmented views.
     """
 
@@ -103,6 +111,9 @@ class Published:
     milestones: tuple[float, ...] = ()
     frames: int = 8
     framing: Framing = "stretch"
+    views: Mapping[str, int] = field(default_factory=lambda: {"": 1})
+    sampling_fps: float | None = None
+    pool: Pool = "mean"
     cropping: Cropping = "area"
 
 
@@ -117,7 +128,10 @@ I3D_PRESETS: Final[Mapping[str, Published]] = {
         num_steps=100_000,
         milestones=(0.9,),
         frames=32,
-        framing="center",
+        framing="three-crops",
+        views={"charades": 3 * 10, "": 3 * 2},
+        sampling_fps=6.0,
+        pool="max",
         cropping="scale-jitter",
     ),
 }
@@ -128,6 +142,7 @@ JOINT_PRESETS: Final[Mapping[str, Published]] = {
         lr=0.000125,
         batch_size=8,
         num_steps=30_000,
+        pool="max",
         cropping="scale-jitter",
     ),
 }

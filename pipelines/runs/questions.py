@@ -20,7 +20,8 @@ class EvaluateConfig:
         cache: where its cache is, when that was moved.
         labels: another label space of its protocol with the same classes; default: the one that it learned.
         stream: of a run from several caches the one that answers, whose cache alone is opened; default: the first.
-        pool: how the views of a clip become one score, see `ifcar.pipelines.scoring.pooling.pool_views`.
+        pool: how the views of a clip become one score, see `ifcar.pipelines.scoring.pooling.pool_views`; None: as when
+            the run was scored first.
         views: how many plain views of a clip to test, see `ifcar.pipelines.feed.examples.spread_views`; None takes all.
         detections: file to write the scored boxes to, see `ifcar.pipelines.scoring.detections`.
         device: default: cuda where there is one.
@@ -33,7 +34,9 @@ class EvaluateConfig:
     stream: Annotated[
         str | None, Option("Of a run from joined caches the stream that answers, by itself; default: the first.")
     ] = None
-    pool: Annotated[Pool, Option("Over a clip's views: mean of logits, or max or sum of scores.")] = "mean"
+    pool: Annotated[
+        Pool | None, Option("Over a clip's views: mean of logits, or max or sum of scores; default: as the run did.")
+    ] = None
     views: Annotated[int | None, Option("Plain views of a clip to test, spread over time and rates; default: all.")] = (
         None
     )
@@ -49,7 +52,8 @@ class PredictConfig:
     """What a run is told of a new video.
 
     Args:
-        boxes: JSON in Something-Else's record format, {ID: [record, …]} or one clip's list of records.
+        boxes: JSON in Something-Else's record format, {ID: [record, …]} or one clip's list of records; None: they are
+            found by a detector, or none are read.
         clip: ID in the boxes file; default: the video's name, or the only one.
         labels: the label space; a run knows the one that it learned.
         weights: the backbone's, as `ifcar extract` takes them; they must be those that the run was trained on.
@@ -58,7 +62,13 @@ class PredictConfig:
         device: default: cuda where there is one.
     """
 
-    boxes: Annotated[Path, Option("JSON, Something-Else's records: {ID: [record, …]}, or one clip's list of records.")]
+    boxes: Annotated[
+        Path | None,
+        Option(
+            "JSON, Something-Else's records: {ID: [record, …]}, or one clip's list of records; default: a detector's, "
+            "where the run reads boxes."
+        ),
+    ] = None
     clip: Annotated[str | None, Option("ID in the boxes file; default: the video's name, or the only one.")] = None
     labels: Annotated[
         str | None, Option("Label space; must be the one that the run learned, which is the default.")

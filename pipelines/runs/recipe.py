@@ -15,7 +15,8 @@ from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.view_options import PooledMode
 from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.configs import from_plain
-from ifcar.pipelines.extraction.preparation import FEATURE_VERSION, IDENTITY_NAMES, VIEWS_VERSION
+from ifcar.pipelines.extraction.config import IDENTITY_NAMES
+from ifcar.pipelines.extraction.preparation import FEATURE_VERSION, VIEWS_VERSION
 from ifcar.pipelines.runs.data import RunData
 
 
@@ -29,8 +30,10 @@ class Recipe:
         policy: how plain views are sampled; augmented ones are left out.
         pooled: RoIAlign mode, or None without pixels.
         precision: of the backbone, or None without pixels.
+        boxes: SHA-256 of the file whose boxes were seen in place of the dataset's; empty without.
         annotation_fps: the rate that annotated frame numbers count in; None: they are the source's.
         frames_on_clock: where they count from, see `Dataset.frames_on_clock`.
+        detector: identity of what found the boxes; None: they are the dataset's.
     """
 
     backbone: BackboneSpec
@@ -38,22 +41,20 @@ class Recipe:
     policy: ViewPolicy
     pooled: PooledMode | None
     precision: Literal["fp32", "bf16"] | None
+    boxes: str
     annotation_fps: float | None
     frames_on_clock: bool
+    detector: Mapping[str, Any] | None = None
 
 
 def read_recipe(run: Path, data: RunData) -> Recipe:
     """Read how features were made, and check that this version makes them in the same way.
 
     Raises:
-        InputError: the run's record lacks a fact, names an unknown backbone or dataset, or its boxes were proposals.
+        InputError: the run's record lacks a fact, or names an unknown backbone or dataset.
         CacheMismatchError: the code has changed since what a feature's value is.
     """
-    if "boxes" in data.identity:
-        raise InputError(
-            f"{run}: trained on boxes of a file (`ifcar extract --boxes`), which belong to no other video and are not "
-            "fine-tuned on; `ifcar evaluate` scores it from its cache"
-        )
+    boxes = data.identity.get("boxes", {})
     try:
         version, backbone, views = (data.identity[key] for key in ("feature_version", "backbone", "views"))
         policy = _policy(views)
@@ -76,8 +77,10 @@ def read_recipe(run: Path, data: RunData) -> Recipe:
             policy=policy,
             pooled=backbone["pooled"] if reads else None,
             precision=backbone["precision"] if reads else None,
+            boxes=boxes.get("sha256", ""),
             annotation_fps=dataset.annotation_fps,
             frames_on_clock=dataset.frames_on_clock,
+            detector=boxes.get("detector"),
         )
         views_version = views.get("version", VIEWS_VERSION if policy.views == 1 else 1)
         made = (version, views_version, backbone["layer"] if reads else spec.layer, data.spec.channels)

@@ -35,6 +35,8 @@ def make_run_config(
     settings: Mapping[str, Any] | None = None,
     schedule: ScheduleConfig | None = None,
     seed: int = 0,
+    views: int | None = None,
+    augmented_views: int | None = None,
 ) -> RunConfig:
     """Resolve a head's preset, streams, auxiliary loss and single settings to a run's config.
 
@@ -50,6 +52,8 @@ def make_run_config(
         settings: values of single options by dotted name, as "joint.dropout".
         schedule: training schedule.
         seed: of everything random.
+        views: plain views of a clip that are used; default: all.
+        augmented_views: augmented views of a training clip that are used; default: all.
 
     Raises:
         InputError: an unknown name, or a setting that the head would ignore.
@@ -77,6 +81,8 @@ def make_run_config(
         aux_weights=weights,
         schedule=schedule or ScheduleConfig(),
         seed=seed,
+        views=views,
+        augmented_views=augmented_views,
     )
 
 
@@ -184,6 +190,12 @@ def resolve(config: RunConfig, reader: CacheReader, protocol: ProtocolTable) -> 
     labels = chosen_labels(protocol)
     config = replace(config, options=_with_cache(config, reader))
     schedule = config.schedule
+    pooled = reader.identity.get("backbone", {}).get("pooled")
+    if not config.fingerprint and pooled is not None:
+        try:
+            HEADS.get(config.head).check_pooled(head_options(config), reader.spec, pooled)
+        except CacheMismatchError as error:
+            raise CacheMismatchError(f"{config.cache}: {error}") from error
     # What was resolved once stays as it is: published schedules may change from one version to the next.
     if not config.fingerprint and schedule.published is None:
         schedule = _with_published(config, reader)

@@ -89,7 +89,7 @@ class Plan:
         lr: initial learning rate.
         epochs: passes over the training clips.
         steps_per_epoch: optimiser steps of a pass.
-        milestones: epochs after which the learning rate is divided by 10 (published).
+        milestones: steps from which the learning rate is divided by 10, once more at each (published).
         epochs_per_round: epochs between two evaluations, log lines and checkpoints.
         held_out: share of the training clips that choose the stopping point; 0 under a published schedule.
         steps: length in optimiser steps; None: all epochs.
@@ -133,8 +133,7 @@ class Plan:
         if step < rising:
             return self.lr * (step + 1) / rising
         if self.decay == "steps":
-            epoch = step // self.steps_per_epoch
-            return self.lr * 0.1 ** sum(epoch >= m for m in self.milestones)
+            return self.lr * 0.1 ** sum(step >= m for m in self.milestones)
         share = (step - rising) / max(1, self.num_steps - rising)
         if self.decay == "linear":
             return self.lr * (1 - share)
@@ -189,6 +188,8 @@ def _published_plan(config: ScheduleConfig, num_clips: int, *, reads_appearance:
     steps_per_epoch = math.ceil(num_clips / batch_size)
     steps = None if config.epochs else published.num_steps
     epochs = config.epochs or published.epochs or math.ceil((steps or 1) / steps_per_epoch)
+    in_steps = config.milestones is None and published.num_steps is not None
+    milestones = published.milestones if config.milestones is None else config.milestones
     return Plan(
         kind="paper" if config.kind in OWN_KINDS else config.kind,
         optimizer=published.optimizer,
@@ -196,7 +197,7 @@ def _published_plan(config: ScheduleConfig, num_clips: int, *, reads_appearance:
         lr=config.lr or published.lr,
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
-        milestones=published.milestones if config.milestones is None else config.milestones,
+        milestones=milestones if in_steps else tuple(epoch * steps_per_epoch for epoch in milestones),
         epochs_per_round=1 if steps is None else max(1, epochs // NUM_ROUNDS),
         steps=steps,
         decay=published.decay,

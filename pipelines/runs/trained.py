@@ -17,7 +17,7 @@ from ifcar.cache.streams import stream_of
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.heads.contract import Head, Task
 from ifcar.pipelines.feed.boxes import no_boxes
-from ifcar.pipelines.feed.examples import Examples, read_examples
+from ifcar.pipelines.feed.examples import Examples, limit_views, read_examples
 from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig
 from ifcar.pipelines.runs.finished import Run, open_run
 from ifcar.pipelines.runs.heads import build_head
@@ -56,7 +56,12 @@ class TrainedRun:
 
 
 def open_trained(
-    path: Path, *, cache: Path | None = None, labels: str | None = None, stream: str | None = None
+    path: Path,
+    *,
+    cache: Path | None = None,
+    labels: str | None = None,
+    stream: str | None = None,
+    views: int | None = None,
 ) -> TrainedRun:
     """Open a finished run to score the test part of its protocol.
 
@@ -65,6 +70,8 @@ def open_trained(
         cache: where its cache is, when that was moved.
         labels: another label space of its protocol with the same classes; default: the one that it learned.
         stream: of a run from several caches the one that answers, whose cache alone is opened; default: the first.
+        views: how many plain views of a clip to test, see `ifcar.pipelines.feed.examples.spread_views`; default: those
+            that the run was tested on.
 
     Raises:
         MissingDataError, InputError: not a finished run, or damaged; an ensemble; a head that reads instances of clips
@@ -81,6 +88,7 @@ def open_trained(
     arrays = tuple(name for name in read if stream in (None, stream_of(name)[0]))
     if reader.spec.reads_instances(arrays) and not reader.table("categories").any():
         raise no_boxes(reader.path, config.head, f"{reader.num_clips} clips")
+    tested = read_examples(reader, protocol, Split.TEST)
     return TrainedRun(
         run=run,
         config=config,
@@ -89,7 +97,7 @@ def open_trained(
         head=head,
         arrays=arrays,
         task=task,
-        tested=read_examples(reader, protocol, Split.TEST),
+        tested=limit_views(tested, reader, config.views if views is None else views),
     )
 
 

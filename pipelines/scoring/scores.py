@@ -32,6 +32,8 @@ class Predictions:
         targets: (n,) int64 classes, or (n, K) labels, see `ifcar.pipelines.labels.kinds`.
         kind: of the labels.
         segments: (n,) numbers; what belongs to one segment is resampled together. None: each is its own.
+        groups: (n,) numbers of the protocol's groups, −1 for none, where clips of one are not independent, see
+            `ProtocolTable`; None where they are.
     """
 
     split: str
@@ -40,6 +42,7 @@ class Predictions:
     targets: NDArray[Any]
     kind: LabelKind
     segments: NDArray[np.int64] | None = None
+    groups: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,14 +153,28 @@ def clip_predictions(
         targets=labels.targets,
         kind=labels.kind,
         segments=examples.segments if len(np.unique(examples.segments)) < len(examples) else None,
+        groups=examples.groups,
     )
 
 
-def pooled_segments(parts: Sequence[Predictions]) -> NDArray[np.int64]:
-    """Return the segments of several protocols' parts put together, numbered anew: each part's are its own."""
+def pooled_units(parts: Sequence[Predictions]) -> tuple[NDArray[np.int64], bool]:
+    """Return what is resampled together of several protocols' parts put together, and whether that is groups.
+
+    Groups are drawn whole where every part has them and there are at least two: one group says nothing of others, so
+    that its segments are drawn, and the result is of this group. Each part's segments are its own, numbered anew; a
+    group's number is the same in every part. A clip without a group is drawn with its segment.
+
+    Returns:
+        (n,) numbers, and True where they are of groups.
+    """
     numbers = [np.arange(len(p.clip_ids)) if p.segments is None else p.segments for p in parts]
     starts = np.cumsum([0, *(1 + own.max(initial=-1) for own in numbers)])
-    return np.concatenate([own + start for own, start in zip(numbers, starts[:-1], strict=True)])
+    segments = np.concatenate([own + start for own, start in zip(numbers, starts[:-1], strict=True)])
+    known = [p.groups for p in parts if p.groups is not None]
+    groups = np.concatenate(known) if len(known) == len(parts) else np.full(len(segments), -1)
+    if len(np.unique(np.where(groups < 0, -1 - segments, groups))) < 2 or (groups < 0).all():
+        return segments, False
+    return np.where(groups < 0, groups.max() + 1 + segments, groups), True
 
 
 def measure(predictions: Predictions, *, seed: int, started: float) -> Metrics:

@@ -18,7 +18,7 @@ from ifcar.cache.schema import Split
 from ifcar.cache.streams import space_sizes
 from ifcar.pipelines.feed.batches import open_batches
 from ifcar.pipelines.feed.boxes import check_boxes
-from ifcar.pipelines.feed.examples import Examples, read_examples
+from ifcar.pipelines.feed.examples import Examples, limit_views, read_examples
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.feed.memory import Memory
 from ifcar.pipelines.progress import Progress
@@ -100,12 +100,16 @@ def _fit_locked(
     started = time.perf_counter()
     reader = open_its_cache(jobs[0].config.cache, jobs[0].path)
     protocol = reader.protocol(jobs[0].config.protocol).led_by(jobs[0].config.labels, space_sizes(reader.spec))
-    trained, tested = read_examples(reader, protocol, Split.TRAIN), read_examples(reader, protocol, Split.TEST)
+    views = jobs[0].config.views, jobs[0].config.augmented_views
+    trained, tested = (
+        limit_views(read_examples(reader, protocol, split), reader, *views) for split in (Split.TRAIN, Split.TEST)
+    )
     entries = [_enter(job, reader, protocol, len(trained)) for job in jobs]
     config = entries[0].config
     arrays = head_arrays(config)
     division = hold_out(trained, protocol, entries[0].plan.held_out)
     notes = [note for note in (tested.note, division.note, entries[0].note) if note]
+    notes += entries[0].head.remarks()
     notes += check_boxes(reader, config.head, arrays, trained, tested)
     left = [not is_finished(entry.path) for entry in entries]
     for entry in itertools.compress(entries, left):

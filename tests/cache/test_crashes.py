@@ -54,6 +54,7 @@ def assert_same_files(path: Path, whole: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.slow
 def test_writer_killed_at_random_moments_loses_only_the_block_in_flight(
     tmp_path: Path, uninterrupted: tuple[Path, int]
 ) -> None:
@@ -72,6 +73,7 @@ def test_writer_killed_at_random_moments_loses_only_the_block_in_flight(
     assert_same_files(path, uninterrupted[0])
 
 
+@pytest.mark.slow
 def test_writer_killed_at_any_file_operation_ends_bit_identical(
     tmp_path: Path, uninterrupted: tuple[Path, int]
 ) -> None:
@@ -97,6 +99,7 @@ def test_killed_creation_leaves_no_cache_and_the_next_one_succeeds(
     assert_same_files(path, uninterrupted[0])
 
 
+@pytest.mark.slow
 def test_killed_replacement_of_protocols_never_shows_wrong_tables(
     tmp_path: Path, uninterrupted: tuple[Path, int]
 ) -> None:

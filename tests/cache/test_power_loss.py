@@ -30,6 +30,7 @@ def assert_what_is_committed_is_there(survivors: Path) -> None:
         assert any(all(np.array_equal(stored[n][mine], w[n][rows[mine]]) for n in stored) for w in writings)
 
 
+@pytest.mark.slow
 def test_committed_block_survives_power_loss_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "disk"
     root.mkdir()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from fixtures.ava import ACTIONS, csv_line, rows_of, write_ava
 from fixtures.videos import write_frames
+from fixtures.weights import random_weights
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -49,7 +50,7 @@ def extracted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     root = write_ava(tmp_path_factory.mktemp("ava") / "data")
     (root / "videos" / "e5.mp4").rename(root / "videos" / "e5.mkv")
     out = root.parent / "c.zarr"
-    config = ExtractConfig(dataset="ava", data_root=root, out=out, weights="random:0", crop=32, workers=0)
+    config = ExtractConfig(dataset="ava", data_root=root, out=out, weights=random_weights(out), crop=32, workers=0)
     views = 0
 
     def count(module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -198,6 +199,7 @@ def one_row_a_person(cache: Path, out: Path) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_one_row_a_key_frame_gives_the_numbers_of_one_row_a_person(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

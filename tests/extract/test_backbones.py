@@ -47,7 +47,7 @@ def inception_weights(shared: Path) -> Path:
 
 OWN_SIZE = [
     *("i3d_inception", "i3d_r50", "inflated-resnet18", "inflated-resnet50", "mobilenet_v2", "mvit_v2_s", "none"),
-    *("r2plus1d_18", "resnet50", "s3d", "slowfast_r50", "swin3d_b", "swin3d_s", "swin3d_t"),
+    *("r2plus1d_18", "resnet50", "s3d", "slowfast_r50", "swin3d_b", "swin3d_s", "swin3d_t", "vggish"),
 ]
 
 
@@ -57,11 +57,11 @@ def test_registered_names() -> None:
         get_backbone("i3d_r5")
 
 
-def test_every_family_but_none_reads_pixels_and_names_its_weights_and_their_licence() -> None:
+def test_every_family_says_what_it_reads_and_names_its_weights_and_their_licence() -> None:
     for name in OWN_SIZE:
         spec = resolve_backbone(name, num_frames=16)
         assert spec.name == name
-        assert spec.reads == ("nothing" if name == "none" else "pixels")
+        assert spec.reads == {"none": "nothing", "vggish": "audio"}.get(name, "pixels")
         for stride in spec.strides:
             spec = resolve_backbone(name, num_frames=16, spatial_stride=stride)
             assert spec.spatial_stride == stride and spec.layer
@@ -92,6 +92,7 @@ def test_unsupported_combinations_are_one_line(name: str, num_frames: int, spati
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PIXEL_BACKBONES)
 def test_both_strides_share_keys_have_integer_sizes_and_the_stated_shapes(name: str) -> None:
     global_state = torch.get_rng_state()

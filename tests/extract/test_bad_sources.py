@@ -141,6 +141,7 @@ def test_odd_sizes_are_read(tmp_path: Path, width: int, height: int, codec: str)
     assert abs(int(read_frames(path, [0, 0], FULL_FRAME, 16, True).mean()) - 200) < 8
 
 
+@pytest.mark.slow
 def test_last_of_10_000_frames_is_read_without_keeping_them(tmp_path: Path) -> None:
     frame = np.zeros((48, 64, 3), np.uint8)
     video = write_video(tmp_path / "a.mp4", [*[frame] * 9_999, frame + 200])

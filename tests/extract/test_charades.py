@@ -22,6 +22,7 @@ from fixtures.charades import (
     write_charades,
 )
 from fixtures.videos import write_frames
+from fixtures.weights import random_weights
 
 from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Category, Split
@@ -46,7 +47,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cache(root: Path) -> Path:
     out = root.parent / "charades.zarr"
-    config = ExtractConfig(dataset="charades", data_root=root, out=out, weights="random:0", crop=32, workers=0)
+    config = ExtractConfig(dataset="charades", data_root=root, out=out, weights=random_weights(out), crop=32, workers=0)
     result = extract(config, Silent())
     assert (result.num_clips, result.num_failed) == (len(VIDEOS), 0)
     assert result.notes == [
@@ -111,7 +112,7 @@ def test_table_4_of_yan_et_al_runs_on_the_files(
 ) -> None:
     """The shipped grid with one seed, small heads, two epochs; no published figures beside four classes."""
     monkeypatch.setenv("IFCAR_RUNS", str(tmp_path / "runs"))
-    content = yaml.safe_load((SHIPPED / "charades-table4.yaml").read_text())
+    content = yaml.safe_load((SHIPPED / "charades-table4.yaml").read_text()) | {"extraction": {"sampling": "annotated"}}
     schedule = {"kind": "paper", "epochs": 2, "milestones": [1]}
     (tmp_path / "grid.yaml").write_text(
         yaml.safe_dump({**content, "seeds": [0], "preset": "small", "schedule": schedule})
@@ -125,11 +126,33 @@ def test_table_4_of_yan_et_al_runs_on_the_files(
     assert "test, n = 3: mAP" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("grid", "has", "needs"),
+    [
+        ("charades-table3", "8 annotated frames, no feature map", "--frames 32 --sampling-rates 4 --grid"),
+        ("charades-table4", "8 annotated frames", "--frames 32"),
+    ],
+)
+def test_shipped_grids_say_what_the_cache_has_in_place_of_the_papers_frames(
+    cache: Path, capsys: pytest.CaptureFixture[str], grid: str, has: str, needs: str
+) -> None:
+    assert command("grid", grid, "--cache", cache) == 2
+    printed = " ".join(capsys.readouterr().err.split())
+    assert f"this cache has {has}; {grid} needs {needs}: make one with `ifcar extract --dataset charades" in printed
+
+
 def test_clips_of_five_seconds_go_through_the_whole_video(root: Path, tmp_path: Path) -> None:
     """32 frames at 6 a second in the paper; here 8 at 6 of a video of 90 at 30: every fifth, around the middle."""
     out = tmp_path / "c.zarr"
     config = ExtractConfig(
-        dataset="charades", data_root=root, out=out, weights="random:0", crop=32, workers=0, limit=1, sampling_fps=6.0
+        dataset="charades",
+        data_root=root,
+        out=out,
+        weights=random_weights(out),
+        crop=32,
+        workers=0,
+        limit=1,
+        sampling_fps=6.0,
     )
     assert extract(config, Silent()).num_failed == 0
     reader = open_cache(out)

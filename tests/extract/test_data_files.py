@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from fixtures.ava import write_ava
 from fixtures.charades import write_charades
 from fixtures.hockey import write_hockey
+from fixtures.homage import write_homage
 from fixtures.litter import litter
 from fixtures.something_else import NUM_FRAMES, write_dataset
 from fixtures.videos import write_frames, write_video
@@ -26,6 +28,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "ava": write_ava,
     "volleyball": write_volleyball,
     "hockey": write_hockey,
+    "homage": partial(write_homage, layout=1),
 }
 
 

@@ -16,7 +16,6 @@ from ifcar.errors import InputError
 from ifcar.extract.decode import cut_frames, open_source, probe, read_frames
 from ifcar.extract.geometry import FULL_FRAME, Crop
 from ifcar.extract.limits import DecodeError
-from ifcar.extract.video_file import VideoFile
 
 NUM_FRAMES = 30
 STEP = 8  # gray levels between neighbouring frames, far above what VP9 loses
@@ -24,7 +23,7 @@ WIDTH, HEIGHT = 96, 64
 
 
 def gray_frame(number: int) -> NDArray[np.uint8]:
-    return np.full((HEIGHT, WIDTH, 3), number * STEP, dtype=np.uint8)
+    return np.full((HEIGHT, WIDTH, 3), number * STEP % 256, dtype=np.uint8)
 
 
 def write_video(
@@ -104,19 +103,20 @@ def test_an_open_video_gives_the_same_frames_after_a_walk_and_again(
         np.testing.assert_array_equal(cut_frames(source, wanted, FULL_FRAME, 32, False), expected)
 
 
+GROUPS: list[tuple[str, str, dict[str, str]]] = [
+    ("a.webm", "libvpx-vp9", {"deadline": "realtime", "cpu-used": "8"}),
+    ("a.mp4", "libx264", {"x264-params": "keyint=7:open-gop=1:bframes=3", "preset": "fast"}),
+    ("a.mkv", "libx264", {"x264-params": "keyint=7:bframes=3", "preset": "fast"}),
+    ("a.ts", "libx264", {"x264-params": "keyint=7:bframes=3", "preset": "fast"}),
+    ("a.mp4", "libx265", {"x265-params": "keyint=7:open-gop=1:bframes=3:log-level=error", "preset": "fast"}),
+    ("a.mp4", "mpeg4", {"bf": "2"}),
+]
+"""Films with a key frame every 7 frames: container, codec, options."""
+
+
 @pytest.mark.parametrize(("kept_bytes", "known"), [(1 << 20, False), (0, False), (0, True)])
-@pytest.mark.parametrize(
-    ("name", "codec", "options"),
-    [
-        ("a.webm", "libvpx-vp9", {"deadline": "realtime", "cpu-used": "8"}),
-        ("a.mp4", "libx264", {"x264-params": "keyint=7:open-gop=1:bframes=3", "preset": "fast"}),
-        ("a.mkv", "libx264", {"x264-params": "keyint=7:bframes=3", "preset": "fast"}),
-        ("a.ts", "libx264", {"x264-params": "keyint=7:bframes=3", "preset": "fast"}),
-        ("a.mp4", "libx265", {"x265-params": "keyint=7:open-gop=1:bframes=3:log-level=error", "preset": "fast"}),
-        ("a.mp4", "mpeg4", {"bf": "2"}),
-    ],
-)
-def test_decoding_begins_at_the_last_key_frame_and_gives_the_same_pictures(
+@pytest.mark.parametrize(("name", "codec", "options"), GROUPS)
+def test_wherever_decoding_begins_pictures_are_those_of_the_whole_film(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
@@ -125,7 +125,7 @@ def test_decoding_begins_at_the_last_key_frame_and_gives_the_same_pictures(
     kept_bytes: int,
     known: bool,
 ) -> None:
-    """A key frame every 7 frames, noise; B frames and, where the codec has them, frames that lean on the next group."""
+    """Of noise; B frames and, where the codec has them, frames that lean on the next group."""
     path = write_video(tmp_path / name, codec, noise=True, options=options, gop=7)
     wanted = [1, 2, 6, 7, 8, 20, 28, 29]
     with av.open(str(path)) as container:
@@ -134,15 +134,35 @@ def test_decoding_begins_at_the_last_key_frame_and_gives_the_same_pictures(
     monkeypatch.setattr("ifcar.extract.video_file._MOST_KEPT_BYTES", kept_bytes)
     info = probe(path)
     assert info.index is not None and len(info.index.starts) >= 4
-    starts: list[int] = []
-    frames_from = VideoFile._frames_from
-    monkeypatch.setattr(VideoFile, "_frames_from", lambda self, k: (starts.append(k), frames_from(self, k))[1])
     with open_source(path, info if known else None) as source:
         pictures = list(source.pictures(wanted))
     assert [number for number, _ in pictures] == wanted
     for number, picture in pictures:
         np.testing.assert_array_equal(np.asarray(picture), frames[number], err_msg=f"frame {number}")
-    assert {info.index.places.index(start) for start in starts} <= set(info.index.starts) and len(starts) >= 3
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs /proc to count the bytes that are read")
+@pytest.mark.parametrize(("name", "codec", "options"), GROUPS[:3])
+def test_a_frame_of_a_known_film_is_read_from_the_last_key_frame_on(
+    tmp_path: Path, name: str, codec: str, options: dict[str, str]
+) -> None:
+    """A frame of the last of ten groups, or of the first, takes few of the file's bytes; opening it takes as many."""
+    path = write_video(tmp_path / name, codec, num_frames=70, noise=True, options=options, gop=7)
+    info = probe(path)
+    assert info.index is not None and len(info.index.starts) >= 8
+
+    def share_read(number: int) -> float:
+        before = bytes_read()
+        with open_source(path, info) as source:
+            assert [found for found, _ in source.pictures([number])] == [number]
+        return (bytes_read() - before) / path.stat().st_size
+
+    assert share_read(info.index.starts[-1]) < 0.5
+    assert share_read(0) < 0.5
+
+
+def bytes_read() -> int:
+    return int(Path("/proc/self/io").read_text().split()[1])
 
 
 def test_probe_of_a_folder(folder: Path) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from fixtures.decoded import decoded_views
+from fixtures.weights import random_weights
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.devices import choose_device
 from ifcar.errors import InputError, is_out_of_memory
 from ifcar.extract.backbones.catalog import build_backbone, resolve_backbone
-from ifcar.extract.backbones.random_init import randomise
 from ifcar.extract.engine import EngineOptions, FeatureExtractor, decode_ahead
+from ifcar.extract.weights import load_weights
 
 SPEC = CacheSpec.standard(num_frames=8, num_steps=4, num_instances=2, channels=2048, pooled_size=3)
 
@@ -28,10 +30,10 @@ OUT_OF_MEMORY = [
 ]
 
 
-def extractor(*, batch_size: int, fits: int = 100, error: Exception = OUT_OF_MEMORY[0]) -> FeatureExtractor:
+def extractor(near: Path, *, batch_size: int, fits: int = 100, error: Exception = OUT_OF_MEMORY[0]) -> FeatureExtractor:
     """Return one whose network raises an error beyond `fits` views."""
     backbone = build_backbone(resolve_backbone("i3d_r50", crop_size=32))
-    randomise(backbone, 0)
+    load_weights(backbone, random_weights(near))
 
     def need_memory(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         if len(inputs[0]) > fits:
@@ -46,9 +48,11 @@ def relative_difference(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.linalg.norm(first - second) / np.linalg.norm(first))
 
 
-def test_batch_that_does_not_fit_is_halved_said_once_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+def test_batch_that_does_not_fit_is_halved_said_once_and_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     views = decoded_views(5)
-    whole, cramped = extractor(batch_size=5), extractor(batch_size=5, fits=2)
+    whole, cramped = extractor(tmp_path, batch_size=5), extractor(tmp_path, batch_size=5, fits=2)
     with caplog.at_level(logging.WARNING, logger="ifcar.extract.engine"):
         first, second = cramped(views), cramped(views)
     said = [record.getMessage() for record in caplog.records if "do not fit" in record.getMessage()]
@@ -58,9 +62,9 @@ def test_batch_that_does_not_fit_is_halved_said_once_and_goes_on(caplog: pytest.
         assert relative_difference(values, first[name]) < 1e-3
 
 
-def test_view_that_does_not_fit_by_itself_is_one_line() -> None:
+def test_view_that_does_not_fit_by_itself_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="one view does not fit in the memory of cpu; take fewer --frames"):
-        extractor(batch_size=4, fits=0, error=OUT_OF_MEMORY[-1])(decoded_views(2))
+        extractor(tmp_path, batch_size=4, fits=0, error=OUT_OF_MEMORY[-1])(decoded_views(2))
 
 
 @pytest.mark.parametrize("error", [*OUT_OF_MEMORY, MemoryError()])
@@ -99,9 +103,9 @@ def test_decoding_ahead_is_bounded_for_all_workers_together(workers: int, batch_
         assert len(asked) <= taken + bound
 
 
-def test_batch_size_changes_features_by_rounding_only() -> None:
+def test_batch_size_changes_features_by_rounding_only(tmp_path: Path) -> None:
     views = decoded_views(6)
-    by_one, by_six = extractor(batch_size=1), extractor(batch_size=6)
+    by_one, by_six = extractor(tmp_path, batch_size=1), extractor(tmp_path, batch_size=6)
     single = [by_one([view]) for view in views]
     for name, values in by_six(views).items():
         assert relative_difference(values, np.concatenate([one[name] for one in single])) < 1e-3

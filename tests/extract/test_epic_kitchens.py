@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from fixtures.epic_kitchens import HEADER, LABELS, ROWS, VERBS, write_epic
 from fixtures.videos import write_frames
+from fixtures.weights import random_weights
 
 from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
@@ -23,7 +24,7 @@ def test_a_clip_is_the_seconds_of_an_action_and_parts_are_persons(tmp_path: Path
         dataset="epic-kitchens",
         data_root=write_epic(tmp_path / "d"),
         out=out,
-        weights="random:0",
+        weights=random_weights(out),
         frames=4,
         crop=32,
         workers=0,

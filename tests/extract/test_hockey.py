@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fixtures.hockey import CLASSES, clip_name, labels_of, write_hockey
+from fixtures.weights import random_weights
 
 from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Category, Split
@@ -30,7 +31,14 @@ def test_clips_go_from_files_to_a_scored_run(
     monkeypatch.setenv("IFCAR_RUNS", str(tmp_path / "runs"))
     root, out = write_hockey(tmp_path / "data"), tmp_path / "c.zarr"
     config = ExtractConfig(
-        dataset="hockey", data_root=root, out=out, weights="random:0", crop=32, grid=True, instances=2, workers=0
+        dataset="hockey",
+        data_root=root,
+        out=out,
+        weights=random_weights(out),
+        crop=32,
+        grid=True,
+        instances=2,
+        workers=0,
     )
     result = extract(config, Silent())
     assert (result.num_clips, result.num_failed, result.notes) == (8, 0, [])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fixtures.something_else import HEIGHT, NUM_FRAMES, WIDTH, write_dataset
+from fixtures.weights import random_weights
 
 from ifcar.cache.open import open_cache
 from ifcar.cli import main
@@ -153,7 +154,9 @@ def test_any_number_of_boxes_a_frame_goes_from_file_to_cache_and_run(
     path = tmp_path / "p.json"
     path.write_text(json.dumps(boxes))
     backbone = (
-        ["--weights", "random:0", "--crop", "32", "--pooled", "7-max"] if per_frame == 10 else ["--backbone", "none"]
+        ["--weights", random_weights(data), "--crop", "32", "--pooled", "7-max"]
+        if per_frame == 10
+        else ["--backbone", "none"]
     )
     out, run = tmp_path / "c.zarr", tmp_path / "run"
     command = ["extract", "--dataset", "something-else", "--data-root", str(data), "--out", str(out), "--workers", "0"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fixtures.something_something import CLASSES, LISTS, V1, V2, class_of, write_v1, write_v2
+from fixtures.weights import random_weights
 
 from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import UNKNOWN
@@ -25,7 +26,7 @@ BOTH = pytest.mark.parametrize("name", WRITERS)
 @BOTH
 def test_every_listed_video_is_a_clip_with_its_class_and_part(name: str, tmp_path: Path) -> None:
     root, out = WRITERS[name](tmp_path / "data"), tmp_path / "c.zarr"
-    config = ExtractConfig(dataset=name, data_root=root, out=out, weights="random:0", crop=32, workers=0)
+    config = ExtractConfig(dataset=name, data_root=root, out=out, weights=random_weights(out), crop=32, workers=0)
     result = extract(config, Silent())
     assert result.num_failed == 0
     empty = "protocol official: 1 of 3 classes have no training clip, the first: 'Dropping something'"

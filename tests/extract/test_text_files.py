@@ -13,6 +13,7 @@ import pytest
 from fixtures.ava import write_ava
 from fixtures.charades import write_charades
 from fixtures.hockey import write_hockey
+from fixtures.homage import write_homage
 from fixtures.something_else import label, record, write_dataset
 from fixtures.volleyball import write_volleyball
 
@@ -31,6 +32,7 @@ WRITERS: dict[str, Callable[..., Path]] = {
     "ava": write_ava,
     "volleyball": write_volleyball,
     "hockey": write_hockey,
+    "homage": lambda root, *, pixels: write_homage(root, 1),
 }
 TEXTS = {".json", ".csv", ".txt", ".pbtxt"}
 RECORDS = [record("v", frame, [label("hand", (2, 3, 40, 41))]) for frame in range(3)]

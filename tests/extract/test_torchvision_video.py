@@ -20,7 +20,7 @@ CASES = [
     ("s3d", 16, "features.12", 16, 64),
     ("s3d", 32, "features.15", 16, 64),
     ("swin3d_t", 32, "permute", 4, 64),
-    ("mvit_v2_s", 32, "norm", 16, 224),
+    pytest.param("mvit_v2_s", 32, "norm", 16, 224, marks=pytest.mark.slow),
 ]
 
 
@@ -47,6 +47,7 @@ def test_a_torchvision_file_gives_its_own_map(
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow(seconds=15)
 @pytest.mark.parametrize(("name", "frames", "size"), [("r2plus1d_18", 8, 64), ("s3d", 16, 64), ("swin3d_t", 4, 64)])
 def test_random_weights_repeat_and_give_finite_maps_that_differ(name: str, frames: int, size: int) -> None:
     maps = []

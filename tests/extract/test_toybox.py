@@ -68,11 +68,13 @@ def read(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_bytes_whatever_the_number_of_workers(toybox, tmp_path):
     generate_toybox(tmp_path, num_clips=FEW, workers=2)
     assert_same_bytes(toybox, tmp_path)
 
 
+@pytest.mark.slow
 def test_killed_generation_continues_to_the_same_bytes(toybox, tmp_path):
     child = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)])
     while child.poll() is None and len(list(tmp_path.glob("videos/*.webm"))) < 8:

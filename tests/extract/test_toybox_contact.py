@@ -96,6 +96,7 @@ def test_touched_objects_and_no_others_overlap_a_hand() -> None:
         assert [bool(pixels < 3) for pixels in nearest] == touched == [bool(pixels < 5) for pixels in nearest]
 
 
+@pytest.mark.slow
 def test_every_second_clip_is_the_one_before_in_reverse_pixel_by_pixel(root: Path, dataset: ToyboxContact) -> None:
     for forward, backward in zip(PLANS[:FEW:2], PLANS[1:FEW:2], strict=True):
         assert forward.is_train == backward.is_train and MOTIONS[forward.motion][1] == backward.entry()["template"]

@@ -83,6 +83,7 @@ def test_things_are_in_the_frame_in_their_actions_turn_only() -> None:
         assert all(len(frames) > 8 for frames in seen)
 
 
+@pytest.mark.slow
 def test_videos_do_not_depend_on_the_number_of_processes(root: Path, tmp_path: Path) -> None:
     generate_toybox(tmp_path, size="multi", num_clips=FEW, workers=2)
     for path in sorted(p for p in root.rglob("*") if p.is_file()):

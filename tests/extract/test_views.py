@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ifcar.errors import InputError
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.frame_clock import FrameClock
 from ifcar.extract.frame_times import frames_per_annotation
-from ifcar.extract.geometry import FULL_FRAME
+from ifcar.extract.geometry import FULL_FRAME, Crop
 from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.sampling import segment_frames
 from ifcar.extract.tracks import Tracks
@@ -49,6 +50,35 @@ def test_plain_views_show_the_same_place_of_each_segment_around_its_middle(num_v
         seen = view(ViewPolicy(frames=8, views=num_views), number)
         assert seen.frame_indices.tolist() == [5 * t + shift for t in range(8)]
         assert not seen.augmented and not seen.flip and seen.crop == FULL_FRAME
+
+
+@pytest.mark.parametrize("frame_size", [(320, 240), (240, 320)], ids=["wide", "tall"])
+def test_three_crops_of_a_window_cover_the_long_side(frame_size: tuple[int, int]) -> None:
+    """Six views of two windows: squares of the short side in the middle, at the start and at the end."""
+    width, height = frame_size
+    video = VideoInfo(clock=FrameClock(num_frames=60, fps=30.0), width=width, height=height)
+    policy = ViewPolicy(frames=8, framing="three-crops", views=6, sampling="rate", sampling_fps=6.0)
+    views = [plan_view(policy, CLIP, Tracks.none(), video, None, view_number=k) for k in range(6)]
+    for first in (0, 3):
+        corners = [crop_pixels(view.crop, frame_size) for view in views[first : first + 3]]
+        assert corners == [(side_start, 240) for side_start in (40, 0, 80)]
+        assert len({tuple(view.frame_indices) for view in views[first : first + 3]}) == 1
+    assert [view.frame_indices[0] for view in views[::3]] == [5, 15]  # of windows of 40 in 60 frames
+
+
+def test_three_crops_come_in_threes() -> None:
+    with pytest.raises(InputError, match="views is 4; expected a multiple of 3 with three-crops framing"):
+        ViewPolicy(framing="three-crops", views=4)
+    with pytest.raises(InputError, match="views is 6; expected at least 9, one for each rate"):
+        ViewPolicy(framing="three-crops", views=6, sampling="rate", sampling_rates=(2, 4, 8))
+
+
+def crop_pixels(crop: Crop, frame_size: tuple[int, int]) -> tuple[int, int]:
+    """Return where a square begins along the long side, and its side, in pixels."""
+    long = int(frame_size[1] > frame_size[0])
+    centre, share = (crop.cx, crop.w) if long == 0 else (crop.cy, crop.h)
+    side = share * frame_size[long]
+    return round(centre * frame_size[long] - side / 2), round(side)
 
 
 def test_augmented_views_are_drawn_from_clip_and_number_only() -> None:

@@ -24,6 +24,7 @@ from fixtures.vlog import (
     detection,
     write_vlog,
 )
+from fixtures.weights import random_weights
 from sklearn.metrics import average_precision_score
 
 from ifcar.cache.open import open_cache
@@ -51,7 +52,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cache(root: Path) -> Path:
     out = root.parent / "vlog.zarr"
     config = ExtractConfig(
-        dataset="vlog", data_root=root, out=out, weights="random:0", frames=8, crop=32, instances=3, workers=0
+        dataset="vlog", data_root=root, out=out, weights=random_weights(out), frames=8, crop=32, instances=3, workers=0
     )
     result = extract(config, Silent())
     assert (result.num_clips, result.num_failed) == (len(CLIPS), 0)
@@ -233,6 +234,7 @@ def test_broken_list_is_refused_with_its_place(
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("IFCAR_SHARED" not in os.environ, reason="IFCAR_SHARED is not set: no real clips")
 def test_real_clips_go_from_masks_to_a_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The published files but for the labels, which are drawn: one clip for training and one for test."""
@@ -245,7 +247,7 @@ def test_real_clips_go_from_masks_to_a_measure(tmp_path: Path, monkeypatch: pyte
     np.save(root / "meta" / "hand_object" / "hand_object.npy", labels)
     out = tmp_path / "c.zarr"
     config = ExtractConfig(
-        dataset="vlog", data_root=root, out=out, weights="random:0", crop=64, instances=10, workers=0
+        dataset="vlog", data_root=root, out=out, weights=random_weights(out), crop=64, instances=10, workers=0
     )
     result = extract(config, Silent())
     assert (result.num_clips, result.num_failed) == (2, 0)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fixtures.volleyball import HEIGHT, KEYS, VIDEOS, WIDTH, activity_of, players_of, write_volleyball
+from fixtures.weights import random_weights
 
 from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Category, Split
@@ -39,7 +40,7 @@ def test_clips_go_from_files_to_a_scored_run(
     monkeypatch.setenv("IFCAR_RUNS", str(tmp_path / "runs"))
     root, out = write_volleyball(tmp_path / "data"), tmp_path / "c.zarr"
     config = ExtractConfig(
-        dataset="volleyball", data_root=root, out=out, weights="random:0", crop=32, instances=6, workers=0
+        dataset="volleyball", data_root=root, out=out, weights=random_weights(out), crop=32, instances=6, workers=0
     )
     result = extract(config, Silent())
     assert (result.num_clips, result.num_failed, result.notes) == (10, 0, [])

@@ -167,6 +167,7 @@ def test_no_network_is_one_line_with_the_ways_out(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_random_weights_repeat_and_leave_the_global_generators_alone(
     backbone: Backbone, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:

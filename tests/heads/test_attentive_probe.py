@@ -74,6 +74,7 @@ def test_width_that_the_heads_do_not_divide_is_refused() -> None:
         AttentiveProbe(AttentiveProbeConfig(num_heads=4), SPEC, 5)
 
 
+@pytest.mark.slow
 def test_equals_the_pooler_of_transformers() -> None:
     vjepa2 = pytest.importorskip(
         "transformers.models.vjepa2.modeling_vjepa2", reason="transformers, the extra 'vit', is not installed"

@@ -25,22 +25,43 @@ def test_paper_schedule_follows_from_roles_and_on_charades_is_the_same_for_both(
     assert (charades.epochs, charades.milestones) == (50, (35, 45))
 
 
-def test_activity_specific_features_have_a_schedule_of_their_own_on_charades_only() -> None:
-    published = taken("activity-specific", "charades")
+@pytest.mark.parametrize(
+    ("head", "name"), [("activity-specific", "paper"), ("two-stage-transformer", "paper"), ("i3d", "zhang")]
+)
+def test_every_line_of_zhang_et_al_trains_as_they_say_on_charades_only(head: str, name: str) -> None:
+    published = taken(head, "charades", name=name)
     plan = make_plan(ScheduleConfig(kind="paper", published=published), CHARADES_CLIPS, reads_appearance=True)
     assert (plan.num_steps, plan.batch_size, plan.lr, plan.weight_decay) == (50_000, 12, 3.5e-2, 1.25e-5)
     assert {plan.lr_at(step) for step in (0, 25_000, 49_999)} == {3.5e-2}
-    assert taken("activity-specific", "hockey") == taken("sfi", "hockey")
+    assert taken(head, "hockey") == taken("sfi", "hockey")
     halved = ScheduleConfig(kind="paper", published=published, epochs=2, lr=1e-3, weight_decay=0.0, batch_size=6)
     plan = make_plan(halved, CHARADES_CLIPS, reads_appearance=True)
     assert (plan.num_steps, plan.lr, plan.weight_decay) == (2 * 1302, 1e-3, 0.0)  # what is given counts
+
+
+@pytest.mark.parametrize(
+    ("head", "name", "dataset"),
+    [("strg", "wang-gupta", "toybox"), ("proposal-avg", "wang-gupta", "toybox"), ("proposal-avg", "paper", "charades")],
+)
+def test_graphs_on_fixed_features_train_as_their_backbone_did(head: str, name: str, dataset: str) -> None:
+    """Wang and Gupta 2018, §6: 100,000 steps of 8 clips at 0.00125, the last 10,000 of them at a tenth."""
+    published = taken(head, dataset, name=name)
+    plan = make_plan(ScheduleConfig(kind=name, published=published), CHARADES_CLIPS, reads_appearance=True)
+    assert (plan.kind, plan.optimizer, plan.num_steps, plan.batch_size) == (name, "sgd", 100_000, 8)
+    rates = [plan.lr_at(step) for step in (0, 89_999, 90_000, 99_999)]
+    assert rates == pytest.approx([1.25e-3, 1.25e-3, 1.25e-4, 1.25e-4])
+    in_epochs = ScheduleConfig(kind=name, published=published, epochs=4, milestones=(3,))
+    plan = make_plan(in_epochs, CHARADES_CLIPS, reads_appearance=True)
+    rates = [plan.lr_at(step) for step in (0, 3 * 977 - 1, 3 * 977)]
+    assert rates == pytest.approx([1.25e-3, 1.25e-3, 1.25e-4]) and plan.num_steps == 4 * 977
 
 
 @pytest.mark.parametrize("head", ["base", "nl", "sfi", "stin", "strg"])
 def test_released_schedule_is_that_of_the_released_code(head: str) -> None:
     config = ScheduleConfig(kind="released", published=taken(head, "something-else", name="released"))
     plan = make_plan(config, 54_919, reads_appearance=True)
-    assert (plan.kind, plan.epochs, plan.milestones, plan.clip_gradient) == ("released", 20, (5, 10, 15), 5.0)
+    assert (plan.kind, plan.epochs, plan.clip_gradient) == ("released", 20, 5.0)
+    assert plan.milestones == tuple(epoch * plan.steps_per_epoch for epoch in (5, 10, 15))
     assert (plan.optimizer, plan.momentum, plan.batch_size) == ("sgd", 0.9, 72)
 
 
@@ -59,7 +80,7 @@ def test_linear_decay_rises_over_two_of_twenty_epochs_and_ends_at_zero() -> None
     [
         ({}, "epochs or num_steps"),
         ({"epochs": 3, "num_steps": 9}, "epochs or num_steps"),
-        ({"num_steps": 9, "milestones": (2,)}, "milestones are epochs"),
+        ({"num_steps": 9, "milestones": (9,)}, "outside its length, 9"),
         ({"epochs": 3, "decay_vectors": False}, "needs the optimiser adam"),
         ({"epochs": 0}, "must be positive"),
         ({"epochs": 1, "clip_gradient": 0.0}, "positive clip_gradient"),

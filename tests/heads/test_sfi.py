@@ -138,6 +138,16 @@ def test_paper_preset_has_the_papers_dimensions() -> None:
     assert head.prediction.offset.weight.shape == (2, 1024)
 
 
+@pytest.mark.parametrize(("frames", "steps", "observed"), [(8, 2, 1), (12, 3, 2), (4, 4, None), (8, 4, None)])
+def test_prediction_task_says_when_it_has_one_step_to_predict(frames: int, steps: int, observed: int | None) -> None:
+    spec = CacheSpec.standard(num_frames=frames, num_steps=steps, num_instances=4, channels=8, pooled_size=1)
+    with torch.device("meta"):
+        lines = SFI(SFI.presets["small"], spec, 5, ["prediction"]).remarks()
+        assert not SFI(SFI.presets["small"], spec, 5).remarks()
+    assert len(lines) == (observed is not None)
+    assert all(f"T′ is {steps}, of which {observed} " in line and "--frames" in line for line in lines)
+
+
 def test_motion_input_is_offset_and_distance_from_the_mean() -> None:
     batch = random_batch(5, SPEC, seed=4)
     boxes, real = batch.boxes[:, ::2], batch.categories[:, ::2] > 0

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from fixtures.batches import FULL_SPEC
 from fixtures.something_else import label, record, write_dataset
+from fixtures.weights import random_weights
 
 from ifcar.cache.open import open_cache
 from ifcar.cli import main
@@ -87,7 +88,7 @@ def test_extraction_without_a_box_says_so_and_names_a_head_that_needs_none(
     data = ("extract", "--dataset", "something-else", "--data-root", root, "--workers", 0)
     printed = run_main(*data, "--backbone", "none", "--out", tmp_path / "layout.zarr")
     assert "note: no clip has a box" in printed and "Next: extract with boxes" in printed
-    pixels = ("--weights", "random:0", "--crop", 32, "--frames", 4)
+    pixels = ("--weights", random_weights(tmp_path), "--crop", 32, "--frames", 4)
     printed = run_main(*data, *pixels, "--out", tmp_path / "pixels.zarr")
     assert "note: no clip has a box" in printed
     (line,) = (line for line in printed.splitlines() if line.startswith("Next: "))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from scipy.stats import binom, bootstrap
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.errors import InputError
-from ifcar.pipelines.comparison.formats import cells, latex, markdown, numbers
+from ifcar.pipelines.comparison.formats import caption, cells, latex, markdown, numbers
 from ifcar.pipelines.comparison.results import Replicate, System, summarise
 from ifcar.pipelines.comparison.statistics import bootstrap_interval, holm, mcnemar, paired_bootstrap
 from ifcar.pipelines.comparison.store import Comparison, read_comparison, write_comparison
@@ -28,7 +29,7 @@ from ifcar.pipelines.report.report import report
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.data import RunData, write_run_data
 from ifcar.pipelines.runs.finished import Run, write_config, write_results
-from ifcar.pipelines.scoring.scores import Predictions, measure
+from ifcar.pipelines.scoring.scores import Predictions, measure, pooled_units
 
 NUM_CLIPS = 60
 
@@ -40,6 +41,7 @@ def made_run(
     seed: int,
     num_clips: int = NUM_CLIPS,
     parts: Sequence[str] = ("train", "test"),
+    groups: Sequence[int] | None = None,
 ) -> Run:
     """Return a run folder whose predictions are right with this probability."""
     rng = np.random.default_rng([seed, len(name)])
@@ -50,6 +52,7 @@ def made_run(
     logits[~right, targets[~right]] -= 20
     ids = np.array([f"clip{k}" for k in range(num_clips)])
     shared: dict[str, Any] = {"clip_ids": ids, "logits": logits, "targets": targets, "kind": SingleLabel()}
+    shared["groups"] = None if groups is None else np.array(groups)
     predictions = [Predictions(split=s, **shared) for s in parts]
     metrics = [measure(p, seed=seed, started=0.0) for p in predictions]
     path = folder / f"{name}-{seed}"
@@ -57,7 +60,7 @@ def made_run(
     config = RunConfig(head="base", cache=Path("c.zarr"), protocol="compositional", seed=seed)
     write_config(path, config)
     spec = CacheSpec.standard(num_frames=2, num_steps=1, num_instances=1)
-    facts = {"classes": tuple("abcdefg"), "num_train": num_clips, "num_test": num_clips}
+    facts = {"classes": tuple("abcdefg"), "num_train": num_clips, "num_test": num_clips, "group_kind": "subject"}
     write_run_data(path, RunData(spec=spec, identity={}, protocol="compositional", **facts))  # type: ignore[arg-type]
     write_results(path, predictions, metrics)
     return Run(path=path, config=config, metrics=metrics)
@@ -98,6 +101,7 @@ def test_paired_bootstrap_finds_a_difference_and_no_other() -> None:
     assert mirrored.difference == -found.difference and mirrored.p < 0.001
 
 
+@pytest.mark.slow
 def test_false_alarms_of_the_paired_bootstrap_are_about_one_in_twenty() -> None:
     rng = np.random.default_rng(3)
     alarms = [paired_bootstrap(*(rng.random((2, 300)) < 0.5).astype(float)).p < 0.05 for _ in range(300)]
@@ -138,6 +142,45 @@ def test_pooled_protocols_put_their_test_clips_together(tmp_path: Path) -> None:
     (row,) = summarise([pooled])
     right = sum(m.top1 * m.n for part in parts for m in part.metrics if m.split == "test")
     assert row.n == 40 and row.primary[0] == pytest.approx(right / 40)
+
+
+def test_intervals_draw_subjects_whole_and_the_caption_says_so(tmp_path: Path) -> None:
+    plain = made_run(tmp_path / "plain", "a", 0.6, 0)
+    grouped = made_run(tmp_path / "grouped", "a", 0.6, 0, groups=[k // 10 for k in range(NUM_CLIPS)])
+    by_name = {
+        run.path.parent.name: summarise([System(name="x", protocol="p", replicates=[Replicate(seed=0, runs=[run])])])
+        for run in (plain, grouped)
+    }
+    stored = grouped.predictions("test")
+    assert by_name["plain"][0].num_units == NUM_CLIPS and by_name["plain"][0].unit == "clip"
+    (row,) = by_name["grouped"]
+    assert (row.num_units, row.unit) == (6, "subject")
+    right = (stored.logits.argmax(axis=1) == stored.targets).astype(float)
+    assert row.interval == bootstrap_interval(right, np.repeat(np.arange(6), 10))
+    facts: dict[str, Any] = {"title": "T", "dataset": "d", "baseline": "", "paired_test": "bootstrap", "notes": ()}
+    text = caption(Comparison(name="t", rows=(row,), **facts))
+    assert "95 % interval of the mean over 6 subjects, whose clips are taken together" in text
+    # one subject of each of two pooled protocols is two subjects; one alone says nothing of others
+    one, two = (made_run(tmp_path / f"fold{k}", "a", 0.6, 0, 20, groups=[k] * 20).predictions("test") for k in (0, 1))
+    assert [len(np.unique(pooled_units(parts)[0])) for parts in ([one, two], [one])] == [2, 20]
+    some = made_run(tmp_path / "some", "a", 0.6, 0, 6, groups=[0, 0, 1, 1, -1, -1]).predictions("test")
+    assert len(np.unique(pooled_units([some])[0])) == 4
+
+
+def test_results_of_an_earlier_version_are_read_where_their_intervals_mean_the_same(tmp_path: Path) -> None:
+    rows = tuple(summarise([system(tmp_path, "plain", 0.5)]))
+    facts: dict[str, Any] = {"title": "T", "dataset": "d", "baseline": "", "paired_test": "bootstrap", "notes": ()}
+    path = write_comparison(tmp_path, Comparison(name="t", rows=rows, **facts))
+    content = json.loads(path.read_text())
+    for name in ("population", "num_units", "unit"):
+        del content["rows"][0][name]
+    path.write_text(json.dumps(content))
+    (row,) = read_comparison(tmp_path).rows
+    assert row.interval == rows[0].interval and row.population == pytest.approx(rows[0].population)
+    content["rows"][0]["metric"] = "map"
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="earlier version made it, whose intervals of mAP"):
+        read_comparison(tmp_path)
 
 
 def test_different_test_clips_are_not_compared(tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures.processes import CLI, call, children, extract, files_below, run, start
+from fixtures.dies_at import dies_at
+from fixtures.processes import Command, call, children, extract, files_below, run, workers
 from fixtures.something_else import write_dataset
 
 from ifcar.cache.layout import read_manifest
@@ -23,8 +24,7 @@ from ifcar.cache.lock import lock_path
 from ifcar.cache.open import open_cache
 from ifcar.cache.verify import verify_cache
 
-pytestmark = pytest.mark.slow
-DIES_AT = Path(__file__).parents[1] / "fixtures" / "dies_at.py"
+pytestmark = pytest.mark.slow(seconds=8)
 KILLS = int(os.environ.get("IFCAR_KILLS", "10"))
 STEPS = ("block 1: boxes staged", "block 1: status in place", "block 1: flushed", "committed")
 
@@ -33,7 +33,7 @@ def num_committed(cache: Path) -> int:
     return len(list((cache / "commits").glob("[0-9]*.json")))
 
 
-def wait_until_committed(cache: Path, count: int, process: subprocess.Popen[str]) -> None:
+def wait_until_committed(cache: Path, count: int, process: Command) -> None:
     while process.poll() is None and num_committed(cache) < count:
         time.sleep(0.005)
 
@@ -61,13 +61,13 @@ def test_extraction_killed_at_every_step_and_at_random_ends_with_the_same_bytes(
 ) -> None:
     path, rng, kills = tmp_path / "c.zarr", np.random.default_rng(), 0
     for step in STEPS:
-        code, error = run([sys.executable, DIES_AT, step, "1", *extract(data, path)], tmp_path)
+        code, error = run(extract(data, path), tmp_path, partial(dies_at, step))
         assert code == -signal.SIGKILL, error
         kills += 1
     for number in range(KILLS - len(STEPS)):
         if verify_cache(path).pending_blocks == ():
             path = tmp_path / f"c{number}.zarr"
-        process = start([*CLI, *extract(data, path)], tmp_path)
+        process = Command(extract(data, path), tmp_path)
         wait_until_committed(path, num_committed(path) + 1, process)
         time.sleep(float(rng.uniform(0, 0.1)))
         process.kill()
@@ -87,7 +87,7 @@ def test_extraction_of_pixels_killed_at_random_ends_with_the_same_bytes(data: Pa
     assert call(extract(data, tmp_path / "whole.zarr", pixels=True), tmp_path)[0] == 0
     path, rng = tmp_path / "c.zarr", np.random.default_rng()
     for _ in range(KILLS // 5):
-        process = start([*CLI, *extract(data, path, pixels=True)], tmp_path)
+        process = Command(extract(data, path, pixels=True), tmp_path)
         time.sleep(float(rng.uniform(2, 12)))
         process.kill()
         process.communicate()
@@ -100,7 +100,7 @@ def test_stopped_extraction_says_what_is_kept_and_goes_on(
     data: Path, tmp_path: Path, whole: dict[str, bytes], number: signal.Signals, code: int
 ) -> None:
     path = tmp_path / "c.zarr"
-    process = start([*CLI, *extract(data, path)], tmp_path)
+    process = Command(extract(data, path), tmp_path)
     wait_until_committed(path, 2, process)
     process.send_signal(number)
     error = process.communicate(timeout=60)[1]
@@ -113,7 +113,7 @@ def test_stopped_extraction_says_what_is_kept_and_goes_on(
 
 def test_killed_decoder_is_named_and_no_hang(data: Path, tmp_path: Path, whole: dict[str, bytes]) -> None:
     path = tmp_path / "c.zarr"
-    process = start([*CLI, *extract(data, path)], tmp_path)
+    process = Command(extract(data, path), tmp_path)
     wait_until_committed(path, 1, process)
     (decoder,) = children(process.pid)
     os.kill(decoder, signal.SIGKILL)
@@ -126,7 +126,7 @@ def test_killed_decoder_is_named_and_no_hang(data: Path, tmp_path: Path, whole: 
 
 def test_second_extraction_of_a_cache_is_refused_by_name(data: Path, tmp_path: Path) -> None:
     path = tmp_path / "c.zarr"
-    process = start([*CLI, *extract(data, path)], tmp_path)
+    process = Command(extract(data, path), tmp_path)
     wait_until_committed(path, 1, process)
     process.send_signal(signal.SIGSTOP)
     for command in (extract(data, path), ["cache", "repair", path]):
@@ -142,7 +142,7 @@ def test_copy_made_while_the_cache_is_written_is_right_or_refused(
 ) -> None:
     """`cp -r` of a growing cache: what is committed in the copy is right, or verify names what is not."""
     path = tmp_path / "c.zarr"
-    process = start([*CLI, *extract(data, path)], tmp_path)
+    process = Command(extract(data, path), tmp_path)
     for number in range(4):
         wait_until_committed(path, 2 * number + 1, process)
         subprocess.run(["cp", "-r", path, tmp_path / f"copy{number}"], check=False, stderr=subprocess.DEVNULL)
@@ -160,12 +160,12 @@ def test_copy_made_while_the_cache_is_written_is_right_or_refused(
 def test_training_killed_at_random_ends_with_the_same_weights_and_metrics(
     data: Path, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
-    options = ("base", "--streams", "layout", "--preset", "small", "--schedule", "stretched", "--min-steps", "1200")
+    options = ("base", "--streams", "layout", "--preset", "small", "--schedule", "stretched", "--min-steps", "200")
     fit = ["fit-head", *options, "--cache", data.parent / "whole.zarr", "--out"]
     assert call([*fit, "whole"], tmp_path)[0] == 0
     rng, kills, command = np.random.default_rng(), 0, [*fit, "killed"]
     while kills < KILLS // 3:
-        process = start([*CLI, *command], tmp_path)
+        process = Command(command, tmp_path)
         checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
         while process.poll() is None and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns > before):
@@ -201,18 +201,18 @@ def test_stopped_grid_takes_its_processes_along_and_a_second_one_is_refused_befo
     data: Path, tmp_path: Path, whole: dict[str, bytes], number: signal.Signals
 ) -> None:
     command = ["grid", grid_file(tmp_path, 100_000), "--cache", data.parent / "whole.zarr"]
-    process = start([*CLI, *command], tmp_path)
+    process = Command(command, tmp_path)
     while process.poll() is None and len(list((tmp_path / "runs").glob("*/config.yaml"))) < 4:
         time.sleep(0.05)
     code, _, error = call(command, tmp_path)
     assert code == 2 and f"process {process.pid} on" in error
-    workers = children(process.pid)
+    below = [*children(process.pid), *workers(process.pid)]
     process.send_signal(number)
     error = process.communicate(timeout=30)[1]
     if number is signal.SIGTERM:
         assert process.returncode == 143, error
         assert "0 of 4 runs are finished; the same command goes on" in error and "Traceback" not in error
     deadline = time.monotonic() + 30
-    while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < deadline:
+    while any(Path(f"/proc/{each}").exists() for each in below) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert len(workers) >= 2 and not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    assert len(below) >= 3 and not any(Path(f"/proc/{each}").exists() for each in below)

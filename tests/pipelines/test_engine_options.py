@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
-from fixtures.processes import ROOT
+from fixtures.processes import hide, run
 from fixtures.something_else import write_dataset
 
 from ifcar.cli import main
@@ -58,8 +58,7 @@ def test_grid_refuses_the_address_of_a_cluster_without_the_engine(capsys: pytest
 def test_local_engine_never_imports_ray_and_ray_says_how_to_install_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = "import sys; sys.modules['ray'] = None\nfrom ifcar.cli import main; main()"
-    local = subprocess.run([sys.executable, "-c", code, *extraction(tmp_path / "local")], cwd=ROOT, check=False)
-    assert local.returncode == 0
+    code, error = run(extraction(tmp_path / "local"), tmp_path, partial(hide, "ray"))
+    assert code == 0, error
     monkeypatch.setitem(sys.modules, "ray", None)
     assert "pip install 'ifcar[ray]'" in refusal([*extraction(tmp_path / "ray"), "--engine", "ray"], capsys)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from fixtures.something_else import box_at, write_dataset
 from fixtures.videos import write_video
+from fixtures.weights import random_weights
 
 from ifcar.cache import schema
 from ifcar.cache.arrays import CacheSpec
@@ -30,7 +31,7 @@ def config(root: Path, out: Path, **changes: object) -> ExtractConfig:
         "dataset": "something-else",
         "data_root": root,
         "out": out,
-        "weights": "random:0",
+        "weights": random_weights(out),
         "crop": 32,
         "workers": 0,
         "batch_size": 4,
@@ -47,6 +48,7 @@ def files_below(cache: Path) -> dict[str, bytes]:
     return {str(p.relative_to(cache)): p.read_bytes() for p in sorted(cache.rglob("*")) if p.is_file()}
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_decode_workers(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "d")
     extract(config(root, tmp_path / "a.zarr", workers=0, views=2), Silent())
@@ -69,6 +71,7 @@ def test_features_belong_to_their_boxes(tmp_path: Path) -> None:
     assert features.shape == (4, 4, 2048, 3, 3) and features[:, :2].any() and not features[:, 2:].any()
 
 
+@pytest.mark.slow
 def test_bad_video_fails_alone_and_can_be_retried(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "d")
     frame = root / "frames" / "102" / "0005.jpg"
@@ -91,6 +94,7 @@ def test_bad_video_fails_alone_and_can_be_retried(tmp_path: Path) -> None:
         np.testing.assert_allclose(a.astype(np.float32), b.astype(np.float32), rtol=2e-2, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_sources_that_end_before_their_annotations_are_said_again_on_resume_and_retry(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "d")
     for clip_id in ("103", "105"):
@@ -154,6 +158,23 @@ def test_overwrite_never_removes_what_is_no_cache(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a cache"):
         extract(boxes_only(root, tmp_path / "precious", overwrite=True), Silent())
     assert (tmp_path / "precious" / "thesis.tex").read_text() == "x"
+
+
+def test_a_pooled_grid_is_the_mean_of_equal_parts_of_the_map_and_another_cache(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "d", num_clips=2)
+    readers = []
+    for pool in (1, 2):
+        out = tmp_path / f"{pool}.zarr"
+        extract(config(root, out, grid=True, grid_pool=pool), Silent())
+        readers.append(open_cache(out))
+    whole, pooled = (r.read_rows("grid_features", np.arange(2)).astype(np.float32) for r in readers)
+    assert pooled.shape == (*whole.shape[:3], whole.shape[3] // 2, whole.shape[4] // 2) and pooled.std() > 0
+    parts = whole.reshape(*whole.shape[:3], pooled.shape[3], 2, pooled.shape[4], 2)
+    np.testing.assert_allclose(pooled, parts.mean((4, 6)), rtol=2e-3, atol=1e-3)
+    assert readers[0].fingerprint != readers[1].fingerprint
+    assert "grid_pool" not in readers[0].identity["backbone"] and readers[1].identity["backbone"]["grid_pool"] == 2
+    with pytest.raises(InputError, match=r"--grid-pool 3: does not divide the 2 × 2 cells of the map"):
+        extract(config(root, tmp_path / "3.zarr", grid=True, grid_pool=3), Silent())
 
 
 def test_readme_snippet_reads_a_cache_without_ifcar(tmp_path: Path) -> None:

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fixtures.finetuning import random_weights, small_i3d
+from fixtures.finetuning import small_i3d
+from fixtures.processes import Command, call
 from fixtures.something_else import write_dataset
+from fixtures.weights import random_weights
 from safetensors.torch import load_file
 
 from ifcar.cache.open import open_cache
@@ -52,7 +52,6 @@ from ifcar.pipelines.training.checkpoint import below, read_checkpoint
 from ifcar.pipelines.training.together import FitResult
 
 pytestmark = pytest.mark.slow
-IFCAR = (sys.executable, "-c", "from ifcar.cli import main; main()")
 ALONE = Group(number=0, size=1, device=torch.device("cpu"))
 BRIEF = ScheduleConfig(kind="stretched", epochs=8, batch_size=8)
 
@@ -123,7 +122,7 @@ def test_fine_tuning_learns_what_a_random_backbone_does_not_tell(tuned: Finetune
     history = [json.loads(line) for line in (tuned.run.path / "history.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in history] == list(range(1, 7))
     assert history[-1]["classification_loss"] < history[0]["classification_loss"]
-    before = load_file(random_weights(tuned.run.path.parent))
+    before = load_file(random_weights(tuned.run.path, "i3d_inception"))
     after = {key.removeprefix("inner."): value for key, value in load_file(tuned.backbone).items()}
     moved = [key for key, value in before.items() if not torch.equal(value, after[key])]
     assert "Conv3d_1a_7x7.conv3d.weight" in moved and not any(".bn." in key for key in moved)
@@ -205,23 +204,20 @@ def test_killed_run_goes_on_to_the_same_bits(root: Path, tmp_path: Path) -> None
     options = {"epochs": 3, "held_out": 0.25}
     whole = finetune(small_i3d(root, **options), Silent(), out=tmp_path / "whole", workers=0)
     stopped = tmp_path / "stopped"
-    command = [*IFCAR, "finetune", "i3d", "--dataset", "something-else"]
+    command = ["finetune", "i3d", "--dataset", "something-else"]
     command += ["--data-root", str(root), "--backbone", "i3d_inception", "--crop", "32", "--lr", "1e-2"]
-    command += ["--weights", str(random_weights(root.parent)), "--reduction", "16", "--batch-size", "4"]
+    command += ["--weights", random_weights(root, "i3d_inception"), "--reduction", "16", "--batch-size", "4"]
     command += ["--epochs", "3", "--held-out", "0.25", "--workers", "0", "--out", str(stopped)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    process = Command(command, tmp_path)
     while not (stopped / "checkpoint.safetensors").exists() and process.poll() is None:
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
     call_momentum_as_earlier_versions_did(stopped)
-    resumed = subprocess.run(
-        [*IFCAR, "finetune", "i3d", "--resume", "--out", str(stopped), "--workers", "0"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True,
-    )  # fmt: skip
-    assert resumed.returncode == 0, resumed.stderr
-    assert "Next: `ifcar extract" in resumed.stdout
+    code, said, error = call(["finetune", "i3d", "--resume", "--out", stopped, "--workers", "0"], tmp_path)
+    assert code == 0, error
+    assert "Next: `ifcar extract" in said
     for name in ("backbone.safetensors", "model.safetensors"):
         assert (whole.run.path / name).read_bytes() == (stopped / name).read_bytes(), name
     assert (whole.run.path / "last").exists() == (stopped / "last").exists()
@@ -303,6 +299,12 @@ def test_presets_hold_the_papers_numbers() -> None:
     assert (plan.lr, plan.batch_size, plan.num_steps, plan.milestones) == (0.00125, 8, 100_000, (90_000,))
     assert wang.live is not None and wang.live.batch_norm == "frozen" and wang.live.data.frames == 32
     assert wang.options["dropout"] == 0.3 and plan.weight_decay == 1e-4
+    seen = wang.live.data
+    assert (seen.sampling_fps, seen.framing, seen.cropping, seen.views) == (6.0, "three-crops", "scale-jitter", 2 * 3)
+    charades = i3d_config("charades", preset="wang-gupta").live
+    assert charades is not None and charades.data.views == 10 * 3
+    own = i3d_config("charades", preset="wang-gupta", sampling="segments", framing="center").live
+    assert own is not None and (own.data.sampling_fps, own.data.views) == (None, 1)
     rising = LivePlan(num_steps=9, steps_per_epoch=3, batch_size=1, lr=1.0, head_lr=1.0, warm_up=3)
     assert [rising.factor_at(step) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
 
@@ -333,8 +335,7 @@ def test_bad_input_is_one_line(
         (lambda: start(small_i3d(boxes)), MissingDataError, "no pixels"),
         (lambda: small_i3d(root, backbone="none"), InputError, "nothing to fine-tune"),
         (lambda: joint_config(layout.run.path), InputError, "boxes alone"),
-        (lambda: joint_config(trained_on(views={"sampling": "annotated"})), InputError, "sampled by 'annotated'"),
-        (lambda: joint_config(trained_on(boxes={"sha256": "ab"})), InputError, "trained on boxes of a file"),
+        (lambda: joint_config(trained_on(boxes={"sha256": "ab"})), InputError, "name the file with --boxes"),
         (lambda: start(small_i3d(root, freeze_to="res3")), InputError, "no stage 'res3'"),
         (lambda: start(small_i3d(root, freeze_to="reduction")), InputError, "leaves nothing"),
         (lambda: small_i3d(root, flip=True), InputError, "left from right"),

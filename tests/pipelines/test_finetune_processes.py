@@ -47,13 +47,13 @@ def processes_of(launcher: int) -> list[int]:
     return sorted(int(child) for child in children)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=30)
 def test_two_processes_train_like_one_and_go_on_after_one_is_killed(root: Path, tmp_path: Path) -> None:
     """Two steps with momentum and dropout: weights differ by rounding only. BatchNorm keeps its statistics.
 
     The run of two is killed in one of them after its first checkpoint, says so, and goes on to the same end.
     """
-    config = small_i3d(root, epochs=6, batch_size=4, micro_batch=1, clip_gradient=1.0)
+    config = small_i3d(root, epochs=3, batch_size=4, micro_batch=1, clip_gradient=1.0)
     alone = finetune(config, Silent(), out=tmp_path / "alone", workers=0)
     file = tmp_path / "config.yaml"
     write_config(tmp_path, config)

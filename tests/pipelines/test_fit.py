@@ -40,6 +40,7 @@ from ifcar.pipelines.scoring.scores import Predictions, measure
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
 
 SHORT = ScheduleConfig(kind="stretched", min_steps=60, batch_size=8)
+BRIEF = replace(SHORT, epochs=3)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,7 @@ def same_run(a: Run, b: Run) -> None:
         assert replace(m, seconds=0.0) == replace(n, seconds=0.0)
 
 
+@pytest.mark.slow
 def test_layout_head_learns_direction_and_is_deterministic(cache: Path) -> None:
     first, second = (fit(config(cache, aux_weight=1.0), Silent()) for _ in range(2))
     test = first.run.metric("test")
@@ -87,6 +89,7 @@ def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunCon
     return chosen, fit(chosen, Silent(), out=tmp_path_factory.mktemp("whole") / "run").run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [4, 22])
 def test_resumed_run_ends_like_an_uninterrupted_one(
     whole: tuple[RunConfig, Run], tmp_path: Path, stop_after: int
@@ -174,7 +177,7 @@ def test_metrics_equal_scikit_learn() -> None:
 
 
 def test_ensemble_is_the_average_of_probabilities(cache: Path) -> None:
-    members = [fit(config(cache, head, seed=k), Silent()).run for k, head in enumerate(("base", "sfi"))]
+    members = [fit(config(cache, head, BRIEF, seed=k), Silent()).run for k, head in enumerate(("base", "sfi"))]
     fused = ensemble([m.path for m in members], weights=[1, 3]).run
     expected = 0.25 * SingleLabel().probabilities(members[0].predictions("test").logits)
     expected += 0.75 * SingleLabel().probabilities(members[1].predictions("test").logits)
@@ -203,7 +206,7 @@ def test_ensemble_says_which_member_counts_for_nothing_and_that_one_alone_is_bet
 
 
 def test_evaluate_gives_the_stored_logits_and_refuses_another_cache(cache: Path, tmp_path: Path) -> None:
-    run = fit(config(cache), Silent()).run
+    run = fit(config(cache, schedule=BRIEF), Silent()).run
     result = evaluate(run.path)
     assert result.agrees and result.metrics.top1 == run.metric("test").top1  # type: ignore[union-attr]
     assert sum(c["n"] for c in result.classes) == 16
@@ -217,7 +220,7 @@ def test_evaluate_gives_the_stored_logits_and_refuses_another_cache(cache: Path,
 def test_config_of_a_run_repeats_it(cache: Path, tmp_path: Path) -> None:
     from ifcar.pipelines.runs.finished import read_config
 
-    first = fit(config(cache, settings={"joint.dropout": 0.1}), Silent()).run
+    first = fit(config(cache, schedule=BRIEF, settings={"joint.dropout": 0.1}), Silent()).run
     stored = read_config(first.path / "config.yaml")
     assert isinstance(stored, RunConfig) and stored.options["joint"]["dropout"] == 0.1
     same_run(first, fit(stored, Silent(), out=tmp_path / "again").run)
@@ -368,3 +371,20 @@ def test_part_without_a_run_to_take_it_from_is_refused(cache: Path, capsys: pyte
     with pytest.raises(SystemExit) as done:
         main(["fit-head", "sfi", "--cache", str(cache), "--part", "joint"])
     assert done.value.code == 2 and "name it with --start" in capsys.readouterr().err
+
+
+def test_run_whose_prediction_has_one_step_says_so(cache: Path, tmp_path: Path) -> None:
+    options = ExtractConfig(
+        dataset="something-else",
+        data_root=cache.parent / "d",
+        out=tmp_path / "two.zarr",
+        backbone="none",
+        frames=2,
+        workers=0,
+    )
+    extract(options, Silent())
+    brief = ScheduleConfig(kind="stretched", epochs=1, refit=False)
+    run = fit(config(tmp_path / "two.zarr", schedule=brief, aux_weight=1.0), Silent(), out=tmp_path / "run").run
+    assert [note for note in run.data().notes if "one step to predict: T′ is 2, of which 1 is observed" in note]
+    run = fit(config(tmp_path / "two.zarr", schedule=brief), Silent(), out=tmp_path / "without").run
+    assert not [note for note in run.data().notes if "predict" in note]

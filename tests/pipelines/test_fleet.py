@@ -283,6 +283,7 @@ def entries_of(configs: list[RunConfig], tmp_path: Path) -> tuple[list[PreparedR
     return entries, data
 
 
+@pytest.mark.slow
 def test_both_phases_of_a_member_are_those_of_the_run_alone(cache: Path, tmp_path: Path) -> None:
     """Stopping points included: to 1e-9 in float64."""
     entries, data = entries_of(calm(cache, 3e-4, 6e-4, 9e-4, 3e-4), tmp_path)
@@ -299,6 +300,7 @@ def test_both_phases_of_a_member_are_those_of_the_run_alone(cache: Path, tmp_pat
                 assert mine[key] == pytest.approx(own[key], rel=1e-9)
 
 
+@pytest.mark.slow
 def test_run_of_a_fleet_has_the_files_and_metrics_of_the_run_alone(cache: Path, tmp_path: Path) -> None:
     """In float32: losses to 1e-4 while rounding has not grown yet, and logits to 0.25 at the end."""
     fleet = fleet_of(calm(cache, 2e-4, 2e-4, 2e-4, 2e-4))
@@ -315,6 +317,7 @@ def test_run_of_a_fleet_has_the_files_and_metrics_of_the_run_alone(cache: Path, 
             np.testing.assert_allclose(*logits, atol=0.25)
 
 
+@pytest.mark.slow
 def test_config_of_a_fleet_s_run_says_how_to_make_its_bytes_again_and_that_makes_them(cache: Path) -> None:
     configs = calm(cache, 2e-4, 2e-4, 2e-4, 2e-4)[:3]
     jobs = [Job(config=one, path=run_folder(one)) for one in configs]
@@ -333,6 +336,7 @@ def test_config_of_a_fleet_s_run_says_how_to_make_its_bytes_again_and_that_makes
     assert [weights_of(job.path) for job in jobs[:2]] == before
 
 
+@pytest.mark.slow
 def test_non_finite_member_stops_and_the_others_do_not_notice(cache: Path, tmp_path: Path) -> None:
     schedule = replace(SHORT, refit=False)
     calm = [config(cache, schedule=schedule, seed=seed) for seed in range(3)]
@@ -471,6 +475,7 @@ def test_stopped_single_run_stays_single(cache: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_bf16_training_ends_near_fp32_and_is_evaluated_in_fp32(cache: Path) -> None:
     full, half = (fit(config(cache, schedule=replace(SHORT, precision=p)), Silent()).run for p in ("fp32", "bf16"))  # type: ignore[arg-type]
     left, right = (load_file(run.path / "model.safetensors") for run in (full, half))

@@ -22,7 +22,7 @@ def content(out: Path, part: str) -> dict[str, list[dict[str, object]]]:
     return json.loads((out / f"gpu-{part}.json").read_text())
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=60)
 def test_every_part_runs_through_on_a_cpu(tmp_path: Path) -> None:
     """With a budget that no machine needs: what is checked is that rows come and agree, not when."""
     done = run_gpu(tmp_path / "out", "--small", "--budget", "3600")
@@ -35,6 +35,7 @@ def test_every_part_runs_through_on_a_cpu(tmp_path: Path) -> None:
         assert not [row for row in found["rows"] if "failed" in row or row.get("ok") is False]
 
 
+@pytest.mark.slow
 def test_a_part_that_outruns_its_box_is_killed_and_said_so(tmp_path: Path) -> None:
     done = run_gpu(tmp_path / "out", "--small", "--budget", "0.1", "--parts", "fleets")
     assert done.returncode == 1
@@ -42,6 +43,7 @@ def test_a_part_that_outruns_its_box_is_killed_and_said_so(tmp_path: Path) -> No
     assert content(tmp_path / "out", "fleets")["rows"] == []
 
 
+@pytest.mark.slow
 def test_figures_of_a_cpu_are_not_taken_for_a_gpus(tmp_path: Path) -> None:
     done = run_gpu(tmp_path / "out")
     assert done.returncode == 2 and "--small" in done.stderr and not (tmp_path / "out").exists()

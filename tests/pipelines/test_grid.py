@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,19 +14,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from fixtures.processes import children
+from fixtures.processes import Command, workers
 from fixtures.something_else import write_dataset
 from safetensors.numpy import load_file
 
+from ifcar.config_fields import fields_of
 from ifcar.errors import CacheMismatchError, IfcarError, InputError
 from ifcar.pipelines.comparison.store import read_comparison
 from ifcar.pipelines.configs import from_plain
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.extraction.needs import extract_words
 from ifcar.pipelines.few_shot import few_shot_grid
 from ifcar.pipelines.fleets.pool import fit_all
-from ifcar.pipelines.grid.config import FewShotConfig, GridConfig, SystemConfig, read_grid, shipped_grids
-from ifcar.pipelines.grid.plan import plan_grid
+from ifcar.pipelines.grid.config import (
+    SHIPPED,
+    FewShotConfig,
+    GridConfig,
+    SystemConfig,
+    read_grid,
+    shipped_grids,
+)
+from ifcar.pipelines.grid.plan import expand, plan_grid
 from ifcar.pipelines.grid.run import run_grid
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import run_id
@@ -143,44 +151,36 @@ def test_run_id_follows_the_config_and_the_data_but_not_the_place(cache: Path, t
     assert run_id(replace(job.config, protocol_digest="other")) != ids[0]
 
 
-def command(cache: Path, file: Path) -> list[str]:
-    code = "from ifcar.cli import main; main()"
-    return [sys.executable, "-c", code, "grid", str(file), "--cache", str(cache), "--processes", "2"]
-
-
-def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
+def wait_for(process: Command, happened: Callable[[], bool]) -> None:
     while process.poll() is None and not happened():
         time.sleep(0.005)
 
 
-@pytest.mark.slow
-def test_killed_grid_goes_on_to_the_same_bytes_and_replaces_a_killed_worker(cache: Path, tmp_path: Path) -> None:
+@pytest.mark.slow(seconds=30)
+def test_killed_grid_goes_on_to_the_same_bytes_and_replaces_a_killed_worker(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Beside the same grid left alone: killed as a whole twice, then one of its workers is."""
-    slower = {**GRID, "schedule": {**SHORT, "epochs": 80}}
+    slower = {**GRID, "schedule": {**SHORT, "epochs": 40}}
     whole, killed = tmp_path / "runs", tmp_path / "killed"
     assert not run_grid(
         plan_grid(from_plain(GridConfig, slower, "grid"), cache), Silent(), MachineConfig(processes=2)
     ).failures
     file = tmp_path / "grid.yaml"
     file.write_text(yaml.safe_dump(slower))
-
-    def begin() -> subprocess.Popen[str]:
-        environment = {**os.environ, "IFCAR_RUNS": str(killed)}
-        return subprocess.Popen(
-            command(cache, file), env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True
-        )
+    monkeypatch.setenv("IFCAR_RUNS", str(killed))
+    command = ["grid", file, "--cache", cache, "--processes", "2"]
 
     for pattern, count in (("history.jsonl", 3), ("metrics.json", 1)):
-        process = begin()
+        process = Command(command, tmp_path)
         wait_for(process, lambda: len(list(killed.glob(f"*/{pattern}"))) >= count)  # noqa: B023
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
     begun = time.time_ns()
-    process = begin()
+    process = Command(command, tmp_path)
     wait_for(process, lambda: any(path.stat().st_mtime_ns > begun for path in killed.glob("*/history.jsonl")))
-    workers = [c for c in children(process.pid) if "spawn_main" in Path(f"/proc/{c}/cmdline").read_text()]
-    os.kill(workers[-1], signal.SIGKILL)
+    os.kill(workers(process.pid)[-1], signal.SIGKILL)
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     assert table_bytes(whole / "tiny") == table_bytes(killed / "tiny")
@@ -207,7 +207,8 @@ def test_failing_run_is_reported_and_leaves_the_rest(cache: Path) -> None:
 def test_few_shot_moves_only_the_classifier_and_covers_every_draw(cache: Path) -> None:
     system = SystemConfig(name="sfi", head="sfi", preset="small", streams="layout", aux_weight=1.0)
     schedule = ScheduleConfig(**SHORT)  # type: ignore[arg-type]
-    frozen = plan_grid(few_shot_grid(system, FewShotConfig(shots=(5,)), schedule=schedule), cache)
+    shots = FewShotConfig(shots=(5,), schedule=schedule)
+    frozen = plan_grid(few_shot_grid(system, shots, schedule=schedule), cache)
     result = run_grid(frozen, Silent(), MachineConfig(processes=1))
     assert not result.failures
     rows = {row.protocol: row for row in result.comparison.rows}
@@ -219,7 +220,7 @@ def test_few_shot_moves_only_the_classifier_and_covers_every_draw(cache: Path) -
         after = load_file(path / "model.safetensors")
         moved = {k for k in before if before[k].shape != after[k].shape or (before[k] != after[k]).any()}
         assert moved == {"classifier.weight", "classifier.bias"} and after["classifier.bias"].shape == (3,)
-    everything = plan_grid(few_shot_grid(system, FewShotConfig(shots=(5,), train="all"), schedule=schedule), cache)
+    everything = plan_grid(few_shot_grid(system, replace(shots, train="all"), schedule=schedule), cache)
     assert everything.jobs()[0].path == base
     assert not fit_all(everything.jobs(), Silent(), MachineConfig(processes=1))
     after = load_file(everything.jobs()[1].path / "model.safetensors")
@@ -233,6 +234,7 @@ def test_fine_tuning_needs_its_base_run(cache: Path) -> None:
         run_grid(plan_grid(config, cache), Silent(), MachineConfig(processes=1))
 
 
+@pytest.mark.slow
 def test_published_figures_stand_beside_the_same_data_only(cache: Path) -> None:
     systems = [{**GRID["systems"][0], "published": {"top1": 44.1}}]  # type: ignore[index]
     same = {"dataset": "something-else", "classes": {"compositional": 2}, "train": {"compositional": 24}}
@@ -242,6 +244,7 @@ def test_published_figures_stand_beside_the_same_data_only(cache: Path) -> None:
         assert row.published == expected
 
 
+@pytest.mark.slow
 def test_system_starts_from_parts_of_another_s_run_and_says_which_weights_it_draws(cache: Path) -> None:
     still = {"lr": 1e-12, "weight_decay": 0.0, "epochs": 1}
     first = {"name": "first", "head": "sfi", "streams": "layout", "schedule": {"epochs": 2}}
@@ -323,6 +326,15 @@ def test_shipped_grids_of_orn_start_both_heads_from_the_object_head_of_the_same_
         ({"ensembles": [{"name": "e", "members": ["base", "λ = 6"]}]}, "no system 'λ = 6'"),
         ({"paired_test": "mcnemar"}, "there are 2 seeds"),
         ({"dataset": "toybox"}, "is for toybox"),
+        ({"extraction": {"frame": 8}}, "extraction: unknown key 'frame', did you mean 'frames'"),
+        ({"extraction": {"frames": 0}}, "frames is 0; expected 1 to"),
+        ({"extraction": {"frames": 32, "views": 2}}, "this cache has 8 frames; tiny needs --frames 32: make one with"),
+        ({"extraction": {"sampling_fps": 6.0}}, "this cache has 8 frames; tiny needs --sampling-fps 6.0"),
+        ({"extraction": {"views": 10}}, "this cache has --views 2; tiny needs --views 10: .* --out caches/tiny.zarr"),
+        (
+            {"extraction": {"backbone": "i3d_r50", "instances": 4, "grid": True}},
+            "has --backbone none, no feature map, --instances 3;",
+        ),
         ({"name": "../x"}, "as for a folder"),
         ({"few_shot": {"shots": [7]}, "protocols": []}, "no protocol 'fewshot-7'"),
         ({"systems": [{**LAYOUT, "parts": ["mlp"]}]}, "name it as start"),
@@ -347,6 +359,34 @@ def test_bad_grid_is_one_line_before_any_run(
     assert "\n" not in str(caught.value) and not (place / "runs").exists()
 
 
+def test_cache_of_the_extraction_that_a_grid_names_is_taken(cache: Path) -> None:
+    extraction = {"backbone": "none", "frames": 8, "views": 2, "augmented_views": 0, "instances": 3, "grid": False}
+    assert (
+        len(plan_grid(grid(extraction={**extraction, "sampling": "segments", "framing": "stretch"}), cache).jobs()) == 6
+    )
+
+
+def test_every_shipped_grid_names_the_command_that_makes_its_cache() -> None:
+    """The words are options that `ifcar extract` takes, and only they are checked."""
+    known = {field.flag for field in fields_of(ExtractConfig).values() if field.option}
+    for name in shipped_grids():
+        assert "extraction" in yaml.safe_load((SHIPPED / f"{name}.yaml").read_text()), name
+        words = extract_words(read_grid(Path(name)).extract_config())
+        assert words[:3] == ["ifcar", "extract", "--dataset"] and {w for w in words if str(w)[:2] == "--"} <= known
+    words = extract_words(read_grid(Path("charades-table3")).extract_config())
+    assert {" ".join(map(str, pair)) for pair in itertools.pairwise(words)} >= {"--frames 32", "--sampling-rates 4"}
+    assert words[2:4] == ["--dataset", "charades"] and "--grid" in words
+
+
+@pytest.mark.parametrize("name", ["charades-table3", "toybox-multi-table3"])
+def test_lines_of_zhang_et_al_tables_a_b_and_e_have_no_correlation(name: str) -> None:
+    """48.4, 64 observations in 32 groups, is the line without it (Table 3c); with it 49.2."""
+    systems = {v.name: v.system for system in read_grid(Path(name)).systems for v in expand(system)}
+    assert "correlation" not in systems["complete"].settings
+    lines = [system for line, system in systems.items() if line.startswith(("groups", "observations"))]
+    assert len(lines) == 6 and not any(system.settings["correlation"] for system in lines)
+
+
 def test_head_that_the_cache_cannot_feed_is_refused_before_any_run(cache: Path) -> None:
     with pytest.raises(CacheMismatchError, match=r"system 'a': .*--streams layout"):
         plan_grid(grid(systems=[{"name": "a", "head": "sfi"}], ensembles=[], baseline=None), cache)
@@ -357,6 +397,7 @@ def test_head_that_the_cache_cannot_feed_is_refused_before_any_run(cache: Path) 
         read_grid(Path("tabel1"))
 
 
+@pytest.mark.slow
 def test_other_caches_results_are_not_overwritten(cache: Path, tmp_path: Path) -> None:
     config = grid(systems=GRID["systems"][:1], ensembles=[], seeds=[0])  # type: ignore[index]
     run_grid(plan_grid(config, cache), Silent(), MachineConfig(processes=1))

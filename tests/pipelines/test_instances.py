@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fixtures.finetuning import random_weights
 from fixtures.volleyball import HEIGHT, WIDTH, players_of, write_volleyball
+from fixtures.weights import random_weights
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.open import open_cache
@@ -25,7 +26,7 @@ from ifcar.errors import InputError
 from ifcar.extract.datasets.volleyball import PERSONAL_ACTIONS
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.comparison.results import Replicate, System, summarise
-from ifcar.pipelines.comparison.statistics import bootstrap_interval, paired_bootstrap, resampled_map
+from ifcar.pipelines.comparison.statistics import bootstrap_interval, paired_bootstrap, population_map
 from ifcar.pipelines.ensemble import ensemble
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
@@ -174,6 +175,7 @@ def test_instances_of_a_segment_are_never_on_both_sides(sizes: list[int], share:
     assert abs(len(division.held_out) - round(share * len(segments))) <= max(sizes)
 
 
+@pytest.mark.slow
 def test_runs_alone_in_a_fleet_and_streamed_learn_the_same(cache: Path, runs: Runs, tmp_path: Path) -> None:
     grid = GridConfig(
         name="g",
@@ -288,21 +290,22 @@ def test_persons_of_a_segment_are_resampled_together() -> None:
     sums = np.bincount(of, weights=uneven)
     drawn = np.random.default_rng(3).integers(0, 12, (20_000, 12))
     literal = np.quantile(sums[drawn].sum(1) / sizes[drawn].sum(1), [0.025, 0.975])
+    wider = student.ppf(0.975, 11) / norm.ppf(0.975) * np.sqrt(12 / 11)  # so few segments
+    literal = uneven.mean() + wider * (literal - uneven.mean())
     assert bootstrap_interval(uneven, of) == pytest.approx(tuple(literal), abs=0.01)
 
 
-def test_map_of_resampled_segments_counts_all_persons_of_a_drawn_one() -> None:
+def test_persons_of_a_segment_count_once_in_the_interval_of_map() -> None:
     rng = np.random.default_rng(1)
-    logits, labels = rng.normal(size=(40, 3)).astype(np.float32), (rng.random((40, 3)) < 0.4).astype(np.int8)
+    labels = (rng.random((60, 3)) < 0.4).astype(np.int8)
     labels[~labels.any(axis=1), 0] = 1
-    segments = np.repeat(np.arange(10), 4)
-    found = resampled_map(logits, labels, MultiLabel(), segments)
-    drawn = np.random.default_rng(0).multinomial(10, np.full(10, 1 / 10), size=200)
-    for weights, value in zip(drawn[:5], found[:5], strict=True):
-        each = weights[segments]
-        shown = [k for k in range(3) if (labels[:, k] * each).any()]
-        expected = [average_precision_score(labels[:, k], logits[:, k], sample_weight=each) for k in shown]
-        assert value == pytest.approx(np.mean(expected))
+    logits = (rng.normal(size=(60, 3)) + labels).astype(np.float32)
+    copies, segments = 4, np.repeat(np.arange(60), 4)
+    noise = rng.normal(scale=1e-4, size=(240, 3)).astype(np.float32)
+    four = population_map(logits.repeat(copies, axis=0) + noise, labels.repeat(copies, axis=0), MultiLabel())
+    one = population_map(logits, labels, MultiLabel())
+    (together, apart, single) = (high - low for low, high in (four.interval(segments), four.interval(), one.interval()))
+    assert apart < 0.6 * together and together == pytest.approx(single, rel=0.25)
 
 
 def test_labels_that_are_unknown_are_no_examples(cache: Path) -> None:
@@ -331,7 +334,7 @@ def test_list_and_info_show_every_label_space(cache: Path, capsys: pytest.Captur
 
 @pytest.mark.slow
 def test_fine_tuning_over_instances_scores_as_from_the_cache_of_its_backbone(cache: Path, tmp_path: Path) -> None:
-    root, weights, out = cache.parent / "d", str(random_weights(cache.parent)), tmp_path / "c.zarr"
+    root, weights, out = cache.parent / "d", random_weights(cache, "i3d_inception"), tmp_path / "c.zarr"
     seen = {"dataset": "volleyball", "data_root": root, "backbone": "i3d_inception", "crop": 32, "instances": SLOTS}
     extract(ExtractConfig(out=out, weights=weights, workers=0, **seen), Silent())
     brief = replace(SHORT, min_steps=4, refit=False)

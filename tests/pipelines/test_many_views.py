@@ -99,6 +99,7 @@ def evaluated(run: Run, capsys: pytest.CaptureFixture[str], *options: str) -> di
     return metrics
 
 
+@pytest.mark.slow
 def test_thirty_views_summed_and_ten_by_their_maximum_are_those_of_a_literal_loop(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

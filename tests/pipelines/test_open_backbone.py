@@ -23,9 +23,8 @@ from ifcar.extract.backbones.catalog import build_backbone, resolve_backbone
 from ifcar.extract.backbones.fold import channels_last, folded
 from ifcar.extract.backbones.random_init import BATCH_NORMS
 from ifcar.extract.backbones.spec import FRAMES, BackboneRequest, BackboneSpec
-from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.decoded_views import READERS
-from ifcar.extract.picture_source import PictureSource
+from ifcar.extract.picture_source import PictureSource, VideoInfo
 from ifcar.extract.roi import roi_features
 from ifcar.extract.view_content import View
 from ifcar.extract.views import ViewPolicy
@@ -144,13 +143,14 @@ def test_sound_is_read_by_the_reader_of_sound_and_pools_no_instances(
             name="loudness", reads="audio", num_frames=steps, num_steps=steps, crop_size=0, layer_channels=2, maps=maps
         )
 
-    def listen(clip: Clip, source: PictureSource, view: View, policy: ViewPolicy) -> NDArray[np.int32]:
-        return np.stack([view.frame_indices, view.frame_indices + int(clip.clip_id)], axis=1)
+    def listen(source: PictureSource, info: VideoInfo, view: View, policy: ViewPolicy) -> NDArray[np.int32]:
+        return np.stack([view.frame_indices, view.frame_indices + int(source.path.stem)], axis=1)
 
     monkeypatch.setitem(BACKBONES._items, "loudness", (BackboneFamily(resolve=resolve, build=Loudness), __name__))
     monkeypatch.setitem(READERS._items, "audio", (listen, __name__))
     out = tmp_path / "sound.zarr"
-    extract(replace(config, out=out, backbone="loudness", backbone_options={}, weights="random:0"), Silent())
+    own = {"backbone": "loudness", "backbone_options": {}, "weights": "random:0", "crop": None}
+    extract(replace(config, out=out, **own), Silent())
     reader = open_cache(out)
     heard = reader.table("frame_indices")[0] / 100  # (T,), of clip 100
     expected = np.stack([heard, heard + 1], axis=1)[..., None, None] * np.arange(6).reshape(3, 2)

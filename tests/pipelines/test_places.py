@@ -83,6 +83,7 @@ def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_hidden_entries_are_no_caches_runs_or_tables(place: Path) -> None:
     before = only_cache(None), list_caches(), list_runs(), gather([]), open_cache(CACHE).identity
     litter(place)
@@ -125,6 +126,7 @@ def elsewhere(place: Path, request: pytest.FixtureRequest, monkeypatch: pytest.M
     return Path("..")
 
 
+@pytest.mark.slow
 def test_a_run_finds_its_cache_and_members_from_anywhere(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = open_cache(elsewhere / CACHE).fingerprint
     assert open_cache(CACHE).fingerprint != own

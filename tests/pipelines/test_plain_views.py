@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import tempfile
@@ -23,18 +24,24 @@ from ifcar.cache.schema import Split, Status
 from ifcar.cache.verify import verify_cache
 from ifcar.cache.writer import CacheWriter
 from ifcar.errors import CacheMismatchError, InputError
+from ifcar.pipelines.configs import from_plain, to_plain
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import ExtractResult, extract
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.extraction.sources import read_source
-from ifcar.pipelines.feed.examples import Examples, read_examples
+from ifcar.pipelines.feed.examples import Examples, limit_views, read_examples
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.finetune.data import live_examples
 from ifcar.pipelines.fit import fit
+from ifcar.pipelines.grid.config import GridConfig
+from ifcar.pipelines.grid.plan import plan_grid
+from ifcar.pipelines.grid.run import run_grid
 from ifcar.pipelines.listing import describe_cache
 from ifcar.pipelines.progress import Silent
+from ifcar.pipelines.report.config import ReportConfig
+from ifcar.pipelines.report.report import report
 from ifcar.pipelines.runs.data import protocol_digest
-from ifcar.pipelines.runs.finished import Run
+from ifcar.pipelines.runs.finished import Run, open_run
 from ifcar.pipelines.runs.questions import EvaluateConfig
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
@@ -316,3 +323,56 @@ def test_evaluation_takes_as_many_plain_views_as_there_are_and_says_what_makes_m
     )
     with pytest.raises(InputError, match=r"--views is 0; expected 1 to 3, .* training only\)$"):
         evaluate(run.path, EvaluateConfig(views=0))
+
+
+def test_fewer_views_are_those_of_a_cache_that_holds_no_more(data: Path, tmp_path: Path) -> None:
+    """A plain view in the middle, and the first augmented one, which depends on its number alone."""
+    write_protocols(data, two_protocols())
+    seen = {}
+    for name, views, more in (("large", 3, 2), ("small", 1, 1)):
+        extract(options(data, tmp_path / f"{name}.zarr", views=views, augmented_views=more), Silent())
+        reader = open_cache(tmp_path / f"{name}.zarr")
+        train, test = (read_examples(reader, reader.protocol("one"), split) for split in (Split.TRAIN, Split.TEST))
+        if name == "large":
+            train, test = (limit_views(part, reader, 1, 1) for part in (train, test))
+            np.testing.assert_array_equal(train.per_rate, np.full(train.rows.shape, 2))
+        frames, boxes = reader.table("frame_indices"), reader.table("boxes")
+        rows = [train.plain_rows()[0], test.plain_rows()[0], train.rows[train.usable]]
+        seen[name] = [(frames[own].tolist(), boxes[own].tolist()) for own in rows]
+    assert seen["large"] == seen["small"]
+    train = read_examples(open_cache(tmp_path / "large.zarr"), reader.protocol("one"), Split.TRAIN)
+    with pytest.raises(
+        InputError, match=r"--augmented-views is 3; expected 0 to 2, .* `ifcar extract --augmented-views 3`"
+    ):
+        limit_views(train, open_cache(tmp_path / "large.zarr"), None, 3)
+
+
+@pytest.mark.slow
+def test_a_grid_over_views_is_drawn_beside_their_size(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IFCAR_RUNS", str(tmp_path / "runs"))
+    write_protocols(data, two_protocols())
+    extract(options(data, tmp_path / "c.zarr", views=3, augmented_views=2), Silent())
+    system = {"head": "base", "streams": "layout", "name": "base"}
+    content = {"name": "g", "protocols": ["one"], "preset": "small", "seeds": [0], "schedule": to_plain(SHORT)}
+    systems = [{**system, "product": {"views": [1, 2]}}, {**system, "name": "all"}]
+    result = run_grid(
+        plan_grid(from_plain(GridConfig, {**content, "systems": systems}, "grid"), tmp_path / "c.zarr"), Silent()
+    )
+    assert [row.system for row in result.comparison.rows] == ["base (views 1)", "base (views 2)", "all"]
+    for row in result.comparison.rows:
+        run = open_run(Path(row.runs[0]))
+        assert evaluate(run.path).agrees
+        assert ("-views1-" in run.path.name) == (row.system == "base (views 1)")
+    report([result.folder], Silent(), ReportConfig(out=tmp_path / "page", num_clips=0))
+    lines = list(csv.DictReader((tmp_path / "page" / "figures" / "views.csv").open()))
+    reader = open_cache(tmp_path / "c.zarr")
+    size = reader.spec.row_bytes([array.name for array in reader.spec.arrays])
+    by_hand = [v * (4 + 3) + 2 * 4 for v in (1, 2, 3)]  # rows of 4 training and 3 test clips
+    assert [int(line["rows"]) for line in lines] == by_hand
+    assert [float(line["gigabytes"]) for line in lines] == pytest.approx([n * size / 1e9 for n in by_hand])
+    assert [line["views"] + line["augmented_views"] for line in lines] == ["12", "22", "32"]
+    with pytest.raises(InputError, match=r"system .base \(views 4\).: --views is 4; expected 1 to 3"):
+        systems[0]["product"] = {"views": [4]}
+        plan_grid(from_plain(GridConfig, {**content, "systems": systems}, "grid"), tmp_path / "c.zarr")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import typer
 from fixtures.something_else import CLASSES, HEIGHT, NUM_FRAMES, WIDTH, label, record, write_dataset
+from fixtures.weights import random_weights
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -44,18 +45,15 @@ HEAD_BATCH = {"rtol": 1e-5, "atol": 1e-5}
 
 @dataclass(frozen=True)
 class Trained:
-    """Runs by name whose cache is gone, and the data that it was made from."""
+    """Runs by name whose cache is gone, the data that it was made from, and the file of weights that a run needs."""
 
     root: Path
     runs: dict[str, Run]
+    weights: str | None = None
 
     def predict(self, name: str, clip: str, **options: Any) -> Prediction:
-        return predict(
-            self.runs[name].path,
-            self.video(clip),
-            Silent(),
-            PredictConfig(boxes=self.boxes, **{"device": "cpu", **options}),
-        )
+        given = {"device": "cpu", "weights": None if name == "sfi-layout" else self.weights, **options}
+        return predict(self.runs[name].path, self.video(clip), Silent(), PredictConfig(boxes=self.boxes, **given))
 
     def video(self, clip: str) -> Path:
         file = self.root / "videos" / f"{clip}.mp4"
@@ -92,7 +90,8 @@ BOTH = {"i3d": {}, "sfi": {"streams": "both", "aux_weight": 5.0}}
 @pytest.fixture(scope="module")
 def one_view(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     root = write_dataset(tmp_path_factory.mktemp("one") / "d")
-    return train(root, {**BOTH, "sfi-layout": LAYOUT}, batch_size=1)
+    weights = random_weights(root)
+    return replace(train(root, {**BOTH, "sfi-layout": LAYOUT}, batch_size=1, weights=weights), weights=weights)
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +108,7 @@ def boxes_only(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return train(root, heads, backbone="none", weights=None, crop=None, views=2, frames=6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["i3d", "sfi"])
 @pytest.mark.parametrize("views", ["one_view", "two_views"])
 def test_prediction_equals_the_stored_logits_without_the_cache(
@@ -127,6 +127,7 @@ def test_prediction_equals_the_stored_logits_without_the_cache(
         assert answer.top[0].name == best and answer.top[0].probability == softmax(answer.logits[0]).max()
 
 
+@pytest.mark.slow
 def test_extraction_in_other_batches_differs_by_rounding_only(tmp_path: Path) -> None:
     """A convolution over 4 clips sums in another order than over 1, which float16 turns into its last bit."""
     trained = train(write_dataset(tmp_path / "d"), {"i3d": {}}, backbone="i3d_inception", batch_size=4)
@@ -142,15 +143,16 @@ def test_prediction_from_boxes_equals_the_stored_logits(boxes_only: Trained) -> 
             assert (found.num_views, found.num_frames) == (2, 6)
 
 
-def test_layout_head_of_a_cache_with_pixels_needs_no_weights(one_view: Trained, caplog: Any) -> None:
+@pytest.mark.slow
+def test_layout_head_of_a_cache_with_pixels_needs_no_weights(one_view: Trained) -> None:
     for clip, logits in one_view.stored("sfi-layout").items():
         (answer,) = one_view.predict("sfi-layout", clip).answers
         np.testing.assert_allclose(answer.logits[0], logits, rtol=1e-6, atol=1e-6)
-    assert not caplog.records  # loading random weights warns
     with pytest.raises(InputError, match=r"--weights random:0 would be ignored: .* reads boxes only"):
         one_view.predict("sfi-layout", "102", weights="random:0")
 
 
+@pytest.mark.slow
 def test_video_file_gives_the_same_as_extraction_from_it(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "d")
     (root / "videos").mkdir()
@@ -162,6 +164,7 @@ def test_video_file_gives_the_same_as_extraction_from_it(tmp_path: Path) -> None
         np.testing.assert_allclose(trained.predict("i3d", clip).answers[0].logits[0], logits, **HEAD_BATCH)
 
 
+@pytest.mark.slow
 def test_ensemble_predicts_the_weighted_probabilities_wherever_the_runs_lie(one_view: Trained, tmp_path: Path) -> None:
     for name in ("i3d", "sfi"):
         shutil.copytree(one_view.runs[name].path, tmp_path / "runs" / name)
@@ -169,9 +172,8 @@ def test_ensemble_predicts_the_weighted_probabilities_wherever_the_runs_lie(one_
     fused = ensemble(members, weights=[1, 3], out=tmp_path / "runs" / "both").run.predictions("test")
     expected = softmax(fused.logits[fused.clip_ids.tolist().index("103")])
     (tmp_path / "runs").rename(tmp_path / "moved")
-    found = predict(
-        tmp_path / "moved" / "both", one_view.video("103"), Silent(), PredictConfig(boxes=one_view.boxes, device="cpu")
-    )
+    given = PredictConfig(boxes=one_view.boxes, device="cpu", weights=one_view.weights)
+    found = predict(tmp_path / "moved" / "both", one_view.video("103"), Silent(), given)
     np.testing.assert_allclose(found.answers[0].probabilities, expected, atol=1e-5)
     stored = np.stack([one_view.stored(name)["103"] for name in ("i3d", "sfi")])
     np.testing.assert_allclose(found.answers[0].logits, stored, **HEAD_BATCH)
@@ -182,6 +184,7 @@ def test_ensemble_predicts_the_weighted_probabilities_wherever_the_runs_lie(one_
     )
 
 
+@pytest.mark.slow
 def test_ensemble_of_members_on_other_data_is_refused(one_view: Trained, two_views: Trained, tmp_path: Path) -> None:
     for name in ("i3d", "sfi"):
         shutil.copytree(one_view.runs[name].path, tmp_path / name)
@@ -194,11 +197,13 @@ def test_ensemble_of_members_on_other_data_is_refused(one_view: Trained, two_vie
         predict(tmp_path / "both", one_view.video("103"), Silent(), PredictConfig(boxes=one_view.boxes))
 
 
+@pytest.mark.slow
 def test_other_weights_than_the_runs_are_refused_by_name(two_views: Trained) -> None:
     with pytest.raises(CacheMismatchError, match=r"weights random:0, but random:1 are random:1; .*--weights"):
         two_views.predict("i3d", "102", weights="random:1")
 
 
+@pytest.mark.slow
 def test_features_of_another_version_are_refused(two_views: Trained, tmp_path: Path) -> None:
     run = shutil.copytree(two_views.runs["i3d"].path, tmp_path / "run")
     content = json.loads((run / "data.json").read_text())
@@ -309,6 +314,7 @@ def test_bad_input_is_one_clear_line(boxes_only: Trained, tmp_path: Path, name: 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_damaged_frame_of_the_video_is_named(two_views: Trained, tmp_path: Path) -> None:
     video = shutil.copytree(two_views.video("102"), tmp_path / "102")
     for frame in video.glob("*.jpg"):
@@ -337,9 +343,11 @@ def test_command_prints_the_top_classes(boxes_only: Trained) -> None:
     ]
     np.testing.assert_allclose(content["probabilities"], expected.answers[0].probabilities)
     assert isinstance(command(run, video, "--boxes", boxes_only.boxes, "--top", 9).exception, InputError)
-    assert command(run, video).exit_code == 2  # --boxes is required
+    with pytest.raises(InputError, match="sfi: reads boxes, and none are given; give --boxes FILE, or let them be"):
+        predict(run, video, Silent(), PredictConfig())
 
 
+@pytest.mark.slow
 def test_real_clip_with_kinetics_weights_equals_the_cache_path(tmp_path: Path) -> None:
     folder = os.environ.get("IFCAR_SHARED")
     if not folder:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from fixtures.processes import CLI, ROOT, files_below, start
+from fixtures.processes import ROOT, Command, files_below
 from fixtures.ray_cluster import (
     NODE,
     Witness,
@@ -41,7 +41,7 @@ from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.progress import Silent
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'ifcar[ray]'")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=15)
 NUM_CLIPS, NUM_VIEWS = 10, 250
 NUM_ROWS = NUM_CLIPS * NUM_VIEWS
 NUM_BLOCKS = -(-NUM_ROWS // 256)
@@ -150,7 +150,7 @@ def test_killed_driver_goes_on_and_a_second_one_is_refused(
     out = tmp_path / "c.zarr"
     options = boxes(data, out)
     words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    first = start([*CLI, "extract", *words, "--engine", "ray", "--address", cluster.address], ROOT)
+    first = Command(["extract", *words, "--engine", "ray", "--address", cluster.address], ROOT)
     wait_until(lambda: num_committed(out) >= 1 or first.poll() is not None)
     with pytest.raises(LockedError, match=f"process {first.pid} on"):
         extract_on(cluster.address, options, Witness())

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from fixtures.processes import CLI, ROOT, files_below, start
+from fixtures.processes import CLI, ROOT, files_below, start_program
 from fixtures.ray_cluster import actors_below, commands_below, paused, started_node, wait_until
 from fixtures.something_else import write_dataset
 
@@ -21,7 +21,7 @@ from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.progress import Silent
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'ifcar[ray]'")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=60)
 HEAD, OTHER, PORT = "10.213.77.1", "10.213.77.2", 6379
 
 
@@ -68,7 +68,7 @@ def test_node_that_is_cut_off_changes_no_byte(networks: tuple[str, str], tmp_pat
         wait_until(lambda: "raylet" in " ".join(commands_below(other)))
         log = tmp_path / "stderr"
         logged = [*here, "sh", "-c", 'exec "$@" 2> "$0"', log, *CLI]
-        driver = start([*logged, "extract", *words, "--data-root", data, "--out", out, *engine], ROOT)
+        driver = start_program([*logged, "extract", *words, "--data-root", data, "--out", out, *engine], ROOT)
         wait_until(lambda: all("ray::BlockActor.extract_block" in commands_below(node) for node in (first, other)))
         with paused(actors_below(first)):  # else they may end the work before the other's absence is noticed
             ip(f"-n {networks[1]} link set cable down")

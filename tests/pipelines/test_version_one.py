@@ -159,6 +159,7 @@ def test_runs_on_version_1_caches_score_as_they_did(place: Path) -> None:
         assert stored is not None and evaluate(Path("runs", name)).metrics.top1 == stored.top1
 
 
+@pytest.mark.slow
 def test_a_run_stopped_on_a_version_1_cache_goes_on_to_the_end_it_would_have_had(place: Path) -> None:
     stopped = Path("runs/stopped")
     fit(read_config(stopped / "config.yaml"), Silent(), out=stopped, resume=True, device="cpu")  # type: ignore[arg-type]

@@ -1,0 +1,334 @@
+"""Home Action Genome (Rai et al. 2021): daily activities seen by several cameras, with sound and atomic actions.
+
+Layout 1, also in a folder hacgen/                        Layout 2
+action_split_data/V1.0/P/P_R_VIEW_A.mkv                   ego-and-3rd-person-view/P/P_R_VIEW_A.mkv
+list_with_activity_labels/{train,val,test}_list.csv       activity_lists/{train,test}_list.csv
+annotation_files/atomic_actions/P/P_R_A__aa.json          annotations/atomic_actions/P/P_R_A_aa.json
+classInd.txt, classInd_atomic.txt                         annotations/scene_graph_annotations/, found, not read
+
+A recording P_R_A is cut into windows of four seconds, the same for all of its cameras: the segments. A clip is a window
+of one camera, P_R_VIEW_A_tSECOND. View v000 is camera "ego", v001 "third-1", and so on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from ifcar.cache.protocols import UNKNOWN, LabelSpace, ProtocolTable
+from ifcar.cache.schema import Split
+from ifcar.data_files import entries, subfolders
+from ifcar.errors import InputError, MissingDataError
+from ifcar.extract.container import stated_sec
+from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
+from ifcar.extract.datasets.homage_files import (
+    ANNOTATION_FPS,
+    Action,
+    Listed,
+    parse_name,
+    read_actions,
+    read_classes,
+    read_list,
+)
+from ifcar.extract.datasets.label_tables import protocol_table, single_labels
+from ifcar.extract.datasets.pixel_sources import Place, find_sources
+from ifcar.extract.limits import DecodeError
+from ifcar.extract.tracks import Tracks
+
+FILMS = ("action_split_data/V1.0", "ego-and-3rd-person-view")
+LISTS = ("list_with_activity_labels", "activity_lists")
+ACTIONS = ("annotation_files/atomic_actions", "annotations/atomic_actions")
+SCENE_GRAPHS = ("annotation_files/scene_graph_annotations", "annotations/scene_graph_annotations")
+ACTIVITY_CLASSES, ATOMIC_CLASSES = "classInd.txt", "classInd_atomic.txt"
+TRAIN, HELD_OUT = "train", {"split-1": "val", "split-2": "test"}
+WINDOW_SEC, TRAIN_STRIDE_SEC, TEST_STRIDE_SEC, MOST_TEST_WINDOWS = 4.0, 4.0, 3.0, 50
+_ENDINGS = (".mkv", ".mp4", ".webm", ".avi")
+_ROUNDED_SEC = 0.1  # by which a window may reach past the end of its recording
+_UNEQUAL_SEC = 1.0  # between the ends of cameras of a recording, from which on it is said
+
+
+@dataclass(kw_only=True, slots=True)
+class Recording:
+    """What is known of a recording.
+
+    Args:
+        activity: its class.
+        parts: the lists that have it.
+        films: view → file.
+        actions: its atomic actions; None where they are not annotated.
+    """
+
+    activity: str
+    parts: set[str]
+    films: dict[int, Path] = field(default_factory=dict)
+    actions: list[Action] | None = None
+
+
+@register_dataset
+class Homage(Dataset):
+    """Films of either layout, the activity lists, and atomic actions where they are there."""
+
+    name = "homage"
+    summary = "Home Action Genome: activities (one label) and atomic actions (several), several cameras, sound"
+    default_root = "homage"
+    default_frames = 16
+    default_crop = 128
+    annotation_fps = ANNOTATION_FPS
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._recordings: dict[str, Recording] = {}
+        self._activities: Sequence[str] = ()
+        self._atomic: Sequence[str] = ()
+        self._parts: set[str] = set()
+        self._clips: dict[str, tuple[str, tuple[float, float]]] = {}  # id → recording, span in seconds
+
+    @property
+    def base(self) -> Path:
+        """The folder that holds the layout's folders."""
+        inner = self.root / "hacgen"
+        return inner if inner.is_dir() else self.root
+
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Check that the train list and one of the others are there."""
+        missing = self._list_of(TRAIN) is None or not any(self._list_of(part) for part in HELD_OUT.values())
+        if missing:
+            raise MissingDataError(
+                f"{self.root}: no {LISTS[0]}/ or {LISTS[1]}/ with train_list.csv and test_list.csv or val_list.csv; "
+                f"put Home Action Genome's lists there and its films into {FILMS[0]}/ or {FILMS[1]}/, or name the "
+                "folder with --data-root"
+            )
+
+    def listing(self, *, needs_pixels: bool) -> Listing:
+        """Read lists, atomic actions and the lengths of films; recordings without a film are listed and left out."""
+        digest = hashlib.sha256()
+        notes: list[str] = []
+        problems: list[str] = []
+        self._activities = self._classes(ACTIVITY_CLASSES, digest)
+        self._atomic = self._classes(ATOMIC_CLASSES, digest)
+        self._read_lists(digest, problems)
+        notes += self._read_actions(digest)
+        notes += self._find_films()
+        clips: list[Clip] = []
+        unequal: list[str] = []
+        long = 0
+        for name, recording in self._recordings.items():
+            length_sec, problem = _length(recording.films, name, unequal)
+            if length_sec is None:
+                problems.append(f"{name}: left out, {problem}")
+                continue
+            is_tested = not recording.parts <= {TRAIN}
+            spans = windows(length_sec, TEST_STRIDE_SEC if is_tested else TRAIN_STRIDE_SEC)
+            long += is_tested and len(spans) > MOST_TEST_WINDOWS
+            clips += self._clips_of(name, spans[: MOST_TEST_WINDOWS if is_tested else None], needs_pixels)
+        self._clips = {clip.clip_id: (clip.segment.rpartition("_")[0], _span(clip)) for clip in clips}
+        without = sum(0 not in recording.films for recording in self._recordings.values() if recording.films)
+        notes += [f"{without} recordings have no ego camera (v000)"] if without else []
+        notes += [f"{len(unequal)} recordings are cut at their shortest camera, as {first}" for first in unequal[:1]]
+        notes += [f"{long} recordings of tests keep their first {MOST_TEST_WINDOWS} windows"] if long else []
+        notes += self._scene_graphs()
+        return Listing(clips=clips, notes=notes, problems=problems, digest=digest.hexdigest())
+
+    def tracks(self, clip_id: str) -> Tracks:
+        """Return no boxes: those of scene graphs are not read."""
+        return Tracks.none()
+
+    def num_tracks(self, clip_id: str) -> int:
+        """Return 0."""
+        return 0
+
+    def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
+        """Return `split-1` (tested on the val list) and `split-2` (on the test list); groups are recordings."""
+        tables, notes = [], []
+        for name, tested in HELD_OUT.items():
+            if tested not in self._parts:
+                notes.append(f"protocol {name}: left out, there is no {tested}_list.csv")
+                continue
+            split_of = {TRAIN: Split.TRAIN, tested: Split.TEST}
+            recordings = {clip_id: self._clips[clip_id][0] for clip_id in clip_ids}
+            split = {
+                clip_id: split_of[part]
+                for clip_id, recording in recordings.items()
+                for part in self._recordings[recording].parts & split_of.keys()
+            }
+            spaces = [self._activity_space(clip_ids, recordings)]
+            spaces += [self._atomic_space(clip_ids, recordings)] if self._atomic else []
+            table = protocol_table(name, spaces[0], clip_ids, split, recordings, "recording")
+            tables.append(replace(table, spaces=tuple(spaces)))
+        return tables, notes
+
+    def _activity_space(self, clip_ids: Sequence[str], recordings: Mapping[str, str]) -> LabelSpace:
+        number_of = {name: number for number, name in enumerate(self._activities)}
+        labels = {own: number_of[self._recordings[name].activity] for own, name in recordings.items()}
+        return replace(single_labels(self._activities, clip_ids, labels), name="activity")
+
+    def _atomic_space(self, clip_ids: Sequence[str], recordings: Mapping[str, str]) -> LabelSpace:
+        """Return every action that overlaps a window; all are unknown where a recording's are not annotated."""
+        number_of = {name: number for number, name in enumerate(self._atomic)}
+        targets = np.zeros((len(clip_ids), len(self._atomic)), np.int8)
+        for place, clip_id in enumerate(clip_ids):
+            actions = self._recordings[recordings[clip_id]].actions
+            if actions is None:
+                targets[place] = UNKNOWN
+                continue
+            shown = [number_of[own.name] for own in actions if own.overlaps(self._clips[clip_id][1])]
+            targets[place, shown] = 1
+        return LabelSpace(
+            name="atomic", kind="multi", classes=tuple(self._atomic), targets=targets, unlabelled="negative"
+        )
+
+    def _list_of(self, part: str) -> Path | None:
+        places = (self.base / folder / f"{part}_list.csv" for folder in LISTS)
+        return next((path for path in places if path.is_file()), None)
+
+    def _classes(self, name: str, digest: hashlib._Hash) -> Sequence[str]:
+        folders = (self.base, *(self.base / own for own in (*LISTS, *ACTIONS, "annotation_files", "annotations")))
+        path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+        return () if path is None else read_classes(path, digest)
+
+    def _read_lists(self, digest: hashlib._Hash, problems: list[str]) -> None:
+        """Gather the lists' rows by recording; one with several activities is left out."""
+        rows: dict[str, list[tuple[str, Listed]]] = {}
+        self._parts, self._recordings = set(), {}
+        for part in (TRAIN, *HELD_OUT.values()):
+            path = self._list_of(part)
+            if path is not None:
+                self._parts.add(part)
+                for row in read_list(path, self._activities, digest):
+                    rows.setdefault(row.recording, []).append((part, row))
+        doubled = 0
+        for name, found in rows.items():
+            parts = {part for part, _ in found}
+            activities = list(dict.fromkeys(row.activity for _, row in found))
+            if len(activities) > 1:
+                problems.append(f"{name}: left out, listed with two activities, {activities[0]} and {activities[1]}")
+                continue
+            if TRAIN in parts and len(parts) > 1:
+                raise InputError(
+                    f"{found[-1][1].where}: {name} is in the train list too ({found[0][1].where}); expected each "
+                    "recording trained on or tested on"
+                )
+            doubled += len(found) > len(parts)
+            self._recordings[name] = Recording(activity=activities[0], parts=parts)
+        problems += [f"{doubled} recordings are listed twice in a list, and count once"] if doubled else []
+        if not self._activities:
+            self._activities = sorted({own.activity for own in self._recordings.values()})
+            problems.append(
+                f"no {ACTIVITY_CLASSES}: the {len(self._activities)} activities of the lists are the classes"
+            )
+
+    def _read_actions(self, digest: hashlib._Hash) -> list[str]:
+        """Read the atomic actions of listed recordings; return what is incomplete."""
+        empty = strange = 0
+        for path in _below(self.base, ACTIONS, (".json",)):
+            named = parse_name(path.stem.removesuffix("aa").rstrip("_"))
+            recording = None if named is None else self._recordings.get(named[0])
+            if recording is None:
+                strange += 1
+                continue
+            actions = read_actions(path, self._atomic, digest)
+            empty += not actions
+            recording.actions = actions or recording.actions
+        annotated = [own.actions for own in self._recordings.values() if own.actions is not None]
+        notes = [f"{empty} files of atomic actions are empty: their recordings have an activity alone"] if empty else []
+        notes += [f"{strange} files of atomic actions are of no listed recording, and are not read"] if strange else []
+        absent = len(self._recordings) - len(annotated) - empty
+        notes += [f"{absent} recordings have no file of atomic actions: they have an activity alone"] if absent else []
+        if not self._atomic and annotated:
+            self._atomic = sorted({action.name for actions in annotated for action in actions})
+            notes.append(f"no {ATOMIC_CLASSES}: the {len(self._atomic)} atomic actions of the files are the classes")
+        return notes
+
+    def _find_films(self) -> list[str]:
+        """Give recordings their films; return what is not read."""
+        folders = [self.base / own for own in FILMS]
+        places = [Place(folder=place, endings=_ENDINGS) for own in folders for place in (own, *subfolders(own))]
+        sources, notes = find_sources(places)
+        strange, other = 0, 0
+        for stem, path in sorted(sources.items()):
+            named = parse_name(stem)
+            if named is None or named[1] is None:
+                strange += 1
+            elif named[0] in self._recordings:
+                self._recordings[named[0]].films[named[1]] = path
+            else:
+                other += 1
+        if not any(recording.films for recording in self._recordings.values()):
+            raise MissingDataError(
+                f"{self.base}: no film of a listed recording; put the films there as "
+                f"{FILMS[0]}/p0003/p0003_r001_v000_a011.mkv or in {FILMS[1]}/; their lengths are needed with "
+                "--backbone none too"
+            )
+        notes += [f"{other} films are of recordings that no list names, and are not read"] if other else []
+        notes += [f"{strange} films are not named as p0003_r001_v000_a011, and are not read"] if strange else []
+        return notes
+
+    def _clips_of(self, name: str, spans: Sequence[tuple[float, float]], needs_pixels: bool) -> Iterator[Clip]:
+        start, _, activity = name.rpartition("_")
+        for span in spans:
+            second = f"t{span[0]:04.0f}"
+            for view, path in sorted(self._recordings[name].films.items()):
+                yield Clip(
+                    clip_id=f"{start}_v{view:03d}_{activity}_{second}",
+                    source=path if needs_pixels else None,
+                    frame_size=None if needs_pixels else (1, 1),
+                    span_sec=span,
+                    segment=f"{name}_{second}",
+                    camera=f"third-{view}" if view else "ego",
+                )
+
+    def _scene_graphs(self) -> list[str]:
+        found = sum(1 for _ in _below(self.base, SCENE_GRAPHS, (".json",)))
+        return [f"{found} files of scene graphs are found, not read"] if found else []
+
+
+def windows(length_sec: float, stride_sec: float) -> list[tuple[float, float]]:
+    """Return the [start, stop) of each window in a recording, in seconds; a short one is a window as a whole."""
+    if length_sec < WINDOW_SEC - _ROUNDED_SEC:
+        return [(0.0, length_sec)]
+    count = math.floor((length_sec + _ROUNDED_SEC - WINDOW_SEC) / stride_sec) + 1
+    return [(number * stride_sec, number * stride_sec + WINDOW_SEC) for number in range(count)]
+
+
+def _length(films: Mapping[int, Path], name: str, unequal: list[str]) -> tuple[float | None, str]:
+    """Return the length of a recording, its shortest film's, or why there is none.
+
+    A film that cannot be opened does not count: its clips fail, with the reason.
+    """
+    lengths: dict[Path, float] = {}
+    problem = "there is no film of it"
+    for path in films.values():
+        try:
+            found = stated_sec(path)
+        except DecodeError as error:
+            problem = str(error)
+            continue
+        if found is not None and found > 0:
+            lengths[path] = found
+        else:
+            problem = f"{path} does not say how long it is; write it to another file with its length"
+    if not lengths:
+        return None, problem
+    shortest, longest = min(lengths, key=lengths.__getitem__), max(lengths, key=lengths.__getitem__)
+    if lengths[longest] - lengths[shortest] > _UNEQUAL_SEC:
+        unequal.append(
+            f"{name}, {shortest.name} of {lengths[shortest]:.1f} s beside {longest.name} of {lengths[longest]:.1f} s"
+        )
+    return lengths[shortest], ""
+
+
+def _span(clip: Clip) -> tuple[float, float]:
+    assert clip.span_sec is not None
+    return clip.span_sec
+
+
+def _below(base: Path, places: Sequence[str], endings: tuple[str, ...]) -> Iterator[Path]:
+    """Yield the files in these folders and in the folders in them, by name."""
+    for place in places:
+        for folder in (base / place, *subfolders(base / place)):
+            yield from entries(folder, *endings)

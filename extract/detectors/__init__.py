@@ -1,0 +1,1 @@
+"""Networks that find boxes in single pictures: one file a family."""

@@ -1,0 +1,131 @@
+"""The boxes of one video: out of a file, found by a detector, or none."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ifcar.cache.arrays import ArraySpec, CacheSpec
+from ifcar.errors import InputError
+from ifcar.extract.datasets.box_notes import BoxNotes
+from ifcar.extract.datasets.contract import Clip
+from ifcar.extract.datasets.detected_boxes import BoxFileFacts, read_detected, read_facts
+from ifcar.extract.datasets.something_else import read_one_clip
+from ifcar.extract.tracks import Tracks
+from ifcar.pipelines.detection.config import DetectorConfig
+from ifcar.pipelines.detection.detection import ClipDetector
+from ifcar.pipelines.progress import Progress
+
+_STORED_AS = {"detector": "name", "detector_fps": "fps"}  # fields that a detector's identity calls otherwise
+_NOT_STORED = ("detector_weights",)
+_OF_ALL = ("boxes", "categories")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoBoxes:
+    """The boxes of a video.
+
+    Args:
+        clip_id: the clip's id in the file, or the video's name.
+        tracks: the boxes.
+        facts: how they were detected, and at which rate their frame numbers count; None: those of a file of the
+            dataset's own kind, whose rate is the dataset's, or no boxes.
+    """
+
+    clip_id: str
+    tracks: Tracks
+    facts: BoxFileFacts | None = None
+
+    def carried(self, run: Path, spec: CacheSpec, reads: Sequence[str]) -> tuple[ArraySpec, ...]:
+        """Return the arrays beside boxes that are read and that these tracks carry; all of them where there are none.
+
+        Raises:
+            InputError: their classes are others than those that the run learned on.
+        """
+        given = {array.name: array for array in (() if self.facts is None else self.facts.arrays())}
+        if self.facts is None and not self.tracks.boxes.shape[1]:
+            given = {array.name: array for array in spec.arrays if array.role == "layout" and array.name not in _OF_ALL}
+        chosen = []
+        for name in reads:
+            if name not in given:
+                continue
+            learned, now = spec.array(name).classes, given[name].classes
+            if learned != now:
+                raise InputError(
+                    f"{run}: learned on {name} of {len(learned)} classes ({', '.join(learned[1:4])}, …), and these "
+                    f"boxes have {len(now)} ({', '.join(now[1:4])}, …); take the detector that it was trained with"
+                )
+            chosen.append(given[name])
+        return tuple(chosen)
+
+
+def boxes_of_file(path: Path, clip: str | None, likely_id: str) -> VideoBoxes:
+    """Return one clip's boxes of a file; see `read_one_clip`.
+
+    Raises:
+        MissingDataError, InputError: see there, or what `ifcar detect` wrote beside the file does not belong to it.
+    """
+    clip_id, tracks = read_one_clip(path, clip, likely_id)
+    facts = read_facts(path)
+    if facts is None:
+        return VideoBoxes(clip_id=clip_id, tracks=tracks)
+    found = dict(read_detected(path, facts, hashlib.sha256(), {clip_id}, BoxNotes()))[clip_id]
+    assert found is not None
+    return VideoBoxes(clip_id=clip_id, tracks=found, facts=facts)
+
+
+def boxes_found(config: DetectorConfig, clip: Clip, device: str, progress: Progress) -> VideoBoxes:
+    """Return what a detector finds in a clip.
+
+    Raises:
+        InputError, MissingDataError: the detector or the source cannot be used.
+    """
+    detector = ClipDetector(config, device=device)
+    progress.say(f"{config.detector}: weights {detector.detector.description}")
+    progress.start("looking for boxes", 1)
+    found = detector.find(clip)
+    progress.advance()
+    progress.finish()
+    return VideoBoxes(clip_id=clip.clip_id, tracks=detector.tracks(clip, found), facts=detector.facts(""))
+
+
+def detector_config(stored: Mapping[str, Any] | None, given: Mapping[str, Any]) -> DetectorConfig | None:
+    """Return which detector to take: as it is given, in all else as that of the boxes that a run was trained on.
+
+    Args:
+        stored: the identity of that detector; None: the run was trained on other boxes.
+        given: fields that are given.
+
+    Returns:
+        The config; None where neither names a detector.
+
+    Raises:
+        InputError: options without a detector, or ones that do not fit together.
+    """
+    known: dict[str, Any] = {}
+    if stored is not None and given.get("detector") in (None, stored.get("name")):
+        names = [field.name for field in fields(DetectorConfig) if field.name not in _NOT_STORED]
+        known = {name: stored.get(_STORED_AS.get(name, name)) for name in names}
+        known = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
+    values = {name: value for name, value in {**known, **given}.items() if value is not None}
+    if "detector" in values:
+        return DetectorConfig(**values)
+    if given:
+        name = next(iter(given)).replace("_", "-")
+        raise InputError(f"--{name} would be ignored: no --detector is named, and the run's boxes are of none")
+    return None
+
+
+def differing(stored: Mapping[str, Any] | None, now: BoxFileFacts | None) -> str:
+    """Return in what the boxes of a video were made otherwise than those of the training, empty where in nothing."""
+    if now is None:
+        return (
+            "" if stored is None else f"the run was trained on boxes of {stored.get('name')}, and these are of a file"
+        )
+    if stored is None:
+        return f"the run was trained on annotated boxes, and these were found by {now.detector.get('name')}"
+    other = [name for name in now.detector if now.detector[name] != stored.get(name)]
+    return f"these boxes and those of the training differ in the detector's {', '.join(other)}" if other else ""

@@ -1,0 +1,100 @@
+"""What an extraction must have been like: options that a cache is checked for before anything is trained from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ifcar.cache.arrays import GRID_FEATURES, CacheSpec
+from ifcar.config_fields import fields_of, words_for, words_of
+from ifcar.errors import InputError, nearest_of
+from ifcar.pipelines.configs import from_plain
+from ifcar.pipelines.extraction.config import IDENTITY_NAMES, ExtractConfig
+
+NO_PIXELS = "none"  # the backbone; every cache holds what it gives
+_OF_VIEWS = ("frames", "crop", "views", "augmented_views", "instances", "framing", "sampling", "sampling_fps")
+_OF_BACKBONE = {"spatial_stride": "spatial_stride", "pooled": "pooled", "precision": "precision", "backbone": "name"}
+KNOWN = (*_OF_VIEWS, "sampling_rates", *_OF_BACKBONE, "backbone_options", "grid")
+_LEFT_OUT = {"augmented_views": 0, "sampling": "segments", "sampling_fps": None}  # of an identity, as without effect
+
+
+def needed(options: Mapping[str, Any], dataset: str, where: str) -> ExtractConfig:
+    """Return the extraction that these options ask for.
+
+    Args:
+        options: fields of `ExtractConfig` that caches state.
+        dataset: registered name.
+        where: what messages say of the options.
+
+    Raises:
+        InputError: an option that no cache can be checked for, or a value out of range.
+    """
+    for name in options:
+        if name not in KNOWN:
+            raise InputError(f"{where}: unknown key {name!r}{nearest_of(name, KNOWN)}")
+    return from_plain(ExtractConfig, {"dataset": dataset, **options}, where)
+
+
+def unmet(config: ExtractConfig, names: Mapping[str, Any], identity: Mapping[str, Any], spec: CacheSpec) -> list[str]:
+    """Return which of the named options a cache was not extracted with; what it does not state is passed over."""
+    found = _stated(identity, spec) if names else {}
+    return [name for name in names if name in found and not _meets(name, getattr(config, name), found[name])]
+
+
+def _meets(name: str, wanted: Any, found: Any) -> bool:
+    if name == "backbone_options":
+        return all(found.get(key) == value for key, value in wanted.items())
+    if (name, wanted) in (("backbone", NO_PIXELS), ("grid", False)):
+        return True
+    return bool(wanted == found)
+
+
+def _stated(identity: Mapping[str, Any], spec: CacheSpec) -> dict[str, Any]:
+    """Return what a cache says of the options that it was extracted with."""
+    views, backbone = identity.get("views", {}), identity.get("backbone", {})
+    found: dict[str, Any] = {
+        "frames": spec.num_frames,
+        "instances": spec.num_instances,
+        "grid": GRID_FEATURES.name in spec,
+    }
+    if views:
+        stored = {name: views.get(IDENTITY_NAMES.get(name, name), _LEFT_OUT.get(name)) for name in _OF_VIEWS}
+        found |= {name: value for name, value in stored.items() if value is not None or name in _LEFT_OUT}
+        found["sampling_rates"] = tuple(views.get("sampling_rates", ()))
+    if backbone:
+        found |= {name: backbone[key] for name, key in _OF_BACKBONE.items() if key in backbone}
+        found["backbone_options"] = backbone.get("config", {})
+    return found
+
+
+def described(names: list[str], identity: Mapping[str, Any], spec: CacheSpec) -> str:
+    """Return what a cache has in place of the named options, in words: "8 annotated frames, --pooled 3"."""
+    found, words = _stated(identity, spec), list[str]()
+    if any(name == "frames" or name.startswith("sampling") for name in names):
+        words.append(_frames(found))
+    for name in names:
+        if name == "grid":
+            words.append("no feature map")
+        elif name != "frames" and not name.startswith("sampling"):
+            words.append(" ".join(map(str, words_for(fields_of(ExtractConfig)[name], found[name]))) or f"no {name}")
+    return ", ".join(words)
+
+
+def _frames(found: Mapping[str, Any]) -> str:
+    count = f"{found['frames']}"
+    if found.get("sampling_rates"):
+        return f"{count} frames at sampling rates {','.join(f'{rate:g}' for rate in found['sampling_rates'])}"
+    if found.get("sampling_fps"):
+        return f"{count} frames at {found['sampling_fps']:g} a second"
+    return f"{count} {'annotated ' if found.get('sampling') == 'annotated' else ''}frames"
+
+
+def asked_for(config: ExtractConfig, names: list[str]) -> str:
+    """Return the named options as a command line gives them."""
+    known = fields_of(ExtractConfig)
+    return " ".join(str(word) for name in names for word in words_for(known[name], getattr(config, name)))
+
+
+def extract_words(config: ExtractConfig) -> list[Any]:
+    """Return the words of the command that makes such a cache."""
+    return ["ifcar", "extract", *words_of(config)]
