@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MAX_LINE = 2_000
 SHOW_AFTER_SEC = 2.0
 PLAIN_EVERY_SEC = 10.0
+FOLDED = 10  # characters of a column of text at least; names, which come first, and numbers are never broken
 
 
 class Screen:
@@ -109,17 +110,26 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
         columns: their titles.
         rows: values; a float is shown with one decimal, None as a dash.
     """
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    shown = [[printable(_shown(value)) for value in row] for row in rows]
+    whole = [
+        place == 0 or all(row[place] is None or isinstance(row[place], int | float) for row in rows)
+        for place in range(len(columns))
+    ]
+    longest = [max(map(cell_len, cells)) for cells in zip(columns, *shown, strict=True)]
+    least = [width if kept else min(width, FOLDED) for width, kept in zip(longest, whole, strict=True)]
     console = Console() if sys.stdout.isatty() else Console(width=160)
+    console.width = max(console.width, sum(least) + 3 * len(least) + 1)
     console.print(Text(printable(title), style="italic"), soft_wrap=True)
     table = Table()
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(_shown(value))) for value in row))
+    for column, width, kept in zip(columns, least, whole, strict=True):
+        table.add_column(column, overflow="fold", min_width=width, no_wrap=kept)
+    for row in shown:
+        table.add_row(*map(Text, row))
     console.print(table)
 
 
