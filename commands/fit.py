@@ -54,6 +54,7 @@ def fit_head(
     from dataclasses import replace
 
     from ifcar.heads.catalog import HEADS
+    from ifcar.pipelines.ensemble import partner
     from ifcar.pipelines.fit import fit
     from ifcar.pipelines.folders import only_cache
     from ifcar.pipelines.runs.finished import read_config, read_remark
@@ -105,7 +106,9 @@ def fit_head(
         say(gap)
     say(f"Used: {used}.")
     evaluation = command("ifcar", "evaluate", result.run.path)
-    say(f"Next: {evaluation} (per class), or `ifcar ensemble` once an i3d run stands beside it.")
+    fused = partner(result.run)
+    fusion = "" if fused is None else f", or {command('ifcar', 'ensemble', result.run.path, fused.path)}"
+    say(f"Next: {evaluation} (per class){fusion}.")
 
 
 @with_config_options

@@ -123,19 +123,34 @@ def newest_pair() -> list[Run]:
     Raises:
         InputError: there is no such pair; says which command makes one.
     """
-    single = [(r, r.config) for r in reversed(finished_runs()) if isinstance(r.config, RunConfig)]
-    for relational, config in single:
-        if not HEADS.get(config.head).relational:
-            continue
-        for frame, other in single:
-            shared = ("fingerprint", "protocol", "labels")
-            same = all(getattr(other, name) == getattr(config, name) for name in shared)
-            if HEADS.get(other.head).frame_level and same:
+    for relational in reversed(finished_runs()):
+        if isinstance(relational.config, RunConfig) and HEADS.get(relational.config.head).relational:
+            frame = partner(relational)
+            if frame is not None:
                 return [frame, relational]
     raise InputError(
         "no finished i3d run and relational run of the same cache and protocol; train them with "
         "`ifcar fit-head i3d` and `ifcar fit-head sfi --aux-weight 5`, or name the runs"
     )
+
+
+def partner(run: Run) -> Run | None:
+    """Return the newest finished run that late fusion adds to this one, of the same cache and protocol, if any.
+
+    That is a frame-level run, as of i3d, for a relational run, and the other way round.
+    """
+    if not isinstance(run.config, RunConfig):
+        return None
+    relational, frame_level = (getattr(HEADS.get(run.config.head), what) for what in ("relational", "frame_level"))
+    for other in reversed(finished_runs()):
+        if not isinstance(other.config, RunConfig):
+            continue
+        head = HEADS.get(other.config.head)
+        goes_with = (relational and head.frame_level) or (frame_level and head.relational)
+        shared = ("fingerprint", "protocol", "labels")
+        if goes_with and all(getattr(other.config, name) == getattr(run.config, name) for name in shared):
+            return other
+    return None
 
 
 def fuse(members: Sequence[Run], split: str, weights: Sequence[float]) -> Predictions:

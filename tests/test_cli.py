@@ -74,13 +74,16 @@ def test_grid_few_shot_and_predict_print_tables(place: Path) -> None:
     assert unknown.returncode == 2 and unknown.stderr.count("\n") == 1, unknown.stderr
 
 
-def test_cache_commands(place: Path) -> None:
+def test_cache_commands(place: Path, caplog: pytest.LogCaptureFixture) -> None:
     cache = "caches/something-else-none.zarr"
     assert "compositional" in run(place, "cache", "info", cache).stdout
     assert json.loads(run(place, "cache", "verify", cache, "--json").stdout) == {"clean": True, "damages": []}
     assert run(place, "cache", "export", cache, "--out", "x.h5").returncode == 0
     assert "compositional" in run(place, "cache", "info", "x.h5").stdout
-    assert run(place, "cache", "show", cache, "--clip", "101").returncode == 0
+    shown = run(place, "cache", "show", cache, "--clip", "101")
+    assert shown.returncode == 0 and "boxes alone are drawn, without pixels: " in caplog.text
+    elsewhere = run(place, "cache", "show", cache, "--data-root", "nowhere")
+    assert elsewhere.returncode == 2 and "nowhere: no such folder" in elsewhere.stderr
     assert (place / "pictures" / "101.png").stat().st_size > 1000
 
 

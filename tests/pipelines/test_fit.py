@@ -20,7 +20,7 @@ from ifcar.cache.schema import Split
 from ifcar.cli import main
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.heads.sfi import SFI
-from ifcar.pipelines.ensemble import choose_weights, ensemble, fuse, fusion_notes
+from ifcar.pipelines.ensemble import choose_weights, ensemble, fuse, fusion_notes, partner
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
@@ -185,6 +185,7 @@ def test_ensemble_is_the_average_of_probabilities(cache: Path) -> None:
     assert not fused.data().notes
     chosen = choose_weights(members)
     assert sum(chosen) == pytest.approx(1.0)
+    assert partner(members[1]) is None
     with pytest.raises(InputError, match="no finished i3d run"):
         ensemble([])
 
