@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ifcar import __version__
-from ifcar.commands import cache, data
+from ifcar.commands import cache, data, runs
 from ifcar.commands.compare import compare
 from ifcar.commands.demo import demo
 from ifcar.commands.detect import detect
@@ -61,6 +61,10 @@ data_app.command("check")(data.check)
 data_app.callback()(data.commands)
 app.add_typer(data_app, name="data")
 app.add_typer(finetune_app, name="finetune")
+runs_app = typer.Typer(help="Compare and remove runs; `ifcar list runs` shows them.", no_args_is_help=True)
+runs_app.command("diff")(compare)
+runs_app.command()(runs.rm)
+app.add_typer(runs_app, name="runs")
 
 REPLACED = {"--graphs": "write --set graphs=NAME", "--non-local": "write --set non_local=true"}
 """Options that are no longer there, and what to write now."""

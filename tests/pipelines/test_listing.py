@@ -14,11 +14,13 @@ from fixtures.something_else import write_dataset
 
 from ifcar.cli import main
 from ifcar.console import print_json, print_table
+from ifcar.pipelines.ensemble import ensemble
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.listing import LISTINGS
 from ifcar.pipelines.progress import Silent
+from ifcar.pipelines.runs.finished import finished_runs
 from ifcar.pipelines.runs.query import differing_options
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
@@ -128,3 +130,17 @@ def test_options_that_differ_are_named_and_a_name_is_never_broken(
     name = "runs/" + "n" * 75
     print_table("t", ["run", "what"], [[name, "a b c d " * 20]])
     assert name in capsys.readouterr().out
+
+
+def test_runs_are_removed_but_none_that_another_was_made_from(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = (run.path for run in finished_runs())
+    fused = ensemble([a, b]).run.path
+    for refused, said in (([b, a], "was made from it"), ([b, tmp_path / "caches"], "holds no run")):
+        with pytest.raises(SystemExit) as done:
+            main(["runs", "rm", *map(str, refused)])
+        assert done.value.code == 2 and said in capsys.readouterr().err
+        assert [run.path for run in finished_runs()] == [a, b, fused]
+    assert json.loads(printed(capsys, "runs", "rm", fused, a, "--json")) == {"removed": [str(fused), str(a)]}
+    assert [run.path for run in finished_runs()] == [b] and not a.exists()
