@@ -162,7 +162,10 @@ def head_error(name: str, device: str, small: bool) -> dict[str, Any]:
         channels=PAPER_SPEC.channels, pooled_size=PAPER_SPEC.pooled_size, grid_size=(7, 7),
         more=(MASKS, object_classes(["cup", "box", "pen"])),
     )  # fmt: skip
-    head = kind(kind.presets[preset], spec, PAPER_CLASSES).eval()
+    config = kind.presets[preset]
+    if hasattr(config, "num_blocks"):
+        config = replace(config, num_blocks=spec.num_steps)  # blocks of time divide the steps
+    head = kind(config, spec, PAPER_CLASSES).eval()
     batch, labels = random_batch(8, spec), torch.arange(8)
 
     def outcome(where: str) -> tuple[torch.Tensor, torch.Tensor]:

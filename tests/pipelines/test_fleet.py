@@ -162,6 +162,8 @@ def test_every_head_trains_in_a_stack_as_alone(name: str, per_head: bool) -> Non
     options = kind.presets.get("small", kind.presets["paper"])
     if hasattr(options, "num_groups"):
         options = replace(options, num_groups=2)  # divides the channels of SPEC
+    if hasattr(options, "streams"):  # its losses are between streams
+        options = replace(options, streams=("ego", "third"), distil="cooperative")
     heads, spec = [], spec_with(kind.arrays(options, kind.auxiliary))
     for seed in range(3):
         torch.manual_seed(seed)
@@ -444,7 +446,8 @@ def test_fleet_size_follows_the_memory_that_is_free(cache: Path) -> None:
 def test_memory_of_a_member_covers_its_weights_batch_and_activations(name: str, cache: Path) -> None:
     kind = HEADS.get(name)
     made = RunConfig(head=name, cache=cache, protocol="compositional", options={}, schedule=SHORT)
-    spec = spec_with(kind.reads(kind.config_type())).resized(C=64)  # every head's groups divide them
+    # every head's groups divide these channels, and its blocks of time these steps
+    spec = spec_with(kind.reads(kind.config_type())).resized(**{"C": 64, "T′": 8})
     small, large = (member_bytes(made, spec, 5, n) for n in (2, 8))  # the batch is no larger than the split
     weights = 4 * sum(p.numel() for p in kind(kind.config_type(), spec, 5).parameters())
     assert 8 * weights < small < large
