@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ifcar import __version__
-from ifcar.commands import cache, data
+from ifcar.commands import cache, data, runs
 from ifcar.commands.compare import compare
 from ifcar.commands.demo import demo
 from ifcar.commands.detect import detect
@@ -37,7 +37,7 @@ app = typer.Typer(
     name="ifcar",
     help="Object-centric activity recognition: extract features once, then train every head from the cache.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},  # of every command below too
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -63,6 +63,10 @@ data_app.command("check")(data.check)
 data_app.callback()(data.commands)
 app.add_typer(data_app, name="data")
 app.add_typer(finetune_app, name="finetune")
+runs_app = typer.Typer(help="Compare and remove runs; `ifcar list runs` shows them.", no_args_is_help=True)
+runs_app.command("diff")(compare)
+runs_app.command()(runs.rm)
+app.add_typer(runs_app, name="runs")
 
 REPLACED = {"--graphs": "write --set graphs=NAME", "--non-local": "write --set non_local=true"}
 """Options that are no longer there, and what to write now."""
@@ -143,6 +147,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if is_out_of_memory(error):
             said = " ".join(f"out of memory. {error}".split())
             code = fail(f"{said}; what is finished is kept. Take a smaller batch, or --memory stream for training")
+        elif _is_a(error, "NoArgsIsHelpError"):  # its message is the help, which has lines
+            typer.echo(error.format_message())  # type: ignore[attr-defined]
+            code = 2
         elif _is_a(error, "ClickException"):  # typer carries its own copy of click or uses the installed one
             context = getattr(error, "ctx", None)
             command = "ifcar" if context is None else context.command_path

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MAX_LINE = 2_000
 SHOW_AFTER_SEC = 2.0
 PLAIN_EVERY_SEC = 10.0
+FOLDED = 10  # characters of a column of text at least; names, which come first, and numbers are never broken
 
 
 class Screen:
@@ -38,14 +39,16 @@ class Screen:
         self.quiet = quiet
         self._bar: Progress | None = None
         self._title, self._total, self._done = "", 0, 0
+        self._before = self._after = 0
         self._started = self._spoken = 0.0
 
-    def start(self, title: str, total: int) -> None:
-        """Begin a stage."""
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    def start(self, title: str, total: int, *, done: int = 0, after: int = 0) -> None:
+        """Begin a stage, see `ifcar.pipelines.progress.Progress`."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         self.finish()
-        self._title, self._total, self._done = title, total, 0
+        self._title, self._total, self._done = title, total, done
+        self._before, self._after = done, after
         self._started = self._spoken = time.monotonic()
         if not self.quiet and (self.console.is_terminal or self.console.is_jupyter):
             self._bar = Progress(
@@ -53,26 +56,33 @@ class Screen:
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}", markup=False),
                 console=self.console,
                 transient=True,
             )
             self._bar.start()
-            self._bar.add_task(title, total=total, note="", rate="")
+            self._bar.add_task(title, total=total, completed=done, note="", rate="")
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Finish items of the stage."""
         self._done += count
         now = time.monotonic()
-        rate = self._done / max(now - self._started, 1e-9)
+        pace = self._pace(now)
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], advance=count, note=printable(note), rate=f"{rate:.1f}/s")
+            self._bar.update(self._bar.task_ids[0], advance=count, note=printable(note), rate=pace)
         elif not self.quiet and now - self._spoken >= PLAIN_EVERY_SEC:
-            left = f", {(self._total - self._done) / rate:.0f} s left" if self._done else ""
-            line = f"{self._title}: {self._done}/{self._total}, {rate:.1f}/s{left}"
+            line = f"{self._title}: {self._done}/{self._total}, {pace}"
             self.say(f"{line}  {note}" if note else line)
             self._spoken = now
+
+    def _pace(self, now: float) -> str:
+        """Return the rate of this stage's own items and the time left, that of what follows included."""
+        fresh = self._done - self._before
+        rate = fresh / max(now - self._started, 1e-9)
+        if not fresh:
+            return f"{rate:.1f}/s"
+        most = "at most " if self._after else ""
+        return f"{rate:.1f}/s, {most}{(self._total - self._done + self._after) / rate:.0f} s left"
 
     def finish(self) -> None:
         """End the stage; says how long it took when that was over two seconds."""
@@ -100,17 +110,26 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
         columns: their titles.
         rows: values; a float is shown with one decimal, None as a dash.
     """
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    shown = [[printable(_shown(value)) for value in row] for row in rows]
+    whole = [
+        place == 0 or all(row[place] is None or isinstance(row[place], int | float) for row in rows)
+        for place in range(len(columns))
+    ]
+    longest = [max(map(cell_len, cells)) for cells in zip(columns, *shown, strict=True)]
+    least = [width if kept else min(width, FOLDED) for width, kept in zip(longest, whole, strict=True)]
     console = Console() if sys.stdout.isatty() else Console(width=160)
+    console.width = max(console.width, sum(least) + 3 * len(least) + 1)
     console.print(Text(printable(title), style="italic"), soft_wrap=True)
     table = Table()
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(_shown(value))) for value in row))
+    for column, width, kept in zip(columns, least, whole, strict=True):
+        table.add_column(column, overflow="fold", min_width=width, no_wrap=kept)
+    for row in shown:
+        table.add_row(*map(Text, row))
     console.print(table)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ifcar.cache.reader import CacheReader
@@ -23,6 +24,7 @@ def open_cache(path: Path) -> CacheReader:
         CacheDamageError: metadata, clip ids, protocols or a commit record do not match their checksums.
     """
     path = Path(path)
+    refuse_address(path)
     if not path.exists():
         raise MissingDataError(f"there is no cache at {path}; make one with `ifcar extract`")
     # zarr and h5py cost start-up time; only the one that is needed is imported
@@ -39,3 +41,10 @@ def open_cache(path: Path) -> CacheReader:
 
         return HDF5Reader(path)
     raise InputError(f"{path} is not a cache: expected a .zarr folder or a file ending in .h5, .hdf5 or .join.json")
+
+
+def refuse_address(path: Path) -> None:
+    """Raise InputError where a path was an address, as s3://BUCKET/NAME, of which `Path` keeps one slash only."""
+    if (scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])", str(path))) and not path.exists():
+        address = f"{scheme[1]}://{str(path)[scheme.end() :]}"
+        raise InputError(f"{address} is an address, and caches lie in local folders; copy it, or name a local path")

@@ -28,7 +28,8 @@ def ensemble(
     if as_json:
         members = [m.path for m in result.members]
         metrics = [m.record() for m in result.run.metrics]
-        print_json({"run": result.run.path, "members": members, "weights": result.weights, "metrics": metrics})
+        made = {"run": result.run.path, "members": members, "weights": result.weights}
+        print_json({**made, "metrics": metrics, "notes": result.run.data().notes})
         return
     lines = [*result.members, result.run]
     tests = [test for run in lines if (test := run.metric("test")) is not None]

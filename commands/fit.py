@@ -53,24 +53,30 @@ def fit_head(
     """Train one head from a cache and evaluate it on the protocol's test clips."""
     from dataclasses import replace
 
+    from ifcar.heads.catalog import HEADS
+    from ifcar.pipelines.ensemble import partner
     from ifcar.pipelines.fit import fit
     from ifcar.pipelines.folders import only_cache
-    from ifcar.pipelines.runs.finished import read_config
+    from ifcar.pipelines.runs.finished import read_config, read_remark
     from ifcar.pipelines.runs.resolve import make_run_config
+    from ifcar.pipelines.scoring.gaps import describe_gaps
 
     if resume and out is None:
         raise InputError("--resume needs --out, the folder of the stopped run")
-    where = machine.read()
+    where, screen = machine.read(), Screen(quiet=as_json)
     if config is not None or (resume and head is None and out is not None):
         source = config or Path(str(out)) / "config.yaml"
         read = read_config(source)
         if head is not None or not isinstance(read, RunConfig):
             raise InputError(f"{source}: give a head's config alone, without a head name")
         refuse_beside_config(context, source, BESIDE_CONFIG)
+        for line in read_remark(source):
+            screen.say(f"{source}: {line}")
         run_config = read if cache is None else replace(read, cache=cache)
     elif head is None:
         raise InputError("name a head (`ifcar list heads`), or give --config")
     else:
+        HEADS.get(head)  # a misspelt head is said before a cache that is missing
         run_config = make_run_config(
             head,
             only_cache(cache),
@@ -84,20 +90,25 @@ def fit_head(
         elif taken:
             part = taken["parts"][0]
             raise InputError(f"--part {part} would be ignored: it is taken from another run; name it with --start")
-    result = fit(run_config, Screen(quiet=as_json), out=out, resume=resume, **where)
+    result = fit(run_config, screen, out=out, resume=resume, **where)
     plan = result.plan
     used = f"{plan.describe()}, {result.steps:,} steps"
     if result.best_step is not None:
         used += f"; stopping point step {result.best_step:,}, chosen on the held-out part of the training split"
         used += ", then trained again on all of it" if result.refit else ""
+    gap = describe_gaps(result.run.metrics)
     if as_json:
-        metrics = [m.record() for m in result.run.metrics]
-        print_json({"run": result.run.path, "schedule": used, "metrics": metrics, "notes": result.run.data().notes})
+        metrics, notes = [m.record() for m in result.run.metrics], result.run.data().notes
+        print_json({"run": result.run.path, "schedule": used, "metrics": metrics, "notes": notes, "gap": gap or None})
         return
     print_metrics(result.run)
+    if gap:
+        say(gap)
     say(f"Used: {used}.")
     evaluation = command("ifcar", "evaluate", result.run.path)
-    say(f"Next: {evaluation} (per class), or `ifcar ensemble` once an i3d run stands beside it.")
+    fused = partner(result.run)
+    fusion = "" if fused is None else f", or {command('ifcar', 'ensemble', result.run.path, fused.path)}"
+    say(f"Next: {evaluation} (per class){fusion}.")
 
 
 @with_config_options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,19 +20,40 @@ def list_(
     weights: Annotated[
         str | None, typer.Option(help="With backbones: those that this folder of weights fits, and what it gives.")
     ] = None,
+    head: Annotated[str | None, typer.Option(help="With runs: those of this head.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="With runs: those of this cache, its path or the end of it.")
+    ] = None,
+    protocol: Annotated[str | None, typer.Option(help="With runs: those of this protocol.")] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="With runs: COLUMN>NUMBER, as top1>60 (quoted); again for more.")
+    ] = None,
+    sort: Annotated[
+        str | None, typer.Option(help="With runs: the column to sort by; -COLUMN: the largest first.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List what there is."""
-    from ifcar.pipelines.listing import LISTINGS, list_backbones
+    from ifcar.pipelines.listing import LISTINGS, list_backbones, list_runs
+    from ifcar.pipelines.runs.query import RunQuery
 
     if what not in LISTINGS:
         raise InputError(f"cannot list {what!r}; expected one of {', '.join(LISTINGS)}")
     if weights is not None and what != "backbones":
         raise InputError(f"--weights {weights} would be ignored: it belongs to `ifcar list backbones`")
+    of_runs = {"head": head, "cache": cache, "protocol": protocol, "where": where, "sort": sort}
+    given = [name for name, value in of_runs.items() if value]
+    if given and what != "runs":
+        raise InputError(f"--{given[0]} {of_runs[given[0]]} would be ignored: it belongs to `ifcar list runs`")
     if what == "published" and not as_json:
         _print_published()
         return
-    columns, rows = LISTINGS[what]() if weights is None else list_backbones(weights)
+    if what == "runs":
+        columns, rows = list_runs(
+            RunQuery(head=head, cache=cache, protocol=protocol, where=tuple(where or ()), sort=sort)
+        )
+    else:
+        columns, rows = LISTINGS[what]() if weights is None else list_backbones(weights)
     if as_json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:

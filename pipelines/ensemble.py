@@ -90,9 +90,31 @@ def fuse_runs(
     )
     write_config(path, config)
     data = [member.data() for member in members]
-    write_run_data(path, replace(data[0], notes=tuple(dict.fromkeys(note for own in data for note in own.notes))))
+    notes = [*(note for own in data for note in own.notes), *fusion_notes(members, numbers, metrics)]
+    write_run_data(path, replace(data[0], notes=tuple(dict.fromkeys(notes))))
     write_results(path, predictions, metrics)
     return EnsembleResult(run=open_run(path), members=members, weights=numbers)
+
+
+def fusion_notes(members: Sequence[Run], weights: Sequence[float], fused: Sequence[Metrics]) -> list[str]:
+    """Return a line on every member of weight 0, and one where a member alone is better on the test clips."""
+    notes = [
+        f"{member.path.name} has weight 0: the ensemble is the same without it"
+        for member, weight in zip(members, weights, strict=True)
+        if weight == 0
+    ]
+    own = [test for member in members if (test := member.metric("test")) is not None]
+    whole = next((metrics for metrics in fused if metrics.split == "test"), None)
+    if whole is None or whole.primary is None or len(own) < len(members) or any(t.primary is None for t in own):
+        return notes
+    scores = [float(test.primary or 0.0) for test in own]
+    best = int(np.argmax(scores))
+    if scores[best] > whole.primary:
+        notes.append(
+            f"worse than its best member: {100 * whole.primary:.1f} against {100 * scores[best]:.1f} of "
+            f"{members[best].path.name} alone, on {whole.n} test clips"
+        )
+    return notes
 
 
 def newest_pair() -> list[Run]:
@@ -101,19 +123,34 @@ def newest_pair() -> list[Run]:
     Raises:
         InputError: there is no such pair; says which command makes one.
     """
-    single = [(r, r.config) for r in reversed(finished_runs()) if isinstance(r.config, RunConfig)]
-    for relational, config in single:
-        if not HEADS.get(config.head).relational:
-            continue
-        for frame, other in single:
-            shared = ("fingerprint", "protocol", "labels")
-            same = all(getattr(other, name) == getattr(config, name) for name in shared)
-            if HEADS.get(other.head).frame_level and same:
+    for relational in reversed(finished_runs()):
+        if isinstance(relational.config, RunConfig) and HEADS.get(relational.config.head).relational:
+            frame = partner(relational)
+            if frame is not None:
                 return [frame, relational]
     raise InputError(
         "no finished i3d run and relational run of the same cache and protocol; train them with "
         "`ifcar fit-head i3d` and `ifcar fit-head sfi --aux-weight 5`, or name the runs"
     )
+
+
+def partner(run: Run) -> Run | None:
+    """Return the newest finished run that late fusion adds to this one, of the same cache and protocol, if any.
+
+    That is a frame-level run, as of i3d, for a relational run, and the other way round.
+    """
+    if not isinstance(run.config, RunConfig):
+        return None
+    relational, frame_level = (getattr(HEADS.get(run.config.head), what) for what in ("relational", "frame_level"))
+    for other in reversed(finished_runs()):
+        if not isinstance(other.config, RunConfig):
+            continue
+        head = HEADS.get(other.config.head)
+        goes_with = (relational and head.frame_level) or (frame_level and head.relational)
+        shared = ("fingerprint", "protocol", "labels")
+        if goes_with and all(getattr(other.config, name) == getattr(run.config, name) for name in shared):
+            return other
+    return None
 
 
 def fuse(members: Sequence[Run], split: str, weights: Sequence[float]) -> Predictions:

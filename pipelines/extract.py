@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ifcar.cache.durable import write_atomic
 from ifcar.cache.lock import locked
-from ifcar.cache.open import open_cache
+from ifcar.cache.open import open_cache, refuse_address
 from ifcar.cache.protocols import PREFERRED_PROTOCOL
 from ifcar.cache.schema import Status
 from ifcar.cache.writer import CacheWriter
@@ -82,6 +82,7 @@ def extract(config: ExtractConfig, progress: Progress = Silent(), engine: Extrac
     engine = engine or LocalEngine()
     config = engine.settle(config)
     path = cache_path(config)
+    refuse_address(path)
     with locked(path):
         preparation = prepare(config, progress)
         lost = slot_note(preparation.source, preparation.spec.num_instances)

@@ -7,21 +7,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from ifcar.cache.clips import CAMERAS, SEGMENTS
-from ifcar.cache.open import open_cache
+from ifcar.cache.open import HDF5_SUFFIXES, JOIN_SUFFIX, open_cache
 from ifcar.cache.schema import Split, Status
+from ifcar.data_files import entries
 from ifcar.errors import InputError, MissingDataError
+from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.feed.labelled import read_labelled
 from ifcar.pipelines.folders import cache_paths, folder
 from ifcar.pipelines.labels.kinds import MEASURES
 from ifcar.pipelines.runs.config import RunConfig, task_name
 from ifcar.pipelines.runs.finished import finished_runs
+from ifcar.pipelines.runs.query import RunQuery, differing_options
 from ifcar.shell_words import command
 
 Rows = tuple[list[str], list[list[Any]]]
+ALL_RUNS = RunQuery()
 SHOWN_CROP = 224  # of the views that backbones are listed for
 
 
@@ -99,9 +104,10 @@ def list_heads() -> Rows:
 
 
 def list_caches() -> Rows:
-    """Return the caches in the caches folder."""
+    """Return the caches in the caches folder, exported ones and joins too."""
+    files = [p for p in entries(folder("caches")) if p.is_file() and p.name.endswith((*HDF5_SUFFIXES, JOIN_SUFFIX))]
     rows = []
-    for path in cache_paths():
+    for path in sorted([*cache_paths(), *files]):
         reader = open_cache(path)
         done = int((reader.status() == Status.DONE).sum())
         backbone = reader.identity["backbone"]["name"]
@@ -114,16 +120,21 @@ def list_caches() -> Rows:
     return ["cache", "backbone", "clips", "segments", "cameras", "rows", "rows done", "fingerprint"], rows
 
 
-def list_runs() -> Rows:
-    """Return the finished runs in the runs folder, oldest first."""
+def list_runs(query: RunQuery = ALL_RUNS) -> Rows:
+    """Return the finished runs in the runs folder, oldest first or as asked, with the options in which they differ."""
+    runs = [run for run in finished_runs() if query.names(run)]
+    said = differing_options([to_plain(run.config) for run in runs])
     rows = []
-    for run in finished_runs():
+    for run, options in zip(runs, said, strict=True):
         test = run.metric("test")
         seed = run.config.seed if isinstance(run.config, RunConfig) else None
         found = {} if test is None else test.measures()
         scores = [100 * found[key] if key in found else None for key in MEASURES]
-        rows.append([str(run.path), run.config.head, task_name(run.config), seed, test and test.n, *scores])
-    return ["run", "head", "protocol", "seed", "test n", *MEASURES.values()], rows
+        made = datetime.fromtimestamp((run.path / "metrics.json").stat().st_mtime)
+        own = [str(run.path), run.config.head, task_name(run.config), seed, test and test.n, *scores]
+        rows.append([*own, f"{made:%Y-%m-%d %H:%M}", options or None])
+    columns = ["run", "head", "protocol", "seed", "test n", *MEASURES.values(), "made", "differs in"]
+    return columns, query.chosen(columns, rows)
 
 
 def list_grids() -> Rows:

@@ -9,8 +9,15 @@ from typing import Protocol
 class Progress(Protocol):
     """Receives the progress of one command; cli.py shows it."""
 
-    def start(self, title: str, total: int) -> None:
-        """Begin a stage of `total` items."""
+    def start(self, title: str, total: int, *, done: int = 0, after: int = 0) -> None:
+        """Begin a stage of `total` items.
+
+        Args:
+            title: of the stage.
+            total: its items.
+            done: how many an earlier command finished, which no rate counts.
+            after: items of the same kind that follow it at most, which the time left counts.
+        """
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Finish `count` items of the stage; `note` replaces the stage's remark."""
@@ -25,7 +32,7 @@ class Progress(Protocol):
 class Silent:
     """A `Progress` that shows nothing."""
 
-    def start(self, title: str, total: int) -> None:
+    def start(self, title: str, total: int, *, done: int = 0, after: int = 0) -> None:
         """Ignore the stage."""
 
     def advance(self, count: int = 1, note: str = "") -> None:

@@ -13,6 +13,8 @@ import pytest
 from fixtures.processes import call
 from fixtures.something_else import write_dataset
 
+from ifcar.cli import main
+
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(arguments, *call(arguments, folder))
@@ -72,13 +74,16 @@ def test_grid_few_shot_and_predict_print_tables(place: Path) -> None:
     assert unknown.returncode == 2 and unknown.stderr.count("\n") == 1, unknown.stderr
 
 
-def test_cache_commands(place: Path) -> None:
+def test_cache_commands(place: Path, caplog: pytest.LogCaptureFixture) -> None:
     cache = "caches/something-else-none.zarr"
     assert "compositional" in run(place, "cache", "info", cache).stdout
     assert json.loads(run(place, "cache", "verify", cache, "--json").stdout) == {"clean": True, "damages": []}
     assert run(place, "cache", "export", cache, "--out", "x.h5").returncode == 0
     assert "compositional" in run(place, "cache", "info", "x.h5").stdout
-    assert run(place, "cache", "show", cache, "--clip", "101").returncode == 0
+    shown = run(place, "cache", "show", cache, "--clip", "101")
+    assert shown.returncode == 0 and "boxes alone are drawn, without pixels: " in caplog.text
+    elsewhere = run(place, "cache", "show", cache, "--data-root", "nowhere")
+    assert elsewhere.returncode == 2 and "nowhere: no such folder" in elsewhere.stderr
     assert (place / "pictures" / "101.png").stat().st_size > 1000
 
 
@@ -185,3 +190,43 @@ def test_what_the_parser_refuses_points_to_the_commands_own_help(
     named = " ".join(["ifcar", *(word for word in arguments if word in ("extract", "finetune", "i3d"))])
     assert done.returncode == 2 and done.stderr.startswith(said)
     assert done.stderr.endswith(f"see `{named} --help`\n") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["cache"], ["finetune"], ["-h"], ["fit-head", "-h"], ["data", "check", "-h"]]
+)
+def test_help_has_lines_and_h_asks_for_it(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(arguments)
+    printed = capsys.readouterr()
+    named = " ".join(["ifcar", *(word for word in arguments if word != "-h")])
+    assert printed.out.startswith(f"Usage: {named} ") and printed.out.count("\n") > 5 and not printed.err
+    assert done.value.code == (0 if "-h" in arguments else 2)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_are_told_the_commands(
+    shell: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {"COMP_WORDS": "ifcar fit", "COMP_CWORD": "1", "_TYPER_COMPLETE_ARGS": "ifcar fit"}
+    asked |= {"_IFCAR_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    for name, value in asked.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit):
+        main([])
+    assert "fit-head" in capsys.readouterr().out
+
+
+def test_an_address_is_named_as_it_was_written(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(["cache", "info", "s3://bucket/some/cache.zarr"])
+    assert done.value.code == 2 and "s3://bucket/some/cache.zarr is an address" in capsys.readouterr().err
+
+
+def test_a_misspelt_head_is_said_before_a_missing_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IFCAR_CACHES", str(tmp_path))
+    with pytest.raises(SystemExit):
+        main(["fit-head", "sif"])
+    assert "unknown head 'sif', did you mean 'sfi'" in capsys.readouterr().err

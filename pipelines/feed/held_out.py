@@ -65,11 +65,13 @@ def hold_out(train: Examples, protocol: ProtocolTable, share: float) -> Division
     elif (groups >= 0).all():
         few = f"is one {kind[:-1]}, which cannot" if len(names) == 1 else f"are {len(names)} {kind}, of which none can"
         why = f"there {few} be spared"
+    elif (groups < 0).all():
+        why = "the protocol names none"
     else:
         why = f"{int((groups < 0).sum())} of the clips are of no known {kind[:-1]}"
     chosen = _whole_segments(train.segments, share)
-    alone = "" if (groups < 0).all() else f"one by one and not by {kind}, for {why}; both parts may show the same ones"
-    return _divide(train, chosen, share, alone)
+    flattered = "both parts may show the same ones, which flatters the held-out part"
+    return _divide(train, chosen, share, f"one by one and not by {kind}, for {why}; {flattered}")
 
 
 def _whole_groups(groups: NDArray[np.int32], share: float, limit: float) -> NDArray[np.bool_]:

@@ -33,14 +33,22 @@ def draw_clips(reader: CacheReader, clip_ids: Sequence[str], out: Path, data_roo
         reader: the open cache.
         clip_ids: clips to draw; empty for the first ten.
         out: folder for the pictures.
-        data_root: the dataset's folder, when it is not at its default place. Without its videos, boxes alone are drawn.
+        data_root: the dataset's folder, when it is not at its default place. Without its videos, boxes alone are drawn,
+            and a warning says why.
+
+    Raises:
+        InputError: the cache has no such clip.
+        MissingDataError, CacheMismatchError: the named folder is not there, or not what the cache was made from.
     """
     unknown = [c for c in clip_ids if c not in reader.clip_ids]
     if unknown:
         raise InputError(f"{reader.path}: no clip {unknown[0]!r}; `ifcar cache info` lists examples")
     try:
         sources = find_sources(reader, data_root)
-    except (MissingDataError, CacheMismatchError):
+    except (MissingDataError, CacheMismatchError) as error:
+        if data_root is not None and (isinstance(error, CacheMismatchError) or not data_root.is_dir()):
+            raise
+        logger.warning("boxes alone are drawn, without pixels: %s", error)
         sources = {}
     out.mkdir(parents=True, exist_ok=True)
     labels = _labels(reader)

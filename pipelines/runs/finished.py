@@ -1,6 +1,6 @@
 """Run folders: what a finished run holds, and finding runs.
 
-config.yaml         everything needed to repeat the run, with the cache's fingerprint
+config.yaml         everything needed to repeat the run, with the cache's fingerprint; above it how it was trained
 plugin.json         where its head, backbone and data set come from, when these are plugins
 data.json           what it was trained on: cache dimensions and identity, class names
 model.safetensors   the weights (not in an ensemble)
@@ -13,6 +13,7 @@ metrics.json        one record a part; written last: a run with it is finished
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -114,6 +115,19 @@ def write_config(path: Path, config: RunConfig | EnsembleConfig) -> None:
     content = to_plain(absolute_places(config))
     write_atomic(path / "config.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
     note_plugins(path, {"head": config.head})
+
+
+def write_remark(path: Path, lines: Sequence[str]) -> None:
+    """Put lines on how the run was made above its config, as comments: they are no options, and change no run's id."""
+    file = path / "config.yaml"
+    kept = [line for line in read_text(file).splitlines(keepends=True) if not line.startswith("#")]
+    write_atomic(file, "".join([*(f"# {line}\n" for line in lines), *kept]).encode())
+
+
+def read_remark(file: Path) -> list[str]:
+    """Return the lines that `write_remark` put above a config."""
+    lines = read_text(file).splitlines() if file.is_file() else []
+    return [line.removeprefix("#").strip() for line in itertools.takewhile(lambda line: line.startswith("#"), lines)]
 
 
 def write_results(path: Path, predictions: Sequence[Predictions], metrics: Sequence[Metrics]) -> None:

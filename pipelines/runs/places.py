@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ifcar.cache.layout import read_manifest
-from ifcar.cache.open import open_cache
+from ifcar.cache.open import open_cache, refuse_address
 from ifcar.cache.reader import CacheReader
 from ifcar.errors import IfcarError, MissingDataError
 from ifcar.extract.weights import is_file_name
@@ -56,6 +56,7 @@ def _holds(path: Path, fingerprint: str) -> bool:
 
 def open_its_cache(cache: Path, whose: object) -> CacheReader:
     """Open the cache that a run or config names. Raises MissingDataError that says `--cache` where there is none."""
+    refuse_address(cache)
     if not cache.exists():
         raise MissingDataError(
             f"{whose}: there is no cache at {cache}; name it with --cache, or make it with `ifcar extract`"

@@ -102,7 +102,11 @@ def train_phases(entries: Sequence[PreparedRun], data: Data, folder: Path, progr
     if state.phase == "fit":
         shorter = [replace(e, plan=replace(fit_plan, lr=e.plan.lr, weight_decay=e.plan.weight_decay)) for e in entries]
         stops = [fit_plan.num_steps] * len(entries)
-        _run_phase(shorter, data, fitting, held_out, stops, state, folder, progress)
+        after = plan.num_steps if schedule.refit else 0
+        if after:
+            said = f"{fit_plan.num_steps:,} steps choose the stopping point; then the refit on all training clips"
+            progress.say(f"{entries[0].config.head}: {said}, at most {after:,} steps")
+        _run_phase(shorter, data, fitting, held_out, stops, state, folder, progress, after=after)
     steps, weights = [m.best_step for m in state.members], [m.best_weights for m in state.members]
     if schedule.refit:
         if state.phase == "fit":
@@ -147,8 +151,21 @@ def _run_phase(
     state: TrainState,
     folder: Path,
     progress: Progress,
+    *,
+    after: int = 0,
 ) -> list[dict[str, Tensor]]:
     """Train one phase from where `state` is, showing progress and saving a checkpoint every round.
+
+    Args:
+        entries: the runs.
+        data: what they are trained on.
+        examples: the clips of this phase.
+        held_out: the clips that choose the stopping points, or None.
+        stops: the step at which each run stops.
+        state: where training is.
+        folder: of the checkpoint.
+        progress: told about every round.
+        after: steps of the next phase at most.
 
     Returns:
         The runs' states at the end.
@@ -183,8 +200,7 @@ def _run_phase(
     if state.step:
         restore(folder, trainer)
     name = entries[0].path.name + (f" and {len(entries) - 1} more" if len(entries) > 1 else "")
-    progress.start(f"{name} {state.phase}", max(stops))
-    progress.advance(state.step)
+    progress.start(f"{name} {state.phase}", max(stops), done=state.step, after=after)
     last = state.step
 
     def on_round(state: TrainState) -> None:

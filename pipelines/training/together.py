@@ -9,6 +9,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from ifcar.cache.lock import locked
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
@@ -26,6 +28,7 @@ from ifcar.pipelines.runs.finished import (
     claim_folder,
     is_finished,
     open_run,
+    write_remark,
     write_tasks,
 )
 from ifcar.pipelines.runs.heads import build_head, start_from_base
@@ -125,6 +128,7 @@ def _fit_locked(
             continue
         if left[number]:
             save_tensors(entry.path / "model.safetensors", outcome.weights)
+            write_remark(entry.path, how_trained(jobs, batches.device))
             write_tasks(entry.path, _task_metrics(entry, outcome, tested, data))
             write_outcome(entry.path, outcome.history, predictions[number], seed=entry.config.seed, started=started)
         results.append(
@@ -139,6 +143,24 @@ def _fit_locked(
         (entry.path / CHECKPOINT).unlink(missing_ok=True)
     reader.close()
     return results
+
+
+def how_trained(jobs: Sequence[Job], device: torch.device) -> list[str]:
+    """Return lines on how runs were trained, and how to make the same bytes again.
+
+    The members of a fleet are multiplied as one stack, whose sums a processor adds in another order than those of a run
+    alone; training enlarges the difference.
+    """
+    threads = torch.get_num_threads()
+    where = f"on {threads} thread{'s' if threads > 1 else ''}" if device.type == "cpu" else f"on {device.type}"
+    if len(jobs) == 1:
+        again = f", with OMP_NUM_THREADS={threads}" if device.type == "cpu" else ", on the same kind of device"
+        return [f"trained alone {where}; the same bytes again: ifcar fit-head --config with this file{again}"]
+    return [
+        f"trained {where} in a fleet of {len(jobs)} runs: {', '.join(job.path.name for job in jobs)}",
+        "trained alone (ifcar fit-head --config) it ends with other numbers; the same bytes again: remove the folders "
+        f"of these {len(jobs)} runs, then give the command of the grid with --processes 1 --fleet {len(jobs)}",
+    ]
 
 
 def _predict(

@@ -58,7 +58,7 @@ def extracted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
         views += len(inputs[0]) if isinstance(module, Backbone) else 0
 
     class Counting(Silent):
-        def start(self, title: str, total: int) -> None:
+        def start(self, title: str, total: int, *, done: int = 0, after: int = 0) -> None:
             nonlocal views
             views = 0  # from here on; what random weights are set by went before
 

@@ -20,7 +20,7 @@ from ifcar.cache.schema import Split
 from ifcar.cli import main
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.heads.sfi import SFI
-from ifcar.pipelines.ensemble import choose_weights, ensemble
+from ifcar.pipelines.ensemble import choose_weights, ensemble, fuse, fusion_notes, partner
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
@@ -182,10 +182,28 @@ def test_ensemble_is_the_average_of_probabilities(cache: Path) -> None:
     expected = 0.25 * SingleLabel().probabilities(members[0].predictions("test").logits)
     expected += 0.75 * SingleLabel().probabilities(members[1].predictions("test").logits)
     np.testing.assert_allclose(SingleLabel().probabilities(fused.predictions("test").logits), expected, atol=1e-6)
+    assert not fused.data().notes
     chosen = choose_weights(members)
     assert sum(chosen) == pytest.approx(1.0)
+    assert partner(members[1]) is None
     with pytest.raises(InputError, match="no finished i3d run"):
         ensemble([])
+
+
+def test_ensemble_says_which_member_counts_for_nothing_and_that_one_alone_is_better(
+    cache: Path, tmp_path: Path
+) -> None:
+    good = fit(config(cache), Silent()).run
+    test = good.predictions("test")
+    bad = replace(good, path=tmp_path / "bad", metrics=[replace(m, top1=0.0) for m in good.metrics])
+    wrong = replace(test, logits=-9 * test.logits)
+    shown = [good.showing(test), bad.showing(wrong)]
+    fused = measure(fuse(shown, "test", [0.5, 0.5]), seed=0, started=0.0)
+    assert fusion_notes(shown, [0.5, 0.5], [fused]) == [
+        f"worse than its best member: 0.0 against 100.0 of {good.path.name} alone, on 16 test clips"
+    ]
+    kept = measure(fuse(shown, "test", [1.0, 0.0]), seed=0, started=0.0)
+    assert fusion_notes(shown, [1.0, 0.0], [kept]) == ["bad has weight 0: the ensemble is the same without it"]
 
 
 def test_evaluate_gives_the_stored_logits_and_refuses_another_cache(cache: Path, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,8 +33,8 @@ from ifcar.pipelines.fleets.fleet import FOLDER, Fleet, choose_size, fleet_key, 
 from ifcar.pipelines.fleets.pool import fit_all
 from ifcar.pipelines.grid.plan import run_folder
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.runs.config import RunConfig
-from ifcar.pipelines.runs.finished import is_finished, open_run
+from ifcar.pipelines.runs.config import RunConfig, run_id
+from ifcar.pipelines.runs.finished import is_finished, open_run, read_config, read_remark
 from ifcar.pipelines.runs.heads import build_head
 from ifcar.pipelines.runs.resolve import head_options, make_run_config, resolve
 from ifcar.pipelines.runs.schedule import Plan, ScheduleConfig, make_plan
@@ -315,6 +317,25 @@ def test_run_of_a_fleet_has_the_files_and_metrics_of_the_run_alone(cache: Path, 
         for split in ("train", "test", "held_out"):
             logits = [run.predictions(split).logits for run in (result.run, alone)]
             np.testing.assert_allclose(*logits, atol=0.25)
+
+
+@pytest.mark.slow
+def test_config_of_a_fleet_s_run_says_how_to_make_its_bytes_again_and_that_makes_them(cache: Path) -> None:
+    configs = calm(cache, 2e-4, 2e-4, 2e-4, 2e-4)[:3]
+    jobs = [Job(config=one, path=run_folder(one)) for one in configs]
+    (pair,), _ = plan_fleets(jobs[:2], processes=1, device="cpu")
+    train_fleet(pair)
+    train_fleet(make_fleet(jobs[2:]))
+    said = [read_remark(job.path / "config.yaml") for job in jobs]
+    size = re.search(r"--processes 1 --fleet (\d+)$", said[0][1])
+    assert said[0] == said[1] and size is not None and all(job.path.name in said[0][0] for job in jobs[:2])
+    assert "trained alone" in said[2][0] and run_id(read_config(jobs[0].path / "config.yaml")) == run_id(configs[0])
+    before = [weights_of(job.path) for job in jobs[:2]]
+    for job in jobs[:2]:
+        shutil.rmtree(job.path)
+    (again,), _ = plan_fleets(jobs, processes=1, device="cpu", fleet_size=int(size[1]))
+    train_fleet(again)
+    assert [weights_of(job.path) for job in jobs[:2]] == before
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from fixtures.something_else import write_dataset
 
 from ifcar.cli import main
 from ifcar.console import print_json, print_table
+from ifcar.pipelines.ensemble import ensemble
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.listing import LISTINGS
 from ifcar.pipelines.progress import Silent
+from ifcar.pipelines.runs.finished import finished_runs
+from ifcar.pipelines.runs.query import differing_options
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
@@ -91,3 +95,52 @@ def test_a_number_that_is_none_is_null_in_json_and_a_dash_in_a_table(capsys: pyt
     assert json.loads(capsys.readouterr().out) == {"a": [None, None, 99.5], "b": [1.0, None], "c": "x", "1": None}
     print_table("t", ["a", "b", "c"], [[99.44, None, 3]])
     assert re.search(r"99\.4 .* – .* 3 ", capsys.readouterr().out)
+
+
+def test_runs_are_filtered_and_sorted_by_what_is_shown(
+    cache: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def seeds(*options: str) -> list[int]:
+        return [run["seed"] for run in json.loads(printed(capsys, "list", "runs", *options, "--json"))]
+
+    assert seeds("--sort", "-seed") == [4, 3] and seeds("--sort", "seed", "--head", "base") == [3, 4]
+    assert seeds("--where", "seed>=4", "--where", "top1>=0") == [4] and seeds("--where", "mAP>0") == []
+    assert seeds("--cache", "boxes.zarr") == [3, 4] and seeds("--cache", "other.zarr") == seeds("--head", "sfi") == []
+    assert seeds("--protocol", "compositional") == [3, 4]
+    for options, said in (
+        (["runs", "--where", "top1"], "expected COLUMN>NUMBER"),
+        (["runs", "--sort", "tpo1"], "no column 'tpo1', did you mean 'top1'"),
+        (["heads", "--sort", "name"], "--sort name would be ignored"),
+    ):
+        with pytest.raises(SystemExit) as done:
+            main(["list", *options])
+        assert done.value.code == 2 and said in capsys.readouterr().err
+    printed(capsys, "cache", "export", cache)
+    listed = json.loads(printed(capsys, "list", "caches", "--json"))
+    assert [Path(one["cache"]).suffix for one in listed] == [".h5", ".zarr"]
+
+
+def test_options_that_differ_are_named_and_a_name_is_never_broken(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [{"head": "a", "seed": k, "schedule": {"lr": lr, "epochs": 2}} for k, lr in enumerate((0.1, 0.2))]
+    assert differing_options([*runs, {"head": "b", "seed": 0}]) == ["schedule.lr=0.1", "schedule.lr=0.2", ""]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "runs/" + "n" * 75
+    print_table("t", ["run", "what"], [[name, "a b c d " * 20]])
+    assert name in capsys.readouterr().out
+
+
+def test_runs_are_removed_but_none_that_another_was_made_from(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = (run.path for run in finished_runs())
+    fused = ensemble([a, b]).run.path
+    for refused, said in (([b, a], "was made from it"), ([b, tmp_path / "caches"], "holds no run")):
+        with pytest.raises(SystemExit) as done:
+            main(["runs", "rm", *map(str, refused)])
+        assert done.value.code == 2 and said in capsys.readouterr().err
+        assert [run.path for run in finished_runs()] == [a, b, fused]
+    assert json.loads(printed(capsys, "runs", "rm", fused, a, "--json")) == {"removed": [str(fused), str(a)]}
+    assert [run.path for run in finished_runs()] == [b] and not a.exists()

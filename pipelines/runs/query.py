@@ -1,0 +1,103 @@
+"""Which runs `ifcar list runs` shows, and in what order."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ifcar.errors import InputError, nearest_of
+from ifcar.pipelines.runs.finished import Run
+
+COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+    "=": operator.eq,
+}
+SAID_ELSEWHERE = ("head", "protocol", "labels", "seed", "cache", "fingerprint", "protocol_digest", "members")
+"""Options that columns of their own show, or that name places."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunQuery:
+    """What is asked of a listing of runs.
+
+    Args:
+        head: runs of this head alone.
+        cache: runs of this cache alone, by its path or the end of it.
+        protocol: runs of this protocol alone.
+        where: each COLUMN>NUMBER, or with >=, <, <= or =; a row without a number there is left out.
+        sort: the column to sort by, a number or a text; "-COLUMN" for the largest first; None: oldest first.
+    """
+
+    head: str | None = None
+    cache: Path | None = None
+    protocol: str | None = None
+    where: tuple[str, ...] = ()
+    sort: str | None = None
+
+    def names(self, run: Run) -> bool:
+        """Return whether the run is of the head, cache and protocol that are asked for."""
+        config = run.config
+        ending = () if self.cache is None else self.cache.parts
+        in_cache = not ending or config.cache.parts[-len(ending) :] == ending
+        return in_cache and self.head in (None, config.head) and self.protocol in (None, config.protocol)
+
+    def chosen(self, columns: Sequence[str], rows: Sequence[list[Any]]) -> list[list[Any]]:
+        """Return the rows that are asked for, in order. Raises InputError naming a bad condition or column."""
+        kept = list(rows)
+        for text in self.where:
+            place, compares, number = _condition(text, columns)
+            kept = [row for row in kept if isinstance(row[place], int | float) and compares(row[place], number)]
+        if self.sort is None:
+            return kept
+        place = _column(self.sort.removeprefix("-"), columns, "--sort")
+        given = [row for row in kept if row[place] is not None]
+        given.sort(key=lambda row: row[place], reverse=self.sort.startswith("-"))
+        return given + [row for row in kept if row[place] is None]
+
+
+def _condition(text: str, columns: Sequence[str]) -> tuple[int, Callable[[Any, Any], bool], float]:
+    found = re.fullmatch(r"(.+?)(>=|<=|>|<|=)\s*([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)", text.strip())
+    try:
+        number = float(found[3]) if found else None
+    except ValueError:
+        number = None
+    if found is None or number is None:
+        raise InputError(f'--where {text!r:.80}: expected COLUMN>NUMBER, or >=, <, <=, =, as in "top1>60"')
+    return _column(found[1].strip(), columns, "--where"), COMPARISONS[found[2]], number
+
+
+def _column(name: str, columns: Sequence[str], option: str) -> int:
+    """Return the place of a column, named with or without its hyphens and blanks, in any case."""
+    plain = [re.sub(r"[^a-z0-9]", "", column.lower()) for column in columns]
+    asked = re.sub(r"[^a-z0-9]", "", name.lower())
+    if asked not in plain:
+        raise InputError(f"{option}: no column {name!r:.80}{nearest_of(asked, plain)}; there are {', '.join(columns)}")
+    return plain.index(asked)
+
+
+def differing_options(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return for each config what it states otherwise than another of its head does, as "lr=0.001, dropout=0.1"."""
+    flat = [_flat({k: v for k, v in config.items() if k not in SAID_ELSEWHERE}) for config in configs]
+    said = []
+    for config, own in zip(configs, flat, strict=True):
+        same = [other for one, other in zip(configs, flat, strict=True) if one["head"] == config["head"]]
+        differs = [key for key in own if any(other.get(key) != own[key] for other in same)]
+        said.append(", ".join(f"{key}={own[key]}" for key in differs))
+    return said
+
+
+def _flat(content: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            out |= _flat(value, f"{above}{key}.")
+        else:
+            out[f"{above}{key}"] = value
+    return out
