@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -27,6 +28,7 @@ from ifcar.commands.report import report
 from ifcar.console import fail
 from ifcar.errors import IfcarError, is_out_of_memory
 from ifcar.heap import keep_freed_memory
+from ifcar.plugins import VARIABLE, use_plugin
 from ifcar.terminal import DEBUG, quiet_libraries
 
 SIGNALLED = 128  # a shell's exit code of a command that a signal ended, less the signal's number
@@ -78,6 +80,37 @@ def options(version: Annotated[bool, typer.Option("--version", help="Print the v
         raise typer.Exit
 
 
+def _use_plugins(files: list[Path] | None) -> None:
+    for file in files or ():
+        use_plugin(file)
+
+
+def _with_plugin_option(command: Any) -> Any:
+    """Return a click command after it and each command below it got the option --plugin, read before all others."""
+    holder = typer.Typer(add_completion=False)
+
+    @holder.command()
+    def hold(
+        plugin: Annotated[
+            list[Path] | None,
+            typer.Option(
+                metavar="FILE.py",
+                help=f"Heads, backbones or data sets of your own; may be repeated. Or name files in {VARIABLE}.",
+                is_eager=True,
+                expose_value=False,
+                callback=_use_plugins,
+            ),
+        ] = None,
+    ) -> None: ...
+
+    (option,) = (parameter for parameter in typer.main.get_command(holder).params if parameter.name == "plugin")
+    reached = [command]
+    for found in reached:
+        found.params.append(option)
+        reached += getattr(found, "commands", {}).values()
+    return command
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 some items failed, 2 bad input, 130 interrupted, 143 terminated."""
     quiet_libraries()
@@ -92,7 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     signal.signal(signal.SIGTERM, terminate)
     try:
-        code = app(args=None if arguments is None else list(arguments), prog_name="ifcar", standalone_mode=False)
+        code = _with_plugin_option(typer.main.get_command(app))(
+            args=None if arguments is None else list(arguments), prog_name="ifcar", standalone_mode=False
+        )
         if code == SIGNALLED + signal.SIGINT:
             raise KeyboardInterrupt  # newer typer turns Ctrl-C into this code
     except IfcarError as error:

@@ -26,7 +26,7 @@ FOLDED = 10  # characters of a column of text at least; names, which come first,
 
 
 class Screen:
-    """Shows a pipeline's progress on stderr: a bar on a terminal, a line every ten seconds elsewhere.
+    """Shows a pipeline's progress on stderr: a bar on a terminal or in a notebook, a line every ten seconds elsewhere.
 
     Args:
         quiet: show nothing, for --json.
@@ -50,7 +50,7 @@ class Screen:
         self._title, self._total, self._done = title, total, done
         self._before, self._after = done, after
         self._started = self._spoken = time.monotonic()
-        if not self.quiet and self.console.is_terminal:
+        if not self.quiet and (self.console.is_terminal or self.console.is_jupyter):
             self._bar = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),

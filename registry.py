@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Generic, TypeVar
 
 from ifcar.errors import InputError, nearest_of
+from ifcar.plugins import load_plugins, origin
 
 T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Named things of one kind, filled by explicit imports.
+    """Named things of one kind, filled by explicit imports and by plugins.
 
     Args:
         kind: the word used in messages, for example "head".
@@ -19,6 +20,7 @@ class Registry(Generic[T]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._items: dict[str, tuple[T, str]] = {}
+        self._advice: dict[str, str] = {}
 
     def register(self, name: str, item: T, where: str) -> T:
         """Add `item` under `name`; `where` is the module that defines it. Raises ValueError on a duplicate."""
@@ -31,12 +33,26 @@ class Registry(Generic[T]):
         """Return the item called `name`.
 
         Raises:
-            InputError: no such name; the message lists the known ones and the nearest match.
+            InputError: no such name; the message lists the known ones and the nearest match, and says how to get it
+                where that is known.
         """
+        failures = [] if name in self._items else load_plugins(self.kind)
         if name not in self._items:
-            raise InputError(f"unknown {self.kind} {name!r}{nearest_of(name, self.names())}")
+            said = f"unknown {self.kind} {name!r}"
+            if name in self._advice:
+                raise InputError("; ".join([f"{said}: {self._advice[name]}", *failures]))
+            raise InputError("; ".join([f"{said}{nearest_of(name, self.names())}", *failures]))
         return self._items[name][0]
 
     def names(self) -> list[str]:
-        """Return the registered names, sorted."""
+        """Return the registered names, sorted, those of plugins too."""
+        load_plugins(self.kind)
         return sorted(self._items)
+
+    def origin(self, name: str) -> dict[str, str]:
+        """Return which plugin a name comes from, see `ifcar.plugins.origin`; nothing for one of ours."""
+        return origin(self._items[name][1]) if name in self._items else {}
+
+    def advise(self, name: str, advice: str) -> None:
+        """Say what the message about a name that turns out to be unknown should tell the user to do."""
+        self._advice[name] = advice

@@ -25,7 +25,6 @@ from machine import copy_rate, median, peaks, repeated, synchronise, tf32
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
-from fixtures.batches import random_batch
 from fixtures.decoded import decoded_views
 from fixtures.flops import PAPER_CLASSES, PAPER_SPEC, training_loss
 from fixtures.golden import FILES, load_golden
@@ -44,6 +43,7 @@ from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.pipelines.runs.weights import load_tensors
+from ifcar.testing.batches import random_batch
 
 LIMITS = {"logits": 1e-4, "gradient": 1e-3, "features": 2e-3, "weights": 1e-3, "fleet": 1e-4}
 """Largest ‖found − expected‖ / ‖expected‖. Features are rounded to float16 (5e-4) and weights have been moved by

@@ -47,16 +47,15 @@ def grid(
     from ifcar.pipelines.folders import only_cache
     from ifcar.pipelines.grid.config import read_grid
     from ifcar.pipelines.grid.plan import plan_grid
-    from ifcar.pipelines.grid.run import run_grid
+    from ifcar.pipelines.grid.run import grid as run_grid
 
     if dry_run:
         refuse_ignored(context, TRAINING, "--dry-run lists the runs and trains none; leave one of the two out")
     cluster, chosen = cluster_config(engine.read()), MachineConfig(**machine.read())
-    plan = plan_grid(read_grid(file), only_cache(cache))
     if dry_run:
-        _print_plan(plan, as_json=as_json)
+        _print_plan(plan_grid(read_grid(file), only_cache(cache)), as_json=as_json)
         return
-    show_grid(run_grid(plan, Screen(quiet=as_json), chosen, out=out, cluster=cluster), as_json=as_json)
+    show_grid(run_grid(file, cache, Screen(quiet=as_json), chosen, out=out, cluster=cluster), as_json=as_json)
 
 
 @with_config_options

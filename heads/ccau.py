@@ -206,6 +206,8 @@ class CCAU(Head):
 
     In training the auxiliary loss `align` draws together what the streams say of the same moment, and `distil` what
     they answer. A stream scores the same whether others are there or not.
+
+    Source: Rai et al. 2021, §4, Eq. 1–2; the ConvGRU and the layers of α are the released code's.
     """
 
     name = "ccau"

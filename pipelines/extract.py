@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +26,11 @@ from ifcar.pipelines.engines.local import LocalEngine
 from ifcar.pipelines.extraction.backbones import backbone_of, check_heard
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.extraction.defaults import cache_path
+from ifcar.pipelines.extraction.environment import device_name
+from ifcar.pipelines.extraction.hours import note_hours
 from ifcar.pipelines.extraction.preparation import Preparation, prepare
 from ifcar.pipelines.extraction.slots import slot_note
-from ifcar.pipelines.progress import Progress
+from ifcar.pipelines.progress import Progress, Silent
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +63,7 @@ class ExtractResult:
     notes: Sequence[str] = field(default_factory=tuple)
 
 
-def extract(config: ExtractConfig, progress: Progress, engine: ExtractEngine | None = None) -> ExtractResult:
+def extract(config: ExtractConfig, progress: Progress = Silent(), engine: ExtractEngine | None = None) -> ExtractResult:
     """Run stage one: decode, run the backbone, pool instances, write and commit block after block.
 
     Interrupted at any point and run again with the same options, it goes on where it was.
@@ -91,6 +94,7 @@ def extract(config: ExtractConfig, progress: Progress, engine: ExtractEngine | N
             if lost:
                 progress.say(lost)
             progress.start(f"extracting {len(preparation.source.clips)} clips", num_rows)
+            started = time.perf_counter()
             try:
                 engine.run(preparation, writer, tasks, progress)
             except KeyboardInterrupt:
@@ -98,6 +102,8 @@ def extract(config: ExtractConfig, progress: Progress, engine: ExtractEngine | N
                 progress.say(f"{path}: {kept} of {writer.num_blocks} blocks are kept; the same command goes on")
                 raise
             progress.finish()
+            seconds = time.perf_counter() - started
+            note_hours(path, rows=num_rows, seconds=seconds, device=device_name(config.device))
         notes = [*([lost] if lost else []), *preparation.source.notes]
         return _result(path, writer, preparation, num_rows, notes)
 

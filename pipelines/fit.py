@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ifcar.errors import InputError
 from ifcar.pipelines.feed.memory import Memory
-from ifcar.pipelines.progress import Progress
+from ifcar.pipelines.progress import Progress, Silent
 from ifcar.pipelines.runs.config import RunConfig, run_name
 from ifcar.pipelines.runs.finished import check_folder, fresh_folder
 from ifcar.pipelines.training.jobs import FailedRun, Job
@@ -17,7 +17,7 @@ from ifcar.shell_words import command
 
 def fit(
     config: RunConfig,
-    progress: Progress,
+    progress: Progress = Silent(),
     *,
     out: Path | None = None,
     resume: bool = False,

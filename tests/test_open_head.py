@@ -9,10 +9,8 @@ from typing import ClassVar
 
 import pytest
 import torch
-from fixtures.batches import LAYOUT_SPEC
 from fixtures.interrupts import interrupted_after
 from fixtures.something_else import write_dataset
-from head_contract import CHECKS
 from torch import nn
 
 from ifcar.cache.arrays import CacheSpec
@@ -32,6 +30,8 @@ from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.training.together import FitResult, fit_together
+from ifcar.testing.batches import LAYOUT_SPEC
+from ifcar.testing.head_contract import CHECKS
 
 BRIEF = ScheduleConfig(kind="stretched", epochs=4, batch_size=8, held_out=0.0)
 

@@ -10,6 +10,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
+
+import ifcar
 
 ROOT = Path(__file__).parents[1]
 NOT_PACKAGES = {"tests", "benchmarks", "docs", "build", "dist"}
@@ -41,3 +44,10 @@ def test_wheel_holds_exactly_the_package(tmp_path: Path) -> None:
         held = {n for n in archive.namelist() if ".dist-info/" not in n}
     package = {n for n in tracked.split() if n.split("/")[0] not in NOT_PACKAGES}
     assert held == {f"ifcar/{n}" for n in package} | {"ifcar/py.typed"}
+
+
+def test_citation_names_the_version_and_the_licence_of_the_package() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (cited["version"], cited["license"]) == (ifcar.__version__, project["license"])
+    assert f"## {ifcar.__version__}" in (ROOT / "CHANGELOG.md").read_text()

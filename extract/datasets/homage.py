@@ -25,7 +25,7 @@ from ifcar.cache.schema import Split
 from ifcar.data_files import entries, subfolders
 from ifcar.errors import InputError, MissingDataError
 from ifcar.extract.container import stated_sec
-from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
+from ifcar.extract.datasets.contract import Clip, Dataset, Erratum, Listing, Progress, register_dataset
 from ifcar.extract.datasets.homage_files import (
     ANNOTATION_FPS,
     Action,
@@ -76,6 +76,29 @@ class Homage(Dataset):
     name = "homage"
     summary = "Home Action Genome: activities (one label) and atomic actions (several), several cameras, sound"
     default_root = "homage"
+    errata = (
+        Erratum(
+            text=(
+                "45 files of atomic actions are empty. Their recordings have an activity; their atomic actions are not "
+                "known, and count neither in training nor in a measure."
+            ),
+            source="the published lists and annotation files, 825 sequences",
+        ),
+        Erratum(
+            text=(
+                "p0030_r001_a000 is listed with two activities, so it is left out. Of 825 sequences 782 have the ego "
+                "view, and none of p0001, which are for validation."
+            ),
+            source="the published activity lists",
+        ),
+        Erratum(
+            text=(
+                "Frame numbers of atomic actions count from 1 and include the last: start mod 30 is 1, end mod 30 "
+                "is 0. The numbers of frames that the films' headers state are wrong."
+            ),
+            source="9,703 segments of the published annotation files",
+        ),
+    )
     default_frames = 16
     default_crop = 128
     annotation_fps = ANNOTATION_FPS

@@ -21,11 +21,11 @@ from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.engines.cluster import RayConfig
 from ifcar.pipelines.ensemble import fuse_runs
 from ifcar.pipelines.fleets.pool import fit_all
-from ifcar.pipelines.folders import folder
-from ifcar.pipelines.grid.config import FusionConfig
-from ifcar.pipelines.grid.plan import GridPlan, PlannedReplicate, Stage
+from ifcar.pipelines.folders import folder, only_cache
+from ifcar.pipelines.grid.config import FusionConfig, GridConfig, read_grid
+from ifcar.pipelines.grid.plan import GridPlan, PlannedReplicate, Stage, plan_grid
 from ifcar.pipelines.labels.kinds import MEASURES
-from ifcar.pipelines.progress import Progress
+from ifcar.pipelines.progress import Progress, Silent
 from ifcar.pipelines.runs.config import ENSEMBLE, ID_LENGTH
 from ifcar.pipelines.runs.finished import Run, is_finished, open_run
 from ifcar.pipelines.training.jobs import FailedRun
@@ -51,6 +51,33 @@ class GridResult:
     failures: Sequence[FailedRun]
     num_runs: int
     num_made: int
+
+
+def grid(
+    file: Path | GridConfig,
+    cache: Path | None = None,
+    progress: Progress = Silent(),
+    machine: MachineConfig = MachineConfig(),
+    *,
+    out: Path | None = None,
+    cluster: RayConfig | None = None,
+) -> GridResult:
+    """Make every run of a grid that is not there yet, and write its table, see `run_grid`.
+
+    Args:
+        file: a grid file, the name of a shipped one, or the grid itself.
+        cache: what all runs train from; default: the only one in the caches folder.
+        progress: told about every round.
+        machine: where the runs train.
+        out: folder of the table; default: the grid's name in the runs folder.
+        cluster: a Ray cluster to train on; default: here.
+
+    Raises:
+        MissingDataError, InputError, CacheMismatchError: the grid or the cache cannot be used.
+        LockedError: another process makes a grid in the folder.
+    """
+    config = file if isinstance(file, GridConfig) else read_grid(file)
+    return run_grid(plan_grid(config, only_cache(cache)), progress, machine, out=out, cluster=cluster)
 
 
 def run_grid(

@@ -12,7 +12,7 @@ from pathlib import Path
 from ifcar.cache.durable import write_atomic
 from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.pictures.fonts import codes_note
-from ifcar.pipelines.progress import Progress
+from ifcar.pipelines.progress import Progress, Silent
 from ifcar.pipelines.report.chapter import Chapter, open_chapters
 from ifcar.pipelines.report.config import ReportConfig
 from ifcar.pipelines.report.drawing import drawing_style
@@ -44,7 +44,9 @@ class ReportResult:
     notes: Sequence[str]
 
 
-def report(folders: Sequence[Path], progress: Progress, options: ReportConfig = ReportConfig()) -> ReportResult:
+def report(
+    folders: Sequence[Path] = (), progress: Progress = Silent(), options: ReportConfig = ReportConfig()
+) -> ReportResult:
     """Write OUT/index.html and OUT/figures/.
 
     Args:

@@ -10,6 +10,7 @@ import numpy as np
 from ifcar.pipelines.comparison.columns import metric_of, title_of
 from ifcar.pipelines.comparison.formats import units
 from ifcar.pipelines.comparison.results import ResultRow
+from ifcar.pipelines.extraction.hours import hours_a_row
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.drawing import COLOURS, Drawing, new_figure
 from ifcar.pipelines.report.gather import view_family
@@ -30,6 +31,7 @@ class ViewPoint:
         augmented_views: of a training clip besides, A.
         rows: of a cache of the protocol's clips: V of each, and A of a training clip.
         size_bytes: of these rows, without checksums.
+        hours: that their extraction takes, by the mean of the cache's rows; None where that is not known.
     """
 
     row: ResultRow
@@ -37,6 +39,7 @@ class ViewPoint:
     augmented_views: int
     rows: int
     size_bytes: int
+    hours: float | None
 
 
 def view_curves(chapter: Chapter, cache: CachedViews | str) -> list[list[ViewPoint]]:
@@ -58,7 +61,15 @@ def view_curves(chapter: Chapter, cache: CachedViews | str) -> list[list[ViewPoi
         data = chapter.data
         num_rows = views * (data.num_train + data.num_test) + augmented * data.num_train
         size = num_rows * data.spec.row_bytes([array.name for array in data.spec.arrays])
-        point = ViewPoint(row=row, views=views, augmented_views=augmented, rows=num_rows, size_bytes=size)
+        took = None if isinstance(cache, str) else hours_a_row(cache.reader.path)
+        point = ViewPoint(
+            row=row,
+            views=views,
+            augmented_views=augmented,
+            rows=num_rows,
+            size_bytes=size,
+            hours=None if took is None else took * num_rows,
+        )
         families.setdefault(view_family(config), []).append(point)
     curves = [sorted(points, key=lambda p: (p.size_bytes, p.views)) for points in families.values()]
     return [points for points in curves if len({(p.views, p.augmented_views) for p in points}) >= FEWEST_POINTS]
@@ -95,7 +106,7 @@ def draw_views(chapter: Chapter, points: Sequence[ViewPoint], name: str) -> Draw
         f"Test {title} on {chapter.protocol} with fewer views of each clip than the cache has, over what these take in "
         f"a cache of the protocol's clips; V + A beside each point: plain views of every clip, which tests average, "
         f"and augmented ones of a training clip. n = {first.n:,} clips, {seeds} seeds a point; rings: each seed. "
-        f"Intervals over {units(chapter.comparison)} are in the numbers."
+        f"Intervals over {units(chapter.comparison)} are in the numbers{_hours_of(points)}."
     )
     values_text = "; ".join(
         f"{100 * float(np.mean(p.row.primary)):.1f} with {p.views} + {p.augmented_views}" for p in points
@@ -106,7 +117,7 @@ def draw_views(chapter: Chapter, points: Sequence[ViewPoint], name: str) -> Draw
         caption=caption,
         alt=f"Line chart of mean test {title} in percent over plain and augmented views: {values_text}.",
         figure=figure,
-        columns=["system", "views", "augmented_views", "rows", "gigabytes", "n", *measured],
+        columns=["system", "views", "augmented_views", "rows", "gigabytes", "hours", "n", *measured],
         rows=[
             [*_facts(p), float(np.mean(p.row.primary)), *p.row.interval, seed, value]
             for p in points
@@ -115,8 +126,20 @@ def draw_views(chapter: Chapter, points: Sequence[ViewPoint], name: str) -> Draw
     )
 
 
+def _hours_of(points: Sequence[ViewPoint]) -> str:
+    """Return what extraction took for the fewest and for the most views, where that is known."""
+    known = [point.hours for point in points if point.hours is not None]
+    if not known:
+        return ""
+    least, most = min(known), max(known)
+    unit, factor = ("hours", 1.0) if most >= 2 else ("minutes", 60.0)
+    return (
+        f"; extracting them took {factor * least:.1f} to {factor * most:.1f} {unit} on the machine that made the cache"
+    )
+
+
 def _facts(point: ViewPoint) -> list[object]:
-    used = (point.views, point.augmented_views, point.rows, point.size_bytes / 1e9)
+    used = (point.views, point.augmented_views, point.rows, point.size_bytes / 1e9, point.hours)
     return [point.row.system, *used, point.row.n]
 
 

@@ -24,6 +24,7 @@ from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.extraction.environment import software
 from ifcar.pipelines.labels.kinds import LabelKind, label_kind
+from ifcar.pipelines.runs.plugin_notes import note_plugins
 from ifcar.text_files import read_text
 
 NAME = "data.json"
@@ -94,8 +95,10 @@ class RunData:
 
 
 def write_run_data(folder: Path, data: RunData) -> None:
-    """Write data.json."""
+    """Write data.json, and note which plugins made the features."""
     write_atomic(folder / NAME, (json.dumps(to_plain(data), indent=1, ensure_ascii=False) + "\n").encode())
+    used = {kind: str(data.identity.get(kind, {}).get("name", "")) for kind in ("backbone", "dataset")}
+    note_plugins(folder, {kind: name.partition(":")[0] for kind, name in used.items()})
 
 
 def read_run_data(folder: Path) -> RunData:

@@ -1,6 +1,7 @@
 """Run folders: what a finished run holds, and finding runs.
 
 config.yaml         everything needed to repeat the run, with the cache's fingerprint; above it how it was trained
+plugin.json         where its head, backbone and data set come from, when these are plugins
 data.json           what it was trained on: cache dimensions and identity, class names
 model.safetensors   the weights (not in an ensemble)
 history.jsonl       one line a round
@@ -37,6 +38,7 @@ from ifcar.pipelines.runs.config import (
 )
 from ifcar.pipelines.runs.data import RunData, read_run_data
 from ifcar.pipelines.runs.places import absolute_places, located_places
+from ifcar.pipelines.runs.plugin_notes import advise_on_plugins, note_plugins
 from ifcar.pipelines.scoring.scores import Metrics, Predictions
 from ifcar.text_files import read_text
 
@@ -112,6 +114,7 @@ def write_config(path: Path, config: RunConfig | EnsembleConfig) -> None:
     """Write config.yaml, with every place named from the root, so that the run is of use in any working folder."""
     content = to_plain(absolute_places(config))
     write_atomic(path / "config.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
+    note_plugins(path, {"head": config.head})
 
 
 def write_remark(path: Path, lines: Sequence[str]) -> None:
@@ -164,6 +167,7 @@ def read_config(path: Path) -> RunConfig | EnsembleConfig:
         InputError: an unknown key or a wrong value; names it.
     """
     content = read_yaml(path)
+    advise_on_plugins(path.parent)
     fused = isinstance(content, Mapping) and content.get("head") == ENSEMBLE
     if fused:
         return located_places(from_plain(EnsembleConfig, content, str(path)), path.parent)

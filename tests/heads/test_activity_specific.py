@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from fixtures.batches import LAYOUT_SPEC, SPEC, random_batch
-from head_contract import build_moved, in_double
 from torch import Tensor
 
 from ifcar.cache.arrays import CacheSpec
@@ -18,6 +16,8 @@ from ifcar.heads.activity_specific import ActivitySpecific, ActivitySpecificConf
 from ifcar.heads.contract import InstanceBatch
 from ifcar.heads.observations import Observations
 from ifcar.heads.two_stage_transformer import TwoStageTransformer, TwoStageTransformerConfig
+from ifcar.testing.batches import LAYOUT_SPEC, SPEC, random_batch
+from ifcar.testing.head_contract import build_moved, in_double
 
 EXACT: dict[str, Any] = {"rtol": 0, "atol": 1e-9}
 LABELS = torch.tensor([[1, 1, 0, 0, 0], [1, 0, 1, 0, 0], [0, 1, 1, 0, 0], [1, 1, 0, 0, 1], [1, 0, 0, 0, 0]])

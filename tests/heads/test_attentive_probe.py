@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from fixtures.batches import SPEC, random_batch
-from head_contract import build_moved, in_double
 from torch import Tensor
 
 from ifcar.errors import InputError
 from ifcar.heads.attentive_probe import INIT_STD, AttentiveProbe, AttentiveProbeConfig
 from ifcar.heads.contract import InstanceBatch
+from ifcar.testing.batches import SPEC, random_batch
+from ifcar.testing.head_contract import build_moved, in_double
 
 
 def build(**options: Any) -> tuple[Any, InstanceBatch]:

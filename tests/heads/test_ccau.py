@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from fixtures.batches import JOINED_SPEC, SPEC, random_batch
 from torch import Tensor, nn
 
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.heads.ccau import CCAU, CCAUConfig
 from ifcar.heads.ccau_parts import CellAttention, ConvGRU, alignment, distillation
 from ifcar.heads.contract import InstanceBatch
+from ifcar.testing.batches import JOINED_SPEC, SPEC, random_batch
 
 SMALL = CCAUConfig(streams=("ego", "third"), embedding_dim=6, num_blocks=2)
 EXACT: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures.batches import LAYOUT_SPEC, spec_with
-from head_contract import CHECKS, WithLosses
 
 import ifcar.heads
 from ifcar.cache.arrays import CacheSpec
@@ -18,6 +16,8 @@ from ifcar.errors import CacheMismatchError, InputError
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
 from ifcar.heads.joint import STREAMS
+from ifcar.testing.batches import LAYOUT_SPEC, spec_with
+from ifcar.testing.head_contract import CHECKS, WithLosses
 
 SMALL = {
     "appearance_dim": 16,

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from fixtures.batches import FULL_SPEC, random_batch
-from head_contract import build_moved, in_double
 from torch import Tensor, nn
 
 from ifcar.cache.arrays import CacheSpec
@@ -21,6 +19,8 @@ from ifcar.heads.layout_weights import load_released
 from ifcar.heads.layouts import LayoutConfig
 from ifcar.heads.stlt import STLTConfig
 from ifcar.heads.transformer import EncoderLayer, causal_mask
+from ifcar.testing.batches import FULL_SPEC, random_batch
+from ifcar.testing.head_contract import build_moved, in_double
 
 EXACT = {"rtol": 0, "atol": 1e-9}
 H, HEADS_OF, CLASSES = 8, 2, 5

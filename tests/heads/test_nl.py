@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from fixtures.batches import SPEC, random_batch
-from head_contract import build_moved, map_batch
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.errors import InputError
 from ifcar.heads.attention import NonLocal
 from ifcar.heads.contract import InstanceBatch
 from ifcar.heads.nl import NL, NLConfig
+from ifcar.testing.batches import SPEC, random_batch
+from ifcar.testing.head_contract import build_moved, map_batch
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 

@@ -8,11 +8,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from fixtures.batches import FULL_SPEC, random_batch
 from fixtures.literal_orn import PaperORN, released_orn
-from fixtures.noise import draw_noise
 from fixtures.plain_orn import plain_orn
-from head_contract import WithLosses, build_moved, in_double, map_batch
 from torch import Tensor
 
 from ifcar.cache.arrays import MASKS, CacheSpec, object_classes
@@ -20,6 +17,9 @@ from ifcar.errors import CacheMismatchError, InputError
 from ifcar.heads.contract import InstanceBatch
 from ifcar.heads.orn import ORN, RELEASED_NAMES
 from ifcar.heads.orn_config import ORNConfig
+from ifcar.testing.batches import FULL_SPEC, random_batch
+from ifcar.testing.head_contract import WithLosses, build_moved, in_double, map_batch
+from ifcar.testing.noise import draw_noise
 
 EXACT = {"rtol": 0, "atol": 1e-9}
 NARROW: dict[str, Any] = {"mask_dim": 5, "class_dim": 4, "relation_dim": 7, "state_dim": 6, "activity_dim": 8}

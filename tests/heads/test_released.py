@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from fixtures.batches import random_batch
-from head_contract import build_moved, in_double, map_batch
 from torch import Tensor
 
 from ifcar.cache.arrays import CacheSpec
@@ -21,6 +19,8 @@ from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
 from ifcar.heads.nl import NLConfig
 from ifcar.heads.strg import STRG
+from ifcar.testing.batches import random_batch
+from ifcar.testing.head_contract import build_moved, in_double, map_batch
 
 SPEC = CacheSpec.standard(num_frames=10, num_steps=5, num_instances=3, channels=6, pooled_size=2)
 EXACT = {"rtol": 0, "atol": 1e-9}

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from fixtures.noise import draw_noise
 from torch import nn
 
 from ifcar.heads.dropout import Dropout
 from ifcar.heads.rows import RowLayers, RowNorm, linear_norm_relu
+from ifcar.testing.noise import draw_noise
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 

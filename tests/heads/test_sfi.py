@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from fixtures.batches import SPEC, random_batch
 from fixtures.golden import load_golden
-from head_contract import in_double
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import InstanceBatch
 from ifcar.heads.joint import motion_of
 from ifcar.heads.sfi import SFI, SFIConfig
+from ifcar.testing.batches import SPEC, random_batch
+from ifcar.testing.head_contract import in_double
 
 
 @pytest.mark.parametrize("name", ["sfi", "sfi_pred"])

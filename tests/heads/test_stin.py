@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from fixtures.batches import LAYOUT_SPEC, SPEC, random_batch
 from fixtures.golden import load_golden
-from head_contract import in_double
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import Head, InstanceBatch
@@ -19,6 +17,8 @@ from ifcar.heads.i3d_stin_nl import I3DSTINNL
 from ifcar.heads.joint import JointConfig
 from ifcar.heads.stin import STIN, STINConfig, message_from_others
 from ifcar.heads.stin_nl import STINNL, STINNLConfig, slots_normalised
+from ifcar.testing.batches import LAYOUT_SPEC, SPEC, random_batch
+from ifcar.testing.head_contract import in_double
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 

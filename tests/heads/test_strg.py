@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from fixtures.batches import SPEC, random_batch
-from head_contract import build, build_moved, map_batch
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.errors import InputError
@@ -18,6 +16,8 @@ from ifcar.heads.graphs import SimilarityGraph, pairwise_iou, spatial_temporal_g
 from ifcar.heads.joint import JointFeatures
 from ifcar.heads.proposal_avg import ProposalAvg
 from ifcar.heads.strg import STRG, STRGConfig
+from ifcar.testing.batches import SPEC, random_batch
+from ifcar.testing.head_contract import build, build_moved, map_batch
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 

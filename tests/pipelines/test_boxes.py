@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures.batches import FULL_SPEC
 from fixtures.something_else import label, record, write_dataset
 from fixtures.weights import random_weights
 
@@ -29,6 +28,7 @@ from ifcar.pipelines.runs.finished import Run
 from ifcar.pipelines.runs.questions import EvaluateConfig
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
+from ifcar.testing.batches import FULL_SPEC
 
 BRIEF = ScheduleConfig(kind="paper", epochs=1)
 TRAIN, TEST = {"100", "101", "104", "105"}, {"102", "103", "106", "107"}

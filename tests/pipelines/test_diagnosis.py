@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fixtures.batches import FULL_SPEC, random_batch, spec_with
 from fixtures.something_else import NUM_FRAMES, box_at, write_dataset
 from fixtures.volleyball import write_volleyball
 from torch import Tensor
@@ -49,6 +48,7 @@ from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.pipelines.runs.trained import open_trained
 from ifcar.pipelines.scoring.scores import Predictions
+from ifcar.testing.batches import FULL_SPEC, random_batch, spec_with
 
 KNOWN = {intervention.name: intervention for intervention in INTERVENTIONS}
 SHORT = ScheduleConfig(kind="stretched", min_steps=40, batch_size=8, refit=False)

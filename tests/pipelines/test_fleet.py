@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from fixtures.batches import SPEC, random_batch, spec_with
 from fixtures.interrupts import interrupted_after
 from fixtures.something_else import write_dataset
 from safetensors.numpy import load_file
@@ -47,6 +46,7 @@ from ifcar.pipelines.training.machine import MachineConfig
 from ifcar.pipelines.training.phases import Data, PreparedRun, train_phases
 from ifcar.pipelines.training.together import FitResult, fit_together
 from ifcar.pipelines.training.trainer import FleetRun, RunState, clip_gradients, decay_matrices, make_optimizer
+from ifcar.testing.batches import SPEC, random_batch, spec_with
 
 SHORT = ScheduleConfig(kind="stretched", epochs=20, batch_size=8)
 CPU = torch.device("cpu")

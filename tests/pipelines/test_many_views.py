@@ -148,11 +148,11 @@ def test_a_few_of_the_views_share_the_rates_as_all_do(run: Run) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--sampling", "segments", "--sampling-fps", "6"], "sampling is 'segments', which sampling_fps excludes"),
-        (["--sampling-fps", "6", "--sampling-rates", "2"], "sampling_fps and sampling_rates exclude each other"),
+        (["--sampling", "segments", "--sampling-fps", "6"], "--sampling is 'segments', which --sampling-fps excludes"),
+        (["--sampling-fps", "6", "--sampling-rates", "2"], "--sampling-fps and --sampling-rates exclude each other"),
         (["--sampling-rates", "2,4,8"], "views is 1; expected at least 3, one for each rate"),
         (["--sampling-rates", "2;4"], "--sampling-rates is '2;4'; expected numbers"),
-        (["--sampling", "rate"], "expected sampling_fps or sampling_rates"),
+        (["--sampling", "rate"], "expected --sampling-fps or --sampling-rates beside it"),
         (["--boxes", "nowhere.json"], "nowhere.json: no such file"),
     ],
 )

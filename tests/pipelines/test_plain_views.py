@@ -372,6 +372,9 @@ def test_a_grid_over_views_is_drawn_beside_their_size(
     by_hand = [v * (4 + 3) + 2 * 4 for v in (1, 2, 3)]  # rows of 4 training and 3 test clips
     assert [int(line["rows"]) for line in lines] == by_hand
     assert [float(line["gigabytes"]) for line in lines] == pytest.approx([n * size / 1e9 for n in by_hand])
+    record = [json.loads(line) for line in (tmp_path / "c.zarr.hours.jsonl").read_text().splitlines()]
+    took = sum(line["hours"] for line in record) / sum(line["rows"] for line in record)
+    assert [float(line["hours"]) for line in lines] == pytest.approx([n * took for n in by_hand])
     assert [line["views"] + line["augmented_views"] for line in lines] == ["12", "22", "32"]
     with pytest.raises(InputError, match=r"system .base \(views 4\).: --views is 4; expected 1 to 3"):
         systems[0]["product"] = {"views": [4]}

@@ -1,21 +1,27 @@
-"""What every registered head must satisfy, whatever it computes."""
+"""What every registered head must satisfy, whatever it computes.
+
+A test file of a head from outside, which pytest runs check by check:
+
+    class TestMeanBox(HeadContract):
+        head = MeanBox
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from fixtures.batches import random_batch
-from fixtures.noise import draw_noise
 from torch import Tensor
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.streams import in_stream
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch
 from ifcar.heads.noise import Noise
+from ifcar.testing.batches import random_batch, spec_with
+from ifcar.testing.noise import draw_noise
 
 NUM_CLASSES = 5
 
@@ -120,7 +126,7 @@ def check_gradient_reaches_every_parameter(head: type[Head], config: Any, spec: 
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for _ in range(3):  # a layer that starts at zero blocks what lies before it for one step, two in a row for two
         optimizer.zero_grad()
-        total_loss(model, batch, labels).backward()
+        total_loss(model, batch, labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     trained = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
     dead = [name for name, grad in trained.items() if grad is None or not grad.abs().sum() > 0]
@@ -153,7 +159,7 @@ def check_initial_weights_come_from_reset_parameters(head: type[Head], config: A
             parameter.fill_(7.0)
     for module in reset.modules():
         if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+            module.reset_parameters()  # type: ignore[operator]
     for (name, parameter), again in zip(fresh.named_parameters(), reset.parameters(), strict=True):
         assert not (again == 7).any(), f"{name} is not set by its module's reset_parameters"
         constant = bool((parameter == parameter.flatten()[0]).all()) and parameter.numel() > 1
@@ -169,8 +175,8 @@ def check_padding_does_not_change_logits(head: type[Head], config: Any, spec: Ca
             model = build_moved(head, config, spec).train(training).double()
             draw_noise(model, 7, torch.Generator().manual_seed(1))
             out = model(filled)
-            loss_of(out, torch.arange(7) % NUM_CLASSES).backward()
-            values = {"logits": out.logits, **out.losses, **dict(model.named_buffers())}
+            loss_of(out, torch.arange(7) % NUM_CLASSES).backward()  # type: ignore[no-untyped-call]
+            values: dict[str, Any] = {"logits": out.logits, **out.losses, **dict(model.named_buffers())}
             results.append(values | {k: p.grad for k, p in model.named_parameters()})
         for filled_result in results[1:]:
             torch.testing.assert_close(filled_result, results[0], rtol=0, atol=0)
@@ -203,13 +209,14 @@ def check_stacks(head: type[Head], config: Any, spec: CacheSpec) -> None:
     """Heads of one config that train stacked, on one batch or on one each, do what each would do alone."""
     if not head.stackable:
         return
-    labels, exact = torch.arange(7) % NUM_CLASSES, {"rtol": 1e-9, "atol": 1e-9}
+    labels = torch.arange(7) % NUM_CLASSES
+    exact: Any = {"rtol": 1e-9, "atol": 1e-9}
     for own in (False, True):
         batches = [in_double(random_batch(7, spec, seed=k if own else 0)) for k in range(3)]
         heads = [build_moved(head, config, spec, seed).double().train() for seed in range(3)]
         for seed, model in enumerate(heads):
             draw_noise(model, 7, torch.Generator().manual_seed(seed))
-        parameters, buffers = torch.func.stack_module_state(heads)  # type: ignore[arg-type]
+        parameters, buffers = torch.func.stack_module_state(heads)
         buffers = {name: value.clone() for name, value in buffers.items()}
         first = batches[0].arrays
         data = {name: torch.stack([b.arrays[name] for b in batches]) for name in first} if own else dict(first)
@@ -220,12 +227,12 @@ def check_stacks(head: type[Head], config: Any, spec: CacheSpec) -> None:
 
         in_dims = (0, 0, 0 if own else None)
         total, logits, losses = torch.func.vmap(losses_of, in_dims=in_dims)(parameters, buffers, data)
-        total.sum().backward()
+        total.sum().backward()  # type: ignore[no-untyped-call]
         for k, (model, batch) in enumerate(zip(heads, batches, strict=True)):
             out = model(batch)
             torch.testing.assert_close(logits[k], out.logits, **exact)
             torch.testing.assert_close({n: loss[k] for n, loss in losses.items()}, dict(out.losses), **exact)
-            loss_of(out, labels).backward()
+            loss_of(out, labels).backward()  # type: ignore[no-untyped-call]
             for name, parameter in model.named_parameters():
                 if parameter.requires_grad:
                     torch.testing.assert_close(parameters[name].grad[k], parameter.grad, **exact)
@@ -239,7 +246,7 @@ def check_looks_at_no_value(head: type[Head], config: Any, spec: CacheSpec) -> N
     batch = random_batch(6, spec).to(torch.device("meta"))
     model = build(head, config, spec).to("meta").train()
     with torch.device("meta"):
-        total_loss(model, batch, torch.zeros(6, dtype=torch.long)).backward()
+        total_loss(model, batch, torch.zeros(6, dtype=torch.long)).backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is not None and p.grad.shape == p.shape for p in model.parameters() if p.requires_grad)
 
 
@@ -252,7 +259,7 @@ def check_trains_in_bf16(head: type[Head], config: Any, spec: CacheSpec) -> None
     loss = total_loss(exact, batch, labels)
     with torch.autocast("cpu", torch.bfloat16):
         rounded_loss = total_loss(rounded, batch, labels)
-    rounded_loss.backward()
+    rounded_loss.backward()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(rounded_loss, loss, rtol=0.1, atol=0.1)
     for name, parameter in rounded.named_parameters():
         if not parameter.requires_grad:
@@ -274,7 +281,8 @@ def check_batch_independence(head: type[Head], config: Any, spec: CacheSpec) -> 
     batch = random_batch(6, spec)
     model = build_moved(head, config, spec).eval()
     together = model(batch).logits
-    alone = torch.cat([model(map_batch(batch, lambda _, v, i=i: v[i : i + 1])).logits for i in range(6)])
+    clips = [InstanceBatch({name: v[i : i + 1] for name, v in batch.arrays.items()}) for i in range(6)]
+    alone = torch.cat([model(clip).logits for clip in clips])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
@@ -307,7 +315,7 @@ def check_overfits_8_clips(head: type[Head], config: Any, spec: CacheSpec) -> No
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(1000):
         optimizer.zero_grad()
-        total_loss(model, batch, labels).backward()
+        total_loss(model, batch, labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if (model(batch).logits.argmax(1) == labels).all():
             return
@@ -327,3 +335,36 @@ def without_dropout(config: Any) -> Any:
 
 
 CHECKS = {name.removeprefix("check_"): check for name, check in sorted(globals().items()) if name.startswith("check_")}
+
+
+class HeadContract:
+    """The checks as tests, one a check; a subclass named Test… says which head they are of.
+
+    Attributes:
+        head: the head.
+        config: an instance of its `config_type`; None takes its preset "small", or "paper" where there is none.
+        spec: arrays of the random clips; None takes the smallest caches' that have what the head reads.
+    """
+
+    head: ClassVar[type[Head]]
+    config: ClassVar[Any] = None
+    spec: ClassVar[CacheSpec | None] = None
+
+    def check(self, name: str) -> None:
+        """Run one of `CHECKS`. Raises AssertionError when the head does not keep it."""
+        presets = self.head.presets
+        config = presets.get("small", presets.get("paper")) if self.config is None else self.config
+        spec = self.spec or spec_with(self.head.reads(config))
+        CHECKS[name](self.head, config, spec)
+
+
+def _test_of(name: str) -> Callable[[HeadContract], None]:
+    def test(self: HeadContract) -> None:
+        self.check(name)
+
+    test.__name__ = test.__qualname__ = f"test_{name}"
+    return test
+
+
+for _name in CHECKS:
+    setattr(HeadContract, f"test_{_name}", _test_of(_name))

@@ -1,0 +1,1 @@
+"""What notebooks and scripts open: caches with their labelled examples, and finished runs."""

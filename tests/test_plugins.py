@@ -1,0 +1,186 @@
+"""Plugins: heads from files and from installed packages, in every command and process, and those that do not work."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fixtures.something_else import write_dataset
+
+from ifcar.cli import main
+from ifcar.errors import InputError
+from ifcar.heads.catalog import HEADS
+from ifcar.pipelines.extract import extract
+from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.plugins import VARIABLE, how_to_get
+
+HEAD = """
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from ifcar.heads.contract import Head, HeadOutput, register_head
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    width: int = 8
+
+
+@register_head
+class MeanBox(Head):
+    name = "{name}"
+    source = "tests"
+    formula = "logits = W mean box"
+    config_type = Config
+    presets: ClassVar[Mapping[str, Config]] = {{"paper": Config()}}
+    stackable = False
+
+    @classmethod
+    def reads(cls, config):
+        return ("boxes", "categories")
+
+    def __init__(self, config, spec, num_classes):
+        super().__init__(config, spec, num_classes)
+        self.embed = nn.Linear(4, config.width)
+        self.classifier = nn.Linear(config.width, num_classes)
+
+    def forward(self, batch):
+        real = (batch.categories > 0).unsqueeze(-1)
+        boxes = torch.where(real, batch.boxes, 0).to(self.classifier.weight.dtype)
+        mean = boxes.sum((1, 2)) / real.sum((1, 2)).clamp(min=1)
+        return HeadOutput(logits=self.classifier(torch.tanh(self.embed(mean))))
+"""
+BRIEF = ("--epochs", "1", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = write_dataset(tmp_path_factory.mktemp("data") / "d", num_clips=16, pixels=False)
+    config = ExtractConfig(
+        dataset="something-else", data_root=root, out=root.parent / "b.zarr", backbone="none", workers=0, instances=3
+    )
+    return extract(config).cache
+
+
+@pytest.fixture(autouse=True)
+def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    before = dict(HEADS._items)
+    yield
+    for name in HEADS._items.keys() - before.keys():
+        del HEADS._items[name]
+
+
+def write_plugin(folder: Path, name: str, text: str = HEAD) -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.py"
+    path.write_text(text.format(name=name.replace("_", "-")))
+    return path
+
+
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from ifcar.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+
+
+@pytest.mark.slow
+def test_run_of_a_plugin_says_how_to_get_it_and_is_scored_with_it(cache: Path, tmp_path: Path) -> None:
+    plugin = write_plugin(tmp_path / "own", "mean_box_a")
+    fitted = run("fit-head", "mean-box-a", "--cache", cache, "--out", "r", *BRIEF, "--plugin", plugin)
+    assert fitted.returncode == 0, fitted.stderr
+    assert json.loads((tmp_path / "r" / "plugin.json").read_text())["head"]["file"] == str(plugin)
+    without = run("evaluate", "r")
+    assert (without.returncode, without.stderr.count("\n")) == (2, 1)
+    assert "unknown head 'mean-box-a': r was made with a plugin; give --plugin" in without.stderr
+    assert run("list", "runs").returncode == 0  # harms nothing else
+    for arguments, environment in (
+        (("--plugin", plugin, "evaluate", "r", "--json"), {}),
+        (("evaluate", "r", "--json"), {VARIABLE: str(plugin)}),
+    ):
+        scored = run(*arguments, **environment)
+        assert scored.returncode == 0 and json.loads(scored.stdout)["agrees"], scored.stderr
+
+
+@pytest.mark.slow
+def test_workers_of_a_grid_know_the_plugin(cache: Path, tmp_path: Path) -> None:
+    plugin = write_plugin(tmp_path / "own", "mean_box_b")
+    (tmp_path / "g.yaml").write_text(
+        "name: g\nseeds: [0, 1]\nschedule: {kind: stretched, epochs: 1, held_out: 0.0}\n"
+        "systems:\n- {name: own, head: mean-box-b}\n"
+    )
+    arguments = ("--plugin", plugin, "grid", "g.yaml", "--cache", cache, "--processes", 2, "--device", "cpu", "--json")
+    made = run(*arguments)
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout)["failed"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("mean_box_c", "import no_such_module_at_all", "No module named 'no_such_module_at_all'"),
+        ("mean_box_d", HEAD.replace("{name}", "sfi"), "head 'sfi' is registered twice"),
+        ("json", HEAD, "another module is called json"),
+        ("mean-box", HEAD, "its name is no module's"),
+        ("mean_box_e", "raise SystemExit(7)", "SystemExit: 7"),
+    ],
+)
+def test_plugin_that_does_not_work_is_one_line(
+    name: str,
+    text: str,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    plugin = write_plugin(tmp_path / "own", name, text)
+    ours = HEADS.get("sfi")
+    monkeypatch.setenv(VARIABLE, str(plugin))
+    with pytest.raises(InputError, match="unknown head 'sfj', did you mean 'sfi'") as found:
+        HEADS.get("sfj")
+    assert reason in str(found.value) and str(plugin) in str(found.value)
+    assert HEADS.get("sfi") is ours
+    monkeypatch.setenv(VARIABLE, "")
+    with pytest.raises(SystemExit) as stopped:
+        main(["--plugin", str(plugin), "list", "heads"])
+    assert stopped.value.code == 2
+    assert reason in capfd.readouterr().err
+
+
+def test_named_file_that_is_not_there_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["list", "heads", "--plugin", "no.py"])
+    assert stopped.value.code == 2
+    assert "--plugin no.py: no such file" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_installed_package_is_found_by_its_entry_point(cache: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    write_plugin(site, "mean_box_f")
+    (site / "broken_part.py").write_text("1 / 0\n")
+    info = site / "own_heads-1.5.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: own-heads\nVersion: 1.5\n")
+    (info / "top_level.txt").write_text("mean_box_f\n")
+    (info / "RECORD").write_text("mean_box_f.py,,\n")
+    (info / "entry_points.txt").write_text("[ifcar.heads]\nmean-box-f = mean_box_f\nbroken = broken_part\n")
+    path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(site)])
+    fitted = run("fit-head", "mean-box-f", "--cache", cache, "--out", "r", *BRIEF, PYTHONPATH=path)
+    assert fitted.returncode == 0, fitted.stderr
+    assert "plugin 'broken' of own-heads cannot be used and is left out (ZeroDivisionError" in fitted.stderr
+    origin = json.loads((tmp_path / "r" / "plugin.json").read_text())["head"]
+    assert origin == {"name": "mean-box-f", "package": "own-heads", "version": "1.5"}
+    assert how_to_get(origin) == "install the package own-heads 1.5"
+    without = run("evaluate", "r")
+    assert without.returncode == 2 and "install the package own-heads 1.5" in without.stderr
