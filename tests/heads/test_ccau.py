@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ifcar.errors import CacheMismatchError, InputError
-from ifcar.heads.ccau import CCAU, CCAUConfig
+from ifcar.heads.ccau import CCAU
+from ifcar.heads.ccau_config import CCAUConfig
 from ifcar.heads.ccau_parts import CellAttention, ConvGRU, alignment, distillation
 from ifcar.heads.contract import InstanceBatch
 from ifcar.testing.batches import JOINED_SPEC, SPEC, random_batch
