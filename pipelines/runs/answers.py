@@ -70,7 +70,7 @@ def members_of(run: Run, data: RunData) -> list[WeightedHead]:
     members = []
     for stored, share in zip(run.config.members, run.config.weights, strict=True):
         member = open_run(Path(stored))
-        if not isinstance(member.config, RunConfig) or member.data() != data:
+        if not isinstance(member.config, RunConfig) or not member.data().is_same(data):
             raise InputError(f"{member.path}: trained on other data than the ensemble {run.path}; fuse the runs again")
         members.append(WeightedHead(path=member.path, config=member.config, share=share))
     return members

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,11 @@ class RunData:
             made_with=provenance.environment,
             trained_with=software(),
         )
+
+    def is_same(self, other: RunData) -> bool:
+        """Return whether two runs have the same data, whatever notes they took and what trained them."""
+        own, its = (replace(data, notes=(), made_with={}, trained_with={}) for data in (self, other))
+        return own == its
 
     @property
     def kind(self) -> LabelKind:
