@@ -20,6 +20,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ifcar.errors import InputError, nearest
@@ -144,10 +145,13 @@ def _declared(field: dataclasses.Field[Any], hint: Any) -> Field:
 
 
 def check_fields(config: Any) -> None:
-    """Raise InputError when a config's value is none of its field's choices or out of its bounds."""
+    """Make paths of text, and raise InputError when a value is none of its field's choices or out of its bounds."""
     kind: type = type(config)
     for name, field in fields_of(kind).items():
-        field.check(getattr(config, name), name)
+        value = getattr(config, name)
+        if field.kind is Path and isinstance(value, str):
+            object.__setattr__(config, name, Path(value))  # the config is frozen, and this is its own construction
+        field.check(value, name)
 
 
 def words_of(config: Any) -> list[Any]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ifcar.cache.durable import PARTIAL_SUFFIX, fsync_path
 from ifcar.cache.hdf5 import CLIP_ARRAYS, FAILURES, FURTHER, JSON_ATTRIBUTES, PROTOCOLS, write_array, write_texts
-from ifcar.cache.open import HDF5_SUFFIXES, open_cache
+from ifcar.cache.open import HDF5_SUFFIXES, JOIN_SUFFIX, open_cache
 from ifcar.cache.protocols import protocol_arrays, protocol_attributes
 from ifcar.cache.reader import CacheReader
 from ifcar.errors import InputError
@@ -33,6 +33,8 @@ def export_hdf5(cache_path: Path, out_path: Path, progress: Callable[[int, int],
     out_path = Path(out_path)
     if out_path.suffix not in HDF5_SUFFIXES or out_path.is_dir():
         raise InputError(f"{out_path} is not usable as output, expected a file name ending in .h5 or .hdf5")
+    if Path(cache_path).name.endswith(JOIN_SUFFIX):
+        raise InputError(f"{cache_path} is a join and has no rows of its own; export the caches that it joins")
     reader = open_cache(cache_path)
     if not reader.is_complete():
         missing = int((~reader.committed_rows()).sum())

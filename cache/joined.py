@@ -7,6 +7,7 @@ training draws one, and scores are averaged over all. Opened for some streams, i
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -73,6 +74,10 @@ def join_caches(streams: Mapping[str, Stream], out: Path) -> Joined:
     """
     if len(streams) < 1:
         raise InputError("a join needs streams, as ego=caches/ego.zarr")
+    for name, stream in streams.items():
+        if not stream.cache.is_dir():
+            what = "is no .zarr cache, which a join takes" if stream.cache.exists() else "is not there"
+            raise MissingDataError(f"stream {name!r}: {stream.cache} {what}")
     readers = {name: ZarrReader(stream.cache) for name, stream in streams.items()}
     rows = {name: _rows_by_segment(readers[name], stream) for name, stream in streams.items()}
     first = next(iter(rows.values()))
@@ -88,6 +93,7 @@ def join_caches(streams: Mapping[str, Stream], out: Path) -> Joined:
                 "cache": os.path.relpath(stream.cache.absolute(), out.absolute().parent),
                 "cameras": list(stream.cameras),
                 "fingerprint": readers[name].fingerprint,
+                "status": _status_digest(readers[name]),
                 "spec": spec_content(readers[name].spec, FORMAT_VERSION),
                 "identity": readers[name].identity,
                 "most_rows": max(len(rows[name][segment]) for segment in segments),
@@ -95,6 +101,7 @@ def join_caches(streams: Mapping[str, Stream], out: Path) -> Joined:
             for name, stream in streams.items()
         },
         "spaces": _sizes(tables),
+        "multi": _multi(tables),
         "segments": segments,
     }
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -222,7 +229,7 @@ def _manifest(content: Mapping[str, Any], segments: Sequence[str]) -> Manifest:
     streams = content["streams"]
     specs = {name: parse_spec(own["spec"]) for name, own in streams.items()}
     first = next(iter(specs.values()))
-    spec = joined_spec(specs, content["spaces"])
+    spec = joined_spec(specs, content["spaces"], content["multi"])
     spec = CacheSpec(sizes={**spec.sizes, "T": first.num_frames}, arrays=(*spec.arrays, *BOOKKEEPING))
     views = int(np.prod([own["most_rows"] for own in streams.values()]))
     if views > MAX_VIEWS:
@@ -239,7 +246,14 @@ def _open(path: Path, name: str, stream: Mapping[str, Any]) -> CacheReader:
     reader = ZarrReader(cache)
     if reader.fingerprint != stream["fingerprint"]:
         raise CacheMismatchError(f"{path}: stream {name!r}: {cache} is another cache than was joined; join anew")
+    if _status_digest(reader) != stream["status"]:
+        raise CacheMismatchError(f"{path}: stream {name!r}: rows of {cache} finished or failed since; join anew")
     return reader
+
+
+def _status_digest(reader: CacheReader) -> str:
+    """Return the SHA-256 of which rows are finished: what a join's rows are numbered by."""
+    return hashlib.sha256(reader.status().tobytes()).hexdigest()
 
 
 def _rows_by_segment(reader: CacheReader, stream: Stream) -> dict[str, list[int]]:
@@ -330,3 +344,9 @@ def _sizes(tables: Mapping[str, Mapping[str, ProtocolTable]]) -> dict[str, int]:
             if sizes.setdefault(space.name, len(space.classes)) != len(space.classes):
                 raise InputError(f"protocol {table.name!r}: its label space {space.name!r} has other classes elsewhere")
     return sizes
+
+
+def _multi(tables: Mapping[str, Mapping[str, ProtocolTable]]) -> list[str]:
+    """Return the names of the label spaces with several labels a clip."""
+    spaces = (space for table in next(iter(tables.values())).values() for space in table.spaces)
+    return sorted({space.name for space in spaces if space.kind == "multi"})

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from ifcar.cache.arrays import ArraySpec, CacheSpec
 from ifcar.errors import InputError
 
 ONLY = ""  # the stream of a cache by itself, whose arrays keep their names
-_CLASSES = "K"
+_CLASSES, _MULTI = "K", "multi"
 
 
 def in_stream(stream: str, name: str) -> str:
@@ -29,12 +29,13 @@ def stream_names(names: Iterable[str]) -> tuple[str, ...]:
     return named or (ONLY,)
 
 
-def joined_spec(streams: Mapping[str, CacheSpec], classes: Mapping[str, int]) -> CacheSpec:
+def joined_spec(streams: Mapping[str, CacheSpec], classes: Mapping[str, int], multi: Collection[str] = ()) -> CacheSpec:
     """Return the features and layouts of all streams, each under its stream's name and with sizes of its own.
 
     Args:
         streams: by name, at least one.
         classes: K of each label space by name.
+        multi: names of those with several labels a clip.
 
     Raises:
         InputError: there are none, or one has no name.
@@ -42,6 +43,7 @@ def joined_spec(streams: Mapping[str, CacheSpec], classes: Mapping[str, int]) ->
     if not streams or ONLY in streams:
         raise InputError("streams need names, and at least one")
     arrays, sizes = list[ArraySpec](), {in_stream(_CLASSES, space): count for space, count in classes.items()}
+    sizes |= {in_stream(_MULTI, space): 1 for space in multi}
     for stream, spec in streams.items():
         sizes |= {in_stream(stream, letter): size for letter, size in spec.sizes.items()}
         for array in spec.arrays:
@@ -86,3 +88,9 @@ def led_by(spec: CacheSpec, space: str | None) -> CacheSpec:
     """Return the spec with this label space as the first of those that it states; None, or an unknown one: as it is."""
     own = in_stream(_CLASSES, space or "")
     return replace(spec, sizes={own: spec.sizes[own], **spec.sizes}) if own in spec.sizes else spec
+
+
+def multi_spaces(spec: CacheSpec) -> tuple[str, ...]:
+    """Return the label spaces with several labels a clip that a joined spec states."""
+    start = in_stream(_MULTI, "")
+    return tuple(letter.removeprefix(start) for letter in spec.sizes if letter.startswith(start))

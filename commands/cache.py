@@ -55,9 +55,12 @@ def join(
     named: dict[str, Stream] = {}
     for text in streams:
         name, equals, place = text.partition("=")
-        path, _, cameras = (place, "", "") if Path(place).exists() else place.rpartition(":")
-        if not equals or not path or name in named:
-            raise InputError(f"{text!r}: expected NAME=CACHE or NAME=CACHE:CAMERA,CAMERA, each name once")
+        path, colon, cameras = ("", "", "") if Path(place).exists() else place.rpartition(":")
+        path = path if colon else place
+        if not equals or not path:
+            raise InputError(f"{text!r}: expected NAME=CACHE or NAME=CACHE:CAMERA,CAMERA")
+        if name in named:
+            raise InputError(f"{text!r}: the stream {name!r} is given twice; every stream needs a name of its own")
         named[name] = Stream(cache=Path(path), cameras=tuple(filter(None, cameras.split(","))))
     made = join_caches(named, out)
     if as_json:

@@ -87,7 +87,7 @@ class Sound:
             if resampler is None or abs(shown_sec - place) > _MOST_DRIFT_SEC:
                 if resampler is not None:
                     yield begin, np.concatenate([*parts, *_resampled(resampler, None)])
-                resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+                resampler = av.AudioResampler(format="fltp", layout=frame.layout, rate=SAMPLE_RATE)
                 place, begin, parts = shown_sec, round(shown_sec * SAMPLE_RATE), []
             place += frame.samples / frame.sample_rate
             frame.pts = None
@@ -140,4 +140,5 @@ class Sound:
 
 
 def _resampled(resampler: Any, frame: Any) -> list[NDArray[np.float32]]:
-    return [out.to_ndarray()[0] for out in resampler.resample(frame)]
+    """Return resampled samples, the mean over channels."""
+    return [out.to_ndarray().mean(0) for out in resampler.resample(frame)]

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from ifcar.cache.arrays import CacheSpec
-from ifcar.cache.streams import in_stream, space_sizes, stream_names, stream_spec
+from ifcar.cache.streams import in_stream, multi_spaces, space_sizes, stream_names, stream_spec
 from ifcar.errors import InputError, nearest
 from ifcar.heads.ccau_config import CCAUConfig
 from ifcar.heads.ccau_nets import PairSide, StreamNet, TaskClassifier, TaskWeights, key_of
 from ifcar.heads.ccau_parts import PROJECTION_DIM, alignment, distillation, pairs_of
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, Task, register_head, require
 from ifcar.heads.dropout import Dropout
-from ifcar.heads.rows import RowNorm
+from ifcar.heads.rows import RowNorm, add_up
 from ifcar.heads.schedules import CCAU as TRAININGS
 
 
@@ -46,7 +46,7 @@ class CCAU(Head):
             align="clip",
             align_symmetric_half=True,
             projection_dim=PROJECTION_DIM,
-            further_loss="focal",
+            multi_loss="focal",
             dropout=0.75,
         ),
         "small": CCAUConfig(embedding_dim=64, num_blocks=4),
@@ -61,7 +61,7 @@ class CCAU(Head):
     def for_cache(cls, config: CCAUConfig, spec: CacheSpec) -> CCAUConfig:
         """Return the config with all streams of the cache where it names none."""
         known = tuple(name for name in stream_names(spec.names()) if name)
-        return config if config.streams else replace(config, streams=known)
+        return config if config.streams else replace(config, streams=known)  # and whether `plain` names some of them
 
     @classmethod
     def reads(cls, config: CCAUConfig) -> tuple[str, ...]:
@@ -73,7 +73,9 @@ class CCAU(Head):
         self.config = config
         self._check_losses_and_streams(losses)
         classes = _classes(config, spec, num_classes)
-        self.spaces = tuple(classes)
+        self.spaces, self.multi = tuple(classes), frozenset(multi_spaces(spec))
+        if config.distil != "off" and self.multi.issuperset(self.spaces):
+            raise InputError("distil is of classes of which a clip has one; no label space that is learned has such")
         self.tasks = tuple(self._task(stream, space) for stream, space in product(config.names, self.spaces))
         width = config.embedding_dim
         self.nets = nn.ModuleDict(
@@ -95,7 +97,9 @@ class CCAU(Head):
     def _check_losses_and_streams(self, losses: Collection[str]) -> None:
         config = self.config
         for name in losses:
-            require(len(config.streams) > 1, "streams", list(config.streams), f"several, for the loss {name!r}")
+            if len(config.streams) < 2:
+                found = ", ".join(config.streams) or "one cache"
+                raise InputError(f"the loss {name!r} is between streams and there is one, {found}: --set streams=[A,B]")
         on = "distil" in losses
         require(
             (config.distil != "off") == on,
@@ -105,11 +109,11 @@ class CCAU(Head):
         )
 
     def _task(self, stream: str, space: str) -> Task:
-        further = space != self.spaces[0]
-        weight = self.config.further_weight if further else 1.0
-        if self.config.distil != "off" and not further:
-            weight *= 1 - self.config.distil_weight
-        return Task(stream=stream, space=space, weight=weight, loss=self.config.further_loss if further else "class")
+        config, multi = self.config, space in self.multi
+        weight = config.multi_weight if multi and not config.learned_weights else 1.0
+        if config.distil != "off" and not multi:
+            weight *= 1 - config.distil_weight
+        return Task(stream=stream, space=space, weight=weight, loss=config.multi_loss if multi else "class")
 
     def _side(self, stream: str) -> PairSide:
         net = self.nets[key_of(stream)]
@@ -139,9 +143,17 @@ class CCAU(Head):
         if "align" in self.losses and self.training:
             losses["align"] = self._align(found)
         if "distil" in self.losses and self.training:
-            own = [scores[task.name] for task in self.tasks if task.space == self.spaces[0]]
-            told = distillation(own, temperature=self.config.distil_temperature, detach=self.config.distil_detach)
-            losses["distil"] = self.config.distil_weight * told
+            losses["distil"] = self.config.distil_weight * add_up(
+                [
+                    distillation(
+                        [scores[task.name] for task in self.tasks if task.space == space],
+                        temperature=self.config.distil_temperature,
+                        detach=self.config.distil_detach,
+                    )
+                    for space in self.spaces
+                    if space not in self.multi
+                ]
+            )
         return HeadOutput(logits=next(iter(scores.values())), tasks=scores, losses=losses, log_variances=self._logs())
 
     def explain(self, batch: InstanceBatch) -> Mapping[str, Tensor]:

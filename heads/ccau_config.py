@@ -30,14 +30,14 @@ class CCAUConfig:
         projection_dim: width of what is aligned, behind a hidden layer of 128; 0 aligns contexts themselves.
         gru_dropout: after each step of the recurrence.
         dropout: before the last layer of a classifier.
-        further_weight: λ, of the losses of label spaces beside the run's own.
-        further_loss: their class loss: "class", that of their kind, or "focal", see `ifcar.pipelines.labels.kinds`.
-        distil: "cooperative": every stream also learns the others' probabilities of the run's own labels, by the
-            auxiliary loss `distil`.
+        multi_weight: λ, of the losses of label spaces with several labels a clip.
+        multi_loss: their class loss: "class", that of their kind, or "focal", see `ifcar.pipelines.labels.kinds`.
+        distil: "cooperative": every stream also learns the others' probabilities of the classes of which a clip has
+            one, by the auxiliary loss `distil`.
         distil_temperature: τ of that.
         distil_weight: w: labels count 1 − w, the other streams w.
         distil_detach: the gradient does not reach the stream that is learned from.
-        learned_weights: weigh each task's loss L as exp(−s) L + s/2 with a trained s.
+        learned_weights: weigh each task's loss L as exp(−s) L + s/2 with a trained s, in place of λ.
         input_norm: standardise each channel of the cache first.
     """
 
@@ -56,8 +56,8 @@ class CCAUConfig:
     projection_dim: int = 0
     gru_dropout: float = 0.1
     dropout: float = 0.5
-    further_weight: float = 10.0
-    further_loss: Literal["class", "focal"] = "class"
+    multi_weight: float = 10.0
+    multi_loss: Literal["class", "focal"] = "class"
     distil: Literal["off", "cooperative"] = "off"
     distil_temperature: float = 2.5
     distil_weight: float = 0.1
@@ -69,10 +69,10 @@ class CCAUConfig:
         require_widths(embedding_dim=self.embedding_dim, num_blocks=self.num_blocks)
         require_widths_or_off(projection_dim=self.projection_dim)
         require_fraction(gru_dropout=self.gru_dropout, dropout=self.dropout, distil_weight=self.distil_weight)
-        for name in ("temperature", "distil_temperature", "further_weight"):
+        for name in ("temperature", "distil_temperature", "multi_weight"):
             require(getattr(self, name) > 0, name, getattr(self, name), "a number above 0")
         require(len(set(self.streams)) == len(self.streams), "streams", self.streams, "each once")
-        for stream in self.plain:
+        for stream in self.plain if self.streams else ():
             require(stream in self.streams, "plain", stream, "one of " + (", ".join(self.streams) or "the streams"))
 
     @property

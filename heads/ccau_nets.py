@@ -23,7 +23,7 @@ class StreamNet(nn.Module):
         self.num_cells = height * across
         self.encoder = BlockEncoder(spec, blocks, width, input_norm=config.input_norm, rectify=not plain)
         self.gru = None if plain else ConvGRU(width, config.gru_dropout, blocks, self.num_cells)
-        attends = config.attention != "off" and self.num_cells > 1
+        attends = config.attention != "off" and self.num_cells > 1 and not plain
         self.attention = CellAttention(width, self.num_cells, config.temperature) if attends else UniformAttention()
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,7 +40,7 @@ class PairSide(nn.Module):
     def __init__(self, config: CCAUConfig, net: StreamNet) -> None:
         super().__init__()
         width = config.embedding_dim
-        own = config.attention == "pair" and net.num_cells > 1
+        own = config.attention == "pair" and net.num_cells > 1 and not net.plain
         self.attention = CellAttention(width, net.num_cells, config.temperature) if own else None
         self.projection = (
             nn.Sequential(nn.Linear(width, PROJECTION_DIM), nn.ReLU(), nn.Linear(PROJECTION_DIM, config.projection_dim))
@@ -89,5 +89,5 @@ class TaskWeights(nn.Module):
 
 
 def key_of(name: str) -> str:
-    """Return a name as a key of modules, which may not be empty or hold a dot."""
-    return name.replace(".", "_").replace("/", "-") or "only"
+    """Return a name as a key of modules, which may hold no dot and be no attribute that they have."""
+    return "of_" + name.replace(".", "_").replace("/", "-")

@@ -124,7 +124,9 @@ def newest_pair() -> list[Run]:
         InputError: there is no such pair; says which command makes one.
     """
     for relational in reversed(finished_runs()):
-        if isinstance(relational.config, RunConfig) and HEADS.get(relational.config.head).relational:
+        config = relational.config
+        known = isinstance(config, RunConfig) and config.head in HEADS.names()
+        if known and HEADS.get(config.head).relational:
             frame = partner(relational)
             if frame is not None:
                 return [frame, relational]
@@ -143,8 +145,8 @@ def partner(run: Run) -> Run | None:
         return None
     relational, frame_level = (getattr(HEADS.get(run.config.head), what) for what in ("relational", "frame_level"))
     for other in reversed(finished_runs()):
-        if not isinstance(other.config, RunConfig):
-            continue
+        if not isinstance(other.config, RunConfig) or other.config.head not in HEADS.names():
+            continue  # a head that is not here, of a plugin's run
         head = HEADS.get(other.config.head)
         goes_with = (relational and head.frame_level) or (frame_level and head.relational)
         shared = ("fingerprint", "protocol", "labels")

@@ -40,7 +40,7 @@ def fit(
     """
     if config.live is not None:
         raise InputError("this config is of a fine-tuned run; train it with `ifcar finetune`, --config")
-    path = out or fresh_folder(run_name(config))
+    path = fresh_folder(run_name(config)) if out is None else Path(out)
     check_folder(path, resume=resume)
     try:
         (result,) = fit_together([Job(config=config, path=path)], path, progress, device=device, memory=memory)

@@ -42,7 +42,7 @@ def only_cache(cache: Path | None) -> Path:
         InputError: none is named and there is not exactly one; the message lists them.
     """
     if cache is not None:
-        return cache
+        return Path(cache)
     found = cache_paths()
     if not found:
         raise CacheMismatchError(

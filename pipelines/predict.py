@@ -102,6 +102,7 @@ def predict(
         MissingDataError, InputError: the run, the video or the boxes cannot be used.
         CacheMismatchError: the backbone or its weights are not those that the run was trained on.
     """
+    run, video = Path(run), Path(video)
     opened = open_run(run)
     data = opened.data()
     if options.labels not in (None, data.labels):

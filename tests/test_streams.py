@@ -15,13 +15,19 @@ from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
 from ifcar.cache.verify import verify_cache
 from ifcar.errors import CacheMismatchError, InputError, MissingDataError
+from ifcar.pipelines.configs import from_plain
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.feed.examples import read_examples
 from ifcar.pipelines.fit import fit
+from ifcar.pipelines.grid.config import GridConfig
+from ifcar.pipelines.grid.plan import plan_grid
+from ifcar.pipelines.grid.run import run_grid
 from ifcar.pipelines.progress import Silent
+from ifcar.pipelines.runs.finished import finished_runs
 from ifcar.pipelines.runs.questions import EvaluateConfig
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
+from ifcar.pipelines.training.machine import MachineConfig
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +139,45 @@ def test_a_cache_that_is_another_than_was_joined_is_refused_and_a_broken_join_is
     path.write_text('{"join_version": 1}')
     with pytest.raises(InputError, match="not a join of caches"):
         JoinedReader(path)
+
+
+def test_a_grid_of_a_join_trains_every_seed_as_a_run_by_itself(caches: Path, tmp_path: Path) -> None:
+    path = join(caches).path
+    content = {
+        "name": "streams",
+        "title": "Streams",
+        "dataset": "made",
+        "protocols": ["split-1"],
+        "seeds": [0, 1],
+        "preset": "small",
+        "schedule": {"kind": "stretched", "min_steps": 20, "refit": False},
+        "baseline": "all",
+        "systems": [
+            {"name": "all", "head": "ccau", "aux_weights": {"align": 0.1}, "settings": {"num_blocks": 2}},
+            {"name": "ego", "head": "ccau", "settings": {"num_blocks": 2, "streams": ["ego"]}},
+        ],
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IFCAR_RUNS", str(tmp_path / "runs"))
+        plan = plan_grid(from_plain(GridConfig, content, "grid"), path)
+        made = run_grid(plan, Silent(), MachineConfig(processes=1, device="cpu"))
+    assert len(made.comparison.rows) == 2 and all(len(row.seeds) == 2 for row in made.comparison.rows)
+    config = make_run_config("ccau", path, preset="small", settings={"num_blocks": 2}, aux_weights={"align": 0.1},
+                             schedule=ScheduleConfig(kind="stretched", min_steps=20, refit=False))  # fmt: skip
+    alone = fit(config, Silent(), out=tmp_path / "alone").run.predictions("test").logits
+    (found,) = [
+        run.predictions("test").logits
+        for run in finished_runs(tmp_path / "runs")
+        if run.config.aux_weights and run.config.seed == 0  # type: ignore[union-attr]
+    ]
+    np.testing.assert_allclose(found, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_a_join_whose_rows_changed_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "j.join.json"
+    write_stream(tmp_path / "a.zarr", {"": range(MOMENTS)}, failed=(3,))
+    assert join_caches({"a": Stream(cache=tmp_path / "a.zarr")}, path).num_segments == MOMENTS - 1
+    shutil.rmtree(tmp_path / "a.zarr")
+    write_stream(tmp_path / "a.zarr", {"": range(MOMENTS)})
+    with pytest.raises(CacheMismatchError, match=r"rows of .*a\.zarr finished or failed since; join anew"):
+        open_cache(path)

@@ -98,6 +98,8 @@ def joint_config(
     if not isinstance(config, RunConfig):
         raise InputError(f"{base}: an ensemble has no head of its own; name one of its members")
     published = _preset(JOINT_PRESETS, preset)
+    if "streams" in data.identity:
+        raise InputError(f"{base}: its head was trained on several caches, whose backbones are not trained together")
     if not data.spec.channels:
         raise InputError(f"{base}: its head was trained on boxes alone (backbone none); there is no backbone to train")
     recipe = read_recipe(base, data)

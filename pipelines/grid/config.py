@@ -232,6 +232,7 @@ def read_grid(file: Path) -> GridConfig:
     Raises:
         MissingDataError, InputError: it is not there, or says what it must not; the message says where.
     """
+    file = Path(file)
     shipped = SHIPPED / f"{file}.yaml"
     path = shipped if not file.exists() and file.suffix == "" and shipped.is_file() else file
     if not path.exists() and file.suffix == "":

@@ -15,6 +15,7 @@ from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
+from ifcar.cache.streams import space_sizes
 from ifcar.errors import CacheMismatchError, IfcarError, InputError, nearest_of
 from ifcar.pipelines.configs import from_plain, to_plain
 from ifcar.pipelines.extraction.needs import asked_for, described, extract_words, unmet
@@ -123,7 +124,8 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
     _check_starts(by_name)
     stages = _stages(config, reader)
     names = dict.fromkeys(name for stage in stages for draw in stage.draws for name in draw)
-    tables = {name: reader.protocol(name).only(config.labels) for name in names}
+    beside = space_sizes(reader.spec)  # what a join states is learned beside the first
+    tables = {name: reader.protocol(name).led_by(config.labels, beside) for name in names}
     parts = {n: [read_examples(reader, t, split) for split in (Split.TRAIN, Split.TEST)] for n, t in tables.items()}
     for name, table in tables.items():
         _check_measurable(parts[name], table, reader)

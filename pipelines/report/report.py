@@ -60,7 +60,7 @@ def report(
     _check(options)
     out, baseline, protocol = options.out, options.baseline, options.protocol
     opened = functools.cache(open_run)  # the chapters show the runs that the comparisons were made of
-    gathered = gather(folders, baseline=baseline, opened=opened)
+    gathered = gather([Path(folder) for folder in folders], baseline=baseline, opened=opened)
     chapters = open_chapters(gathered, opened, compare=options.compare, baseline=baseline, protocol=protocol)
     figures = _fresh_figures(out)
     pages = []

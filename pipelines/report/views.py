@@ -88,6 +88,9 @@ def open_views(
         except (IfcarError, OSError) as error:
             reasons.append(str(error))
             continue
+        if reader.fingerprint == fingerprint and "streams" in reader.identity:
+            reader.close()
+            return f"{path} joins several caches, whose clips are not drawn"
         if reader.fingerprint == fingerprint:
             return _views(reader, clip_ids, data_root)
         reasons.append(

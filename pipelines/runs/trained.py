@@ -97,8 +97,14 @@ def open_trained(
         head=head,
         arrays=arrays,
         task=task,
-        tested=limit_views(tested, reader, config.views if views is None else views),
+        tested=limit_views(tested, reader, _views(config, reader, stream) if views is None else views),
     )
+
+
+def _views(config: RunConfig, reader: CacheReader, stream: str | None) -> int | None:
+    """Return how many views of a clip the run was scored by, or as many as one stream of a join has."""
+    few = config.views is not None and stream is not None
+    return min(config.views, reader.num_views) if few and config.views else config.views
 
 
 def own_config(run: Run) -> RunConfig:

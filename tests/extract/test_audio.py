@@ -82,6 +82,18 @@ def test_what_no_sample_covers_is_zero_and_reading_in_parts_changes_nothing(tmp_
     np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-4)
 
 
+@pytest.mark.parametrize("rate", [16_000, 48_000])
+def test_the_same_sound_on_two_channels_is_as_loud_as_on_one(tmp_path: Path, rate: int) -> None:
+    found = []
+    for channels in (1, 2):
+        path = tmp_path / f"{channels}.mkv"
+        write_sounding(path, 0.9 * tone(440, 2, rate=rate) / 0.5, seconds=2, rate=rate, channels=channels)
+        with Sound(path) as sound:
+            found.append(sound.read(0, 2 * RATE))
+    np.testing.assert_allclose(found[1], found[0], atol=1e-3)
+    assert 0.8 < np.abs(found[1]).max() < 1.0
+
+
 def test_a_track_with_a_pause_is_silent_there_and_right_behind_it(tmp_path: Path) -> None:
     """The file's time stamps jump by 1.5 s after 29 blocks."""
     path, sound, before = tmp_path / "film.mkv", tone(440, 4), 29 * FLAC_BLOCK

@@ -120,12 +120,12 @@ def test_distillation_is_the_mean_over_teachers_of_soft_cross_entropies() -> Non
                     )
                     total -= sum(terms) / 2 / 2
     found = distillation(logits, temperature=2.5, detach=True)
-    assert float(found) == pytest.approx(2.5**2 * total, rel=1e-12)
+    assert found.item() == pytest.approx(2.5**2 * total, rel=1e-12)
 
 
 def literal_context(head: CCAU, stream: str, features: Tensor) -> tuple[Tensor, Tensor]:
     """The states and contexts of a stream in evaluation, block by block and cell by cell."""
-    net = head.nets[stream]
+    net = head.nets[f"of_{stream}"]
     clips, steps, _, height, width = features.shape
     blocks = net.encoder.num_blocks
     states = torch.zeros(clips, blocks, height * width, head.config.embedding_dim, dtype=torch.double)
@@ -157,8 +157,8 @@ def test_every_task_is_the_classifier_of_the_last_block_of_its_stream() -> None:
         normed = contexts[:, -1] / math.sqrt(1 + 1e-5)
         for space, classes in (("activity", 5), ("atomic", 3)):
             name = f"{stream}/{space}"
-            hidden = head.hidden[f"{stream}-{space}"](normed).clamp(min=0)
-            last = head.classifier if name == "ego/activity" else head.classifier.further[f"{stream}-{space}"]
+            hidden = head.hidden[f"of_{stream}-{space}"](normed).clamp(min=0)
+            last = head.classifier if name == "ego/activity" else head.classifier.further[f"of_{stream}-{space}"]
             torch.testing.assert_close(out.tasks[name], hidden @ last.weight.T + last.bias, rtol=1e-9, atol=1e-9)
             assert out.tasks[name].shape == (4, classes)
 
@@ -190,9 +190,9 @@ def test_training_aligns_the_blocks_of_all_clips_and_of_released_the_last_one_by
     ends = []
     for stream in ("ego", "third"):
         states, _ = literal_context(released, stream, found.array(f"{stream}/grid_features"))
-        side = released.sides[f"{stream}-ego-third"]
+        side = released.sides[f"of_{stream}-ego-third"]
         p = side.attention(states[:, -1])
-        assert side.attention is not released.nets[stream].attention
+        assert side.attention is not released.nets[f"of_{stream}"].attention
         ends.append(side.projection((p[..., None] * states[:, -1]).sum(1)))
     scores, truth = ends[0] @ ends[1].T, torch.arange(4)
     half = (nn.functional.cross_entropy(scores, truth) + nn.functional.cross_entropy(scores.T, truth)) / 2
@@ -211,8 +211,8 @@ def test_a_plain_stream_is_one_linear_layer_and_the_classifier() -> None:
     head = built(replace(SMALL, streams=("ego", "audio"), plain=("audio",))).eval()
     found = batch()
     rows = found.array("audio/grid_features")[..., 0, 0] / math.sqrt(1 + 1e-5)
-    context = head.nets["audio"].encoder.linear(rows.mean(1))
-    hidden = head.hidden["audio-activity"](context).relu()
+    context = head.nets["of_audio"].encoder.linear(rows.mean(1))
+    hidden = head.hidden["of_audio-activity"](context).relu()
     torch.testing.assert_close(head(found).tasks["audio/activity"], head.classifier.of_task("audio/activity", hidden),
                                rtol=1e-9, atol=1e-9)  # fmt: skip
 
@@ -230,7 +230,7 @@ def test_a_cache_by_itself_is_one_stream_with_the_runs_own_labels() -> None:
         ({"spaces": ("verb",)}, (), "spaces names 'verb'.*activity, atomic"),
         ({"spaces": ("atomic",)}, (), "expected the run's own, activity"),
         ({"distil": "cooperative"}, (), r"distil is 'cooperative'; expected off.*--aux distil=1"),
-        ({"streams": ("ego",)}, ("align",), "expected several, for the loss 'align'"),
+        ({"streams": ("ego",)}, ("align",), "the loss 'align' is between streams and there is one, ego"),
         ({"streams": ("ego", "nose")}, (), "nose/grid_features"),
         ({"plain": ("ego",)}, ("align",), "expected clip, for streams without blocks"),
     ],

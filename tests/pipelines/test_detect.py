@@ -128,7 +128,7 @@ def test_from_boxless_videos_to_orn_and_back_to_predictions_from_bare_videos(
         predict(run_without.path, video, Silent(), PredictConfig(), {"detector": "blobs"})
     with pytest.raises(InputError, match="--boxes and a detector's options exclude each other"):
         predict(run_from_boxes.path, video, Silent(), PredictConfig(boxes=boxes), told)
-    with pytest.raises(InputError, match=r"orn: trained on boxes of a file .* which training the backbone does not"):
+    with pytest.raises(InputError, match=r"orn: trained on boxes of a detector .* which training the backbone does not"):
         joint_config(run_from_boxes.path)
     of_file = predict(run_from_boxes.path, video, Silent(), PredictConfig(boxes=boxes, device="cpu"))
     again = predict(run_from_boxes.path, video, Silent(), PredictConfig(device="cpu"), told)
