@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from fixtures.browser import open_page
 from fixtures.charades import write_charades
 from fixtures.epic_kitchens import write_epic
 from fixtures.hockey import write_hockey
+from fixtures.homage import write_homage
+from fixtures.own_videos import write_own_videos
 from fixtures.something_else import write_dataset
 from fixtures.something_something import write_v1, write_v2
 from fixtures.videos import write_frames, write_video
@@ -155,7 +158,9 @@ ADAPTERS: dict[str, tuple[Callable[[Path], Path], int]] = {
     "ava": (write_ava, 0),
     "charades": (write_charades, 8),
     "epic-kitchens": (write_epic, 4),
+    "folder": (write_own_videos, 8),
     "hockey": (write_hockey, 8),
+    "homage": (partial(write_homage, layout=1), 1),
     "something-else": (write_dataset, 8),
     "something-something-v1": (write_v1, 0),
     "something-something-v2": (write_v2, 0),

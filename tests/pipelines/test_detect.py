@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from fixtures.blobs import NUM_FRAMES, SIZE, boxes_at, draw, write_boxless
-from fixtures.processes import ROOT, call, files_below, run
+from fixtures.blobs import NUM_FRAMES, SIZE, boxes_at, dies_with_blobs, draw, write_boxless
+from fixtures.processes import call, files_below, run
 from fixtures.something_something import LISTS, V1, class_of
 from PIL import Image
 
@@ -37,10 +37,6 @@ from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 IDS = [clip_id for ids in LISTS.values() for clip_id in ids]
 BRIEF = ScheduleConfig(kind="stretched", min_steps=4, batch_size=4)
-DIES = (
-    f"import runpy, sys; sys.path.insert(0, {str(ROOT / 'tests')!r}); import fixtures.blobs; "
-    f"sys.argv[0] = 'dies_at.py'; runpy.run_path({str(ROOT / 'tests/fixtures/dies_at.py')!r}, run_name='__main__')"
-)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +124,7 @@ def test_from_boxless_videos_to_orn_and_back_to_predictions_from_bare_videos(
         predict(run_without.path, video, Silent(), PredictConfig(), {"detector": "blobs"})
     with pytest.raises(InputError, match="--boxes and a detector's options exclude each other"):
         predict(run_from_boxes.path, video, Silent(), PredictConfig(boxes=boxes), told)
-    with pytest.raises(InputError, match=r"orn: trained on boxes of a detector .* which training the backbone does not"):
+    with pytest.raises(InputError, match=r"orn: trained on boxes of a detector .* does not read"):
         joint_config(run_from_boxes.path)
     of_file = predict(run_from_boxes.path, video, Silent(), PredictConfig(boxes=boxes, device="cpu"))
     again = predict(run_from_boxes.path, video, Silent(), PredictConfig(device="cpu"), told)
@@ -159,7 +155,7 @@ def test_a_killed_detection_goes_on_to_the_same_bytes(root: Path, tmp_path: Path
 
     whole, stopped = tmp_path / "whole" / "boxes.json", tmp_path / "stopped" / "boxes.json"
     assert call(arguments(whole), tmp_path)[0] == 0
-    code, _ = run([sys.executable, "-c", DIES, "looked at clip", "3", *arguments(stopped)], tmp_path)
+    code, _ = run(arguments(stopped), tmp_path, partial(dies_with_blobs, f"looked at clip {IDS[2]}"))
     part = stopped.with_suffix(".jsonl.part")
     assert code == -9 and not stopped.exists() and part.read_bytes().count(b"\n") == 4
     with part.open("ab") as file:
