@@ -17,6 +17,7 @@ from ifcar.cache.open import open_cache as open_reader
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Category, Split
+from ifcar.errors import InputError
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.feed.examples import Examples, read_examples
 from ifcar.pipelines.feed.subjects import ask_about
@@ -54,7 +55,7 @@ class Cache:
         name = protocol or choose_protocol(self.protocols, self.reader.path)
         table = self.reader.protocol(name).only(labels)
         if split not in ("train", "test"):
-            raise ValueError(f"split is {split!r}; expected 'train' or 'test'")
+            raise InputError(f"split is {split!r}; expected 'train' or 'test'")
         found = read_examples(self.reader, table, Split[split.upper()])
         return CachedExamples(reader=self.reader, protocol=table, found=found)
 

@@ -69,8 +69,7 @@ def column_rows(
             found = [name for name in optional if name in header]
             wrong = next((name for name in (*columns, *found) if header.count(name) != 1), None)
             if wrong is not None:
-                fault = "names a column twice," if wrong in header else "lacks the column"
-                raise InputError(f"{where}: the header {fault} {wrong}; expected {', '.join(columns)} among others")
+                raise InputError(f"{where}: {_fault_of(header, wrong)}; expected {', '.join(columns)} among others")
             read = [*columns, *found]
             if unread is not None:
                 unread += [name for name in header if name not in read]
@@ -132,3 +131,14 @@ def _lines(path: Path, digest: hashlib._Hash, what: str) -> Iterator[str]:
                 raise InputError(f"{path} line {number}: over {MAX_LINE_BYTES:,} bytes; a line is read up to that")
             digest.update(line)
             yield decode_text(line, f"{path} line {number}")  # a mark may stand at every line, in joined files
+
+
+def _fault_of(header: list[str], wrong: str) -> str:
+    """Return what is wrong about a header that has a column twice, or not."""
+    if wrong in header:
+        return f"the header names a column twice, {wrong}"
+    if len(header) == 1 and (separator := next((mark for mark in ";\t|" if mark in header[0]), None)):
+        return f"the header is one column, {header[0]!r:.100}, separated by {separator!r}; separate columns by commas"
+    alike = next((name for name in header if name.lower() == wrong), None)
+    small = "" if alike is None else f" (it has {alike!r}; in small letters)"
+    return f"the header lacks the column {wrong}{small}"

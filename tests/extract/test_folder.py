@@ -103,6 +103,11 @@ def test_a_name_is_found_however_its_accents_are_stored(tmp_path: Path) -> None:
     ("table", "message"),
     [
         ("video,labels\na,b\n", "line 1: the header lacks the column label"),
+        (
+            "video;label\na;b\n",
+            "line 1: the header is one column, 'video;label', separated by ';'; separate columns by",
+        ),
+        ("Video,label\na,b\n", r"line 1: the header lacks the column video (it has 'Video'; in small letters)"),
         ("video,label,Split\na,b,train\nb,c,test\n", "names 'Split'; expected 'split', in small letters"),
         ("video,label\na,run\nb,run\n", "2 rows with only 'run' as label; expected at least two"),
         ("video,label\na,\nb,\n", "2 rows with none as label"),
