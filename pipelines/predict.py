@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ifcar.cache.arrays import ArraySpec
+from ifcar.cache.arrays import ArraySpec, RowArrays
 from ifcar.cache.schema import Category
 from ifcar.devices import choose_device
 from ifcar.errors import CacheMismatchError, InputError, nearest
@@ -24,7 +24,7 @@ from ifcar.extract.datasets.box_notes import in_shares, unit_note
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.decode import probe
 from ifcar.extract.decoded_views import ViewDataset
-from ifcar.extract.engine import EngineOptions, FeatureExtractor, RowArrays, fault_of_features
+from ifcar.extract.engine import EngineOptions, FeatureExtractor, fault_of_features
 from ifcar.extract.frame_times import past_end, source_frames
 from ifcar.extract.geometry import FULL_FRAME, boxes_to_crop
 from ifcar.extract.picture_source import VideoInfo
