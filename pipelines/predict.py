@@ -180,8 +180,8 @@ def _boxes(
     if options.boxes is not None:
         if detector:
             raise InputError("--boxes and a detector's options exclude each other; give one of them")
-        assert clip.frame_size is not None
-        return boxes_of_file(options.boxes, options.clip, clip.clip_id, clip.frame_size, data.identity["dataset"])
+        assert clip.source is not None
+        return boxes_of_file(options.boxes, options.clip, clip.clip_id, clip.source, data.identity["dataset"])
     if options.clip is not None:
         raise InputError(f"--clip {options.clip} would be ignored: it names a clip of the file of --boxes")
     if not reads_boxes:
