@@ -12,6 +12,7 @@ from ifcar.errors import CacheMismatchError, InputError
 from ifcar.extract.backbones.catalog import get_backbone
 from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.extraction.config import IDENTITY_NAMES, ExtractConfig
+from ifcar.pipelines.extraction.defaults import default_weights
 
 LISTED = "sampling_rates"  # JSON's list is a tuple in the config
 
@@ -46,7 +47,7 @@ def options_of(
             values |= {key: backbone[key] for key in ("spatial_stride", "pooled", "precision")}
             values["backbone_options"] = backbone.get("config", {})
             values["grid_pool"] = backbone.get("grid_pool", 1)
-            weights = weights or _known_weights(reader.path, backbone)
+            weights = weights or _known_weights(reader.path, dataset, backbone)
         return ExtractConfig(
             dataset=dataset,
             data_root=data_root,
@@ -70,8 +71,12 @@ def _view_options(views: Mapping[str, Any]) -> dict[str, Any]:
     return {"sampling": "segments", **values, LISTED: tuple(values.get(LISTED, ()))}
 
 
-def _known_weights(path: Path, backbone: Mapping[str, Any]) -> str:
-    """Return how `--weights` names a cache's weights. Raises InputError where they are a file of the user's."""
+def _known_weights(path: Path, dataset: str, backbone: Mapping[str, Any]) -> str:
+    """Return how `--weights` names a cache's weights: of several that may be it, what the dataset takes unasked.
+
+    Raises:
+        InputError: they are a file of the user's.
+    """
     made = str(backbone["weights"])
     if made.startswith("random:"):
         return made
@@ -79,4 +84,4 @@ def _known_weights(path: Path, backbone: Mapping[str, Any]) -> str:
     tags = [tag for tag, entry in published.items() if entry.sha256 is None or made.startswith(entry.sha256)]
     if not tags:
         raise InputError(f"{path}: was made with the weights of SHA-256 {made[:12]}…; name that file with --weights")
-    return tags[0]
+    return next((tag for tag in default_weights(dataset, backbone["name"]) if tag in tags), tags[0])
