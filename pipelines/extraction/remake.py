@@ -11,6 +11,7 @@ from ifcar.cache.reader import CacheReader
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.extract.backbones.catalog import get_backbone
 from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.extraction.defaults import default_weights
 from ifcar.pipelines.extraction.stated import stated_options
 
 
@@ -45,7 +46,7 @@ def options_of(
         if stated.get(name) is None:
             raise CacheMismatchError(f"{reader.path}: its record does not state {name!r}; extract anew")
     if reads:
-        weights = weights or _known_weights(reader.path, backbone)
+        weights = weights or _known_weights(reader.path, options["dataset"], backbone)
     kept = {field.name for field in fields(ExtractConfig)}
     return ExtractConfig(
         data_root=data_root,
@@ -57,8 +58,12 @@ def options_of(
     )
 
 
-def _known_weights(path: Path, backbone: Mapping[str, Any]) -> str:
-    """Return how `--weights` names a cache's weights. Raises InputError where they are a file of the user's."""
+def _known_weights(path: Path, dataset: str, backbone: Mapping[str, Any]) -> str:
+    """Return how `--weights` names a cache's weights: of several that may be it, what the dataset takes unasked.
+
+    Raises:
+        InputError: they are a file of the user's.
+    """
     made = str(backbone["weights"])
     if made.startswith("random:"):
         return made
@@ -66,4 +71,4 @@ def _known_weights(path: Path, backbone: Mapping[str, Any]) -> str:
     tags = [tag for tag, entry in published.items() if entry.sha256 is None or made.startswith(entry.sha256)]
     if not tags:
         raise InputError(f"{path}: was made with the weights of SHA-256 {made[:12]}…; name that file with --weights")
-    return tags[0]
+    return next((tag for tag in default_weights(dataset, backbone["name"]) if tag in tags), tags[0])

