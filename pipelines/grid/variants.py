@@ -9,7 +9,7 @@ from typing import Any
 
 from ifcar.errors import InputError, nearest_of
 from ifcar.pipelines.configs import from_plain, to_plain
-from ifcar.pipelines.grid.config import FusionConfig, SystemConfig
+from ifcar.pipelines.grid.config import GridConfig, SystemConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,11 +20,13 @@ class Variant:
         name: the table's line.
         system: without a product.
         factors: λ and the product's values, by name.
+        template: the system's name in the file.
     """
 
     name: str
     system: SystemConfig
     factors: Mapping[str, Any]
+    template: str
 
 
 def expand(system: SystemConfig) -> Iterator[Variant]:
@@ -39,7 +41,8 @@ def expand(system: SystemConfig) -> Iterator[Variant]:
             else:
                 content[factor] = value
         filled = from_plain(SystemConfig, content, f"system {content['name']!r}")
-        yield Variant(name=filled.name, system=filled, factors={"aux_weight": filled.aux_weight, **factors})
+        known = {"aux_weight": filled.aux_weight, **factors}
+        yield Variant(name=filled.name, system=filled, factors=known, template=system.name)
 
 
 def _name(template: str, factors: Mapping[str, Any]) -> str:
@@ -55,15 +58,19 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def check_names(variants: Sequence[Variant], ensembles: Sequence[FusionConfig], baseline: str | None) -> None:
-    """Refuse two lines of one name, and ensembles and a baseline that name none."""
+def check_names(variants: Sequence[Variant], config: GridConfig) -> None:
+    """Refuse two lines of one name, and ensembles, choices and a baseline that name none."""
     names: list[str] = []
-    for name in (*(v.name for v in variants), *(e.name for e in ensembles)):
+    for name in (*(v.name for v in variants), *(e.name for e in config.ensembles), *(c.name for c in config.choices)):
         if name in names:
-            raise InputError(f"two lines are called {name!r}; every system and ensemble needs a name of its own")
+            raise InputError(f"two lines are called {name!r}; every line of a table needs a name of its own")
         names.append(name)
-    systems = [v.name for v in variants]
-    for fusion in ensembles:
+    systems, baseline = [v.name for v in variants], config.baseline
+    templates = list(dict.fromkeys(v.template for v in variants))
+    for choice in config.choices:
+        if choice.of not in templates:
+            raise InputError(f"choice {choice.name!r}: no system {choice.of!r}{nearest_of(choice.of, templates)}")
+    for fusion in config.ensembles:
         for member in fusion.members:
             if member not in systems:
                 raise InputError(f"ensemble {fusion.name!r}: no system {member!r}{nearest_of(member, systems)}")

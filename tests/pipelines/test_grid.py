@@ -42,6 +42,7 @@ from ifcar.pipelines.grid.run import run_grid
 from ifcar.pipelines.grid.variants import expand
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import run_id
+from ifcar.pipelines.runs.finished import open_run
 from ifcar.pipelines.runs.history import read_history, training_seconds
 from ifcar.pipelines.runs.resolve import head_options, make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
@@ -364,6 +365,8 @@ def test_shipped_grids_of_orn_start_both_heads_from_the_object_head_of_the_same_
         ),
         ({"baseline": "bas"}, "baseline 'bas' is no line of the table, did you mean 'base'"),
         ({"ensembles": [{"name": "e", "members": ["base", "λ = 6"]}]}, "no system 'λ = 6'"),
+        ({"choices": [{"name": "best", "of": "bass"}]}, "choice 'best': no system 'bass', did you mean 'base'"),
+        ({"choices": [{"name": "base", "of": "base"}]}, "two lines are called 'base'"),
         ({"paired_test": "mcnemar"}, "there are 2 seeds"),
         ({"dataset": "toybox"}, "is for toybox"),
         ({"extraction": {"frame": 8}}, "extraction: unknown key 'frame', did you mean 'frames'"),
@@ -435,6 +438,27 @@ def test_head_that_the_cache_cannot_feed_is_refused_before_any_run(cache: Path) 
         read_grid(cache.parent / "twice.yaml")
     with pytest.raises(InputError, match="did you mean 'table1'"):
         read_grid(Path("tabel1"))
+
+
+@pytest.mark.slow
+def test_choice_is_the_best_run_of_each_seed_on_the_part_that_chooses(cache: Path) -> None:
+    own = {"name": "lr", "head": "base", "streams": "layout", "product": {"schedule.lr": [1e-2, 1e-3, 1e-6]}}
+    choices = [{"name": "held out", "of": "lr"}, {"name": "test", "of": "lr", "by": "test"}]
+    schedule = {"kind": "stretched", "epochs": 6, "batch_size": 8, "held_out": 0.3}
+    made = grid(systems=[own], ensembles=[], baseline=None, choices=choices, schedule=schedule)
+    plan = plan_grid(made, cache)
+    rows = {row.system: row for row in run_grid(plan, Silent(), MachineConfig(processes=1)).comparison.rows}
+    assert len(rows) == 5
+    for name, part in (("held out", "held_out"), ("test", "test")):
+        expected = []
+        for seed in rows[name].seeds:
+            runs = [open_run(job.path) for job in plan.jobs() if job.config.seed == seed]
+            best = max(runs, key=lambda run: (run.metric(part).top1, -run.metric(part).loss))
+            expected.append(best.path.name)
+        assert [Path(run).name for run in rows[name].runs] == expected
+    unfit = grid(systems=[own], ensembles=[], baseline=None, choices=choices[:1], schedule={**schedule, "held_out": 0})
+    with pytest.raises(InputError, match="was trained without a held-out part"):
+        run_grid(plan_grid(unfit, cache), Silent(), MachineConfig(processes=1))
 
 
 @pytest.mark.slow
