@@ -53,8 +53,8 @@ def ask_about(order: Tensor | None, batch: InstanceBatch, spec: CacheSpec) -> In
         axes = spec.array(name).axes
         if "N" in axes:
             arrays[name] = _reordered(value, order.to(value.device), order.ndim - 1 + axes.index("N"))
-    if "categories" in arrays:
-        arrays["categories"] = _one_subject(arrays["categories"])
+        if spec.array(name).is_category:
+            arrays[name] = _one_subject(arrays[name])
     return InstanceBatch(arrays)
 
 
