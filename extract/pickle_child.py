@@ -65,11 +65,19 @@ class NumericType:
 
 
 class Array(bytearray):
-    """An array: the mark and its marshalled content, which numpy states in a second step; written as plain bytes."""
+    """An array: the mark and its marshalled content, which numpy states in a second step; written as plain bytes.
+
+    A pickle may change it in no other way: whoever reads the output unmarshals what it holds.
+    """
 
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, is_fortran, raw = state
-        self[len(_MARK) :] = _described(raw, kind, shape, "F" if is_fortran else "C")
+        super().__setitem__(slice(len(_MARK), None), _described(raw, kind, shape, "F" if is_fortran else "C"))
+
+    def _refuse(self, *_: object) -> None:
+        raise RefusedError("changes the bytes of an array; only plain data is read")
+
+    __setitem__ = __delitem__ = append = extend = _refuse
 
 
 def _array(raw: object, kind: object, shape: object, order: object) -> Array:
