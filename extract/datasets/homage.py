@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -46,7 +47,7 @@ ACTIONS = ("annotation_files/atomic_actions", "annotations/atomic_actions")
 SCENE_GRAPHS = ("annotation_files/scene_graph_annotations", "annotations/scene_graph_annotations")
 ACTIVITY_CLASSES, ATOMIC_CLASSES = "classInd.txt", "classInd_atomic.txt"
 TRAIN, HELD_OUT = "train", {"split-1": "val", "split-2": "test"}
-WINDOW_SEC, TRAIN_STRIDE_SEC, TEST_STRIDE_SEC, MOST_TEST_WINDOWS = 4.0, 4.0, 3.0, 50
+MOST_TEST_WINDOWS = 50
 _ENDINGS = (".mkv", ".mp4", ".webm", ".avi")
 _ROUNDED_SEC = 0.1  # by which a window may reach past the end of its recording
 _UNEQUAL_SEC = 1.0  # between the ends of cameras of a recording, from which on it is said
@@ -71,12 +72,18 @@ class Recording:
 
 @register_dataset
 class Homage(Dataset):
-    """Films of either layout, the activity lists, and atomic actions where they are there."""
+    """Films of either layout, the activity lists, and atomic actions where they are there.
+
+    Attributes:
+        window_sec: length of a window.
+        train_stride_sec: from one window to the next, of recordings that are trained on alone.
+        test_stride_sec: of the others.
+    """
 
     name = "homage"
     summary = "Home Action Genome: activities (one label) and atomic actions (several), several cameras, sound"
     default_root = "homage"
-    errata = (
+    errata: ClassVar[Sequence[Erratum]] = (
         Erratum(
             text=(
                 "45 files of atomic actions are empty. Their recordings have an activity; their atomic actions are not "
@@ -102,6 +109,9 @@ class Homage(Dataset):
     default_frames = 16
     default_crop = 128
     annotation_fps = ANNOTATION_FPS
+    window_sec: ClassVar[float] = 4.0
+    train_stride_sec: ClassVar[float] = 4.0
+    test_stride_sec: ClassVar[float] = 3.0
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -146,7 +156,7 @@ class Homage(Dataset):
                 problems.append(f"{name}: left out, {problem}")
                 continue
             is_tested = not recording.parts <= {TRAIN}
-            spans = windows(length_sec, TEST_STRIDE_SEC if is_tested else TRAIN_STRIDE_SEC)
+            spans = windows(length_sec, self.window_sec, self.test_stride_sec if is_tested else self.train_stride_sec)
             long += is_tested and len(spans) > MOST_TEST_WINDOWS
             clips += self._clips_of(name, spans[: MOST_TEST_WINDOWS if is_tested else None], needs_pixels)
         self._clips = {clip.clip_id: (clip.segment.rpartition("_")[0], _span(clip)) for clip in clips}
@@ -310,12 +320,12 @@ class Homage(Dataset):
         return [f"{found} files of scene graphs are found, not read"] if found else []
 
 
-def windows(length_sec: float, stride_sec: float) -> list[tuple[float, float]]:
+def windows(length_sec: float, window_sec: float, stride_sec: float) -> list[tuple[float, float]]:
     """Return the [start, stop) of each window in a recording, in seconds; a short one is a window as a whole."""
-    if length_sec < WINDOW_SEC - _ROUNDED_SEC:
+    if length_sec < window_sec - _ROUNDED_SEC:
         return [(0.0, length_sec)]
-    count = math.floor((length_sec + _ROUNDED_SEC - WINDOW_SEC) / stride_sec) + 1
-    return [(number * stride_sec, number * stride_sec + WINDOW_SEC) for number in range(count)]
+    count = math.floor((length_sec + _ROUNDED_SEC - window_sec) / stride_sec) + 1
+    return [(number * stride_sec, number * stride_sec + window_sec) for number in range(count)]
 
 
 def _length(films: Mapping[int, Path], name: str, unequal: list[str]) -> tuple[float | None, str]:

@@ -182,7 +182,7 @@ def test_films_without_sound_are_failed_clips_with_their_reason(root: Path, tmp_
     ],
 )
 def test_windows_worked_by_hand(length_sec: float, stride_sec: float, begins: list[int]) -> None:
-    found = windows(length_sec, stride_sec)
+    found = windows(length_sec, 4, stride_sec)
     assert [begin for begin, _ in found] == begins
     assert all(stop - begin == (length_sec if length_sec < 3.9 else 4) for begin, stop in found)
 
