@@ -41,6 +41,8 @@ class SystemConfig:
         schedule: changes of the grid's schedule, by field.
         start: name of the system whose run, of the same protocol and seed, this one starts from; everything trains.
         parts: of the head that are taken from it, see `FineTuneConfig`; empty: all of it.
+        tasks: STREAM/SPACE of a head of several streams or label spaces, each with a row of its own; empty: the first.
+            Systems whose tasks are others may have one name, as a single stream of each.
         product: for each factor its values: head, preset, streams, aux_weight, views, augmented_views,
             aux_weights.LOSS, settings.OPTION or schedule.FIELD.
         published: "top1", "top5" or "map" in percent from a paper that ifcar does not know.
@@ -75,6 +77,7 @@ class SystemConfig:
     schedule: Mapping[str, Any] = field(default_factory=dict)
     start: str | None = None
     parts: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
     product: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     published: Mapping[str, float] = field(default_factory=dict)
 
@@ -93,6 +96,8 @@ class SystemConfig:
                 raise InputError(f"system {self.name!r}: {{{place}}} in its name is no factor of its product")
         if self.head is None and "head" not in self.product:
             raise InputError(f"system {self.name!r}: names no head; `ifcar list heads` lists them")
+        if len(set(self.tasks)) < len(self.tasks):
+            raise InputError(f"system {self.name!r}: tasks are {', '.join(self.tasks)}; expected each once")
         if self.parts and self.start is None:
             raise InputError(f"system {self.name!r}: parts are taken from another system; name it as start")
         check_figures(f"system {self.name!r}", self.published)

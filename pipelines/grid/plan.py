@@ -134,7 +134,7 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
         try:
             made = list(_cells(config, variant, by_name, stages, tables, reader))
             run = made[0].jobs[0].config
-            _check_feedable(run, reader, [_limited(run, reader, own) for own in parts.values()])
+            _check_feedable(run, reader, [_limited(run, reader, own) for own in parts.values()], variant.system.tasks)
         except IfcarError as error:
             raise type(error)(f"system {variant.name!r}: {error}") from error
         cells += made
@@ -194,28 +194,32 @@ def _text(value: Any) -> str:
 
 
 def _check_names(variants: Sequence[Variant], ensembles: Sequence[FusionConfig], baseline: str | None) -> None:
-    names: list[str] = []
-    for name in (*(v.name for v in variants), *(e.name for e in ensembles)):
-        if name in names:
-            raise InputError(f"two lines are called {name!r}; every system and ensemble needs a name of its own")
-        names.append(name)
-    systems = [v.name for v in variants]
-    for fusion in ensembles:
-        for member in fusion.members:
-            if member not in systems:
-                raise InputError(f"ensemble {fusion.name!r}: no system {member!r}{nearest_of(member, systems)}")
-    if baseline is not None and baseline not in names:
-        raise InputError(f"baseline {baseline!r} is no line of the table{nearest_of(baseline, names)}")
+    """Refuse names that stand for nothing, or for two: systems of one name have other tasks, and nothing names them."""
+    lines = [(v.name, task) for v in variants for task in v.system.tasks or ("",)] + [(e.name, "") for e in ensembles]
+    names = [v.name for v in variants]
+    for number, (name, task) in enumerate(lines):
+        if any(name == other and (task == its or not task or not its) for other, its in lines[:number]):
+            what = f"{name!r}, task {task}" if task else repr(name)
+            raise InputError(f"two lines are called {what}; every system and ensemble needs a name of its own")
+    named = [(f"ensemble {e.name!r}", member) for e in ensembles for member in e.members]
+    named += [(f"system {v.name!r}: start", v.system.start) for v in variants if v.system.start is not None]
+    for where, name in named:
+        if name not in names:
+            raise InputError(f"{where}: no system {name!r}{nearest_of(name, names)}")
+        if names.count(name) > 1 or (where.startswith("ensemble") and _tasks_of(name, variants)):
+            raise InputError(f"{where}: {name!r} has tasks; expected a system that is one line of the table")
+    if baseline is not None and baseline not in [name for name, _ in lines]:
+        raise InputError(f"baseline {baseline!r} is no line of the table{nearest_of(baseline, [n for n, _ in lines])}")
+
+
+def _tasks_of(name: str, variants: Sequence[Variant]) -> Sequence[str]:
+    return next(v.system.tasks for v in variants if v.name == name)
 
 
 def _check_starts(systems: Mapping[str, SystemConfig]) -> None:
-    """Refuse a start that is no system, or that itself starts from another."""
+    """Refuse a start that itself starts from another."""
     for name, system in systems.items():
-        if system.start is None:
-            continue
-        if system.start not in systems:
-            raise InputError(f"system {name!r}: start: no system {system.start!r}{nearest_of(system.start, systems)}")
-        if systems[system.start].start is not None:
+        if system.start is not None and systems[system.start].start is not None:
             raise InputError(f"system {name!r}: start: {system.start!r} starts from another system itself")
 
 
@@ -329,10 +333,17 @@ def _limited(config: RunConfig, reader: CacheReader, parts: Sequence[Examples]) 
     return [limit_views(part, reader, config.views, config.augmented_views) for part in parts]
 
 
-def _check_feedable(config: RunConfig, reader: CacheReader, parts: Sequence[Sequence[Examples]]) -> None:
-    """Build the head without memory, so that it says what the cache lacks; check its parts and that there are boxes."""
+def _check_feedable(
+    config: RunConfig, reader: CacheReader, parts: Sequence[Sequence[Examples]], tasks: Sequence[str]
+) -> None:
+    """Build the head without memory, so that it says what the cache lacks; check its parts, tasks and boxes."""
     with torch.device("meta"):
         head = build_head(config, reader.spec, 2)
+    known = [task.name for task in head.tasks if task.name]
+    for name in tasks:
+        if name not in known:
+            there = ", ".join(known) or "none"
+            raise InputError(f"tasks names {name!r}{nearest_of(name, known)}; it learns {there}")
     for part in () if config.fine_tune is None else config.fine_tune.parts:
         keys_of(part, head.state_dict())
     reads = head_arrays(config)
