@@ -27,6 +27,7 @@ from ifcar.cache.manifest import MAX_VIEWS, Manifest, new_manifest
 from ifcar.cache.protocols import LabelSpace, ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Provenance, Status
+from ifcar.cache.shuffled import other_recordings
 from ifcar.cache.stored_spec import FORMAT_VERSION, parse_spec, spec_content
 from ifcar.cache.streams import joined_spec, stream_of
 from ifcar.cache.zarr_reader import ZarrReader
@@ -43,10 +44,13 @@ class Stream:
     Args:
         cache: its cache.
         cameras: of the clips that are taken; empty: all.
+        shuffled: whether it shows, at each segment, one of another recording: a control, see `ifcar.cache.shuffled`.
+            Labels stay the segment's, so that what such a stream answers by itself means nothing.
     """
 
     cache: Path
     cameras: tuple[str, ...] = ()
+    shuffled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,12 +72,14 @@ def join_caches(streams: Mapping[str, Stream], out: Path) -> Joined:
     """Write a join.
 
     Raises:
-        InputError: no stream, a name that is none, a camera that no clip of a cache has, no common segment, or caches
-            that disagree about a split, a group or a label.
+        InputError: no stream, a name that is none, a camera that no clip of a cache has, no common segment, caches
+            that disagree about a split, a group or a label, or a shuffled stream that is the first.
         MissingDataError: no such cache.
     """
     if len(streams) < 1:
         raise InputError("a join needs streams, as ego=caches/ego.zarr")
+    if next(iter(streams.values())).shuffled:
+        raise InputError(f"stream {next(iter(streams))!r} is shuffled; expected the first as it is, others beside it")
     for name, stream in streams.items():
         if not stream.cache.is_dir():
             what = "is no .zarr cache, which a join takes" if stream.cache.exists() else "is not there"
@@ -86,6 +92,7 @@ def join_caches(streams: Mapping[str, Stream], out: Path) -> Joined:
         raise InputError(f"the caches of {', '.join(streams)} have no segment in common; are they of one data set?")
     tables = {name: _tables(readers[name], stream, segments) for name, stream in streams.items()}
     _check_alike(tables, segments)
+    lent = other_recordings(next(iter(tables.values())), segments) if any(s.shuffled for s in streams.values()) else []
     content = {
         "join_version": _FORMAT,
         "streams": {
@@ -97,6 +104,7 @@ def join_caches(streams: Mapping[str, Stream], out: Path) -> Joined:
                 "spec": spec_content(readers[name].spec, FORMAT_VERSION),
                 "identity": readers[name].identity,
                 "most_rows": max(len(rows[name][segment]) for segment in segments),
+                **({"shuffled": lent} if stream.shuffled else {}),
             }
             for name, stream in streams.items()
         },
@@ -146,12 +154,15 @@ class JoinedReader(CacheReader):
     def _place(self, content: Mapping[str, Any]) -> None:
         """Find the row of each stream behind every row of the join."""
         found = {name: _rows_by_segment(self._readers[name], self._streams[name]) for name in self._names}
+        shown = {name: content["streams"][name].get("shuffled", range(self.num_clips)) for name in self._names}
         most = [content["streams"][name]["most_rows"] for name in self._names]
         self.num_views = self.rows_per_clip = int(np.prod(most))
         self.num_rows = self.num_clips * self.num_views
         self._places = {name: np.full(self.num_rows, -1, np.int64) for name in self._names}
-        for number, segment in enumerate(self.clip_ids):
-            choices = itertools.product(*(found[name].get(segment, ()) for name in self._names))
+        for number in range(self.num_clips):
+            choices = itertools.product(
+                *(found[name].get(self.clip_ids[shown[name][number]], ()) for name in self._names)
+            )
             for view, chosen in enumerate(choices):
                 for name, row in zip(self._names, chosen, strict=True):
                     self._places[name][number * self.num_views + view] = row
@@ -235,6 +246,8 @@ def _manifest(content: Mapping[str, Any], segments: Sequence[str]) -> Manifest:
     if views > MAX_VIEWS:
         raise InputError(f"{views} combinations of cameras and views a segment; a join takes {MAX_VIEWS}: name fewer")
     joined = {name: {"fingerprint": own["fingerprint"], "cameras": own["cameras"]} for name, own in streams.items()}
+    for name, own in streams.items():
+        joined[name] |= {"shuffled": own["shuffled"]} if "shuffled" in own else {}
     identity = {**next(iter(streams.values()))["identity"], "streams": joined}
     return new_manifest(spec, Provenance(identity=identity), segments, views)
 

@@ -110,6 +110,26 @@ def test_streams_train_together_and_answer_alone_from_their_own_cache(caches: Pa
         shutil.move(hidden, caches / "sound.zarr")
 
 
+def test_a_shuffled_stream_shows_another_recording_of_the_same_part(caches: Path, tmp_path: Path) -> None:
+    whole = {"ego": Stream(cache=caches / "video.zarr", cameras=("ego",))}
+    other = {"audio": Stream(cache=caches / "sound.zarr", shuffled=True)}
+    plain = open_cache(
+        join_caches({**whole, "audio": Stream(cache=caches / "sound.zarr")}, caches / "p.join.json").path
+    )
+    reader = open_cache(join_caches({**whole, **other}, caches / "s.join.json").path)
+    table = reader.protocol("split-1")
+    rows = np.arange(reader.num_rows)
+    shown, own = (cache.read_rows("audio/grid_features", rows) for cache in (reader, plain))
+    for place in rows:
+        (source,) = [k for k in rows if np.array_equal(own[k], shown[place])]
+        assert table.split[source] == table.split[place] and table.groups[source] != table.groups[place]
+    assert np.array_equal(reader.read_rows("ego/grid_features", rows), plain.read_rows("ego/grid_features", rows))
+    assert reader.fingerprint != plain.fingerprint
+    assert np.array_equal(table.labels.targets, plain.protocol("split-1").labels.targets)
+    with pytest.raises(InputError, match="stream 'audio' is shuffled; expected the first as it is"):
+        join_caches({**other, **whole}, tmp_path / "j.join.json")
+
+
 def test_a_moment_that_fewer_cameras_saw_is_no_failure_and_a_join_has_no_rows_to_verify(caches: Path) -> None:
     reader = open_cache(join(caches).path)
     table = reader.protocol("split-1").led_by(None, ("atomic",))
