@@ -149,6 +149,7 @@ class JoinedReader(CacheReader):
         super().__init__(path, manifest, ClipTable(ids=segments, segments=segments, cameras=[""] * len(segments)))
         self._readers = {name: _open(path, name, known[name]) for name in self._names}
         self._streams = {name: Stream(cache=Path(), cameras=tuple(known[name]["cameras"])) for name in self._names}
+        self._identities: dict[str, dict[str, Any]] = {name: known[name]["identity"] for name in self._names}
         self._place(content)
 
     def _place(self, content: Mapping[str, Any]) -> None:
@@ -170,6 +171,10 @@ class JoinedReader(CacheReader):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self.path, self._names))
+
+    def identity_of(self, stream: str) -> dict[str, Any]:
+        """Return the identity of the cache behind a stream."""
+        return self._identities[stream]
 
     def protocol_names(self) -> list[str]:
         """Return the names of the protocols that all streams have."""

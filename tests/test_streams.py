@@ -15,7 +15,7 @@ from ifcar.cache.joined import Joined, JoinedReader, Stream, join_caches
 from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
 from ifcar.cache.verify import verify_cache
-from ifcar.errors import CacheMismatchError, InputError, MissingDataError
+from ifcar.errors import CacheMismatchError, IfcarError, InputError, MissingDataError
 from ifcar.pipelines.configs import from_plain
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.feed.examples import read_examples
@@ -259,6 +259,19 @@ def test_tasks_that_cannot_be_rows_are_one_line(caches: Path, change: object, me
     change(content["systems"])  # type: ignore[operator]
     with pytest.raises(InputError, match=message):
         plan_grid(from_plain(GridConfig, content, "grid"), join(caches).path)
+
+
+@pytest.mark.parametrize(
+    ("streams", "message"),
+    [
+        ({"ego": {}, "top": {}}, r"no stream 'top'; tasks needs a join made with `ifcar extract .*cache join ego="),
+        ({"ego": {"frames": 8}}, r"stream 'ego' has 4 frames; tasks needs --frames 8: make it with `ifcar extract"),
+        ({"ego": {"frame": 8}}, "streams ego: unknown key 'frame', did you mean 'frames'"),
+    ],
+)
+def test_a_grid_refuses_a_join_of_other_streams(caches: Path, streams: object, message: str) -> None:
+    with pytest.raises(IfcarError, match=message):
+        plan_grid(from_plain(GridConfig, {**TASKS, "streams": streams}, "grid"), join(caches).path)
 
 
 def test_a_join_whose_rows_changed_is_refused(tmp_path: Path) -> None:

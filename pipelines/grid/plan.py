@@ -15,7 +15,7 @@ from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
-from ifcar.cache.streams import space_sizes
+from ifcar.cache.streams import space_sizes, stream_names, stream_spec
 from ifcar.errors import CacheMismatchError, IfcarError, InputError, nearest_of
 from ifcar.pipelines.configs import from_plain, to_plain
 from ifcar.pipelines.extraction.needs import asked_for, described, extract_words, unmet
@@ -154,7 +154,10 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
 
 
 def _check_extraction(config: GridConfig, reader: CacheReader, dataset: str) -> None:
-    """Refuse a cache that was extracted otherwise than the grid asks."""
+    """Refuse a cache that was extracted otherwise than the grid asks, or a join of other streams."""
+    if config.streams:
+        _check_streams(config, reader, dataset)
+        return
     wanted = config.extract_config(dataset)
     names = unmet(wanted, config.extraction, reader.identity, reader.spec)
     if names:
@@ -163,6 +166,22 @@ def _check_extraction(config: GridConfig, reader: CacheReader, dataset: str) -> 
             f"{reader.path}: this cache has {described(names, reader.identity, reader.spec)}; {config.name} needs "
             f"{asked_for(wanted, names)}: make one with {made} and name it with --cache"
         )
+
+
+def _check_streams(config: GridConfig, reader: CacheReader, dataset: str) -> None:
+    made = "; ".join(command(*words) for words in config.cache_commands(dataset))
+    there = {name: stream_spec(reader.spec, name) for name in stream_names(reader.spec.names())}
+    for name, options in config.streams.items():
+        if name not in there:
+            raise CacheMismatchError(f"{reader.path}: no stream {name!r}; {config.name} needs a join made with {made}")
+        wanted, asked = config.stream_config(name, dataset), {own: v for own, v in options.items() if own != "cameras"}
+        names = unmet(wanted, asked, reader.identity_of(name), there[name])
+        if names:
+            has = described(names, reader.identity_of(name), there[name])
+            raise CacheMismatchError(
+                f"{reader.path}: stream {name!r} has {has}; {config.name} needs {asked_for(wanted, names)}: make it "
+                f"with {made}"
+            )
 
 
 def expand(system: SystemConfig) -> Iterator[Variant]:
