@@ -27,6 +27,7 @@ from ifcar.data_files import entries, subfolders
 from ifcar.errors import InputError, MissingDataError
 from ifcar.extract.container import stated_sec
 from ifcar.extract.datasets.contract import Clip, Dataset, Erratum, Listing, Progress, register_dataset
+from ifcar.extract.datasets.homage_few_shot import few_shot_parts
 from ifcar.extract.datasets.homage_files import (
     ANNOTATION_FPS,
     Action,
@@ -176,32 +177,41 @@ class Homage(Dataset):
         return 0
 
     def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
-        """Return `split-1` (tested on the val list) and `split-2` (on the test list); groups are recordings."""
-        tables, notes = [], []
+        """Return `split-1` (tested on the val list), `split-2` (on the test list) and few-shot ones, by recordings."""
+        recordings = {clip_id: self._clips[clip_id][0] for clip_id in clip_ids}
+        spaces = (self._activity_space(clip_ids, recordings), *self._atomic_spaces(clip_ids, recordings))
+        parts, notes = dict[str, dict[str, Split]](), list[str]()
         for name, tested in HELD_OUT.items():
-            if tested not in self._parts:
+            if tested in self._parts:
+                split_of = {TRAIN: Split.TRAIN, tested: Split.TEST}
+                known = self._recordings.items()
+                parts[name] = {own: split_of[part] for own, r in known for part in r.parts & split_of.keys()}
+            else:
                 notes.append(f"protocol {name}: left out, there is no {tested}_list.csv")
-                continue
-            split_of = {TRAIN: Split.TRAIN, tested: Split.TEST}
-            recordings = {clip_id: self._clips[clip_id][0] for clip_id in clip_ids}
-            split = {
-                clip_id: split_of[part]
-                for clip_id, recording in recordings.items()
-                for part in self._recordings[recording].parts & split_of.keys()
-            }
-            spaces = [self._activity_space(clip_ids, recordings)]
-            spaces += [self._atomic_space(clip_ids, recordings)] if self._atomic else []
+        if self._atomic:
+            parts |= few_shot_parts(self._activities, *self._few_shot_lists())
+        tables = []
+        for name, part_of in parts.items():
+            split = {clip_id: part_of[own] for clip_id, own in recordings.items() if own in part_of}
             table = protocol_table(name, spaces[0], clip_ids, split, recordings, "recording")
-            tables.append(replace(table, spaces=tuple(spaces)))
+            tables.append(replace(table, spaces=spaces))
         return tables, notes
+
+    def _few_shot_lists(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the activities of the recordings for training, and of those for the tests of the first protocol."""
+        tested = next(part for part in HELD_OUT.values() if part in self._parts)
+        listed = [{name: r.activity for name, r in self._recordings.items() if p in r.parts} for p in (TRAIN, tested)]
+        return listed[0], listed[1]
 
     def _activity_space(self, clip_ids: Sequence[str], recordings: Mapping[str, str]) -> LabelSpace:
         number_of = {name: number for number, name in enumerate(self._activities)}
         labels = {own: number_of[self._recordings[name].activity] for own, name in recordings.items()}
         return replace(single_labels(self._activities, clip_ids, labels), name="activity")
 
-    def _atomic_space(self, clip_ids: Sequence[str], recordings: Mapping[str, str]) -> LabelSpace:
+    def _atomic_spaces(self, clip_ids: Sequence[str], recordings: Mapping[str, str]) -> tuple[LabelSpace, ...]:
         """Return every action that overlaps a window; all are unknown where a recording's are not annotated."""
+        if not self._atomic:
+            return ()
         number_of = {name: number for number, name in enumerate(self._atomic)}
         targets = np.zeros((len(clip_ids), len(self._atomic)), np.int8)
         for place, clip_id in enumerate(clip_ids):
@@ -211,9 +221,8 @@ class Homage(Dataset):
                 continue
             shown = [number_of[own.name] for own in actions if own.overlaps(self._clips[clip_id][1])]
             targets[place, shown] = 1
-        return LabelSpace(
-            name="atomic", kind="multi", classes=tuple(self._atomic), targets=targets, unlabelled="negative"
-        )
+        classes = tuple(self._atomic)
+        return (LabelSpace(name="atomic", kind="multi", classes=classes, targets=targets, unlabelled="negative"),)
 
     def _list_of(self, part: str) -> Path | None:
         places = (self.base / folder / f"{part}_list.csv" for folder in LISTS)

@@ -34,7 +34,7 @@ class ToyboxViews(Homage):
         generate_toybox(self.root, size=self.size, seed=self.seed, progress=progress)
 
     def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
-        """Return the only protocol, trained on the train list and tested on the test list."""
+        """Return `split-2`, trained on the train list and tested on the test list, and few-shot ones."""
         tables, _ = super().protocols(clip_ids)
         return tables, []
 
