@@ -8,7 +8,8 @@ from typing import ClassVar
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.extract.datasets.contract import Progress, register_dataset
 from ifcar.extract.datasets.homage import Homage
-from ifcar.extract.toybox.generate import Size, generate_toybox
+from ifcar.extract.toybox.generate import generate_toybox
+from ifcar.extract.toybox.kinds import Size
 
 
 @register_dataset

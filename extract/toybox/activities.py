@@ -8,7 +8,7 @@ alone, one in looks alone, and one in order alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,8 +160,10 @@ def plan_recording(seed: int, number: int) -> RecordingPlan:
     )
 
 
-def view_tables(plans: Sequence[RecordingPlan]) -> dict[str, str]:
-    """Return the lists and classes, as Home Action Genome has them, by their path."""
+def view_tables(
+    plans: Sequence[RecordingPlan], seed: int, annotations: Mapping[str, list[dict[str, Any]]]
+) -> dict[str, Any]:
+    """Return the lists, classes and atomic actions, as Home Action Genome has them, by their path."""
     parts = {"train": True, "test": False}
     lists = {
         f"list_with_activity_labels/{part}_list.csv": [
@@ -171,4 +173,6 @@ def view_tables(plans: Sequence[RecordingPlan]) -> dict[str, str]:
     }
     lists["classInd.txt"] = [f"{number} {name}" for number, name in enumerate(ACTIVITIES, 1)]
     lists["classInd_atomic.txt"] = [f"{number} {own.name}" for number, own in enumerate(ATOMICS, 1)]
-    return {path: "".join(f"{line}\n" for line in lines) for path, lines in lists.items()}
+    texts = {path: "".join(f"{line}\n" for line in lines) for path, lines in lists.items()}
+    own = {f"{name.partition('_')[0]}/{name}__aa.json": actions for name, actions in annotations.items()}
+    return texts | {f"annotation_files/atomic_actions/{path}": actions for path, actions in own.items()}

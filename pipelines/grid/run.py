@@ -24,8 +24,9 @@ from ifcar.pipelines.ensemble import fuse_runs
 from ifcar.pipelines.fleets.pool import fit_all
 from ifcar.pipelines.folders import folder, only_cache
 from ifcar.pipelines.grid.config import FusionConfig, GridConfig, read_grid
+from ifcar.pipelines.grid.costs import costs_of, extraction_note
 from ifcar.pipelines.grid.plan import GridPlan, PlannedReplicate, Stage, plan_grid
-from ifcar.pipelines.labels.kinds import MEASURES
+from ifcar.pipelines.labels.contract import MEASURES
 from ifcar.pipelines.progress import Progress, Silent
 from ifcar.pipelines.runs.config import ENSEMBLE, ID_LENGTH
 from ifcar.pipelines.runs.finished import Run, is_finished, open_run
@@ -136,7 +137,7 @@ def _compare(plan: GridPlan, failures: list[FailedRun]) -> Comparison:
         dataset=plan.dataset,
         baseline=baseline or "",
         paired_test=plan.config.paired_test,
-        notes=(*notes, *_published_notes(plan)),
+        notes=(*notes, *_published_notes(plan), *_cost_notes(plan)),
         rows=tuple(summarise(systems, baseline=baseline, paired_test=plan.config.paired_test)),
         cache=str(plan.cache),
         fingerprint=plan.fingerprint,
@@ -154,7 +155,7 @@ def _check_folder(path: Path, plan: GridPlan) -> None:
 def _systems(plan: GridPlan) -> list[System]:
     """Return the systems that have at least one replicate whose runs are all finished, in the table's order."""
     systems = []
-    for variant in plan.variants:
+    for number, variant in enumerate(plan.variants):
         for stage, task in itertools.product(plan.stages, variant.system.tasks or ("",)):
             cells = [c for c in plan.cells if c.variant is variant and c.stage is stage]
             replicates = [_replicate(c, task) for c in cells if all(is_finished(job.path) for job in c.jobs)]
@@ -167,6 +168,7 @@ def _systems(plan: GridPlan) -> list[System]:
                         replicates=replicates,
                         factors=variant.factors,
                         published=_published(plan, stage, figures, task),
+                        costs=costs_of(replicates, plan.sizes[number, stage.label]) if plan.config.costs else None,
                         task=task,
                     )
                 )
@@ -234,6 +236,10 @@ def _published(plan: GridPlan, stage: Stage, published: Mapping[str, float], tas
             if name in published:
                 out.setdefault(key, published[name])
     return out
+
+
+def _cost_notes(plan: GridPlan) -> list[str]:
+    return [extraction_note(plan.cache, plan.num_rows)] if plan.config.costs else []
 
 
 def _published_notes(plan: GridPlan) -> list[str]:
