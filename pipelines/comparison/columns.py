@@ -86,7 +86,8 @@ def columns_of(comparison: Comparison) -> list[Column[ResultRow]]:
     title, ranked = title_of(comparison), any(row.top5 for row in comparison.rows)
     columns: list[Column[ResultRow]] = [Column("system", lambda row: row.system)]
     if len({row.protocol for row in comparison.rows}) > 1:
-        columns.append(Column("protocol", lambda row: row.protocol))
+        title_of_protocol = "task" if any(row.task for row in comparison.rows) else "protocol"
+        columns.append(Column(title_of_protocol, lambda row: row.protocol))
     columns += [
         Column("n", lambda row: str(row.n), lambda row: row.n),
         Column("runs", lambda row: str(len(row.seeds)), lambda row: len(row.seeds)),

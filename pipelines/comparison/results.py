@@ -67,6 +67,8 @@ class System:
         replicates: one a seed and few-shot draw; all are tested on the same clips.
         factors: values of the grid's factors, by name.
         published: measures in percent, when the protocol is the same data.
+        task: STREAM/SPACE that the runs are shown on, see `ifcar.pipelines.runs.tasks`; "" for what they are by
+            themselves.
         costs: what it takes, where the table shows that.
     """
 
@@ -75,6 +77,7 @@ class System:
     replicates: Sequence[Replicate]
     factors: Mapping[str, Any] = field(default_factory=dict)
     published: Mapping[str, float] = field(default_factory=dict)
+    task: str = ""
     costs: Costs | None = None
 
 
@@ -92,12 +95,13 @@ class ResultRow:
         metric: the measure that decides, "top1", or "map" on a multi-label protocol.
         primary: that measure on the test clips, of each replicate.
         top5: test top-5 of each replicate; empty on a multi-label protocol.
-        train_primary: the measure on the training clips of each replicate.
+        train_primary: the measure on the training clips of each replicate; empty where they were not scored.
         population: the measure, mean over replicates, that endlessly many such clips would give: of accuracy its mean,
             of mAP what `population_map` estimates, for the mAP of few clips lies above that.
         interval: 95 % interval of `population` over units.
         num_units: how many units the intervals and tests are over, None where an earlier version did not say.
         unit: what is drawn whole: "clip", "segment", or what a group of the protocol is, see `pooled_units`.
+        task: STREAM/SPACE that the runs are shown on; "" for what they are by themselves.
         costs: what the system takes, where the table shows that.
         against: how `population` differs from the baseline's on the same clips; None for the baseline itself.
         p_corrected: its p after Holm's correction over all comparisons of the table.
@@ -123,6 +127,7 @@ class ResultRow:
     runs: tuple[str, ...]
     num_units: int | None = None
     unit: str = "clip"
+    task: str = ""
     costs: Costs | None = None
 
 
@@ -258,7 +263,7 @@ def _row(system: System, tested: _Right | _Ranked) -> ResultRow:
         metric=tested.kind.measure,
         primary=tuple(float(v) for v in tested.primary()),
         top5=tested.top5,
-        train_primary=tuple(_pooled(replicate.runs, "train") for replicate in system.replicates),
+        train_primary=_train_primary(system),
         population=tested.population(),
         interval=tested.interval(),
         against=None,
@@ -267,6 +272,7 @@ def _row(system: System, tested: _Right | _Ranked) -> ResultRow:
         runs=tuple(str(run.path) for run in runs),
         num_units=len(np.unique(tested.units)),
         unit=_unit(tested, runs[0]),
+        task=system.task,
         costs=system.costs,
     )
 
@@ -278,8 +284,12 @@ def _unit(tested: _Right | _Ranked, run: Run) -> str:
     return "clip" if len(np.unique(tested.units)) == len(tested.units) else "segment"
 
 
-def _pooled(runs: Sequence[Run], split: str) -> float:
-    """Return top-1 over the clips of all these runs, or their mAP, weighted by clips."""
-    metrics = [m for run in runs if (m := run.metric(split)) is not None]
-    found = [(m.primary, m.n) for m in metrics if m.primary is not None]
-    return sum(value * n for value, n in found) / max(1, sum(n for _, n in found))
+def _train_primary(system: System) -> tuple[float, ...]:
+    """Return each replicate's top-1 over the training clips of all its runs, or their mAP, weighted by clips."""
+    values = []
+    for replicate in system.replicates:
+        metrics = [m for run in replicate.runs if (m := run.metric("train")) is not None]
+        found = [(m.primary, m.n) for m in metrics if m.primary is not None]
+        if metrics:
+            values.append(sum(value * n for value, n in found) / max(1, sum(n for _, n in found)))
+    return tuple(values)

@@ -14,6 +14,7 @@ from ifcar.pipelines.comparison.store import Comparison
 from ifcar.pipelines.report.systems import SystemScores, read_system
 from ifcar.pipelines.runs.data import RunData
 from ifcar.pipelines.runs.finished import Run
+from ifcar.pipelines.runs.tasks import on_task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +125,8 @@ def _open(
 
 
 def _read_row(row: ResultRow, opened: Callable[[Path], Run]) -> SystemScores:
-    runs = [opened(Path(path)) for path in row.runs]
+    whole = [opened(Path(path)) for path in row.runs]
+    runs = [on_task(run, row.task) for run in whole] if row.task else whole
     a_replicate = len(runs) // max(1, len(row.seeds))
     if not runs or a_replicate * len(row.seeds) != len(runs):
         raise InputError(f"its row names {len(runs)} runs for {len(row.seeds)} seeds")
