@@ -86,6 +86,11 @@ class JointConfig:
             scale_grad_by_freq=True,
         )
 
+    @classmethod
+    def tuned(cls) -> JointConfig:
+        """Return the front end of the presets `tuned`: narrow, and told how instances move."""
+        return cls(appearance_dim=64, layout_dim=64, reduction_dim=0, motion=True)
+
     def joint_dim(self) -> int:
         """Return d_joint, the width of the joint features."""
         return self.appearance_dim * (self.streams != "layout") + self.layout_dim * (self.streams != "appearance")

@@ -89,7 +89,7 @@ class RunConfig:
         str | None,
         Option("Label space of the protocol, of those in `ifcar cache info`.", default="the first"),
     ] = None
-    preset: Annotated[str, Option("paper, small, or another of `ifcar list heads`.")] = "paper"
+    preset: Annotated[str, Option("paper, small, tuned, or another of `ifcar list heads`.")] = "paper"
     options: Mapping[str, Any] = field(default_factory=dict)
     aux_weights: Mapping[str, float] = field(default_factory=dict)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -162,6 +162,7 @@ def without_places(config: RunConfig) -> dict[str, Any]:
         if content[key] is None:
             del content[key]
     schedule = content["schedule"]
+    schedule["label_smoothing"] = schedule["label_smoothing"] or 0.0
     if schedule["published"] is None:  # as before schedules belonged to heads: these runs' ids stay what they are
         del schedule["published"]
         if schedule["weight_decay"] is None:
