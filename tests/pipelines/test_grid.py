@@ -175,6 +175,14 @@ def test_run_id_follows_the_config_and_the_data_but_not_the_place(cache: Path, t
     assert run_id(replace(job.config, protocol_digest="other")) != ids[0]
 
 
+def test_a_switch_that_earlier_runs_do_not_know_changes_their_id_only_where_it_is_on(cache: Path) -> None:
+    config = plan_grid(grid(), cache).jobs()[0].config
+    on, off = ({"layout": {"hidden_dim": 64, "motion": value}} for value in (True, False))
+    earlier, now, other = (replace(config, head="stlt", options=o) for o in ({"layout": {"hidden_dim": 64}}, off, on))
+    assert run_id(earlier) == run_id(now) != run_id(other)
+    assert now.options == off
+
+
 def wait_for(process: Command, happened: Callable[[], bool]) -> None:
     while process.poll() is None and not happened():
         time.sleep(0.005)
