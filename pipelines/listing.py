@@ -19,7 +19,7 @@ from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.feed.labelled import read_labelled
 from ifcar.pipelines.folders import cache_paths, folder
-from ifcar.pipelines.labels.kinds import MEASURES
+from ifcar.pipelines.labels.contract import MEASURES
 from ifcar.pipelines.runs.config import RunConfig, task_name
 from ifcar.pipelines.runs.finished import finished_runs
 from ifcar.pipelines.runs.query import RunQuery, differing_options

@@ -11,7 +11,7 @@ import numpy as np
 from ifcar.pipelines.comparison.results import ResultRow
 from ifcar.pipelines.comparison.statistics import PairedTest
 from ifcar.pipelines.comparison.store import Comparison
-from ifcar.pipelines.labels.kinds import MEASURES
+from ifcar.pipelines.labels.contract import MEASURES
 
 BOTH_MEASURES = "top-1 or mAP"
 NONE = "–"

@@ -20,7 +20,8 @@ from ifcar.pipelines.comparison.statistics import (
     paired_bootstrap,
     population_map,
 )
-from ifcar.pipelines.labels.kinds import TOP_K, LabelKind, target_ranks
+from ifcar.pipelines.labels.contract import LabelKind
+from ifcar.pipelines.labels.kinds import TOP_K, target_ranks
 from ifcar.pipelines.runs.finished import Run
 from ifcar.pipelines.scoring.scores import Predictions, pooled_units
 

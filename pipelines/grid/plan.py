@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -22,8 +20,9 @@ from ifcar.pipelines.extraction.needs import asked_for, described, extract_words
 from ifcar.pipelines.feed.boxes import check_boxes
 from ifcar.pipelines.feed.examples import Examples, limit_views, read_examples
 from ifcar.pipelines.folders import folder
-from ifcar.pipelines.grid.config import FewShotConfig, FusionConfig, GridConfig, SystemConfig
+from ifcar.pipelines.grid.config import FewShotConfig, GridConfig, SystemConfig
 from ifcar.pipelines.grid.costs import bytes_read
+from ifcar.pipelines.grid.variants import Variant, check_names, check_starts, expand
 from ifcar.pipelines.published.tables import published_table
 from ifcar.pipelines.runs.config import ID_LENGTH, FineTuneConfig, RunConfig, run_id, run_name
 from ifcar.pipelines.runs.heads import build_head, keys_of
@@ -35,21 +34,6 @@ from ifcar.shell_words import command
 TUNING = {"classifier": (1000, 1e-2), "all": (300, 1e-3)}
 """Steps and learning rate of a fine-tuning on few shots, enough to fit these on toybox."""
 POOLED = "all protocols"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Variant:
-    """A system with the values of its product filled in.
-
-    Args:
-        name: the table's line.
-        system: without a product.
-        factors: λ and the product's values, by name.
-    """
-
-    name: str
-    system: SystemConfig
-    factors: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,9 +108,9 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
         raise CacheMismatchError(f"grid {config.name!r} is for {config.dataset}, but {cache} holds {dataset}")
     _check_extraction(config, reader, dataset)
     variants = [variant for system in config.systems for variant in expand(system)]
-    _check_names(variants, config.ensembles, config.baseline)
+    check_names(variants, config.ensembles, config.baseline)
     by_name = {variant.name: variant.system for variant in variants}
-    _check_starts(by_name)
+    check_starts(by_name)
     stages = _stages(config, reader)
     names = dict.fromkeys(name for stage in stages for draw in stage.draws for name in draw)
     beside = space_sizes(reader.spec)  # what a join states is learned beside the first
@@ -175,60 +159,6 @@ def _check_extraction(config: GridConfig, reader: CacheReader, dataset: str) -> 
             f"{reader.path}: this cache has {described(names, reader.identity, reader.spec)}; {config.name} needs "
             f"{asked_for(wanted, names)}: make one with {made} and name it with --cache"
         )
-
-
-def expand(system: SystemConfig) -> Iterator[Variant]:
-    """Yield a system once for every combination of its product's values, the last factor fastest."""
-    for values in itertools.product(*system.product.values()):
-        factors = dict(zip(system.product, values, strict=True))
-        content: dict[str, Any] = {**to_plain(system), "product": {}, "name": _name(system.name, factors)}
-        for factor, value in factors.items():
-            group, _, key = factor.partition(".")
-            if key:
-                content[group] = {**content[group], key: value}
-            else:
-                content[factor] = value
-        filled = from_plain(SystemConfig, content, f"system {content['name']!r}")
-        yield Variant(name=filled.name, system=filled, factors={"aux_weight": filled.aux_weight, **factors})
-
-
-def _name(template: str, factors: Mapping[str, Any]) -> str:
-    name = template
-    for factor, value in factors.items():
-        name = name.replace(f"{{{factor}}}", _text(value))
-    if name == template and factors:
-        name += " (" + ", ".join(f"{factor} {_text(value)}" for factor, value in factors.items()) + ")"
-    return name
-
-
-def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _check_names(variants: Sequence[Variant], ensembles: Sequence[FusionConfig], baseline: str | None) -> None:
-    names: list[str] = []
-    for name in (*(v.name for v in variants), *(e.name for e in ensembles)):
-        if name in names:
-            raise InputError(f"two lines are called {name!r}; every system and ensemble needs a name of its own")
-        names.append(name)
-    systems = [v.name for v in variants]
-    for fusion in ensembles:
-        for member in fusion.members:
-            if member not in systems:
-                raise InputError(f"ensemble {fusion.name!r}: no system {member!r}{nearest_of(member, systems)}")
-    if baseline is not None and baseline not in names:
-        raise InputError(f"baseline {baseline!r} is no line of the table{nearest_of(baseline, names)}")
-
-
-def _check_starts(systems: Mapping[str, SystemConfig]) -> None:
-    """Refuse a start that is no system, or that itself starts from another."""
-    for name, system in systems.items():
-        if system.start is None:
-            continue
-        if system.start not in systems:
-            raise InputError(f"system {name!r}: start: no system {system.start!r}{nearest_of(system.start, systems)}")
-        if systems[system.start].start is not None:
-            raise InputError(f"system {name!r}: start: {system.start!r} starts from another system itself")
 
 
 def _stages(config: GridConfig, reader: CacheReader) -> list[Stage]:

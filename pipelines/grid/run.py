@@ -25,7 +25,7 @@ from ifcar.pipelines.folders import folder, only_cache
 from ifcar.pipelines.grid.config import FusionConfig, GridConfig, read_grid
 from ifcar.pipelines.grid.costs import costs_of, extraction_note
 from ifcar.pipelines.grid.plan import GridPlan, PlannedReplicate, Stage, plan_grid
-from ifcar.pipelines.labels.kinds import MEASURES
+from ifcar.pipelines.labels.contract import MEASURES
 from ifcar.pipelines.progress import Progress, Silent
 from ifcar.pipelines.runs.config import ENSEMBLE, ID_LENGTH
 from ifcar.pipelines.runs.finished import Run, is_finished, open_run

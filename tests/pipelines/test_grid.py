@@ -37,8 +37,9 @@ from ifcar.pipelines.grid.config import (
     read_grid,
     shipped_grids,
 )
-from ifcar.pipelines.grid.plan import expand, plan_grid
+from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.grid.run import run_grid
+from ifcar.pipelines.grid.variants import expand
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import run_id
 from ifcar.pipelines.runs.history import read_history, training_seconds

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fixtures.own_videos import write_own_videos
 from fixtures.something_else import write_dataset
 from PIL import Image
 from typer.testing import CliRunner
@@ -182,3 +183,12 @@ def test_boxes_alone_are_made_again_without_a_backbone(tmp_path: Path) -> None:
     found = again(cache, root)
     assert not found.faults and found.precision == "" and "all else has to be the same" in found.verdict()
     assert {d.name: d.bound for d in found.arrays}["categories"] == 0
+
+
+def test_rows_with_subjects_of_ones_own_classes_are_made_again(tmp_path: Path) -> None:
+    root, out = write_own_videos(tmp_path / "data"), tmp_path / "c.zarr"
+    config = ExtractConfig(
+        dataset="folder", data_root=root, out=out, backbone="none", frames=4, instances=2, subjects="cup"
+    )
+    extract(config, Silent())
+    assert not again(out, root, 4).faults
