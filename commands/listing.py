@@ -26,7 +26,8 @@ def list_(
     ] = None,
     protocol: Annotated[str | None, typer.Option(help="With runs: those of this protocol.")] = None,
     where: Annotated[
-        list[str] | None, typer.Option(help="With runs: COLUMN>NUMBER, as top1>60 (quoted); again for more.")
+        list[str] | None,
+        typer.Option(help="With runs: COLUMN>VALUE, as 'top1>60', or with = != ~ < <= >=; again for more."),
     ] = None,
     sort: Annotated[
         str | None, typer.Option(help="With runs: the column to sort by; -COLUMN: the largest first.")

@@ -107,8 +107,12 @@ def test_runs_are_filtered_and_sorted_by_what_is_shown(
     assert seeds("--where", "seed>=4", "--where", "top1>=0") == [4] and seeds("--where", "mAP>0") == []
     assert seeds("--cache", "boxes.zarr") == [3, 4] and seeds("--cache", "other.zarr") == seeds("--head", "sfi") == []
     assert seeds("--protocol", "compositional") == [3, 4]
+    assert seeds("--where", "head=base", "--where", "seed!=3") == [4] and seeds("--where", "head=sfi") == []
+    assert seeds("--where", "made>2020-01-01") == [3, 4] and seeds("--where", "head~as", "--where", "run~nothing") == []
     for options, said in (
-        (["runs", "--where", "top1"], "expected COLUMN>NUMBER"),
+        (["runs", "--where", "top1"], "expected COLUMN, one of >= <= != > < = ~, and a value"),
+        (["runs", "--where", "top1>x"], "column 'top-1' holds numbers; expected one"),
+        (["runs", "--where", "nothing>1"], "no column 'nothing'. There are: run, head,"),
         (["runs", "--sort", "tpo1"], "no column 'tpo1', did you mean 'top1'"),
         (["heads", "--sort", "name"], "--sort name would be ignored"),
     ):
