@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from ifcar.cache.arrays import ArraySpec
+from ifcar.cache.arrays import ArraySpec, RowArrays
 from ifcar.cache.schema import Category
 from ifcar.devices import choose_device
 from ifcar.errors import CacheMismatchError, InputError, nearest
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.decode import probe
 from ifcar.extract.decoded_views import ViewDataset
-from ifcar.extract.engine import EngineOptions, FeatureExtractor, RowArrays, fault_of_features
+from ifcar.extract.engine import EngineOptions, FeatureExtractor, fault_of_features
 from ifcar.extract.roi import pooled_with
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.view_content import View
@@ -128,10 +128,20 @@ def predict(
     clip_of_video, tracks = replace(clip_of_video, clip_id=boxes.clip_id), boxes.tracks
     if boxes.of_source:
         recipe = replace(recipe, annotation_fps=None, frames_on_clock=False)
-    notes = [] if options.boxes is None else check_boxes(options.boxes, clip_of_video, boxes, info, recipe)
+    notes = (
+        [] if options.boxes is None else check_boxes(options.boxes, clip_of_video, boxes, info, recipe.annotation_fps)
+    )
     if options.boxes is not None:
-        chosen = options.clip is not None
-        notes += use_of_boxes(options.boxes, boxes, video, recipe, run, chosen=chosen, reads_boxes=reads_boxes)
+        notes += use_of_boxes(
+            options.boxes,
+            boxes,
+            video,
+            run,
+            sampling=recipe.policy.sampling,
+            reads=recipe.backbone.reads,
+            chosen=options.clip is not None,
+            reads_boxes=reads_boxes,
+        )
     notes += boxes.notes
     if boxes.of_source:  # such a video is seen whole, and not from its first box to its last
         boxes = replace(boxes, tracks=tracks.at(np.arange(info.num_frames)))

@@ -8,22 +8,25 @@ from unicodedata import normalize
 import numpy as np
 
 from ifcar.errors import InputError
+from ifcar.extract.backbones.spec import Reads
 from ifcar.extract.datasets.box_notes import in_shares, unit_note
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.frame_times import past_end, source_frames
 from ifcar.extract.geometry import FULL_FRAME, boxes_to_crop
 from ifcar.extract.picture_source import VideoInfo
+from ifcar.extract.view_options import Sampling
 from ifcar.pipelines.detection.video_boxes import VideoBoxes
-from ifcar.pipelines.runs.recipe import Recipe
 
 
-def check_boxes(boxes: Path, clip: Clip, of_video: VideoBoxes, info: VideoInfo, recipe: Recipe) -> list[str]:
+def check_boxes(
+    boxes: Path, clip: Clip, of_video: VideoBoxes, info: VideoInfo, annotation_fps: float | None
+) -> list[str]:
     """Refuse boxes that cannot belong to the video, and return what is strange about the others.
 
     Single ones that reach out of the video are clipped, as in extraction.
     """
     size, tracks = (info.width, info.height), of_video.tracks
-    fps = recipe.annotation_fps if of_video.facts is None else of_video.facts.fps
+    fps = annotation_fps if of_video.facts is None else of_video.facts.fps
     if not boxes_to_crop(tracks.boxes, size, FULL_FRAME, False).any():
         x1, y1, x2, y2 = tracks.boxes[np.isfinite(tracks.boxes).all(axis=-1)][0]
         raise InputError(
@@ -44,7 +47,15 @@ def check_boxes(boxes: Path, clip: Clip, of_video: VideoBoxes, info: VideoInfo, 
 
 
 def use_of_boxes(
-    path: Path, boxes: VideoBoxes, video: Path, recipe: Recipe, run: Path, *, chosen: bool, reads_boxes: bool
+    path: Path,
+    boxes: VideoBoxes,
+    video: Path,
+    run: Path,
+    *,
+    sampling: Sampling,
+    reads: Reads,
+    chosen: bool,
+    reads_boxes: bool,
 ) -> list[str]:
     """Return what a file's boxes are used for where that is not plain.
 
@@ -52,8 +63,9 @@ def use_of_boxes(
         path: the file.
         boxes: what was read.
         video: what is predicted.
-        recipe: of the run.
         run: its folder.
+        sampling: how the run samples frames.
+        reads: what its backbone reads of a view.
         chosen: whether --clip names the video in the file.
         reads_boxes: whether the run reads any.
 
@@ -68,8 +80,8 @@ def use_of_boxes(
         )
     if reads_boxes:
         return notes
-    sees_all = boxes.of_source and recipe.policy.sampling != "annotated"
-    if sees_all or (boxes.facts is not None and recipe.backbone.reads != "nothing"):
+    sees_all = boxes.of_source and sampling != "annotated"
+    if sees_all or (boxes.facts is not None and reads != "nothing"):
         raise InputError(
             f"--boxes {path} would be ignored: {run} reads no boxes and sees the whole video; leave it out"
         )

@@ -13,7 +13,7 @@ from unicodedata import normalize
 from xml.etree import ElementTree
 
 from ifcar.errors import InputError
-from ifcar.extract.datasets.splits import read_json
+from ifcar.extract.datasets.strict_json import read_json
 from ifcar.extract.limits import MAX_COORDINATE, MAX_FRAME_NUMBER
 from ifcar.registry import Registry
 from ifcar.text_files import decode_text
