@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -105,6 +106,21 @@ class ResultRow:
     runs: tuple[str, ...]
     num_units: int | None = None
     unit: str = "clip"
+
+    def replicates(self, opened: Callable[[Path], Run]) -> list[list[Run]]:
+        """Return the runs of each replicate: one, or one a pooled protocol.
+
+        Args:
+            opened: opens a run's folder.
+
+        Raises:
+            InputError, MissingDataError: a run is not there or damaged, or there are not as many for each seed.
+        """
+        each = len(self.runs) // max(1, len(self.seeds))
+        if not self.runs or each * len(self.seeds) != len(self.runs):
+            raise InputError(f"its row names {len(self.runs)} runs for {len(self.seeds)} seeds")
+        runs = [opened(Path(path)) for path in self.runs]
+        return [runs[start : start + each] for start in range(0, len(runs), each)]
 
 
 def summarise(

@@ -271,9 +271,9 @@ def test_shipped_grids_are_valid_and_published_figures_stand_beside_their_lines(
         assert twin.dataset == "toybox" and [s.name for s in twin.systems] == [s.name for s in grids[name].systems]
         assert twin.published_table is None and not any(s.published for s in (*twin.systems, *twin.ensembles))
     assert grids["table1"].figures("I3D", {}) == {"top1": 40.0, "top5": 69.3}
-    assert grids["table1"].figures("I3D, Ours-SFI + Pred", {}) == {"top1": 61.0, "top5": 86.5}
-    assert grids["table2"].figures("Ours-STIN", {})["top1"] == 57.5
-    few = grids["table3"].figures("Ours-SFI + Pred", {})
+    assert grids["table1"].figures("I3D, SFI + Pred", {}) == {"top1": 61.0, "top5": 86.5}
+    assert grids["table2"].figures("STIN", {})["top1"] == 57.5
+    few = grids["table3"].figures("SFI + Pred", {})
     assert (few["top1@fewshot-5"], few["top1@fewshot-10"]) == (30.7, 36.2)
 
 
