@@ -62,6 +62,7 @@ class Base(Head):
     label_smoothing = TUNED_SMOOTHING
     schedules = YAN_RELEASED
     relational = False
+    simple = True
 
     @classmethod
     def reads(cls, config: BaseConfig) -> tuple[str, ...]:

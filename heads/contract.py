@@ -122,6 +122,7 @@ class Head(nn.Module, ABC):
             the names of those that are on as a fourth argument, `losses`; a run's weights say which these are.
         losses: names of the auxiliary losses that are on.
         frame_level: True when the frame alone decides, so that a relational head can be fused with it.
+        simple: True when it averages and relates nothing: what others are measured against where no baseline is named.
         stackable: heads of one config can be stacked, see below. A head of torch's own layers (nn.GRU, nn.Dropout,
             nn.TransformerEncoderLayer, …) says False: its runs train alone, in the same loop, and what its layers draw
             follows from the run's seed and step all the same.
@@ -147,6 +148,7 @@ class Head(nn.Module, ABC):
     presets: ClassVar[Mapping[str, Any]]
     relational: ClassVar[bool] = True
     frame_level: ClassVar[bool] = False
+    simple: ClassVar[bool] = False
     auxiliary: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     stackable: ClassVar[bool] = True
     schedules: ClassVar[Schedules] = {}

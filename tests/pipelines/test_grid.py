@@ -318,9 +318,9 @@ def test_shipped_grids_are_valid_and_published_figures_stand_beside_their_lines(
         own, twin = (grids[f"{data}-table{number}"].systems for data in ("homage", "toybox-views"))
         assert [(s.name, s.tasks, s.aux_weights) for s in own] == [(s.name, s.tasks, s.aux_weights) for s in twin]
     assert grids["table1"].figures("I3D", {}) == {"top1": 40.0, "top5": 69.3}
-    assert grids["table1"].figures("I3D, Ours-SFI + Pred", {}) == {"top1": 61.0, "top5": 86.5}
-    assert grids["table2"].figures("Ours-STIN", {})["top1"] == 57.5
-    few = grids["table3"].figures("Ours-SFI + Pred", {})
+    assert grids["table1"].figures("I3D, SFI + Pred", {}) == {"top1": 61.0, "top5": 86.5}
+    assert grids["table2"].figures("STIN", {})["top1"] == 57.5
+    few = grids["table3"].figures("SFI + Pred", {})
     assert (few["top1@fewshot-5"], few["top1@fewshot-10"]) == (30.7, 36.2)
 
 
