@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ifcar.cache.addresses import Address, place_of
 from ifcar.cache.arrays import BOOKKEEPING, CacheSpec
 from ifcar.cache.clips import ClipTable
 from ifcar.cache.commits import FailedRow
@@ -75,6 +76,10 @@ def join_caches(streams: Mapping[str, Stream], out: Path) -> Joined:
     if len(streams) < 1:
         raise InputError("a join needs streams, as ego=caches/ego.zarr")
     for name, stream in streams.items():
+        if isinstance(place_of(stream.cache), Address):
+            raise InputError(
+                f"stream {name!r}: {place_of(stream.cache)} is an address; a join takes local caches: pull it"
+            )
         if not stream.cache.is_dir():
             what = "is no .zarr cache, which a join takes" if stream.cache.exists() else "is not there"
             raise MissingDataError(f"stream {name!r}: {stream.cache} {what}")

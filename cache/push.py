@@ -178,10 +178,12 @@ class Push:
 def everything(pool: Executor, do: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """Do something with all items at a time; after a first error begin no other, and raise it once all have ended."""
     futures = [pool.submit(do, item) for item in items]
-    wait(futures, return_when=FIRST_EXCEPTION)
-    for future in futures:
-        future.cancel()
-    wait(futures)
+    try:
+        wait(futures, return_when=FIRST_EXCEPTION)
+    finally:  # after Ctrl-C as well
+        for future in futures:
+            future.cancel()
+        wait(futures)
     ended = [future for future in futures if not future.cancelled()]
     for future in ended:
         future.result()

@@ -87,13 +87,31 @@ def test_a_push_and_a_pull_killed_anywhere_go_on_to_the_same_bytes(cache: Path, 
                 assert all(files_below(bucket).get(n) == b for n, b in own.items() if f"/c.{block}" in n)
     assert call(["cache", "push", cache, there], tmp_path)[0] == 0
     assert files_below(bucket) == files_below(cache)
-    for step in ["block 1: boxes in place", "block 1: committed", "block 2: flushed"]:
+    for step in ["block 1: boxes in place", "block 1: flushed"]:
         killed = Command(["cache", "pull", there, here], tmp_path, partial(dies_at, step))
         killed.communicate()
         assert killed.returncode == -9, step
         assert not [damage for damage in verify_cache(here).damages if damage.kind != "stray file"]
     assert call(["cache", "pull", there, here], tmp_path)[0] == 0
     assert files_below(here) == files_below(cache)
+
+
+def test_verification_reads_every_object_and_names_what_is_damaged_gone_or_foreign(cache: Path, bucket: Path) -> None:
+    push_cache(cache, address(bucket))
+    report = verify_cache(address(bucket))
+    assert report.ok and report.num_rows_checked == CLIPS_OF_THREE_BLOCKS and report.num_failed == 1
+    Bucket(address(bucket)).put(SHARD, _flipped(bucket / SHARD))
+    Bucket(address(bucket)).put("notes.txt", b"of somebody")
+    Bucket(address(bucket)).delete("boxes/c.0.0.0.0")
+    Bucket(address(bucket)).delete(commit_name(2))
+    report = verify_cache(address(bucket))
+    found = {(damage.path, str(damage.kind), damage.block) for damage in report.damages}
+    assert found == {
+        (SHARD, "foreign shard", 1),
+        ("notes.txt", "stray file", None),
+        ("boxes/c.0.0.0.0", "missing file", 0),
+    }
+    assert report.pending_blocks == (2,)
 
 
 def test_a_half_pushed_cache_is_refused_and_the_push_goes_on(cache: Path, bucket: Path, tmp_path: Path) -> None:
