@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ifcar.errors import CacheMismatchError, InputError, nearest
 
+RowArrays = dict[str, NDArray[Any]]  # of some rows, by name
 Role = Literal["feature", "layout", "bookkeeping"]
 MAX_SIDE = 1 << 14
 MAX_ARRAYS = 64

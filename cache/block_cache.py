@@ -1,7 +1,7 @@
 """Bytes of objects that were read, on the local disk up to a bound: the least recently opened go first.
 
 A file of the cache is as large as its object, with holes where nothing was read, and behind it one byte stands for each
-piece: 1 where it is there. That byte is written after the piece. Several processes may use one folder: they write the same
+piece: 1 where it is there, written after it. Several processes may use one folder: they write the same
 bytes, since a file's name holds the object's ETag. What a power cut leaves shows in the rows' own checksums.
 """
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.cache.arrays import CacheSpec
+from ifcar.cache.arrays import CacheSpec, RowArrays
 from ifcar.cache.commits import CommitRecord, FailedRow, FileDigest, commit_name, encode_commit
 from ifcar.cache.durable import PARTIAL_SUFFIX, fsync_path, remove_files, write_atomic, write_flushed
 from ifcar.cache.layout import encode_block, read_clips, read_manifest
@@ -124,7 +124,7 @@ class BlockStage:
     def stage_block(
         self,
         block: int,
-        arrays: Mapping[str, NDArray[Any]],
+        arrays: RowArrays,
         failures: Mapping[int, str],
         notes: Mapping[int, str] = MappingProxyType({}),
     ) -> StagedBlock:
@@ -175,9 +175,7 @@ def staged_path(root: Path, name: str, attempt: str) -> Path:
     return root / f"{name}.{attempt}{PARTIAL_SUFFIX}"
 
 
-def check_block(
-    manifest: Manifest, rows: range, arrays: Mapping[str, NDArray[Any]], failures: Mapping[int, str]
-) -> None:
+def check_block(manifest: Manifest, rows: range, arrays: RowArrays, failures: Mapping[int, str]) -> None:
     """Check that a block's arrays and failures fit the cache and each other.
 
     Raises:

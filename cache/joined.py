@@ -10,115 +10,28 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.cache.addresses import Address, place_of
 from ifcar.cache.arrays import BOOKKEEPING, CacheSpec
 from ifcar.cache.clips import ClipTable
 from ifcar.cache.commits import FailedRow
-from ifcar.cache.durable import write_atomic
 from ifcar.cache.manifest import MAX_VIEWS, Manifest, new_manifest
-from ifcar.cache.protocols import LabelSpace, ProtocolTable
+from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Provenance, Status
-from ifcar.cache.stored_spec import FORMAT_VERSION, parse_spec, spec_content
+from ifcar.cache.segments import Stream, rows_by_segment, segment_tables
+from ifcar.cache.stored_spec import parse_spec
 from ifcar.cache.streams import joined_spec, stream_of
 from ifcar.cache.zarr_reader import ZarrReader
 from ifcar.errors import CacheMismatchError, InputError, MissingDataError, nearest
 from ifcar.text_files import read_text
 
-_FORMAT = 1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stream:
-    """One stream of a join.
-
-    Args:
-        cache: its cache.
-        cameras: of the clips that are taken; empty: all.
-    """
-
-    cache: Path
-    cameras: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Joined:
-    """What was written.
-
-    Args:
-        path: of the join.
-        num_segments: that all streams have.
-        dropped: of each stream, how many of its segments another one lacks.
-    """
-
-    path: Path
-    num_segments: int
-    dropped: Mapping[str, int]
-
-
-def join_caches(streams: Mapping[str, Stream], out: Path) -> Joined:
-    """Write a join.
-
-    Raises:
-        InputError: no stream, a name that is none, a camera that no clip of a cache has, no common segment, or caches
-            that disagree about a split, a group or a label.
-        MissingDataError: no such cache.
-    """
-    if len(streams) < 1:
-        raise InputError("a join needs streams, as ego=caches/ego.zarr")
-    for name, stream in streams.items():
-        if isinstance(place_of(stream.cache), Address):
-            raise InputError(
-                f"stream {name!r}: {place_of(stream.cache)} is an address; a join takes local caches: pull it"
-            )
-        if not stream.cache.is_dir():
-            what = "is no .zarr cache, which a join takes" if stream.cache.exists() else "is not there"
-            raise MissingDataError(f"stream {name!r}: {stream.cache} {what}")
-    readers = {name: ZarrReader(stream.cache) for name, stream in streams.items()}
-    rows = {name: _rows_by_segment(readers[name], stream) for name, stream in streams.items()}
-    first = next(iter(rows.values()))
-    segments = [name for name in first if all(name in own for own in rows.values())]
-    if not segments:
-        raise InputError(f"the caches of {', '.join(streams)} have no segment in common; are they of one data set?")
-    tables = {name: _tables(readers[name], stream, segments) for name, stream in streams.items()}
-    _check_alike(tables, segments)
-    content = {
-        "join_version": _FORMAT,
-        "streams": {
-            name: {
-                "cache": os.path.relpath(stream.cache.absolute(), out.absolute().parent),
-                "cameras": list(stream.cameras),
-                "fingerprint": readers[name].fingerprint,
-                "status": _status_digest(readers[name]),
-                "spec": spec_content(readers[name].spec, FORMAT_VERSION),
-                "identity": readers[name].identity,
-                "most_rows": max(len(rows[name][segment]) for segment in segments),
-            }
-            for name, stream in streams.items()
-        },
-        "spaces": _sizes(tables),
-        "multi": _multi(tables),
-        "segments": segments,
-    }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(out, (json.dumps(content, ensure_ascii=False) + "\n").encode())
-    JoinedReader(out).close()
-    for reader in readers.values():
-        reader.close()
-    return Joined(
-        path=out,
-        num_segments=len(segments),
-        dropped={name: len(own) - len(segments) for name, own in rows.items()},
-    )
+JOIN_VERSION = 1
 
 
 class JoinedReader(CacheReader):
@@ -150,7 +63,7 @@ class JoinedReader(CacheReader):
 
     def _place(self, content: Mapping[str, Any]) -> None:
         """Find the row of each stream behind every row of the join."""
-        found = {name: _rows_by_segment(self._readers[name], self._streams[name]) for name in self._names}
+        found = {name: rows_by_segment(self._readers[name], self._streams[name]) for name in self._names}
         most = [content["streams"][name]["most_rows"] for name in self._names]
         self.num_views = self.rows_per_clip = int(np.prod(most))
         self.num_rows = self.num_clips * self.num_views
@@ -212,14 +125,14 @@ class JoinedReader(CacheReader):
 
     def _load_protocol(self, name: str) -> ProtocolTable:
         stream = self._names[0]
-        return _tables(self._readers[stream], self._streams[stream], self.clip_ids)[name]
+        return segment_tables(self._readers[stream], self._streams[stream], self.clip_ids)[name]
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(read_text(path))
-        if content["join_version"] != _FORMAT:
-            raise InputError(f"{path}: a join of version {content['join_version']!r}; this ifcar reads {_FORMAT}")
+        if content["join_version"] != JOIN_VERSION:
+            raise InputError(f"{path}: a join of version {content['join_version']!r}; this ifcar reads {JOIN_VERSION}")
         if not content["streams"] or not content["segments"]:
             raise ValueError("no streams or no segments")
         return dict(content)
@@ -251,107 +164,11 @@ def _open(path: Path, name: str, stream: Mapping[str, Any]) -> CacheReader:
     reader = ZarrReader(cache)
     if reader.fingerprint != stream["fingerprint"]:
         raise CacheMismatchError(f"{path}: stream {name!r}: {cache} is another cache than was joined; join anew")
-    if _status_digest(reader) != stream["status"]:
+    if status_digest(reader) != stream["status"]:
         raise CacheMismatchError(f"{path}: stream {name!r}: rows of {cache} finished or failed since; join anew")
     return reader
 
 
-def _status_digest(reader: CacheReader) -> str:
+def status_digest(reader: CacheReader) -> str:
     """Return the SHA-256 of which rows are finished: what a join's rows are numbered by."""
     return hashlib.sha256(reader.status().tobytes()).hexdigest()
-
-
-def _rows_by_segment(reader: CacheReader, stream: Stream) -> dict[str, list[int]]:
-    """Return the finished plain rows of each segment, camera after camera."""
-    unknown = [camera for camera in stream.cameras if camera not in reader.clips.cameras]
-    if unknown:
-        known = ", ".join(sorted({*reader.clips.cameras} - {""})) or "none"
-        raise InputError(f"{reader.path}: no clip is of the camera {unknown[0]!r}; cameras there: {known}")
-    done, found = reader.status() == Status.DONE, dict[str, list[int]]()
-    for clip in _clips_of(reader, stream):
-        start = clip * reader.rows_per_clip
-        rows = [row for row in range(start, start + reader.num_views) if done[row]]
-        if rows:
-            found.setdefault(reader.clips.segments[clip], []).extend(rows)
-    return found
-
-
-def _clips_of(reader: CacheReader, stream: Stream) -> list[int]:
-    cameras = reader.clips.cameras
-    return [clip for clip in range(reader.num_clips) if not stream.cameras or cameras[clip] in stream.cameras]
-
-
-def _tables(reader: CacheReader, stream: Stream, segments: Sequence[str]) -> dict[str, ProtocolTable]:
-    """Return the protocols of a cache over segments, each as its first clip has it.
-
-    Raises:
-        InputError: two cameras of a segment have another split, group or label.
-    """
-    clips: dict[str, list[int]] = {}
-    for clip in _clips_of(reader, stream):
-        clips.setdefault(reader.clips.segments[clip], []).append(clip)
-    firsts = np.array([clips[segment][0] for segment in segments])
-    found = {}
-    for name in reader.protocol_names():
-        table = reader.protocol(name)
-        for segment in segments:
-            for other in clips[segment][1:]:
-                if (what := _difference(table, clips[segment][0], table, other)) is not None:
-                    ids = " and ".join(reader.clip_ids[c] for c in (clips[segment][0], other))
-                    raise InputError(f"{reader.path}: {ids} are one segment but differ in {what} of protocol {name!r}")
-        spaces = tuple(replace(s, targets=s.targets[firsts]) for s in table.spaces if s.over == "clip")
-        if spaces:
-            found[name] = replace(table, spaces=spaces, split=table.split[firsts], groups=table.groups[firsts])
-    return found
-
-
-def _check_alike(tables: Mapping[str, Mapping[str, ProtocolTable]], segments: Sequence[str]) -> None:
-    first, *others = tables
-    for other in others:
-        for name in tables[first].keys() & tables[other].keys():
-            one, two = tables[first][name], tables[other][name]
-            if [_facts(s) for s in one.spaces] != [_facts(s) for s in two.spaces]:
-                raise InputError(f"streams {first!r} and {other!r} have other classes in protocol {name!r}")
-            for place, segment in enumerate(segments):
-                if (what := _difference(one, place, two, place)) is not None:
-                    raise InputError(
-                        f"streams {first!r} and {other!r} differ in {what} of segment {segment!r}, protocol {name!r}"
-                    )
-
-
-def _difference(one: ProtocolTable, place: int, two: ProtocolTable, other: int) -> str | None:
-    if one.split[place] != two.split[other]:
-        return "the split"
-    groups = [table.groups[k] for table, k in ((one, place), (two, other))]
-    if (groups[0] < 0) != (groups[1] < 0) or (
-        groups[0] >= 0 and one.group_names[groups[0]] != two.group_names[groups[1]]
-    ):
-        return "the group"
-    for mine, yours in zip(one.spaces, two.spaces, strict=True):
-        if mine.over == "clip" and not np.array_equal(mine.targets[place], yours.targets[other]):
-            return f"the labels {mine.name!r}"
-    return None
-
-
-def _facts(space: LabelSpace) -> tuple[Any, ...]:
-    return space.name, space.kind, space.classes, space.unlabelled
-
-
-def _sizes(tables: Mapping[str, Mapping[str, ProtocolTable]]) -> dict[str, int]:
-    """Return K of every label space of the first stream's protocols.
-
-    Raises:
-        InputError: two protocols have label spaces of one name and other classes.
-    """
-    sizes: dict[str, int] = {}
-    for table in next(iter(tables.values())).values():
-        for space in table.spaces:
-            if sizes.setdefault(space.name, len(space.classes)) != len(space.classes):
-                raise InputError(f"protocol {table.name!r}: its label space {space.name!r} has other classes elsewhere")
-    return sizes
-
-
-def _multi(tables: Mapping[str, Mapping[str, ProtocolTable]]) -> list[str]:
-    """Return the names of the label spaces with several labels a clip."""
-    spaces = (space for table in next(iter(tables.values())).values() for space in table.spaces)
-    return sorted({space.name for space in spaces if space.kind == "multi"})

@@ -14,9 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from numpy.typing import NDArray
-
-from ifcar.cache.arrays import CacheSpec
+from ifcar.cache.arrays import CacheSpec, RowArrays
 from ifcar.cache.blocks import BlockStage, StagedBlock
 from ifcar.cache.clips import CAMERAS, IDS, SEGMENTS, ClipTable
 from ifcar.cache.commits import CommitRecord, check_commit, commit_name
@@ -167,7 +165,7 @@ class CacheWriter:
     def write_block(
         self,
         block: int,
-        arrays: Mapping[str, NDArray[Any]],
+        arrays: RowArrays,
         failures: Mapping[int, str],
         notes: Mapping[int, str] = MappingProxyType({}),
     ) -> None:

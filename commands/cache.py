@@ -47,8 +47,9 @@ def join(
     as_json: Json = False,
 ) -> None:
     """Join caches of the same moments by their segments, so that heads of several streams train on them."""
-    from ifcar.cache.joined import Stream, join_caches
+    from ifcar.cache.joining import join_caches
     from ifcar.cache.open import JOIN_SUFFIX
+    from ifcar.cache.segments import Stream
 
     if not out.name.endswith(JOIN_SUFFIX):
         raise InputError(f"--out is {out}; expected a name ending in {JOIN_SUFFIX}")

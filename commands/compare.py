@@ -30,7 +30,7 @@ def compare(
 
 def _print(compared: Compared) -> None:
     from ifcar.pipelines.comparison.columns import interval, mean_and_deviation, p_text, points
-    from ifcar.pipelines.labels.kinds import MEASURES
+    from ifcar.pipelines.labels.contract import MEASURES
     from ifcar.pipelines.runs.facts import MEANING
 
     rows = [[MEANING[d.fact.moves], d.fact.kind, d.fact.name, d.a, d.b] for d in compared.differences]

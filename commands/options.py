@@ -96,7 +96,7 @@ def print_metrics(run: Run) -> None:
 
 def measured(metrics: Sequence[Metrics]) -> tuple[list[str], list[list[str]]]:
     """Return what tables call the measures that any of these have, and those of each in percent, "–" for none."""
-    from ifcar.pipelines.labels.kinds import MEASURES
+    from ifcar.pipelines.labels.contract import MEASURES
 
     keys = [key for key in MEASURES if any(key in m.measures() for m in metrics)]
     percents = [[f"{100 * m.measures()[key]:.1f}" if key in m.measures() else "–" for key in keys] for m in metrics]

@@ -87,7 +87,7 @@ class ViewDataset(Dataset[Decoded]):
         reads: what the backbone reads of a view, "nothing" for backbone `none`.
         proposals: gives the boxes that are seen in place of the tracks; the tracks still say where a clip's span and
             its annotated frames are.
-        proposals_fps: the rate that their frame numbers count in; None: `annotation_fps`.
+        proposals_fps: the rate that their frame numbers count in; None: they are the source's.
         carried: the arrays that the boxes' tracks carry beside them.
         complete: adds the dataset's own arrays to a view.
     """

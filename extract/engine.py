@@ -13,11 +13,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as RowDataset
 
-from ifcar.cache.arrays import CacheSpec
+from ifcar.cache.arrays import CacheSpec, RowArrays
 from ifcar.cache.blocks import BlockStage
 from ifcar.cache.schema import Status
 from ifcar.config_fields import check_fields
@@ -31,7 +30,6 @@ from ifcar.extract.view_options import PooledMode
 from ifcar.priority import give_way
 
 logger = logging.getLogger(__name__)
-RowArrays = dict[str, NDArray[Any]]
 T = TypeVar("T")
 BATCHES_AHEAD = 4  # decoded before they are asked for
 

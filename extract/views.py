@@ -123,7 +123,7 @@ def plan_view(
         annotation_fps: the rate that annotated frame numbers count in; None: they are the source's.
         view_number: 0 … V − 1 are plain, from V on augmented, without end.
         proposals: the boxes that are seen in place of the clip's own, which then only say which frames are sampled.
-        proposals_fps: the rate that their frame numbers count in; None: that of the annotations.
+        proposals_fps: the rate that their frame numbers count in; None: they are the source's.
         carried: the arrays that the boxes' tracks carry beside them.
 
     Raises:
@@ -138,7 +138,7 @@ def plan_view(
     crop = _training_crop(policy, rng, frame_size) if augmented else _plain_crop(policy, view_number, frame_size)
     flip = bool(augmented and policy.flip and rng.random() < 0.5)
     shown = sampled.annotated
-    if proposals_fps not in (None, annotation_fps):
+    if proposals is not None and proposals_fps != annotation_fps:
         shown = annotated_frames(video, proposals_fps, sampled.frames, clip.origin_sec)
     kept = (tracks if proposals is None else proposals).keep(policy.instances).at(shown)
     return View(

@@ -11,20 +11,10 @@ from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.comparison.results import Replicate, ResultRow, System, summarise
 from ifcar.pipelines.comparison.store import NAME as RESULTS
 from ifcar.pipelines.grid.config import GridConfig, SystemConfig, read_grid
-from ifcar.pipelines.grid.plan import expand
+from ifcar.pipelines.grid.variants import expand
 from ifcar.pipelines.published.tables import BETWEEN, PublishedRow, PublishedTable, published_row
-from ifcar.pipelines.runs.facts import (
-    COUNTS,
-    Difference,
-    Fact,
-    Facts,
-    Kind,
-    cache_facts,
-    config_facts,
-    differences,
-    run_facts,
-    silent_kinds,
-)
+from ifcar.pipelines.runs.differences import Difference, differences, silent_kinds
+from ifcar.pipelines.runs.facts import COUNTS, Fact, Facts, Kind, cache_facts, config_facts, run_facts
 from ifcar.pipelines.runs.finished import Run, is_finished, open_run
 from ifcar.pipelines.runs.resolve import make_run_config
 

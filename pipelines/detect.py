@@ -17,7 +17,7 @@ from ifcar.errors import InputError
 from ifcar.extract.datasets.box_records import stream_records
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.datasets.detected_boxes import facts_path, read_facts
-from ifcar.extract.datasets.splits import read_json
+from ifcar.extract.datasets.strict_json import read_json
 from ifcar.pipelines.detection.clips import ChosenClips, clips_of_dataset, clips_of_videos
 from ifcar.pipelines.detection.config import DetectConfig
 from ifcar.pipelines.detection.detection import ClipDetector, package_versions

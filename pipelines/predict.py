@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ifcar.cache.arrays import ArraySpec
+from ifcar.cache.arrays import ArraySpec, RowArrays
 from ifcar.cache.schema import Category
 from ifcar.devices import choose_device
 from ifcar.errors import CacheMismatchError, InputError, nearest
@@ -24,7 +24,7 @@ from ifcar.extract.datasets.box_notes import in_shares, unit_note
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.decode import probe
 from ifcar.extract.decoded_views import ViewDataset
-from ifcar.extract.engine import EngineOptions, FeatureExtractor, RowArrays, fault_of_features
+from ifcar.extract.engine import EngineOptions, FeatureExtractor, fault_of_features
 from ifcar.extract.frame_times import past_end, source_frames
 from ifcar.extract.geometry import FULL_FRAME, boxes_to_crop
 from ifcar.extract.picture_source import VideoInfo
@@ -180,8 +180,8 @@ def _boxes(
     if options.boxes is not None:
         if detector:
             raise InputError("--boxes and a detector's options exclude each other; give one of them")
-        assert clip.frame_size is not None
-        return boxes_of_file(options.boxes, options.clip, clip.clip_id, clip.frame_size, data.identity["dataset"])
+        assert clip.source is not None
+        return boxes_of_file(options.boxes, options.clip, clip.clip_id, clip.source, data.identity["dataset"])
     if options.clip is not None:
         raise InputError(f"--clip {options.clip} would be ignored: it names a clip of the file of --boxes")
     if not reads_boxes:

@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.cache.arrays import ArraySpec
+from ifcar.cache.arrays import ArraySpec, RowArrays
 from ifcar.cache.manifest import differing, new_manifest
 from ifcar.cache.open import open_cache
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Status
 from ifcar.errors import CacheMismatchError, InputError
-from ifcar.extract.engine import RowArrays
 from ifcar.pipelines.engines.local import engine_options
 from ifcar.pipelines.extraction.preparation import Preparation, prepare
 from ifcar.pipelines.extraction.recomputing import RecomputeConfig

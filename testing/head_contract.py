@@ -9,108 +9,17 @@ A test file of a head from outside, which pytest runs check by check:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ifcar.cache.arrays import CacheSpec
-from ifcar.cache.streams import in_stream
-from ifcar.heads.contract import Head, HeadOutput, InstanceBatch
-from ifcar.heads.noise import Noise
+from ifcar.heads.contract import Head, InstanceBatch
 from ifcar.testing.batches import random_batch, spec_with
+from ifcar.testing.built_heads import NUM_CLASSES, build, build_moved, give_noise, loss_of, total_loss, without_dropout
+from ifcar.testing.changed_batches import constant, fill_empty_slots, in_double, junk, map_batch
 from ifcar.testing.noise import draw_noise
-
-NUM_CLASSES = 5
-
-
-@dataclass(frozen=True)
-class WithLosses:
-    """A head with these of its auxiliary losses on, in the place of the head."""
-
-    head: type[Head]
-    losses: tuple[str, ...]
-
-    def __call__(self, config: Any, spec: CacheSpec, num_classes: int) -> Head:
-        return self.head.build(config, spec, num_classes, self.losses)
-
-    @property
-    def stackable(self) -> bool:
-        return self.head.stackable
-
-    def reads(self, config: Any) -> tuple[str, ...]:
-        return self.head.arrays(config, self.losses)
-
-
-def build(head: type[Head], config: Any, spec: CacheSpec, seed: int = 0) -> Head:
-    torch.manual_seed(seed)
-    return head(config, spec, NUM_CLASSES)
-
-
-def build_moved(head: type[Head], config: Any, spec: CacheSpec, seed: int = 0) -> Head:
-    """Build a head away from its start, where layers at zero would hide what lies before them."""
-    model = build(head, config, spec, seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape))
-    return model
-
-
-def map_batch(batch: InstanceBatch, change: Callable[[str, Tensor], Tensor]) -> InstanceBatch:
-    return InstanceBatch({name: change(name, value) for name, value in batch.arrays.items()})
-
-
-def total_loss(head: Head, batch: InstanceBatch, labels: Tensor) -> Tensor:
-    return loss_of(head(batch), labels)
-
-
-def loss_of(out: HeadOutput, labels: Tensor) -> Tensor:
-    scores = list(out.tasks.values()) or [out.logits]
-    of_tasks = [F.cross_entropy(logits, labels % logits.shape[1]) for logits in scores]
-    return sum([*of_tasks, *out.losses.values(), *out.log_variances.values()], torch.zeros(()))
-
-
-def in_double(batch: InstanceBatch) -> InstanceBatch:
-    return map_batch(batch, lambda _, v: v.double() if v.is_floating_point() else v)
-
-
-def fill_empty_slots(batch: InstanceBatch, spec: CacheSpec, content: Callable[[Tensor], Tensor]) -> InstanceBatch:
-    """Put `content` into the empty slots of all arrays but categories, which stay 0."""
-
-    def change(name: str, value: Tensor) -> Tensor:
-        stream, _, own = name.rpartition("/")
-        if own == "categories" or not any(axis == in_stream(stream, "N") for axis in spec.array(name).axes):
-            return value
-        empty = batch.array(in_stream(stream, "categories")) == 0
-        hollow = empty[:, :: empty.shape[1] // value.shape[1]].reshape(*value.shape[:3], *[1] * (value.dim() - 3))
-        return torch.where(hollow, content(value), value)
-
-    return map_batch(batch, change)
-
-
-def junk(value: Tensor) -> Tensor:
-    """Return random numbers of a tensor's type and shape."""
-    g = torch.Generator().manual_seed(3)
-    if value.is_floating_point():
-        return 10 * torch.randn(value.shape, generator=g, dtype=value.dtype)
-    return torch.randint(0, 100, value.shape, generator=g).to(value.dtype)
-
-
-def constant(number: float) -> Callable[[Tensor], Tensor]:
-    """Return what fills a tensor with a number, one of integers with the largest."""
-    return lambda value: torch.full_like(value, number if value.is_floating_point() else torch.iinfo(value.dtype).max)
-
-
-def give_noise(source: Head, target: Head) -> None:
-    """Draw in `target` what `source` draws, and something in the slots that only `target` has."""
-    pairs = zip(source.modules(), target.modules(), strict=True)
-    for first, second in ((a, b) for a, b in pairs if isinstance(a, Noise)):
-        assert isinstance(second, Noise) and first.noise is not None
-        noise = torch.rand(len(first.noise), *second.shape, dtype=first.noise.dtype)
-        noise[tuple(slice(n) for n in first.noise.shape)] = first.noise
-        second.noise = noise
 
 
 def check_shape_and_finite(head: type[Head], config: Any, spec: CacheSpec) -> None:
@@ -320,18 +229,6 @@ def check_overfits_8_clips(head: type[Head], config: Any, spec: CacheSpec) -> No
         if (model(batch).logits.argmax(1) == labels).all():
             return
     raise AssertionError("1000 Adam steps did not fit 8 clips")
-
-
-def without_dropout(config: Any) -> Any:
-    """Return the config with every `dropout` field, also nested ones, at 0."""
-    changes: dict[str, Any] = {}
-    for f in fields(config):
-        value = getattr(config, f.name)
-        if f.name == "dropout":
-            changes[f.name] = 0.0
-        elif hasattr(value, "__dataclass_fields__"):
-            changes[f.name] = without_dropout(value)
-    return replace(config, **changes)
 
 
 CHECKS = {name.removeprefix("check_"): check for name, check in sorted(globals().items()) if name.startswith("check_")}

@@ -25,7 +25,7 @@ from ifcar.cache.npz import NpzError, read_arrays
 from ifcar.cli import main
 from ifcar.errors import CacheDamageError, InputError
 from ifcar.extract.datasets.something_else import SomethingElse, read_one_clip
-from ifcar.extract.datasets.splits import read_json
+from ifcar.extract.datasets.strict_json import read_json
 from ifcar.pipelines.configs import parse_assignment, read_yaml
 
 ANNOTATION_MB = int(os.environ.get("IFCAR_ANNOTATION_MB", "16"))

@@ -42,7 +42,10 @@ print(*sorted(root for root in roots if not root.startswith("__editable__")), *o
 
 
 def test_every_public_name_is_documented_and_its_own() -> None:
-    page = (Path(ifcar.__file__).parent / "docs" / "library.md").read_text()
+    docs = Path(ifcar.__file__).parent / "docs"
+    page = (docs / "library.md").read_text()
+    listed = [line.rpartition(".")[2] for line in (docs / "reference.md").read_text().splitlines() if line[:3] == ":::"]
+    assert sorted(listed) == ifcar.__all__
     for name in ifcar.__all__:
         assert f"`{name}" in page, f"docs/library.md does not name {name}"
         assert inspect.getdoc(getattr(ifcar, name)), name

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fixtures.own_head import HEAD, heads_forgotten, write_plugin
 from fixtures.something_else import write_dataset
 
 from ifcar.cli import main
@@ -19,46 +20,6 @@ from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.plugins import VARIABLE, how_to_get
 
-HEAD = """
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
-from torch import nn
-
-from ifcar.heads.contract import Head, HeadOutput, register_head
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Config:
-    width: int = 8
-
-
-@register_head
-class MeanBox(Head):
-    name = "{name}"
-    source = "tests"
-    formula = "logits = W mean box"
-    config_type = Config
-    presets: ClassVar[Mapping[str, Config]] = {{"paper": Config()}}
-    stackable = False
-
-    @classmethod
-    def reads(cls, config):
-        return ("boxes", "categories")
-
-    def __init__(self, config, spec, num_classes):
-        super().__init__(config, spec, num_classes)
-        self.embed = nn.Linear(4, config.width)
-        self.classifier = nn.Linear(config.width, num_classes)
-
-    def forward(self, batch):
-        real = (batch.categories > 0).unsqueeze(-1)
-        boxes = torch.where(real, batch.boxes, 0).to(self.classifier.weight.dtype)
-        mean = boxes.sum((1, 2)) / real.sum((1, 2)).clamp(min=1)
-        return HeadOutput(logits=self.classifier(torch.tanh(self.embed(mean))))
-"""
 BRIEF = ("--epochs", "1", "--device", "cpu")
 
 
@@ -76,17 +37,8 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv(VARIABLE, "")
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.chdir(tmp_path)
-    before = dict(HEADS._items)
-    yield
-    for name in HEADS._items.keys() - before.keys():
-        del HEADS._items[name]
-
-
-def write_plugin(folder: Path, name: str, text: str = HEAD) -> Path:
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{name}.py"
-    path.write_text(text.format(name=name.replace("_", "-")))
-    return path
+    with heads_forgotten():
+        yield
 
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from fixtures.streams import ACTIVITIES, ATOMIC_OF, MOMENTS, write_stream
 
-from ifcar.cache.joined import Joined, JoinedReader, Stream, join_caches
+from ifcar.cache.joined import JoinedReader
+from ifcar.cache.joining import Joined, join_caches
 from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
+from ifcar.cache.segments import Stream
 from ifcar.cache.verify import verify_cache
 from ifcar.errors import CacheMismatchError, InputError, MissingDataError
 from ifcar.pipelines.configs import from_plain

@@ -10,7 +10,7 @@ from ifcar.extract.datasets.homage import Homage
 from ifcar.extract.datasets.something_else import SomethingElse
 from ifcar.extract.datasets.something_something_v1 import SomethingSomethingV1
 from ifcar.extract.datasets.something_something_v2 import SomethingSomethingV2
-from ifcar.extract.datasets.toybox import Toybox, ToyboxContact, ToyboxMulti, ToyboxStandard
+from ifcar.extract.datasets.toybox import Toybox, ToyboxContact, ToyboxMulti, ToyboxRelational, ToyboxStandard
 from ifcar.extract.datasets.vlog import Vlog
 from ifcar.extract.datasets.volleyball import Volleyball
 
@@ -28,6 +28,7 @@ __all__ = [
     "Toybox",
     "ToyboxContact",
     "ToyboxMulti",
+    "ToyboxRelational",
     "ToyboxStandard",
     "Vlog",
     "Volleyball",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ifcar.cache.schema import Split
 from ifcar.errors import InputError
-from ifcar.extract.datasets.splits import read_json
+from ifcar.extract.datasets.strict_json import read_json
 from ifcar.extract.datasets.text_rows import column_rows, finite_number, word_rows
 
 CLASSES = "Charades_v1_classes.txt"

@@ -27,7 +27,7 @@ from ifcar.extract.coco import MASK_SIDE, decode_mask, encode_mask
 from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.box_records import read_tracks, stream_records
 from ifcar.extract.datasets.detections import FrameDetections
-from ifcar.extract.datasets.splits import read_json
+from ifcar.extract.datasets.strict_json import read_json
 from ifcar.extract.tracks import Tracks
 
 _EXPECTED = "the file that `ifcar detect` wrote beside it"

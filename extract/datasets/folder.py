@@ -24,7 +24,14 @@ from ifcar.cache.protocols import LabelSpace, ProtocolTable
 from ifcar.cache.schema import Split
 from ifcar.data_files import entries, subfolders
 from ifcar.errors import InputError, MissingDataError, nearest
-from ifcar.extract.datasets.box_files.reading import box_paths, check_subjects, read_box_files, subject_kinds, tracks_of
+from ifcar.extract.datasets.box_files.reading import (
+    SeenIn,
+    box_paths,
+    check_subjects,
+    read_box_files,
+    subject_kinds,
+    tracks_of,
+)
 from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
 from ifcar.extract.datasets.folder_labels import LabelFile, LabelRow, draw_split, read_labels
@@ -32,7 +39,7 @@ from ifcar.extract.datasets.label_tables import absent_clips, protocol_table, si
 from ifcar.extract.datasets.multi_label import multi_label_table
 from ifcar.extract.datasets.pixel_sources import Place, find_sources
 from ifcar.extract.datasets.splits import empty_class_notes
-from ifcar.extract.decode import frame_size, probe
+from ifcar.extract.decode import probe
 from ifcar.extract.frame_folder import frame_files
 from ifcar.extract.frame_times import frames_of_span
 from ifcar.extract.limits import DecodeError
@@ -174,12 +181,19 @@ class Folder(Dataset):
         for name in sorted(of_clips.keys() & found.videos.keys()):
             video = found.videos[name]
             try:
-                size = frame_size(of_clips[name]) if video.in_shares else None
+                seen_in = SeenIn.of(video, of_clips[name])
             except DecodeError:
                 continue  # its clips fail with the reason
-            self._tracks.add(name, tracks_of(name, video, subjects, size, box_notes))
+            self._tracks.add(name, tracks_of(name, video, subjects, seen_in, box_notes))
         notes = [*found.notes, *box_notes.lines()]
         strange, without = found.videos.keys() - of_clips.keys(), of_clips.keys() - found.videos.keys()
+        if strange and of_clips and not of_clips.keys() & found.videos.keys():
+            first = min(strange)
+            raise InputError(
+                f"{found.videos[first].path}: boxes of video {first!r:.80}, and no box file names one of the "
+                f"{len(of_clips)} videos of {LABELS}{nearest(first, of_clips, '.')} Rename the box files or what they "
+                "name, or move them out of the way to go on without boxes"
+            )
         if strange:
             notes.append(f"boxes of {len(strange)} videos that no clip shows are not read, the first: {min(strange)!r}")
         if paths and without:
@@ -235,10 +249,10 @@ def _named(rows: Sequence[LabelRow]) -> dict[str, LabelRow]:
         start, stop = row.span_sec or (0.0, float("inf"))
         clip_id = name if counts[name] == 1 else f"{name},{start:g}-{'end' if stop == float('inf') else f'{stop:g}'}"
         if clip_id in named:
-            what = "the same seconds of the same video" if row.span_sec else "the same video"
+            seconds = f", from {start:g} to {stop:g} s" if row.span_sec else ""
             raise InputError(
-                f"{row.where}: {clip_id!r:.80} is {what} as {named[clip_id].where}; expected one row for it, several "
-                "labels with ; between"
+                f"{row.where}: video {row.video!r:.80}{seconds}, is a clip already, of {named[clip_id].where}; "
+                "expected one row for it, several labels with ; between, or other seconds (start_sec, end_sec)"
             )
         named[clip_id] = row
     return named

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ifcar.errors import InputError, nearest
-from ifcar.extract.datasets.splits import read_json
+from ifcar.extract.datasets.strict_json import read_json
 from ifcar.extract.datasets.text_rows import csv_rows, text_rows
 from ifcar.text_files import read_text
 

@@ -19,7 +19,8 @@ from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.box_records import FRAME_NAME, read_tracks, stream_records
 from ifcar.extract.datasets.contract import Clip, Dataset, Erratum, Listing, Progress, register_dataset
 from ifcar.extract.datasets.pixel_sources import Place, find_sources
-from ifcar.extract.datasets.splits import read_json, read_protocols
+from ifcar.extract.datasets.splits import read_protocols
+from ifcar.extract.datasets.strict_json import read_json
 from ifcar.extract.track_store import TrackStore
 from ifcar.extract.tracks import Tracks
 from ifcar.text_files import without_mark

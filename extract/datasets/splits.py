@@ -9,8 +9,6 @@ splits/fewshot/…                 base and novel classes, under the names in wh
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,9 +21,8 @@ from ifcar.cache.protocols import LabelSpace, ProtocolTable
 from ifcar.cache.schema import Split
 from ifcar.data_files import subfolders
 from ifcar.errors import InputError
-from ifcar.text_files import read_text
+from ifcar.extract.datasets.strict_json import read_json
 
-MAX_JSON_BYTES = 1 << 28
 _MAX_CLASSES = 1 << 15  # class numbers are stored as int16
 TRAIN_NAMES = ("train.json",)
 TEST_NAMES = ("validation.json",)
@@ -103,48 +100,6 @@ def read_protocols(splits: Path, clip_ids: Sequence[str]) -> tuple[list[Protocol
 def template_class(template: str) -> str:
     """Return the class name of a template: "Moving [something] up" → "Moving something up"."""
     return template.replace("[", "").replace("]", "")
-
-
-def read_json(path: Path) -> Any:
-    """Parse a JSON file, strictly: no NaN or infinity, no key twice.
-
-    Raises:
-        InputError: it is not that; the message says where it breaks.
-    """
-    size = path.stat().st_size
-    if size > MAX_JSON_BYTES:
-        raise InputError(f"{path}: {size:,} bytes; a file of this kind is read up to {MAX_JSON_BYTES:,}")
-    text = read_text(path)
-    try:
-        return json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_key_twice)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}: not valid JSON at line {error.lineno}, column {error.colno} ({error.msg}); download it again"
-        ) from error
-    except RecursionError as error:
-        raise InputError(f"{path}: nested too deeply to be read; expected flat JSON") from error
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"holds {name}, which is no number; expected finite numbers")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"holds the number {text[:40]}, which is too large")
-    return value
-
-
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"names the key {twice!r:.80} twice; expected each once")
-    return content
 
 
 def read_protocol(

@@ -33,8 +33,11 @@ def csv_rows(path: Path, digest: hashlib._Hash, what: str) -> Iterator[tuple[str
             if row:
                 yield f"{path} line {reader.line_num}", row
     except csv.Error as error:
+        # csv's own words about a carriage return name a way to open files, which no user chooses.
+        fault = "a carriage return within the line" if "new-line character" in str(error) else str(error)
         raise InputError(
-            f"{path} line {reader.line_num}: no comma-separated row ({error}); download it again"
+            f"{path} line {reader.line_num}: no comma-separated row ({fault}); save it again as CSV with lines that "
+            "end with LF or CR LF, or download it again"
         ) from error
 
 
@@ -67,9 +70,8 @@ def column_rows(
         if not header:
             header = [name.strip() for name in row]
             found = [name for name in optional if name in header]
-            wrong = next((name for name in (*columns, *found) if header.count(name) != 1), None)
-            if wrong is not None:
-                raise InputError(f"{where}: {_fault_of(header, wrong)}; expected {', '.join(columns)} among others")
+            if fault := fault_of_columns(header, (*columns, *found)):
+                raise InputError(f"{where}: {fault}; expected {', '.join(columns)} among others")
             read = [*columns, *found]
             if unread is not None:
                 unread += [name for name in header if name not in read]
@@ -133,8 +135,11 @@ def _lines(path: Path, digest: hashlib._Hash, what: str) -> Iterator[str]:
             yield decode_text(line, f"{path} line {number}")  # a mark may stand at every line, in joined files
 
 
-def _fault_of(header: list[str], wrong: str) -> str:
-    """Return what is wrong about a header that has a column twice, or not."""
+def fault_of_columns(header: Sequence[str], columns: Sequence[str]) -> str:
+    """Return what is wrong about a header that has one of these columns twice, or not; empty where it has each once."""
+    wrong = next((name for name in columns if header.count(name) != 1), None)
+    if wrong is None:
+        return ""
     if wrong in header:
         return f"the header names a column twice, {wrong}"
     if len(header) == 1 and (separator := next((mark for mark in ";\t|" if mark in header[0]), None)):

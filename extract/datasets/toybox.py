@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,7 +15,8 @@ from ifcar.extract.datasets.multi_label import read_multi_protocol, read_multi_p
 from ifcar.extract.datasets.something_else import SomethingElse
 from ifcar.extract.datasets.splits import ProtocolFiles, read_protocol
 from ifcar.extract.toybox.contact import CLASSES, NUM_CLIPS, ContactPlan, contact_tracks, plan_contact
-from ifcar.extract.toybox.generate import Size, generate_toybox
+from ifcar.extract.toybox.generate import generate_toybox
+from ifcar.extract.toybox.kinds import KINDS, Size
 from ifcar.extract.tracks import Tracks
 
 SEED = 0
@@ -99,13 +100,33 @@ class ToyboxContact(Toybox):
             read_multi_protocol(splits / "contact", clip_ids, notes),
             read_protocol(splits / "order", ProtocolFiles(name="order"), clip_ids, notes),
         ]
-        scenes = {clip_id: f"scene {plan.scene}" for clip_id, plan in self._plans.items()}
-        tables = [
-            protocol_table(table.name, table.labels, clip_ids, _parts(table, clip_ids), scenes, "scene")
-            for table in read
-            if table is not None
-        ]
-        return tables, notes
+        scenes = {clip_id: plan.scene for clip_id, plan in self._plans.items()}
+        return [_with_scenes(table, clip_ids, scenes) for table in read if table is not None], notes
+
+
+@register_dataset
+class ToyboxRelational(Toybox):
+    """480 + 240 generated clips in pairs that a head which averages a step's instances cannot tell apart."""
+
+    name = "toybox-relational"
+    summary = "720 generated clips in pairs that differ in nothing but which instance is where: what relations are for"
+    default_root = "toybox-relational"
+    size = "relational"
+
+    def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
+        """Return `relational`; groups are scenes, so that no clip is held out from its twin."""
+        notes: list[str] = []
+        kind = KINDS[self.size]
+        scenes = {plan.video_id: plan.scene for plan in (kind.plan(SEED, k) for k in range(kind.num_clips))}
+        name = "relational"
+        table = read_protocol(self.root / "splits" / name, ProtocolFiles(name=name), clip_ids, notes)
+        return [] if table is None else [_with_scenes(table, clip_ids, scenes)], notes
+
+
+def _with_scenes(table: ProtocolTable, clip_ids: Sequence[str], scenes: Mapping[str, int]) -> ProtocolTable:
+    """Return the protocol with each clip's scene as its group."""
+    groups = {clip_id: f"scene {scene}" for clip_id, scene in scenes.items()}
+    return protocol_table(table.name, table.labels, clip_ids, _parts(table, clip_ids), groups, "scene")
 
 
 def _parts(table: ProtocolTable, clip_ids: Sequence[str]) -> dict[str, Split]:

@@ -238,7 +238,7 @@ def contact_records(plan: ContactPlan, seed: int) -> list[dict[str, Any]]:
     return records
 
 
-def contact_files(plans: Sequence[ContactPlan]) -> dict[str, Any]:
+def contact_files(plans: Sequence[ContactPlan], seed: int) -> dict[str, Any]:
     """Return the content of every label and split file by its path below `splits/`."""
     orders = [name for both in MOTIONS for name in both]
     labels = {"contact": [_contact_class(shape) for shape in SHAPES], "order": orders}

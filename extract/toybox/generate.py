@@ -12,29 +12,15 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 
 from ifcar.data_files import entries
 from ifcar.errors import InputError
-from ifcar.extract.toybox.actions import ACTIONS
-from ifcar.extract.toybox.annotations import annotation_records
-from ifcar.extract.toybox.contact import NUM_CLIPS as NUM_CONTACT
-from ifcar.extract.toybox.contact import (
-    ContactPlan,
-    contact_files,
-    contact_frames,
-    contact_records,
-    plan_contact,
-)
-from ifcar.extract.toybox.encode import write_separate_frames, write_video
+from ifcar.extract.toybox.kinds import KINDS, Plan, Records, Size
 from ifcar.extract.toybox.looks import LOOKS
-from ifcar.extract.toybox.render import render_frames
-from ifcar.extract.toybox.scene import HEIGHT, WIDTH, Scene, build_scene
-from ifcar.extract.toybox.several import NUM_CLIPS as NUM_SEVERAL
-from ifcar.extract.toybox.several import SeveralPlan, build_several, plan_several, several_files
-from ifcar.extract.toybox.splits import NUM_CLIPS, ClipPlan, plan_clip, split_files
+from ifcar.extract.toybox.scene import HEIGHT, WIDTH
 from ifcar.extract.toybox.sprites import Image
 from ifcar.terminal import quiet_libraries
 from ifcar.text_files import read_text
@@ -45,12 +31,6 @@ COMPLETE_FILE = "toybox.json"
 STARTED_FILE = "toybox.started.json"
 
 _log = logging.getLogger(__name__)
-
-Records = list[dict[str, Any]]
-Size = Literal["small", "standard", "multi", "contact"]
-Plan = ClipPlan | SeveralPlan | ContactPlan
-FEWEST_CLIPS = {"small": 3 * len(ACTIONS), "standard": 3 * len(ACTIONS), "multi": 6, "contact": 6}
-MOST_CLIPS = {**NUM_CLIPS, "multi": NUM_SEVERAL, "contact": NUM_CONTACT}
 
 
 def generate_toybox(
@@ -70,11 +50,12 @@ def generate_toybox(
     Args:
         root: folder to fill; made when missing.
         size: "small" (324 training and 162 test clips), "standard" (3,996 and 1,998), "multi" (200 and 100 clips of
-            several actions), or "contact" (300 and 150 clips of hands that touch objects, forwards and in reverse).
+            several actions), "contact" (300 and 150 clips of hands that touch objects, forwards and in reverse), or
+            "relational" (480 and 240 clips that differ in who is where).
         seed: what everything random is drawn from, at least 0.
         workers: processes; None takes one for each CPU core, 1 renders in this process.
         progress: called with (videos done, videos in all) after each video.
-        num_clips: generate only the first clips of the size, at least 54, or 6 of "multi" and "contact" (for tests).
+        num_clips: generate only the first clips of the size, no fewer than the kind allows (for tests).
 
     Raises:
         InputError: an argument is out of range, or `root` holds another toybox or videos of another origin.
@@ -88,7 +69,7 @@ def generate_toybox(
     videos.mkdir(parents=True, exist_ok=True)
     _write_json(root / STARTED_FILE, identity)
     total = int(identity["num_clips"])
-    plans = [plan_of(size, seed, number) for number in range(total)]
+    plans: list[Plan] = [KINDS[size].plan(seed, number) for number in range(total)]
     annotations: dict[str, Records] = {}
     rendered = _render_all(partial(render_clip, videos, size, seed), total, workers or os.cpu_count() or 1)
     for done, (plan, records) in enumerate(zip(plans, rendered, strict=True), start=1):
@@ -104,11 +85,7 @@ def _write_tables(root: Path, plans: list[Plan], annotations: dict[str, Records]
     """Write annotations, sizes and splits, and last the file that marks the set complete."""
     _write_json(root / "annotations.json", annotations)
     _write_json(root / "videoid2size.json", {video_id: [WIDTH, HEIGHT] for video_id in annotations})
-    seed = int(identity["seed"])
-    single = [plan for plan in plans if isinstance(plan, ClipPlan)]
-    several = [plan for plan in plans if isinstance(plan, SeveralPlan)]
-    contact = [plan for plan in plans if isinstance(plan, ContactPlan)]
-    files = split_files(single, seed) if single else several_files(several, seed) if several else contact_files(contact)
+    files = KINDS[identity["size"]].files(plans, int(identity["seed"]))
     for name, content in files.items():
         _write_json(root / "splits" / name, content)
     counts = {
@@ -121,29 +98,12 @@ def _write_tables(root: Path, plans: list[Plan], annotations: dict[str, Records]
     _write_json(root / COMPLETE_FILE, identity | {"counts": counts})
 
 
-def plan_of(size: Size, seed: int, number: int) -> Plan:
-    """Return what clip `number` shows."""
-    if size == "contact":
-        return plan_contact(seed, number)
-    return plan_several(seed, number) if size == "multi" else plan_clip(seed, number)
-
-
-def lay_out(shown: ClipPlan | SeveralPlan, seed: int) -> Scene:
-    """Return the scene of a clip."""
-    if isinstance(shown, SeveralPlan):
-        return build_several(shown, seed)
-    return build_scene(shown.action, shown.nouns, shown.distractor, seed, shown.number)
-
-
 def render_clip(videos: Path, size: Size, seed: int, number: int) -> Records:
     """Write the video of one clip unless it is there, and return its annotation records."""
-    shown = plan_of(size, seed, number)
-    if isinstance(shown, ContactPlan):
-        _write_once(videos / f"{shown.video_id}.mp4", write_separate_frames, contact_frames(shown, seed))
-        return contact_records(shown, seed)
-    scene = lay_out(shown, seed)
-    _write_once(videos / f"{shown.video_id}.webm", write_video, render_frames(scene, seed, number))
-    return annotation_records(scene, shown.video_id, seed, number)
+    kind = KINDS[size]
+    plan = kind.plan(seed, number)
+    _write_once(videos / f"{plan.video_id}{kind.suffix}", kind.write, kind.frames(plan, seed))
+    return kind.records(plan, seed)
 
 
 def _write_once(path: Path, write: Callable[[Path, Iterable[Image]], None], frames: Iterable[Image]) -> None:
@@ -181,11 +141,11 @@ def _end_with_parent() -> None:
 
 
 def _identity(size: Size, seed: int, num_clips: int | None) -> dict[str, Any]:
-    if size not in MOST_CLIPS:
-        raise InputError(f"toybox size must be one of {', '.join(MOST_CLIPS)}, found {size!r}")
+    if size not in KINDS:
+        raise InputError(f"toybox size must be one of {', '.join(KINDS)}, found {size!r}")
     if seed < 0:
         raise InputError(f"toybox seed must be at least 0, found {seed}")
-    fewest, whole = FEWEST_CLIPS[size], MOST_CLIPS[size]
+    fewest, whole = KINDS[size].fewest_clips, KINDS[size].num_clips
     if num_clips is not None and not fewest <= num_clips <= whole:
         raise InputError(f"num_clips must be from {fewest} to {whole}, found {num_clips}")
     return {"size": size, "seed": seed, "version": VERSION, "num_clips": num_clips or whole}

@@ -11,7 +11,7 @@ import numpy as np
 from ifcar.pipelines.comparison.results import ResultRow
 from ifcar.pipelines.comparison.statistics import PairedTest
 from ifcar.pipelines.comparison.store import Comparison
-from ifcar.pipelines.labels.kinds import MEASURES
+from ifcar.pipelines.labels.contract import MEASURES
 
 BOTH_MEASURES = "top-1 or mAP"
 NONE = "–"
@@ -76,6 +76,11 @@ def has_map(comparison: Comparison) -> bool:
     return any(row.metric == "map" for row in comparison.rows)
 
 
+def has_costs(comparison: Comparison) -> bool:
+    """Return whether the table shows what its systems take."""
+    return any(row.costs for row in comparison.rows)
+
+
 def columns_of(comparison: Comparison) -> list[Column[ResultRow]]:
     """Return the columns that a comparison's rows fill, in order."""
     title, ranked = title_of(comparison), any(row.top5 for row in comparison.rows)
@@ -95,6 +100,11 @@ def columns_of(comparison: Comparison) -> list[Column[ResultRow]]:
         columns += [
             Column(f"Δ to {comparison.baseline}", _difference, _difference_of),
             Column("p (Holm)", lambda row: p_text(row.p_corrected), lambda row: row.p_corrected),
+        ]
+    if has_costs(comparison):
+        columns += [
+            Column("minutes", lambda row: _short(_minutes(row)), _minutes),
+            Column("GB", lambda row: _short(_gigabytes(row)), _gigabytes),
         ]
     if any(row.published for row in comparison.rows):
         columns.append(_published(title, lambda row: row.metric))
@@ -140,6 +150,7 @@ def number_columns(comparison: Comparison) -> list[Column[ResultRow]]:
         _of_test("difference_high", lambda test: test.high),
         _of_test("p", lambda test: test.p),
         _number("p_holm", lambda row: row.p_corrected),
+        *([_number("minutes", _minutes), _number("gigabytes", _gigabytes)] if has_costs(comparison) else ()),
         _number(f"published_{name}_percent", lambda row: row.published.get(row.metric)),
         *([_number("published_top5_percent", lambda row: row.published.get("top5"))] if fives else ()),
         *(_of_run(f"{name}_run{place}_seed", place, lambda row: row.seeds) for place in range(most)),
@@ -190,6 +201,19 @@ def _published(title: str, key: Callable[[ResultRow], str]) -> Column[ResultRow]
         lambda row: f"{row.published[key(row)]:.1f}" if key(row) in row.published else NONE,
         lambda row: row.published.get(key(row)),
     )
+
+
+def _minutes(row: ResultRow) -> float | None:
+    return None if row.costs is None else row.costs.minutes
+
+
+def _gigabytes(row: ResultRow) -> float | None:
+    return None if row.costs is None else row.costs.size_bytes / 1e9
+
+
+def _short(value: float | None) -> str:
+    """Return a quantity with two digits, as 0.0031, 0.27, 4.6 or 120."""
+    return NONE if value is None else f"{float(f'{value:.2g}'):.10f}".rstrip("0").rstrip(".")
 
 
 def _difference(row: ResultRow) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ifcar.cache.durable import write_atomic
-from ifcar.pipelines.comparison.columns import columns_of, has_map, metric_of, number_columns, title_of
+from ifcar.pipelines.comparison.columns import columns_of, has_costs, has_map, metric_of, number_columns, title_of
 from ifcar.pipelines.comparison.store import Comparison
 
 LATEX_SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {
@@ -48,6 +48,11 @@ def caption(comparison: Comparison) -> str:
             f" Δ: difference in {title_of(comparison)} points to {comparison.baseline}, its 95 % interval over {over}, "
             f"and p of {_test(comparison)}, corrected by Holm's method over all comparisons of this table. Intervals "
             "and p speak of clips, with the trained models as they are; the deviation speaks of training again."
+        )
+    if has_costs(comparison):
+        text += (
+            " Minutes: of training one run, by the clock of the machine that trained it; of runs that trained together "
+            "each has its share. GB: what the runs read of the cache."
         )
     if any(row.published for row in comparison.rows):
         text += " Published: figures of the paper on the same data and split."

@@ -20,11 +20,26 @@ from ifcar.pipelines.comparison.statistics import (
     paired_bootstrap,
     population_map,
 )
-from ifcar.pipelines.labels.kinds import TOP_K, LabelKind, target_ranks
+from ifcar.pipelines.labels.contract import LabelKind
+from ifcar.pipelines.labels.kinds import TOP_K, target_ranks
 from ifcar.pipelines.runs.finished import Run
 from ifcar.pipelines.scoring.scores import Predictions, pooled_units
 
 PairedTestName = Literal["bootstrap", "mcnemar"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Costs:
+    """What a system takes besides clips.
+
+    Args:
+        minutes: of training, mean over its runs, each with its share of the runs that trained together, see
+            `training_seconds`; None where runs do not say.
+        size_bytes: of what its runs read of the cache, without checksums.
+    """
+
+    minutes: float | None
+    size_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +67,7 @@ class System:
         replicates: one a seed and few-shot draw; all are tested on the same clips.
         factors: values of the grid's factors, by name.
         published: measures in percent, when the protocol is the same data.
+        costs: what it takes, where the table shows that.
     """
 
     name: str
@@ -59,6 +75,7 @@ class System:
     replicates: Sequence[Replicate]
     factors: Mapping[str, Any] = field(default_factory=dict)
     published: Mapping[str, float] = field(default_factory=dict)
+    costs: Costs | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +98,7 @@ class ResultRow:
         interval: 95 % interval of `population` over units.
         num_units: how many units the intervals and tests are over, None where an earlier version did not say.
         unit: what is drawn whole: "clip", "segment", or what a group of the protocol is, see `pooled_units`.
+        costs: what the system takes, where the table shows that.
         against: how `population` differs from the baseline's on the same clips; None for the baseline itself.
         p_corrected: its p after Holm's correction over all comparisons of the table.
         published: measures in percent from the paper, when the protocol is the same data; else empty.
@@ -105,6 +123,7 @@ class ResultRow:
     runs: tuple[str, ...]
     num_units: int | None = None
     unit: str = "clip"
+    costs: Costs | None = None
 
 
 def summarise(
@@ -248,6 +267,7 @@ def _row(system: System, tested: _Right | _Ranked) -> ResultRow:
         runs=tuple(str(run.path) for run in runs),
         num_units=len(np.unique(tested.units)),
         unit=_unit(tested, runs[0]),
+        costs=system.costs,
     )
 
 

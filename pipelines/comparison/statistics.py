@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, norm
 from scipy.stats import t as student
 
-from ifcar.pipelines.labels.kinds import LabelKind
+from ifcar.pipelines.labels.contract import LabelKind
 from ifcar.pipelines.labels.population_ap import population_precision, precisions_without
 
 FloatArray = NDArray[np.float64]

@@ -10,7 +10,7 @@ from typing import Any
 
 from ifcar.cache.durable import write_atomic
 from ifcar.errors import InputError, MissingDataError
-from ifcar.pipelines.comparison.results import ResultRow
+from ifcar.pipelines.comparison.results import Costs, ResultRow
 from ifcar.pipelines.comparison.statistics import PairedTest
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.runs.places import located, located_cache
@@ -95,6 +95,8 @@ def _check_version(rows: list[dict[str, Any]], path: Path) -> None:
 
 def _row(content: dict[str, Any]) -> ResultRow:
     lists = {key: tuple(value) for key, value in content.items() if isinstance(value, list)}
-    against = content["against"]
+    against, costs = content["against"], content.get("costs")
     content.setdefault("population", sum(content["primary"]) / len(content["primary"]))
-    return ResultRow(**{**content, **lists, "against": None if against is None else PairedTest(**against)})
+    return ResultRow(
+        **{**content, **lists, "against": against and PairedTest(**against), "costs": costs and Costs(**costs)}
+    )

@@ -67,16 +67,14 @@ class VideoBoxes:
         return tuple(chosen)
 
 
-def boxes_of_file(
-    path: Path, clip: str | None, likely_id: str, size: tuple[int, int], dataset: Mapping[str, Any]
-) -> VideoBoxes:
+def boxes_of_file(path: Path, clip: str | None, likely_id: str, source: Path, dataset: Mapping[str, Any]) -> VideoBoxes:
     """Return one video's boxes of a file; see `read_one_video`.
 
     Args:
         path: the file.
         clip: the video's name in the file; None takes `likely_id`, or the only one.
         likely_id: the name that it probably has.
-        size: (width, height) of the video.
+        source: the video.
         dataset: identity of the dataset that the run was trained on.
 
     Raises:
@@ -84,7 +82,7 @@ def boxes_of_file(
     """
     facts = read_facts(path)
     own = DATASETS.get(dataset["name"]).takes_subjects and facts is None
-    found = read_one_video(path, clip, likely_id, size, subjects=dataset.get("subjects"), own=own)
+    found = read_one_video(path, clip, likely_id, source, subjects=dataset.get("subjects"), own=own)
     if facts is None:
         return VideoBoxes(clip_id=found.clip_id, tracks=found.tracks, of_source=found.of_source, notes=found.notes)
     tracks = dict(read_detected(path, facts, hashlib.sha256(), {found.clip_id}, BoxNotes()))[found.clip_id]

@@ -6,7 +6,7 @@ import numpy as np
 
 from ifcar.pipelines.comparison.columns import NONE, Column, interval, mean_and_deviation, p_text, points
 from ifcar.pipelines.diagnosis.store import Diagnosis, DiagnosisRow
-from ifcar.pipelines.labels.kinds import MEASURES
+from ifcar.pipelines.labels.contract import MEASURES
 
 NUM_CLASSES = 2  # that a row names
 

@@ -12,10 +12,11 @@ from queue import Empty, SimpleQueue
 
 import torch
 
+from ifcar.cache.arrays import RowArrays
 from ifcar.cache.blocks import BlockStage, StagedBlock
 from ifcar.errors import IfcarError
 from ifcar.extract.decoded_views import ViewDataset
-from ifcar.extract.engine import BlockTask, EngineOptions, FeatureExtractor, RowArrays, extract_rows
+from ifcar.extract.engine import BlockTask, EngineOptions, FeatureExtractor, extract_rows
 from ifcar.heap import keep_freed_memory
 from ifcar.pipelines.engines.local import engine_options
 from ifcar.pipelines.engines.same_place import DriverPlace

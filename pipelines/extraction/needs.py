@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ifcar.cache.arrays import GRID_FEATURES, CacheSpec
+from ifcar.cache.arrays import CacheSpec
 from ifcar.config_fields import fields_of, words_for, words_of
 from ifcar.errors import InputError, nearest_of
 from ifcar.pipelines.configs import from_plain
-from ifcar.pipelines.extraction.config import IDENTITY_NAMES, ExtractConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.extraction.stated import stated_options
 
 NO_PIXELS = "none"  # the backbone; every cache holds what it gives
-_OF_VIEWS = ("frames", "crop", "views", "augmented_views", "instances", "framing", "sampling", "sampling_fps")
-_OF_BACKBONE = {"spatial_stride": "spatial_stride", "pooled": "pooled", "precision": "precision", "backbone": "name"}
-KNOWN = (*_OF_VIEWS, "sampling_rates", *_OF_BACKBONE, "backbone_options", "grid")
-_LEFT_OUT = {"augmented_views": 0, "sampling": "segments", "sampling_fps": None}  # of an identity, as without effect
+KNOWN = (
+    *("frames", "crop", "views", "augmented_views", "instances", "framing", "sampling", "sampling_fps"),
+    *("sampling_rates", "spatial_stride", "pooled", "precision", "backbone", "backbone_options", "grid"),
+)
 
 
 def needed(options: Mapping[str, Any], dataset: str, where: str) -> ExtractConfig:
@@ -37,7 +38,7 @@ def needed(options: Mapping[str, Any], dataset: str, where: str) -> ExtractConfi
 
 def unmet(config: ExtractConfig, names: Mapping[str, Any], identity: Mapping[str, Any], spec: CacheSpec) -> list[str]:
     """Return which of the named options a cache was not extracted with; what it does not state is passed over."""
-    found = _stated(identity, spec) if names else {}
+    found = stated_options(identity, spec) if names else {}
     return [name for name in names if name in found and not _meets(name, getattr(config, name), found[name])]
 
 
@@ -49,27 +50,9 @@ def _meets(name: str, wanted: Any, found: Any) -> bool:
     return bool(wanted == found)
 
 
-def _stated(identity: Mapping[str, Any], spec: CacheSpec) -> dict[str, Any]:
-    """Return what a cache says of the options that it was extracted with."""
-    views, backbone = identity.get("views", {}), identity.get("backbone", {})
-    found: dict[str, Any] = {
-        "frames": spec.num_frames,
-        "instances": spec.num_instances,
-        "grid": GRID_FEATURES.name in spec,
-    }
-    if views:
-        stored = {name: views.get(IDENTITY_NAMES.get(name, name), _LEFT_OUT.get(name)) for name in _OF_VIEWS}
-        found |= {name: value for name, value in stored.items() if value is not None or name in _LEFT_OUT}
-        found["sampling_rates"] = tuple(views.get("sampling_rates", ()))
-    if backbone:
-        found |= {name: backbone[key] for name, key in _OF_BACKBONE.items() if key in backbone}
-        found["backbone_options"] = backbone.get("config", {})
-    return found
-
-
 def described(names: list[str], identity: Mapping[str, Any], spec: CacheSpec) -> str:
     """Return what a cache has in place of the named options, in words: "8 annotated frames, --pooled 3"."""
-    found, words = _stated(identity, spec), list[str]()
+    found, words = stated_options(identity, spec), list[str]()
     if any(name == "frames" or name.startswith("sampling") for name in names):
         words.append(_frames(found))
     for name in names:

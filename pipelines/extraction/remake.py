@@ -10,10 +10,9 @@ from typing import Any
 from ifcar.cache.reader import CacheReader
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.extract.backbones.catalog import get_backbone
-from ifcar.extract.views import ViewPolicy
-from ifcar.pipelines.extraction.config import IDENTITY_NAMES, ExtractConfig
-
-LISTED = "sampling_rates"  # JSON's list is a tuple in the config
+from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.extraction.defaults import default_weights
+from ifcar.pipelines.extraction.stated import stated_options
 
 
 def options_of(
@@ -37,41 +36,34 @@ def options_of(
     identity = reader.identity
     if "streams" in identity:
         raise InputError(f"{reader.path}: joins several caches; make rows of each of them again")
-    try:
-        dataset, backbone, views = identity["dataset"]["name"], identity["backbone"], identity["views"]
-        if "boxes" in identity and boxes is None:
-            raise InputError(f"{reader.path}: was made with boxes of a file; name it with --boxes")
-        values: dict[str, Any] = _view_options(views)
-        if "layer" in backbone:  # a network that reads something
-            values |= {key: backbone[key] for key in ("spatial_stride", "pooled", "precision")}
-            values["backbone_options"] = backbone.get("config", {})
-            values["grid_pool"] = backbone.get("grid_pool", 1)
-            weights = weights or _known_weights(reader.path, backbone)
-        return ExtractConfig(
-            dataset=dataset,
-            data_root=data_root,
-            backbone=backbone["name"],
-            weights=weights,
-            boxes=boxes,
-            device=device,
-            grid="grid_features" in reader.spec.names(),
-            out=reader.path,
-            **values,
-        )
-    except KeyError as error:
-        raise CacheMismatchError(f"{reader.path}: its record does not state {error}; extract anew") from error
+    if "boxes" in identity and boxes is None:
+        raise InputError(f"{reader.path}: was made with boxes of a file; name it with --boxes")
+    options, backbone = stated_options(identity, reader.spec), identity.get("backbone", {})
+    reads = "layer" in backbone
+    stated = {**options, "weights": weights or backbone.get("weights")}
+    of_network = ("weights", "spatial_stride", "pooled", "precision") if reads else ()
+    for name in ("dataset", "views", "backbone", *of_network):
+        if stated.get(name) is None:
+            raise CacheMismatchError(f"{reader.path}: its record does not state {name!r}; extract anew")
+    if reads:
+        weights = weights or _known_weights(reader.path, options["dataset"], backbone)
+    kept = {field.name for field in fields(ExtractConfig)}
+    return ExtractConfig(
+        data_root=data_root,
+        weights=weights,
+        boxes=boxes,
+        device=device,
+        out=reader.path,
+        **{name: value for name, value in options.items() if name in kept},
+    )
 
 
-def _view_options(views: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of views that a cache's identity states; what it leaves out has no effect."""
-    known = {field.name for field in fields(ViewPolicy)} & {field.name for field in fields(ExtractConfig)}
-    stored = {name: views.get(IDENTITY_NAMES.get(name, name)) for name in known}
-    values = {name: value for name, value in stored.items() if value is not None}
-    return {"sampling": "segments", **values, LISTED: tuple(values.get(LISTED, ()))}
+def _known_weights(path: Path, dataset: str, backbone: Mapping[str, Any]) -> str:
+    """Return how `--weights` names a cache's weights: of several that may be it, what the dataset takes unasked.
 
-
-def _known_weights(path: Path, backbone: Mapping[str, Any]) -> str:
-    """Return how `--weights` names a cache's weights. Raises InputError where they are a file of the user's."""
+    Raises:
+        InputError: they are a file of the user's.
+    """
     made = str(backbone["weights"])
     if made.startswith("random:"):
         return made
@@ -79,4 +71,4 @@ def _known_weights(path: Path, backbone: Mapping[str, Any]) -> str:
     tags = [tag for tag, entry in published.items() if entry.sha256 is None or made.startswith(entry.sha256)]
     if not tags:
         raise InputError(f"{path}: was made with the weights of SHA-256 {made[:12]}…; name that file with --weights")
-    return tags[0]
+    return next((tag for tag in default_weights(dataset, backbone["name"]) if tag in tags), tags[0])

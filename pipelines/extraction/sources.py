@@ -52,9 +52,10 @@ class Source:
 
     @property
     def proposals_fps(self) -> float | None:
-        """The rate that the frame numbers of a file's boxes count in; None: the dataset's."""
-        facts = None if self.proposals is None else self.proposals.facts
-        return None if facts is None else facts.fps
+        """The rate that the frame numbers of a file's boxes count in; None: they are the source's."""
+        if self.proposals is None or (self.proposals.facts is None and not self.proposals.of_source):
+            return self.dataset.annotation_fps
+        return None if self.proposals.facts is None else self.proposals.facts.fps
 
     def carried(self) -> Sequence[ArraySpec]:
         """Return the arrays that the tracks which are seen, a file's or the dataset's, carry beside boxes."""
@@ -114,12 +115,11 @@ def read_source(
     dataset_type = DATASETS.get(config.dataset)
     dataset = dataset_type(config.data_root or folder("data") / dataset_type.default_root)
     dataset.num_instances = config.instances
-    if config.subjects is not None and not (dataset.takes_subjects and config.boxes is None):
-        what = (
-            "the file of --boxes says what is a subject" if config.boxes else f"dataset {config.dataset!r} has its own"
+    if config.subjects is not None and not (dataset.takes_subjects or config.boxes is not None):
+        raise InputError(
+            f"--subjects {config.subjects} would be ignored: dataset {config.dataset!r} has its own; leave it out"
         )
-        raise InputError(f"--subjects {config.subjects} would be ignored: {what}; leave it out")
-    dataset.subjects = config.subjects
+    dataset.subjects = config.subjects if config.boxes is None else None
     dataset.prepare(counter(progress, f"rendering {config.dataset}"))
     listing = dataset.listing(needs_pixels=needs_pixels)
     if clip_ids is None:
@@ -141,7 +141,13 @@ def read_source(
             )
         notes = [*notes, *unused]
         shares = all(clip.frame_size == (1, 1) for clip in clips)
-        proposals = read_proposals(config.boxes, found, config.instances, shares=shares)
+        proposals = read_proposals(config.boxes, clips, config.instances, shares=shares, subjects=config.subjects)
+        if proposals.of_source and not needs_pixels and dataset.annotation_fps is not None:
+            raise InputError(
+                f"--boxes {config.boxes}: its frame numbers are those of the videos' own frames, and --backbone none "
+                f"counts at {dataset.annotation_fps:g} a second, as {config.dataset} does; take a backbone that reads "
+                "pixels, or Something-Else's records, which count so"
+            )
     return Source(
         dataset=dataset,
         clips=clips,

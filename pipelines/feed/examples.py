@@ -16,7 +16,8 @@ from ifcar.cache.schema import Split, Status, share_views
 from ifcar.errors import InputError
 from ifcar.pipelines.feed.labelled import Labelled, read_labelled
 from ifcar.pipelines.feed.subjects import slot_order
-from ifcar.pipelines.labels.kinds import LabelKind, kind_of
+from ifcar.pipelines.labels.contract import LabelKind
+from ifcar.pipelines.labels.kinds import kind_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -167,6 +167,7 @@ class GridConfig:
         baseline: name of the line that the others are tested against; None tests nothing.
         paired_test: "bootstrap" over clips (of mAP, which drawing clips twice lifts, the jackknife), or "mcnemar" for a
             single seed.
+        costs: show the minutes and gigabytes that each line takes.
         published_table: one of `ifcar list published`, whose figures stand beside the lines that it names.
         published_on: the data behind the figures that the file itself publishes.
     """
@@ -186,6 +187,7 @@ class GridConfig:
     few_shot: FewShotConfig | None = None
     baseline: str | None = None
     paired_test: Literal["bootstrap", "mcnemar"] = "bootstrap"
+    costs: bool = False
     published_table: str | None = None
     published_on: PublishedOn | None = None
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -22,7 +20,9 @@ from ifcar.pipelines.extraction.needs import asked_for, described, extract_words
 from ifcar.pipelines.feed.boxes import check_boxes
 from ifcar.pipelines.feed.examples import Examples, limit_views, read_examples
 from ifcar.pipelines.folders import folder
-from ifcar.pipelines.grid.config import FewShotConfig, FusionConfig, GridConfig, SystemConfig
+from ifcar.pipelines.grid.config import FewShotConfig, GridConfig, SystemConfig
+from ifcar.pipelines.grid.costs import bytes_read
+from ifcar.pipelines.grid.variants import Variant, check_names, check_starts, expand
 from ifcar.pipelines.published.tables import published_table
 from ifcar.pipelines.runs.config import ID_LENGTH, FineTuneConfig, RunConfig, run_id, run_name
 from ifcar.pipelines.runs.heads import build_head, keys_of
@@ -34,21 +34,6 @@ from ifcar.shell_words import command
 TUNING = {"classifier": (1000, 1e-2), "all": (300, 1e-3)}
 """Steps and learning rate of a fine-tuning on few shots, enough to fit these on toybox."""
 POOLED = "all protocols"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Variant:
-    """A system with the values of its product filled in.
-
-    Args:
-        name: the table's line.
-        system: without a product.
-        factors: λ and the product's values, by name.
-    """
-
-    name: str
-    system: SystemConfig
-    factors: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +75,8 @@ class GridPlan:
         stages: columns.
         cells: in the table's order.
         other_data: for each stage's label in what its data are not those of the published figures, or an empty text.
+        num_rows: of the cache.
+        sizes: bytes that a line reads of the cache at a stage, by their names.
     """
 
     config: GridConfig
@@ -100,6 +87,8 @@ class GridPlan:
     stages: Sequence[Stage]
     cells: Sequence[PlannedReplicate]
     other_data: Mapping[str, str] = field(default_factory=dict)
+    num_rows: int = 0
+    sizes: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     def jobs(self) -> list[Job]:
         """Return every run once."""
@@ -119,9 +108,9 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
         raise CacheMismatchError(f"grid {config.name!r} is for {config.dataset}, but {cache} holds {dataset}")
     _check_extraction(config, reader, dataset)
     variants = [variant for system in config.systems for variant in expand(system)]
-    _check_names(variants, config.ensembles, config.baseline)
+    check_names(variants, config.ensembles, config.baseline)
     by_name = {variant.name: variant.system for variant in variants}
-    _check_starts(by_name)
+    check_starts(by_name)
     stages = _stages(config, reader)
     names = dict.fromkeys(name for stage in stages for draw in stage.draws for name in draw)
     beside = space_sizes(reader.spec)  # what a join states is learned beside the first
@@ -130,14 +119,19 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
     for name, table in tables.items():
         _check_measurable(parts[name], table, reader)
     cells: list[PlannedReplicate] = []
+    sizes: dict[tuple[str, str], int] = {}
     for variant in variants:
         try:
             made = list(_cells(config, variant, by_name, stages, tables, reader))
             run = made[0].jobs[0].config
-            _check_feedable(run, reader, [_limited(run, reader, own) for own in parts.values()])
+            used = {name: _limited(run, reader, own) for name, own in parts.items()}
+            _check_feedable(run, reader, list(used.values()))
         except IfcarError as error:
             raise type(error)(f"system {variant.name!r}: {error}") from error
         cells += made
+        for stage in stages:
+            shown = [part for draw in stage.draws for name in draw for part in used[name]]
+            sizes[variant.name, stage.label] = bytes_read(reader, head_arrays(run), shown)
     other_data = {stage.label: _other_data(config, reader, dataset, stage, tables) for stage in stages}
     plan = GridPlan(
         config=config,
@@ -148,6 +142,8 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
         stages=stages,
         cells=cells,
         other_data=other_data,
+        num_rows=reader.manifest.num_rows,
+        sizes=sizes,
     )
     reader.close()
     return plan
@@ -163,60 +159,6 @@ def _check_extraction(config: GridConfig, reader: CacheReader, dataset: str) -> 
             f"{reader.path}: this cache has {described(names, reader.identity, reader.spec)}; {config.name} needs "
             f"{asked_for(wanted, names)}: make one with {made} and name it with --cache"
         )
-
-
-def expand(system: SystemConfig) -> Iterator[Variant]:
-    """Yield a system once for every combination of its product's values, the last factor fastest."""
-    for values in itertools.product(*system.product.values()):
-        factors = dict(zip(system.product, values, strict=True))
-        content: dict[str, Any] = {**to_plain(system), "product": {}, "name": _name(system.name, factors)}
-        for factor, value in factors.items():
-            group, _, key = factor.partition(".")
-            if key:
-                content[group] = {**content[group], key: value}
-            else:
-                content[factor] = value
-        filled = from_plain(SystemConfig, content, f"system {content['name']!r}")
-        yield Variant(name=filled.name, system=filled, factors={"aux_weight": filled.aux_weight, **factors})
-
-
-def _name(template: str, factors: Mapping[str, Any]) -> str:
-    name = template
-    for factor, value in factors.items():
-        name = name.replace(f"{{{factor}}}", _text(value))
-    if name == template and factors:
-        name += " (" + ", ".join(f"{factor} {_text(value)}" for factor, value in factors.items()) + ")"
-    return name
-
-
-def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _check_names(variants: Sequence[Variant], ensembles: Sequence[FusionConfig], baseline: str | None) -> None:
-    names: list[str] = []
-    for name in (*(v.name for v in variants), *(e.name for e in ensembles)):
-        if name in names:
-            raise InputError(f"two lines are called {name!r}; every system and ensemble needs a name of its own")
-        names.append(name)
-    systems = [v.name for v in variants]
-    for fusion in ensembles:
-        for member in fusion.members:
-            if member not in systems:
-                raise InputError(f"ensemble {fusion.name!r}: no system {member!r}{nearest_of(member, systems)}")
-    if baseline is not None and baseline not in names:
-        raise InputError(f"baseline {baseline!r} is no line of the table{nearest_of(baseline, names)}")
-
-
-def _check_starts(systems: Mapping[str, SystemConfig]) -> None:
-    """Refuse a start that is no system, or that itself starts from another."""
-    for name, system in systems.items():
-        if system.start is None:
-            continue
-        if system.start not in systems:
-            raise InputError(f"system {name!r}: start: no system {system.start!r}{nearest_of(system.start, systems)}")
-        if systems[system.start].start is not None:
-            raise InputError(f"system {name!r}: start: {system.start!r} starts from another system itself")
 
 
 def _stages(config: GridConfig, reader: CacheReader) -> list[Stage]:

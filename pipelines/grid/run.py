@@ -23,8 +23,9 @@ from ifcar.pipelines.ensemble import fuse_runs
 from ifcar.pipelines.fleets.pool import fit_all
 from ifcar.pipelines.folders import folder, only_cache
 from ifcar.pipelines.grid.config import FusionConfig, GridConfig, read_grid
+from ifcar.pipelines.grid.costs import costs_of, extraction_note
 from ifcar.pipelines.grid.plan import GridPlan, PlannedReplicate, Stage, plan_grid
-from ifcar.pipelines.labels.kinds import MEASURES
+from ifcar.pipelines.labels.contract import MEASURES
 from ifcar.pipelines.progress import Progress, Silent
 from ifcar.pipelines.runs.config import ENSEMBLE, ID_LENGTH
 from ifcar.pipelines.runs.finished import Run, is_finished, open_run
@@ -134,7 +135,7 @@ def _compare(plan: GridPlan, failures: list[FailedRun]) -> Comparison:
         dataset=plan.dataset,
         baseline=baseline or "",
         paired_test=plan.config.paired_test,
-        notes=(*notes, *_published_notes(plan)),
+        notes=(*notes, *_published_notes(plan), *_cost_notes(plan)),
         rows=tuple(summarise(systems, baseline=baseline, paired_test=plan.config.paired_test)),
         cache=str(plan.cache),
         fingerprint=plan.fingerprint,
@@ -154,6 +155,7 @@ def _systems(plan: GridPlan) -> list[System]:
     systems = []
     for variant in plan.variants:
         for stage in plan.stages:
+            key = (variant.name, stage.label)
             cells = [c for c in plan.cells if c.variant is variant and c.stage is stage]
             replicates = [_replicate(c) for c in cells if all(is_finished(job.path) for job in c.jobs)]
             if replicates:
@@ -164,6 +166,7 @@ def _systems(plan: GridPlan) -> list[System]:
                         replicates=replicates,
                         factors=variant.factors,
                         published=_published(plan, stage, plan.config.figures(variant.name, variant.system.published)),
+                        costs=costs_of(replicates, plan.sizes[key]) if plan.config.costs else None,
                     )
                 )
     return systems
@@ -219,6 +222,10 @@ def _published(plan: GridPlan, stage: Stage, published: Mapping[str, float]) -> 
             if name in published:
                 out.setdefault(key, published[name])
     return out
+
+
+def _cost_notes(plan: GridPlan) -> list[str]:
+    return [extraction_note(plan.cache, plan.num_rows)] if plan.config.costs else []
 
 
 def _published_notes(plan: GridPlan) -> list[str]:

@@ -13,9 +13,10 @@ from ifcar.pipelines.comparison.results import ResultRow
 from ifcar.pipelines.comparison.store import NAME as RESULTS
 from ifcar.pipelines.comparison.store import Comparison, read_comparison
 from ifcar.pipelines.folders import folder
-from ifcar.pipelines.labels.kinds import MEASURES
+from ifcar.pipelines.labels.contract import MEASURES
 from ifcar.pipelines.published.tables import BETWEEN, PublishedRow, PublishedTable, published
-from ifcar.pipelines.runs.facts import Facts, differences, run_facts
+from ifcar.pipelines.runs.differences import differences
+from ifcar.pipelines.runs.facts import Facts, run_facts
 from ifcar.pipelines.runs.finished import open_run
 
 NOT_RUN = "not run"

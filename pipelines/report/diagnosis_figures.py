@@ -9,7 +9,7 @@ from matplotlib.colors import LinearSegmentedColormap
 
 from ifcar.pipelines.comparison.columns import points
 from ifcar.pipelines.diagnosis.store import Diagnosis, DiagnosisRow, read_diagnosis
-from ifcar.pipelines.labels.kinds import MEASURES
+from ifcar.pipelines.labels.contract import MEASURES
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.drawing import COLOURS, GAIN, GREY, INK, LOSS, Drawing, new_figure, short
 from ifcar.pipelines.report.systems import SystemScores

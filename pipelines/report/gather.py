@@ -15,7 +15,8 @@ from ifcar.pipelines.comparison.store import NAME as RESULTS
 from ifcar.pipelines.comparison.store import Comparison, read_comparison
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig, head_label, task_name, without_seed
-from ifcar.pipelines.runs.facts import Facts, config_facts, differences
+from ifcar.pipelines.runs.differences import differences
+from ifcar.pipelines.runs.facts import Facts, config_facts
 from ifcar.pipelines.runs.finished import Run, finished_runs, is_finished, open_run, read_config
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.errors import InputError
-from ifcar.pipelines.labels.kinds import LabelKind
+from ifcar.pipelines.labels.contract import LabelKind
 from ifcar.pipelines.runs.finished import Run
 from ifcar.pipelines.scoring.scores import pooled_units
 

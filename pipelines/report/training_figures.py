@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ifcar.errors import InputError
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.drawing import COLOURS, GREY, Drawing, new_figure, short
 from ifcar.pipelines.report.systems import SystemScores
 from ifcar.pipelines.runs.finished import Run
-from ifcar.text_files import read_text
+from ifcar.pipelines.runs.history import History, read_history
 
-History = Sequence[Mapping[str, Any]]
 CURVES = {
     "training-loss": ("classification_loss", "Training loss", "cross entropy, training (nats)", 1.0),
     "training-accuracy": ("held_out_top1", "Held-out accuracy during training", "top-1, held-out part (%)", 100.0),
@@ -23,21 +20,9 @@ CURVES = {
 }
 
 
-def read_history(run: Run) -> History:
-    """Return a run's history, empty where it has none (an ensemble). Raises InputError when it is damaged."""
-    path = run.path / "history.jsonl"
-    if not path.is_file():
-        return []
-    try:
-        records = [json.loads(line) for line in read_text(path).splitlines()]
-        return [{"phase": "fit", **record, "step": int(record["step"])} for record in records]
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: damaged ({error}); train the run again") from error
-
-
 def draw_training(chapter: Chapter) -> list[Drawing]:
     """Draw the loss and, where a part was held out, its accuracy; A and B in colour, other systems in grey."""
-    histories = {s.name: [(run, read_history(run)) for run in s.runs()] for s in chapter.systems}
+    histories = {s.name: [(run, read_history(run.path)) for run in s.runs()] for s in chapter.systems}
     histories = {name: runs for name, runs in histories.items() if any(history for _, history in runs)}
     drawings = []
     for name, (key, title, label, scale) in CURVES.items():

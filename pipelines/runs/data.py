@@ -23,7 +23,8 @@ from ifcar.cache.stored_spec import parse_spec
 from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.extraction.environment import software
-from ifcar.pipelines.labels.kinds import LabelKind, label_kind
+from ifcar.pipelines.labels.contract import LabelKind
+from ifcar.pipelines.labels.kinds import label_kind
 from ifcar.pipelines.runs.plugin_notes import note_plugins
 from ifcar.text_files import read_text
 

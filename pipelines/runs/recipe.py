@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,8 +15,8 @@ from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.view_options import PooledMode
 from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.configs import from_plain
-from ifcar.pipelines.extraction.config import IDENTITY_NAMES
 from ifcar.pipelines.extraction.preparation import FEATURE_VERSION, VIEWS_VERSION
+from ifcar.pipelines.extraction.stated import stated_views
 from ifcar.pipelines.runs.data import RunData
 
 
@@ -96,8 +96,6 @@ def read_recipe(run: Path, data: RunData) -> Recipe:
 
 
 def _policy(identity: Mapping[str, Any]) -> ViewPolicy:
-    """Return the policy of plain views; what the identity leaves out as without effect keeps its default."""
-    known = {field.name for field in fields(ViewPolicy)} - {"augmented_views", "seed", "min_scale", "flip"}
-    stored = {name: identity.get(IDENTITY_NAMES.get(name, name)) for name in known}
-    values = {name: value for name, value in stored.items() if value is not None}
-    return ViewPolicy(**values | {"sampling_rates": tuple(identity.get("sampling_rates", ()))})
+    """Return the policy of plain views."""
+    of_augmented = ("augmented_views", "seed", "min_scale", "flip")
+    return ViewPolicy(**{name: value for name, value in stated_views(identity).items() if name not in of_augmented})

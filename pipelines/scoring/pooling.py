@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from ifcar.pipelines.labels.kinds import LabelKind
+    from ifcar.pipelines.labels.contract import LabelKind
 
 Pool = Literal["mean", "max", "sum"]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ifcar.heads.contract import InstanceBatch, Task
 from ifcar.pipelines.feed.batches import BatchReader
 from ifcar.pipelines.feed.examples import Examples
-from ifcar.pipelines.labels.kinds import MEASURES, LabelKind
+from ifcar.pipelines.labels.contract import MEASURES, LabelKind
 from ifcar.pipelines.scoring.pooling import Pool, pool_views
 from ifcar.pipelines.stacks.stack import Stack
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ifcar.errors import InputError
 from ifcar.heads.contract import HeadOutput, Task
 from ifcar.heads.rows import add_up
-from ifcar.pipelines.labels.kinds import LabelKind
+from ifcar.pipelines.labels.contract import LabelKind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

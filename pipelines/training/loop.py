@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ifcar.pipelines.feed.examples import Examples
 from ifcar.pipelines.feed.order import draw_order
+from ifcar.pipelines.runs.history import seconds_of
 from ifcar.pipelines.scoring.scores import measure, predict
 from ifcar.pipelines.stacks.noise import draw_noise
 from ifcar.pipelines.stacks.objectives import Labels, losses_of
@@ -26,7 +27,8 @@ def train(trainer: Trainer, state: TrainState, on_round: Callable[[TrainState], 
     The order of clips and the view of each depend on (seed, epoch), dropout on (seed, phase, step), and nothing else is
     random: a run sees in a fleet what it sees alone, and after going on from a checkpoint what it sees uninterrupted.
     """
-    members, plan, started = trainer.members, trainer.members[0].plan, time.perf_counter()
+    members, plan = trainer.members, trainer.members[0].plan
+    started = time.perf_counter() - max(seconds_of(member.state.history, state.phase) for member in members)
     last, round_steps = members[0].stop_step, plan.epochs_per_round * plan.steps_per_epoch
     stack = trainer.stack
     sums: dict[str, Tensor] = {}

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pytest
 from fixtures.own_videos import cvat_of_video, cvat_track
 from fixtures.something_else import label, record
+from pyarrow import parquet
 
 from ifcar.cache.schema import Category
 from ifcar.errors import InputError
 from ifcar.extract.datasets.box_files.one_video import read_one_video
-from ifcar.extract.datasets.box_files.reading import box_paths, read_box_files, subject_kinds, tracks_of
+from ifcar.extract.datasets.box_files.reading import SeenIn, box_paths, read_box_files, subject_kinds, tracks_of
 from ifcar.extract.datasets.box_notes import BoxNotes
+from ifcar.extract.datasets.contract import Clip
+from ifcar.extract.datasets.proposals import read_proposals
 from ifcar.extract.datasets.something_else import SomethingElse
+from ifcar.extract.frame_clock import FrameClock
 from ifcar.extract.tracks import Tracks
 
 SIZE = (64, 48)
@@ -27,6 +33,7 @@ BOXES = {
     3: {"hand": (16.0, 12.0, 32.0, 36.0)},
 }
 CLASSES = ("hand", "cup")
+CLOCK = FrameClock(num_frames=24, fps=12.0)
 
 
 def flat() -> list[tuple[int, str, tuple[float, ...]]]:
@@ -79,7 +86,7 @@ def write_cvat_pictures(root: Path) -> None:
 def write_voc(root: Path) -> None:
     for frame in (0, 1, 3):
         objects = "".join(
-            f"<object><name>{k}</name><bndbox><xmin>{b[0]}</xmin><ymin>{b[1]}</ymin><xmax>{b[2]}</xmax>"
+            f"<object><name>{k}</name><bndbox><xmin>{b[0] + 1}</xmin><ymin>{b[1] + 1}</ymin><xmax>{b[2]}</xmax>"
             f"<ymax>{b[3]}</ymax></bndbox></object>"
             for f, k, b in flat()
             if f == frame
@@ -103,7 +110,10 @@ def write_yolo(root: Path) -> None:
 
 def write_mot(root: Path) -> None:
     rows = [
-        ",".join(map(str, [f + 1, CLASSES.index(k) + 1, *sides(b), 1, CLASSES.index(k) + 1, 1.0])) for f, k, b in flat()
+        ",".join(
+            map(str, [f + 1, CLASSES.index(k) + 1, b[0] + 1, b[1] + 1, *sides(b)[2:], 1, CLASSES.index(k) + 1, 1.0])
+        )
+        for f, k, b in flat()
     ]
     write(root / "boxes" / "Tür" / "gt" / "gt.txt", "\n".join([*rows, "2,9,1,1,5,5,0,1,1"]))
     write(root / "boxes" / "Tür" / "gt" / "labels.txt", "hand\ncup\n")
@@ -133,6 +143,37 @@ def write_csv(root: Path) -> None:
     write(root / "boxes.csv", "\n".join(["video,frame,x1,y1,x2,y2,label", *rows]))
 
 
+def write_parquet(root: Path) -> None:
+    frames, kinds, _ = zip(*flat(), strict=True)
+    columns = {"video": ["Tür"] * len(frames), "frame": [frame + 1 for frame in frames], "label": kinds}
+    corner = {name: [box[place] for _, _, box in flat()] for place, name in enumerate(("x1", "y1", "x2", "y2"))}
+    root.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pyarrow.table({**columns, **corner, "track": [None] * len(flat())}), root / "boxes.parquet")
+
+
+Region = tuple[str, list[float], str, tuple[float, ...]]
+
+
+def via3_content(files: dict[str, tuple[str, int]], regions: list[Region]) -> Any:
+    """Return VIA 3's project of files (name, type) by view, and regions (view, z, key of the class, corners)."""
+    return {
+        "project": {"pname": "p"},
+        "config": {},
+        "attribute": {"1": {"aname": "Class", "type": 3, "options": {"H": "hand", "C": "cup"}}},
+        "file": {view: {"fid": view, "fname": name, "type": kind} for view, (name, kind) in files.items()},
+        "view": {view: {"fid_list": [view]} for view in files},
+        "metadata": {
+            f"m{place}": {"vid": view, "flg": 0, "z": z, "xy": [2, *sides(box)] if box else [], "av": {"1": key}}
+            for place, (view, z, key, box) in enumerate(regions)
+        },
+    }
+
+
+def write_via3(root: Path) -> None:
+    files = {str(f): (f"Tür/{f + 1:04d}.jpg", 2) for f in (0, 1, 3)}
+    write(root / "boxes.json", via3_content(files, [(str(f), [], k[0].upper(), b) for f, k, b in flat()]))
+
+
 WRITERS = {
     "COCO JSON": write_coco,
     "COCO JSON, from 0": write_coco_from_zero,
@@ -143,6 +184,8 @@ WRITERS = {
     "VIA JSON": write_via,
     "Something-Else JSON": write_something_else,
     "CSV": write_csv,
+    "Parquet": write_parquet,
+    "VIA 3 JSON": write_via3,
 }
 
 
@@ -151,7 +194,7 @@ def read(root: Path, subjects: str | None = None) -> tuple[Tracks, list[str]]:
     assert list(found.videos) == ["Tür"], found.videos
     video, box_notes = found.videos["Tür"], BoxNotes()
     chosen = subject_kinds(subjects, found.kinds())
-    tracks = tracks_of("Tür", video, chosen, SIZE if video.in_shares else None, box_notes)
+    tracks = tracks_of("Tür", video, chosen, SeenIn(size=SIZE if video.in_shares else None), box_notes)
     return tracks, [*found.notes, *box_notes.lines()]
 
 
@@ -167,6 +210,33 @@ def test_each_form_gives_the_same_tracks(form: str, tmp_path: Path) -> None:
         for place, frame in enumerate(tracks.frames.tolist()):
             expected = BOXES.get(frame, {}).get(kinds[category], (np.nan,) * 4)
             np.testing.assert_allclose(tracks.boxes[place, column], expected, atol=1e-4)
+
+
+def test_seconds_of_a_video_are_the_frames_shown_then(tmp_path: Path) -> None:
+    """VIA 3 rounds seconds to thousandths: 1.083 is frame 13 of 12 a second, which begins at 1.0833."""
+    regions = [("1", [0.0], "H", BOXES[0]["hand"]), ("1", [1.083], "H", BOXES[3]["hand"]), ("1", [1, 2], "C", ())]
+    write(tmp_path / "boxes.json", via3_content({"1": ("Tür.mp4", 4)}, regions))
+    found = read_box_files(box_paths(tmp_path), ["Tür"])
+    tracks = tracks_of("Tür", found.videos["Tür"], {"hand"}, SeenIn(clock=CLOCK), BoxNotes())
+    assert tracks.frames.tolist() == [0, 13] and found.notes == ["boxes: 1 file read as VIA 3 JSON, seconds"]
+    np.testing.assert_allclose(tracks.boxes[:, 0], [BOXES[0]["hand"], BOXES[3]["hand"]])
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_a_data_sets_clips_take_the_boxes_of_each_form(form: str, tmp_path: Path) -> None:
+    """A clip is named by its id or by its source; records and proposals count at the data set's rate."""
+    WRITERS[form](tmp_path)
+    source = tmp_path / "Tür.mp4"
+    clips = [Clip(clip_id=name, source=source, frame_size=SIZE) for name in ("Tür", "other")]
+    if form != "Something-Else JSON":
+        clips[0] = replace(clips[0], clip_id="Tür,0-1")
+    path = next(path for path in (tmp_path / "boxes", *tmp_path.glob("boxes.*")) if path.exists())
+    found = read_proposals(path, clips, 4)
+    assert found.of_source == (form != "Something-Else JSON")
+    assert found.boxes(clips[0].clip_id).frames.tolist()[0] == 0
+    assert np.isfinite(found.boxes(clips[0].clip_id).boxes).sum() == 4 * len(flat())
+    chosen = read_proposals(path, clips, 4, subjects="cup") if found.of_source else None
+    assert chosen is None or sorted(chosen.boxes(clips[0].clip_id).categories.tolist()) == [1, 2]
 
 
 def test_frames_between_the_boxes_of_a_cvat_track_lie_on_the_line_but_for_those_outside(tmp_path: Path) -> None:
@@ -235,7 +305,9 @@ HEADER = "video,frame,x1,y1,x2,y2,label"
             },
             "region 1: a 'circle'; expected rect",
         ),
-        ("boxes.parquet", "PAR1", "a Parquet file; save the table as CSV"),
+        ("boxes.parquet", "PAR1", "damaged Parquet"),
+        ("boxes.json", via3_content({"1": ("a.mp4", 4)}, [("1", [1, 2], "H", (1, 1, 2, 2))]), "z is [1, 2]; expected"),
+        ("boxes.json", via3_content({"1": ("a.mp4", 8)}, []), "files of type [8]; expected pictures (2) or videos (4)"),
     ],
 )
 def test_bad_boxes_are_one_line(name: str, content: Any, message: str, tmp_path: Path) -> None:
@@ -264,7 +336,7 @@ def test_a_coco_file_in_place_of_something_elses_is_named(tmp_path: Path) -> Non
 def test_one_video_is_read_from_any_form_and_records_keep_their_clock(tmp_path: Path) -> None:
     write_coco(tmp_path / "coco")
     write_something_else(tmp_path / "records")
-    ours = {"size": SIZE, "subjects": None}
+    ours: dict[str, Any] = {"source": tmp_path / "v.mp4", "subjects": None}
     of_coco = read_one_video(tmp_path / "coco" / "boxes.json", None, "new", own=False, **ours)
     assert (of_coco.clip_id, of_coco.of_source, of_coco.tracks.frames.tolist()) == ("Tür", True, [0, 1, 3])
     records = tmp_path / "records" / "boxes.json"
@@ -289,22 +361,22 @@ def damaged(value: Any, chance: random.Random) -> Any:
 def test_a_damaged_file_is_read_or_refused_in_one_line(form: str, tmp_path: Path) -> None:
     chance, num_refused = random.Random(form), 0
     WRITERS[form](tmp_path)
-    intact = {path: path.read_text() for path, _ in box_paths(tmp_path)}
+    intact = {path: path.read_bytes().decode("latin-1") for path, _ in box_paths(tmp_path)}
     for _ in range(60):
         for path, text in intact.items():
             if path.suffix == ".json":
-                text = json.dumps(damaged(json.loads(text), chance))
+                text = json.dumps(damaged(json.loads(text.encode("latin-1")), chance))
             else:
                 place, more = (
                     chance.randrange(len(text) + 1),
                     chance.choice(["", "-", "x", '"', "9", "<", ",", "\n", " ", "é"]),
                 )
                 text = text[:place] + more + text[place + chance.randint(0, 3) :]
-            path.write_text(text)
+            path.write_bytes(text.encode("latin-1"))
         try:
             found = read_box_files(box_paths(tmp_path), ["Tür"])
             for name, video in found.videos.items():
-                tracks_of(name, video, {"hand"}, SIZE, BoxNotes())
+                tracks_of(name, video, {"hand"}, SeenIn(size=SIZE, clock=CLOCK if video.in_ms else None), BoxNotes())
         except InputError as error:
             num_refused += 1
             assert "\n" not in str(error) and str(tmp_path) in str(error)

@@ -18,6 +18,7 @@ from fixtures.volleyball import write_volleyball
 from ifcar.errors import InputError
 from ifcar.extract.datasets.box_notes import in_shares
 from ifcar.extract.datasets.catalog import DATASETS
+from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.datasets.proposals import read_proposals
 
 UNIT, SUBJECT = "if they are shares of the picture's sides", "no box is of a subject"
@@ -125,7 +126,7 @@ def test_proposals_in_shares_are_noted_and_have_no_subjects_to_miss(ending: str,
             path.write_text(json.dumps({"v": {"1": boxes}}))
         else:
             np.savez(path, clip=np.array(["v"] * len(boxes)), frame=np.ones(len(boxes), int), box=np.array(boxes))
-        return list(read_proposals(path, ["v"], 4).notes)
+        return list(read_proposals(path, [Clip(clip_id="v", source=None, frame_size=None)], 4).notes)
 
     assert read([[0.1, 0.2, 40, 30], [0.1, 0.2, 0.4, 0.3]]) == []
     assert UNIT in read([[0.1, -0.02, 1.04, 0.3], [0.1, 0.2, 0.4, 0.3]])[0]
@@ -135,7 +136,8 @@ def test_proposals_in_shares_are_noted_and_have_no_subjects_to_miss(ending: str,
 def test_proposals_in_pixels_where_shares_are_meant_are_noted(box: list[float], noted: bool, tmp_path: Path) -> None:
     """Where a data set without pixels has frames of 1 × 1."""
     (tmp_path / "p.json").write_text(json.dumps({"clip": {"60": [box]}}))
-    notes = read_proposals(tmp_path / "p.json", ["clip"], 4, shares=True).notes
+    clip = Clip(clip_id="clip", source=None, frame_size=(1, 1))
+    notes = read_proposals(tmp_path / "p.json", [clip], 4, shares=True).notes
     assert any("if they are pixels, divide them" in note for note in notes) is noted
     assert not any(UNIT in note for note in notes)
 

@@ -112,7 +112,9 @@ def test_a_name_is_found_however_its_accents_are_stored(tmp_path: Path) -> None:
         ("video,label\na,run\nb,run\n", "2 rows with only 'run' as label; expected at least two"),
         ("video,label\na,\nb,\n", "2 rows with none as label"),
         ("video,label,split\na,run,val\n", "line 2: split is 'val'; expected train, test or nothing"),
-        ("video,label\na,run\na.mp4,jump\n", "line 3: 'a,0-end' is the same video as"),
+        ("video,label\na,run\na.mp4,jump\n", "line 3: video 'a.mp4', is a clip already, of"),
+        ("video,label,start_sec\na,run,1\na,jump,1\n", "line 3: video 'a', from 1 to inf s, is a clip already, of"),
+        ("video,label\na,run\rb,jump\n", "line 2: no comma-separated row (a carriage return within the line)"),
         ("video,label\na,run;run\n", "line 2: label names 'run' twice"),
         ("video,label\nx/a,run\n", "line 2: video is 'x/a'; expected the name of a file or folder, no path"),
         ("video,label,start_sec,end_sec\na,run,2,1\n", "line 2: the clip is from 2 to 1 s; expected 0 ≤ start < end"),
@@ -127,6 +129,17 @@ def test_a_bad_table_is_one_line(table: str, message: str, tmp_path: Path) -> No
     with pytest.raises(IfcarError) as error:
         listed(write_table(tmp_path, table, ("a", "b")))
     assert message in str(error.value) and "labels.csv" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_boxes_of_none_of_the_videos_are_refused_with_the_nearest_name(tmp_path: Path) -> None:
+    root = write_table(tmp_path, "video,label\nTasse,run\nb,jump\n", ("Tasse", "b"))
+    (root / "boxes.csv").write_text("video,frame,label,x1,y1,x2,y2\nTase.mp4,1,hand,1,1,9,9\n")
+    with pytest.raises(InputError, match=r"boxes\.csv: boxes of video 'Tase.mp4', .* 2 videos .* mean 'Tasse'\?"):
+        listed(root)
+    (root / "boxes" / "b").mkdir(parents=True)
+    (root / "boxes" / "b" / "gt.txt").write_text("1,1,1,1,8,8,1,-1,1\n")
+    notes = listed(root)[1].notes
+    assert any("boxes of 1 videos that no clip shows are not read, the first: 'Tase.mp4'" in note for note in notes)
 
 
 def test_subjects_that_would_be_ignored_are_refused(tmp_path: Path) -> None:

@@ -15,16 +15,18 @@ from fixtures.weights import random_weights
 from ifcar.cache.open import open_cache
 from ifcar.cli import main
 from ifcar.errors import InputError
+from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.datasets.proposals import Proposals, read_proposals
 
 IDS = [str(100 + clip) for clip in range(8)]
+CLIPS = [Clip(clip_id=clip_id, source=None, frame_size=(WIDTH, HEIGHT)) for clip_id in IDS]
 FRAMES = {"1": [[0, 0, 8, 8, 0.2], [8, 8, 24, 24, 0.9], [4, 4, 12, 12, 0.5]], "3": [[0, 0, 64, 48, 0.1]], "4": []}
 
 
 def read(tmp_path: Path, content: Any, num_slots: int = 2) -> Proposals:
     path = tmp_path / "p.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return read_proposals(path, IDS, num_slots)
+    return read_proposals(path, CLIPS, num_slots)
 
 
 def write_npz(path: Path, boxes: dict[str, dict[str, list[list[float]]]], *, scored: bool) -> Path:
@@ -68,7 +70,7 @@ def test_arrays_give_what_the_same_boxes_as_json_give(tmp_path: Path, scored: bo
             boxes[clip][str(frame)] = table[:, : 5 if scored else 4].astype(float).tolist()
     written = read(tmp_path, boxes, num_slots=5)
     path = write_npz(tmp_path / "p.npz", boxes, scored=scored)
-    packed = read_proposals(path, IDS, 5)
+    packed = read_proposals(path, CLIPS, 5)
     for clip in ("100", "103"):
         a, b = written.boxes(clip), packed.boxes(clip)
         np.testing.assert_array_equal(a.boxes, b.boxes)
@@ -128,7 +130,7 @@ def test_arrays_that_cannot_be_used_are_one_line(tmp_path: Path, changes: dict[s
     arrays = {"clip": np.array(["100"] * 2), "frame": np.array([1, 2]), "box": np.array([[0, 0, 8, 8.0]] * 2)} | changes
     np.savez(tmp_path / "p.npz", **{name: array for name, array in arrays.items() if array is not None})
     with pytest.raises(InputError, match=message) as found:
-        read_proposals(tmp_path / "p.npz", IDS, 2)
+        read_proposals(tmp_path / "p.npz", CLIPS, 2)
     assert "\n" not in str(found.value)
 
 

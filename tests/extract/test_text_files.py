@@ -21,6 +21,7 @@ from ifcar.errors import InputError
 from ifcar.extract.backbones.downloads import download
 from ifcar.extract.backbones.spec import Normalisation, PublishedWeights
 from ifcar.extract.datasets.catalog import DATASETS
+from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.datasets.proposals import read_proposals
 from ifcar.extract.datasets.something_else import read_one_clip
 from ifcar.pipelines.configs import read_yaml
@@ -100,7 +101,8 @@ def test_boxes_to_predict_with_and_proposals_may_begin_with_a_mark(tmp_path: Pat
         marked = read_one_clip(path, None, "v")
         assert marked[0] == plain[0] and marked[1].boxes.tolist() == plain[1].boxes.tolist()
     path.write_bytes(codecs.BOM_UTF8 + b'{"v": {"1": [[1, 2, 30, 40]]}}')
-    assert read_proposals(path, ["v"], 1).boxes("v").boxes.tolist() == [[[1, 2, 30, 40]]]
+    clip = Clip(clip_id="v", source=None, frame_size=None)
+    assert read_proposals(path, [clip], 1).boxes("v").boxes.tolist() == [[[1, 2, 30, 40]]]
 
 
 def test_configs_and_recorded_digests_may_begin_with_a_mark(tmp_path: Path) -> None:

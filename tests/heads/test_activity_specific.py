@@ -17,7 +17,8 @@ from ifcar.heads.contract import InstanceBatch
 from ifcar.heads.observations import Observations
 from ifcar.heads.two_stage_transformer import TwoStageTransformer, TwoStageTransformerConfig
 from ifcar.testing.batches import LAYOUT_SPEC, SPEC, random_batch
-from ifcar.testing.head_contract import build_moved, in_double
+from ifcar.testing.built_heads import build_moved
+from ifcar.testing.changed_batches import in_double
 
 EXACT: dict[str, Any] = {"rtol": 0, "atol": 1e-9}
 LABELS = torch.tensor([[1, 1, 0, 0, 0], [1, 0, 1, 0, 0], [0, 1, 1, 0, 0], [1, 1, 0, 0, 1], [1, 0, 0, 0, 0]])

@@ -14,7 +14,8 @@ from ifcar.errors import InputError
 from ifcar.heads.attentive_probe import INIT_STD, AttentiveProbe, AttentiveProbeConfig
 from ifcar.heads.contract import InstanceBatch
 from ifcar.testing.batches import SPEC, random_batch
-from ifcar.testing.head_contract import build_moved, in_double
+from ifcar.testing.built_heads import build_moved
+from ifcar.testing.changed_batches import in_double
 
 
 def build(**options: Any) -> tuple[Any, InstanceBatch]:

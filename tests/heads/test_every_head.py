@@ -17,7 +17,8 @@ from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
 from ifcar.heads.joint import STREAMS
 from ifcar.testing.batches import LAYOUT_SPEC, spec_with
-from ifcar.testing.head_contract import CHECKS, WithLosses
+from ifcar.testing.built_heads import WithLosses
+from ifcar.testing.head_contract import CHECKS
 
 SMALL = {
     "appearance_dim": 16,

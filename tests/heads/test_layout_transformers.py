@@ -20,7 +20,8 @@ from ifcar.heads.layouts import LayoutConfig
 from ifcar.heads.stlt import STLTConfig
 from ifcar.heads.transformer import EncoderLayer, causal_mask
 from ifcar.testing.batches import FULL_SPEC, random_batch
-from ifcar.testing.head_contract import build_moved, in_double
+from ifcar.testing.built_heads import build_moved
+from ifcar.testing.changed_batches import in_double
 
 EXACT = {"rtol": 0, "atol": 1e-9}
 H, HEADS_OF, CLASSES = 8, 2, 5

@@ -14,7 +14,8 @@ from ifcar.heads.attention import NonLocal
 from ifcar.heads.contract import InstanceBatch
 from ifcar.heads.nl import NL, NLConfig
 from ifcar.testing.batches import SPEC, random_batch
-from ifcar.testing.head_contract import build_moved, map_batch
+from ifcar.testing.built_heads import build_moved
+from ifcar.testing.changed_batches import map_batch
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 

@@ -18,7 +18,8 @@ from ifcar.heads.contract import InstanceBatch
 from ifcar.heads.orn import ORN, RELEASED_NAMES
 from ifcar.heads.orn_config import ORNConfig
 from ifcar.testing.batches import FULL_SPEC, random_batch
-from ifcar.testing.head_contract import WithLosses, build_moved, in_double, map_batch
+from ifcar.testing.built_heads import WithLosses, build_moved
+from ifcar.testing.changed_batches import in_double, map_batch
 from ifcar.testing.noise import draw_noise
 
 EXACT = {"rtol": 0, "atol": 1e-9}

@@ -20,7 +20,8 @@ from ifcar.heads.contract import InstanceBatch
 from ifcar.heads.nl import NLConfig
 from ifcar.heads.strg import STRG
 from ifcar.testing.batches import random_batch
-from ifcar.testing.head_contract import build_moved, in_double, map_batch
+from ifcar.testing.built_heads import build_moved
+from ifcar.testing.changed_batches import in_double, map_batch
 
 SPEC = CacheSpec.standard(num_frames=10, num_steps=5, num_instances=3, channels=6, pooled_size=2)
 EXACT = {"rtol": 0, "atol": 1e-9}

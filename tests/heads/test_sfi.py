@@ -15,7 +15,7 @@ from ifcar.heads.contract import InstanceBatch
 from ifcar.heads.joint import motion_of
 from ifcar.heads.sfi import SFI, SFIConfig
 from ifcar.testing.batches import SPEC, random_batch
-from ifcar.testing.head_contract import in_double
+from ifcar.testing.changed_batches import in_double
 
 
 @pytest.mark.parametrize("name", ["sfi", "sfi_pred"])

@@ -18,7 +18,7 @@ from ifcar.heads.joint import JointConfig
 from ifcar.heads.stin import STIN, STINConfig, message_from_others
 from ifcar.heads.stin_nl import STINNL, STINNLConfig, slots_normalised
 from ifcar.testing.batches import LAYOUT_SPEC, SPEC, random_batch
-from ifcar.testing.head_contract import in_double
+from ifcar.testing.changed_batches import in_double
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 

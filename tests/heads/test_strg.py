@@ -17,7 +17,8 @@ from ifcar.heads.joint import JointFeatures
 from ifcar.heads.proposal_avg import ProposalAvg
 from ifcar.heads.strg import STRG, STRGConfig
 from ifcar.testing.batches import SPEC, random_batch
-from ifcar.testing.head_contract import build, build_moved, map_batch
+from ifcar.testing.built_heads import build, build_moved
+from ifcar.testing.changed_batches import map_batch
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 

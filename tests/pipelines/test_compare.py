@@ -23,7 +23,8 @@ from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.runs.facts import KINDS, Fact, Facts, Moves, differences, identity_facts
+from ifcar.pipelines.runs.differences import differences
+from ifcar.pipelines.runs.facts import KINDS, Fact, Facts, Moves, identity_facts
 from ifcar.pipelines.runs.finished import open_run
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig

@@ -20,6 +20,7 @@ from PIL import Image
 from ifcar.cache.open import open_cache
 from ifcar.errors import IfcarError, InputError, MissingDataError
 from ifcar.extract.coco import CLASSES
+from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.datasets.detected_boxes import read_facts
 from ifcar.extract.datasets.proposals import read_proposals
 from ifcar.extract.datasets.something_else import SomethingElse
@@ -36,6 +37,7 @@ from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 IDS = [clip_id for ids in LISTS.values() for clip_id in ids]
+CLIPS = [Clip(clip_id=clip_id, source=None, frame_size=None) for clip_id in IDS]
 BRIEF = ScheduleConfig(kind="stretched", min_steps=4, batch_size=4)
 
 
@@ -191,7 +193,7 @@ def test_a_file_of_boxes_is_an_annotation_file_too(root: Path, boxes: Path, tmp_
     shutil.copy(boxes, data / "annotations.json")
     dataset = SomethingElse(data)
     assert len(dataset.listing(needs_pixels=True).clips) == len(IDS)
-    stored, read = dataset.tracks("41"), read_proposals(boxes, IDS, 4).boxes("41")
+    stored, read = dataset.tracks("41"), read_proposals(boxes, CLIPS, 4).boxes("41")
     assert stored.categories.tolist() == read.categories.tolist() == [1, 2]
     np.testing.assert_array_equal(stored.boxes, read.boxes)
 
@@ -276,9 +278,9 @@ def test_facts_of_another_file_are_refused(boxes: Path, tmp_path: Path) -> None:
     changed = tmp_path / "boxes.json"
     changed.write_bytes(changed.read_bytes() + b"\n")
     with pytest.raises(InputError, match=r"meta.json: is about a file of SHA-256 .*remove it to read boxes alone"):
-        read_proposals(changed, IDS, 4)
+        read_proposals(changed, CLIPS, 4)
     (tmp_path / "boxes.meta.json").unlink()
-    alone = read_proposals(changed, IDS, 4)
+    alone = read_proposals(changed, CLIPS, 4)
     assert alone.carried == () and alone.boxes("41").categories.tolist() == [1, 2]
 
 
@@ -306,5 +308,5 @@ def test_labels_that_cannot_be_read_are_named(
     told = replace(facts, boxes_sha256=hashlib.sha256(path.read_bytes()).hexdigest()).to_plain()
     (tmp_path / "boxes.meta.json").write_text(json.dumps(told))
     with pytest.raises(InputError, match=message) as caught:
-        read_proposals(path, IDS, 4)
+        read_proposals(path, CLIPS, 4)
     assert "boxes.json: " in str(caught.value) and "\n" not in str(caught.value)

@@ -24,7 +24,7 @@ from ifcar.cli import main
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.extract.toybox.actions import ACTIONS
 from ifcar.extract.toybox.annotations import annotation_records
-from ifcar.extract.toybox.generate import lay_out
+from ifcar.extract.toybox.kinds import lay_out
 from ifcar.extract.toybox.scene import HEIGHT, WIDTH
 from ifcar.extract.toybox.splits import plan_clip, split_files
 from ifcar.heads.catalog import HEADS

@@ -20,6 +20,8 @@ from safetensors.numpy import load_file
 
 from ifcar.config_fields import fields_of
 from ifcar.errors import CacheMismatchError, IfcarError, InputError
+from ifcar.heads.catalog import HEADS
+from ifcar.pipelines.comparison.formats import cells
 from ifcar.pipelines.comparison.store import read_comparison
 from ifcar.pipelines.configs import from_plain
 from ifcar.pipelines.extract import extract
@@ -35,10 +37,12 @@ from ifcar.pipelines.grid.config import (
     read_grid,
     shipped_grids,
 )
-from ifcar.pipelines.grid.plan import expand, plan_grid
+from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.grid.run import run_grid
+from ifcar.pipelines.grid.variants import expand
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import run_id
+from ifcar.pipelines.runs.history import read_history, training_seconds
 from ifcar.pipelines.runs.resolve import head_options, make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.pipelines.training.machine import MachineConfig
@@ -138,6 +142,24 @@ def test_grid_makes_every_run_once_and_compares_them(cache: Path, place: Path) -
     )
     assert (wider.num_runs, wider.num_made) == (9, 3)  # another grid shares the finished runs
     assert read_comparison(place / "runs" / "tiny") == result.comparison
+    _check_costs(cache)
+
+
+def _check_costs(cache: Path) -> None:
+    """Of finished runs: training and test clips have two views of T = 8 frames and N = 3 slots."""
+    result = run_grid(plan_grid(grid(name="costs", costs=True), cache), Silent(), MachineConfig(processes=1))
+    rows = {row.system: row for row in result.comparison.rows}
+    assert result.num_made == 0 and read_comparison(result.folder) == result.comparison
+    boxes, categories = 8 * 3 * 4 * 4, 8 * 3
+    assert rows["base"].costs is not None and rows["base"].costs.size_bytes == 48 * 2 * (boxes + categories)
+    for row in (rows["base"], rows["λ = 5"]):
+        records = [json.loads((Path(run) / "history.jsonl").read_text().splitlines()[-1]) for run in row.runs]
+        shares = [record["seconds"] / record["fleet"] / 60 for record in records]
+        assert row.costs is not None and row.costs.minutes == pytest.approx(np.mean(shares), rel=1e-12)
+    assert rows["both"].costs is None
+    header, cells_of = cells(result.comparison)
+    assert header[-2:] == ["minutes", "GB"] and cells_of[-1][-2:] == ["–", "–"]
+    assert "all lines share one extraction: 96 rows took" in result.comparison.notes[-1]
 
 
 def test_run_id_follows_the_config_and_the_data_but_not_the_place(cache: Path, tmp_path: Path) -> None:
@@ -186,8 +208,20 @@ def test_killed_grid_goes_on_to_the_same_bytes_and_replaces_a_killed_worker(
     assert table_bytes(whole / "tiny") == table_bytes(killed / "tiny")
     runs = sorted(path.parent.name for path in whole.glob("*/metrics.json"))
     assert len(runs) == 8 and runs == sorted(path.parent.name for path in killed.glob("*/metrics.json"))
+    for history in map(read_history, (path.parent for path in killed.glob("*/history.jsonl"))):
+        assert training_seconds(history), "the clock goes on where it was"
     for path in whole.glob("*/model.safetensors"):
         assert path.read_bytes() == (killed / path.parent.name / path.name).read_bytes()
+
+
+def test_training_seconds_are_the_share_of_a_fleet_over_all_phases_and_unknown_where_the_clock_was_set_back() -> None:
+    def phase(name: str, fleet: int, *seconds: float) -> list[dict[str, object]]:
+        return [{"phase": name, "seconds": second, "fleet": fleet} for second in seconds]
+
+    assert training_seconds([*phase("fit", 4, 2.0, 6.0), *phase("refit", 2, 1.0, 3.0)]) == 6 / 4 + 3 / 2
+    assert training_seconds([]) is None
+    assert training_seconds(phase("fit", 4, 5.0, 2.0)) is None
+    assert training_seconds([{"phase": "fit", "seconds": 2.0}]) is None
 
 
 @pytest.mark.slow
@@ -275,6 +309,12 @@ def test_shipped_grids_are_valid_and_published_figures_stand_beside_their_lines(
     assert grids["table2"].figures("Ours-STIN", {})["top1"] == 57.5
     few = grids["table3"].figures("Ours-SFI + Pred", {})
     assert (few["top1@fewshot-5"], few["top1@fewshot-10"]) == (30.7, 36.2)
+
+
+def test_toybox_heads_has_a_line_of_every_head() -> None:
+    variants = [v for system in read_grid(Path("toybox-heads")).systems for v in expand(system)]
+    own = {name for name in HEADS.names() if HEADS.get(name).__module__.startswith("ifcar.")}
+    assert {v.system.head for v in variants} == own
 
 
 def test_shipped_grids_of_orn_start_both_heads_from_the_object_head_of_the_same_options() -> None:

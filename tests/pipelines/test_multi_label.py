@@ -25,7 +25,8 @@ from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.fit import fit
-from ifcar.pipelines.labels.kinds import LabelKind, MultiLabel, SingleLabel
+from ifcar.pipelines.labels.contract import LabelKind
+from ifcar.pipelines.labels.kinds import MultiLabel, SingleLabel
 from ifcar.pipelines.labels.mean_ap import class_precisions, mean_average_precision
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig

@@ -17,7 +17,7 @@ from ifcar.pipelines.compare import compare
 from ifcar.pipelines.comparison.results import Replicate, System, summarise
 from ifcar.pipelines.comparison.store import Comparison, write_comparison
 from ifcar.pipelines.grid.config import read_grid, shipped_grids
-from ifcar.pipelines.grid.plan import expand
+from ifcar.pipelines.grid.variants import expand
 from ifcar.pipelines.labels.kinds import SingleLabel
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.published.cards import NOT_RUN, comparisons_here, table_cards

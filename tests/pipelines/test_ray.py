@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from fixtures.own_head import heads_forgotten, write_plugin
 from fixtures.processes import ROOT, Command, files_below
 from fixtures.ray_cluster import (
     NODE,
@@ -39,6 +41,7 @@ from ifcar.pipelines.engines.cluster import RayConfig, connected, living_nodes
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.progress import Silent
+from ifcar.plugins import VARIABLE
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'ifcar[ray]'")
 pytestmark = pytest.mark.slow(seconds=15)
@@ -199,14 +202,24 @@ def test_nodes_that_cannot_do_the_work_are_refused_with_what_they_see(
     assert "weights is" in message
 
 
-def test_grid_on_a_cluster_makes_the_table_of_one_machine(
-    cluster: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def own_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A plugin's head, `mean-box-ray`."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv(VARIABLE, str(write_plugin(tmp_path / "own", "mean_box_ray")))
+    with heads_forgotten():
+        yield
+
+
+def test_grid_with_a_plugin_on_a_cluster_makes_the_table_of_one_machine(
+    cluster: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_head: None
 ) -> None:
     cache, file = tmp_path / "boxes.zarr", tmp_path / "tiny.yaml"
     extract(ExtractConfig(dataset="something-else", data_root=data, backbone="none", out=cache), Silent())
     file.write_text(
         "name: tiny\nseeds: [0, 1]\npreset: small\nschedule: {kind: stretched, epochs: 8, batch_size: 8}\n"
         "systems:\n- {name: base, head: base, streams: layout}\n- {name: i3d-like, head: nl, streams: layout}\n"
+        "- {name: own, head: mean-box-ray, preset: paper}\n"
     )
     grid = ["grid", str(file), "--cache", str(cache), "--json", "--device", "cpu", "--processes"]
     on_cluster = [*grid, "2", "--engine", "ray", "--address", cluster.address]

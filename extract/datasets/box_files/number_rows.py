@@ -29,12 +29,14 @@ _YOLO_ROW = re.compile(rf"\s*[0-9]+(?:\s+{_NUMBER}){{4,}}\s*")
 
 @register_form
 class MotText(BoxForm):
-    """frame from 1, id, x, y, width, height, and perhaps confidence, class, visibility, in pixels.
+    """frame from 1, id, x, y, width, height, and perhaps confidence, class, visibility, in pixels from 1.
 
+    MOTChallenge defines all frame numbers, ids and boxes as counted from 1.
     A row whose confidence is 0 is left out, as MOTChallenge marks what does not count. An id of −1 is none.
     """
 
     name = "MOT text"
+    first_pixel = 1
 
     def owns(self, file: BoxFile) -> bool:
         """See `BoxForm`."""
@@ -54,7 +56,8 @@ class MotText(BoxForm):
             number = int(float(fields[7])) if len(fields) > 7 else -1
             kind = _kind(where, names, number, first=1) if number > 0 else "object"
             track = None if float(fields[1]) < 0 else f"{float(fields[1]):g}"
-            found.add(video, Box(frame, kind, corners(where, fields[2:6], sides=True), track))
+            own = corners(where, fields[2:6], sides=True, first_pixel=self.first_pixel)
+            found.add(video, Box(frame, kind, own, track))
         return found
 
 

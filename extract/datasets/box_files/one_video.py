@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ifcar.extract.datasets.box_files.reading import read_video_boxes, subject_kinds, tracks_of
+from ifcar.extract.datasets.box_files.reading import SeenIn, read_video_boxes, subject_kinds, tracks_of
 from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.json_stream import stream_entries
 from ifcar.extract.datasets.something_else import COCO_KEYS, read_one_clip
@@ -35,7 +35,7 @@ class OneVideo:
 
 
 def read_one_video(
-    path: Path, clip: str | None, likely: str, size: tuple[int, int], *, subjects: str | None, own: bool
+    path: Path, clip: str | None, likely: str, source: Path, *, subjects: str | None, own: bool
 ) -> OneVideo:
     """Read the boxes of one video.
 
@@ -43,7 +43,7 @@ def read_one_video(
         path: a file of boxes, or a folder with one a picture.
         clip: the video's name in the file; None takes `likely`, or the only one.
         likely: the name that it probably has.
-        size: (width, height) of the video.
+        source: the video.
         subjects: classes that are subjects, with commas between; None: hands and persons.
         own: whether Something-Else's records count the video's own frames too, as in dataset `folder`, and not those of
             another dataset.
@@ -57,7 +57,7 @@ def read_one_video(
     name, found = read_video_boxes(path, clip, likely)
     video, box_notes = found.videos[name], BoxNotes()
     chosen = subject_kinds(subjects, found.kinds())
-    tracks = tracks_of(name, video, chosen, size if video.in_shares else None, box_notes)
+    tracks = tracks_of(name, video, chosen, SeenIn.of(video, source), box_notes)
     return OneVideo(clip_id=name, tracks=tracks, of_source=True, notes=(*found.notes, *box_notes.lines()))
 
 

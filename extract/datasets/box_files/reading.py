@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -16,11 +16,12 @@ from ifcar.extract.datasets.box_files.catalog import FORMS
 from ifcar.extract.datasets.box_files.contract import Box, BoxFile, BoxForm, FileBoxes
 from ifcar.extract.datasets.box_files.number_rows import CLASS_FILES
 from ifcar.extract.datasets.box_notes import BoxNotes
+from ifcar.extract.decode import frame_size, probe
+from ifcar.extract.frame_clock import FrameClock
 from ifcar.extract.subjects import SUBJECTS
 from ifcar.extract.tracks import Detection, Tracks, link
 
 _BESIDE = {*CLASS_FILES, "obj.data", "train.txt", "data.yaml", "seqinfo.ini", "readme.txt", "readme.md"}
-_PARQUET = b"PAR1"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -30,14 +31,51 @@ class VideoBoxes:
     Args:
         path: the file, or the first of them.
         in_shares: whether corners are shares of the frame's sides and not pixels.
+        in_ms: whether frame numbers are milliseconds of the video's clock.
         boxes: with frame numbers from 0.
         frames: numbers of the frames that the files list, from 0.
     """
 
     path: Path
     in_shares: bool
+    in_ms: bool = False
     boxes: list[Box] = field(default_factory=list)
     frames: set[int] = field(default_factory=set)
+
+    @property
+    def stated_in(self) -> str:
+        """What corners and frames are stated in, in words."""
+        return f"{'shares of the sides' if self.in_shares else 'pixels'} by {'seconds' if self.in_ms else 'frames'}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SeenIn:
+    """What a video's boxes and frames are seen in.
+
+    Args:
+        size: (width, height) of its frames in pixels; None where boxes are pixels.
+        clock: of it; None where frames are numbers.
+    """
+
+    size: tuple[int, int] | None = None
+    clock: FrameClock | None = None
+
+    @classmethod
+    def of(cls, video: VideoBoxes, source: Path | None, size: tuple[int, int] | None = None) -> SeenIn:
+        """Return what is needed for the boxes of a video; opens its source for that alone.
+
+        Raises:
+            DecodeError: the source cannot be read.
+        """
+        if video.in_shares and size is None:
+            assert source is not None
+            size = frame_size(source)
+        clock = None
+        if video.in_ms:
+            if source is None or source.is_dir():
+                raise InputError(f"{video.path}: boxes at seconds of {source}, which is no video; expected one")
+            clock = probe(source).clock
+        return cls(size=size if video.in_shares else None, clock=clock)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +101,18 @@ def box_paths(root: Path) -> list[tuple[Path, PurePosixPath]]:
     """Return the files of boxes of a folder of videos, boxes.* and all below boxes/, each with its path below these."""
     alone = [path for path in entries(root) if path.stem == "boxes" and path.is_file()]
     return [*((path, PurePosixPath(path.name)) for path in alone), *_below(root / "boxes", PurePosixPath())]
+
+
+def given_paths(path: Path) -> list[tuple[Path, PurePosixPath]]:
+    """Return the files of boxes that one path means, a file or a folder, each with its path from there on.
+
+    Raises:
+        MissingDataError: there is nothing.
+    """
+    if not path.exists():
+        raise MissingDataError(f"{path}: {absence(path)}; expected a file of boxes, or a folder of them")
+    inside = PurePosixPath(path.name)
+    return list(_below(path, inside)) if path.is_dir() else [(path, inside)]
 
 
 def _below(folder: Path, inside: PurePosixPath) -> Iterator[tuple[Path, PurePosixPath]]:
@@ -93,16 +143,18 @@ def read_box_files(paths: Sequence[tuple[Path, PurePosixPath]], videos: Collecti
         form.name for _, form, own in found if own.numbered == "as named" and any(0 in f for f in own.frames.values())
     }
     collected: dict[str, VideoBoxes] = {}
-    starts: dict[str, set[int]] = {}
+    starts: dict[str, set[str]] = {}
     for path, form, own in found:
         first = int(own.numbered == "from 1" or (own.numbered == "as named" and form.name not in from_zero))
-        starts.setdefault(form.name, set()).add(first)
+        starts.setdefault(form.name, set()).add(
+            "seconds" if own.numbered == "in ms" else f"frame numbers counted from {first}"
+        )
         for video, frames in own.frames.items():
             _add(collected, video, path, own, {frame - first for frame in frames}, first)
     counts = Counter(form.name for _, form, _ in found)
     notes = [
-        f"boxes: {count} {'file' if count == 1 else 'files'} read as {name}, frame numbers counted from "
-        f"{' or '.join(map(str, sorted(starts.get(name, ()))))}"
+        f"boxes: {count} {'file' if count == 1 else 'files'} read as {name}, "
+        f"{' or '.join(sorted(starts[name]))}{', pixels from 1' * FORMS.get(name).first_pixel}"
         for name, count in counts.items()
     ]
     return BoxFiles(videos=collected, notes=notes, digest=digest.hexdigest())
@@ -111,26 +163,30 @@ def read_box_files(paths: Sequence[tuple[Path, PurePosixPath]], videos: Collecti
 def _add(
     collected: dict[str, VideoBoxes], video: str, path: Path, own: FileBoxes, frames: set[int], first: int
 ) -> None:
-    into = collected.setdefault(video, VideoBoxes(path=path, in_shares=own.in_shares))
+    here = VideoBoxes(path=path, in_shares=own.in_shares, in_ms=own.numbered == "in ms")
+    into = collected.setdefault(video, here)
     twice = frames & into.frames
     if twice:
         raise InputError(
             f"{path}: frame {min(twice) + first} of video {video!r:.80} is in {into.path} too; expected each frame "
             "of a video in one file"
         )
-    if into.in_shares != own.in_shares and into.boxes and own.boxes[video]:
+    if into.stated_in != here.stated_in and into.boxes and own.boxes[video]:
         raise InputError(
-            f"{path}: boxes of video {video!r:.80} are in shares of the sides here or in {into.path}, and in pixels in "
-            "the other; expected one form for a video"
+            f"{path}: boxes of video {video!r:.80} are in {here.stated_in} here, and in {into.path} in "
+            f"{into.stated_in}; expected one form for a video"
         )
     into.frames |= frames
     into.boxes += [Box(box.frame - first, box.kind, box.corners, box.track) for box in own.boxes[video]]
 
 
+def is_of_form(file: BoxFile) -> bool:
+    """Return whether a file's content is of some form."""
+    return any(FORMS.get(name).owns(file) for name in FORMS.names())
+
+
 def form_of(file: BoxFile) -> BoxForm:
     """Return the form of a file's content. Raises InputError when it is none that is known."""
-    if file.begin.startswith(_PARQUET):
-        raise InputError(f"{file.path}: a Parquet file; save the table as CSV with frame, label, x1, y1, x2, y2")
     if file.path.name.endswith(".meta.json"):
         raise InputError(f"{file.path}: written by `ifcar detect`; expected its boxes in `ifcar extract --boxes`")
     own = [form for name in FORMS.names() if (form := FORMS.get(name)).owns(file)]
@@ -163,25 +219,25 @@ def check_subjects(subjects: str, kinds: Collection[str], where: object) -> None
         )
 
 
-def tracks_of(
-    name: str, video: VideoBoxes, subjects: Collection[str], size: tuple[int, int] | None, box_notes: BoxNotes
-) -> Tracks:
+def tracks_of(name: str, video: VideoBoxes, subjects: Collection[str], seen_in: SeenIn, box_notes: BoxNotes) -> Tracks:
     """Return the tracks of a video, with frame numbers from 0.
 
     Args:
         name: the video.
         video: its boxes.
         subjects: names of the classes that are subjects.
-        size: (width, height) of its frames in pixels, where boxes are in shares of them.
+        seen_in: see there.
         box_notes: looks at the boxes, and counts those without area.
 
     Raises:
         InputError: two boxes in a frame are of one track.
     """
-    scale = (1, 1) if size is None else size
-    by_frame: dict[int, list[Detection]] = {frame: [] for frame in video.frames}
+    scale = seen_in.size or (1, 1)
+    shown = {frame: _frame(frame, seen_in.clock) for frame in video.frames}
+    by_frame: dict[int, list[Detection]] = {frame: [] for frame in shown.values()}
     seen: set[tuple[int, str]] = set()
-    for box in video.boxes:
+    for stated in video.boxes:
+        box = replace(stated, frame=shown[stated.frame])
         x1, y1, x2, y2 = (value * side for value, side in zip(box.corners, (*scale, *scale), strict=True))
         key = box.kind if box.track is None else f"{box.kind} {box.track}"
         if box.track is not None and (box.frame, key) in seen:
@@ -200,6 +256,14 @@ def tracks_of(
     return tracks
 
 
+def _frame(number: int, clock: FrameClock | None) -> int:
+    """Return the frame from 0 that a frame number means, or the one that is shown at so many milliseconds.
+
+    These are rounded: a frame that begins within half a millisecond counts as shown.
+    """
+    return number if clock is None else max(0, clock.frame_at((number + 0.5) / 1000))
+
+
 def read_video_boxes(path: Path, video: str | None, likely: str) -> tuple[str, BoxFiles]:
     """Return the name of one video of a file, and all boxes of the file, of which it has some.
 
@@ -212,11 +276,8 @@ def read_video_boxes(path: Path, video: str | None, likely: str) -> tuple[str, B
         MissingDataError: there is no such file.
         InputError: it is of no known form, or has no such video, or no box of it.
     """
-    if not path.exists():
-        raise MissingDataError(f"{path}: {absence(path)}; expected a file of boxes")
     wanted = likely if video is None else video
-    paths = list(_below(path, PurePosixPath(path.name))) if path.is_dir() else [(path, PurePosixPath(path.name))]
-    found = read_box_files(paths, [wanted])
+    found = read_box_files(given_paths(path), [wanted])
     known = sorted(found.videos)
     if wanted not in found.videos and (video is not None or len(known) != 1):
         hint = nearest(wanted, known) or (f"; it holds {len(known)}, the first is {known[0]!r:.80}" if known else "")

@@ -61,6 +61,13 @@ def _box(where: str, region: Any, frame: int) -> Box:
         raise InputError(f"{where}: no shape_attributes or region_attributes; expected both (mappings)")
     if shape.get("name") != "rect":
         raise InputError(f"{where}: a {shape.get('name')!r:.40}; expected rect, boxes alone")
+    kind, track = class_and_track(where, attributes)
+    own = corners(where, [shape.get(name) for name in ("x", "y", "width", "height")], sides=True)
+    return Box(frame, kind, own, track)
+
+
+def class_and_track(where: str, attributes: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Return a region's class and track, see above, of its attributes by name. Raises InputError without a class."""
     named = {name.strip().lower(): value for name, value in attributes.items()}
     track = next((str(named.pop(name)) for name in _TRACKS if named.get(name) not in (None, "")), None)
     chosen = next((name for name in _CLASSES if name in named), next(iter(named)) if len(named) == 1 else None)
@@ -68,5 +75,4 @@ def _box(where: str, region: Any, frame: int) -> Box:
     if not isinstance(kind, str) or not kind.strip():
         found = f"attributes {', '.join(map(repr, attributes))}" if attributes else "no attribute"
         raise InputError(f"{where}: {found:.120}; expected its class in one called {', '.join(_CLASSES)}")
-    own = corners(where, [shape.get(name) for name in ("x", "y", "width", "height")], sides=True)
-    return Box(frame, kind.strip(), own, track)
+    return kind.strip(), track

@@ -1,4 +1,7 @@
-"""Pascal VOC XML: a file a picture, objects with a name and a bndbox xmin, ymin, xmax, ymax in pixels.
+"""Pascal VOC XML: a file a picture, objects with a name and a bndbox xmin, ymin, xmax, ymax.
+
+These are the first and the last pixels of a box, counted from 1, as the challenge's annotation guide has them: 1 to the
+picture's width is all of it.
 
 The picture's filename says which frame it is, with its folder where that names a video; else the file's own place.
 """
@@ -16,6 +19,7 @@ class VocXml(BoxForm):
     """See above."""
 
     name = "Pascal VOC XML"
+    first_pixel = 1
 
     def owns(self, file: BoxFile) -> bool:
         """See `BoxForm`."""
@@ -36,6 +40,7 @@ class VocXml(BoxForm):
             )
             if not kind or box is None:
                 raise InputError(f"{where}: no {'bndbox' if kind else 'name'}; expected a name and a bndbox for each")
-            own = corners(where, [box.findtext(corner) for corner in _CORNERS], sides=False)
+            values = [box.findtext(corner) for corner in _CORNERS]
+            own = corners(where, values, sides=False, first_pixel=self.first_pixel)
             found.add(video, Box(frame, kind, own, element.findtext("track_id")))
         return found

@@ -1,0 +1,126 @@
+"""Caches of the same segments become a join: a file that names them, once they are found to agree."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ifcar.cache.addresses import Address, place_of
+from ifcar.cache.durable import write_atomic
+from ifcar.cache.joined import JOIN_VERSION, JoinedReader, status_digest
+from ifcar.cache.protocols import LabelSpace, ProtocolTable
+from ifcar.cache.segments import Stream, differing_part, rows_by_segment, segment_tables
+from ifcar.cache.stored_spec import FORMAT_VERSION, spec_content
+from ifcar.cache.zarr_reader import ZarrReader
+from ifcar.errors import InputError, MissingDataError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Joined:
+    """What was written.
+
+    Args:
+        path: of the join.
+        num_segments: that all streams have.
+        dropped: of each stream, how many of its segments another one lacks.
+    """
+
+    path: Path
+    num_segments: int
+    dropped: Mapping[str, int]
+
+
+def join_caches(streams: Mapping[str, Stream], out: Path) -> Joined:
+    """Write a join.
+
+    Raises:
+        InputError: no stream, a name that is none, a camera that no clip of a cache has, no common segment, or caches
+            that disagree about a split, a group or a label.
+        MissingDataError: no such cache.
+    """
+    if len(streams) < 1:
+        raise InputError("a join needs streams, as ego=caches/ego.zarr")
+    for name, stream in streams.items():
+        if isinstance(place := place_of(stream.cache), Address):
+            raise InputError(f"stream {name!r}: {place} is an address; a join takes local caches: pull it")
+        if not stream.cache.is_dir():
+            what = "is no .zarr cache, which a join takes" if stream.cache.exists() else "is not there"
+            raise MissingDataError(f"stream {name!r}: {stream.cache} {what}")
+    readers = {name: ZarrReader(stream.cache) for name, stream in streams.items()}
+    rows = {name: rows_by_segment(readers[name], stream) for name, stream in streams.items()}
+    first = next(iter(rows.values()))
+    segments = [name for name in first if all(name in own for own in rows.values())]
+    if not segments:
+        raise InputError(f"the caches of {', '.join(streams)} have no segment in common; are they of one data set?")
+    tables = {name: segment_tables(readers[name], stream, segments) for name, stream in streams.items()}
+    _check_alike(tables, segments)
+    content = {
+        "join_version": JOIN_VERSION,
+        "streams": {
+            name: {
+                "cache": os.path.relpath(stream.cache.absolute(), out.absolute().parent),
+                "cameras": list(stream.cameras),
+                "fingerprint": readers[name].fingerprint,
+                "status": status_digest(readers[name]),
+                "spec": spec_content(readers[name].spec, FORMAT_VERSION),
+                "identity": readers[name].identity,
+                "most_rows": max(len(rows[name][segment]) for segment in segments),
+            }
+            for name, stream in streams.items()
+        },
+        "spaces": _sizes(tables),
+        "multi": _multi(tables),
+        "segments": segments,
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(out, (json.dumps(content, ensure_ascii=False) + "\n").encode())
+    JoinedReader(out).close()
+    for reader in readers.values():
+        reader.close()
+    return Joined(
+        path=out,
+        num_segments=len(segments),
+        dropped={name: len(own) - len(segments) for name, own in rows.items()},
+    )
+
+
+def _check_alike(tables: Mapping[str, Mapping[str, ProtocolTable]], segments: Sequence[str]) -> None:
+    first, *others = tables
+    for other in others:
+        for name in tables[first].keys() & tables[other].keys():
+            one, two = tables[first][name], tables[other][name]
+            if [_facts(s) for s in one.spaces] != [_facts(s) for s in two.spaces]:
+                raise InputError(f"streams {first!r} and {other!r} have other classes in protocol {name!r}")
+            for place, segment in enumerate(segments):
+                if (what := differing_part(one, place, two, place)) is not None:
+                    raise InputError(
+                        f"streams {first!r} and {other!r} differ in {what} of segment {segment!r}, protocol {name!r}"
+                    )
+
+
+def _facts(space: LabelSpace) -> tuple[Any, ...]:
+    return space.name, space.kind, space.classes, space.unlabelled
+
+
+def _sizes(tables: Mapping[str, Mapping[str, ProtocolTable]]) -> dict[str, int]:
+    """Return K of every label space of the first stream's protocols.
+
+    Raises:
+        InputError: two protocols have label spaces of one name and other classes.
+    """
+    sizes: dict[str, int] = {}
+    for table in next(iter(tables.values())).values():
+        for space in table.spaces:
+            if sizes.setdefault(space.name, len(space.classes)) != len(space.classes):
+                raise InputError(f"protocol {table.name!r}: its label space {space.name!r} has other classes elsewhere")
+    return sizes
+
+
+def _multi(tables: Mapping[str, Mapping[str, ProtocolTable]]) -> list[str]:
+    """Return the names of the label spaces with several labels a clip."""
+    spaces = (space for table in next(iter(tables.values())).values() for space in table.spaces)
+    return sorted({space.name for space in spaces if space.kind == "multi"})

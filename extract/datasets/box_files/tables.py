@@ -1,0 +1,101 @@
+"""Tables of boxes, as CSV or Parquet: frame (from 1), label, x1, y1, x2, y2 in pixels, perhaps video and track."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ifcar.errors import InputError, MissingDataError, one_line
+from ifcar.extract.datasets.box_files.contract import (
+    Box,
+    BoxFile,
+    BoxForm,
+    FileBoxes,
+    corners,
+    frame_number,
+    register_form,
+)
+from ifcar.extract.datasets.text_rows import column_rows, fault_of_columns
+
+_CORNERS = ("x1", "y1", "x2", "y2")
+_COLUMNS, _OPTIONAL = ("frame", "label", *_CORNERS), ("video", "track")
+_PARQUET = b"PAR1"
+
+Rows = Iterable[tuple[str, Mapping[str, Any]]]
+"""The place of each row, and its values by column; what is not stated is None or an empty text."""
+
+
+@register_form
+class CsvTable(BoxForm):
+    """A header and rows, with commas between."""
+
+    name = "CSV"
+
+    def owns(self, file: BoxFile) -> bool:
+        """See `BoxForm`."""
+        first = file.begin.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].decode("utf-8", "replace")
+        return {"frame", "x1"} <= {name.strip().strip('"') for name in first.split(",")}
+
+    def read(self, file: BoxFile) -> FileBoxes:
+        """See `BoxForm`."""
+        what = f"a header and rows of {', '.join((*_COLUMNS, *_OPTIONAL))}"
+        return _boxes_of(file, column_rows(file.path, hashlib.sha256(), _COLUMNS, what, optional=_OPTIONAL))
+
+
+@register_form
+class ParquetTable(BoxForm):
+    """The same columns: text, whole numbers and numbers; a track may be any of them. Needs pyarrow."""
+
+    name = "Parquet"
+
+    def owns(self, file: BoxFile) -> bool:
+        """See `BoxForm`."""
+        return file.begin.startswith(_PARQUET)
+
+    def read(self, file: BoxFile) -> FileBoxes:
+        """See `BoxForm`. Raises MissingDataError where pyarrow is not installed."""
+        return _boxes_of(file, _parquet_rows(file.path))
+
+
+def _boxes_of(file: BoxFile, rows: Rows) -> FileBoxes:
+    found = FileBoxes(numbered="from 1")
+    for where, row in rows:
+        label = row["label"]
+        if not isinstance(label, str) or not label:
+            raise InputError(f"{where}: label is {'empty' if label in (None, '') else repr(label)}; expected the class")
+        frame = frame_number(where, row["frame"], least=1)
+        own = corners(where, [row[name] for name in _CORNERS], sides=False)
+        found.add(file.video(row.get("video") or None), Box(frame, label, own, _track(row.get("track"))))
+    return found
+
+
+def _track(value: Any) -> str | None:
+    """Return a track's name; None where there is none, as NaN is among numbers."""
+    if value is None or value == "" or value != value:
+        return None
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MissingDataError(
+            f"{path}: a Parquet file, which takes pyarrow: pip install 'ifcar[parquet]', or save the table as CSV"
+        ) from error
+    try:
+        with parquet.ParquetFile(path) as table:
+            header = table.schema_arrow.names
+            if fault := fault_of_columns(header, (*_COLUMNS, *(name for name in _OPTIONAL if name in header))):
+                raise InputError(f"{path}: {fault}; expected {', '.join(_COLUMNS)} among others")
+            wanted = [name for name in (*_COLUMNS, *_OPTIONAL) if name in header]
+            number = 0
+            for batch in table.iter_batches(columns=wanted):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path} row {number}", row
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(f"{path}: damaged Parquet ({one_line(error)[:200]}); save it again") from error
