@@ -170,10 +170,13 @@ def export(
 ) -> None:
     """Write a finished cache as one HDF5 file; every command that takes --cache reads it back."""
     from ifcar.cache.export import export_hdf5
+    from ifcar.cache.open import refuse_address
     from ifcar.pipelines.progress import counter
 
     if format_ != "hdf5":
         raise InputError(f"--format is {format_!r}; expected hdf5")
+    if out is None:
+        refuse_address(cache, "name the file with --out")
     path = out or cache.with_suffix(".h5")
     export_hdf5(cache, path, counter(Screen(quiet=as_json), "exporting"))
     if as_json:
