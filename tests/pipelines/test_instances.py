@@ -332,7 +332,7 @@ def test_list_and_info_show_every_label_space(cache: Path, capsys: pytest.Captur
         main(["cache", "info", str(cache), "--json"])
     shown = json.loads(capsys.readouterr().out)["protocols"]
     train = sum(len(players_of(video, key)) for video in (0, 1, 3, 6) for key in (100, 250))
-    assert [row[:6] for row in shown] == [
+    assert [list(row.values())[:6] for row in shown] == [
         ["official", "group", "clip", 8, 8, 2],
         ["official", "personal", "instance", 9, train, 8],
         ["official", "actions", "clip", 9, 8, 2],
