@@ -154,13 +154,12 @@ def list_runs(query: RunQuery = ALL_RUNS) -> Rows:
 
 def list_grids() -> Rows:
     """Return the grid files that come with ifcar."""
-    from ifcar.pipelines.extraction.needs import extract_words
     from ifcar.pipelines.grid.config import read_grid, shipped_grids
 
     rows = []
     for name in shipped_grids():
         grid = read_grid(Path(name))
-        cache = command(*extract_words(grid.extract_config())).strip("`")
+        cache = "; ".join(command(*words).strip("`") for words in grid.cache_commands())
         rows.append([name, grid.title, grid.dataset or "any", len(grid.systems), len(grid.seeds), cache])
     return ["name", "what", "data", "systems", "seeds", "its cache"], rows
 
