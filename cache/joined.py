@@ -82,6 +82,10 @@ class JoinedReader(CacheReader):
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self.path, self._names))
 
+    def stream_identities(self) -> dict[str, dict[str, Any]]:
+        """Return the identity of the cache behind each stream."""
+        return dict(self._identities)
+
     def identity_of(self, stream: str) -> dict[str, Any]:
         """Return the identity of the cache behind a stream."""
         return self._identities[stream]

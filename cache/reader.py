@@ -45,6 +45,10 @@ class CacheReader(ABC):
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self.path,))
 
+    def stream_identities(self) -> dict[str, dict[str, Any]]:
+        """Return the identity of the cache behind each stream of a join; empty where this is one cache."""
+        return {}
+
     @abstractmethod
     def protocol_names(self) -> list[str]:
         """Return the names of the stored protocols, sorted."""

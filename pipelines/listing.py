@@ -125,7 +125,8 @@ def list_caches() -> Rows:
     for path in sorted([*cache_paths(), *files]):
         reader = open_cache(path)
         done = int((reader.status() == Status.DONE).sum())
-        backbone = reader.identity["backbone"]["name"]
+        joined = reader.stream_identities().values() or [reader.identity]
+        backbone = ", ".join(dict.fromkeys(str(identity["backbone"]["name"]) for identity in joined))
         clips = reader.clips.arrays()
         segments = len(set(clips[SEGMENTS])) if SEGMENTS in clips else None
         cameras = ", ".join(sorted(filter(None, set(clips.get(CAMERAS, ()))))) or None

@@ -18,6 +18,7 @@ import numpy as np
 
 from ifcar.cache.arrays import ArraySpec, RowArrays
 from ifcar.cache.schema import Category
+from ifcar.cache.streams import in_stream, stream_of
 from ifcar.devices import choose_device
 from ifcar.errors import CacheMismatchError, InputError, nearest
 from ifcar.extract.datasets.contract import Clip
@@ -39,7 +40,7 @@ from ifcar.pipelines.detection.video_boxes import (
 from ifcar.pipelines.extraction.backbones import load_backbone
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.progress import Progress
-from ifcar.pipelines.runs.answers import Answer, answer_of, asked_about, members_of
+from ifcar.pipelines.runs.answers import Answer, answer_of, asked_about, members_of, on_stream
 from ifcar.pipelines.runs.data import RunData
 from ifcar.pipelines.runs.finished import open_run
 from ifcar.pipelines.runs.questions import PredictConfig
@@ -107,7 +108,9 @@ def predict(
             f"--labels {options.labels}: {run} learned the label space {data.labels!r}"
             f"{nearest(str(options.labels), [data.labels])} and knows no other"
         )
-    members = members_of(opened, data)
+    members = on_stream(members_of(opened, data), options.stream)
+    whole, stream = data, members[0].stream
+    data = whole.of_stream(stream)
     num_top = _num_top(options.top, len(data.classes))
     recipe = read_recipe(run, data)
     if recipe.boxes and recipe.detector is None:
@@ -116,7 +119,7 @@ def predict(
             "evaluate` scores it from its cache"
         )
     info, weights, on = probe(video), options.weights, choose_device(options.device)
-    reads = tuple(dict.fromkeys(name for member in members for name in member.reads()))
+    reads = tuple(dict.fromkeys(stream_of(name)[1] for member in members for name in member.reads()))
     reads_boxes = data.over != "clip" or any(data.spec.array(name).is_by_slot for name in reads)
     clip_of_video = Clip(
         clip_id=video.name if video.is_dir() else video.stem,
@@ -157,6 +160,7 @@ def predict(
     arrays = _view_arrays(run, data, seen, reads)
     if reads_features:
         arrays |= _live_features(run, data, recipe, views, weights, on, progress)
+    arrays = {in_stream(stream, name): array for name, array in arrays.items()}
     fewer = {member.config.views for member in members} - {None, len(seen)}
     notes += [f"scored by {len(seen)} views; the run's test clips by {own}, see views in its config" for own in fewer]
     slots = np.stack([view.categories for view in seen]).max(axis=(0, 1))  # (N,)
@@ -164,7 +168,7 @@ def predict(
     asked: Sequence[int | None] = [None] if data.over == "clip" else asked_about(slots)
     return Prediction(
         clip_id=boxes.clip_id,
-        answers=tuple(answer_of(slot, members, data, boxes_seen, arrays, on, num_top) for slot in asked),
+        answers=tuple(answer_of(slot, members, whole, boxes_seen, arrays, on, num_top) for slot in asked),
         num_views=len(seen),
         num_frames=data.spec.num_frames,
         num_subjects=int((slots == Category.SUBJECT).sum()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,10 @@ from ifcar.pipelines.fit import fit
 from ifcar.pipelines.grid.config import GridConfig
 from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.grid.run import run_grid
+from ifcar.pipelines.listing import list_caches
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.report.chapter import open_chapters
+from ifcar.pipelines.runs.answers import members_of, on_stream
 from ifcar.pipelines.runs.finished import finished_runs, open_run
 from ifcar.pipelines.runs.questions import EvaluateConfig
 from ifcar.pipelines.runs.resolve import make_run_config
@@ -284,3 +287,32 @@ def test_a_join_whose_rows_changed_is_refused(tmp_path: Path) -> None:
     write_stream(tmp_path / "a.zarr", {"": range(MOMENTS)})
     with pytest.raises(CacheMismatchError, match=r"rows of .*a\.zarr finished or failed since; join anew"):
         open_cache(path)
+
+
+def test_a_run_of_streams_is_asked_about_one_and_says_what_it_lacks(caches: Path, tmp_path: Path) -> None:
+    config = make_run_config(
+        "ccau",
+        join(caches).path,
+        preset="small",
+        settings={"embedding_dim": 16, "num_blocks": 2, "streams": ["third", "audio"]},
+        schedule=ScheduleConfig(kind="stretched", min_steps=2, refit=False, held_out=0.0),
+    )
+    run = fit(config, Silent(), out=tmp_path / "run").run
+    data, members = run.data(), members_of(run, run.data())
+    for asked, stream, channels in ((None, "third", 8), ("audio", "audio", 5)):
+        (member,) = on_stream(members, asked)
+        own = data.of_stream(member.stream)
+        assert (member.reads(), own.spec.channels) == ((f"{stream}/grid_features",), channels)
+        assert own.identity["backbone"]["name"] == ("sound" if stream == "audio" else "video")
+    with pytest.raises(InputError, match=r"no stream 'audi', did you mean 'audio'.* it learned third, audio"):
+        on_stream(members, "audi")
+    with pytest.raises(InputError, match="does not state what the stream 'audio' is made of; train the run again"):
+        replace(data, streams={}).of_stream("audio")
+
+
+def test_a_join_is_listed_with_every_backbone(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    join(caches)
+    monkeypatch.setenv("IFCAR_CACHES", str(caches))
+    columns, rows = list_caches()
+    shown = {Path(row[0]).name: row[columns.index("backbone")] for row in rows}
+    assert (shown["all.join.json"], shown["sound.zarr"]) == ("video, sound", "sound")

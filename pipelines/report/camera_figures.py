@@ -33,12 +33,14 @@ class CameraMaps:
         weights: (S, H, W) in multiples of the same weight everywhere, at S instants.
         numbers: (S,) number in the video, from 1, of the frame in the middle of each.
         pixels: (S, SIDE, SIDE, 3) uint8, or None where the video is not at hand.
+        without_pixels: why there are none; empty when there are.
     """
 
     title: str
     weights: NDArray[np.float64]
     numbers: NDArray[np.int64]
     pixels: NDArray[np.uint8] | None
+    without_pixels: str
 
 
 def sees(loaded: StreamHead) -> bool:
@@ -57,8 +59,9 @@ def read_cameras(loaded: StreamHead, segment: str, data_root: Path | None) -> li
     cache, rows = loaded.reader.stream_rows(loaded.stream, rows_of_segment(loaded.reader, segment))
     try:
         sources = find_sources(cache, data_root)
-    except IfcarError:
-        sources = {}
+        reason = "the data set names no film of it"
+    except IfcarError as error:
+        sources, reason = {}, str(error)
     spec = stream_spec(loaded.reader.spec, loaded.stream)
     assert spec.grid_size is not None
     found: dict[str, CameraMaps] = {}
@@ -77,12 +80,13 @@ def read_cameras(loaded: StreamHead, segment: str, data_root: Path | None) -> li
         if source is not None:
             try:
                 pixels = view_frames(cache, int(row), source, frames, SIDE)
-            except DecodeError:
-                pixels = None
+            except DecodeError as error:
+                reason = str(error)
         numbers = cache.read_rows("frame_indices", np.array([row]))[0][frames].astype(np.int64) + 1
         title = loaded.stream if camera in ("", loaded.stream) else f"{loaded.stream}, {camera}"
         shaped = maps.reshape(len(frames), *spec.grid_size)
-        found[camera] = CameraMaps(title=title, weights=shaped, numbers=numbers, pixels=pixels)
+        said = "" if pixels is not None else reason
+        found[camera] = CameraMaps(title=title, weights=shaped, numbers=numbers, pixels=pixels, without_pixels=said)
     return list(found.values())
 
 
@@ -108,14 +112,15 @@ def draw_cameras(system: str, segment: str, cameras: Sequence[CameraMaps], label
     bar.set_label("weight, 1 = all cells alike", fontsize=9)
     bar.ax.axhline(1, color="white", lw=1.5)
     most = "; ".join(f"{c.title} up to {c.weights.max():.1f}" for c in cameras)
+    reasons = dict.fromkeys(c.without_pixels for c in cameras if c.without_pixels)
     height, width = cameras[0].weights.shape[1:]
     return Drawing(
         name=name,
         title=f"Where the cameras look in {segment}",
         caption=f"{system}, first seed, a test clip of {label}: weight p of each of the {height} × {width} cells of "
         "the classifier's attention, at the same instants in every camera, in multiples of the weight that all cells "
-        "would have alike (last column); one scale for all panels. Frames are cut as the network saw them"
-        f"{'' if any(c.pixels is not None for c in cameras) else ', but the films are not at hand'}.",
+        "would have alike (last column); one scale for all panels. Frames are cut as the network saw them."
+        f"{''.join(f' Without frames: {reason}.' for reason in reasons)}",
         alt=f"Frames of {len(cameras)} cameras with weights of cells: {most}.",
         figure=figure,
         columns=["clip", "camera", "frame", "row", "column", "weight"],

@@ -175,8 +175,8 @@ def measures_table(rows: Sequence[Sequence[object]]) -> Table:
 
     def share(place: int) -> Column[Sequence[object]]:
         return Column(
-            f"{MEASURE_COLUMNS[place]} (%)",
-            lambda row: f"{100 * float(str(row[place])):.1f}",
+            MEASURE_COLUMNS[place],
+            lambda row: f"{100 * float(str(row[place])):.1f} %",
             lambda row: float(str(row[place])),
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from ifcar.cache.schema import Category
-from ifcar.errors import InputError
+from ifcar.cache.streams import stream_of
+from ifcar.errors import InputError, nearest
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.feed.subjects import ask_about, slot_order
 from ifcar.pipelines.runs.config import RunConfig
@@ -52,15 +53,19 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WeightedHead:
-    """A trained head and its share of the probabilities; 1 for a run that is no ensemble."""
+    """A trained head and its share of the probabilities; 1 for a run that is no ensemble.
+
+    It is asked about one stream, "" where it was trained on one cache.
+    """
 
     path: Path
     config: RunConfig
     share: float
+    stream: str = ""
 
     def reads(self) -> tuple[str, ...]:
-        """Return the names of the arrays that the head reads."""
-        return head_arrays(self.config)
+        """Return the names of the arrays that the head reads of its stream."""
+        return tuple(name for name in head_arrays(self.config) if stream_of(name)[0] == self.stream)
 
 
 def members_of(run: Run, data: RunData) -> list[WeightedHead]:
@@ -74,6 +79,26 @@ def members_of(run: Run, data: RunData) -> list[WeightedHead]:
             raise InputError(f"{member.path}: trained on other data than the ensemble {run.path}; fuse the runs again")
         members.append(WeightedHead(path=member.path, config=member.config, share=share))
     return members
+
+
+def on_stream(members: Sequence[WeightedHead], stream: str | None) -> list[WeightedHead]:
+    """Return the heads asked about one stream; None: the first that they learned.
+
+    Raises:
+        InputError: a head learned no such stream, or was trained on one cache and a stream is named.
+    """
+    found = []
+    for member in members:
+        known = list(dict.fromkeys(stream_of(name)[0] for name in head_arrays(member.config)))
+        if stream is not None and known == [""]:
+            raise InputError(f"--stream {stream} would be ignored: {member.path} has one stream; leave it out")
+        if stream is not None and stream not in known:
+            raise InputError(
+                f"{member.path}: no stream {stream!r}{nearest(stream, known)}; it learned {', '.join(known)}"
+            )
+        stream = known[0] if stream is None and known[0] else stream
+        found.append(replace(member, stream=stream or ""))
+    return found
 
 
 def asked_about(categories: NDArray[np.uint8]) -> list[int]:

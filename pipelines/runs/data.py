@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from ifcar.cache.durable import write_atomic
 from ifcar.cache.protocols import UNNAMED, KindName, Over, ProtocolTable, Unlabelled
 from ifcar.cache.schema import Provenance, Split, Status
 from ifcar.cache.stored_spec import parse_spec
+from ifcar.cache.streams import stream_spec
 from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.extraction.environment import software
@@ -50,6 +52,7 @@ class RunData:
         group_kind: what the protocol's groups are, for example "subject"; empty when there are none.
         made_with: what the features were made with, as the cache records it; empty in runs of before.
         trained_with: what the run was trained with.
+        streams: the identity of the cache behind each stream of a join; empty of one cache, and in runs of before.
     """
 
     spec: CacheSpec
@@ -66,10 +69,16 @@ class RunData:
     group_kind: str = ""
     made_with: Mapping[str, Any] = field(default_factory=dict)
     trained_with: Mapping[str, Any] = field(default_factory=dict)
+    streams: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of_protocol(
-        cls, spec: CacheSpec, provenance: Provenance, protocol: ProtocolTable, notes: Sequence[str] = ()
+        cls,
+        spec: CacheSpec,
+        provenance: Provenance,
+        protocol: ProtocolTable,
+        notes: Sequence[str] = (),
+        streams: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     ) -> RunData:
         """Return the facts about a protocol of the cache that has these arrays and this provenance, trained here."""
         return cls(
@@ -87,12 +96,25 @@ class RunData:
             group_kind=protocol.group_kind,
             made_with=provenance.environment,
             trained_with=software(),
+            streams=streams,
         )
 
     def is_same(self, other: RunData) -> bool:
         """Return whether two runs have the same data, whatever notes they took and what trained them."""
-        own, its = (replace(data, notes=(), made_with={}, trained_with={}) for data in (self, other))
+        own, its = (replace(data, notes=(), made_with={}, trained_with={}, streams={}) for data in (self, other))
         return own == its
+
+    def of_stream(self, stream: str) -> RunData:
+        """Return the facts as of one stream's cache by itself; "" is that of a run from one cache.
+
+        Raises:
+            InputError: an earlier version made the run, which did not keep what its streams are.
+        """
+        if not stream:
+            return self
+        if stream not in self.streams:
+            raise InputError(f"data.json does not state what the stream {stream!r} is made of; train the run again")
+        return replace(self, spec=stream_spec(self.spec, stream), identity=self.streams[stream])
 
     @property
     def kind(self) -> LabelKind:

@@ -56,6 +56,7 @@ class PredictConfig:
             folder with a file a picture; None: they are found by a detector, or none are read.
         clip: ID in the boxes file; default: the video's name, or the only one.
         labels: the label space; a run knows the one that it learned.
+        stream: of a run from joined caches the one that the video is; its backbone alone is built. Default: the first.
         weights: the backbone's, as `ifcar extract` takes them; they must be those that the run was trained on.
             Default: random ones are made again, others are the published ones.
         top: how many classes to return; default: 5, or all when there are fewer.
@@ -72,6 +73,9 @@ class PredictConfig:
     clip: Annotated[str | None, Option("ID in the boxes file; default: the video's name, or the only one.")] = None
     labels: Annotated[
         str | None, Option("Label space; must be the one that the run learned, which is the default.")
+    ] = None
+    stream: Annotated[
+        str | None, Option("Of a run from joined caches the stream that the video is; default: the first it learned.")
     ] = None
     weights: Annotated[
         str | None, Option("The backbone's weights that the run was trained on: as `ifcar extract` takes them.")

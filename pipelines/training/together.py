@@ -114,7 +114,8 @@ def _fit_locked(
     left = [not is_finished(entry.path) for entry in entries]
     for entry in itertools.compress(entries, left):
         claim_folder(entry.path, entry.config)
-        write_run_data(entry.path, RunData.of_protocol(reader.spec, reader.manifest.provenance, protocol, notes))
+        provenance, streams = reader.manifest.provenance, reader.stream_identities()
+        write_run_data(entry.path, RunData.of_protocol(reader.spec, provenance, protocol, notes, streams))
     batches = open_batches(reader, arrays, [trained, tested], device, memory)
     for line in (batches.describe(), *notes):
         progress.say(f"{config.head}: {line}")
