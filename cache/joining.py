@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ifcar.cache.addresses import Address, place_of
 from ifcar.cache.durable import write_atomic
 from ifcar.cache.joined import JOIN_VERSION, JoinedReader, status_digest
 from ifcar.cache.protocols import LabelSpace, ProtocolTable
@@ -47,6 +48,8 @@ def join_caches(streams: Mapping[str, Stream], out: Path) -> Joined:
     if next(iter(streams.values())).shuffled:
         raise InputError(f"stream {next(iter(streams))!r} is shuffled; expected the first as it is, others beside it")
     for name, stream in streams.items():
+        if isinstance(place := place_of(stream.cache), Address):
+            raise InputError(f"stream {name!r}: {place} is an address; a join takes local caches: pull it")
         if not stream.cache.is_dir():
             what = "is no .zarr cache, which a join takes" if stream.cache.exists() else "is not there"
             raise MissingDataError(f"stream {name!r}: {stream.cache} {what}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from ifcar.pipelines.comparison.statistics import (
 from ifcar.pipelines.labels.contract import LabelKind
 from ifcar.pipelines.labels.kinds import TOP_K, target_ranks
 from ifcar.pipelines.runs.finished import Run
+from ifcar.pipelines.runs.tasks import on_task
 from ifcar.pipelines.scoring.scores import Predictions, pooled_units
 
 PairedTestName = Literal["bootstrap", "mcnemar"]
@@ -129,6 +131,22 @@ class ResultRow:
     unit: str = "clip"
     task: str = ""
     costs: Costs | None = None
+
+    def replicates(self, opened: Callable[[Path], Run]) -> list[list[Run]]:
+        """Return the runs of each replicate, one or one a pooled protocol, on the row's task.
+
+        Args:
+            opened: opens a run's folder.
+
+        Raises:
+            InputError, MissingDataError: a run is not there or damaged, or there are not as many for each seed.
+        """
+        each = len(self.runs) // max(1, len(self.seeds))
+        if not self.runs or each * len(self.seeds) != len(self.runs):
+            raise InputError(f"its row names {len(self.runs)} runs for {len(self.seeds)} seeds")
+        whole = [opened(Path(path)) for path in self.runs]
+        runs = [on_task(run, self.task) for run in whole] if self.task else whole
+        return [runs[start : start + each] for start in range(0, len(runs), each)]
 
 
 def summarise(

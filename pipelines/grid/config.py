@@ -128,6 +128,22 @@ class FusionConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ChoiceConfig:
+    """A line that is, seed by seed, the best of a system's product.
+
+    Args:
+        name: what the table calls it.
+        of: the system, by its name in the file.
+        by: what is best: "held_out", on the part of the training clips that no run fits; or "test", on the test clips,
+            as some papers do: a note under the table says that it flatters.
+    """
+
+    name: str
+    of: str
+    by: Literal["held_out", "test"] = "held_out"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FewShotConfig:
     """Train on base classes, then fine-tune on a few clips of novel ones.
 
@@ -171,6 +187,7 @@ class GridConfig:
         schedule: of every system that does not say otherwise.
         systems: lines of the table.
         ensembles: late fusions, below them.
+        choices: the best of a system's product, below those.
         few_shot: base and novel classes in place of `protocols`.
         baseline: name of the line that the others are tested against; None tests nothing.
         paired_test: "bootstrap" over clips (of mAP, which drawing clips twice lifts, the jackknife), or "mcnemar" for a
@@ -193,6 +210,7 @@ class GridConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     systems: tuple[SystemConfig, ...] = ()
     ensembles: tuple[FusionConfig, ...] = ()
+    choices: tuple[ChoiceConfig, ...] = ()
     few_shot: FewShotConfig | None = None
     baseline: str | None = None
     paired_test: Literal["bootstrap", "mcnemar"] = "bootstrap"

@@ -108,7 +108,7 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
         raise CacheMismatchError(f"grid {config.name!r} is for {config.dataset}, but {cache} holds {dataset}")
     _check_extraction(config, reader, dataset)
     variants = [variant for system in config.systems for variant in expand(system)]
-    check_names(variants, config.ensembles, config.baseline)
+    check_names(variants, config)
     by_name = {variant.name: variant.system for variant in variants}
     check_starts(by_name)
     stages = _stages(config, reader)

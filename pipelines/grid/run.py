@@ -23,6 +23,7 @@ from ifcar.pipelines.engines.cluster import RayConfig
 from ifcar.pipelines.ensemble import fuse_runs
 from ifcar.pipelines.fleets.pool import fit_all
 from ifcar.pipelines.folders import folder, only_cache
+from ifcar.pipelines.grid.choice import chosen, note_of
 from ifcar.pipelines.grid.config import FusionConfig, GridConfig, read_grid
 from ifcar.pipelines.grid.costs import costs_of, extraction_note
 from ifcar.pipelines.grid.plan import GridPlan, PlannedReplicate, Stage, plan_grid
@@ -125,10 +126,13 @@ def _compare(plan: GridPlan, failures: list[FailedRun]) -> Comparison:
     systems = _systems(plan)
     for fusion in plan.config.ensembles:
         systems += _fused(plan, fusion, systems, failures)
+    for choice in plan.config.choices:
+        systems += chosen(choice, plan.variants, systems)
     baseline = plan.config.baseline
     notes = [f"failed: {failure.path.name}: {failure.reason}" for failure in failures]
     data = [run.data() for system in systems for replicate in system.replicates for run in replicate.runs]
     notes += dict.fromkeys(f"{own.protocol}: {note}" for own in data for note in own.notes)
+    notes += [note_of(choice, plan.variants) for choice in plan.config.choices]
     if baseline is not None and not any(s.name == baseline for s in systems):
         notes.append(f"no run of the baseline {baseline!r} is finished: nothing is tested")
     return Comparison(
