@@ -34,7 +34,7 @@ def test_help_and_completion_do_not_import_torch() -> None:
     code = (
         "import sys\nfrom ifcar.cli import main\n"
         "try: main(sys.argv[1:])\nexcept SystemExit: pass\n"
-        "assert not {'torch', 'zarr', 'av'} & set(sys.modules), sorted(sys.modules)"
+        "assert not {'torch', 'zarr', 'av', 'scipy'} & set(sys.modules), sorted(sys.modules)"
     )
     completing = {"_IFCAR_COMPLETE": "complete_bash", "COMP_WORDS": "ifcar fit", "COMP_CWORD": "1"}
     for arguments, environment in ((["--help"], {}), ([], completing)):
