@@ -61,6 +61,7 @@ class Base(Head):
     }
     schedules = YAN_RELEASED
     relational = False
+    simple = True
 
     @classmethod
     def reads(cls, config: BaseConfig) -> tuple[str, ...]:
