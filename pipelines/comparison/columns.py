@@ -15,7 +15,7 @@ from ifcar.pipelines.labels.contract import MEASURES
 
 BOTH_MEASURES = "top-1 or mAP"
 NONE = "–"
-PROTOCOL = "protocol"
+PROTOCOL, TASK = "protocol", "task"  # titles of the column that says what a row's clips are asked
 T = TypeVar("T")
 
 
@@ -89,7 +89,7 @@ def columns_of(comparison: Comparison) -> list[Column[ResultRow]]:
     title, ranked = title_of(comparison), any(row.top5 for row in comparison.rows)
     columns: list[Column[ResultRow]] = [Column("system", lambda row: row.system)]
     if len({row.protocol for row in comparison.rows}) > 1:
-        columns.append(Column(PROTOCOL, lambda row: row.protocol))
+        columns.append(Column(TASK if any(row.task for row in comparison.rows) else PROTOCOL, lambda row: row.protocol))
     # the answer comes first: a narrow screen shows the first columns
     columns += [replace(_mean(title, lambda row: row.primary), decides=True), _of_many(comparison)]
     if comparison.baseline:
@@ -118,7 +118,7 @@ def columns_of(comparison: Comparison) -> list[Column[ResultRow]]:
 
 def block_columns(comparison: Comparison) -> list[Column[ResultRow]]:
     """Return the columns of a table whose rows stand in a block for each protocol, under its name."""
-    return [column for column in columns_of(comparison) if column.title != PROTOCOL]
+    return [column for column in columns_of(comparison) if column.title not in (PROTOCOL, TASK)]
 
 
 def blocks_of(comparison: Comparison) -> list[tuple[str, list[ResultRow]]]:

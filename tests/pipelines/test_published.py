@@ -186,7 +186,7 @@ def test_list_published_and_the_report_show_the_cards(tmp_path: Path, monkeypatc
     listed = json.loads(CliRunner().invoke(app, ["list", "published", "--json"]).stdout)
     row = next(row for row in listed if row["row"] == f"{TABLE}:Ours-SFI")
     assert row["ours"].startswith("top-1 62.5") and (row["grid"], row["line"]) == ("table1", "SFI")
-    assert row["boxes"] and row["protocol"] and row["source"] == "Yan et al. 2020, Table 1" and row["known traps"]
+    assert row["boxes"] and row["protocol"] and row["source"] == "Yan et al. 2020, Table 1" and row["known_traps"]
     shown = CliRunner().invoke(app, ["list", "published"]).stdout
     assert "`ifcar grid table1` reproduces it" in shown and "trap: " in shown
     options = ReportConfig(out=tmp_path / "r", num_clips=0)
