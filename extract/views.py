@@ -42,7 +42,7 @@ from ifcar.extract.geometry import (
 from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.sampling import place_of_view, plain_places, segment_frames, strided_frames
 from ifcar.extract.tracks import Tracks
-from ifcar.extract.view_content import View, fill_slots
+from ifcar.extract.view_content import View, fill_slots, with_background
 from ifcar.extract.view_options import FRAMES, SIDES, AugmentedViews, CroppedViews, SampledViews, Sampling
 
 CENTER_FRACTION = 224 / 256
@@ -65,6 +65,8 @@ class ViewPolicy(SampledViews, AugmentedViews, CroppedViews):
             raise InputError(f"{found}; expected up to {MAX_VIEWS} together")
         if self.views % self.num_crops:
             raise InputError(f"views is {self.views}; expected a multiple of {self.num_crops} with three-crops framing")
+        if self.background and self.instances < 2:
+            raise InputError("background takes the last of the instance slots; expected instances from 2 on")
         self._check_sampling()
 
     @property
@@ -140,7 +142,9 @@ def plan_view(
     shown = sampled.annotated
     if proposals is not None and proposals_fps != annotation_fps:
         shown = annotated_frames(video, proposals_fps, sampled.frames, clip.origin_sec)
-    kept = (tracks if proposals is None else proposals).keep(policy.instances).at(shown)
+    kept = (tracks if proposals is None else proposals).keep(policy.instances - policy.background).at(shown)
+    if policy.background:
+        kept = with_background(kept, carried, policy.instances, frame_size)
     return View(
         frame_indices=sampled.frames.astype(np.int32),
         crop=crop,
