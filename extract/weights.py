@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from ifcar.errors import InputError, MissingDataError
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.catalog import get_backbone
@@ -83,10 +85,31 @@ def find_weights(spec: BackboneSpec, source: str, weights_dir: Path = Path("weig
     tag = next(iter(spec.published)) if source == "published" else source
     if tag not in spec.published:
         path = Path(source).expanduser()
-        return path, str(path)
+        return path, f"{path}{licence_of(path)}"
     entry = spec.published[tag]
     path = (entry.fetch or download)(entry, weights_dir)
     return path, f"published as {tag}, {entry.address}; licence: {entry.license}"
+
+
+def licence_of(folder: Path) -> str:
+    """Return what a downloaded folder says of its licence, for people; "" of what is no folder.
+
+    A model card states it in the front matter of its README.md; else the first line of a licence file counts.
+    """
+    if not folder.is_dir():
+        return ""
+    card = folder / "README.md"
+    front = card.read_text("utf-8", "replace").split("---\n") if card.is_file() else []
+    try:
+        facts = yaml.safe_load(front[1]) if len(front) > 2 and not front[0].strip() else None
+    except yaml.YAMLError:
+        facts = None
+    if isinstance(facts, dict) and (stated := facts.get("license_name") or facts.get("license")):
+        return f"; licence: {stated}"
+    for path in sorted(folder.glob("LICEN[CS]E*")):
+        lines = path.read_text("utf-8", "replace").split("\n")
+        return f"; licence: {' '.join(next(filter(str.strip, lines), 'nothing').split())} ({path.name})"
+    return "; licence: the folder states none; look where you had it from"
 
 
 def digest_of(path: Path) -> str:

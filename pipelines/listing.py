@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ifcar.cache.clips import CAMERAS, SEGMENTS
 from ifcar.cache.open import HDF5_SUFFIXES, JOIN_SUFFIX, open_cache
@@ -25,9 +25,13 @@ from ifcar.pipelines.runs.finished import finished_runs
 from ifcar.pipelines.runs.query import RunQuery, differing_options
 from ifcar.shell_words import command
 
+if TYPE_CHECKING:
+    from ifcar.extract.backbones.spec import BackboneSpec
+
 Rows = tuple[list[str], list[list[Any]]]
 ALL_RUNS = RunQuery()
 SHOWN_CROP = 224  # of the views that backbones are listed for
+COSTS = ["frames", "giga multiply-adds", "instance bytes", "grid bytes"]  # of a view
 
 
 def list_datasets() -> Rows:
@@ -42,7 +46,8 @@ def list_backbones(weights: str | None = None) -> Rows:
     """Return the registered backbones at every spatial stride.
 
     Args:
-        weights: a folder or file; lists those backbones alone that read from it what network it belongs to.
+        weights: a folder or file; lists those backbones alone that read from it what network it belongs to, with what
+            a view costs: operations, and bytes of N = 4 instances of 3×3 bins and of the map.
 
     Raises:
         InputError: none of them does.
@@ -54,7 +59,8 @@ def list_backbones(weights: str | None = None) -> Rows:
     if not shown:
         raise InputError(f"--weights {weights}: no backbone finds there what network it belongs to; leave it out")
     rows = [row for name in shown for row in _backbone_rows(name, weights)]
-    return ["name", "reads", "spatial stride", "channels", "steps", f"cells of {SHOWN_CROP}²", "weights", "layer"], rows
+    columns = ["name", "reads", "spatial stride", "channels", "steps", f"cells of {SHOWN_CROP}²", "weights", "layer"]
+    return [*columns, *(COSTS if weights else [])], rows
 
 
 def _backbone_rows(name: str, weights: str | None) -> list[list[Any]]:
@@ -62,8 +68,9 @@ def _backbone_rows(name: str, weights: str | None) -> list[list[Any]]:
     from ifcar.extract.backbones.catalog import resolve_backbone
 
     family = BACKBONES.get(name)
+    no_costs = [None] * len(COSTS) if weights else []
     if family.variants:
-        return [[f"{name}:{family.variants}", *[None] * 5, "named by the variant", None]]
+        return [[f"{name}:{family.variants}", *[None] * 5, "named by the variant", None, *no_costs]]
     rows = []
     try:
         strides = resolve_backbone(name, num_frames=family.shown_frames, crop_size=SHOWN_CROP, weights=weights).strides
@@ -83,13 +90,21 @@ def _backbone_rows(name: str, weights: str | None) -> list[list[Any]]:
                     ", ".join(f"{key} {size}" if len(cells) > 1 else size for key, size in cells.items()) or None,
                     ", ".join(spec.published) or None,
                     spec.layer or None,
+                    *(_costs(spec) if weights else []),
                 ]
             )
     except MissingDataError:
         return [[name, *[None] * 6, "its size is read from --weights FOLDER"]]
     except InputError as error:  # of one that takes neither so many frames nor this crop
-        return [[name, *[None] * 6, str(error)]]
+        return [[name, *[None] * 6, str(error), *no_costs]]
     return rows
+
+
+def _costs(spec: BackboneSpec) -> list[Any]:
+    from ifcar.extract.backbones.cost import grid_bytes, instance_bytes, multiply_adds
+
+    operations = float(f"{multiply_adds(spec) / 1e9:.3g}") if spec.reads == "pixels" else None
+    return [spec.num_frames, operations, instance_bytes(spec), grid_bytes(spec)]
 
 
 def list_heads() -> Rows:
@@ -139,13 +154,12 @@ def list_runs(query: RunQuery = ALL_RUNS) -> Rows:
 
 def list_grids() -> Rows:
     """Return the grid files that come with ifcar."""
-    from ifcar.pipelines.extraction.needs import extract_words
     from ifcar.pipelines.grid.config import read_grid, shipped_grids
 
     rows = []
     for name in shipped_grids():
         grid = read_grid(Path(name))
-        cache = command(*extract_words(grid.extract_config())).strip("`")
+        cache = "; ".join(command(*words).strip("`") for words in grid.cache_commands())
         rows.append([name, grid.title, grid.dataset or "any", len(grid.systems), len(grid.seeds), cache])
     return ["name", "what", "data", "systems", "seeds", "its cache"], rows
 
@@ -192,7 +206,7 @@ LISTINGS: dict[str, Callable[[], Rows]] = {
 
 
 def describe_cache(path: Path) -> dict[str, Any]:
-    """Return what `ifcar cache info` shows: arrays, protocols, single facts and failures."""
+    """Return what `ifcar cache info` shows: arrays, protocols and failures as rows, single facts as lines and typed."""
     reader = open_cache(path)
     status = reader.status()
     arrays = [
@@ -220,8 +234,20 @@ def describe_cache(path: Path) -> dict[str, Any]:
     if CAMERAS in clips:
         seen = sorted(Counter(clips[CAMERAS]).items())
         facts.append("cameras: " + ", ".join(f"{name or 'not named'} {count:,}" for name, count in seen))
+    typed = {
+        "cache": path,
+        "fingerprint": reader.fingerprint,
+        "clips": reader.num_clips,
+        "views": reader.num_views,
+        "augmented_views": count,
+        "rows": {s.name.lower(): int((status == s).sum()) for s in Status},
+        "segments": len(set(clips[SEGMENTS])) if SEGMENTS in clips else None,
+        "cameras": dict(sorted(Counter(clips[CAMERAS]).items())) if CAMERAS in clips else None,
+        "identity": dict(reader.identity),
+        "made_with": dict(reader.environment),
+    }
     facts += [f"{key}: {value}" for key, value in reader.identity.items()]
     facts.append("made with: " + ", ".join(f"{k} {v}" for k, v in reader.environment.items()))
     failures = [[f.row, f.clip_id, f.view, f.reason] for f in reader.failures()]
     reader.close()
-    return {"arrays": arrays, "protocols": protocols, "facts": facts, "failures": failures}
+    return {"arrays": arrays, "protocols": protocols, "facts": facts, "failures": failures, "typed": typed}

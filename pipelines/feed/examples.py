@@ -93,6 +93,10 @@ class Examples:
         """Return the order of the slots in which these examples are asked about, or None where they are clips."""
         return None if self.orders is None else torch.from_numpy(self.orders[places])
 
+    def by_clip(self) -> list[NDArray[np.int64]]:
+        """Return the places of each clip's examples: one each, or those of its instances."""
+        return grouped(self.clips)
+
     def plain_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return all plain rows, example after example, and the place of each one's example."""
         places = np.nonzero(self.plain)[0]
@@ -110,6 +114,13 @@ class Examples:
         scores = np.where(self.usable[places], np.log(uniform) * self.per_rate[places], -np.inf)
         drawn: NDArray[np.int64] = self.rows[places, scores.argmax(axis=1)]
         return drawn
+
+
+def grouped(numbers: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Return the places at which each number stands, in the order in which the numbers first appear."""
+    _, firsts, kinds = np.unique(numbers, return_index=True, return_inverse=True)
+    places = np.split(np.argsort(kinds, kind="stable"), np.cumsum(np.bincount(kinds))[:-1])
+    return [places[kind] for kind in np.argsort(firsts)]
 
 
 def read_examples(reader: CacheReader, protocol: ProtocolTable, split: Split) -> Examples:

@@ -8,17 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from safetensors import safe_open
 from torch import nn
 
 from ifcar.errors import InputError
 from ifcar.extract.backbones.catalog import build_backbone, get_backbone, names, resolve_backbone
+from ifcar.extract.backbones.cost import multiply_adds
 from ifcar.extract.backbones.i3d_inception import same_padding
 from ifcar.extract.backbones.spec import INSTANCES
 from ifcar.extract.backbones.transformers_models import MODELS
 from ifcar.extract.decode import probe, read_frames
 from ifcar.extract.geometry import center_crop
-from ifcar.extract.weights import load_weights
+from ifcar.extract.weights import licence_of, load_weights
 
 PIXEL_BACKBONES = ["i3d_inception", "i3d_r50", "slowfast_r50"]  # on videos; per frame: test_per_frame
 # (backbone, stride) → C and T′ for T = 8.
@@ -207,3 +209,34 @@ def test_torch_compile_traces_the_whole_backbone_as_one_graph(name: str) -> None
     video = torch.rand((1, 3, 8, 32, 32), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         torch.testing.assert_close(traced(video), backbone(video))
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "frames", "crop"),
+    [
+        ("r2plus1d_18", "R2Plus1D_18_Weights", 16, 112),
+        ("s3d", "S3D_Weights", 16, 224),
+        ("swin3d_t", "Swin3D_T_Weights", 16, 224),
+        ("mvit_v2_s", "MViT_V2_S_Weights", 16, 224),
+    ],
+)
+def test_multiply_adds_are_those_that_torchvision_publishes(name: str, weights: str, frames: int, crop: int) -> None:
+    published = getattr(torchvision.models.video, weights).KINETICS400_V1.meta["_ops"]  # with the classifier
+    spec = resolve_backbone(name, num_frames=frames, crop_size=crop, spatial_stride={"r2plus1d_18": 16}.get(name))
+    assert multiply_adds(spec) / 1e9 == pytest.approx(published, rel=0.02)
+
+
+def test_licence_of_a_folder_is_what_its_card_or_file_states(tmp_path: Path) -> None:
+    file = tmp_path / "net.pt"
+    file.touch()
+    assert licence_of(file) == ""
+    assert "states none" in licence_of(tmp_path)
+    (tmp_path / "LICENSE.md").write_text("\n  Apache License \nVersion 2.0")
+    assert licence_of(tmp_path) == "; licence: Apache License (LICENSE.md)"
+    for card, stated in (
+        ("---\nlicense: cc-by-nc-4.0\n---\n# A model", "cc-by-nc-4.0"),
+        ("---\nlicense: other\nlicense_name: dinov3-license\n---\n", "dinov3-license"),
+        ("---\nlicense: [\n---\n", "Apache License (LICENSE.md)"),
+    ):
+        (tmp_path / "README.md").write_text(card)
+        assert licence_of(tmp_path) == f"; licence: {stated}"

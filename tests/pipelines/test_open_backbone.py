@@ -174,6 +174,10 @@ def test_list_shows_it_with_what_its_folder_says(place: Path, state: dict[str, T
             "cells of 224²": "instances 16×16, frames 8×8",
             "weights": None,
             "layer": "norm",
+            "frames": 32,
+            "giga multiply-adds": 0.0145,  # 16 steps of 16 × 16 cells, 6 × 3 × 14² each
+            "instance bytes": 2 * 16 * 4 * 6 * 9,
+            "grid bytes": 2 * 16 * 6 * 16 * 16,
         }
     ]
 
