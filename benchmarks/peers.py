@@ -56,12 +56,16 @@ def open_stores(root: Path, num_rows: int) -> dict[str, Store]:
     shape = SPEC.shape(NAME)
     reader, array = open_cache(root / "c.zarr"), zarr.open_group(root / "c.zarr", mode="r")[NAME]
     files = {name: h5py.File(root / f"{name}.h5", "r")[NAME] for name in ("plain", "checked")}
-    transaction = lmdb.open(str(root / "rows.lmdb"), readonly=True, lock=False, readahead=False).begin(buffers=True)
 
     def of_lmdb(rows: Rows) -> object:
         found = np.empty((len(rows), *shape), np.float16)
-        for place, row in enumerate(rows.tolist()):
-            found[place] = np.frombuffer(transaction.get(b"%08d" % row), np.float16).reshape(shape)
+        # opened for each batch, as the plain file: pages that are mapped cannot be dropped
+        with (
+            lmdb.open(str(root / "rows.lmdb"), readonly=True, lock=False, readahead=False) as store,
+            store.begin(buffers=True) as transaction,
+        ):
+            for place, row in enumerate(rows.tolist()):
+                found[place] = np.frombuffer(transaction.get(b"%08d" % row), np.float16).reshape(shape)
         return found
 
     def of_hdf5(file: Any, rows: Rows) -> object:
@@ -127,9 +131,8 @@ def main() -> None:
         cold = measure(stores, arguments.rows, max(5, arguments.rounds // 3), lambda: drop_pages(root))
         rates = sequential(root, stores, arguments.rows)
     here = facts("cpu")
-    print(
-        f"{here}\n\n| store | checks bytes | random, hot, ms | cold, ms | in order, cold, rows/s |\n|---|---|---|---|---|"
-    )
+    print(f"{here}\n\n| store | checks bytes | random, hot, ms | cold, ms | in order, cold, rows/s |")
+    print("|---|---|---|---|---|")
     for name, rate in rates.items():
         times = [f"{1000 * median(part[name]):.2f}" if name in part else "–" for part in (hot, cold)]
         print(f"| {name} | {'yes' if name in CHECKED else 'no'} | {' | '.join(times)} | {rate:,.0f} |")
