@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ifcar import __version__
-from ifcar.commands import cache, data, runs
+from ifcar.commands import cache, data, runs, transfer
 from ifcar.commands.compare import compare
 from ifcar.commands.demo import demo
 from ifcar.commands.detect import detect
@@ -54,8 +54,17 @@ app.command("few-shot")(few_shot)
 app.command()(report)
 app.command()(compare)
 app.command("list")(list_)
-cache_app = typer.Typer(help="Look at, check, repair, draw and export caches.", no_args_is_help=True)
-for command in (cache.info, cache.join, cache.verify, cache.repair, cache.export, cache.show):
+cache_app = typer.Typer(help="Look at, check, repair, draw, export, push and pull caches.", no_args_is_help=True)
+for command in (
+    cache.info,
+    cache.join,
+    cache.verify,
+    cache.repair,
+    cache.export,
+    cache.show,
+    transfer.push,
+    transfer.pull,
+):
     cache_app.command()(command)
 app.add_typer(cache_app, name="cache")
 data_app = typer.Typer(help="Look at a data set before it is extracted.", no_args_is_help=True)

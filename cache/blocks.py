@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.cache.arrays import CacheSpec, RowArrays
-from ifcar.cache.commits import CommitRecord, FailedRow, FileDigest
-from ifcar.cache.durable import PARTIAL_SUFFIX, remove_files, write_flushed
+from ifcar.cache.commits import CommitRecord, FailedRow, FileDigest, commit_name, encode_commit
+from ifcar.cache.durable import PARTIAL_SUFFIX, fsync_path, remove_files, write_atomic, write_flushed
 from ifcar.cache.layout import encode_block, read_clips, read_manifest
 from ifcar.cache.manifest import Manifest, check_fingerprint, check_same, new_manifest
 from ifcar.cache.schema import Provenance, Status
@@ -48,6 +48,18 @@ class StagedBlock:
     def files(self, root: Path) -> dict[Path, Path]:
         """Return staged path → final path of every file."""
         return {staged_path(root, name, self.attempt): root / name for name in self.record.files}
+
+    def publish(self, root: Path) -> None:
+        """Put the files into place, then commit them; only the one writer of the cache may."""
+        files = self.files(root)
+        for path, place in files.items():
+            path.replace(place)
+            logger.debug("block %d: %s in place", self.record.block, place.parent.name)
+        for folder in sorted({place.parent for place in files.values()}):
+            fsync_path(folder)
+        logger.debug("block %d: flushed", self.record.block)
+        write_atomic(root / commit_name(self.record.block), encode_commit(self.record))
+        logger.debug("block %d: committed", self.record.block)
 
     def discard(self, root: Path) -> None:
         """Remove the files, when another attempt was published."""

@@ -123,12 +123,17 @@ def encode_commit(record: CommitRecord) -> bytes:
 
 
 def read_commit(path: Path) -> CommitRecord:
-    """Read a block's commit record.
+    """Read a block's commit record, see `parse_commit`."""
+    return parse_commit(_read(path), path)
+
+
+def parse_commit(data: bytes, path: Path) -> CommitRecord:
+    """Return the commit record of these bytes, read at `path`.
 
     Raises:
-        CacheDamageError: its bytes are not those that were written.
+        CacheDamageError: the bytes are not those that were written.
     """
-    body = _open_seal(path)
+    body = _open_seal(data, path)
     try:
         start, stop = body["rows"]
         failures = (FailedRow(f["row"], f["clip"], f["view"], f["reason"]) for f in body["failed"])
@@ -190,12 +195,17 @@ def encode_tables(record: TablesRecord) -> bytes:
 
 
 def read_tables(path: Path) -> TablesRecord:
-    """Read the record of the files outside blocks.
+    """Read the record of the files outside blocks, see `parse_tables`."""
+    return parse_tables(_read(path), path)
+
+
+def parse_tables(data: bytes, path: Path) -> TablesRecord:
+    """Return the record of the files outside blocks of these bytes, read at `path`.
 
     Raises:
-        CacheDamageError: its bytes are not those that were written.
+        CacheDamageError: the bytes are not those that were written.
     """
-    body = _open_seal(path)
+    body = _open_seal(data, path)
     try:
         return TablesRecord(body["fingerprint"], _parse_files(body["files"]), body["protocols_complete"])
     except (KeyError, TypeError) as error:
@@ -218,11 +228,14 @@ def _seal(body: Mapping[str, Any]) -> bytes:
     return _text({**body, "crc32c": google_crc32c.value(_text(body))})
 
 
-def _open_seal(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise CacheDamageError(f"{path} is missing; run `ifcar cache repair`") from error
+
+
+def _open_seal(data: bytes, path: Path) -> dict[str, Any]:
     try:
         body = json.loads(data)
         del body["crc32c"]

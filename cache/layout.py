@@ -121,8 +121,14 @@ def read_manifest(root: Path) -> Manifest:
     metadata = root / "zarr.json"
     if not metadata.is_file():
         raise InputError(f"{root} is not a cache: it holds no zarr.json; expected a folder made by `ifcar extract`")
+    return parse_root(root, metadata.read_bytes())
+
+
+def parse_root(root: Path, data: bytes) -> Manifest:
+    """Return the manifest in the bytes of a cache's root `zarr.json`, see `read_manifest`."""
+    metadata = root / "zarr.json"
     try:
-        attributes = json.loads(metadata.read_bytes())["attributes"]
+        attributes = json.loads(data)["attributes"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CacheDamageError(f"{metadata} does not parse ({error!r}); run `ifcar cache verify`") from error
     if not isinstance(attributes, dict):

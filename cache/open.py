@@ -1,10 +1,10 @@
-"""Open a cache, whichever form it has: a `.zarr` folder, one HDF5 file, or a join of several caches."""
+"""Open a cache, whichever form it has: a `.zarr` folder here or in object storage, HDF5, or a join of caches."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
+from ifcar.cache.addresses import Address, place_of
 from ifcar.cache.reader import CacheReader
 from ifcar.errors import InputError, MissingDataError
 
@@ -16,15 +16,18 @@ def open_cache(path: Path) -> CacheReader:
     """Open a cache for reading.
 
     Args:
-        path: a `.zarr` folder, or a file that `export_hdf5` or `join_caches` wrote.
+        path: a `.zarr` folder, its address in object storage, or a file that `export_hdf5` or `join_caches` wrote.
 
     Raises:
         MissingDataError: there is nothing at `path`.
         InputError: it is no cache, or one of another format version.
         CacheDamageError: metadata, clip ids, protocols or a commit record do not match their checksums.
     """
-    path = Path(path)
-    refuse_address(path)
+    path = place_of(path)
+    if isinstance(path, Address):
+        from ifcar.cache.bucket_reader import BucketReader
+
+        return BucketReader(path)
     if not path.exists():
         raise MissingDataError(f"there is no cache at {path}; make one with `ifcar extract`")
     # zarr and h5py cost start-up time; only the one that is needed is imported
@@ -43,8 +46,7 @@ def open_cache(path: Path) -> CacheReader:
     raise InputError(f"{path} is not a cache: expected a .zarr folder or a file ending in .h5, .hdf5 or .join.json")
 
 
-def refuse_address(path: Path) -> None:
-    """Raise InputError where a path was an address, as s3://BUCKET/NAME, of which `Path` keeps one slash only."""
-    if (scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])", str(path))) and not path.exists():
-        address = f"{scheme[1]}://{str(path)[scheme.end() :]}"
-        raise InputError(f"{address} is an address, and caches lie in local folders; copy it, or name a local path")
+def refuse_address(path: Path, instead: str) -> None:
+    """Raise InputError where a path is an address in object storage, which a command does not take; say what does."""
+    if isinstance(place := place_of(path), Address):
+        raise InputError(f"{place} is an address, and this works on local folders; {instead}")

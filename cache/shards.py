@@ -44,20 +44,18 @@ class Shard:
         CacheDamageError: the file is gone, has another size, or its index does not match its checksum.
     """
 
+    remedy = "; run `ifcar cache repair`, then the same `ifcar extract` again"
+
     def __init__(self, path: Path, rows_per_shard: int, size: int) -> None:
         self.path = path
         self.descriptor = -1
-        try:
-            self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError as error:
-            raise CacheDamageError(f"{path} is missing though its block is committed{_REPAIR}") from error
-        found = os.fstat(self.descriptor).st_size
         length = rows_per_shard * 16 + CRC_BYTES
+        found = self._open(length)
         if found != size or size < length:
-            raise CacheDamageError(f"{path} has {found} bytes, expected {size}{_REPAIR}")
+            raise CacheDamageError(f"{path} has {found} bytes, expected {size}{self.remedy}")
         index = os.pread(self.descriptor, length, size - length)
         if google_crc32c.value(index[:-CRC_BYTES]) != int.from_bytes(index[-CRC_BYTES:], "little"):
-            raise CacheDamageError(f"{path}: the shard's index does not match its checksum{_REPAIR}")
+            raise CacheDamageError(f"{path}: the shard's index does not match its checksum{self.remedy}")
         pairs = np.frombuffer(index, dtype="<u8", count=rows_per_shard * 2).reshape(-1, 2)
         present = pairs[:, :1] != _MISSING
         offsets, sizes = np.where(present, pairs, 0).astype(np.int64).T
@@ -66,6 +64,14 @@ class Shard:
         self.offsets: list[int] = offsets.tolist()
         self.sizes: list[int] = sizes.tolist()
         self.follows: list[bool] = [False, *follows.tolist()]
+
+    def _open(self, index_bytes: int) -> int:
+        """Open the file, whose last bytes are the index, as `descriptor`; return its size."""
+        try:
+            self.descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise CacheDamageError(f"{self.path} is missing though its block is committed{self.remedy}") from error
+        return os.fstat(self.descriptor).st_size
 
     def __del__(self) -> None:
         # closed with its last user, so a shard dropped from the pool stays usable in a thread that reads it
@@ -94,12 +100,26 @@ class ShardPool:
         with self._lock:
             shard = self._shards.get(name)
             if shard is None:
-                shard = self._shards[name] = Shard(self._root / name, self._rows_per_shard, size)
+                shard = self._shards[name] = self._open(name, size)
                 if len(self._shards) > self._max_open:
                     self._shards.popitem(last=False)
             else:
                 self._shards.move_to_end(name)
             return shard
+
+    def fetch(self, shards: Mapping[int, Shard], rows: list[int]) -> None:
+        """Wait until rows of these shards, by block, can be read; those of files always can."""
+
+    def advise(self, spans: Mapping[Shard, list[tuple[int, int]]]) -> None:
+        """Tell whoever fetches bytes which spans (offset, size) of shards will be read soon."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        for shard, own in spans.items():
+            for offset, size in own:
+                os.posix_fadvise(shard.descriptor, offset, size, os.POSIX_FADV_WILLNEED)
+
+    def _open(self, name: str, size: int) -> Shard:
+        return Shard(self._root / name, self._rows_per_shard, size)
 
     def clear(self) -> None:
         """Drop every shard."""
@@ -157,7 +177,9 @@ class ShardedArray:
         used, first = np.unique(blocks, return_index=True)
         shards = {block: self._shard(block, int(rows[at])) for block, at in zip(used.tolist(), first, strict=True)}
         read = self._read_zstd if self._compressed else self._read_plain
-        read(rows.tolist(), flat, shards)
+        numbers = rows.tolist()
+        self._pool.fetch(shards, numbers)
+        read(numbers, flat, shards)
 
     def advise(self, rows: NDArray[np.int64]) -> None:
         """Tell the operating system which rows will be read soon; it fetches many at once, where `read` waits for each.
@@ -167,14 +189,14 @@ class ShardedArray:
         Raises:
             CacheDamageError: a shard cannot be opened.
         """
-        if not hasattr(os, "posix_fadvise"):
-            return
+        spans: dict[Shard, list[tuple[int, int]]] = {}
         for row in rows.tolist():
             block, local = divmod(row, self._rows_per_shard)
             if block in self._files:
                 shard = self._shard(block, row)
                 if size := shard.sizes[local]:  # to the system 0 means to the file's end
-                    os.posix_fadvise(shard.descriptor, shard.offsets[local], size, os.POSIX_FADV_WILLNEED)
+                    spans.setdefault(shard, []).append((shard.offsets[local], size))
+        self._pool.advise(spans)
 
     def check_row(self, row: int) -> str | None:
         """Return what is wrong with a row's chunk, or None.
@@ -266,7 +288,4 @@ class ShardedArray:
         return chunk
 
     def _damage(self, shard: Shard, row: int, problem: str) -> CacheDamageError:
-        return CacheDamageError(f"{self.name}, {self._describe(row)} {problem} ({shard.path}){_REPAIR}")
-
-
-_REPAIR = "; run `ifcar cache repair`, then the same `ifcar extract` again"
+        return CacheDamageError(f"{self.name}, {self._describe(row)} {problem} ({shard.path}){shard.remedy}")

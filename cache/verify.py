@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from ifcar.cache.addresses import Address, place_of
 from ifcar.cache.commits import (
     COMMITS,
     TABLES_RECORD,
@@ -24,7 +25,7 @@ from ifcar.cache.durable import list_files, remove_files, write_atomic
 from ifcar.cache.layout import PROTOCOLS, read_clips, read_manifest, write_skeleton
 from ifcar.cache.lock import locked
 from ifcar.cache.manifest import COMPRESSIONS, Manifest, check_fingerprint, describe_row
-from ifcar.cache.open import HDF5_SUFFIXES, JOIN_SUFFIX
+from ifcar.cache.open import HDF5_SUFFIXES, JOIN_SUFFIX, refuse_address
 from ifcar.cache.schema import ROWS_PER_SHARD
 from ifcar.cache.shards import ShardedArray, ShardPool
 from ifcar.cache.tables import commit_tables
@@ -44,7 +45,7 @@ def verify_cache(path: Path, progress: Progress | None = None) -> VerifyReport:
     """Read every byte of a cache and name all that is damaged, missing or not of the cache.
 
     Args:
-        path: a `.zarr` folder, or a file that `export_hdf5` wrote.
+        path: a `.zarr` folder, its address in object storage, or a file that `export_hdf5` wrote.
         progress: called with (blocks done, blocks in all).
 
     Raises:
@@ -52,7 +53,12 @@ def verify_cache(path: Path, progress: Progress | None = None) -> VerifyReport:
         InputError: it is no cache, or one of another format version.
     """
     _check_form(path)
-    path = Path(path)
+    path = place_of(path)
+    if isinstance(path, Address):
+        # object storage needs a package of its own
+        from ifcar.cache.bucket_verify import verify_bucket
+
+        return verify_bucket(path, progress)
     if not path.exists():
         raise MissingDataError(f"there is no cache at {path}; make one with `ifcar extract`")
     if path.is_file() and path.suffix in HDF5_SUFFIXES:
@@ -80,6 +86,7 @@ def repair_cache(path: Path) -> list[int]:
         LockedError: another process writes the cache.
     """
     _check_form(path)
+    refuse_address(path, "pull the cache, repair it here, and push it again")
     path = Path(path)
     if path.suffix in HDF5_SUFFIXES:
         raise InputError(f"{path} is an export and cannot be repaired; export it again")

@@ -17,8 +17,8 @@ from typing import Any
 from ifcar.cache.arrays import CacheSpec, RowArrays
 from ifcar.cache.blocks import BlockStage, StagedBlock
 from ifcar.cache.clips import CAMERAS, IDS, SEGMENTS, ClipTable
-from ifcar.cache.commits import CommitRecord, check_commit, commit_name, encode_commit
-from ifcar.cache.durable import fsync_path, fsync_tree, remove_files, remove_partials, write_atomic
+from ifcar.cache.commits import CommitRecord, check_commit, commit_name
+from ifcar.cache.durable import fsync_path, fsync_tree, remove_files, remove_partials
 from ifcar.cache.layout import write_protocol, write_skeleton
 from ifcar.cache.manifest import Manifest, check_same, new_manifest
 from ifcar.cache.protocols import ProtocolTable, check_protocols
@@ -194,21 +194,13 @@ class CacheWriter:
         record = staged.record
         self._check_open(record.block)
         check_commit(self.path / commit_name(record.block), record, self._manifest, record.block)
-        files = staged.files(self.path)
-        for path in files:
+        for path in staged.files(self.path):
             if not path.is_file():
                 raise MissingDataError(f"{path}: was staged and is not there; is the file system the same everywhere?")
         if record.block in self._reopened:
             record = replace(record, notes={**self._reopened[record.block].notes, **record.notes})
             remove_files([self.path / commit_name(record.block)])
-        for path, place in files.items():
-            path.replace(place)
-            logger.debug("block %d: %s in place", record.block, place.parent.name)
-        for folder in sorted({place.parent for place in files.values()}):
-            fsync_path(folder)
-        logger.debug("block %d: flushed", record.block)
-        write_atomic(self.path / commit_name(record.block), encode_commit(record))
-        logger.debug("block %d: committed", record.block)
+        replace(staged, record=record).publish(self.path)
         self._commits[record.block] = record
         self._reopened.pop(record.block, None)
 

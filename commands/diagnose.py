@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
-from ifcar.commands.options import Json, say
+from ifcar.commands.options import Json, place, say
 from ifcar.console import Screen, print_json, print_table
 from ifcar.pipelines.training.machine import MachineConfig
 from ifcar.shell_words import command
@@ -26,7 +26,7 @@ def diagnose(
         Path | None,
         typer.Option(help="A cache of the same clips with detected boxes (`ifcar extract --boxes`), to score as well."),
     ] = None,
-    cache: Annotated[Path | None, typer.Option(help="The runs' cache, when it was moved.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="The runs' cache, when it was moved.", callback=place)] = None,
     draw_seed: Annotated[
         int | None, typer.Option(help="Of random orders, jitter, and which clip stands in; default: 0.", min=0)
     ] = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ifcar.cache.addresses import place_of
 from ifcar.commands.config_options import was_given
 from ifcar.console import print_table
 from ifcar.errors import InputError
@@ -18,9 +19,20 @@ if TYPE_CHECKING:
     from ifcar.pipelines.runs.schedule import ScheduleConfig
     from ifcar.pipelines.scoring.scores import Metrics
 
+
+def place(path: Path | None) -> Path | None:
+    """Return an option's path, as an address where it is one."""
+    return None if path is None else place_of(path)
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
-CacheOption = Annotated[Path | None, typer.Option(help="Cache to use; default: the only one in caches/.")]
-CacheArgument = Annotated[Path, typer.Argument(help="Path of the cache, NAME.zarr or an exported NAME.h5.")]
+CacheOption = Annotated[
+    Path | None, typer.Option(help="Cache to use; default: the only one in caches/.", callback=place)
+]
+CacheArgument = Annotated[
+    Path,
+    typer.Argument(help="The cache: NAME.zarr, an exported NAME.h5, or its address in object storage.", callback=place),
+]
 ConfigFile = Annotated[Path | None, typer.Option(help="A run's config.yaml, in place of the options that it states.")]
 RunFolder = Annotated[Path | None, typer.Option(help="Run folder; default: a fresh one in runs/.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the stopped run in --out.")]

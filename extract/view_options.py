@@ -117,6 +117,22 @@ class AugmentedViews(ViewOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LayoutViews(ViewOptions):
+    """Boxes at frames of their own.
+
+    Args:
+        layout_frames: T_L, frames of the clip at which boxes are kept beside those of the view's own: one of each of
+            T_L equal segments, or of the annotated frames where `sampling` says so; 0 keeps none.
+    """
+
+    layout_frames: Annotated[
+        int,
+        Option("T_L, frames at which boxes are kept beside those of the view: for --set layout.frames=layout."),
+        Bounds(least=0, most=1024),
+    ] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class CroppedViews(ViewOptions):
     """How augmented views are cropped.
 

@@ -6,7 +6,7 @@ Official code: github.com/gorjanradevski/revisiting-spatial-temporal-layouts.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head
 from ifcar.heads.layouts import LayoutConfig, LayoutEncoder
-from ifcar.heads.schedules import RADEVSKI
+from ifcar.heads.schedules import RADEVSKI, TUNED_SMOOTHING
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +61,9 @@ class STLT(Head):
         "paper": STLTConfig(),
         "released": STLTConfig(),
         "small": STLTConfig(layout=LayoutConfig.small()),
+        "tuned": STLTConfig(layout=replace(LayoutConfig.small(), motion=True)),
     }
+    label_smoothing = TUNED_SMOOTHING
     schedules = RADEVSKI
 
     @classmethod

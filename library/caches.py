@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ifcar.cache.addresses import place_of
 from ifcar.cache.open import open_cache as open_reader
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
@@ -183,11 +184,11 @@ class _Views(Dataset[tuple[dict[str, Tensor], Tensor]]):
 
 
 def open_cache(path: Path | str) -> Cache:
-    """Open a cache: a `.zarr` folder, an exported HDF5 file, or a join of several.
+    """Open a cache: a `.zarr` folder, its address in object storage, an exported HDF5 file, or a join of several.
 
     Raises:
         MissingDataError: there is nothing at `path`.
         InputError: it is no cache, or one of another format version.
         CacheDamageError: metadata do not match their checksums.
     """
-    return Cache(open_reader(Path(path)))
+    return Cache(open_reader(place_of(path)))

@@ -82,7 +82,7 @@ def extract(config: ExtractConfig, progress: Progress = Silent(), engine: Extrac
     engine = engine or LocalEngine()
     config = engine.settle(config)
     path = cache_path(config)
-    refuse_address(path)
+    refuse_address(path, "extract into a local folder, then `ifcar cache push` sends the cache there")
     with locked(path):
         preparation = prepare(config, progress)
         lost = slot_note(preparation.source, preparation.spec.num_instances)

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from ifcar.cache.addresses import place_of
 from ifcar.data_files import entries
 from ifcar.errors import CacheMismatchError, InputError
 
@@ -42,7 +43,7 @@ def only_cache(cache: Path | None) -> Path:
         InputError: none is named and there is not exactly one; the message lists them.
     """
     if cache is not None:
-        return Path(cache)
+        return place_of(cache)
     found = cache_paths()
     if not found:
         raise CacheMismatchError(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ifcar.cache.durable import write_atomic
 from ifcar.pipelines.comparison.columns import columns_of, has_costs, has_map, metric_of, number_columns, title_of
+from ifcar.pipelines.comparison.results import ResultRow
 from ifcar.pipelines.comparison.store import Comparison
 
 LATEX_SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {
@@ -29,14 +30,11 @@ LATEX_SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {
 
 def caption(comparison: Comparison) -> str:
     """Return what the columns mean, in one paragraph."""
-    replicates = sorted({len(row.seeds) for row in comparison.rows})
-    runs = " or ".join(map(str, replicates)) or "0"
     measure = {"top1": "accuracy", "map": "mAP"}.get(metric_of(comparison), "accuracy or mAP")
     over = units(comparison)
     text = (
-        f"{comparison.title or comparison.name}. Test {measure} in percent on {comparison.dataset}: mean ± sample "
-        f"standard deviation over {runs} runs (seeds, and few-shot draws where there are several); in brackets the "
-        f"95 % interval of the mean over {over}."
+        f"{comparison.title or comparison.name}. Test {measure} in percent on {comparison.dataset}: "
+        f"{_replicates(comparison)}; in brackets the 95 % interval of the mean over {over}."
     )
     if has_map(comparison):
         text += (
@@ -57,6 +55,19 @@ def caption(comparison: Comparison) -> str:
     if any(row.published for row in comparison.rows):
         text += " Published: figures of the paper on the same data and split."
     return text
+
+
+def runs_text(rows: Sequence[ResultRow]) -> str:
+    """Return how many runs each of these rows has, as "1 run" or "3 or 5 runs"."""
+    counts = sorted({len(row.seeds) for row in rows}) or [0]
+    return f"{' or '.join(map(str, counts))} {'run' if counts == [1] else 'runs'}"
+
+
+def _replicates(comparison: Comparison) -> str:
+    runs = runs_text(comparison.rows)
+    if runs == "1 run":
+        return runs
+    return f"mean ± sample standard deviation over {runs} (seeds, and few-shot draws where there are several)"
 
 
 def units(comparison: Comparison) -> str:

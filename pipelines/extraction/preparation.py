@@ -131,7 +131,10 @@ def view_policy(config: ExtractConfig) -> ViewPolicy:
 
 
 def cache_spec(
-    config: ExtractConfig, policy: ViewPolicy, backbone: BackboneSpec, more: Sequence[ArraySpec]
+    config: ExtractConfig,
+    policy: ViewPolicy,
+    backbone: BackboneSpec,
+    more: Sequence[ArraySpec],
 ) -> CacheSpec:
     """Return the cache's arrays: the backbone's, the standard ones of a view, and those that the dataset gives.
 
@@ -164,6 +167,7 @@ def cache_spec(
         pooled_size=pooled_size(mode) if INSTANCES in backbone.maps else 0,
         grid_size=None if size is None else (size[0] // pool, size[1] // pool),
         more=more,
+        layout_frames=policy.layout_frames,
     )
 
 
@@ -234,5 +238,6 @@ def _views(policy: ViewPolicy) -> dict[str, Any]:
         "sampling_fps": policy.sampling_fps,
         "background": policy.background or None,
         "sampling_rates": list(policy.sampling_rates) or None,
+        "layout_frames": policy.layout_frames or None,
     }
     return views | {key: value for key, value in chosen.items() if value is not None}

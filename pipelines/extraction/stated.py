@@ -18,6 +18,7 @@ WITHOUT_EFFECT: Mapping[str, Any] = {
     "sampling": "segments",
     "sampling_fps": None,
     "background": False,
+    "layout_frames": 0,
 }
 """Options of views that an identity leaves out where they have these values."""
 OF_BACKBONE = {

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from ifcar.cache.addresses import place_of
 from ifcar.cache.layout import read_manifest
-from ifcar.cache.open import open_cache, refuse_address
+from ifcar.cache.open import open_cache
 from ifcar.cache.reader import CacheReader
 from ifcar.errors import IfcarError, MissingDataError
 from ifcar.extract.weights import is_file_name
@@ -56,7 +57,7 @@ def _holds(path: Path, fingerprint: str) -> bool:
 
 def open_its_cache(cache: Path, whose: object) -> CacheReader:
     """Open the cache that a run or config names. Raises MissingDataError that says `--cache` where there is none."""
-    refuse_address(cache)
+    cache = place_of(cache)
     if not cache.exists():
         raise MissingDataError(
             f"{whose}: there is no cache at {cache}; name it with --cache, or make it with `ifcar extract`"
@@ -84,7 +85,7 @@ def _with_places(
 ) -> RunConfig | EnsembleConfig:
     """Return a config with each path replaced by `place(path, fingerprint)`; only a cache has a fingerprint."""
     if config.cache != NOWHERE:
-        config = replace(config, cache=place(config.cache, config.fingerprint))
+        config = replace(config, cache=place(place_of(config.cache), config.fingerprint))
     if isinstance(config, EnsembleConfig):
         return replace(config, members=tuple(str(place(Path(member), None)) for member in config.members))
     if config.fine_tune is not None:

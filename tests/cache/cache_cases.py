@@ -13,6 +13,7 @@ from ifcar.cache.schema import Provenance, Status
 from ifcar.cache.writer import CacheWriter
 
 SPEC = CacheSpec.standard(num_frames=4, num_steps=2, num_instances=2, channels=3, pooled_size=2, grid_size=(2, 3))
+CLIPS_OF_THREE_BLOCKS = 256 * 2 + 40
 IDENTITY = {"dataset": "toybox", "backbone": {"name": "i3d_r50", "weights": "random:0"}, "crop": [224, 224]}
 PROVENANCE = Provenance(identity=IDENTITY, environment={"numpy": "2"})
 

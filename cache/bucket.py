@@ -1,0 +1,310 @@
+"""The objects of a cache in object storage: read, sent and checked, with every error as one line.
+
+Only this file knows obstore. Credentials come from where the environment has them; they are in no message and no file.
+"""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from ifcar.cache.addresses import Address
+from ifcar.errors import InputError, MissingDataError, UnavailableError, one_line
+
+PARALLEL = 16  # requests at a time
+PART_BYTES = 16 << 20  # larger objects are sent in parts
+_RETRY = {"max_retries": 6, "retry_timeout": timedelta(minutes=3)}
+_CLIENT = {"timeout": "300s", "connect_timeout": "10s"}
+_SHOWN = 300
+
+
+class ConflictError(InputError):
+    """An object is there already, or is another than it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectFacts:
+    """What a store says of an object.
+
+    Args:
+        size: in bytes.
+        tag: its ETag without quotes, or the time of its last change where the store has none.
+    """
+
+    size: int
+    tag: str
+
+
+class Bucket:
+    """The objects below an address.
+
+    Args:
+        address: of the cache.
+
+    Raises:
+        InputError: the extra `cloud` is not installed, or the environment's settings are not usable.
+    """
+
+    def __init__(self, address: Address) -> None:
+        try:
+            import obstore
+        except ImportError as error:
+            raise InputError(
+                f"{address}: object storage needs a further package: pip install 'ifcar[cloud]'"
+            ) from error
+        self.address = address
+        self._obstore = obstore
+        self._store = self._open()
+
+    def _open(self) -> Any:
+        from obstore import store
+
+        options: dict[str, Any] = {"client_options": dict(_CLIENT), "retry_config": dict(_RETRY)}
+        if self.address.scheme == "http" or _insecure():
+            options["client_options"]["allow_http"] = True
+        if self.address.scheme == "s3":
+            options |= _shared_credentials()
+        try:
+            return store.from_url(str(self.address), **options)
+        except Exception as error:
+            raise self._said("", error) from error
+
+    def where(self, name: str) -> str:
+        """Return an object's address for messages."""
+        return f"{self.address}/{name}" if name else str(self.address)
+
+    def head(self, name: str) -> ObjectFacts | None:
+        """Return what the store says of an object, None where there is none."""
+        try:
+            return _facts(self._obstore.head(self._store, name))
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            raise self._said(name, error) from error
+
+    def get(self, name: str) -> bytes | None:
+        """Return an object whole, None where there is none.
+
+        Raises:
+            MissingDataError: the bucket itself is not there.
+        """
+        found = self.get_tagged(name)
+        return None if found is None else found[0]
+
+    def get_tagged(self, name: str) -> tuple[bytes, str] | None:
+        """Return an object whole and its tag, None where there is none."""
+        try:
+            result = self._obstore.get(self._store, name)
+            return bytes(result.bytes()), _facts(result.meta).tag
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error):
+                raise self._said(name, error) from error
+            return None
+        except Exception as error:
+            raise self._said(name, error) from error
+
+    def stream(self, name: str) -> Iterator[Any]:
+        """Yield an object in parts.
+
+        Raises:
+            MissingDataError: it is not there.
+        """
+        try:
+            yield from self._obstore.get(self._store, name).stream(min_chunk_size=PART_BYTES)
+        except Exception as error:
+            raise self._said(name, error) from error
+
+    def get_range(self, name: str, start: int, stop: int, tag: str) -> memoryview:
+        """Return bytes `start` to `stop` of an object that must still be the one with this tag.
+
+        Raises:
+            ConflictError: it was replaced.
+        """
+        try:
+            result = self._obstore.get(self._store, name, options={"range": (start, stop)})
+            found = _facts(result.meta).tag
+            if found != tag:
+                raise ConflictError(
+                    f"{self.where(name)} was replaced while it was read (ETag {found}, before {tag}); start again, and "
+                    "let nothing write there meanwhile"
+                )
+            data = memoryview(result.bytes())
+        except InputError:
+            raise
+        except Exception as error:
+            raise self._said(name, error) from error
+        if len(data) != stop - start:
+            raise UnavailableError(
+                f"{self.where(name)}: {len(data)} bytes came of {stop - start}; run the command again"
+            )
+        return data
+
+    def put(self, name: str, data: bytes | memoryview) -> None:
+        """Send an object and make sure that the store holds these bytes.
+
+        A store that answers with the MD5 of what it took has said so; from any other the object is read back.
+
+        Raises:
+            UnavailableError: the store holds something else.
+        """
+        in_parts = len(data) > PART_BYTES
+        try:
+            answer = self._obstore.put(self._store, name, data, use_multipart=in_parts, chunk_size=PART_BYTES)
+        except Exception as error:
+            raise self._said(name, error) from error
+        if _bare(answer["e_tag"]) != expected_tag(data) and not self._holds(name, data):
+            raise UnavailableError(f"{self.where(name)}: the store holds other bytes than were sent; run it again")
+
+    def put_record(self, name: str, data: bytes, replacing: str | None) -> None:
+        """Send a record, on the condition that none is there, or that it is still the one that is to be replaced.
+
+        Args:
+            name: of the object.
+            data: the record.
+            replacing: the tag of the record that was read there, or None for a new one.
+
+        Raises:
+            ConflictError: another process was there first with another record.
+        """
+        mode: Any = "create" if replacing is None else {"e_tag": f'"{replacing}"'}
+        from obstore.exceptions import AlreadyExistsError, NotModifiedError, PreconditionError
+
+        try:
+            self._obstore.put(self._store, name, data, mode=mode, use_multipart=False)
+        except (AlreadyExistsError, PreconditionError, NotModifiedError) as error:
+            if self.get(name) != data:
+                raise ConflictError(
+                    f"{self.where(name)}: another process wrote there; let one at a time write, and run it again"
+                ) from error
+        except Exception as error:
+            raise self._said(name, error) from error
+        if not self._holds(name, data):
+            raise ConflictError(f"{self.where(name)}: the store holds another record than was sent; run it again")
+
+    def delete(self, name: str) -> None:
+        """Delete an object that may be gone already."""
+        try:
+            self._obstore.delete(self._store, name)
+        except FileNotFoundError:
+            return
+        except Exception as error:
+            raise self._said(name, error) from error
+
+    def names(self) -> set[str]:
+        """Return the names of all objects.
+
+        Raises:
+            InputError: it is a web server's address, which lists nothing.
+        """
+        try:
+            return {str(entry["path"]) for batch in self._obstore.list(self._store) for entry in batch}
+        except Exception as error:
+            raise self._said("", error) from error
+
+    def _holds(self, name: str, data: bytes | memoryview) -> bool:
+        digest = hashlib.sha256()
+        for part in self.stream(name):
+            digest.update(part)
+        return digest.digest() == hashlib.sha256(data).digest()
+
+    def _said(self, name: str, error: Exception) -> InputError | MissingDataError:
+        """Return what a store's error means, on one line that holds neither its request nor a credential."""
+        text = str(error).partition("Debug source:")[0]
+        code = match[1] if (match := re.search(r"<Code>(\w+)</Code>", text)) else ""
+        place = self.where(name)
+        for kind, known, meaning in _MEANINGS:
+            if kind in type(error).__name__ + code or any(word in text for word in known):
+                missing = kind == "NotFound"
+                return (MissingDataError if missing else UnavailableError)(f"{place}: {meaning}{code and f' ({code})'}")
+        return UnavailableError(f"{place}: {one_line(_without_requests(text))[:_SHOWN]}")
+
+
+_MEANINGS: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    ("NoSuchBucket", ("ContainerNotFound",), "there is no such bucket; make it, or correct the name"),
+    (
+        "RequestTimeTooSkewed",
+        ("RequestExpired", "is too far in the", "Signature not yet current"),
+        "this machine's clock is wrong by more than the store allows; set it, and run the command again",
+    ),
+    (
+        "InvalidAccessKeyId",
+        ("SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "AuthenticationFailed"),
+        "the store does not know these credentials; see the variables AWS_…, GOOGLE_… or AZURE_… of the environment",
+    ),
+    (
+        "NoCredentials",
+        ("169.254.169.254", "169.254.170.2", "metadata.google.internal", "missing AccountName", "Account must be"),
+        "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE, GOOGLE_…, AZURE_…); for a "
+        "public bucket AWS_SKIP_SIGNATURE=true",
+    ),
+    ("PermissionDenied", ("403 Forbidden",), "the store refuses this; ask for the right to do it, or correct the name"),
+    ("Unauthenticated", ("401 Unauthorized",), "the store asks for credentials; put them into the environment"),
+    ("NotFound", (), "there is no such object"),
+    ("NotPartial", ("non-partial response",), "this server gives objects as a whole only; pull the cache instead"),
+    (
+        "Unreachable",
+        ("error sending request", "dns error", "Connection refused", "connection closed", "timed out"),
+        "the store cannot be reached; see the network and the endpoint (AWS_ENDPOINT_URL), and run the command again",
+    ),
+)
+
+
+def expected_tag(data: bytes | memoryview) -> str:
+    """Return the ETag of a store that makes them of MD5: of the whole, or of its parts' and their number."""
+    if len(data) <= PART_BYTES:
+        return whole_tag(data)
+    view = memoryview(data)
+    parts = [_md5(view[start : start + PART_BYTES]).digest() for start in range(0, len(view), PART_BYTES)]
+    return f"{_md5(b''.join(parts)).hexdigest()}-{len(parts)}"
+
+
+def _md5(data: bytes | memoryview) -> Any:
+    return hashlib.md5(data, usedforsecurity=False)
+
+
+def whole_tag(data: bytes | memoryview) -> str:
+    """Return the ETag of a store that makes it of the MD5 of the whole, however it was sent."""
+    return str(_md5(data).hexdigest())
+
+
+def _facts(meta: Mapping[str, Any]) -> ObjectFacts:
+    return ObjectFacts(int(meta["size"]), _bare(meta["e_tag"]) or str(meta["last_modified"]))
+
+
+def _bare(tag: str | None) -> str:
+    return (tag or "").removeprefix("W/").strip('"')
+
+
+def _without_requests(text: str) -> str:
+    return re.sub(r"https?://\S+", "…", text)
+
+
+def _insecure() -> bool:
+    return os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", "")).startswith("http://")
+
+
+def _shared_credentials() -> dict[str, str]:
+    """Return the keys of the profile in AWS' shared file, where the environment itself has none."""
+    if any(os.environ.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SKIP_SIGNATURE", "AWS_WEB_IDENTITY_TOKEN_FILE")):
+        return {}
+    path = Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials").expanduser()
+    profile = os.environ.get("AWS_PROFILE", "default")
+    parser = configparser.RawConfigParser()
+    try:
+        parser.read(path)
+    except (configparser.Error, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a file of credentials ({type(error).__name__}); mend it") from error
+    if profile not in parser:
+        if "AWS_PROFILE" in os.environ:
+            raise InputError(f"AWS_PROFILE is {profile!r}, and {path} has no such profile")
+        return {}
+    names = {"aws_access_key_id": "access_key_id", "aws_secret_access_key": "secret_access_key"}
+    names |= {"aws_session_token": "session_token"}
+    return {own: parser[profile][name] for name, own in names.items() if name in parser[profile]}
