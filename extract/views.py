@@ -42,7 +42,7 @@ from ifcar.extract.geometry import (
 from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.sampling import place_of_view, plain_places, segment_frames, strided_frames
 from ifcar.extract.tracks import Tracks
-from ifcar.extract.view_content import View, fill_slots
+from ifcar.extract.view_content import View, fill_slots, with_background
 from ifcar.extract.view_options import (
     FRAMES,
     SIDES,
@@ -73,6 +73,8 @@ class ViewPolicy(SampledViews, AugmentedViews, CroppedViews, LayoutViews):
             raise InputError(f"{found}; expected up to {MAX_VIEWS} together")
         if self.views % self.num_crops:
             raise InputError(f"views is {self.views}; expected a multiple of {self.num_crops} with three-crops framing")
+        if self.background and self.instances < 2:
+            raise InputError("background takes the last of the instance slots; expected instances from 2 on")
         self._check_sampling()
 
     @property
@@ -150,28 +152,36 @@ def plan_view(
     sampled = _sample(policy, clip, tracks, video, annotation_fps, view_number, rng if augmented else None)
     crop = _training_crop(policy, rng, frame_size) if augmented else _plain_crop(policy, view_number, frame_size)
     flip = bool(augmented and policy.flip and rng.random() < 0.5)
-    kept = (tracks if proposals is None else proposals).keep(policy.instances)
+    own = [array for array in carried if array != SCORES]
+    kept = (tracks if proposals is None else proposals).keep(policy.instances - policy.background)
 
-    def filled(frames: _Sampled, arrays: Sequence[ArraySpec]) -> dict[str, NDArray[Any]]:
+    def seen_at(frames: _Sampled) -> Tracks:
         shown = frames.annotated
         if proposals is not None and proposals_fps != annotation_fps:
             shown = annotated_frames(video, proposals_fps, frames.frames, clip.origin_sec)
-        return fill_slots(kept.at(shown), arrays, policy.instances, frame_size, crop, flip)
+        return kept.at(shown)
 
+    def filled(seen: Tracks, arrays: Sequence[ArraySpec]) -> dict[str, NDArray[Any]]:
+        return fill_slots(seen, arrays, policy.instances, frame_size, crop, flip)
+
+    seen = seen_at(sampled)
+    if policy.background:
+        seen = with_background(seen, own, policy.instances, frame_size)
     layout: dict[str, NDArray[Any]] = {}
     if policy.layout_frames:
         rng = _generator(policy.seed, number + 1, clip.clip_id, "layout")
         over = _sample(
             policy.over_layout(), clip, tracks, video, annotation_fps, view_number, rng if augmented else None
         )
-        layout = {f"{LAYOUT}{name}": v for name, v in filled(over, [a for a in carried if a == SCORES]).items()}
+        scores = [array for array in carried if array == SCORES]
+        layout = {f"{LAYOUT}{name}": values for name, values in filled(seen_at(over), scores).items()}
     return View(
         frame_indices=sampled.frames.astype(np.int32),
         crop=crop,
         flip=flip,
         sampling_rate=sampled.rate,
         augmented=augmented,
-        arrays=filled(sampled, [array for array in carried if array != SCORES]) | layout,
+        arrays=filled(seen, own) | layout,
     )
 
 

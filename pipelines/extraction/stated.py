@@ -18,6 +18,7 @@ WITHOUT_EFFECT: Mapping[str, Any] = {
     "sampling": "segments",
     "sampling_fps": None,
     "layout_frames": 0,
+    "background": False,
 }
 """Options of views that an identity leaves out where they have these values."""
 OF_BACKBONE = {
