@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,6 +144,12 @@ def print_json(content: Any) -> None:
     """Print one JSON value to stdout; a number that is none (NaN, infinite) is null, as JSON has no such numbers."""
     text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
     sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
+
+
+def json_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
+    """Return a table's rows as JSON objects, whose keys are the columns in small letters, "top-1" as "top1"."""
+    keys = [re.sub(r"[^a-z0-9]+", "_", column.lower().replace("-", "")).strip("_") for column in columns]
+    return [dict(zip(keys, row, strict=True)) for row in rows]
 
 
 def fail(message: str, code: int = 2) -> int:

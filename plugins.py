@@ -57,8 +57,13 @@ def load_plugins(kind: str) -> list[str]:
         return []
     group, catalog = PLACES[kind]
     import_module(catalog)  # first, so that a plugin with a name of ours is the one that is refused
-    failures = [*load_entry_points(group), *map(load_file, named_files())]
-    return [failure for failure in failures if failure]
+    return [failure for failure in [*load_entry_points(group), *map(load_file, named_files())] if failure]
+
+
+@functools.cache
+def warn_of(failure: str) -> None:
+    """Say once that a plugin is left out, for a command that goes on without it."""
+    logging.getLogger(__name__).warning("%s, and is left out", failure)
 
 
 @functools.cache
@@ -125,6 +130,4 @@ def how_to_get(origin: Mapping[str, str]) -> str:
 
 def _failure(what: str, why: object) -> str:
     reason = f"{type(why).__name__}: {one_line(why)}" if isinstance(why, BaseException) else str(why)
-    line = f"{what} cannot be used and is left out ({reason})"
-    logging.getLogger(__name__).warning(line)
-    return line
+    return f"{what} cannot be used ({reason})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Generic, TypeVar
 
 from ifcar.errors import InputError, nearest_of
-from ifcar.plugins import load_plugins, origin
+from ifcar.plugins import load_plugins, origin, warn_of
 
 T = TypeVar("T")
 
@@ -38,15 +38,16 @@ class Registry(Generic[T]):
         """
         failures = [] if name in self._items else load_plugins(self.kind)
         if name not in self._items:
-            said = f"unknown {self.kind} {name!r}"
-            if name in self._advice:
-                raise InputError("; ".join([f"{said}: {self._advice[name]}", *failures]))
-            raise InputError("; ".join([f"{said}{nearest_of(name, self.names())}", *failures]))
+            said = f": {self._advice[name]}" if name in self._advice else nearest_of(name, sorted(self._items))
+            raise InputError("; ".join([f"unknown {self.kind} {name!r}{said}", *failures]))
+        for failure in failures:
+            warn_of(failure)
         return self._items[name][0]
 
     def names(self) -> list[str]:
         """Return the registered names, sorted, those of plugins too."""
-        load_plugins(self.kind)
+        for failure in load_plugins(self.kind):
+            warn_of(failure)
         return sorted(self._items)
 
     def origin(self, name: str) -> dict[str, str]:

@@ -28,11 +28,11 @@ from ifcar.pipelines.progress import Silent
 
 def measure(trainer: LiveTrainer, num_steps: int, rounds: int) -> dict[str, float]:
     """Return clips a second of decoding alone, of training alone and of both."""
-    clips, size = trainer.examples.clips, trainer.plan.batch_size
+    size = trainer.plan.batch_size
     batches = list(trainer.sampler.batches(0, num_steps))
 
     def views() -> Iterator[Decoded]:
-        return load_training(trainer.views, trainer.sampler, clips, 0, num_steps, trainer.num_workers)
+        return load_training(trainer.views, trainer.sampler, 0, num_steps, trainer.num_workers)
 
     kept = [item for item, _ in zip(views(), range(size), strict=False)]
 

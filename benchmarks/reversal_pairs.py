@@ -1,4 +1,4 @@
-"""Which way time runs: python benchmarks/reversal_pairs.py runs/toybox-contact-table2.
+"""Which way time runs: python benchmarks/reversal_pairs.py runs/toybox-contact-masks.
 
 For every system of a comparison on toybox-contact's protocol `order`: how often, in percent of the test clips, a clip's
 class scores above the class of the same motion in reverse. A head that sees no order scores a clip and its reverse

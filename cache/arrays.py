@@ -1,7 +1,7 @@
 """Which arrays over rows a cache holds, said as data: whoever carries them loops over specs and knows no fixed list.
 
-Axis letters (the same everywhere): R rows, V views, T frames, T′ feature steps (T… is time), N instances, C channels,
-P pooled size, H W map, h w sides of a picture of the crop, such as a mask, K classes.
+Axis letters (the same everywhere): R rows, V views, T frames, T′ feature steps, T_L frames of the layout (T… is time),
+N instances, C channels, P pooled size, H W map, h w sides of a picture of the crop, such as a mask, K classes.
 """
 
 from __future__ import annotations
@@ -75,6 +75,12 @@ class ArraySpec:
         return tuple(place for place, letter in enumerate(letters) if letter.startswith("T"))
 
     @property
+    def is_category(self) -> bool:
+        """Whether it says which slots hold a subject, an object or nothing, see `Category`."""
+        name = self.name.rpartition("/")[2]  # without a stream's
+        return self.role == "layout" and (name == "categories" or name.endswith("_categories"))
+
+    @property
     def is_picture(self) -> bool:
         """Whether its last axes are rows and columns over the crop, so that it is cropped and mirrored as pixels."""
         return self.axes[-2:] == PICTURE
@@ -120,6 +126,7 @@ class CacheSpec:
         pooled_size: int = 0,
         grid_size: tuple[int, int] | None = None,
         more: Sequence[ArraySpec] = (),
+        layout_frames: int = 0,
     ) -> Self:
         """Return what extraction stores: features where there is a backbone, boxes and categories, the view.
 
@@ -130,7 +137,8 @@ class CacheSpec:
             channels: C; 0 when no pixels are read.
             pooled_size: P; 0 when no instances are pooled.
             grid_size: (H, W) of `grid_features`, or None when that array is not stored.
-            more: arrays that the dataset gives.
+            more: arrays that the dataset gives; scores are kept at the frames of the layout only.
+            layout_frames: T_L, of boxes at frames of their own; 0 without.
         """
         sizes = {"T": num_frames, "T′": num_steps, "N": num_instances}
         arrays: list[ArraySpec] = []
@@ -145,7 +153,11 @@ class CacheSpec:
                 arrays.append(GRID_FEATURES)
         if any(letter in array.axes for array in more for letter in PICTURE):
             sizes |= PICTURE_SIZES
-        return cls(sizes=sizes, arrays=(*arrays, BOXES, CATEGORIES, *more, *BOOKKEEPING))
+        arrays += [BOXES, CATEGORIES, *(array for array in more if array != SCORES)]
+        if layout_frames:
+            sizes["T_L"] = layout_frames
+            arrays += [over_layout(array) for array in (BOXES, CATEGORIES, *(a for a in more if a == SCORES))]
+        return cls(sizes=sizes, arrays=(*arrays, *BOOKKEEPING))
 
     @property
     def num_frames(self) -> int:
@@ -242,6 +254,11 @@ class CacheSpec:
         return {name: self.empty(name, num_rows) for name in self.names()}
 
 
+def over_layout(array: ArraySpec) -> ArraySpec:
+    """Return the array of the same values at the T_L frames of the layout."""
+    return replace(array, name=f"{LAYOUT}{array.name}", axes=("T_L", *array.axes[1:]))
+
+
 def _feature(name: str, *axes: str) -> ArraySpec:
     return ArraySpec(name=name, axes=axes, dtype="float16", role="feature", sharded=True)
 
@@ -256,6 +273,9 @@ GRID_FEATURES = _feature("grid_features", "T′", "C", "H", "W")
 FEATURES = (INSTANCE_FEATURES, FRAME_FEATURES, GRID_FEATURES)
 BOXES = ArraySpec(name="boxes", axes=("T", "N", 4), dtype="float32", role="layout")
 CATEGORIES = ArraySpec(name="categories", axes=("T", "N"), dtype="uint8", role="layout")
+SCORES = ArraySpec(name="scores", axes=("T", "N"), dtype="float32", role="layout")
+"""Of detected boxes; stored at the frames of the layout only."""
+LAYOUT = "layout_"  # before the names of arrays over the T_L frames of the layout
 MASKS = ArraySpec(name="masks", axes=("T", "N", *PICTURE), dtype="uint8", role="layout", sharded=True)
 BOOKKEEPING = (
     _of_view("frame_indices", "int32", "T"),

@@ -59,17 +59,21 @@ class JoinedReader(CacheReader):
         super().__init__(path, manifest, ClipTable(ids=segments, segments=segments, cameras=[""] * len(segments)))
         self._readers = {name: _open(path, name, known[name]) for name in self._names}
         self._streams = {name: Stream(cache=Path(), cameras=tuple(known[name]["cameras"])) for name in self._names}
+        self._identities: dict[str, dict[str, Any]] = {name: known[name]["identity"] for name in self._names}
         self._place(content)
 
     def _place(self, content: Mapping[str, Any]) -> None:
         """Find the row of each stream behind every row of the join."""
         found = {name: rows_by_segment(self._readers[name], self._streams[name]) for name in self._names}
+        shown = {name: content["streams"][name].get("shuffled", range(self.num_clips)) for name in self._names}
         most = [content["streams"][name]["most_rows"] for name in self._names]
         self.num_views = self.rows_per_clip = int(np.prod(most))
         self.num_rows = self.num_clips * self.num_views
         self._places = {name: np.full(self.num_rows, -1, np.int64) for name in self._names}
-        for number, segment in enumerate(self.clip_ids):
-            choices = itertools.product(*(found[name].get(segment, ()) for name in self._names))
+        for number in range(self.num_clips):
+            choices = itertools.product(
+                *(found[name].get(self.clip_ids[shown[name][number]], ()) for name in self._names)
+            )
             for view, chosen in enumerate(choices):
                 for name, row in zip(self._names, chosen, strict=True):
                     self._places[name][number * self.num_views + view] = row
@@ -77,6 +81,10 @@ class JoinedReader(CacheReader):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self.path, self._names))
+
+    def identity_of(self, stream: str) -> dict[str, Any]:
+        """Return the identity of the cache behind a stream."""
+        return self._identities[stream]
 
     def protocol_names(self) -> list[str]:
         """Return the names of the protocols that all streams have."""
@@ -153,6 +161,8 @@ def _manifest(content: Mapping[str, Any], segments: Sequence[str]) -> Manifest:
     if views > MAX_VIEWS:
         raise InputError(f"{views} combinations of cameras and views a segment; a join takes {MAX_VIEWS}: name fewer")
     joined = {name: {"fingerprint": own["fingerprint"], "cameras": own["cameras"]} for name, own in streams.items()}
+    for name, own in streams.items():
+        joined[name] |= {"shuffled": own["shuffled"]} if "shuffled" in own else {}
     identity = {**next(iter(streams.values()))["identity"], "streams": joined}
     return new_manifest(spec, Provenance(identity=identity), segments, views)
 

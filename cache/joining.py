@@ -14,6 +14,7 @@ from ifcar.cache.durable import write_atomic
 from ifcar.cache.joined import JOIN_VERSION, JoinedReader, status_digest
 from ifcar.cache.protocols import LabelSpace, ProtocolTable
 from ifcar.cache.segments import Stream, differing_part, rows_by_segment, segment_tables
+from ifcar.cache.shuffled import other_recordings
 from ifcar.cache.stored_spec import FORMAT_VERSION, spec_content
 from ifcar.cache.zarr_reader import ZarrReader
 from ifcar.errors import InputError, MissingDataError
@@ -38,12 +39,14 @@ def join_caches(streams: Mapping[str, Stream], out: Path) -> Joined:
     """Write a join.
 
     Raises:
-        InputError: no stream, a name that is none, a camera that no clip of a cache has, no common segment, or caches
-            that disagree about a split, a group or a label.
+        InputError: no stream, a name that is none, a camera that no clip of a cache has, no common segment, caches
+            that disagree about a split, a group or a label, or a shuffled stream that is the first.
         MissingDataError: no such cache.
     """
     if len(streams) < 1:
         raise InputError("a join needs streams, as ego=caches/ego.zarr")
+    if next(iter(streams.values())).shuffled:
+        raise InputError(f"stream {next(iter(streams))!r} is shuffled; expected the first as it is, others beside it")
     for name, stream in streams.items():
         if isinstance(place := place_of(stream.cache), Address):
             raise InputError(f"stream {name!r}: {place} is an address; a join takes local caches: pull it")
@@ -58,6 +61,7 @@ def join_caches(streams: Mapping[str, Stream], out: Path) -> Joined:
         raise InputError(f"the caches of {', '.join(streams)} have no segment in common; are they of one data set?")
     tables = {name: segment_tables(readers[name], stream, segments) for name, stream in streams.items()}
     _check_alike(tables, segments)
+    lent = other_recordings(next(iter(tables.values())), segments) if any(s.shuffled for s in streams.values()) else []
     content = {
         "join_version": JOIN_VERSION,
         "streams": {
@@ -69,6 +73,7 @@ def join_caches(streams: Mapping[str, Stream], out: Path) -> Joined:
                 "spec": spec_content(readers[name].spec, FORMAT_VERSION),
                 "identity": readers[name].identity,
                 "most_rows": max(len(rows[name][segment]) for segment in segments),
+                **({"shuffled": lent} if stream.shuffled else {}),
             }
             for name, stream in streams.items()
         },

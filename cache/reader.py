@@ -70,6 +70,10 @@ class CacheReader(ABC):
     @abstractmethod
     def _fill(self, name: str, rows: NDArray[np.int64], out: NDArray[Any]) -> None: ...
 
+    def identity_of(self, stream: str) -> dict[str, Any]:
+        """Return the identity of the cache behind a stream: of a cache by itself its own."""
+        return self.identity
+
     def protocol(self, name: str) -> ProtocolTable:
         """Return a protocol table.
 

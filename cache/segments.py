@@ -21,10 +21,13 @@ class Stream:
     Args:
         cache: its cache.
         cameras: of the clips that are taken; empty: all.
+        shuffled: whether it shows, at each segment, one of another recording: a control, see `ifcar.cache.shuffled`.
+            Labels stay the segment's, so that what such a stream answers by itself means nothing.
     """
 
     cache: Path
     cameras: tuple[str, ...] = ()
+    shuffled: bool = False
 
 
 def rows_by_segment(reader: CacheReader, stream: Stream) -> dict[str, list[int]]:

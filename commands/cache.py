@@ -12,8 +12,8 @@ import typer
 from ifcar.cache.addresses import place_of
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
 from ifcar.commands.options import CacheArgument, Json, say
-from ifcar.console import Screen, print_json, print_table
-from ifcar.errors import InputError
+from ifcar.console import Screen, json_rows, print_json, print_table
+from ifcar.errors import InputError, nearest
 from ifcar.pipelines.extraction.recomputing import RecomputeConfig
 from ifcar.shell_words import command
 
@@ -21,22 +21,30 @@ if TYPE_CHECKING:
     from ifcar.pipelines.recompute import Recomputed
 
 
+ARRAYS = ("array", "shape", "dtype", "MiB", "role")
+PROTOCOLS = ("name", "labels", "of each", "classes", "train", "test", "groups", "by")
+FAILURES = ("row", "clip", "view", "reason")
+
+
 def info(cache: CacheArgument, as_json: Json = False) -> None:
     """Show what a cache holds: arrays, protocols, provenance and failed clips."""
     from ifcar.pipelines.listing import describe_cache
 
-    facts = describe_cache(cache)
+    found = describe_cache(cache)
+    tables = {
+        "arrays": (ARRAYS, found["arrays"]),
+        "protocols": (PROTOCOLS, found["protocols"]),
+        "failures": (FAILURES, found["failures"]),
+    }
     if as_json:
-        print_json(facts)
+        print_json({**found["typed"], **{key: json_rows(columns, rows) for key, (columns, rows) in tables.items()}})
         return
-    print_table(str(cache), ["array", "shape", "dtype", "MiB", "role"], facts["arrays"])
-    print_table(
-        "protocols", ["name", "labels", "of each", "classes", "train", "test", "groups", "by"], facts["protocols"]
-    )
-    for line in facts["facts"]:
+    print_table(str(cache), ARRAYS, found["arrays"])
+    print_table("protocols", PROTOCOLS, found["protocols"])
+    for line in found["facts"]:
         say(line)
-    if facts["failures"]:
-        print_table("failed", ["row", "clip", "view", "reason"], facts["failures"])
+    if found["failures"]:
+        print_table("failed", FAILURES, found["failures"])
 
 
 def join(
@@ -45,6 +53,10 @@ def join(
         typer.Argument(help="NAME=CACHE, or NAME=CACHE:CAMERA,CAMERA of some cameras of a cache.", show_default=False),
     ],
     out: Annotated[Path, typer.Option(help="The join, a file ending in .join.json.")],
+    shuffled: Annotated[
+        list[str] | None,
+        typer.Option(help="A stream to show other recordings in, as a control of joint training; again for more."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Join caches of the same moments by their segments, so that heads of several streams train on them."""
@@ -63,7 +75,11 @@ def join(
             raise InputError(f"{text!r}: expected NAME=CACHE or NAME=CACHE:CAMERA,CAMERA")
         if name in named:
             raise InputError(f"{text!r}: the stream {name!r} is given twice; every stream needs a name of its own")
-        named[name] = Stream(cache=Path(path), cameras=tuple(filter(None, cameras.split(","))))
+        shown = tuple(filter(None, cameras.split(",")))
+        named[name] = Stream(cache=Path(path), cameras=shown, shuffled=name in (shuffled or ()))
+    for name in shuffled or ():
+        if name not in named:
+            raise InputError(f"--shuffled {name!r}: no such stream{nearest(name, named)}; there are {', '.join(named)}")
     made = join_caches(named, out)
     if as_json:
         print_json(asdict(made))

@@ -11,7 +11,7 @@ import typer
 
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
 from ifcar.commands.options import HEAD, CacheOption, Json, refuse_ignored, say, schedule_from
-from ifcar.console import Screen, print_json, print_table
+from ifcar.console import Screen, json_rows, print_json, print_table
 from ifcar.errors import InputError
 from ifcar.pipelines.engines.cluster import EngineConfig, RayConfig
 from ifcar.pipelines.grid.config import FewShotConfig, GridConfig, SystemConfig
@@ -123,7 +123,7 @@ def _print_plan(plan: GridPlan, *, as_json: bool) -> None:
             rows.append([name, protocol, cell.seed, run_id(job.config)[:12], state, str(job.path)])
     columns = ["system", "protocol", "seed", "id", "state", "folder"]
     if as_json:
-        print_json([dict(zip(columns, row, strict=True)) for row in rows])
+        print_json(json_rows(columns, rows))
         return
     print_table(f"{plan.config.name}: {len(plan.jobs())} runs on {plan.cache}", columns, rows)
     for fusion in plan.config.ensembles:

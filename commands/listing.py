@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ifcar.commands.options import Json, say
-from ifcar.console import print_json, print_table
+from ifcar.console import json_rows, print_json, print_table
 from ifcar.errors import InputError
 
 
@@ -26,7 +26,8 @@ def list_(
     ] = None,
     protocol: Annotated[str | None, typer.Option(help="With runs: those of this protocol.")] = None,
     where: Annotated[
-        list[str] | None, typer.Option(help="With runs: COLUMN>NUMBER, as top1>60 (quoted); again for more.")
+        list[str] | None,
+        typer.Option(help="With runs: COLUMN>VALUE, as 'top1>60', or with = != ~ < <= >=; again for more."),
     ] = None,
     sort: Annotated[
         str | None, typer.Option(help="With runs: the column to sort by; -COLUMN: the largest first.")
@@ -34,6 +35,7 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List what there is."""
+    from ifcar.pipelines.labels.contract import MEASURES
     from ifcar.pipelines.listing import LISTINGS, list_backbones, list_runs
     from ifcar.pipelines.runs.query import RunQuery
 
@@ -55,9 +57,15 @@ def list_(
     else:
         columns, rows = LISTINGS[what]() if weights is None else list_backbones(weights)
     if as_json:
-        print_json([dict(zip(columns, row, strict=True)) for row in rows])
+        shares = {place for place, column in enumerate(columns) if what == "runs" and column in MEASURES.values()}
+        # a score is a share in JSON, under the key that it has in every command's, and a percentage in tables
+        print_json(json_rows(columns, ([_share(v) if k in shares else v for k, v in enumerate(row)] for row in rows)))
     else:
         print_table(what, columns, rows)
+
+
+def _share(percent: float | None) -> float | None:
+    return None if percent is None else round(percent / 100, 12)
 
 
 def _print_published() -> None:

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.cache.arrays import ArraySpec
+from ifcar.cache.arrays import LAYOUT, SCORES, ArraySpec
 from ifcar.cache.manifest import MAX_VIEWS
 from ifcar.config_fields import check_fields
 from ifcar.errors import InputError
@@ -42,8 +42,16 @@ from ifcar.extract.geometry import (
 from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.sampling import place_of_view, plain_places, segment_frames, strided_frames
 from ifcar.extract.tracks import Tracks
-from ifcar.extract.view_content import View, fill_slots
-from ifcar.extract.view_options import FRAMES, SIDES, AugmentedViews, CroppedViews, SampledViews, Sampling
+from ifcar.extract.view_content import View, fill_slots, with_background
+from ifcar.extract.view_options import (
+    FRAMES,
+    SIDES,
+    AugmentedViews,
+    CroppedViews,
+    LayoutViews,
+    SampledViews,
+    Sampling,
+)
 
 CENTER_FRACTION = 224 / 256
 CROP_PLACES = (0.5, 0.0, 1.0)  # along the long side, of three crops
@@ -51,7 +59,7 @@ MAX_SAMPLING_RATE = 1000.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ViewPolicy(SampledViews, AugmentedViews, CroppedViews):
+class ViewPolicy(SampledViews, AugmentedViews, CroppedViews, LayoutViews):
     """How views are sampled and cropped, with nothing left to the dataset; all of it enters the cache's fingerprint."""
 
     frames: Annotated[int, FRAMES] = 8
@@ -65,6 +73,8 @@ class ViewPolicy(SampledViews, AugmentedViews, CroppedViews):
             raise InputError(f"{found}; expected up to {MAX_VIEWS} together")
         if self.views % self.num_crops:
             raise InputError(f"views is {self.views}; expected a multiple of {self.num_crops} with three-crops framing")
+        if self.background and self.instances < 2:
+            raise InputError("background takes the last of the instance slots; expected instances from 2 on")
         self._check_sampling()
 
     @property
@@ -76,6 +86,11 @@ class ViewPolicy(SampledViews, AugmentedViews, CroppedViews):
     def num_crops(self) -> int:
         """How many plain views share a place in time."""
         return len(CROP_PLACES) if self.framing == "three-crops" else 1
+
+    def over_layout(self) -> ViewPolicy:
+        """Return how the frames of the layout are taken: T_L of the whole clip."""
+        own: Sampling = "annotated" if self.sampling == "annotated" else "segments"
+        return replace(self, frames=self.layout_frames, sampling=own, sampling_fps=None, sampling_rates=())
 
     @property
     def num_places(self) -> int:
@@ -124,7 +139,7 @@ def plan_view(
         view_number: 0 … V − 1 are plain, from V on augmented, without end.
         proposals: the boxes that are seen in place of the clip's own, which then only say which frames are sampled.
         proposals_fps: the rate that their frame numbers count in; None: they are the source's.
-        carried: the arrays that the boxes' tracks carry beside them.
+        carried: the arrays that the boxes' tracks carry beside them; scores are kept at the frames of the layout only.
 
     Raises:
         InputError: nothing of the clip lies within its source, the source's rate is needed and unknown, or the tracks
@@ -137,17 +152,36 @@ def plan_view(
     sampled = _sample(policy, clip, tracks, video, annotation_fps, view_number, rng if augmented else None)
     crop = _training_crop(policy, rng, frame_size) if augmented else _plain_crop(policy, view_number, frame_size)
     flip = bool(augmented and policy.flip and rng.random() < 0.5)
-    shown = sampled.annotated
-    if proposals is not None and proposals_fps != annotation_fps:
-        shown = annotated_frames(video, proposals_fps, sampled.frames, clip.origin_sec)
-    kept = (tracks if proposals is None else proposals).keep(policy.instances).at(shown)
+    own = [array for array in carried if array != SCORES]
+    kept = (tracks if proposals is None else proposals).keep(policy.instances - policy.background)
+
+    def seen_at(frames: _Sampled) -> Tracks:
+        shown = frames.annotated
+        if proposals is not None and proposals_fps != annotation_fps:
+            shown = annotated_frames(video, proposals_fps, frames.frames, clip.origin_sec)
+        return kept.at(shown)
+
+    def filled(seen: Tracks, arrays: Sequence[ArraySpec]) -> dict[str, NDArray[Any]]:
+        return fill_slots(seen, arrays, policy.instances, frame_size, crop, flip)
+
+    seen = seen_at(sampled)
+    if policy.background:
+        seen = with_background(seen, own, policy.instances, frame_size)
+    layout: dict[str, NDArray[Any]] = {}
+    if policy.layout_frames:
+        rng = _generator(policy.seed, number + 1, clip.clip_id, "layout")
+        over = _sample(
+            policy.over_layout(), clip, tracks, video, annotation_fps, view_number, rng if augmented else None
+        )
+        scores = [array for array in carried if array == SCORES]
+        layout = {f"{LAYOUT}{name}": values for name, values in filled(seen_at(over), scores).items()}
     return View(
         frame_indices=sampled.frames.astype(np.int32),
         crop=crop,
         flip=flip,
         sampling_rate=sampled.rate,
         augmented=augmented,
-        arrays=fill_slots(kept, carried, policy.instances, frame_size, crop, flip),
+        arrays=filled(seen, own) | layout,
     )
 
 

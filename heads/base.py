@@ -57,9 +57,11 @@ class Base(Head):
         "released": BaseConfig(joint=JointConfig.released(), mlp="relu"),
         "released-pool": BaseConfig(joint=JointConfig.released(), pool="nodes", hidden_dim=0),
         "small": BaseConfig(joint=JointConfig(appearance_dim=64, layout_dim=64, reduction_dim=0), hidden_dim=64),
+        "tuned": BaseConfig(joint=JointConfig.tuned(128), hidden_dim=128),
     }
     schedules = YAN_RELEASED
     relational = False
+    simple = True
 
     @classmethod
     def reads(cls, config: BaseConfig) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -115,12 +115,14 @@ class Head(nn.Module, ABC):
         source: paper, section and equations.
         formula: the head in one line of plain text.
         config_type: the frozen dataclass of its options.
-        presets: named configs; "paper" is the default, "small" a narrow one for laptops.
+        presets: named configs; "paper" is the default, "small" a narrow one for laptops, "tuned" what held-out clips of
+            small data sets chose.
         relational: True when instances (not only the frame) decide, so that it can be fused with `i3d`.
         auxiliary: its auxiliary losses by name, with the arrays that only the loss reads. A head that has some takes
             the names of those that are on as a fourth argument, `losses`; a run's weights say which these are.
         losses: names of the auxiliary losses that are on.
         frame_level: True when the frame alone decides, so that a relational head can be fused with it.
+        simple: True when it averages and relates nothing: what others are measured against where no baseline is named.
         stackable: heads of one config can be stacked, see below. A head of torch's own layers (nn.GRU, nn.Dropout,
             nn.TransformerEncoderLayer, …) says False: its runs train alone, in the same loop, and what its layers draw
             follows from the run's seed and step all the same.
@@ -144,6 +146,7 @@ class Head(nn.Module, ABC):
     presets: ClassVar[Mapping[str, Any]]
     relational: ClassVar[bool] = True
     frame_level: ClassVar[bool] = False
+    simple: ClassVar[bool] = False
     auxiliary: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     stackable: ClassVar[bool] = True
     schedules: ClassVar[Schedules] = {}
@@ -226,12 +229,31 @@ class Head(nn.Module, ABC):
         self.draws = None if self.stackable else Noise(())
 
     def __call__(self, batch: InstanceBatch) -> HeadOutput:
-        """Score each view; what torch's own layers draw in training follows from the noise of the step."""
-        if self.draws is None or not self.training:
-            return cast(HeadOutput, super().__call__(batch))
+        """Score each view; what torch's own layers draw in training follows from the noise of the step.
+
+        Raises:
+            InputError: a plugin's `forward` returns something else than it should.
+        """
         values = next(iter(batch.arrays.values()))
-        with seeded(self.draws.drawn(len(values), values.device)):
-            return cast(HeadOutput, super().__call__(batch))
+        if self.draws is None or not self.training:
+            out = super().__call__(batch)
+        else:
+            with seeded(self.draws.drawn(len(values), values.device)):
+                out = super().__call__(batch)
+        return self._checked(out, len(values))
+
+    def _checked(self, out: object, num_views: int) -> HeadOutput:
+        """Return what `forward` gave, when that is scores of each view for each class."""
+        found, expected = type(out).__name__, (num_views, self.num_classes)
+        if isinstance(out, HeadOutput):
+            logits, outputs = tuple(out.logits.shape), None if out.outputs is None else tuple(out.outputs.shape)
+            if logits == expected and (outputs is None or (len(outputs) == 3 and (outputs[0], outputs[2]) == expected)):
+                return out
+            found = f"logits {logits}" + ("" if outputs is None else f" and outputs {outputs}")
+        raise InputError(
+            f"head {self.name!r} ({type(self).__module__}): forward returned {found} for {num_views} views and "
+            f"{self.num_classes} classes; expected a HeadOutput with logits {expected}"
+        )
 
     def learn_labels(self, labels: Tensor) -> None:
         """Compute statistics of the training labels and keep them as buffers; most heads need none.

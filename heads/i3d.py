@@ -46,6 +46,7 @@ class I3D(Head):
     schedules: ClassVar[Schedules] = {"zhang": {"charades": ZHANG_CHARADES}}
     relational = False
     frame_level = True
+    simple = True
     classifier: nn.Linear
 
     @classmethod

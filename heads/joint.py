@@ -18,12 +18,13 @@ from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import InstanceBatch, require, require_fraction, require_widths, require_widths_or_off
 from ifcar.heads.dropout import Dropout
 from ifcar.heads.embedding import OneHotEmbedding
+from ifcar.heads.motion import MOTION_DIM, motion_of
 from ifcar.heads.rows import RowLayers, RowNorm, keep_real, linear_norm_relu, step_index
 
 Streams = Literal["appearance", "layout", "both"]
 STREAMS: tuple[Streams, ...] = ("appearance", "layout", "both")
 NUM_CATEGORIES = 3
-BOX_DIM, MOTION_DIM = 4, 4
+BOX_DIM = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +85,11 @@ class JointConfig:
             mask_empty=False,
             scale_grad_by_freq=True,
         )
+
+    @classmethod
+    def tuned(cls, width: int) -> JointConfig:
+        """Return the front end of the presets `tuned`: narrow streams of this width, told how instances move."""
+        return cls(appearance_dim=width, layout_dim=width, reduction_dim=0, motion=True)
 
     def joint_dim(self) -> int:
         """Return d_joint, the width of the joint features."""
@@ -215,22 +221,3 @@ class JointFrontEnd(nn.Module):
             parts.append(self.layout(positions, categories, mask))
         features = keep_real(torch.cat(parts, dim=-1), mask)
         return JointFeatures(features=features, boxes=boxes, categories=categories, instance_mask=mask)
-
-
-def motion_of(boxes: Tensor, present: Tensor) -> Tensor:
-    """Return how each instance's centre moves.
-
-    Args:
-        boxes: (B, T′, N, 4); where absent, anything.
-        present: (B, T′, N), True where an instance has a box.
-
-    Returns:
-        (B, T′, N, 4): offset from the previous step, zero unless present in both, and from the mean over the steps
-        in which it is present.
-    """
-    there = present.unsqueeze(-1).to(boxes.dtype)
-    centres = torch.where(present.unsqueeze(-1), boxes[..., :2], 0)
-    moved = (centres[:, 1:] - centres[:, :-1]) * there[:, 1:] * there[:, :-1]
-    offset = torch.cat([torch.zeros_like(centres[:, :1]), moved], dim=1)
-    mean = centres.sum(1, keepdim=True) / there.sum(1, keepdim=True).clamp(min=1)
-    return torch.cat([offset, (centres - mean) * there], dim=-1)

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import InstanceBatch, require, require_fraction, require_widths
 from ifcar.heads.dropout import Dropout
 from ifcar.heads.embedding import OneHotEmbedding
+from ifcar.heads.motion import MOTION_DIM, motion_of
 from ifcar.heads.transformer import Encoder, causal_mask
 
 Frames = Literal["view", "layout"]
@@ -32,6 +34,8 @@ class LayoutConfig:
         classes: what a box is: "categories", hand or object, or "object_classes", by the classes of the data set; these
             belong to the view's frames.
         scores: embed detection scores too; they belong to "layout" frames. Released: for Action Genome only.
+        motion: embed, beside the corners, how far a box's centre moved since the last frame and how far it is from its
+            mean over the clip. Not in the paper.
         hidden_dim: H, a multiple of `num_heads`; hidden layers of the encoders have 4 H.
         num_heads: of every attention.
         spatial_layers: of the encoder over a frame's boxes.
@@ -44,6 +48,7 @@ class LayoutConfig:
     frames: Frames = "view"
     classes: Classes = "categories"
     scores: bool = False
+    motion: bool = False
     hidden_dim: int = 768
     num_heads: int = 12
     spatial_layers: int = 4
@@ -101,19 +106,19 @@ def numbers_of(config: LayoutConfig, spec: CacheSpec) -> Numbers:
 
 
 class BoxEmbedding(nn.Module):
-    """Embed boxes: e = LN(E[category] + W (x1, y1, x2, y2) [+ w score])."""
+    """Embed boxes: e = LN(E[category] + W (x1, y1, x2, y2 [, motion]) [+ w score])."""
 
     def __init__(self, config: LayoutConfig, num_categories: int, shape: tuple[int, ...]) -> None:
         super().__init__()
         width = config.hidden_dim
         self.category_embeddings = OneHotEmbedding(num_categories, width)
-        self.box_embedding = nn.Linear(4, width)
+        self.box_embedding = nn.Linear(4 + MOTION_DIM * config.motion, width)
         self.score_embeddings = nn.Linear(1, width) if config.scores else None
         self.layer_norm = nn.LayerNorm(width, eps=config.norm_eps)
         self.dropout = Dropout(config.dropout, (*shape, width))
 
     def forward(self, corners: Tensor, categories: Tensor, scores: Tensor | None) -> Tensor:
-        """Map corners (B, T, N, 4), categories (B, T, N) and scores (B, T, N) to (B, T, N, H)."""
+        """Map corners (B, T, N, 4 or, with motion, 8), categories and scores (B, T, N) to (B, T, N, H)."""
         embedded = self.category_embeddings(categories) + self.box_embedding(corners)
         if self.score_embeddings is not None:
             assert scores is not None
@@ -164,11 +169,15 @@ class LayoutEncoder(nn.Module):
         return out
 
     def _corners(self, boxes: Tensor, present: Tensor) -> Tensor:
-        """Return (x1, y1, x2, y2) of every token, (B, T + 1, N + 1, 4); zeros where there is none."""
+        """Return (x1, y1, x2, y2), and motion where it is on, of every token, (B, T + 1, N + 1, 4 or 8); else zeros."""
         boxes = torch.where(present.unsqueeze(-1), boxes, 0).to(self.layer_norm.weight.dtype)
         half = boxes[..., 2:] / 2
         corners = torch.cat([boxes[..., :2] - half, boxes[..., :2] + half], dim=-1)
-        return self._with_cls(corners, corners.new_tensor(CLS_BOX))
+        cls = corners.new_tensor(CLS_BOX)
+        if self.config.motion:
+            corners = torch.cat([corners, motion_of(boxes, present)], dim=-1)
+            cls = F.pad(cls, (0, MOTION_DIM))
+        return self._with_cls(corners, cls)
 
     def _categories(self, batch: InstanceBatch, present: Tensor) -> Tensor:
         """Return every token's number (B, T + 1, N + 1); an instance of no known class has padding's."""

@@ -149,7 +149,18 @@ class ORN(Head):
                 batch_size=32,
                 weight_decay=0.0,
             )
-        }
+        },
+        "released": {
+            "vlog": Schedule(
+                source="released code of Baradel et al. 2018",
+                optimizer="adam",
+                lr=1e-4,
+                epochs=10,
+                batch_size=32,  # of the object head; then, with both, 8
+                weight_decay=0.0,
+                clip_gradient=10 / 15,  # its loss is 15 times ours: 15 BCE + the object classes' mean cross entropy
+            )
+        },
     }
     classifier: HeadsClassifier
 

@@ -60,6 +60,7 @@ class ProposalAvg(Head):
     }
     schedules: ClassVar[Schedules] = {"wang-gupta": {ANY: WANG_GUPTA}, "paper": {"charades": WANG_GUPTA}}
     relational = False
+    simple = True
 
     @classmethod
     def reads(cls, config: ProposalAvgConfig) -> tuple[str, ...]:

@@ -223,6 +223,9 @@ class SFI(Head):
             temporal_hidden_dim=64,
             temporal_dim=64,
         ),
+        "tuned": SFIConfig(
+            joint=JointConfig.tuned(64), edge_relu=True, lstm_layers=1, temporal_hidden_dim=64, temporal_dim=64
+        ),
     }
     schedules = YAN_RELEASED
     auxiliary: ClassVar[Mapping[str, tuple[str, ...]]] = {"prediction": ()}

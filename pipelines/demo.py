@@ -41,5 +41,5 @@ def demo(progress: Progress, machine: MachineConfig = MachineConfig()) -> DemoRe
     cache = folder("caches") / "demo.zarr"
     extraction = extract(ExtractConfig(dataset="toybox", pooled="7-max", out=cache), progress)
     grid = run_grid(plan_grid(read_grid(GRID), cache), progress, machine)
-    page = report([grid.folder], progress, ReportConfig(compare="Ours-SFI + Pred"))
+    page = report([grid.folder], progress, ReportConfig())
     return DemoResult(extraction=extraction, grid=grid, report=page)

@@ -154,13 +154,12 @@ def list_runs(query: RunQuery = ALL_RUNS) -> Rows:
 
 def list_grids() -> Rows:
     """Return the grid files that come with ifcar."""
-    from ifcar.pipelines.extraction.needs import extract_words
     from ifcar.pipelines.grid.config import read_grid, shipped_grids
 
     rows = []
     for name in shipped_grids():
         grid = read_grid(Path(name))
-        cache = command(*extract_words(grid.extract_config())).strip("`")
+        cache = "; ".join(command(*words).strip("`") for words in grid.cache_commands())
         rows.append([name, grid.title, grid.dataset or "any", len(grid.systems), len(grid.seeds), cache])
     return ["name", "what", "data", "systems", "seeds", "its cache"], rows
 
@@ -207,7 +206,7 @@ LISTINGS: dict[str, Callable[[], Rows]] = {
 
 
 def describe_cache(path: Path) -> dict[str, Any]:
-    """Return what `ifcar cache info` shows: arrays, protocols, single facts and failures."""
+    """Return what `ifcar cache info` shows: arrays, protocols and failures as rows, single facts as lines and typed."""
     reader = open_cache(path)
     status = reader.status()
     arrays = [
@@ -235,8 +234,20 @@ def describe_cache(path: Path) -> dict[str, Any]:
     if CAMERAS in clips:
         seen = sorted(Counter(clips[CAMERAS]).items())
         facts.append("cameras: " + ", ".join(f"{name or 'not named'} {count:,}" for name, count in seen))
+    typed = {
+        "cache": path,
+        "fingerprint": reader.fingerprint,
+        "clips": reader.num_clips,
+        "views": reader.num_views,
+        "augmented_views": count,
+        "rows": {s.name.lower(): int((status == s).sum()) for s in Status},
+        "segments": len(set(clips[SEGMENTS])) if SEGMENTS in clips else None,
+        "cameras": dict(sorted(Counter(clips[CAMERAS]).items())) if CAMERAS in clips else None,
+        "identity": dict(reader.identity),
+        "made_with": dict(reader.environment),
+    }
     facts += [f"{key}: {value}" for key, value in reader.identity.items()]
     facts.append("made with: " + ", ".join(f"{k} {v}" for k, v in reader.environment.items()))
     failures = [[f.row, f.clip_id, f.view, f.reason] for f in reader.failures()]
     reader.close()
-    return {"arrays": arrays, "protocols": protocols, "facts": facts, "failures": failures}
+    return {"arrays": arrays, "protocols": protocols, "facts": facts, "failures": failures, "typed": typed}

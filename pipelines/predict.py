@@ -20,18 +20,15 @@ from ifcar.cache.arrays import ArraySpec, RowArrays
 from ifcar.cache.schema import Category
 from ifcar.devices import choose_device
 from ifcar.errors import CacheMismatchError, InputError, nearest
-from ifcar.extract.datasets.box_notes import in_shares, unit_note
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.decode import probe
 from ifcar.extract.decoded_views import ViewDataset
 from ifcar.extract.engine import EngineOptions, FeatureExtractor, fault_of_features
-from ifcar.extract.frame_times import past_end, source_frames
-from ifcar.extract.geometry import FULL_FRAME, boxes_to_crop
-from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.roi import pooled_with
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.view_content import View
 from ifcar.extract.weights import kept_weights
+from ifcar.pipelines.detection.file_boxes import check_boxes, use_of_boxes
 from ifcar.pipelines.detection.video_boxes import (
     VideoBoxes,
     boxes_found,
@@ -131,7 +128,20 @@ def predict(
     clip_of_video, tracks = replace(clip_of_video, clip_id=boxes.clip_id), boxes.tracks
     if boxes.of_source:
         recipe = replace(recipe, annotation_fps=None, frames_on_clock=False)
-    notes = [] if options.boxes is None else _check_boxes(options.boxes, clip_of_video, boxes, info, recipe)
+    notes = (
+        [] if options.boxes is None else check_boxes(options.boxes, clip_of_video, boxes, info, recipe.annotation_fps)
+    )
+    if options.boxes is not None:
+        notes += use_of_boxes(
+            options.boxes,
+            boxes,
+            video,
+            run,
+            sampling=recipe.policy.sampling,
+            reads=recipe.backbone.reads,
+            chosen=options.clip is not None,
+            reads_boxes=reads_boxes,
+        )
     notes += boxes.notes
     if boxes.of_source:  # such a video is seen whole, and not from its first box to its last
         boxes = replace(boxes, tracks=tracks.at(np.arange(info.num_frames)))
@@ -225,32 +235,6 @@ def _num_top(top: int | None, num_classes: int) -> int:
     if not 1 <= top <= num_classes:
         raise InputError(f"--top is {top}; expected 1 to {num_classes}, the run's classes")
     return top
-
-
-def _check_boxes(boxes: Path, clip: Clip, of_video: VideoBoxes, info: VideoInfo, recipe: Recipe) -> list[str]:
-    """Refuse boxes that cannot belong to the video, and return what is strange about the others.
-
-    Single ones that reach out of the video are clipped, as in extraction.
-    """
-    size, tracks = (info.width, info.height), of_video.tracks
-    fps = recipe.annotation_fps if of_video.facts is None else of_video.facts.fps
-    if not boxes_to_crop(tracks.boxes, size, FULL_FRAME, False).any():
-        x1, y1, x2, y2 = tracks.boxes[np.isfinite(tracks.boxes).all(axis=-1)][0]
-        raise InputError(
-            f"{boxes}: clip {clip.clip_id!r}: no box lies in the {size[0]} × {size[1]} pixels of {clip.source}, the "
-            f"first is ({x1:g}, {y1:g}, {x2:g}, {y2:g}); expected x1, y1, x2, y2 in the video's pixels"
-        )
-    origin_sec = clip.origin_sec
-    first = int(source_frames(info, fps, tracks.frames[:1], origin_sec)[0])
-    if first >= info.num_frames:
-        rate = "" if fps is None else f" at {fps:g} per second"
-        raise InputError(
-            f"{boxes}: clip {clip.clip_id!r}: the first annotated frame is number {first + 1} of {clip.source}, which "
-            f"has {info.num_frames}; expected frame numbers from 1{rate}"
-        )
-    notes = [unit_note(f"{boxes}: clip {clip.clip_id!r}", shares=False)] if in_shares(tracks.boxes) else []
-    short = past_end(None, tracks, info, fps, origin_sec)
-    return [*notes, *([f"{clip.source} ends before its annotations: {short}"] if short else [])]
 
 
 def _view_arrays(run: Path, data: RunData, views: Sequence[View], reads: Sequence[str]) -> RowArrays:

@@ -85,7 +85,7 @@ def test_segments_and_cameras_reach_the_cache_its_export_and_its_listing(
         assert not ended.value.code
         said.append(json.loads(capsys.readouterr().out))
     info, (listed,) = said
-    assert {"segments: 16 of 32 clips", "cameras: ego 16, third 16"} <= set(info["facts"])
+    assert (info["segments"], info["clips"], info["cameras"]) == (16, 32, {"ego": 16, "third": 16})
     assert (listed["segments"], listed["cameras"]) == (16, "ego, third")
 
 

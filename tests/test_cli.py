@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -29,14 +30,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_help_does_not_import_torch() -> None:
+def test_help_and_completion_do_not_import_torch() -> None:
     code = (
         "import sys\nfrom ifcar.cli import main\n"
-        "try: main(['--help'])\nexcept SystemExit: pass\n"
-        "assert not {'torch', 'zarr', 'av'} & set(sys.modules), sorted(sys.modules)"
+        "try: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+        "assert not {'torch', 'zarr', 'av', 'scipy'} & set(sys.modules), sorted(sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and "fit-head" in done.stdout, done.stderr
+    completing = {"_IFCAR_COMPLETE": "complete_bash", "COMP_WORDS": "ifcar fit", "COMP_CWORD": "1"}
+    for arguments, environment in ((["--help"], {}), ([], completing)):
+        command = [sys.executable, "-c", code, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+        assert done.returncode == 0 and "fit-head" in done.stdout, done.stderr
 
 
 def test_short_forms_work_after_extract(place: Path) -> None:

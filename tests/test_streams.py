@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
 from ifcar.cache.segments import Stream
 from ifcar.cache.verify import verify_cache
-from ifcar.errors import CacheMismatchError, InputError, MissingDataError
+from ifcar.errors import CacheMismatchError, IfcarError, InputError, MissingDataError
 from ifcar.pipelines.configs import from_plain
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.feed.examples import read_examples
@@ -24,11 +26,15 @@ from ifcar.pipelines.fit import fit
 from ifcar.pipelines.grid.config import GridConfig
 from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.grid.run import run_grid
+from ifcar.pipelines.labels.kinds import label_kind
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.runs.finished import finished_runs
+from ifcar.pipelines.report.chapter import open_chapters
+from ifcar.pipelines.runs.finished import finished_runs, open_run
 from ifcar.pipelines.runs.questions import EvaluateConfig
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
+from ifcar.pipelines.runs.tasks import on_task
+from ifcar.pipelines.scoring.scores import Predictions, group_predictions
 from ifcar.pipelines.training.machine import MachineConfig
 
 
@@ -109,6 +115,26 @@ def test_streams_train_together_and_answer_alone_from_their_own_cache(caches: Pa
         shutil.move(hidden, caches / "sound.zarr")
 
 
+def test_a_shuffled_stream_shows_another_recording_of_the_same_part(caches: Path, tmp_path: Path) -> None:
+    whole = {"ego": Stream(cache=caches / "video.zarr", cameras=("ego",))}
+    other = {"audio": Stream(cache=caches / "sound.zarr", shuffled=True)}
+    plain = open_cache(
+        join_caches({**whole, "audio": Stream(cache=caches / "sound.zarr")}, caches / "p.join.json").path
+    )
+    reader = open_cache(join_caches({**whole, **other}, caches / "s.join.json").path)
+    table = reader.protocol("split-1")
+    rows = np.arange(reader.num_rows)
+    shown, own = (cache.read_rows("audio/grid_features", rows) for cache in (reader, plain))
+    for place in rows:
+        (source,) = [k for k in rows if np.array_equal(own[k], shown[place])]
+        assert table.split[source] == table.split[place] and table.groups[source] != table.groups[place]
+    assert np.array_equal(reader.read_rows("ego/grid_features", rows), plain.read_rows("ego/grid_features", rows))
+    assert reader.fingerprint != plain.fingerprint
+    assert np.array_equal(table.labels.targets, plain.protocol("split-1").labels.targets)
+    with pytest.raises(InputError, match="stream 'audio' is shuffled; expected the first as it is"):
+        join_caches({**other, **whole}, tmp_path / "j.join.json")
+
+
 def test_a_moment_that_fewer_cameras_saw_is_no_failure_and_a_join_has_no_rows_to_verify(caches: Path) -> None:
     reader = open_cache(join(caches).path)
     table = reader.protocol("split-1").led_by(None, ("atomic",))
@@ -173,6 +199,107 @@ def test_a_grid_of_a_join_trains_every_seed_as_a_run_by_itself(caches: Path, tmp
         if run.config.aux_weights and run.config.seed == 0  # type: ignore[union-attr]
     ]
     np.testing.assert_allclose(found, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_a_recordings_windows_are_scored_together_by_their_mean_logits() -> None:
+    logits = np.array([[2, 0, 0], [0, 1, 0], [0, 3, 0], [0, 0, 1], [0, 0, 0.5]], np.float32)
+    own = Predictions(
+        split="test",
+        clip_ids=np.array(list("abcde")),
+        logits=logits,
+        targets=np.array([0, 0, 2, 2, 1]),
+        kind=label_kind("single"),
+        groups=np.array([7, 7, 3, 3, 5]),
+    )
+    pooled = group_predictions(own)
+    assert pooled is not None and pooled.targets.tolist() == [2, 1, 0]
+    np.testing.assert_allclose(pooled.logits, [[0, 1.5, 0.5], [0, 0, 0.5], [1, 0.5, 0]])
+    assert pooled.kind.measures(pooled.logits, pooled.targets)["top1"] == pytest.approx(1 / 3)
+    for change in (
+        {"targets": np.array([0, 1, 2, 2, 1])},
+        {"groups": None},
+        {"groups": np.array([0, 1, 2, 3, 4])},
+        {"groups": np.array([7, 7, 3, 3, -1])},
+    ):
+        assert group_predictions(replace(own, **change)) is None
+
+
+TASKS = {
+    "name": "tasks",
+    "dataset": "made",
+    "seeds": [0, 1],
+    "preset": "small",
+    "schedule": {"kind": "stretched", "min_steps": 20, "refit": False},
+    "baseline": "single",
+    "systems": [
+        {"name": "single", "head": "ccau", "settings": {"num_blocks": 2, "streams": ["ego"]},
+         "tasks": ["ego/activity", "ego/atomic"]},
+        {"name": "single", "head": "ccau", "settings": {"num_blocks": 2, "streams": ["third"]},
+         "tasks": ["third/activity"]},
+        {"name": "all", "head": "ccau", "settings": {"num_blocks": 2},
+         "tasks": ["ego/activity", "ego/atomic", "third/activity"]},
+    ],
+}  # fmt: skip
+
+
+def test_each_task_is_a_row_that_is_tested_against_the_same_task(
+    caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IFCAR_RUNS", str(tmp_path / "runs"))
+    plan = plan_grid(from_plain(GridConfig, TASKS, "grid"), join(caches).path)
+    made = run_grid(plan, Silent(), MachineConfig(processes=1, device="cpu"))
+    rows = {(row.system, row.task): row for row in made.comparison.rows}
+    both = ["ego/activity", "ego/atomic", "third/activity"]
+    assert list(rows) == [("single", task) for task in both] + [("all", task) for task in both]
+    for (system, task), row in rows.items():
+        assert (row.protocol, row.metric) == (task, "map" if task == "ego/atomic" else "top1")
+        for path, value in zip(row.runs, row.primary, strict=True):
+            told = json.loads((Path(path) / "tasks.json").read_text())[task]
+            assert value == pytest.approx(told[row.metric], rel=1e-6)
+            shown = on_task(open_run(Path(path)), task)
+            assert (
+                shown.data().classes == tuple(told["classes"]) and shown.predictions("test").kind == shown.data().kind
+            )
+        assert (row.against is None) == (system == "single")
+        if row.metric == "top1" and row.against is not None:
+            expected = np.mean(row.primary) - np.mean(rows["single", task].primary)
+            assert row.against.difference == pytest.approx(expected)
+    table = made.files[0].read_text()
+    assert "| system | task | n |" in table and "| all | third/activity |" in table
+    chapters = open_chapters([made.comparison], open_run, compare=None, baseline=None, protocol="third/activity")
+    assert [len(system.runs()) for system in chapters[0].systems] == [2, 2] and not chapters[0].notes
+    with pytest.raises(InputError, match="no task 'audio/activty'"):
+        on_task(open_run(Path(rows["all", both[0]].runs[0])), "audio/activty")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s[2].update(tasks=["third/activty"]), "system 'all': tasks names 'third/activty', did you mean"),
+        (lambda s: s[1].update(name="b", tasks=["ego/activity"]), "system 'b': tasks names 'ego/activity'"),
+        (lambda s: s[2].update(name="single"), "two lines are called 'single', task ego/activity"),
+        (lambda s: s[2].update(tasks=["ego/activity"] * 2), "tasks are ego/activity, ego/activity; expected each once"),
+        (lambda s: s[2].update(start="single"), "start: 'single' has tasks; expected a system that is one line"),
+    ],
+)
+def test_tasks_that_cannot_be_rows_are_one_line(caches: Path, change: object, message: str) -> None:
+    content = copy.deepcopy(TASKS)
+    change(content["systems"])  # type: ignore[operator]
+    with pytest.raises(InputError, match=message):
+        plan_grid(from_plain(GridConfig, content, "grid"), join(caches).path)
+
+
+@pytest.mark.parametrize(
+    ("streams", "message"),
+    [
+        ({"ego": {}, "top": {}}, r"no stream 'top'; tasks needs a join made with `ifcar extract .*cache join ego="),
+        ({"ego": {"frames": 8}}, r"stream 'ego' has 4 frames; tasks needs --frames 8: make it with `ifcar extract"),
+        ({"ego": {"frame": 8}}, "streams ego: unknown key 'frame', did you mean 'frames'"),
+    ],
+)
+def test_a_grid_refuses_a_join_of_other_streams(caches: Path, streams: object, message: str) -> None:
+    with pytest.raises(IfcarError, match=message):
+        plan_grid(from_plain(GridConfig, {**TASKS, "streams": streams}, "grid"), join(caches).path)
 
 
 def test_a_join_whose_rows_changed_is_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from ifcar.extract.datasets.something_else import SomethingElse
 from ifcar.extract.datasets.something_something_v1 import SomethingSomethingV1
 from ifcar.extract.datasets.something_something_v2 import SomethingSomethingV2
 from ifcar.extract.datasets.toybox import Toybox, ToyboxContact, ToyboxMulti, ToyboxRelational, ToyboxStandard
+from ifcar.extract.datasets.toybox_views import ToyboxViews, ToyboxViewsDesign, ToyboxViewsPrivate
 from ifcar.extract.datasets.vlog import Vlog
 from ifcar.extract.datasets.volleyball import Volleyball
 
@@ -30,6 +31,9 @@ __all__ = [
     "ToyboxMulti",
     "ToyboxRelational",
     "ToyboxStandard",
+    "ToyboxViews",
+    "ToyboxViewsDesign",
+    "ToyboxViewsPrivate",
     "Vlog",
     "Volleyball",
 ]

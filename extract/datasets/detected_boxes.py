@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.cache.arrays import MASKS, ArraySpec, object_classes
+from ifcar.cache.arrays import MASKS, SCORES, ArraySpec, object_classes
 from ifcar.errors import InputError
 from ifcar.extract.coco import MASK_SIDE, decode_mask, encode_mask
 from ifcar.extract.datasets.box_notes import BoxNotes
@@ -68,7 +68,7 @@ class BoxFileFacts:
 
 def arrays_of(classes: Sequence[str], *, has_masks: bool) -> tuple[ArraySpec, ...]:
     """Return the arrays that tracks of a detector of these classes carry."""
-    return (*((MASKS,) if has_masks else ()), object_classes(classes))
+    return (*((MASKS,) if has_masks else ()), object_classes(classes), SCORES)
 
 
 def facts_path(boxes: Path) -> Path:
@@ -140,7 +140,10 @@ class _LabelValues:
     def __init__(self, facts: BoxFileFacts) -> None:
         self.numbers = {name: np.asarray(number, np.int16) for number, name in enumerate(facts.classes)}
         self.has_masks = facts.has_masks
-        self.empty: dict[str, NDArray[Any]] = {"object_classes": np.asarray(-1, np.int16)}
+        self.empty: dict[str, NDArray[Any]] = {
+            "object_classes": np.asarray(-1, np.int16),
+            SCORES.name: np.zeros((), np.float32),
+        }
         if facts.has_masks:
             self.empty["masks"] = np.zeros((MASK_SIDE, MASK_SIDE), np.uint8)
 
@@ -148,7 +151,13 @@ class _LabelValues:
         name = label.get("category")
         if not isinstance(name, str) or name not in self.numbers:
             raise InputError(f"{where}: category {name!r:.80} is none of the {len(self.numbers)} classes of the file")
-        values: dict[str, NDArray[Any]] = {"object_classes": self.numbers[name]}
+        score = label.get("score")
+        if not isinstance(score, int | float) or not 0 <= score <= 1:
+            raise InputError(f"{where}: score {score!r:.80} of {name!r}; expected 0 to 1, as the detector wrote it")
+        values: dict[str, NDArray[Any]] = {
+            "object_classes": self.numbers[name],
+            SCORES.name: np.asarray(score, np.float32),
+        }
         if self.has_masks:
             counts = label.get("mask")
             if not isinstance(counts, str) or not counts.isascii():

@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from ifcar.data_files import entries, subfolders
 from ifcar.errors import InputError, MissingDataError
 from ifcar.extract.container import stated_sec
 from ifcar.extract.datasets.contract import Clip, Dataset, Erratum, Listing, Progress, register_dataset
+from ifcar.extract.datasets.homage_few_shot import few_shot_parts
 from ifcar.extract.datasets.homage_files import (
     ANNOTATION_FPS,
     Action,
@@ -46,7 +48,7 @@ ACTIONS = ("annotation_files/atomic_actions", "annotations/atomic_actions")
 SCENE_GRAPHS = ("annotation_files/scene_graph_annotations", "annotations/scene_graph_annotations")
 ACTIVITY_CLASSES, ATOMIC_CLASSES = "classInd.txt", "classInd_atomic.txt"
 TRAIN, HELD_OUT = "train", {"split-1": "val", "split-2": "test"}
-WINDOW_SEC, TRAIN_STRIDE_SEC, TEST_STRIDE_SEC, MOST_TEST_WINDOWS = 4.0, 4.0, 3.0, 50
+MOST_TEST_WINDOWS = 50
 _ENDINGS = (".mkv", ".mp4", ".webm", ".avi")
 _ROUNDED_SEC = 0.1  # by which a window may reach past the end of its recording
 _UNEQUAL_SEC = 1.0  # between the ends of cameras of a recording, from which on it is said
@@ -71,12 +73,18 @@ class Recording:
 
 @register_dataset
 class Homage(Dataset):
-    """Films of either layout, the activity lists, and atomic actions where they are there."""
+    """Films of either layout, the activity lists, and atomic actions where they are there.
+
+    Attributes:
+        window_sec: length of a window.
+        train_stride_sec: from one window to the next, of recordings that are trained on alone.
+        test_stride_sec: of the others.
+    """
 
     name = "homage"
     summary = "Home Action Genome: activities (one label) and atomic actions (several), several cameras, sound"
     default_root = "homage"
-    errata = (
+    errata: ClassVar[Sequence[Erratum]] = (
         Erratum(
             text=(
                 "45 files of atomic actions are empty. Their recordings have an activity; their atomic actions are not "
@@ -102,6 +110,9 @@ class Homage(Dataset):
     default_frames = 16
     default_crop = 128
     annotation_fps = ANNOTATION_FPS
+    window_sec: ClassVar[float] = 4.0
+    train_stride_sec: ClassVar[float] = 4.0
+    test_stride_sec: ClassVar[float] = 3.0
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -146,7 +157,7 @@ class Homage(Dataset):
                 problems.append(f"{name}: left out, {problem}")
                 continue
             is_tested = not recording.parts <= {TRAIN}
-            spans = windows(length_sec, TEST_STRIDE_SEC if is_tested else TRAIN_STRIDE_SEC)
+            spans = windows(length_sec, self.window_sec, self.test_stride_sec if is_tested else self.train_stride_sec)
             long += is_tested and len(spans) > MOST_TEST_WINDOWS
             clips += self._clips_of(name, spans[: MOST_TEST_WINDOWS if is_tested else None], needs_pixels)
         self._clips = {clip.clip_id: (clip.segment.rpartition("_")[0], _span(clip)) for clip in clips}
@@ -166,32 +177,41 @@ class Homage(Dataset):
         return 0
 
     def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
-        """Return `split-1` (tested on the val list) and `split-2` (on the test list); groups are recordings."""
-        tables, notes = [], []
+        """Return `split-1` (tested on the val list), `split-2` (on the test list) and few-shot ones, by recordings."""
+        recordings = {clip_id: self._clips[clip_id][0] for clip_id in clip_ids}
+        spaces = (self._activity_space(clip_ids, recordings), *self._atomic_spaces(clip_ids, recordings))
+        parts, notes = dict[str, dict[str, Split]](), list[str]()
         for name, tested in HELD_OUT.items():
-            if tested not in self._parts:
+            if tested in self._parts:
+                split_of = {TRAIN: Split.TRAIN, tested: Split.TEST}
+                known = self._recordings.items()
+                parts[name] = {own: split_of[part] for own, r in known for part in r.parts & split_of.keys()}
+            else:
                 notes.append(f"protocol {name}: left out, there is no {tested}_list.csv")
-                continue
-            split_of = {TRAIN: Split.TRAIN, tested: Split.TEST}
-            recordings = {clip_id: self._clips[clip_id][0] for clip_id in clip_ids}
-            split = {
-                clip_id: split_of[part]
-                for clip_id, recording in recordings.items()
-                for part in self._recordings[recording].parts & split_of.keys()
-            }
-            spaces = [self._activity_space(clip_ids, recordings)]
-            spaces += [self._atomic_space(clip_ids, recordings)] if self._atomic else []
+        if self._atomic:
+            parts |= few_shot_parts(self._activities, *self._few_shot_lists())
+        tables = []
+        for name, part_of in parts.items():
+            split = {clip_id: part_of[own] for clip_id, own in recordings.items() if own in part_of}
             table = protocol_table(name, spaces[0], clip_ids, split, recordings, "recording")
-            tables.append(replace(table, spaces=tuple(spaces)))
+            tables.append(replace(table, spaces=spaces))
         return tables, notes
+
+    def _few_shot_lists(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the activities of the recordings for training, and of those for the tests of the first protocol."""
+        tested = next(part for part in HELD_OUT.values() if part in self._parts)
+        listed = [{name: r.activity for name, r in self._recordings.items() if p in r.parts} for p in (TRAIN, tested)]
+        return listed[0], listed[1]
 
     def _activity_space(self, clip_ids: Sequence[str], recordings: Mapping[str, str]) -> LabelSpace:
         number_of = {name: number for number, name in enumerate(self._activities)}
         labels = {own: number_of[self._recordings[name].activity] for own, name in recordings.items()}
         return replace(single_labels(self._activities, clip_ids, labels), name="activity")
 
-    def _atomic_space(self, clip_ids: Sequence[str], recordings: Mapping[str, str]) -> LabelSpace:
+    def _atomic_spaces(self, clip_ids: Sequence[str], recordings: Mapping[str, str]) -> tuple[LabelSpace, ...]:
         """Return every action that overlaps a window; all are unknown where a recording's are not annotated."""
+        if not self._atomic:
+            return ()
         number_of = {name: number for number, name in enumerate(self._atomic)}
         targets = np.zeros((len(clip_ids), len(self._atomic)), np.int8)
         for place, clip_id in enumerate(clip_ids):
@@ -201,9 +221,8 @@ class Homage(Dataset):
                 continue
             shown = [number_of[own.name] for own in actions if own.overlaps(self._clips[clip_id][1])]
             targets[place, shown] = 1
-        return LabelSpace(
-            name="atomic", kind="multi", classes=tuple(self._atomic), targets=targets, unlabelled="negative"
-        )
+        classes = tuple(self._atomic)
+        return (LabelSpace(name="atomic", kind="multi", classes=classes, targets=targets, unlabelled="negative"),)
 
     def _list_of(self, part: str) -> Path | None:
         places = (self.base / folder / f"{part}_list.csv" for folder in LISTS)
@@ -310,12 +329,12 @@ class Homage(Dataset):
         return [f"{found} files of scene graphs are found, not read"] if found else []
 
 
-def windows(length_sec: float, stride_sec: float) -> list[tuple[float, float]]:
+def windows(length_sec: float, window_sec: float, stride_sec: float) -> list[tuple[float, float]]:
     """Return the [start, stop) of each window in a recording, in seconds; a short one is a window as a whole."""
-    if length_sec < WINDOW_SEC - _ROUNDED_SEC:
+    if length_sec < window_sec - _ROUNDED_SEC:
         return [(0.0, length_sec)]
-    count = math.floor((length_sec + _ROUNDED_SEC - WINDOW_SEC) / stride_sec) + 1
-    return [(number * stride_sec, number * stride_sec + WINDOW_SEC) for number in range(count)]
+    count = math.floor((length_sec + _ROUNDED_SEC - window_sec) / stride_sec) + 1
+    return [(number * stride_sec, number * stride_sec + window_sec) for number in range(count)]
 
 
 def _length(films: Mapping[int, Path], name: str, unequal: list[str]) -> tuple[float | None, str]:

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context, parent_process
@@ -16,12 +16,10 @@ from typing import Any
 
 import cv2
 
-from ifcar.data_files import entries
+from ifcar.data_files import entries, subfolders
 from ifcar.errors import InputError
 from ifcar.extract.toybox.kinds import KINDS, Plan, Records, Size
 from ifcar.extract.toybox.looks import LOOKS
-from ifcar.extract.toybox.scene import HEIGHT, WIDTH
-from ifcar.extract.toybox.sprites import Image
 from ifcar.terminal import quiet_libraries
 from ifcar.text_files import read_text
 
@@ -42,7 +40,7 @@ def generate_toybox(
     progress: Callable[[int, int], None] | None = None,
     num_clips: int | None = None,
 ) -> None:
-    """Render the generated data set into `root`, in Something-Else's files; go on where a stopped run ended.
+    """Render the generated data set into `root`, in the files of a published one; go on where a stopped run ended.
 
     Every video depends on (seed, clip number) only, so results are equal for any number of workers. A complete
     set of the same kind is left as it is.
@@ -51,7 +49,9 @@ def generate_toybox(
         root: folder to fill; made when missing.
         size: "small" (324 training and 162 test clips), "standard" (3,996 and 1,998), "multi" (200 and 100 clips of
             several actions), "contact" (300 and 150 clips of hands that touch objects, forwards and in reverse), or
-            "relational" (480 and 240 clips that differ in who is where).
+            "relational" (480 and 240 clips that differ in who is where), in Something-Else's files; or "views" (160
+            and 80 recordings by three cameras, with sound), in Home Action Genome's, of which "private views" has the
+            acts in camera ego alone, and neither in the others nor in the sound.
         seed: what everything random is drawn from, at least 0.
         workers: processes; None takes one for each CPU core, 1 renders in this process.
         progress: called with (videos done, videos in all) after each video.
@@ -65,9 +65,9 @@ def generate_toybox(
         raise InputError(f"workers must be at least 1, found {workers}")
     if _check_root(root, identity):
         return
-    videos = root / "videos"
+    videos = root / KINDS[size].folder
     videos.mkdir(parents=True, exist_ok=True)
-    _write_json(root / STARTED_FILE, identity)
+    _write(root / STARTED_FILE, _json(identity))
     total = int(identity["num_clips"])
     plans: list[Plan] = [KINDS[size].plan(seed, number) for number in range(total)]
     annotations: dict[str, Records] = {}
@@ -83,33 +83,35 @@ def generate_toybox(
 
 def _write_tables(root: Path, plans: list[Plan], annotations: dict[str, Records], identity: dict[str, Any]) -> None:
     """Write annotations, sizes and splits, and last the file that marks the set complete."""
-    _write_json(root / "annotations.json", annotations)
-    _write_json(root / "videoid2size.json", {video_id: [WIDTH, HEIGHT] for video_id in annotations})
-    files = KINDS[identity["size"]].files(plans, int(identity["seed"]))
-    for name, content in files.items():
-        _write_json(root / "splits" / name, content)
+    kind = KINDS[identity["size"]]
+    tables = kind.tables(plans, int(identity["seed"]), annotations)
+    for name, content in tables.items():
+        _write(root / name, content if isinstance(content, str) else _json(content))
+    classes = tables[kind.classes]
     counts = {
-        "classes": len(next(content for name, content in files.items() if name.endswith("/labels.json"))),
+        "classes": len(classes.splitlines() if isinstance(classes, str) else classes),
         "looks": len(LOOKS),
         "train": sum(plan.is_train for plan in plans),
         "test": sum(not plan.is_train for plan in plans),
         "frames": sum(len(records) for records in annotations.values()),
     }
-    _write_json(root / COMPLETE_FILE, identity | {"counts": counts})
+    _write(root / COMPLETE_FILE, _json(identity | {"counts": counts}))
 
 
 def render_clip(videos: Path, size: Size, seed: int, number: int) -> Records:
-    """Write the video of one clip unless it is there, and return its annotation records."""
+    """Write the videos of one clip that are not there, and return its annotation records."""
     kind = KINDS[size]
     plan = kind.plan(seed, number)
-    _write_once(videos / f"{plan.video_id}{kind.suffix}", kind.write, kind.frames(plan, seed))
+    for name, write in kind.videos(plan, seed).items():
+        _write_once(videos / name, write)
     return kind.records(plan, seed)
 
 
-def _write_once(path: Path, write: Callable[[Path, Iterable[Image]], None], frames: Iterable[Image]) -> None:
+def _write_once(path: Path, write: Callable[[Path], None]) -> None:
     if not path.exists():
+        path.parent.mkdir(exist_ok=True)
         partial_path = path.with_name(path.name + ".partial")
-        write(partial_path, frames)
+        write(partial_path)
         partial_path.replace(path)
 
 
@@ -166,8 +168,9 @@ def _check_root(root: Path, identity: dict[str, Any]) -> bool:
             )
         if name == COMPLETE_FILE:
             return True
-    if not (root / STARTED_FILE).exists() and entries(root / "videos"):
-        raise InputError(f"{root / 'videos'} holds files that no toybox run wrote; give an empty folder")
+    videos = root / KINDS[identity["size"]].folder
+    if not (root / STARTED_FILE).exists() and (entries(videos) or subfolders(videos)):
+        raise InputError(f"{videos} holds files that no toybox run wrote; give an empty folder")
     return False
 
 
@@ -181,8 +184,12 @@ def _read_mark(path: Path) -> dict[str, Any]:
     return found
 
 
-def _write_json(path: Path, content: object) -> None:
+def _json(content: object) -> str:
+    return json.dumps(content, ensure_ascii=False)
+
+
+def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial_path = path.with_name(path.name + ".partial")
-    partial_path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    partial_path.write_text(text, encoding="utf-8")
     partial_path.replace(path)

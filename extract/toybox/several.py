@@ -138,25 +138,27 @@ def _draw_classes(rng: Rng, count: int) -> list[int]:
 
 def build_several(plan: SeveralPlan, seed: int) -> Scene:
     """Lay out one clip."""
-    u = np.linspace(0.0, 1.0, NUM_FRAMES)
     tracks: list[Track] = []
     for act in plan.acts:
-        rng = np.random.default_rng([seed, plan.number, _SCENE_STREAM, act.place])
-        style = np.random.default_rng([seed, plan.number, _SCENE_STREAM, act.place, 1])
-        frames = np.arange(NUM_FRAMES, dtype=np.float64)
-        local = np.clip((frames - act.start_frame) / (act.stop_frame - 1 - act.start_frame), 0.0, 1.0)
-        motion, objects = acting_objects(rng, act.action, act.nouns, local)
-        first = 1 + max((track.slot for track in tracks), default=-1)
-        own = [replace(track, slot=first + track.slot) for track in objects] + hand_tracks(style, motion.hands)
-        middle = np.array([WIDTH * (0.26 if act.place % 2 == 0 else 0.74), HEIGHT / 2 + rng.uniform(-10, 10)])
-        tracks += [_placed(track, middle, _slide(act)) for track in own]
+        streams = [np.random.default_rng([seed, plan.number, _SCENE_STREAM, act.place, *own]) for own in ((), (1,))]
+        tracks += act_tracks(act, NUM_FRAMES, 1 + max((track.slot for track in tracks), default=-1), *streams)
     rng = np.random.default_rng([seed, plan.number, _SCENE_STREAM])
     return Scene(
         tracks=tuple(tracks),
         placeholders=tuple(noun for act in plan.acts for noun in act.nouns),
         camera=shaken_camera(rng, NUM_FRAMES),
-        brightness=changing_light(rng, u),
+        brightness=changing_light(rng, np.linspace(0.0, 1.0, NUM_FRAMES)),
     )
+
+
+def act_tracks(act: Act, num_frames: int, first_slot: int, rng: Rng, style: Rng) -> list[Track]:
+    """Return the objects, in slots from the first on, and hands of an act over a clip of so many frames."""
+    frames = np.arange(num_frames, dtype=np.float64)
+    local = np.clip((frames - act.start_frame) / (act.stop_frame - 1 - act.start_frame), 0.0, 1.0)
+    motion, objects = acting_objects(rng, act.action, act.nouns, local)
+    own = [replace(track, slot=first_slot + track.slot) for track in objects] + hand_tracks(style, motion.hands)
+    middle = np.array([WIDTH * (0.26 if act.place % 2 == 0 else 0.74), HEIGHT / 2 + rng.uniform(-10, 10)])
+    return [_placed(track, middle, _slide(act, num_frames)) for track in own]
 
 
 def _placed(track: Track, middle: FloatArray, slide: FloatArray) -> Track:
@@ -166,13 +168,13 @@ def _placed(track: Track, middle: FloatArray, slide: FloatArray) -> Track:
     return replace(track, scale=track.scale * _SCALE, centre=centre + np.outer(slide, way))
 
 
-def _slide(act: Act) -> FloatArray:
+def _slide(act: Act, num_frames: int) -> FloatArray:
     """Return (F,) 0 while it is the act's turn and 1 before and after it, with a few frames of sliding between."""
-    frames = np.arange(NUM_FRAMES, dtype=np.float64)
-    slide = np.zeros(NUM_FRAMES)
+    frames = np.arange(num_frames, dtype=np.float64)
+    slide = np.zeros(num_frames)
     if act.start_frame > 0:
         slide = slide + 1 - ease(frames, act.start_frame - 1, act.start_frame - 1 + _SLIDE)
-    if act.stop_frame < NUM_FRAMES:
+    if act.stop_frame < num_frames:
         slide = slide + ease(frames, act.stop_frame - _SLIDE, act.stop_frame)
     return np.asarray(np.clip(slide, 0.0, 1.0))
 

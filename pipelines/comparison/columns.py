@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -15,6 +15,7 @@ from ifcar.pipelines.labels.contract import MEASURES
 
 BOTH_MEASURES = "top-1 or mAP"
 NONE = "–"
+PROTOCOL, TASK = "protocol", "task"  # titles of the column that says what a row's clips are asked
 T = TypeVar("T")
 
 
@@ -27,11 +28,13 @@ class Column(Generic[T]):
         text: what a row's cell says.
         number: the unrounded number behind it, by which a table is sorted, or None where a row has none; a column of
             text has no such function.
+        decides: whether it holds the measure that decides, in which a table marks the best.
     """
 
     title: str
     text: Callable[[T], str]
     number: Callable[[T], float | None] | None = None
+    decides: bool = False
 
     def value(self, row: T) -> float | str | None:
         """Return what a file of numbers says of a row: the number, or the text of a column without."""
@@ -86,21 +89,21 @@ def columns_of(comparison: Comparison) -> list[Column[ResultRow]]:
     title, ranked = title_of(comparison), any(row.top5 for row in comparison.rows)
     columns: list[Column[ResultRow]] = [Column("system", lambda row: row.system)]
     if len({row.protocol for row in comparison.rows}) > 1:
-        columns.append(Column("protocol", lambda row: row.protocol))
-    columns += [
-        Column("n", lambda row: str(row.n), lambda row: row.n),
-        Column("runs", lambda row: str(len(row.seeds)), lambda row: len(row.seeds)),
-        _mean(title, lambda row: row.primary),
-        _of_many(comparison),
-    ]
-    if ranked:
-        columns.append(_mean("top-5", lambda row: row.top5))
-    columns.append(_mean(f"train {title}", lambda row: row.train_primary))
+        columns.append(Column(TASK if any(row.task for row in comparison.rows) else PROTOCOL, lambda row: row.protocol))
+    # the answer comes first: a narrow screen shows the first columns
+    columns += [replace(_mean(title, lambda row: row.primary), decides=True), _of_many(comparison)]
     if comparison.baseline:
         columns += [
             Column(f"Δ to {comparison.baseline}", _difference, _difference_of),
             Column("p (Holm)", lambda row: p_text(row.p_corrected), lambda row: row.p_corrected),
         ]
+    columns += [
+        Column("n", lambda row: str(row.n), lambda row: row.n),
+        Column("runs", lambda row: str(len(row.seeds)), lambda row: len(row.seeds)),
+    ]
+    if ranked:
+        columns.append(_mean("top-5", lambda row: row.top5))
+    columns.append(_mean(f"train {title}", lambda row: row.train_primary))
     if has_costs(comparison):
         columns += [
             Column("minutes", lambda row: _short(_minutes(row)), _minutes),
@@ -113,14 +116,35 @@ def columns_of(comparison: Comparison) -> list[Column[ResultRow]]:
     return columns
 
 
+def block_columns(comparison: Comparison) -> list[Column[ResultRow]]:
+    """Return the columns of a table whose rows stand in a block for each protocol, under its name."""
+    return [column for column in columns_of(comparison) if column.title not in (PROTOCOL, TASK)]
+
+
+def blocks_of(comparison: Comparison) -> list[tuple[str, list[ResultRow]]]:
+    """Return the rows of each protocol, with its name, in the table's order."""
+    protocols = dict.fromkeys(row.protocol for row in comparison.rows)
+    return [(name, [row for row in comparison.rows if row.protocol == name]) for name in protocols]
+
+
+def best_rows(rows: Sequence[ResultRow]) -> list[ResultRow]:
+    """Return the rows with the highest mean of the measure that decides, out of one protocol's; several where equal."""
+    means = [_mean_of(row.primary) for row in rows]
+    highest = max((mean for mean in means if mean is not None), default=None)
+    return [row for row, mean in zip(rows, means, strict=True) if mean is not None and mean == highest]
+
+
 def _of_many(comparison: Comparison) -> Column[ResultRow]:
     """Return the column of the interval, with what endlessly many clips would give where that is not the mean."""
     if not has_map(comparison):
-        return Column("95 %", _interval, lambda row: row.interval[0])
-    return Column("n → ∞, 95 %", lambda row: f"{percent(row.population)} {_interval(row)}", lambda row: row.population)
+        return Column("95 %", interval_of, lambda row: row.interval[0])
+    return Column(
+        "n → ∞, 95 %", lambda row: f"{percent(row.population)} {interval_of(row)}", lambda row: row.population
+    )
 
 
-def _interval(row: ResultRow) -> str:
+def interval_of(row: ResultRow) -> str:
+    """Return the interval of a row's measure, in percent."""
     return "[{:.1f}, {:.1f}]".format(*(100 * x for x in row.interval))
 
 

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from ifcar.cache.durable import write_atomic
-from ifcar.pipelines.comparison.columns import columns_of, has_costs, has_map, metric_of, number_columns, title_of
+from ifcar.pipelines.comparison.columns import (
+    best_rows,
+    block_columns,
+    blocks_of,
+    columns_of,
+    has_costs,
+    has_map,
+    metric_of,
+    number_columns,
+    title_of,
+)
+from ifcar.pipelines.comparison.results import ResultRow
 from ifcar.pipelines.comparison.store import Comparison
 
 LATEX_SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {
@@ -29,14 +41,11 @@ LATEX_SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {
 
 def caption(comparison: Comparison) -> str:
     """Return what the columns mean, in one paragraph."""
-    replicates = sorted({len(row.seeds) for row in comparison.rows})
-    runs = " or ".join(map(str, replicates)) or "0"
     measure = {"top1": "accuracy", "map": "mAP"}.get(metric_of(comparison), "accuracy or mAP")
     over = units(comparison)
     text = (
-        f"{comparison.title or comparison.name}. Test {measure} in percent on {comparison.dataset}: mean ± sample "
-        f"standard deviation over {runs} runs (seeds, and few-shot draws where there are several); in brackets the "
-        f"95 % interval of the mean over {over}."
+        f"{comparison.title or comparison.name}. Test {measure} in percent on {comparison.dataset}: "
+        f"{_replicates(comparison)}; in brackets the 95 % interval of the mean over {over}."
     )
     if has_map(comparison):
         text += (
@@ -57,6 +66,19 @@ def caption(comparison: Comparison) -> str:
     if any(row.published for row in comparison.rows):
         text += " Published: figures of the paper on the same data and split."
     return text
+
+
+def runs_text(rows: Sequence[ResultRow]) -> str:
+    """Return how many runs each of these rows has, as "1 run" or "3 or 5 runs"."""
+    counts = sorted({len(row.seeds) for row in rows}) or [0]
+    return f"{' or '.join(map(str, counts))} {'run' if counts == [1] else 'runs'}"
+
+
+def _replicates(comparison: Comparison) -> str:
+    runs = runs_text(comparison.rows)
+    if runs == "1 run":
+        return runs
+    return f"mean ± sample standard deviation over {runs} (seeds, and few-shot draws where there are several)"
 
 
 def units(comparison: Comparison) -> str:
@@ -94,18 +116,29 @@ def _markdown_row(values: Sequence[str]) -> str:
 
 
 def latex(comparison: Comparison) -> str:
-    """Return the table as LaTeX for booktabs."""
-    header, rows = cells(comparison)
-    columns = "".join("l" if column.number is None else "r" for column in columns_of(comparison))
-    body = [" & ".join(map(_latex, row)) + r" \\" for row in rows]
+    """Return the table as LaTeX for booktabs: a short caption, a label, a block for each protocol, the best in bold."""
+    columns, blocks = block_columns(comparison), blocks_of(comparison)
+    body: list[str] = []
+    for protocol, rows in blocks:
+        best = best_rows(rows) if len(rows) > 1 else []
+        body.append(r"\midrule")
+        if len(blocks) > 1:
+            body.append(rf"\multicolumn{{{len(columns)}}}{{l}}{{\emph{{{_latex(protocol)}}}}} \\")
+        for row in rows:
+            marked = [column.decides and any(row is own for own in best) for column in columns]
+            texts = [_latex(column.text(row)) for column in columns]
+            texts = [rf"\textbf{{{text}}}" if bold else text for text, bold in zip(texts, marked, strict=True)]
+            body.append(" & ".join(texts) + r" \\")
+    title = comparison.title or comparison.name
     return "\n".join(
         [
             r"\begin{table}",
-            rf"\caption{{{_latex(caption(comparison))}}}",
-            rf"\begin{{tabular}}{{{columns}}}",
+            r"\centering",
+            rf"\caption[{_latex(title)}]{{{_latex(f'{title}. {short_caption(comparison)}')}}}",
+            rf"\label{{tab:{re.sub('[^A-Za-z0-9]+', '-', comparison.name).strip('-')}}}",
+            rf"\begin{{tabular}}{{{''.join('l' if column.number is None else 'r' for column in columns)}}}",
             r"\toprule",
-            " & ".join(map(_latex, header)) + r" \\",
-            r"\midrule",
+            " & ".join(_latex(column.title) for column in columns) + r" \\",
             *body,
             r"\bottomrule",
             r"\end{tabular}",
@@ -113,6 +146,18 @@ def latex(comparison: Comparison) -> str:
             "",
         ]
     )
+
+
+def short_caption(comparison: Comparison) -> str:
+    """Return what the columns mean, for a paper, whose text says the rest."""
+    runs = runs_text(comparison.rows)
+    mean = "" if runs == "1 run" else "mean ± deviation over "
+    text = (
+        f"Test {title_of(comparison)} (%) on {comparison.dataset}: {mean}{runs}, 95 % interval over {units(comparison)}"
+    )
+    if comparison.baseline:
+        text += f"; Δ to {comparison.baseline}, p of {_test(comparison)} after Holm's correction"
+    return f"{text}. Best in bold."
 
 
 def _latex(text: str) -> str:

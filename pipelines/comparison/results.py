@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from ifcar.pipelines.comparison.statistics import (
 from ifcar.pipelines.labels.contract import LabelKind
 from ifcar.pipelines.labels.kinds import TOP_K, target_ranks
 from ifcar.pipelines.runs.finished import Run
+from ifcar.pipelines.runs.tasks import on_task
 from ifcar.pipelines.scoring.scores import Predictions, pooled_units
 
 PairedTestName = Literal["bootstrap", "mcnemar"]
@@ -67,6 +69,8 @@ class System:
         replicates: one a seed and few-shot draw; all are tested on the same clips.
         factors: values of the grid's factors, by name.
         published: measures in percent, when the protocol is the same data.
+        task: STREAM/SPACE that the runs are shown on, see `ifcar.pipelines.runs.tasks`; "" for what they are by
+            themselves.
         costs: what it takes, where the table shows that.
     """
 
@@ -75,6 +79,7 @@ class System:
     replicates: Sequence[Replicate]
     factors: Mapping[str, Any] = field(default_factory=dict)
     published: Mapping[str, float] = field(default_factory=dict)
+    task: str = ""
     costs: Costs | None = None
 
 
@@ -92,12 +97,13 @@ class ResultRow:
         metric: the measure that decides, "top1", or "map" on a multi-label protocol.
         primary: that measure on the test clips, of each replicate.
         top5: test top-5 of each replicate; empty on a multi-label protocol.
-        train_primary: the measure on the training clips of each replicate.
+        train_primary: the measure on the training clips of each replicate; empty where they were not scored.
         population: the measure, mean over replicates, that endlessly many such clips would give: of accuracy its mean,
             of mAP what `population_map` estimates, for the mAP of few clips lies above that.
         interval: 95 % interval of `population` over units.
         num_units: how many units the intervals and tests are over, None where an earlier version did not say.
         unit: what is drawn whole: "clip", "segment", or what a group of the protocol is, see `pooled_units`.
+        task: STREAM/SPACE that the runs are shown on; "" for what they are by themselves.
         costs: what the system takes, where the table shows that.
         against: how `population` differs from the baseline's on the same clips; None for the baseline itself.
         p_corrected: its p after Holm's correction over all comparisons of the table.
@@ -123,7 +129,24 @@ class ResultRow:
     runs: tuple[str, ...]
     num_units: int | None = None
     unit: str = "clip"
+    task: str = ""
     costs: Costs | None = None
+
+    def replicates(self, opened: Callable[[Path], Run]) -> list[list[Run]]:
+        """Return the runs of each replicate, one or one a pooled protocol, on the row's task.
+
+        Args:
+            opened: opens a run's folder.
+
+        Raises:
+            InputError, MissingDataError: a run is not there or damaged, or there are not as many for each seed.
+        """
+        each = len(self.runs) // max(1, len(self.seeds))
+        if not self.runs or each * len(self.seeds) != len(self.runs):
+            raise InputError(f"its row names {len(self.runs)} runs for {len(self.seeds)} seeds")
+        whole = [opened(Path(path)) for path in self.runs]
+        runs = [on_task(run, self.task) for run in whole] if self.task else whole
+        return [runs[start : start + each] for start in range(0, len(runs), each)]
 
 
 def summarise(
@@ -258,7 +281,7 @@ def _row(system: System, tested: _Right | _Ranked) -> ResultRow:
         metric=tested.kind.measure,
         primary=tuple(float(v) for v in tested.primary()),
         top5=tested.top5,
-        train_primary=tuple(_pooled(replicate.runs, "train") for replicate in system.replicates),
+        train_primary=_train_primary(system),
         population=tested.population(),
         interval=tested.interval(),
         against=None,
@@ -267,6 +290,7 @@ def _row(system: System, tested: _Right | _Ranked) -> ResultRow:
         runs=tuple(str(run.path) for run in runs),
         num_units=len(np.unique(tested.units)),
         unit=_unit(tested, runs[0]),
+        task=system.task,
         costs=system.costs,
     )
 
@@ -278,8 +302,12 @@ def _unit(tested: _Right | _Ranked, run: Run) -> str:
     return "clip" if len(np.unique(tested.units)) == len(tested.units) else "segment"
 
 
-def _pooled(runs: Sequence[Run], split: str) -> float:
-    """Return top-1 over the clips of all these runs, or their mAP, weighted by clips."""
-    metrics = [m for run in runs if (m := run.metric(split)) is not None]
-    found = [(m.primary, m.n) for m in metrics if m.primary is not None]
-    return sum(value * n for value, n in found) / max(1, sum(n for _, n in found))
+def _train_primary(system: System) -> tuple[float, ...]:
+    """Return each replicate's top-1 over the training clips of all its runs, or their mAP, weighted by clips."""
+    values = []
+    for replicate in system.replicates:
+        metrics = [m for run in replicate.runs if (m := run.metric("train")) is not None]
+        found = [(m.primary, m.n) for m in metrics if m.primary is not None]
+        if metrics:
+            values.append(sum(value * n for value, n in found) / max(1, sum(n for _, n in found)))
+    return tuple(values)

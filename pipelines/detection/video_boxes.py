@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ifcar.cache.arrays import ArraySpec, CacheSpec
+from ifcar.cache.arrays import LAYOUT, SCORES, ArraySpec, CacheSpec, over_layout
 from ifcar.errors import InputError
 from ifcar.extract.datasets.box_files.one_video import read_one_video
 from ifcar.extract.datasets.box_notes import BoxNotes
@@ -52,8 +52,9 @@ class VideoBoxes:
         """
         given = {array.name: array for array in (() if self.facts is None else self.facts.arrays())}
         if self.facts is None and not self.tracks.boxes.shape[1]:
-            given = {array.name: array for array in spec.arrays if array.role == "layout" and array.name not in _OF_ALL}
-        chosen = []
+            own = [array for array in spec.arrays if array.role == "layout" and not array.name.startswith(LAYOUT)]
+            given = {array.name: array for array in (*own, SCORES) if array.name not in _OF_ALL}
+        chosen = [SCORES] if over_layout(SCORES).name in reads and SCORES.name in given else []
         for name in reads:
             if name not in given:
                 continue

@@ -44,13 +44,12 @@ class Intervention:
 
 
 def _is_category(array: ArraySpec, spec: CacheSpec) -> bool:
-    name = array.name.rpartition("/")[2]  # without a stream's
-    return array.role == "layout" and (name == "categories" or name.endswith("_categories"))
+    return array.is_category
 
 
 def _is_kind(array: ArraySpec, spec: CacheSpec) -> bool:
     """Whether it says what an instance is: its category, or its class of the data set."""
-    return _is_category(array, spec) or (array.role == "layout" and bool(array.classes))
+    return array.is_category or (array.role == "layout" and bool(array.classes))
 
 
 def _is_feature(array: ArraySpec, spec: CacheSpec) -> bool:

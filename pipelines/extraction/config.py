@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from ifcar.config_fields import Bounds, Option
 from ifcar.devices import Device
 from ifcar.extract.limits import BATCH_SIZES, WORKERS
-from ifcar.extract.view_options import AugmentedViews, PooledMode, SampledViews
+from ifcar.extract.view_options import AugmentedViews, LayoutViews, PooledMode, SampledViews
 
 # What a cache's identity calls the options of views that it calls otherwise.
 IDENTITY_NAMES = {
@@ -81,7 +81,7 @@ class FeatureConfig(SampledViews):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExtractConfig(FeatureConfig, AugmentedViews):
+class ExtractConfig(FeatureConfig, AugmentedViews, LayoutViews):
     """Options of `ifcar extract`; None takes the dataset's own default.
 
     Args:

@@ -13,7 +13,13 @@ from ifcar.cache.arrays import GRID_FEATURES, CacheSpec
 from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.extraction.config import IDENTITY_NAMES
 
-WITHOUT_EFFECT: Mapping[str, Any] = {"augmented_views": 0, "sampling": "segments", "sampling_fps": None}
+WITHOUT_EFFECT: Mapping[str, Any] = {
+    "augmented_views": 0,
+    "sampling": "segments",
+    "sampling_fps": None,
+    "layout_frames": 0,
+    "background": False,
+}
 """Options of views that an identity leaves out where they have these values."""
 OF_BACKBONE = {
     "backbone": "name",

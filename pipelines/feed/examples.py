@@ -15,7 +15,7 @@ from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split, Status, share_views
 from ifcar.errors import InputError
 from ifcar.pipelines.feed.labelled import Labelled, read_labelled
-from ifcar.pipelines.feed.subjects import slot_order
+from ifcar.pipelines.feed.subjects import grouped, slot_order
 from ifcar.pipelines.labels.contract import LabelKind
 from ifcar.pipelines.labels.kinds import kind_of
 
@@ -92,6 +92,10 @@ class Examples:
     def order_of(self, places: NDArray[np.int64]) -> torch.Tensor | None:
         """Return the order of the slots in which these examples are asked about, or None where they are clips."""
         return None if self.orders is None else torch.from_numpy(self.orders[places])
+
+    def by_clip(self) -> list[NDArray[np.int64]]:
+        """Return the places of each clip's examples: one each, or those of its instances."""
+        return grouped(self.clips)
 
     def plain_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return all plain rows, example after example, and the place of each one's example."""

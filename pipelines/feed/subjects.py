@@ -35,26 +35,38 @@ def slot_order(slots: NDArray[np.int64], boxes: NDArray[Any]) -> NDArray[np.int6
     return np.argsort(distances, axis=1, kind="stable")
 
 
-def ask_about(order: Tensor | None, batch: InstanceBatch, spec: CacheSpec) -> InstanceBatch:
+def grouped(numbers: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Return the places at which each number stands, in the order in which the numbers first appear."""
+    _, firsts, kinds = np.unique(numbers, return_index=True, return_inverse=True)
+    places = np.split(np.argsort(kinds, kind="stable"), np.cumsum(np.bincount(kinds))[:-1])
+    return [places[kind] for kind in np.argsort(firsts)]
+
+
+def ask_about(
+    order: Tensor | None, batch: InstanceBatch, spec: CacheSpec, views: Tensor | None = None
+) -> InstanceBatch:
     """Return the batch with each view's slots in an order of its own, the first one the only subject.
 
     Args:
         order: (…, N) slot numbers, see `slot_order`; None leaves the batch as it is.
         batch: arrays (…, axes of the array), with the same leading axes.
         spec: says which of their axes are the N slots.
+        views: (n,) which view of the batch each of n orders is about; None: each view has one.
 
     Returns:
-        Arrays of the same shapes; those without slots are the same tensors.
+        Arrays of the same shapes, or with n in the place of the views; those that do not change are the same tensors.
     """
     if order is None:
         return batch
     arrays = dict(batch.arrays)
+    if views is not None:
+        arrays = {name: value.index_select(0, views.to(value.device)) for name, value in arrays.items()}
     for name, value in arrays.items():
         axes = spec.array(name).axes
         if "N" in axes:
             arrays[name] = _reordered(value, order.to(value.device), order.ndim - 1 + axes.index("N"))
-    if "categories" in arrays:
-        arrays["categories"] = _one_subject(arrays["categories"])
+        if spec.array(name).is_category:
+            arrays[name] = _one_subject(arrays[name])
     return InstanceBatch(arrays)
 
 

@@ -107,18 +107,22 @@ class TrainingViews(Dataset[Decoded]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepBatch:
-    """The clips of one optimiser step.
+    """The clips of one optimiser step, and what is asked about them: one thing each, or each of their instances.
 
     Args:
         step: its number.
         epoch: the pass it belongs to.
-        places: (B,) places in the examples, the whole batch.
-        mine: places of the batch that this process computes.
+        clips: (C,) numbers of the clips, the whole batch.
+        places: (B,) places in the examples, clip after clip.
+        views: (B,) which of the C clips each example is of, ascending.
+        mine: which of the C clips this process computes, ascending and next to each other.
     """
 
     step: int
     epoch: int
+    clips: NDArray[np.int64]
     places: NDArray[np.int64]
+    views: NDArray[np.int64]
     mine: NDArray[np.int64]
 
 
@@ -127,14 +131,16 @@ class BatchSampler:
     """Each step's batch and each process's share; depends on the seed, the examples and the group, never on a stop.
 
     Args:
-        num_clips: training clips.
+        clips: (n,) clip number of each example.
+        by_clip: places of the examples of each clip, see `Examples.by_clip`.
         steps_per_epoch: steps of a pass.
         seed: of the clips' order.
         process: number of this process.
         num_processes: how many share a batch.
     """
 
-    num_clips: int
+    clips: NDArray[np.int64]
+    by_clip: Sequence[NDArray[np.int64]]
     steps_per_epoch: int
     seed: int
     process: int = 0
@@ -146,32 +152,38 @@ class BatchSampler:
         for step in range(first, last):
             epoch, place = divmod(step, self.steps_per_epoch)
             if epoch != drawn:
-                order, drawn = np.random.default_rng([self.seed, epoch]).permutation(self.num_clips), epoch
-            places = np.array_split(order, self.steps_per_epoch)[place]
-            mine = np.array_split(np.arange(len(places)), self.num_processes)[self.process]
-            yield StepBatch(step=step, epoch=epoch, places=places, mine=mine)
+                order, drawn = np.random.default_rng([self.seed, epoch]).permutation(len(self.by_clip)), epoch
+            asked = [self.by_clip[number] for number in np.array_split(order, self.steps_per_epoch)[place]]
+            yield StepBatch(
+                step=step,
+                epoch=epoch,
+                clips=self.clips[[places[0] for places in asked]],
+                places=np.concatenate(asked),
+                views=np.repeat(np.arange(len(asked)), [len(places) for places in asked]),
+                mine=np.array_split(np.arange(len(asked)), self.num_processes)[self.process],
+            )
 
 
 class _Keys(Sampler[Key]):
     """What the workers decode, in order, over all steps that are left: the loader runs through epochs unbroken."""
 
-    def __init__(self, sampler: BatchSampler, clips: NDArray[np.int64], first: int, last: int) -> None:
-        self.sampler, self.clips, self.first, self.last = sampler, clips, first, last
+    def __init__(self, sampler: BatchSampler, first: int, last: int) -> None:
+        self.sampler, self.first, self.last = sampler, first, last
 
     def __iter__(self) -> Iterator[Key]:
         for step_batch in self.sampler.batches(self.first, self.last):
-            for clip in self.clips[step_batch.places[step_batch.mine]]:
+            for clip in step_batch.clips[step_batch.mine]:
                 yield int(clip), step_batch.epoch
 
 
 def load_training(
-    views: TrainingViews, sampler: BatchSampler, clips: NDArray[np.int64], first: int, last: int, num_workers: int
+    views: TrainingViews, sampler: BatchSampler, first: int, last: int, num_workers: int
 ) -> Iterator[Decoded]:
     """Return this process's views of steps first … last − 1, one after another, decoded ahead by worker processes."""
     return iter(
         DataLoader(
             views,
-            sampler=_Keys(sampler, clips, first, last),
+            sampler=_Keys(sampler, first, last),
             batch_size=None,
             num_workers=num_workers,
             prefetch_factor=PREFETCHED if num_workers else None,

@@ -17,8 +17,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from ifcar.extract.decoded_views import Decoded
-from ifcar.heads.contract import HeadOutput, InstanceBatch, Task
-from ifcar.pipelines.feed.subjects import ask_about
+from ifcar.heads.contract import HeadOutput, Task
 from ifcar.pipelines.finetune.data import StepBatch, load_training, stack_views
 from ifcar.pipelines.finetune.score import score_live
 from ifcar.pipelines.finetune.trainer import LiveState, LiveTrainer
@@ -41,12 +40,12 @@ def train(
     Args:
         trainer: what is trained.
         state: where it stands; moves.
-        on_step: told how many clips a step had.
+        on_step: told how many examples a step had.
         on_checkpoint: called when the state should be kept: after an epoch, and after every 500 steps.
     """
     plan, started = trainer.plan, time.perf_counter()
-    clips, sampler, first, last = trainer.examples.clips, trainer.sampler, state.step, plan.num_steps
-    views = load_training(trainer.views, sampler, clips, first, last, trainer.num_workers)
+    sampler, first, last = trainer.sampler, state.step, plan.num_steps
+    views = load_training(trainer.views, sampler, first, last, trainer.num_workers)
     for step_batch in sampler.batches(first, last):
         losses = train_step(trainer, step_batch, views)
         for name, loss in (losses | {"n": 1.0}).items():
@@ -63,8 +62,9 @@ def train(
 def train_step(trainer: LiveTrainer, step_batch: StepBatch, views: Iterator[Decoded]) -> dict[str, float]:
     """Do one optimiser step.
 
-    Micro-batches and processes add up to the gradient of the mean loss over the whole batch: exactly, where norms keep
-    their statistics and losses are means over clips.
+    The backbone sees a clip once, however many of its instances are asked about. Micro-batches and processes add up to
+    the gradient of the mean loss over the whole batch: exactly, where norms keep their statistics and losses are means
+    over examples.
 
     Args:
         trainer: what is trained.
@@ -87,16 +87,17 @@ def train_step(trainer: LiveTrainer, step_batch: StepBatch, views: Iterator[Deco
     parts = np.array_split(step_batch.mine, math.ceil(len(step_batch.mine) / trainer.micro_batch))
     for number, part in enumerate(parts):
         inputs, of_view = stack_views([next(views) for _ in part], trainer.model.of_view, trainer.group.device)
-        seen = ask_about(trainer.examples.order_of(step_batch.places[part]), InstanceBatch(of_view), trainer.spec)
-        targets = torch.from_numpy(trainer.examples.targets[step_batch.places[part]]).to(trainer.group.device)
-        trainer.model.set_noise(noise, int(part[0]), int(part[-1]) + 1)
+        begin, end = np.searchsorted(step_batch.views, [part[0], part[-1] + 1])
+        places, of = step_batch.places[begin:end], torch.from_numpy(step_batch.views[begin:end] - part[0])
+        targets = torch.from_numpy(trainer.examples.targets[places]).to(trainer.group.device)
+        trainer.model.set_noise(noise, int(begin), int(end))
         with _gradients_stay(trainer) if number < len(parts) - 1 else contextlib.nullcontext():
-            outputs, extra = trainer.network(inputs, seen.arrays)
+            outputs, extra = trainer.network(inputs, of_view, trainer.examples.order_of(places), of)
             labels = {"": Labels(targets=targets[None], kind=trainer.examples.kind)}
             alone = {name: loss[None] for name, loss in extra.items()}
             out = HeadOutput(logits=outputs.mean(-2)[None], outputs=outputs[None], losses=alone)
             losses = losses_of(out, (Task(),), labels, [trainer.aux_weights], trainer.label_smoothing)
-            share = len(part) / len(step_batch.places)
+            share = len(places) / len(step_batch.places)
             # DistributedDataParallel divides by the number of processes.
             (torch.stack(list(losses.values())).sum() * share * trainer.group.size).backward()  # type: ignore[no-untyped-call]
         sums = {name: sums.get(name, 0) + loss.detach().double().sum() * share for name, loss in losses.items()}

@@ -17,6 +17,7 @@ from ifcar.extract.view_options import PooledMode
 from ifcar.heads.contract import Head, InstanceBatch
 from ifcar.heads.noise import Noise
 from ifcar.heads.rows import RowNorm
+from ifcar.pipelines.feed.subjects import ask_about
 
 _NORMS = (*BATCH_NORMS, RowNorm)
 
@@ -47,7 +48,7 @@ class LiveModel(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone, self.head = backbone, head
-        self.reads, self.pooled = tuple(reads), pooled
+        self.reads, self.pooled, self.spec = tuple(reads), pooled, spec
         made = spec.names("feature")
         # pooling needs its own, whatever the head reads
         self.of_view = tuple(dict.fromkeys((*pooled_with(pooled), *(name for name in reads if name not in made))))
@@ -62,20 +63,28 @@ class LiveModel(nn.Module):
                     module.eval()
         return self
 
-    def forward(self, inputs: Tensor, of_view: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self,
+        inputs: Tensor,
+        of_view: Mapping[str, Tensor],
+        order: Tensor | None = None,
+        views: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Score views.
 
         Args:
             inputs: what the backbone reads: (B, T, S, S, 3) uint8 RGB where that is pixels.
             of_view: the arrays called `self.of_view`, each (B, …).
+            order: (n, N) slots in which an instance of a view is asked about, see `slot_order`; None asks about views.
+            views: (n,) which view each of these is of; None: one of each view.
 
         Returns:
-            logits (B, O, K) float32 of every output that is trained, and the head's auxiliary losses.
+            logits (B, O, K), or (n, O, K), float32 of every output that is trained, and the head's auxiliary losses.
         """
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             maps = self.backbone.checked(self.backbone(self.backbone.normalise(inputs)))
             features = arrays_of_maps(maps, of_view, self.pooled, self.reads)
-            out = self.head(self.batch(of_view, features))
+            out = self.head(ask_about(order, self.batch(of_view, features), self.spec, views))
         return out.trained().float(), {name: loss.float() for name, loss in out.losses.items()}
 
     def batch(self, of_view: Mapping[str, Tensor], features: Mapping[str, Tensor]) -> InstanceBatch:
@@ -84,7 +93,7 @@ class LiveModel(nn.Module):
         return InstanceBatch({name: arrays[name] for name in self.reads})
 
     def set_noise(self, noise: Mapping[str, Tensor], first: int, end: int) -> None:
-        """Give the head's layers that draw their noise (1, B, …) for clips first … end − 1 of a batch."""
+        """Give the head's layers that draw their noise (1, B, …) for examples first … end − 1 of a batch."""
         for name, layer in self.head.named_modules():
             if isinstance(layer, Noise):
                 layer.noise = noise[f"{name}.noise"][0, first:end]

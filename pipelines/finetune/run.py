@@ -172,7 +172,8 @@ def make_trainer(setting: Setting, group: Group, num_workers: int) -> LiveTraine
     division = hold_out(examples, setting.protocol, config.schedule.held_out)
     examples = division.fitting
     model.head.learn_labels(examples.labels(len(setting.protocol.labels.classes)))
-    plan = make_plan(config, len(examples), group.size)
+    by_clip = examples.by_clip()
+    plan = make_plan(config, len(by_clip), group.size)
     network = model
     if group.size > 1:
         devices = [group.device] if group.device.type == "cuda" else None
@@ -185,7 +186,8 @@ def make_trainer(setting: Setting, group: Group, num_workers: int) -> LiveTraine
         optimizer=make_optimizer(model, plan.lr, plan.head_lr, plan.weight_decay),
         plan=plan,
         sampler=BatchSampler(
-            num_clips=len(examples),
+            clips=examples.clips,
+            by_clip=by_clip,
             steps_per_epoch=plan.steps_per_epoch,
             seed=config.seed,
             process=group.number,

@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from ifcar.cache.open import JOIN_SUFFIX
 from ifcar.config_fields import Bounds, Option, check_fields
 from ifcar.data_files import entries
 from ifcar.errors import InputError, nearest_of
 from ifcar.pipelines.configs import from_plain, read_yaml
 from ifcar.pipelines.extraction.config import ExtractConfig
-from ifcar.pipelines.extraction.needs import needed
+from ifcar.pipelines.extraction.needs import extract_words, needed
+from ifcar.pipelines.folders import folder
 from ifcar.pipelines.published.tables import PublishedOn, check_figures, published_table
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
@@ -41,6 +43,8 @@ class SystemConfig:
         schedule: changes of the grid's schedule, by field.
         start: name of the system whose run, of the same protocol and seed, this one starts from; everything trains.
         parts: of the head that are taken from it, see `FineTuneConfig`; empty: all of it.
+        tasks: STREAM/SPACE of a head of several streams or label spaces, each with a row of its own; empty: the first.
+            Systems whose tasks are others may have one name, as a single stream of each.
         product: for each factor its values: head, preset, streams, aux_weight, views, augmented_views,
             aux_weights.LOSS, settings.OPTION or schedule.FIELD.
         published: "top1", "top5" or "map" in percent from a paper that ifcar does not know.
@@ -75,6 +79,7 @@ class SystemConfig:
     schedule: Mapping[str, Any] = field(default_factory=dict)
     start: str | None = None
     parts: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
     product: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     published: Mapping[str, float] = field(default_factory=dict)
 
@@ -93,6 +98,8 @@ class SystemConfig:
                 raise InputError(f"system {self.name!r}: {{{place}}} in its name is no factor of its product")
         if self.head is None and "head" not in self.product:
             raise InputError(f"system {self.name!r}: names no head; `ifcar list heads` lists them")
+        if len(set(self.tasks)) < len(self.tasks):
+            raise InputError(f"system {self.name!r}: tasks are {', '.join(self.tasks)}; expected each once")
         if self.parts and self.start is None:
             raise InputError(f"system {self.name!r}: parts are taken from another system; name it as start")
         check_figures(f"system {self.name!r}", self.published)
@@ -118,6 +125,22 @@ class FusionConfig:
         if len(self.members) < 2:
             raise InputError(f"ensemble {self.name!r}: needs at least two members")
         check_figures(f"ensemble {self.name!r}", self.published)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChoiceConfig:
+    """A line that is, seed by seed, the best of a system's product.
+
+    Args:
+        name: what the table calls it.
+        of: the system, by its name in the file.
+        by: what is best: "held_out", on the part of the training clips that no run fits; or "test", on the test clips,
+            as some papers do: a note under the table says that it flatters.
+    """
+
+    name: str
+    of: str
+    by: Literal["held_out", "test"] = "held_out"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,6 +178,7 @@ class GridConfig:
         dataset: registered name of the data that the file is meant for; None for any.
         extraction: the options of `ifcar extract` that its cache must be made with, by field of `ExtractConfig`; an
             option that is not named may be any.
+        streams: the same of each stream, by name, where its cache is a join; `cameras` names those of the stream.
         protocols: names of the protocols; empty takes "compositional" or the only one.
         labels: the label space of each protocol; None takes its first.
         pool: put the test clips of all protocols together (leave one group out), one line a system.
@@ -163,6 +187,7 @@ class GridConfig:
         schedule: of every system that does not say otherwise.
         systems: lines of the table.
         ensembles: late fusions, below them.
+        choices: the best of a system's product, below those.
         few_shot: base and novel classes in place of `protocols`.
         baseline: name of the line that the others are tested against; None tests nothing.
         paired_test: "bootstrap" over clips (of mAP, which drawing clips twice lifts, the jackknife), or "mcnemar" for a
@@ -176,6 +201,7 @@ class GridConfig:
     title: str = ""
     dataset: str | None = None
     extraction: Mapping[str, Any] = field(default_factory=dict)
+    streams: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     protocols: tuple[str, ...] = ()
     labels: str | None = None
     pool: bool = False
@@ -184,6 +210,7 @@ class GridConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     systems: tuple[SystemConfig, ...] = ()
     ensembles: tuple[FusionConfig, ...] = ()
+    choices: tuple[ChoiceConfig, ...] = ()
     few_shot: FewShotConfig | None = None
     baseline: str | None = None
     paired_test: Literal["bootstrap", "mcnemar"] = "bootstrap"
@@ -195,6 +222,10 @@ class GridConfig:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
             raise InputError(f"name is {self.name!r}; expected letters, digits, '.', '_' and '-', as for a folder")
         self.extract_config()
+        if self.streams and self.extraction:
+            raise InputError("streams and extraction exclude each other; each stream names its own options")
+        for name in self.streams:
+            self.stream_config(name)
         if not self.systems:
             raise InputError("systems: there are none; name at least one")
         for what, values in (("seeds", self.seeds), ("protocols", self.protocols)):
@@ -218,6 +249,23 @@ class GridConfig:
     def extract_config(self, dataset: str = "DATASET") -> ExtractConfig:
         """Return the extraction that makes its cache, of `dataset` where the file is meant for any."""
         return needed(self.extraction, self.dataset or dataset, "extraction")
+
+    def stream_config(self, stream: str, dataset: str = "DATASET") -> ExtractConfig:
+        """Return the extraction that makes the cache of a stream."""
+        options = {name: value for name, value in self.streams[stream].items() if name != "cameras"}
+        wanted = needed(options, self.dataset or dataset, f"streams {stream}")
+        return replace(wanted, cameras=tuple(self.streams[stream].get("cameras", ())))
+
+    def cache_commands(self, dataset: str = "DATASET") -> list[list[Any]]:
+        """Return the words of each command that its cache is made with."""
+        if not self.streams:
+            return [extract_words(self.extract_config(dataset))]
+        start = self.dataset or dataset  # grids of one data set take the same caches
+        caches = {name: folder("caches") / f"{start}-{name}.zarr" for name in self.streams}
+        made = [extract_words(replace(self.stream_config(own, dataset), out=path)) for own, path in caches.items()]
+        named = [f"{name}={path}" for name, path in caches.items()]
+        joined = ["ifcar", "cache", "join", *named, "--out", folder("caches") / f"{start}{JOIN_SUFFIX}"]
+        return [*made, joined]
 
     def figures(self, line: str, own: Mapping[str, float]) -> Mapping[str, float]:
         """Return the published figures of a line: the table's, or the file's own."""

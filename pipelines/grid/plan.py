@@ -13,7 +13,7 @@ from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
-from ifcar.cache.streams import space_sizes
+from ifcar.cache.streams import space_sizes, stream_names, stream_spec
 from ifcar.errors import CacheMismatchError, IfcarError, InputError, nearest_of
 from ifcar.pipelines.configs import from_plain, to_plain
 from ifcar.pipelines.extraction.needs import asked_for, described, extract_words, unmet
@@ -76,7 +76,7 @@ class GridPlan:
         cells: in the table's order.
         other_data: for each stage's label in what its data are not those of the published figures, or an empty text.
         num_rows: of the cache.
-        sizes: bytes that a line reads of the cache at a stage, by their names.
+        sizes: bytes that a variant reads of the cache at a stage, by its number and the stage's label.
     """
 
     config: GridConfig
@@ -88,7 +88,7 @@ class GridPlan:
     cells: Sequence[PlannedReplicate]
     other_data: Mapping[str, str] = field(default_factory=dict)
     num_rows: int = 0
-    sizes: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    sizes: Mapping[tuple[int, str], int] = field(default_factory=dict)
 
     def jobs(self) -> list[Job]:
         """Return every run once."""
@@ -108,7 +108,7 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
         raise CacheMismatchError(f"grid {config.name!r} is for {config.dataset}, but {cache} holds {dataset}")
     _check_extraction(config, reader, dataset)
     variants = [variant for system in config.systems for variant in expand(system)]
-    check_names(variants, config.ensembles, config.baseline)
+    check_names(variants, config)
     by_name = {variant.name: variant.system for variant in variants}
     check_starts(by_name)
     stages = _stages(config, reader)
@@ -119,19 +119,19 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
     for name, table in tables.items():
         _check_measurable(parts[name], table, reader)
     cells: list[PlannedReplicate] = []
-    sizes: dict[tuple[str, str], int] = {}
-    for variant in variants:
+    sizes: dict[tuple[int, str], int] = {}
+    for number, variant in enumerate(variants):
         try:
             made = list(_cells(config, variant, by_name, stages, tables, reader))
             run = made[0].jobs[0].config
             used = {name: _limited(run, reader, own) for name, own in parts.items()}
-            _check_feedable(run, reader, list(used.values()))
+            _check_feedable(run, reader, list(used.values()), variant.system.tasks)
         except IfcarError as error:
             raise type(error)(f"system {variant.name!r}: {error}") from error
         cells += made
         for stage in stages:
             shown = [part for draw in stage.draws for name in draw for part in used[name]]
-            sizes[variant.name, stage.label] = bytes_read(reader, head_arrays(run), shown)
+            sizes[number, stage.label] = bytes_read(reader, head_arrays(run), shown)
     other_data = {stage.label: _other_data(config, reader, dataset, stage, tables) for stage in stages}
     plan = GridPlan(
         config=config,
@@ -150,7 +150,10 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
 
 
 def _check_extraction(config: GridConfig, reader: CacheReader, dataset: str) -> None:
-    """Refuse a cache that was extracted otherwise than the grid asks."""
+    """Refuse a cache that was extracted otherwise than the grid asks, or a join of other streams."""
+    if config.streams:
+        _check_streams(config, reader, dataset)
+        return
     wanted = config.extract_config(dataset)
     names = unmet(wanted, config.extraction, reader.identity, reader.spec)
     if names:
@@ -159,6 +162,22 @@ def _check_extraction(config: GridConfig, reader: CacheReader, dataset: str) -> 
             f"{reader.path}: this cache has {described(names, reader.identity, reader.spec)}; {config.name} needs "
             f"{asked_for(wanted, names)}: make one with {made} and name it with --cache"
         )
+
+
+def _check_streams(config: GridConfig, reader: CacheReader, dataset: str) -> None:
+    made = "; ".join(command(*words) for words in config.cache_commands(dataset))
+    there = {name: stream_spec(reader.spec, name) for name in stream_names(reader.spec.names())}
+    for name, options in config.streams.items():
+        if name not in there:
+            raise CacheMismatchError(f"{reader.path}: no stream {name!r}; {config.name} needs a join made with {made}")
+        wanted, asked = config.stream_config(name, dataset), {own: v for own, v in options.items() if own != "cameras"}
+        names = unmet(wanted, asked, reader.identity_of(name), there[name])
+        if names:
+            has = described(names, reader.identity_of(name), there[name])
+            raise CacheMismatchError(
+                f"{reader.path}: stream {name!r} has {has}; {config.name} needs {asked_for(wanted, names)}: make it "
+                f"with {made}"
+            )
 
 
 def _stages(config: GridConfig, reader: CacheReader) -> list[Stage]:
@@ -271,10 +290,17 @@ def _limited(config: RunConfig, reader: CacheReader, parts: Sequence[Examples]) 
     return [limit_views(part, reader, config.views, config.augmented_views) for part in parts]
 
 
-def _check_feedable(config: RunConfig, reader: CacheReader, parts: Sequence[Sequence[Examples]]) -> None:
-    """Build the head without memory, so that it says what the cache lacks; check its parts and that there are boxes."""
+def _check_feedable(
+    config: RunConfig, reader: CacheReader, parts: Sequence[Sequence[Examples]], tasks: Sequence[str]
+) -> None:
+    """Build the head without memory, so that it says what the cache lacks; check its parts, tasks and boxes."""
     with torch.device("meta"):
         head = build_head(config, reader.spec, 2)
+    known = [task.name for task in head.tasks if task.name]
+    for name in tasks:
+        if name not in known:
+            there = ", ".join(known) or "none"
+            raise InputError(f"tasks names {name!r}{nearest_of(name, known)}; it learns {there}")
     for part in () if config.fine_tune is None else config.fine_tune.parts:
         keys_of(part, head.state_dict())
     reads = head_arrays(config)

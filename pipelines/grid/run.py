@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from ifcar.pipelines.engines.cluster import RayConfig
 from ifcar.pipelines.ensemble import fuse_runs
 from ifcar.pipelines.fleets.pool import fit_all
 from ifcar.pipelines.folders import folder, only_cache
+from ifcar.pipelines.grid.choice import chosen, note_of
 from ifcar.pipelines.grid.config import FusionConfig, GridConfig, read_grid
 from ifcar.pipelines.grid.costs import costs_of, extraction_note
 from ifcar.pipelines.grid.plan import GridPlan, PlannedReplicate, Stage, plan_grid
@@ -29,6 +31,7 @@ from ifcar.pipelines.labels.contract import MEASURES
 from ifcar.pipelines.progress import Progress, Silent
 from ifcar.pipelines.runs.config import ENSEMBLE, ID_LENGTH
 from ifcar.pipelines.runs.finished import Run, is_finished, open_run
+from ifcar.pipelines.runs.tasks import on_task
 from ifcar.pipelines.training.jobs import FailedRun
 from ifcar.pipelines.training.machine import MachineConfig
 
@@ -123,10 +126,13 @@ def _compare(plan: GridPlan, failures: list[FailedRun]) -> Comparison:
     systems = _systems(plan)
     for fusion in plan.config.ensembles:
         systems += _fused(plan, fusion, systems, failures)
+    for choice in plan.config.choices:
+        systems += chosen(choice, plan.variants, systems)
     baseline = plan.config.baseline
     notes = [f"failed: {failure.path.name}: {failure.reason}" for failure in failures]
     data = [run.data() for system in systems for replicate in system.replicates for run in replicate.runs]
     notes += dict.fromkeys(f"{own.protocol}: {note}" for own in data for note in own.notes)
+    notes += [note_of(choice, plan.variants) for choice in plan.config.choices]
     if baseline is not None and not any(s.name == baseline for s in systems):
         notes.append(f"no run of the baseline {baseline!r} is finished: nothing is tested")
     return Comparison(
@@ -153,27 +159,36 @@ def _check_folder(path: Path, plan: GridPlan) -> None:
 def _systems(plan: GridPlan) -> list[System]:
     """Return the systems that have at least one replicate whose runs are all finished, in the table's order."""
     systems = []
-    for variant in plan.variants:
-        for stage in plan.stages:
-            key = (variant.name, stage.label)
+    for number, variant in enumerate(plan.variants):
+        for stage, task in itertools.product(plan.stages, variant.system.tasks or ("",)):
             cells = [c for c in plan.cells if c.variant is variant and c.stage is stage]
-            replicates = [_replicate(c) for c in cells if all(is_finished(job.path) for job in c.jobs)]
+            replicates = [_replicate(c, task) for c in cells if all(is_finished(job.path) for job in c.jobs)]
             if replicates:
+                figures = plan.config.figures(variant.name, variant.system.published)
                 systems.append(
                     System(
                         name=variant.name,
-                        protocol=stage.label,
+                        protocol=_label(plan, stage, task),
                         replicates=replicates,
                         factors=variant.factors,
-                        published=_published(plan, stage, plan.config.figures(variant.name, variant.system.published)),
-                        costs=costs_of(replicates, plan.sizes[key]) if plan.config.costs else None,
+                        published=_published(plan, stage, figures, task),
+                        costs=costs_of(replicates, plan.sizes[number, stage.label]) if plan.config.costs else None,
+                        task=task,
                     )
                 )
     return systems
 
 
-def _replicate(cell: PlannedReplicate) -> Replicate:
-    return Replicate(seed=cell.seed, draw=cell.draw, runs=[open_run(job.path) for job in cell.jobs])
+def _label(plan: GridPlan, stage: Stage, task: str) -> str:
+    """Return what the table calls a stage, or a task at it."""
+    if not task:
+        return stage.label
+    return task if len(plan.stages) == 1 else f"{stage.label}, {task}"
+
+
+def _replicate(cell: PlannedReplicate, task: str) -> Replicate:
+    runs = [open_run(job.path) for job in cell.jobs]
+    return Replicate(seed=cell.seed, draw=cell.draw, runs=[on_task(run, task) for run in runs] if task else runs)
 
 
 def _fused(plan: GridPlan, fusion: FusionConfig, systems: Sequence[System], failures: list[FailedRun]) -> list[System]:
@@ -212,13 +227,16 @@ def _fuse(fusion: FusionConfig, members: Sequence[Run]) -> Run:
     return fuse_runs(members, weights="held_out" if fusion.weights == "held_out" else None, out=path).run
 
 
-def _published(plan: GridPlan, stage: Stage, published: Mapping[str, float]) -> dict[str, float]:
-    """Return the published figures of a stage: "top1@STAGE", or "top1" of the only stage; none on other data."""
+def _published(plan: GridPlan, stage: Stage, published: Mapping[str, float], task: str = "") -> dict[str, float]:
+    """Return the published figures of a stage: "top1@STAGE", or "top1" of the only stage; none on other data.
+
+    Those of a task are "top1@STREAM/SPACE".
+    """
     if plan.other_data[stage.label]:
         return {}
     out: dict[str, float] = {}
     for key in MEASURES:
-        for name in (f"{key}@{stage.label}", key):
+        for name in (f"{key}@{task}",) if task else (f"{key}@{stage.label}", key):
             if name in published:
                 out.setdefault(key, published[name])
     return out

@@ -9,7 +9,7 @@ from typing import Any
 
 from ifcar.errors import InputError, nearest_of
 from ifcar.pipelines.configs import from_plain, to_plain
-from ifcar.pipelines.grid.config import FusionConfig, SystemConfig
+from ifcar.pipelines.grid.config import GridConfig, SystemConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,11 +20,13 @@ class Variant:
         name: the table's line.
         system: without a product.
         factors: λ and the product's values, by name.
+        template: the system's name in the file.
     """
 
     name: str
     system: SystemConfig
     factors: Mapping[str, Any]
+    template: str
 
 
 def expand(system: SystemConfig) -> Iterator[Variant]:
@@ -39,7 +41,8 @@ def expand(system: SystemConfig) -> Iterator[Variant]:
             else:
                 content[factor] = value
         filled = from_plain(SystemConfig, content, f"system {content['name']!r}")
-        yield Variant(name=filled.name, system=filled, factors={"aux_weight": filled.aux_weight, **factors})
+        known = {"aux_weight": filled.aux_weight, **factors}
+        yield Variant(name=filled.name, system=filled, factors=known, template=system.name)
 
 
 def _name(template: str, factors: Mapping[str, Any]) -> str:
@@ -55,28 +58,34 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def check_names(variants: Sequence[Variant], ensembles: Sequence[FusionConfig], baseline: str | None) -> None:
-    """Refuse two lines of one name, and ensembles and a baseline that name none."""
-    names: list[str] = []
-    for name in (*(v.name for v in variants), *(e.name for e in ensembles)):
-        if name in names:
-            raise InputError(f"two lines are called {name!r}; every system and ensemble needs a name of its own")
-        names.append(name)
-    systems = [v.name for v in variants]
-    for fusion in ensembles:
-        for member in fusion.members:
-            if member not in systems:
-                raise InputError(f"ensemble {fusion.name!r}: no system {member!r}{nearest_of(member, systems)}")
-    if baseline is not None and baseline not in names:
-        raise InputError(f"baseline {baseline!r} is no line of the table{nearest_of(baseline, names)}")
+def check_names(variants: Sequence[Variant], config: GridConfig) -> None:
+    """Refuse names that stand for nothing, or for two: systems of one name have other tasks, and nothing names them."""
+    lines = [(v.name, task) for v in variants for task in v.system.tasks or ("",)]
+    lines += [(name, "") for name in (*(e.name for e in config.ensembles), *(c.name for c in config.choices))]
+    names, templates = [v.name for v in variants], list(dict.fromkeys(v.template for v in variants))
+    for number, (name, task) in enumerate(lines):
+        if any(name == other and (task == its or not task or not its) for other, its in lines[:number]):
+            what = f"{name!r}, task {task}" if task else repr(name)
+            raise InputError(f"two lines are called {what}; every line of a table needs a name of its own")
+    for choice in config.choices:
+        if choice.of not in templates:
+            raise InputError(f"choice {choice.name!r}: no system {choice.of!r}{nearest_of(choice.of, templates)}")
+        if any(v.system.tasks for v in variants if v.template == choice.of):
+            raise InputError(f"choice {choice.name!r}: {choice.of!r} has tasks; expected a system of one line each")
+    named = [(f"ensemble {e.name!r}", member) for e in config.ensembles for member in e.members]
+    named += [(f"system {v.name!r}: start", v.system.start) for v in variants if v.system.start is not None]
+    for where, name in named:
+        if name not in names:
+            raise InputError(f"{where}: no system {name!r}{nearest_of(name, names)}")
+        has_tasks = any(v.name == name and v.system.tasks for v in variants)
+        if names.count(name) > 1 or (where.startswith("ensemble") and has_tasks):
+            raise InputError(f"{where}: {name!r} has tasks; expected a system that is one line of the table")
+    if (baseline := config.baseline) is not None and baseline not in [name for name, _ in lines]:
+        raise InputError(f"baseline {baseline!r} is no line of the table{nearest_of(baseline, [n for n, _ in lines])}")
 
 
 def check_starts(systems: Mapping[str, SystemConfig]) -> None:
-    """Refuse a start that is no system, or that itself starts from another."""
+    """Refuse a start that itself starts from another."""
     for name, system in systems.items():
-        if system.start is None:
-            continue
-        if system.start not in systems:
-            raise InputError(f"system {name!r}: start: no system {system.start!r}{nearest_of(system.start, systems)}")
-        if systems[system.start].start is not None:
+        if system.start is not None and systems[system.start].start is not None:
             raise InputError(f"system {name!r}: start: {system.start!r} starts from another system itself")

@@ -70,8 +70,8 @@ def open_chapters(
     Args:
         comparisons: see `ifcar.pipelines.report.gather`.
         opened: opens a run's folder.
-        compare: system A; default: the last system of the table that is not B.
-        baseline: system B; default: the comparison's baseline, or the first system.
+        compare: system A; default: the best system that is not named as B.
+        baseline: system B; default: the comparison's baseline, or the best other system where that is A.
         protocol: default: that of the table's first row.
 
     Raises:
@@ -119,17 +119,12 @@ def _open(
             continue
         data = data or own
         systems.append(system)
-    a, b = _pair(systems, compare, baseline, comparison.baseline)
+    a, b = _pair(systems, _best_first(comparison, chosen), compare, baseline, comparison.baseline)
     return Chapter(comparison=comparison, protocol=chosen, systems=systems, a=a, b=b, data=data, notes=notes)
 
 
 def _read_row(row: ResultRow, opened: Callable[[Path], Run]) -> SystemScores:
-    runs = [opened(Path(path)) for path in row.runs]
-    a_replicate = len(runs) // max(1, len(row.seeds))
-    if not runs or a_replicate * len(row.seeds) != len(runs):
-        raise InputError(f"its row names {len(runs)} runs for {len(row.seeds)} seeds")
-    replicates = [runs[start : start + a_replicate] for start in range(0, len(runs), a_replicate)]
-    return read_system(row.system, replicates, row.seeds)
+    return read_system(row.system, row.replicates(opened), row.seeds)
 
 
 def _check_same(system: SystemScores, own: RunData, others: Sequence[SystemScores], data: RunData | None) -> None:
@@ -142,15 +137,20 @@ def _check_same(system: SystemScores, own: RunData, others: Sequence[SystemScore
         raise InputError(f"tested on other clips than {others[0].name}")
 
 
+def _best_first(comparison: Comparison, protocol: str) -> list[str]:
+    rows = [row for row in comparison.rows if row.protocol == protocol]
+    return [row.system for row in sorted(rows, key=lambda row: -float(np.mean(row.primary or [0.0])))]
+
+
 def _pair(
-    systems: Sequence[SystemScores], compare: str | None, baseline: str | None, default: str
+    systems: Sequence[SystemScores], best_first: Sequence[str], compare: str | None, baseline: str | None, default: str
 ) -> tuple[SystemScores | None, SystemScores | None]:
-    if not systems:
-        return None, None
+    """Return A and B: as named, else the best and the baseline, or the best other where the baseline is A."""
     by_name = {system.name: system for system in systems}
-    a = by_name.get(compare or "")
-    if len(systems) == 1:
-        return systems[0], None
-    others = [system for system in systems if system is not a]
-    b = next((by_name[name] for name in (baseline, default) if name in by_name and by_name[name] is not a), others[0])
-    return a or [system for system in systems if system is not b][-1], b
+    order = [by_name[name] for name in best_first if name in by_name]
+    if len(order) < 2:
+        return next(iter(order), None), None
+    named = by_name.get(baseline or "")
+    a = by_name.get(compare or "") or next(system for system in order if system is not named)
+    others = [system for system in (named, by_name.get(default), *order) if system is not None and system is not a]
+    return a, others[0]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ifcar.data_files import subfolders
 from ifcar.errors import IfcarError, InputError, MissingDataError
-from ifcar.pipelines.comparison.results import Replicate, System, summarise
+from ifcar.heads.catalog import HEADS
+from ifcar.pipelines.comparison.results import Replicate, ResultRow, System, summarise
 from ifcar.pipelines.comparison.store import NAME as RESULTS
 from ifcar.pipelines.comparison.store import Comparison, read_comparison
 from ifcar.pipelines.folders import folder
@@ -28,7 +29,7 @@ def gather(
     Args:
         folders: comparison folders and run folders; none takes every comparison in the runs folder, or where there is
             none every finished run.
-        baseline: name of the system that plain runs are tested against; default: the first.
+        baseline: name of the system that plain runs are tested against; default: the best simple one.
         opened: opens a run's folder.
 
     Raises:
@@ -38,7 +39,7 @@ def gather(
     gathered, runs = [], []
     for path in chosen:
         if (path / RESULTS).is_file():
-            gathered.append(read_comparison(path))
+            gathered.append(_with_baseline(read_comparison(path), opened))
         elif is_finished(path):
             runs.append(opened(path))
         elif path.is_dir():
@@ -75,7 +76,7 @@ def compare_runs(runs: Sequence[Run], baseline: str | None) -> list[Comparison]:
 def _comparison(runs: Sequence[Run], baseline: str | None) -> Comparison:
     systems, notes = group_runs(runs)
     names = [system.name for system in systems]
-    tested = baseline if baseline in names else names[0] if len(names) > 1 else None
+    tested, said = (baseline, "") if baseline in names else simple_baseline(systems)
     config = runs[0].config
     dataset = str(dict(runs[0].data().identity).get("dataset", {}).get("name", "unknown data"))
     return Comparison(
@@ -84,10 +85,54 @@ def _comparison(runs: Sequence[Run], baseline: str | None) -> Comparison:
         dataset=dataset,
         baseline=tested or "",
         paired_test="bootstrap",
-        notes=tuple(notes),
+        notes=(*notes, *([said] if said else [])),
         rows=tuple(summarise(systems, baseline=tested)),
         cache=str(config.cache),
         fingerprint=config.fingerprint,
+    )
+
+
+def _with_baseline(comparison: Comparison, opened: Callable[[Path], Run]) -> Comparison:
+    """Return a comparison that names no baseline with one, tested again where its runs are at hand."""
+    if comparison.baseline:
+        return comparison
+    try:
+        systems = [_system(row, opened) for row in comparison.rows]
+    except IfcarError:
+        return comparison
+    baseline, said = simple_baseline(systems)
+    if baseline is None:
+        return comparison
+    rows = tuple(summarise(systems, baseline=baseline))
+    return replace(comparison, baseline=baseline, paired_test="bootstrap", rows=rows, notes=(*comparison.notes, said))
+
+
+def _system(row: ResultRow, opened: Callable[[Path], Run]) -> System:
+    replicates = [Replicate(seed=seed, runs=own) for seed, own in zip(row.seeds, row.replicates(opened), strict=True)]
+    return System(
+        name=row.system, protocol=row.protocol, replicates=replicates, factors=row.factors, published=row.published
+    )
+
+
+def simple_baseline(systems: Sequence[System]) -> tuple[str | None, str]:
+    """Return the best system whose head is simple, else the first, and a sentence that says so; None for one system."""
+    names = list(dict.fromkeys(system.name for system in systems))
+    if len(names) < 2:
+        return None, ""
+    scores: dict[str, list[float]] = {}
+    for system in systems:
+        runs = [run for replicate in system.replicates for run in replicate.runs]
+        if all(run.config.head in HEADS.names() and HEADS.get(run.config.head).simple for run in runs):
+            tested = [run.metric("test") for run in runs]
+            scores.setdefault(system.name, []).extend(
+                m.primary for m in tested if m is not None and m.primary is not None
+            )
+    best = max(scores, key=lambda name: sum(scores[name]) / max(1, len(scores[name])), default=None)
+    if best is None:
+        return names[0], f"no baseline is named: differences are to {names[0]}, the first, for no system is simple"
+    return best, (
+        f"no baseline is named: differences are to {best}, the best of the simple systems, which average and relate "
+        "nothing"
     )
 
 

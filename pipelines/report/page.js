@@ -9,9 +9,12 @@ function sortValue(row, column, kind) {
 }
 
 function sortTable(table, column, kind, descending) {
-  const body = table.tBodies[0];
-  const sign = descending ? -1 : 1;
-  const rows = Array.from(body.rows, (row) => [sortValue(row, column, kind), row]);
+  for (const body of table.tBodies) sortBody(body, column, kind, descending ? -1 : 1);
+}
+
+function sortBody(body, column, kind, sign) {
+  const own = Array.from(body.rows).filter((row) => !row.classList.contains("block"));
+  const rows = own.map((row) => [sortValue(row, column, kind), row]);
   rows.sort(([a], [b]) => {
     if (a === null || b === null) return (a === null) - (b === null);
     return sign * (kind === "text" ? a.localeCompare(b, undefined, { numeric: true }) : a - b);
@@ -33,25 +36,4 @@ for (const table of document.querySelectorAll("table.sortable")) {
       sortTable(table, column, heading.dataset.sort, descending);
     });
   });
-}
-
-// Galleries: by outcome and by class, with or without boxes.
-for (const gallery of document.querySelectorAll(".gallery")) {
-  const form = gallery.querySelector("form");
-  const cards = Array.from(gallery.querySelectorAll(".card"));
-  const show = () => {
-    const outcome = form.querySelector("input[type=radio]:checked").value;
-    const label = form.elements["class"].value;
-    let shown = 0;
-    for (const card of cards) {
-      card.hidden = (outcome && card.dataset.outcome !== outcome) || (label && !card.dataset.class.split(" ").includes(label));
-      shown += card.hidden ? 0 : 1;
-    }
-    gallery.classList.toggle("without-boxes", !form.elements["boxes"].checked);
-    form.querySelector("output").textContent = `${shown} of ${cards.length} clips shown`;
-  };
-  form.hidden = false;
-  form.addEventListener("change", show);
-  form.addEventListener("submit", (event) => event.preventDefault());
-  show(); // a browser may have kept the choices of an earlier visit
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +13,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ifcar import __version__
+from ifcar.pipelines.report.answer import Answer
+from ifcar.pipelines.report.dark import with_dark_mode
 from ifcar.pipelines.report.drawing import Drawing, csv_text
 from ifcar.pipelines.report.gallery import Gallery
 from ifcar.pipelines.report.tables import Table
 
 HERE = Path(__file__).parent
+SCRIPTS = ("page.js", "clips.js")
 MOST_NUMBERS = 60  # rows of a figure's numbers that the page shows as a table; more are a download only
 
 
@@ -29,7 +33,7 @@ class ShownFigure:
 
     def svg_uri(self) -> str:
         """Return the picture as a data URI; inside an image no script of an SVG runs."""
-        return _data_uri("image/svg+xml", self.svg)
+        return _data_uri("image/svg+xml", with_dark_mode(self.svg))
 
     def csv_uri(self) -> str:
         """Return the numbers as a data URI."""
@@ -62,6 +66,10 @@ class Section:
     folded: bool = False
     gallery: Gallery | None = None
 
+    def is_empty(self) -> bool:
+        """Return whether it shows nothing and only says why."""
+        return not (self.figures or self.tables or self.gallery)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ChapterPage:
@@ -71,17 +79,27 @@ class ChapterPage:
         ident: unique on the page, for anchors.
         title: heading.
         facts: (what, value) about the data.
+        answers: one for each protocol of the table.
         pair: ("A" or "B", system).
         notes: what is missing and why.
-        sections: in order.
+        sections: in order; those that show nothing stand together at the end.
     """
 
     ident: str
     title: str
     facts: Sequence[tuple[str, str]]
+    answers: Sequence[Answer]
     pair: Sequence[tuple[str, str]]
     notes: Sequence[str]
     sections: Sequence[Section]
+
+    def shown(self) -> list[Section]:
+        """Return the sections that show something."""
+        return [section for section in self.sections if not section.is_empty()]
+
+    def left_out(self) -> list[Section]:
+        """Return the sections that only say why they show nothing."""
+        return [section for section in self.sections if section.is_empty()]
 
 
 def render(chapters: Sequence[ChapterPage]) -> str:
@@ -104,7 +122,8 @@ def render_page(folder: Path, content: Mapping[str, object]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["number"] = _number
-    script = (HERE / "page.js").read_text(encoding="utf-8")
+    environment.filters["records"] = _records
+    script = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("template.html").render(
         **content,
@@ -118,6 +137,14 @@ def render_page(folder: Path, content: Mapping[str, object]) -> str:
 
 def _data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _records(value: object) -> Markup:
+    """Return JSON for a script element that is data: nothing in it ends the element, and no script of a name runs."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)  # noqa: S704
 
 
 def _number(value: object) -> str:

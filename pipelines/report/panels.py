@@ -67,9 +67,11 @@ def read_steps(views: CachedViews, clip_id: str, most: int, steps: Sequence[int]
     )
 
 
-def panel_figure(num_rows: int, num_columns: int, extra_inch: float = 0.5) -> tuple[Figure, NDArray[Any]]:
+def panel_figure(
+    num_rows: int, num_columns: int, extra_inch: float = 0.5, panel_inch: float = PANEL_INCH
+) -> tuple[Figure, NDArray[Any]]:
     """Return a figure of square panels without axes, (rows, columns)."""
-    size = (PANEL_INCH * num_columns + extra_inch, (PANEL_INCH + 0.06) * num_rows + 0.3)
+    size = (panel_inch * num_columns + extra_inch, (panel_inch + 0.06) * num_rows + 0.3)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(num_rows, num_columns, squeeze=False)
     for one in axes.flat:

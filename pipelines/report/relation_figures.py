@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, FancyArrowPatch
+from matplotlib.path import Path as Curve
 from numpy.typing import NDArray
 
 from ifcar.cache.arrays import MASKS
@@ -20,8 +22,9 @@ from ifcar.pipelines.report.views import CachedViews
 
 OBJECT_CLASSES = "object_classes"
 NUM_CLASSES, CLIPS_A_CLASS, CLIPS_AT_ONCE = 4, 40, 8
-FEWEST_PAIRS, MOST_EDGES = 5, 12
+FEWEST_PAIRS, MOST_EDGES, MOST_LINES = 5, 12, 12
 MASK_ON = 128  # of 255
+MOMENT_INCH = 2.6  # a side of a frame on which masks and names are drawn
 COLOURS = ("#e69f00", "#0072b2", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
 
 
@@ -85,9 +88,10 @@ def draw_interactions(
     rows: list[list[object]] = []
     for place, (title, graph) in enumerate(graphs.items()):
         mean = graph.mean()
-        panels[0, place].set_title(f"{short(title, 24)}\n{graph.num_clips} clips", fontsize=10)
-        _draw_graph(panels[0, place], graph.pairs.astype(np.float64), names, GREY)
-        _draw_graph(panels[1, place], mean, names, COLOURS[1])
+        clips_seen = f"{graph.num_clips} clip{'' if graph.num_clips == 1 else 's'}"
+        panels[0, place].set_title(f"{short(title, 24)}\n{clips_seen}", fontsize=10)
+        _draw_graph(panels[0, place], graph.pairs.astype(np.float64), names, GREY, "pairs")
+        _draw_graph(panels[1, place], mean, names, COLOURS[1], "e")
         for a, b in np.argwhere(graph.pairs > 0):
             total, count = float(graph.strength[a, b]), int(graph.pairs[a, b])
             rows.append([title, names[a], names[b], graph.num_clips, count, total, total / count])
@@ -99,7 +103,8 @@ def draw_interactions(
         caption=f"{trained.system}, seed {trained.run.metrics[0].seed}. An arrow goes from the class of an object to "
         "that of one in a later step, over all pairs of a class's test clips. Above: number of pairs; below: their "
         f"mean relation e = Σ h_θ, of at least {FEWEST_PAIRS} pairs. The {MOST_EDGES} widest arrows of each graph are "
-        "drawn, as wide as the number that they stand for; a loop joins two objects of one class.",
+        "drawn, as wide as the number that they stand for, whose least and largest are below; a loop joins two objects "
+        "of one class.",
         alt="Graphs of object classes for " + ", ".join(graphs),
         figure=figure,
         columns=["class", "earlier", "later", "clips", "pairs", "sum_e", "mean_e"],
@@ -122,15 +127,15 @@ def draw_moments(trained: TrainedHead, views: CachedViews, clip_id: str, name: s
     if strength.max() <= 0:
         return None
     clip = read_steps(views, clip_id, 2, steps=(earlier, later))
-    masks = _masks(views, clip_id)
-    figure, axes = panel_figure(1, 2, extra_inch=0.2)
+    masks, names = _masks(views, clip_id), _names(views, clip_id)
+    figure, axes = panel_figure(1, 2, extra_inch=0.2, panel_inch=MOMENT_INCH)
     centres: list[dict[int, tuple[float, float]]] = []
     for place, step in enumerate((earlier, later)):
         show_frame(axes[0, place], clip, place)
         axes[0, place].set_title(f"frame {clip.numbers[place]}", fontsize=10)
-        centres.append(_draw_objects(axes[0, place], clip, step, None if masks is None else masks[step]))
+        centres.append(_draw_objects(axes[0, place], clip, step, None if masks is None else masks[step], names))
     pairs = sorted(((float(strength[j, k]), int(j), int(k)) for j, k in np.argwhere(strength > 0)), reverse=True)
-    for e, j, k in pairs:
+    for e, j, k in pairs[:MOST_LINES]:
         line = ConnectionPatch(
             xyA=centres[0][j],
             xyB=centres[1][k],
@@ -139,24 +144,36 @@ def draw_moments(trained: TrainedHead, views: CachedViews, clip_id: str, name: s
             axesA=axes[0, 0],
             axesB=axes[0, 1],
             color=COLOURS[j % len(COLOURS)],
-            lw=max(0.3, 4 * e / pairs[0][0]),
+            lw=max(0.3, 3 * e / pairs[0][0]),
             alpha=0.8,
         )
         figure.add_artist(line)
     drawn = "masks" if masks is not None else "boxes"
+    shown = f"the {MOST_LINES} strongest of {len(pairs)} pairs are" if len(pairs) > MOST_LINES else "all pairs are"
     return Drawing(
         name=name,
         title=f"Related moments, clip {clip_id}",
         caption=f"{trained.system}: of all pairs of steps, the two with the largest sum of relations e "
         f"({totals[later, earlier]:.3g} of {totals.sum():.3g} in all). A colour is a slot, with its {drawn}; a line "
-        f"joins an object to a later one, as wide as their e over the largest, {pairs[0][0]:.3g}.",
+        f"joins an object to a later one, as wide as their e over the largest, {pairs[0][0]:.3g}; {shown} drawn.",
         alt=f"Two frames of clip {clip_id} with lines between their objects: "
         + ", ".join(f"slot {j} to slot {k} {e:.3g}" for e, j, k in pairs[:5]),
         figure=figure,
-        columns=["clip", "earlier_step", "later_step", "earlier_slot", "later_slot", "e"],
-        rows=[[clip_id, earlier, later, j, k, e] for e, j, k in pairs],
+        columns=["clip", "earlier_step", "later_step", "earlier_slot", "later_slot", "earlier", "later", "e"],
+        rows=[[clip_id, earlier, later, j, k, names[earlier][j], names[later][k], e] for e, j, k in pairs],
         wide=True,
     )
+
+
+def _names(views: CachedViews, clip_id: str) -> list[list[str]]:
+    """Return the class of each slot by step, empty where the cache knows none."""
+    spec = views.reader.spec
+    if OBJECT_CLASSES not in spec:
+        return [[""] * spec.num_instances] * spec.num_steps
+    known = spec.array(OBJECT_CLASSES).classes
+    numbers = views.batch((OBJECT_CLASSES,), [clip_id]).array(OBJECT_CLASSES)[0].numpy()
+    steps = numbers[step_frames(spec.num_frames, spec.num_steps)].tolist()
+    return [[known[number] if number >= 0 else "" for number in slots] for slots in steps]
 
 
 def _masks(views: CachedViews, clip_id: str) -> NDArray[np.bool_] | None:
@@ -169,30 +186,38 @@ def _masks(views: CachedViews, clip_id: str) -> NDArray[np.bool_] | None:
 
 
 def _draw_objects(
-    axes: Axes, clip: ClipSteps, step: int, masks: NDArray[np.bool_] | None
+    axes: Axes, clip: ClipSteps, step: int, masks: NDArray[np.bool_] | None, names: Sequence[Sequence[str]]
 ) -> dict[int, tuple[float, float]]:
-    """Draw each object's mask, or its box, and return its centre by slot."""
+    """Draw each object's mask, or its box, with its class, and return its centre by slot."""
     centres = {}
     for slot in np.flatnonzero(clip.categories[step] > 0).tolist():
         colour = COLOURS[slot % len(COLOURS)]
         centres[slot] = (float(clip.boxes[step, slot, 0]), float(clip.boxes[step, slot, 1]))
         if masks is None or not masks[slot].any():
             draw_box(axes, clip.boxes[step, slot], colour)
-            continue
-        height, width = masks[slot].shape
-        ys, xs = np.nonzero(masks[slot])
-        centres[slot] = (float((xs.mean() + 0.5) / width), float((ys.mean() + 0.5) / height))
-        grid = ((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
-        axes.contourf(*grid, masks[slot].astype(float), levels=[0.5, 1.5], colors=[colour], alpha=0.45)
-        axes.contour(*grid, masks[slot].astype(float), levels=[0.5], colors=[colour], linewidths=1.4)
+        else:
+            height, width = masks[slot].shape
+            ys, xs = np.nonzero(masks[slot])
+            centres[slot] = (float((xs.mean() + 0.5) / width), float((ys.mean() + 0.5) / height))
+            grid = ((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
+            axes.contourf(*grid, masks[slot].astype(float), levels=[0.5, 1.5], colors=[colour], alpha=0.35)
+            axes.contour(*grid, masks[slot].astype(float), levels=[0.5], colors=[colour], linewidths=1.4)
+        x, y = centres[slot]
+        axes.plot([x], [y], "o", color=colour, mec="white", ms=5, zorder=5)
+        if names[step][slot]:
+            box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": colour, "alpha": 0.85, "lw": 0.8}
+            side = "left" if x < 0.5 else "right"
+            axes.text(
+                x, y - 0.03, short(names[step][slot], 14, 1), fontsize=7.5, ha=side, va="bottom", bbox=box, zorder=6
+            )
     return centres
 
 
-def _draw_graph(axes: Axes, weights: NDArray[np.float64], names: Sequence[str], colour: str) -> None:
-    """Draw the strongest edges between object classes on a circle."""
+def _draw_graph(axes: Axes, weights: NDArray[np.float64], names: Sequence[str], colour: str, unit: str) -> None:
+    """Draw the strongest edges between object classes on a circle, the least and the largest of them below it."""
     axes.set_axis_off()
-    axes.set_xlim(-1.7, 1.7)
-    axes.set_ylim(-1.4, 1.4)
+    axes.set_xlim(-1.8, 1.8)
+    axes.set_ylim(-1.95, 1.75)
     axes.set_aspect("equal")
     order = np.argsort(-weights, axis=None, kind="stable")[:MOST_EDGES]
     edges = [
@@ -205,16 +230,25 @@ def _draw_graph(axes: Axes, weights: NDArray[np.float64], names: Sequence[str], 
     angles = {node: 2 * np.pi * (place / len(nodes) + 0.25) for place, node in enumerate(nodes)}
     places = {node: (float(np.cos(angle)), float(np.sin(angle))) for node, angle in angles.items()}
     for a, b in edges:
+        look: dict[str, Any] = {"path": _loop(angles[a]), "shrinkA": 0, "shrinkB": 0}
+        if a != b:
+            bend = "arc3,rad=0.18"
+            look = {"posA": places[a], "posB": places[b], "connectionstyle": bend, "shrinkA": 6, "shrinkB": 6}
         width = 0.4 + 2.8 * float(weights[a, b] / weights.max())
-        bend = "arc3,rad=0.18" if a != b else "arc3,rad=1.6"
-        start = places[a] if a != b else (places[a][0] - 0.12, places[a][1] - 0.02)
-        end = places[b] if a != b else (places[a][0] + 0.12, places[a][1] - 0.02)
-        arrow = FancyArrowPatch(
-            start, end, connectionstyle=bend, arrowstyle="-|>", mutation_scale=9, lw=width, color=colour, alpha=0.7,
-            shrinkA=6, shrinkB=6,
-        )  # fmt: skip
-        axes.add_patch(arrow)
+        axes.add_patch(FancyArrowPatch(**look, arrowstyle="-|>", mutation_scale=9, lw=width, color=colour, alpha=0.7))
     for node, (x, y) in places.items():
         axes.plot([x], [y], "o", color=INK, ms=5)
+        out = 1.62 if (node, node) in edges else 1.13
         side = "center" if abs(x) < 0.2 else "left" if x > 0 else "right"
-        axes.text(1.1 * x, 1.16 * y, short(names[node], 12, 1), ha=side, va="center", fontsize=9, color=INK)
+        over = "center" if abs(y) < 0.95 else "bottom" if y > 0 else "top"
+        axes.text(out * x, out * y, short(names[node], 12, 1), ha=side, va=over, fontsize=9, color=INK)
+    least, largest = float(weights[edges[-1]]), float(weights[edges[0]])
+    axes.text(0, -1.93, f"{unit}: {least:.3g} to {largest:.3g}", ha="center", va="bottom", fontsize=8, color=GREY)
+
+
+def _loop(angle: float) -> Curve:
+    """Return the curve from a place on the circle to itself, outside of the circle."""
+    outwards, along = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
+    start, end = (1.06 * outwards + side * 0.06 * along for side in (-1, 1))
+    turns = [1.6 * outwards + side * 0.5 * along for side in (-1, 1)]
+    return Curve([start, *turns, end], [Curve.MOVETO, Curve.CURVE4, Curve.CURVE4, Curve.CURVE4])

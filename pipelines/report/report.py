@@ -13,11 +13,13 @@ from ifcar.cache.durable import write_atomic
 from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.pictures.fonts import codes_note
 from ifcar.pipelines.progress import Progress, Silent
+from ifcar.pipelines.report.answer import answers_of
 from ifcar.pipelines.report.chapter import Chapter, open_chapters
 from ifcar.pipelines.report.config import ReportConfig
 from ifcar.pipelines.report.drawing import drawing_style
 from ifcar.pipelines.report.gather import gather
 from ifcar.pipelines.report.page import ChapterPage, Section, render
+from ifcar.pipelines.report.records import PICTURES, PictureFolder
 from ifcar.pipelines.report.sections import FigureFolder, chapter_sections
 from ifcar.pipelines.report.views import CachedViews, open_views
 from ifcar.pipelines.runs.finished import open_run
@@ -47,7 +49,7 @@ class ReportResult:
 def report(
     folders: Sequence[Path] = (), progress: Progress = Silent(), options: ReportConfig = ReportConfig()
 ) -> ReportResult:
-    """Write OUT/index.html and OUT/figures/.
+    """Write OUT/index.html, OUT/figures/ and OUT/clips/.
 
     Args:
         folders: run folders and comparison folders; none takes all comparisons in the runs folder, else all runs.
@@ -62,9 +64,10 @@ def report(
     opened = functools.cache(open_run)  # the chapters show the runs that the comparisons were made of
     gathered = gather([Path(folder) for folder in folders], baseline=baseline, opened=opened)
     chapters = open_chapters(gathered, opened, compare=options.compare, baseline=baseline, protocol=protocol)
-    figures = _fresh_figures(out)
+    figures, pictures = _fresh(out / FIGURES), _fresh(out / PICTURES)
     pages = []
     written: list[tuple[str, Sequence[Path], int]] = []
+    clips: list[str] = []
     notes: list[str] = []
     undrawn: set[str] = set()
     for place, chapter in enumerate(chapters):
@@ -73,7 +76,8 @@ def report(
         views = _views(chapter, options.cache, options.data_root)
         with drawing_style():
             folder = FigureFolder(path=figures, prefix=prefix, written=written, undrawn=undrawn)
-            sections = chapter_sections(chapter, views, folder, options.num_clips, progress)
+            beside = PictureFolder(path=pictures, prefix=prefix, most=options.num_pictures, written=clips)
+            sections = chapter_sections(chapter, views, folder, options.num_clips, beside, progress)
         pages.append(_page(f"c{place + 1}", chapter, views, sections))
         notes += chapter.notes
         if isinstance(views, str):
@@ -84,7 +88,8 @@ def report(
     notes += [codes_note(undrawn)] if undrawn else []
     content = render(pages).encode()
     write_atomic(out / PAGE, content)
-    write_atomic(figures / FILES, json.dumps([p.name for _, paths, _ in written for p in paths], indent=1).encode())
+    _own(figures, [p.name for _, paths, _ in written for p in paths])
+    _own(pictures, clips)
     return ReportResult(
         page=out / PAGE,
         size_bytes=len(content),
@@ -102,18 +107,27 @@ def _check(options: ReportConfig) -> None:
         raise MissingDataError(f"--data-root {root}: no such folder; leave it out to draw boxes without frames")
 
 
-def _fresh_figures(out: Path) -> Path:
-    """Return the folder of figures, without those that an earlier report says it wrote."""
-    figures = out / FIGURES
-    figures.mkdir(parents=True, exist_ok=True)
+def _fresh(folder: Path) -> Path:
+    """Return a folder of the report, without the files that an earlier report says it wrote."""
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        old = json.loads((figures / FILES).read_text(encoding="utf-8"))
+        old = json.loads((folder / FILES).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return figures
+        return folder
     for name in old if isinstance(old, list) else ():
         if isinstance(name, str) and Path(name).name == name:
-            (figures / name).unlink(missing_ok=True)
-    return figures
+            (folder / name).unlink(missing_ok=True)
+    return folder
+
+
+def _own(folder: Path, names: Sequence[str]) -> None:
+    """Note which files the report wrote into a folder; one without any goes."""
+    if names:
+        write_atomic(folder / FILES, json.dumps(names, indent=1).encode())
+        return
+    (folder / FILES).unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _file_name(text: str) -> str:
@@ -144,6 +158,7 @@ def _page(ident: str, chapter: Chapter, views: CachedViews | str, sections: Sequ
         ident=ident,
         title=comparison.title or comparison.name,
         facts=facts,
+        answers=answers_of(comparison),
         pair=[(letter, system.name) for letter, system in chapter.pair()],
         notes=chapter.notes,
         sections=sections,

@@ -16,7 +16,7 @@ from ifcar.pipelines.diagnosis.table import seen_sentence
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.published.cards import table_cards
 from ifcar.pipelines.published.tables import published_table, table_of_grid
-from ifcar.pipelines.report.attribute_figures import draw_attribute, draw_company, make_attribute
+from ifcar.pipelines.report.attribute_figures import FEWEST_CLIPS, draw_attribute, draw_company, make_attribute
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.diagnosis_figures import diagnoses_of, draw_class_changes, draw_diagnosis
 from ifcar.pipelines.report.drawing import Drawing, save_drawing
@@ -30,6 +30,7 @@ from ifcar.pipelines.report.pair_figures import (
     draw_gains,
     most_confused,
 )
+from ifcar.pipelines.report.records import PictureFolder
 from ifcar.pipelines.report.system_figures import FEWEST_WEIGHTS, draw_accuracies, draw_weights, weight_curves
 from ifcar.pipelines.report.systems import mean_probabilities
 from ifcar.pipelines.report.tables import (
@@ -73,22 +74,27 @@ class FigureFolder:
 
 
 def chapter_sections(
-    chapter: Chapter, views: CachedViews | str, figures: FigureFolder, num_clips: int, progress: Progress
+    chapter: Chapter,
+    views: CachedViews | str,
+    figures: FigureFolder,
+    num_clips: int,
+    beside: PictureFolder,
+    progress: Progress,
 ) -> list[Section]:
-    """Draw everything about a comparison, in the order of the page."""
+    """Draw everything about a comparison, in the order of the page: what answers the question comes first."""
     probabilities = [mean_probabilities(system) for _, system in chapter.pair()]
     sections = [
         _results(chapter, figures),
         *_published(chapter),
+        _gains(chapter, figures),
+        _clips(chapter, probabilities, views, num_clips, beside, progress),
         _weights(chapter, figures),
         *_views(chapter, views, figures),
-        _gains(chapter, figures),
-        _confusion(chapter, probabilities, figures),
         _attributes(chapter, views, figures),
-        _training(chapter, figures),
+        _confusion(chapter, probabilities, figures),
         *_insights(chapter, views, figures),
         *_diagnoses(chapter, figures),
-        _clips(chapter, probabilities, views, num_clips, progress),
+        _training(chapter, figures),
     ]
     if chapter.systems:
         sections.append(Section(name="runs", title="Runs", tables=[runs_table(chapter)], folded=True))
@@ -210,7 +216,10 @@ def _attributes(chapter: Chapter, views: CachedViews | str, figures: FigureFolde
         )
     shown = [figures.save(draw_attribute(chapter, attribute)) for attribute in found if attribute is not None]
     if not shown and not text:
-        text = "Left out: all test clips have as many instances and last as long."
+        text = (
+            "Left out: all test clips have as many instances and last as long, or too few differ: a group has at least "
+            f"{FEWEST_CLIPS}."
+        )
     return Section(name=name, title=title, text=text, figures=shown)
 
 
@@ -259,13 +268,14 @@ def _clips(
     probabilities: Sequence[NDArray[np.float64]],
     views: CachedViews | str,
     num_clips: int,
+    beside: PictureFolder,
     progress: Progress,
 ) -> Section:
     if chapter.a is None:
         return Section(name="clips", title="Clips", text=NO_RUNS)
     if num_clips == 0:
         return Section(name="clips", title="Clips", text="Left out: --clips 0.")
-    gallery = make_gallery(chapter, probabilities, views, num_clips, progress)
+    gallery = make_gallery(chapter, probabilities, views, num_clips, beside, progress)
     return Section(name="clips", title="Clips", text=_how_chosen(chapter, gallery), gallery=gallery)
 
 
@@ -276,9 +286,10 @@ def _how_chosen(chapter: Chapter, gallery: Gallery) -> str:
         for clause, (shown, total) in zip(gallery.outcomes.values(), gallery.counts, strict=True)
     ]
     seeds = " and ".join(f"{letter}'s over {len(system.seeds)}" for letter, system in chapter.pair())
+    total = sum(total for _, total in gallery.counts)
     return (
-        f"{len(gallery.cards)} test clips, chosen by rule and not by eye: the same number of each outcome, or all "
-        "where there are fewer, at even distances from the outcome's clips in the order of class and id. Chosen: "
-        f"{', '.join(parts)}. Beside each clip stand the most probable classes of each system; probabilities are "
-        f"means over seeds ({seeds}), and right means that {chapter.a.kind.right_means}."
+        f"All {total:,} test clips. The first {len(gallery.cards)} are chosen by rule and not by eye: the same number "
+        "of each outcome, or all where there are fewer, at even distances from the outcome's clips in the order of "
+        f"class and id: {', '.join(parts)}. Beside each clip stand the most probable classes of each system; "
+        f"probabilities are means over seeds ({seeds}), and right means that {chapter.a.kind.right_means}."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ COLUMNS = 4
 CELL_WIDTH, CELL_GAP = 160, 3  # pixels
 SHORTEST, TALLEST = 90, 240  # pixels
 JPEG_QUALITY = 80
+CLIPS_AT_ONCE = 256
 MARGIN_COLOUR, BLANK_COLOUR = "#c3c9cf", "#eceff1"
 
 
@@ -60,7 +61,7 @@ class Strip:
         cell_height: of a frame in pixels.
         cells: one a frame.
         boxes: of all frames.
-        jpeg: the frames as a data URI, or empty: then only the boxes are drawn.
+        jpeg: address of the frames' picture, a data URI at first, or empty: then only the boxes are drawn.
         alt: what it shows, in words.
     """
 
@@ -73,6 +74,10 @@ class Strip:
     jpeg: str
     alt: str
 
+    def with_picture(self, address: str) -> Strip:
+        """Return the same strip with its picture elsewhere."""
+        return replace(self, jpeg=address)
+
 
 def make_strip(views: CachedViews, clip_id: str) -> Strip | None:
     """Return a clip's picture; None where the cache has no view of it."""
@@ -81,13 +86,31 @@ def make_strip(views: CachedViews, clip_id: str) -> Strip | None:
         return None
     seen = views.batch(("boxes", "categories", "frame_indices", "crop"), [clip_id])
     boxes, categories, numbers, crop = (array[0].numpy() for array in seen.arrays.values())
-    num_frames = len(boxes)
-    frames = np.unique(np.linspace(0, num_frames - 1, min(num_frames, MOST_FRAMES)).round().astype(int))
+    frames = _shown_frames(len(boxes))
     source = views.sources.get(clip_id)
     pixels, height = None, CELL_WIDTH
     if source is not None:
         pixels, height = _read_pixels(views.reader, row, source, frames, crop)
     return lay_out([int(numbers[t]) + 1 for t in frames], boxes[frames], categories[frames], pixels, height)
+
+
+def plain_strips(views: CachedViews, clip_ids: Sequence[str]) -> dict[str, Strip]:
+    """Return strips without pixels, by id, of the clips that have a view; many are read at a time."""
+    known = [clip_id for clip_id in clip_ids if clip_id in views.rows]
+    strips = {}
+    for start in range(0, len(known), CLIPS_AT_ONCE):
+        ids = known[start : start + CLIPS_AT_ONCE]
+        seen = views.batch(("boxes", "categories", "frame_indices"), ids)
+        boxes, categories, numbers = (array.numpy() for array in seen.arrays.values())
+        frames = _shown_frames(boxes.shape[1])
+        for clip_id, own, kinds, at in zip(ids, boxes, categories, numbers, strict=True):
+            strips[clip_id] = lay_out((at[frames] + 1).tolist(), own[frames], kinds[frames], None, CELL_WIDTH)
+    return strips
+
+
+def _shown_frames(num_frames: int) -> NDArray[np.int64]:
+    """Return which of a view's frames are shown, at even distances."""
+    return np.unique(np.linspace(0, num_frames - 1, min(num_frames, MOST_FRAMES)).round().astype(np.int64))
 
 
 def lay_out(

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.pipelines.comparison.columns import NONE, Column, columns_of, interval, percent, points, title_of
+from ifcar.pipelines.comparison.columns import (
+    NONE,
+    Column,
+    best_rows,
+    block_columns,
+    blocks_of,
+    interval,
+    percent,
+    points,
+    title_of,
+)
 from ifcar.pipelines.comparison.formats import caption
 from ifcar.pipelines.comparison.store import Comparison
 from ifcar.pipelines.diagnosis.store import Diagnosis
@@ -32,17 +42,43 @@ class Table:
         caption: what it shows.
         columns: the first one's cells are the rows' headings.
         rows: what the columns are asked about.
+        block: names the block in which a row stands, under a heading; None: the table has one block, without a name.
+        best: rows whose deciding cell is marked.
+        whole: whether all rows stand on the page, without scrolling inside the table.
     """
 
     name: str
     caption: str
     columns: Sequence[Column[Any]]
     rows: Sequence[Any]
+    block: Callable[[Any], str] | None = None
+    best: Sequence[Any] = ()
+    whole: bool = False
+
+    def blocks(self) -> list[tuple[str, list[Any]]]:
+        """Return each block's name, or empty text, and its rows, in the table's order."""
+        found: dict[str, list[Any]] = {}
+        for row in self.rows:
+            found.setdefault(self.block(row) if self.block else "", []).append(row)
+        return list(found.items()) or [("", [])]
+
+    def marks(self, row: Any, column: Column[Any]) -> bool:
+        """Return whether a cell is the best of its block."""
+        return column.decides and any(row is own for own in self.best)
 
 
 def results_table(comparison: Comparison) -> Table:
-    """Return the comparison's table, as in its table.md, sorted by unrounded numbers."""
-    return Table(name="results", caption=caption(comparison), columns=columns_of(comparison), rows=comparison.rows)
+    """Return the comparison's table, as in its table.md, a block for each protocol, sorted by unrounded numbers."""
+    blocks = blocks_of(comparison)
+    return Table(
+        name="results",
+        caption=caption(comparison),
+        columns=block_columns(comparison),
+        rows=comparison.rows,
+        block=(lambda row: str(row.protocol)) if len(blocks) > 1 else None,
+        best=[row for _, rows in blocks if len(rows) > 1 for row in best_rows(rows)],
+        whole=True,
+    )
 
 
 def cards_table(cards: Sequence[Card]) -> Table:

@@ -19,6 +19,8 @@ from ifcar.pipelines.runs.schedule import WEIGHT_DECAY, ScheduleConfig
 from ifcar.pipelines.scoring.pooling import Pool
 
 ENSEMBLE = "ensemble"
+LATER_OPTIONS = (("layout", "motion"),)
+"""Switches of heads that earlier runs do not know: where they are off, a run's id stays what it is."""
 ID_LENGTH = 12  # hexadecimal digits of a run's id that its folder's name shows
 
 
@@ -87,7 +89,7 @@ class RunConfig:
         str | None,
         Option("Label space of the protocol, of those in `ifcar cache info`.", default="the first"),
     ] = None
-    preset: Annotated[str, Option("paper, small, or another of `ifcar list heads`.")] = "paper"
+    preset: Annotated[str, Option("paper, small, tuned, or another of `ifcar list heads`.")] = "paper"
     options: Mapping[str, Any] = field(default_factory=dict)
     aux_weights: Mapping[str, float] = field(default_factory=dict)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -166,6 +168,9 @@ def without_places(config: RunConfig) -> dict[str, Any]:
             schedule["weight_decay"] = WEIGHT_DECAY
     # Options once said too which auxiliary losses are on; with them the ids of earlier runs stay what they are.
     content["options"] |= {name: name in config.aux_weights for name in _auxiliary(config.head)}
+    for section, name in LATER_OPTIONS:
+        if not content["options"].get(section, {}).get(name, True):
+            del content["options"][section][name]
     if content["fine_tune"] is not None:
         for key in ("base", *(() if content["fine_tune"]["parts"] else ("parts",))):
             del content["fine_tune"][key]

@@ -5,6 +5,7 @@ plugin.json         where its head, backbone and data set come from, when these 
 data.json           what it was trained on: cache dimensions and identity, class names
 model.safetensors   the weights (not in an ensemble)
 history.jsonl       one line a round
+tasks.json, tasks.npz   what it says in each of several tasks, see `ifcar.pipelines.runs.tasks`
 predictions.npz     SPLIT/clip_ids, SPLIT/logits, SPLIT/targets for every evaluated part, SPLIT/segments where clips
                     share them, and SPLIT/groups where clips of one are not independent
 metrics.json        one record a part; written last: a run with it is finished
@@ -53,11 +54,13 @@ class Run:
         path: its folder.
         config: what decided its numbers.
         metrics: one of every evaluated part.
+        shown: what it was trained on, where that is not what its folder says: as one task of several.
     """
 
     path: Path
     config: RunConfig | EnsembleConfig
     metrics: Sequence[Metrics]
+    shown: RunData | None = field(default=None, repr=False, compare=False)
     _read: dict[str, Predictions] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def metric(self, split: str) -> Metrics | None:
@@ -66,7 +69,7 @@ class Run:
 
     def data(self) -> RunData:
         """Read what the run was trained on. Raises InputError when its file is missing or damaged."""
-        return read_run_data(self.path)
+        return self.shown or read_run_data(self.path)
 
     def predictions(self, split: str) -> Predictions:
         """Return the predictions of a part; they are read once, and kept as long as the run.
@@ -141,13 +144,6 @@ def write_results(path: Path, predictions: Sequence[Predictions], metrics: Seque
     np.savez(content, **arrays)
     write_atomic(path / "predictions.npz", content.getvalue())
     write_atomic(path / "metrics.json", (json.dumps([m.record() for m in metrics], indent=1) + "\n").encode())
-
-
-def write_tasks(path: Path, metrics: Mapping[str, Metrics]) -> None:
-    """Write tasks.json: the test metrics of every task of a head of several; nothing where there is one."""
-    if metrics:
-        records = {name: own.record() for name, own in metrics.items()}
-        write_atomic(path / "tasks.json", (json.dumps(records, indent=1) + "\n").encode())
 
 
 def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:

@@ -9,16 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ifcar.errors import InputError, nearest_of
+from ifcar.errors import InputError, nearest
 from ifcar.pipelines.runs.finished import Run
 
 COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
+    "!=": operator.ne,
     ">": operator.gt,
     "<": operator.lt,
     "=": operator.eq,
+    "~": operator.contains,
 }
+"""What compares a cell with a condition's value; "~" asks whether its text has the value within."""
+_CONDITION = re.compile(f"(.+?)({'|'.join(COMPARISONS)})(.+)")
 SAID_ELSEWHERE = ("head", "protocol", "labels", "seed", "cache", "fingerprint", "protocol_digest", "members")
 """Options that columns of their own show, or that name places."""
 
@@ -31,7 +35,8 @@ class RunQuery:
         head: runs of this head alone.
         cache: runs of this cache alone, by its path or the end of it.
         protocol: runs of this protocol alone.
-        where: each COLUMN>NUMBER, or with >=, <, <= or =; a row without a number there is left out.
+        where: each COLUMN>VALUE, or with one of `COMPARISONS`; numbers are compared as numbers, and texts and dates as
+            texts. A row without a value there is left out.
         sort: the column to sort by, a number or a text; "-COLUMN" for the largest first; None: oldest first.
     """
 
@@ -52,8 +57,8 @@ class RunQuery:
         """Return the rows that are asked for, in order. Raises InputError naming a bad condition or column."""
         kept = list(rows)
         for text in self.where:
-            place, compares, number = _condition(text, columns)
-            kept = [row for row in kept if isinstance(row[place], int | float) and compares(row[place], number)]
+            place, compares, value = _condition(text, columns, rows)
+            kept = [row for row in kept if row[place] is not None and compares(_like(value, row[place]), value)]
         if self.sort is None:
             return kept
         place = _column(self.sort.removeprefix("-"), columns, "--sort")
@@ -62,15 +67,30 @@ class RunQuery:
         return given + [row for row in kept if row[place] is None]
 
 
-def _condition(text: str, columns: Sequence[str]) -> tuple[int, Callable[[Any, Any], bool], float]:
-    found = re.fullmatch(r"(.+?)(>=|<=|>|<|=)\s*([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)", text.strip())
+def _condition(
+    text: str, columns: Sequence[str], rows: Sequence[list[Any]]
+) -> tuple[int, Callable[[Any, Any], bool], float | str]:
+    """Return the column, the comparison and the value of a condition: a number where the column holds numbers."""
+    found = _CONDITION.fullmatch(text.strip())
+    if found is None:
+        raise InputError(
+            f'--where {text!r:.80}: expected COLUMN, one of {" ".join(COMPARISONS)}, and a value, as in "top1>60" or '
+            '"head=sfi"'
+        )
+    name, sign, value = (part.strip() for part in found.groups())
+    place = _column(name, columns, "--where")
+    of_numbers = any(isinstance(row[place], int | float) for row in rows)
+    if not of_numbers or sign == "~":
+        return place, COMPARISONS[sign], value
     try:
-        number = float(found[3]) if found else None
+        return place, COMPARISONS[sign], float(value)
     except ValueError:
-        number = None
-    if found is None or number is None:
-        raise InputError(f'--where {text!r:.80}: expected COLUMN>NUMBER, or >=, <, <=, =, as in "top1>60"')
-    return _column(found[1].strip(), columns, "--where"), COMPARISONS[found[2]], number
+        raise InputError(f"--where {text!r:.80}: column {columns[place]!r} holds numbers; expected one") from None
+
+
+def _like(value: float | str, cell: Any) -> Any:
+    """Return a cell as what it is compared with is, a number or a text."""
+    return str(cell) if isinstance(value, str) else cell
 
 
 def _column(name: str, columns: Sequence[str], option: str) -> int:
@@ -78,7 +98,8 @@ def _column(name: str, columns: Sequence[str], option: str) -> int:
     plain = [re.sub(r"[^a-z0-9]", "", column.lower()) for column in columns]
     asked = re.sub(r"[^a-z0-9]", "", name.lower())
     if asked not in plain:
-        raise InputError(f"{option}: no column {name!r:.80}{nearest_of(asked, plain)}; there are {', '.join(columns)}")
+        there = f"{nearest(asked, plain, '.')} There are: {', '.join(columns)}"
+        raise InputError(f"{option}: no column {name!r:.80}{there}")
     return plain.index(asked)
 
 

@@ -15,8 +15,8 @@ NOT_LEARNED = (
     "with more slots (--instances) or of tuned features (`ifcar finetune`)"
 )
 BY_HEART = (
-    "the training clips are learned by heart: try a cache with augmented views (--augmented-views), a smaller "
-    "--preset, or more dropout (--set)"
+    "the training clips are learned by heart: try a cache with augmented views (--augmented-views), another --preset "
+    "(tuned where the head has it, or small), or more dropout (--set)"
 )
 OTHER_CLIPS = (
     "the test clips differ from the training clips: try what depends less on appearance (--streams layout), or "

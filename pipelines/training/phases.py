@@ -21,10 +21,13 @@ from ifcar.pipelines.feed.held_out import Division
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import write_history
+from ifcar.pipelines.runs.heads import build_head
+from ifcar.pipelines.runs.resolve import head_arrays
 from ifcar.pipelines.runs.schedule import Plan, for_all_clips
 from ifcar.pipelines.scoring.scores import round_note
 from ifcar.pipelines.stacks.stack import Stack, stack_heads
 from ifcar.pipelines.training.checkpoint import load_state, restore, save_checkpoint
+from ifcar.pipelines.training.estimate import LEAST_STEPS, SAID_FROM_SEC, seconds_of, small_config, time_line
 from ifcar.pipelines.training.loop import train
 from ifcar.pipelines.training.trainer import FleetRun, RunState, Trainer, TrainState, make_optimizer
 
@@ -93,6 +96,8 @@ def train_phases(entries: Sequence[PreparedRun], data: Data, folder: Path, progr
     schedule, plan = entries[0].config.schedule, entries[0].plan
     state = load_state(folder) or TrainState(members=[RunState() for _ in entries], order=data.batches.order)
     fitting, held_out = data.division.fitting, data.division.held_out
+    if len(entries) == 1:  # a grid says how long its fleets take as they go
+        _say_time(entries[0], data, state, progress)
     if held_out is None:
         stops = [plan.num_steps] * len(entries)
         weights = _run_phase(entries, data, data.trained, None, stops, state, folder, progress)
@@ -170,6 +175,65 @@ def _run_phase(
     Returns:
         The runs' states at the end.
     """
+    order, trainer = _trainer(entries, data, examples, held_out, stops, state)
+    if state.step:
+        restore(folder, trainer)
+    name = entries[0].path.name + (f" and {len(entries) - 1} more" if len(entries) > 1 else "")
+    progress.start(f"{name} {state.phase}", max(stops), done=state.step, after=after)
+    last = state.step
+
+    def on_round(state: TrainState) -> None:
+        nonlocal last
+        progress.advance(state.step - last, note=_note(state))
+        last = state.step
+        save_checkpoint(folder, trainer, state)
+        for entry, member in zip(entries, state.members, strict=True):
+            write_history(entry.path, member.history)
+
+    train(trainer, state, on_round)
+    progress.finish()
+    return [trainer.stack.state(order.index(number)) for number in range(len(entries))]
+
+
+def _say_time(entry: PreparedRun, data: Data, state: TrainState, progress: Progress) -> None:
+    """Say how long what is left of a run's training takes, and the same with the narrow preset, where it is long."""
+    held_out, plan, refit = data.division.held_out, entry.plan, entry.config.schedule.refit
+    examples = data.trained if held_out is None else data.division.fitting
+    first = plan if held_out is None else for_all_clips(plan, len(examples))
+    after = plan.num_steps if held_out is not None and refit else 0
+    now = first.num_steps - state.step if state.phase == "fit" else 0
+    num_steps = now + (after if state.phase == "fit" else plan.num_steps - state.step)
+    num_rounds = now / (first.epochs_per_round * first.steps_per_epoch)
+
+    def seconds(own: PreparedRun) -> float:
+        trial = TrainState(members=[RunState()], order=state.order)
+        tried = [replace(own, plan=replace(first, lr=plan.lr, weight_decay=plan.weight_decay))]
+        _, trainer = _trainer(tried, data, examples, held_out, [first.num_steps], trial)
+        return seconds_of(trainer, num_steps, num_rounds)
+
+    if num_steps < LEAST_STEPS:
+        return
+    whole = seconds(entry)
+    if whole < SAID_FROM_SEC:
+        return
+    narrow, small = small_config(entry.config), None
+    if narrow is not None and set(head_arrays(narrow)) <= {*data.batches.sharded, *data.batches.tables}:
+        with torch.random.fork_rng(devices=[]):
+            head = build_head(narrow, data.batches.reader.spec, entry.head.num_classes)
+        small = seconds(replace(entry, config=narrow, head=head))
+    line = time_line(entry.config, data.batches.device, whole, small, refit=bool(after))
+    progress.say(f"{entry.config.head}: {line}")
+
+
+def _trainer(
+    entries: Sequence[PreparedRun],
+    data: Data,
+    examples: Examples,
+    held_out: Examples | None,
+    stops: Sequence[int],
+    state: TrainState,
+) -> tuple[list[int], Trainer]:
+    """Return what trains a phase from its start, see `_run_phase`, and the number of the run in each of its places."""
     for entry in entries:
         entry.head.learn_labels(examples.labels(len(data.protocol.labels.classes)))
     order = sorted(range(len(entries)), key=lambda number: -stops[number])
@@ -197,23 +261,7 @@ def _run_phase(
         classifier_only=config.fine_tune is not None and config.fine_tune.train == "classifier",
         order=state.order,
     )
-    if state.step:
-        restore(folder, trainer)
-    name = entries[0].path.name + (f" and {len(entries) - 1} more" if len(entries) > 1 else "")
-    progress.start(f"{name} {state.phase}", max(stops), done=state.step, after=after)
-    last = state.step
-
-    def on_round(state: TrainState) -> None:
-        nonlocal last
-        progress.advance(state.step - last, note=_note(state))
-        last = state.step
-        save_checkpoint(folder, trainer, state)
-        for entry, member in zip(entries, state.members, strict=True):
-            write_history(entry.path, member.history)
-
-    train(trainer, state, on_round)
-    progress.finish()
-    return [stack.state(order.index(number)) for number in range(len(entries))]
+    return order, trainer
 
 
 def _note(state: TrainState) -> str:

@@ -29,14 +29,14 @@ from ifcar.pipelines.runs.finished import (
     is_finished,
     open_run,
     write_remark,
-    write_tasks,
 )
 from ifcar.pipelines.runs.heads import build_head, start_from_base
 from ifcar.pipelines.runs.places import open_its_cache
 from ifcar.pipelines.runs.resolve import head_arrays, resolve
 from ifcar.pipelines.runs.schedule import Plan, make_plan
+from ifcar.pipelines.runs.tasks import TaskResult, write_tasks
 from ifcar.pipelines.runs.weights import save_tensors
-from ifcar.pipelines.scoring.scores import Metrics, Predictions, measure, predict
+from ifcar.pipelines.scoring.scores import Predictions, measure, predict
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.training.events import write_outcome
 from ifcar.pipelines.training.jobs import FailedRun, Job
@@ -129,7 +129,7 @@ def _fit_locked(
         if left[number]:
             save_tensors(entry.path / "model.safetensors", outcome.weights)
             write_remark(entry.path, how_trained(jobs, batches.device))
-            write_tasks(entry.path, _task_metrics(entry, outcome, tested, data))
+            write_tasks(entry.path, _task_results(entry, outcome, tested, data))
             write_outcome(entry.path, outcome.history, predictions[number], seed=entry.config.seed, started=started)
         results.append(
             FitResult(
@@ -183,16 +183,21 @@ def _predict(
     return predictions
 
 
-def _task_metrics(entry: PreparedRun, outcome: Outcome, tested: Examples, data: Data) -> dict[str, Metrics]:
-    """Return the test metrics of a run's every task, by name; of a head of one task nothing, its metrics are the run's.
+def _task_results(entry: PreparedRun, outcome: Outcome, tested: Examples, data: Data) -> dict[str, TaskResult]:
+    """Return what a run says of the test clips in every task that has a name; of a plain head's only task nothing.
 
     A stream is scored beside the others here, which changes nothing of what it says.
     """
-    if len(entry.head.tasks) == 1:
-        return {}
+    tasks = [task for task in entry.head.tasks if task.name]
     stack, started = stack_states([entry], [outcome.weights], data.batches.device), time.perf_counter()
-    found = {task.name: predict(stack, data.batches, tested, task=task)[0] for task in entry.head.tasks}
-    return {name: measure(own, seed=entry.config.seed, started=started) for name, own in found.items()}
+    spaces = {space.name: space for space in data.protocol.spaces}
+    results = {}
+    for task in tasks:
+        (found,) = predict(stack, data.batches, tested, task=task)
+        metrics = measure(found, seed=entry.config.seed, started=started)
+        space = spaces.get(task.space, data.protocol.labels)
+        results[task.name] = TaskResult(space=space, predictions=found, metrics=metrics)
+    return results
 
 
 def _enter(job: Job, reader: CacheReader, protocol: ProtocolTable, num_clips: int) -> PreparedRun:

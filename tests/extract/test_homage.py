@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from ifcar.config_fields import words_of
 from ifcar.errors import IfcarError, InputError, MissingDataError
 from ifcar.extract.backbones.catalog import build_backbone, resolve_backbone
 from ifcar.extract.datasets.homage import Homage, windows
+from ifcar.extract.datasets.homage_few_shot import few_shot_parts
 from ifcar.extract.log_mel import PATCH_SAMPLES, log_mel
 from ifcar.extract.weights import load_weights
 from ifcar.pipelines.extract import ExtractResult, extract
@@ -182,7 +184,7 @@ def test_films_without_sound_are_failed_clips_with_their_reason(root: Path, tmp_
     ],
 )
 def test_windows_worked_by_hand(length_sec: float, stride_sec: float, begins: list[int]) -> None:
-    found = windows(length_sec, stride_sec)
+    found = windows(length_sec, 4, stride_sec)
     assert [begin for begin, _ in found] == begins
     assert all(stop - begin == (length_sec if length_sec < 3.9 else 4) for begin, stop in found)
 
@@ -298,3 +300,27 @@ def test_missing_lists_films_and_cameras_say_what_to_do(copied: Path, tmp_path: 
     list_path(copied / "hacgen", 1, "train").unlink()
     with pytest.raises(MissingDataError, match=r"with train_list\.csv and test_list\.csv or val_list\.csv"):
         Homage(copied).prepare()
+
+
+def test_few_shots_are_recordings_of_novel_activities_and_more_begin_with_fewer() -> None:
+    activities = [f"activity {k}" for k in range(10)]
+    trained = {f"train {k:03d}": activities[k % 10] for k in range(80)}
+    tested = {f"test {k:03d}": activities[k % 10] for k in range(30)}
+    parts = few_shot_parts(activities, trained, tested)
+    assert list(parts) == ["fewshot-base", *(f"fewshot-{k}{draw}" for k in (1, 5) for draw in ("", "-draw2", "-draw3"))]
+    base = {own for name, own in trained.items() if name in parts["fewshot-base"]}
+    novel = set(activities) - base
+    assert len(novel) == 2
+    assert {name for name in parts["fewshot-base"] if name in tested} == {n for n, own in tested.items() if own in base}
+    for name, part in parts.items():
+        assert all(split == (Split.TRAIN if own in trained else Split.TEST) for own, split in part.items())
+        if name != "fewshot-base":
+            shots = Counter(trained[own] for own in part if own in trained)
+            assert shots == dict.fromkeys(novel, 1 if name.startswith("fewshot-1") else 5)
+            assert {own for own in part if own in tested} == {
+                own for own, activity in tested.items() if activity in novel
+            }
+    for draw in ("", "-draw2", "-draw3"):
+        assert parts[f"fewshot-1{draw}"].keys() <= parts[f"fewshot-5{draw}"].keys()
+    assert len({frozenset(parts[f"fewshot-5{draw}"]) for draw in ("", "-draw2", "-draw3")}) == 3
+    assert few_shot_parts(activities[:2], trained, tested) == {}

@@ -17,6 +17,7 @@ from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head, InstanceBatch
 from ifcar.heads.layout_weights import load_released
 from ifcar.heads.layouts import LayoutConfig
+from ifcar.heads.motion import motion_of
 from ifcar.heads.stlt import STLTConfig
 from ifcar.heads.transformer import EncoderLayer, causal_mask
 from ifcar.testing.batches import FULL_SPEC, random_batch
@@ -342,3 +343,22 @@ def test_a_state_dict_of_another_model_or_size_is_refused_by_name() -> None:
 def test_more_frames_than_positions_are_refused() -> None:
     with pytest.raises(InputError, match=r"num_positions is 8; expected at least 9"):
         HEADS.get("stlt")(STLTConfig(layout=replace(LayoutConfig.small(), num_positions=8)), FULL_SPEC, 3)
+
+
+def test_motion_of_boxes_enters_their_embedding_and_the_cls_token_has_none() -> None:
+    """A box's embedding gains W_m m with m of its centre; where W_m is zero the head is the one without motion."""
+    without, moving = LayoutConfig.small(), replace(LayoutConfig.small(), motion=True)
+    batch = random_batch(4, FULL_SPEC)
+    plain, head = (build_moved(HEADS.get("stlt"), STLTConfig(layout=c), FULL_SPEC).eval() for c in (without, moving))
+    state = plain.state_dict()
+    name = "layout.boxes.box_embedding.weight"
+    state[name] = torch.cat([state[name], torch.zeros_like(state[name])], dim=1)
+    head.load_state_dict(state)
+    torch.testing.assert_close(head(batch).logits, plain(batch).logits)
+    fed: list[torch.Tensor] = []
+    head.layout.boxes.box_embedding.register_forward_pre_hook(lambda _, inputs: fed.append(inputs[0]))
+    head(batch)
+    present = batch.categories > 0
+    expected = motion_of(torch.where(present.unsqueeze(-1), batch.boxes, 0), present)
+    torch.testing.assert_close(fed[0][:, :-1, 1:, 4:], expected.to(fed[0].dtype))
+    assert not fed[0][:, :, 0, 4:].any() and not fed[0][:, -1, :, 4:].any() and expected.any()

@@ -15,6 +15,7 @@ from torch import Tensor
 from ifcar.cache.arrays import MASKS, CacheSpec, object_classes
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.heads.contract import InstanceBatch
+from ifcar.heads.dropout import Dropout
 from ifcar.heads.orn import ORN, RELEASED_NAMES
 from ifcar.heads.orn_config import ORNConfig
 from ifcar.testing.batches import FULL_SPEC, random_batch
@@ -103,16 +104,43 @@ def released_weights(head: ORN) -> dict[str, Tensor]:
     return weights
 
 
+def kept_by_dropout(head: ORN) -> dict[str, list[Tensor]]:
+    """What dropout of rate ½ multiplies each encoder's layers by, by the released code's names."""
+    ours = {name: theirs for theirs, name in RELEASED_NAMES.items()}
+    kept: dict[str, list[Tensor]] = {}
+    for name, layer in head.named_modules():
+        if isinstance(layer, Dropout):
+            assert layer.noise is not None
+            encoder = ours[name.replace("dropout", "linear")].partition(".encoder.")[0]
+            kept.setdefault(encoder, []).append(2.0 * (layer.noise >= 0.5).double())
+    return kept
+
+
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("f", ["gru", "avg"])
-def test_released_preset_does_what_the_released_code_does(f: str) -> None:
-    head, batch = narrow_orn("released", f=f, losses=("object_class",)), batch_of()
+def test_released_preset_does_what_the_released_code_does(f: str, training: bool) -> None:
+    head, batch = narrow_orn("released", f=f, losses=("object_class",)).train(training), batch_of()
+    draw_noise(head, 5, torch.Generator().manual_seed(0))
+    kept = kept_by_dropout(head)
+    assert {name: len(layers) for name, layers in kept.items()} == {
+        "Encoder_Binary_Mask": 2,
+        "Encoder_COCO_Obj_Class": 2,
+        "ORN.mlp_inter": 3,
+    }
     frames = torch.arange(0, T, T // STEPS)
     classes, weights = batch.array("object_classes")[:, frames].long(), released_weights(head)
     one_hot = (classes.unsqueeze(-1) == torch.arange(3)).double()
     masks = (batch.array("masks")[:, frames].flatten(3) >= 127.5).double()
     u = batch.array("instance_features").mean((-1, -2))
+    clips = zip(u, masks, one_hot, batch.array("frame_features"), strict=True)
     scored = [
-        released_orn(weights, *clip, f=f) for clip in zip(u, masks, one_hot, batch.array("frame_features"), strict=True)
+        released_orn(
+            weights,
+            *clip,
+            f=f,
+            kept={name: [layer[n] for layer in layers] for name, layers in kept.items()} if training else None,
+        )
+        for n, clip in enumerate(clips)
     ]
     out = head(batch)
     torch.testing.assert_close(out.logits, torch.stack([logits for logits, _ in scored]), **EXACT)

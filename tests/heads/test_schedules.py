@@ -65,6 +65,16 @@ def test_released_schedule_is_that_of_the_released_code(head: str) -> None:
     assert (plan.optimizer, plan.momentum, plan.batch_size) == ("sgd", 0.9, 72)
 
 
+def test_orns_released_schedule_is_that_of_its_code_on_the_data_set_that_the_code_is_for() -> None:
+    """The code's loss is 15 BCE + CE of classes, its gradient's norm at most 10: ours is a fifteenth of that loss."""
+    config = ScheduleConfig(kind="released", published=taken("orn", "vlog", name="released"))
+    plan = make_plan(config, 85_805, reads_appearance=True)
+    assert (plan.kind, plan.optimizer, plan.epochs, plan.batch_size) == ("released", "adam", 10, 32)
+    assert (plan.lr, plan.weight_decay, plan.milestones) == (1e-4, 0.0, ())
+    assert plan.clip_gradient == pytest.approx(10 / 15)
+    assert "released" not in schedules_on(HEADS.get("orn").schedules, "toybox-contact", reads_appearance=True)
+
+
 def test_linear_decay_rises_over_two_of_twenty_epochs_and_ends_at_zero() -> None:
     published = taken("stlt", "something-else")
     plan = make_plan(ScheduleConfig(kind="paper", published=published), 6_400, reads_appearance=False)

@@ -12,7 +12,7 @@ from fixtures.golden import load_golden
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import InstanceBatch
-from ifcar.heads.joint import motion_of
+from ifcar.heads.motion import motion_of
 from ifcar.heads.sfi import SFI, SFIConfig
 from ifcar.testing.batches import SPEC, random_batch
 from ifcar.testing.changed_batches import in_double

@@ -81,6 +81,36 @@ def test_every_box_is_where_it_was_drawn_with_its_class_and_track(boxes: Path) -
 
 
 @pytest.mark.slow
+def test_boxes_and_scores_are_kept_at_frames_of_the_layout_and_read_there(
+    root: Path, boxes: Path, tmp_path: Path
+) -> None:
+    config = ExtractConfig(
+        dataset=V1, data_root=root, boxes=boxes, out=tmp_path / "c.zarr", backbone="mobilenet_v2", weights="random:0",
+        crop=32, frames=2, layout_frames=4, pooled="none", instances=3, workers=0, device="cpu",
+    )  # fmt: skip
+    cache = open_cache(extract(config, Silent()).cache)
+    number, records = IDS.index("41"), json.loads(boxes.read_text())["41"]
+    assert cache.spec.shape("layout_boxes") == (4, 3, 4) and "scores" not in cache.spec
+    found = {name: cache.table(f"layout_{name}")[number] for name in ("boxes", "categories", "scores")}
+    assert found["categories"].tolist() == [[1, 2, 0]] * 4 and not found["scores"][:, 2].any()
+    for step in range(4):
+        frame = int(NUM_FRAMES / 4 * (step + 0.5))  # the middle of an equal segment
+        x1, y1, x2, y2 = boxes_at(0, frame)["cup"]
+        drawn = np.array([(x1 + x2) / 2 / 64, (y1 + y2) / 2 / 48, (x2 - x1) / 64, (y2 - y1) / 48])
+        np.testing.assert_allclose(found["boxes"][step, 1], drawn, atol=0.05)
+        scores = [label["score"] for label in sorted(records[frame]["labels"], key=lambda own: own["track"])]
+        np.testing.assert_allclose(found["scores"][step, :2], scores, rtol=1e-6)
+    cache.close()
+    settings = {"layout.frames": "layout", "layout.scores": True}
+    stlt = make_run_config("stlt", config.out, preset="small", settings=settings, protocol="official", schedule=BRIEF)
+    trained = fit(stlt, Silent(), out=tmp_path / "stlt", device="cpu").run
+    stored = trained.predictions("test")
+    video = root / f"20bn-{V1}" / stored.clip_ids[0]
+    again = predict(trained.path, video, Silent(), PredictConfig(device="cpu"), {"detector_weights": Path("masks")})
+    np.testing.assert_allclose(again.answers[0].logits[0], stored.logits[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
 def test_from_boxless_videos_to_orn_and_back_to_predictions_from_bare_videos(
     root: Path, boxes: Path, tmp_path: Path
 ) -> None:

@@ -91,7 +91,7 @@ def trainer_of(config: RunConfig) -> LiveTrainer:
 def gradients(trainer: LiveTrainer) -> torch.Tensor:
     """Return the gradient of the first step, all parameters in a row."""
     (step_batch,) = trainer.sampler.batches(0, 1)
-    train_step(trainer, step_batch, load_training(trainer.views, trainer.sampler, trainer.examples.clips, 0, 1, 0))
+    train_step(trainer, step_batch, load_training(trainer.views, trainer.sampler, 0, 1, 0))
     return torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
 
 
@@ -262,7 +262,7 @@ def test_epochs_leave_no_file_open(root: Path) -> None:
     """Forty passes of two decoding workers: the open descriptors of all three processes stay as many."""
     trainer = trainer_of(small_i3d(root, num_steps=80))
     per_epoch, counts = trainer.plan.steps_per_epoch, []
-    views = load_training(trainer.views, trainer.sampler, trainer.examples.clips, 0, 40 * per_epoch, 2)
+    views = load_training(trainer.views, trainer.sampler, 0, 40 * per_epoch, 2)
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
     for epoch in range(40):
         for _ in range(len(trainer.examples)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,7 +38,9 @@ from ifcar.pipelines.runs.questions import EvaluateConfig
 from ifcar.pipelines.runs.resolve import default_protocol, make_run_config, resolve
 from ifcar.pipelines.runs.schedule import ScheduleConfig, make_plan
 from ifcar.pipelines.scoring.scores import Predictions, measure
+from ifcar.pipelines.training import phases
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
+from ifcar.pipelines.training.estimate import in_words
 
 SHORT = ScheduleConfig(kind="stretched", min_steps=60, batch_size=8)
 BRIEF = replace(SHORT, epochs=3)
@@ -106,6 +109,47 @@ def test_resumed_run_ends_like_an_uninterrupted_one(
     same_run(run, resumed.run)
     history = [(r.path / "history.jsonl").read_text().count("\n") for r in (run, resumed.run)]
     assert history[0] == history[1]
+
+
+class Told(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_how_long_it_takes_is_said_before_and_changes_no_byte_of_the_run(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_config = config(cache, "base", BRIEF, preset="paper")
+    plain = fit(run_config, Silent(), out=tmp_path / "plain", device="cpu").run
+    monkeypatch.setattr(phases, "LEAST_STEPS", 1)
+    monkeypatch.setattr(phases, "SAID_FROM_SEC", 0.0)
+    told = Told()
+    timed = fit(run_config, told, out=tmp_path / "timed", device="cpu").run
+    length = r"about \d+(\.\d)? (s|min|h)"
+    expected = f"base: preset paper on this CPU: {length} with the refit; --preset small: {length}"
+    assert [line for line in told.lines if re.fullmatch(expected, line)], told.lines
+    same_run(plain, timed)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "1 s"),
+        (89, "89 s"),
+        (600, "10 min"),
+        (5399, "90 min"),
+        (5401, "1.5 h"),
+        (86400, "24 h"),
+        (259200, "3.0 days"),
+    ],
+)
+def test_lengths_of_time_are_said_in_the_unit_that_suits_them(seconds: float, words: str) -> None:
+    assert in_words(seconds) == words
 
 
 def test_streamed_batches_equal_preloaded_ones(cache: Path) -> None:

@@ -29,6 +29,7 @@ from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.extraction.needs import extract_words
 from ifcar.pipelines.few_shot import few_shot_grid
 from ifcar.pipelines.fleets.pool import fit_all
+from ifcar.pipelines.folders import folder
 from ifcar.pipelines.grid.config import (
     SHIPPED,
     FewShotConfig,
@@ -42,6 +43,7 @@ from ifcar.pipelines.grid.run import run_grid
 from ifcar.pipelines.grid.variants import expand
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import run_id
+from ifcar.pipelines.runs.finished import open_run
 from ifcar.pipelines.runs.history import read_history, training_seconds
 from ifcar.pipelines.runs.resolve import head_options, make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
@@ -171,6 +173,14 @@ def test_run_id_follows_the_config_and_the_data_but_not_the_place(cache: Path, t
     assert not set(ids) & {run_id(job.config) for job in other.jobs()}
     job = plan_grid(grid(), cache).jobs()[0]
     assert run_id(replace(job.config, protocol_digest="other")) != ids[0]
+
+
+def test_a_switch_that_earlier_runs_do_not_know_changes_their_id_only_where_it_is_on(cache: Path) -> None:
+    config = plan_grid(grid(), cache).jobs()[0].config
+    on, off = ({"layout": {"hidden_dim": 64, "motion": value}} for value in (True, False))
+    earlier, now, other = (replace(config, head="stlt", options=o) for o in ({"layout": {"hidden_dim": 64}}, off, on))
+    assert run_id(earlier) == run_id(now) != run_id(other)
+    assert now.options == off
 
 
 def wait_for(process: Command, happened: Callable[[], bool]) -> None:
@@ -304,10 +314,13 @@ def test_shipped_grids_are_valid_and_published_figures_stand_beside_their_lines(
         twin = grids[f"toybox-{name}"]
         assert twin.dataset == "toybox" and [s.name for s in twin.systems] == [s.name for s in grids[name].systems]
         assert twin.published_table is None and not any(s.published for s in (*twin.systems, *twin.ensembles))
+    for number in range(2, 8):
+        own, twin = (grids[f"{data}-table{number}"].systems for data in ("homage", "toybox-views"))
+        assert [(s.name, s.tasks, s.aux_weights) for s in own] == [(s.name, s.tasks, s.aux_weights) for s in twin]
     assert grids["table1"].figures("I3D", {}) == {"top1": 40.0, "top5": 69.3}
-    assert grids["table1"].figures("I3D, Ours-SFI + Pred", {}) == {"top1": 61.0, "top5": 86.5}
-    assert grids["table2"].figures("Ours-STIN", {})["top1"] == 57.5
-    few = grids["table3"].figures("Ours-SFI + Pred", {})
+    assert grids["table1"].figures("I3D, SFI + Pred", {}) == {"top1": 61.0, "top5": 86.5}
+    assert grids["table2"].figures("STIN", {})["top1"] == 57.5
+    few = grids["table3"].figures("SFI + Pred", {})
     assert (few["top1@fewshot-5"], few["top1@fewshot-10"]) == (30.7, 36.2)
 
 
@@ -318,7 +331,7 @@ def test_toybox_heads_has_a_line_of_every_head() -> None:
 
 
 def test_shipped_grids_of_orn_start_both_heads_from_the_object_head_of_the_same_options() -> None:
-    for name in (name for name in shipped_grids() if name.startswith("orn-")):
+    for name in (name for name in shipped_grids() if name.startswith("orn-") or name == "toybox-contact-table2"):
         config = read_grid(Path(name))
         systems = {system.name: system for system in config.systems}
         for system in config.systems:
@@ -364,6 +377,8 @@ def test_shipped_grids_of_orn_start_both_heads_from_the_object_head_of_the_same_
         ),
         ({"baseline": "bas"}, "baseline 'bas' is no line of the table, did you mean 'base'"),
         ({"ensembles": [{"name": "e", "members": ["base", "λ = 6"]}]}, "no system 'λ = 6'"),
+        ({"choices": [{"name": "best", "of": "bass"}]}, "choice 'best': no system 'bass', did you mean 'base'"),
+        ({"choices": [{"name": "base", "of": "base"}]}, "two lines are called 'base'"),
         ({"paired_test": "mcnemar"}, "there are 2 seeds"),
         ({"dataset": "toybox"}, "is for toybox"),
         ({"extraction": {"frame": 8}}, "extraction: unknown key 'frame', did you mean 'frames'"),
@@ -410,9 +425,15 @@ def test_every_shipped_grid_names_the_command_that_makes_its_cache() -> None:
     """The words are options that `ifcar extract` takes, and only they are checked."""
     known = {field.flag for field in fields_of(ExtractConfig).values() if field.option}
     for name in shipped_grids():
-        assert "extraction" in yaml.safe_load((SHIPPED / f"{name}.yaml").read_text()), name
-        words = extract_words(read_grid(Path(name)).extract_config())
-        assert words[:3] == ["ifcar", "extract", "--dataset"] and {w for w in words if str(w)[:2] == "--"} <= known
+        assert {"extraction", "streams"} & yaml.safe_load((SHIPPED / f"{name}.yaml").read_text()).keys(), name
+        grid = read_grid(Path(name))
+        made = grid.cache_commands()
+        for words in made[: len(grid.streams) or 1]:
+            assert words[:3] == ["ifcar", "extract", "--dataset"] and {w for w in words if str(w)[:2] == "--"} <= known
+        if grid.streams:  # the join names the caches that the commands before it make
+            outs = [str(words[words.index("--out") + 1]) for words in made]
+            named = [f"{stream}={out}" for stream, out in zip(grid.streams, outs, strict=False)]
+            assert made[-1] == ["ifcar", "cache", "join", *named, "--out", folder("caches") / Path(outs[-1]).name]
     words = extract_words(read_grid(Path("charades-table3")).extract_config())
     assert {" ".join(map(str, pair)) for pair in itertools.pairwise(words)} >= {"--frames 32", "--sampling-rates 4"}
     assert words[2:4] == ["--dataset", "charades"] and "--grid" in words
@@ -435,6 +456,27 @@ def test_head_that_the_cache_cannot_feed_is_refused_before_any_run(cache: Path) 
         read_grid(cache.parent / "twice.yaml")
     with pytest.raises(InputError, match="did you mean 'table1'"):
         read_grid(Path("tabel1"))
+
+
+@pytest.mark.slow
+def test_choice_is_the_best_run_of_each_seed_on_the_part_that_chooses(cache: Path) -> None:
+    own = {"name": "lr", "head": "base", "streams": "layout", "product": {"schedule.lr": [1e-2, 1e-3, 1e-6]}}
+    choices = [{"name": "held out", "of": "lr"}, {"name": "test", "of": "lr", "by": "test"}]
+    schedule = {"kind": "stretched", "epochs": 6, "batch_size": 8, "held_out": 0.3}
+    made = grid(systems=[own], ensembles=[], baseline=None, choices=choices, schedule=schedule)
+    plan = plan_grid(made, cache)
+    rows = {row.system: row for row in run_grid(plan, Silent(), MachineConfig(processes=1)).comparison.rows}
+    assert len(rows) == 5
+    for name, part in (("held out", "held_out"), ("test", "test")):
+        expected = []
+        for seed in rows[name].seeds:
+            runs = [open_run(job.path) for job in plan.jobs() if job.config.seed == seed]
+            best = max(runs, key=lambda run: (run.metric(part).top1, -run.metric(part).loss))
+            expected.append(best.path.name)
+        assert [Path(run).name for run in rows[name].runs] == expected
+    unfit = grid(systems=[own], ensembles=[], baseline=None, choices=choices[:1], schedule={**schedule, "held_out": 0})
+    with pytest.raises(InputError, match="was trained without a held-out part"):
+        run_grid(plan_grid(unfit, cache), Silent(), MachineConfig(processes=1))
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 from scipy.stats import t as student
+from torch.nn.functional import cross_entropy
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.open import open_cache
@@ -33,8 +34,13 @@ from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.feed.examples import Examples, read_examples
 from ifcar.pipelines.feed.held_out import hold_out
-from ifcar.pipelines.feed.subjects import ask_about, slot_order
-from ifcar.pipelines.finetune.run import finetune
+from ifcar.pipelines.feed.subjects import ask_about, grouped, slot_order
+from ifcar.pipelines.finetune.data import stack_views
+from ifcar.pipelines.finetune.distributed import Group
+from ifcar.pipelines.finetune.loop import train_step
+from ifcar.pipelines.finetune.run import finetune, make_trainer
+from ifcar.pipelines.finetune.score import score_live
+from ifcar.pipelines.finetune.setting import open_setting
 from ifcar.pipelines.finetune.start import joint_config
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.fleets.fleet import fleet_key
@@ -50,6 +56,7 @@ from ifcar.pipelines.runs.finished import Run
 from ifcar.pipelines.runs.questions import EvaluateConfig, PredictConfig
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
+from ifcar.pipelines.stacks.noise import draw_noise
 from ifcar.pipelines.training.together import FitResult, fit_together
 
 SHORT = ScheduleConfig(kind="stretched", min_steps=24, batch_size=8)
@@ -325,24 +332,59 @@ def test_list_and_info_show_every_label_space(cache: Path, capsys: pytest.Captur
         main(["cache", "info", str(cache), "--json"])
     shown = json.loads(capsys.readouterr().out)["protocols"]
     train = sum(len(players_of(video, key)) for video in (0, 1, 3, 6) for key in (100, 250))
-    assert [row[:6] for row in shown] == [
+    assert [list(row.values())[:6] for row in shown] == [
         ["official", "group", "clip", 8, 8, 2],
         ["official", "personal", "instance", 9, train, 8],
         ["official", "actions", "clip", 9, 8, 2],
     ]
 
 
+@given(st.lists(st.integers(-3, 3), min_size=1))
+def test_places_are_grouped_as_a_dict_of_lists_groups_them(numbers: list[int]) -> None:
+    expected: dict[int, list[int]] = {}
+    for place, number in enumerate(numbers):
+        expected.setdefault(number, []).append(place)
+    assert [places.tolist() for places in grouped(np.array(numbers))] == list(expected.values())
+
+
 @pytest.mark.slow
-def test_fine_tuning_over_instances_scores_as_from_the_cache_of_its_backbone(cache: Path, tmp_path: Path) -> None:
+def test_fine_tuning_over_instances_sees_a_key_frame_once_and_scores_as_its_cache(cache: Path, tmp_path: Path) -> None:
     root, weights, out = cache.parent / "d", random_weights(cache, "i3d_inception"), tmp_path / "c.zarr"
     seen = {"dataset": "volleyball", "data_root": root, "backbone": "i3d_inception", "crop": 32, "instances": SLOTS}
     extract(ExtractConfig(out=out, weights=weights, workers=0, **seen), Silent())
     brief = replace(SHORT, min_steps=4, refit=False)
     base = fit(make_run_config("stin", out, labels="personal", preset="small", schedule=brief), Silent()).run
     joint = joint_config(base.path, data_root=root, weights=weights, num_steps=2, batch_size=4, lr=1e-3)
+    check_one_pass_a_key_frame(joint)
     run = finetune(joint, Silent(), out=tmp_path / "joint", workers=0).run
     assert (run.config.labels, run.data().over) == ("personal", "instance")
     trained = str(run.path / "backbone.safetensors")
     extract(ExtractConfig(out=run.config.cache, weights=trained, workers=0, **seen), Silent())
     result = evaluate(run.path)
     assert result.agrees and result.metrics.n == 8
+
+
+def check_one_pass_a_key_frame(joint: RunConfig) -> None:
+    """Count what the backbone is given, and compare a step's loss with that of its instances one by one."""
+    alone = Group(number=0, size=1, device=torch.device("cpu"))
+    trainer = make_trainer(open_setting(joint, alone, Silent()), alone, 0)
+    model, examples = trainer.model, trainer.examples
+    counts: list[int] = []
+    model.backbone.register_forward_pre_hook(lambda _, inputs: counts.append(len(inputs[0])))
+    (step_batch,) = trainer.sampler.batches(0, 1)
+    assert len(step_batch.clips) == trainer.plan.batch_size == 4 < len(step_batch.places)
+    views = [trainer.views[int(clip), 0] for clip in step_batch.clips]
+    noise = draw_noise(model.head, [joint.seed], "fit", 0, len(step_batch.places), alone.device)
+    losses = []
+    model.train()
+    for number, (place, view) in enumerate(zip(step_batch.places, step_batch.views, strict=True)):
+        model.set_noise(noise, number, number + 1)
+        (item,) = examples.order_of(np.array([place]))
+        logits, _ = model(*stack_views([views[view]], model.of_view, alone.device), item[None])
+        losses.append(cross_entropy(logits[0], torch.from_numpy(examples.targets[[place]])).item())
+    counts.clear()
+    found = train_step(trainer, step_batch, iter(views))
+    assert counts == [4] and found["classification"] == pytest.approx(np.mean(losses), rel=1e-4)
+    counts.clear()
+    score_live(trainer, examples)
+    assert sum(counts) == len({*examples.clips.tolist()}) < len(examples)

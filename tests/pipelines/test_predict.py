@@ -240,11 +240,37 @@ def test_every_form_of_a_boxes_file_gives_the_same(boxes_only: Trained, tmp_path
     np.testing.assert_array_equal(found.answers[0].logits, boxes_only.predict("sfi", "102").answers[0].logits)
 
 
+def test_boxes_of_another_video_are_said(boxes_only: Trained, tmp_path: Path) -> None:
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps({"103": json.loads(boxes_only.boxes.read_text())["103"]}))
+    found = predict(boxes_only.runs["sfi"].path, boxes_only.video("102"), Silent(), PredictConfig(boxes=boxes))
+    (note,) = found.notes
+    assert "boxes.json has no boxes of '102'; those of '103', the only one in it, are taken" in note
+
+
+def test_boxes_that_no_part_of_a_run_uses_are_refused(one_view: Trained, tmp_path: Path) -> None:
+    """Records say which part of the video is meant; boxes of its own frames say nothing to a head that reads none."""
+    found = predict(
+        one_view.runs["i3d"].path,
+        one_view.video("102"),
+        Silent(),
+        PredictConfig(boxes=one_view.boxes, weights=one_view.weights),
+    )
+    assert "reads no boxes: those of" in found.notes[0] and "say only which frames it sees" in found.notes[0]
+    (tmp_path / "boxes.csv").write_text("frame,label,x1,y1,x2,y2\n1,hand,1,1,9,9\n")
+    options = PredictConfig(boxes=tmp_path / "boxes.csv", weights=one_view.weights)
+    with pytest.raises(InputError, match=r"--boxes .*boxes.csv would be ignored: .*i3d reads no boxes"):
+        predict(one_view.runs["i3d"].path, one_view.video("102"), Silent(), options)
+
+
 def test_boxes_in_shares_are_said(boxes_only: Trained, tmp_path: Path) -> None:
     records = [record("v", frame, [label("hand", (0.1, 0.2, 0.7, 1.02))]) for frame in range(NUM_FRAMES)]
     (tmp_path / "boxes.json").write_text(json.dumps(records))
     found = predict(
-        boxes_only.runs["sfi"].path, boxes_only.video("102"), Silent(), PredictConfig(boxes=tmp_path / "boxes.json")
+        boxes_only.runs["sfi"].path,
+        boxes_only.video("102"),
+        Silent(),
+        PredictConfig(boxes=tmp_path / "boxes.json", clip="v"),
     )
     assert len(found.notes) == 1 and "if they are shares of the picture's sides" in found.notes[0]
     assert boxes_only.predict("sfi", "102").notes == []

@@ -63,7 +63,7 @@ def made_run(place: Path, seed: int, num_test: int = 57876, **identity: object) 
 def made_comparison(place: Path, **changes: object) -> Comparison:
     runs = [made_run(place, seed, **changes) for seed in (0, 1)]  # type: ignore[arg-type]
     replicates = [Replicate(seed=seed, runs=[run]) for seed, run in enumerate(runs)]
-    rows = summarise([System(name="Ours-SFI", protocol="compositional", replicates=replicates)])
+    rows = summarise([System(name="SFI", protocol="compositional", replicates=replicates)])
     comparison = Comparison(
         name="mine", title="", dataset="something-else", baseline="", paired_test="bootstrap", notes=(),
         rows=tuple(rows), published_table=TABLE,
@@ -185,8 +185,8 @@ def test_list_published_and_the_report_show_the_cards(tmp_path: Path, monkeypatc
     assert [c.published_table for c in comparisons_here()] == [TABLE]
     listed = json.loads(CliRunner().invoke(app, ["list", "published", "--json"]).stdout)
     row = next(row for row in listed if row["row"] == f"{TABLE}:Ours-SFI")
-    assert row["ours"].startswith("top-1 62.5") and (row["grid"], row["line"]) == ("table1", "Ours-SFI")
-    assert row["boxes"] and row["protocol"] and row["source"] == "Yan et al. 2020, Table 1" and row["known traps"]
+    assert row["ours"].startswith("top-1 62.5") and (row["grid"], row["line"]) == ("table1", "SFI")
+    assert row["boxes"] and row["protocol"] and row["source"] == "Yan et al. 2020, Table 1" and row["known_traps"]
     shown = CliRunner().invoke(app, ["list", "published"]).stdout
     assert "`ifcar grid table1` reproduces it" in shown and "trap: " in shown
     options = ReportConfig(out=tmp_path / "r", num_clips=0)

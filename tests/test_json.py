@@ -1,0 +1,81 @@
+"""docs/json.md is the schema of what commands print with --json: their real output has those keys and types."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from fixtures.json_shapes import documented, shape_of
+from fixtures.something_else import write_dataset
+
+import ifcar
+from ifcar.cli import main
+
+PAGE = documented((Path(ifcar.__file__).parent / "docs" / "json.md").read_text(encoding="utf-8"))
+CACHE = "caches/boxes.zarr"
+SHORT = ("--cache", CACHE, "--streams", "layout", "--preset", "small", "--epochs", "1", "--device", "cpu")
+GRID = """
+name: g
+seeds: [7, 8]
+preset: small
+schedule: {kind: paper, epochs: 1}
+systems:
+- {name: A, head: base, streams: layout}
+- {name: B, head: stin, streams: layout}
+"""
+DATA = ("--dataset", "something-else", "--data-root", "d")
+COMMANDS = {  # in this order: each leaves what later ones need
+    "extract": ("extract", *DATA, "--backbone", "none", "--workers", "0", "--out", CACHE),
+    "data check": ("data", "check", *DATA, "--annotations-only"),
+    "fit-head HEAD": ("fit-head", "base", *SHORT, "--schedule", "stretched", "--out", "runs/a"),
+    "evaluate RUN": ("evaluate", "runs/a"),
+    "diagnose RUN": ("diagnose", "runs/a"),
+    "grid FILE --dry-run": ("grid", "grid.yaml", "--cache", CACHE, "--dry-run"),
+    "grid FILE": ("grid", "grid.yaml", "--cache", CACHE, "--device", "cpu", "--processes", "1"),
+    "ensemble RUN …": ("ensemble", "runs/a", "runs/b", "--out", "runs/e"),
+    "compare A B": ("compare", "runs/a", "runs/b"),
+    "cache info CACHE": ("cache", "info", CACHE),
+    "cache verify CACHE": ("cache", "verify", CACHE),
+    "cache repair CACHE": ("cache", "repair", CACHE),
+    "cache export CACHE": ("cache", "export", CACHE),
+    **{
+        f"list {what}": ("list", what)
+        for what in ("caches", "runs", "datasets", "backbones", "detectors", "heads", "grids", "published")
+    },
+    "report": ("report", "--clips", "0"),
+    "runs rm RUN": ("runs", "rm", "runs/e"),
+}
+
+
+@pytest.mark.slow
+def test_what_commands_print_is_what_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for kind in ("DATA", "CACHES", "RUNS", "WEIGHTS"):
+        monkeypatch.setenv(f"IFCAR_{kind}", str(tmp_path / kind.lower()))
+    write_dataset(tmp_path / "d", pixels=False)
+    (tmp_path / "grid.yaml").write_text(GRID)
+    wrong = []
+    assert PAGE.keys() == COMMANDS.keys()
+    for name, words in COMMANDS.items():
+        if name == "ensemble RUN …":
+            printed(capsys, "fit-head", "base", *SHORT, "--out", "runs/b", "--seed", "1")
+        schema = PAGE[name]
+        found = shape_of(json.loads(printed(capsys, *words)), schema)
+        wrong += [f"{name}: {key} is {kinds}" for key, kinds in found.items() if not kinds <= schema.get(key, set())]
+        wrong += [
+            f"{name}: {key} is missing"
+            for key, kinds in schema.items()
+            if not {"absent"} & kinds and key not in found and not set(".[") & set(key)
+        ]
+    assert not wrong, "\n".join(wrong)
+
+
+def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    with pytest.raises(SystemExit) as done:
+        main([*words, "--json"])
+    said = capsys.readouterr()
+    assert not done.value.code, said.err
+    return said.out
