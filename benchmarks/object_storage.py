@@ -40,6 +40,7 @@ from ifcar.cache.block_cache import FOLDER
 from ifcar.cache.bucket import PARALLEL, Bucket
 from ifcar.cache.open import open_cache
 from ifcar.cache.push import push_cache
+from ifcar.cache.reader import CacheReader
 
 SPEC = CacheSpec.standard(num_frames=8, num_steps=4, num_instances=4, channels=2048, pooled_size=3, grid_size=None)
 BATCH, AHEAD = 72, 512
@@ -54,16 +55,14 @@ def link(address: Address, num_blocks: int) -> int:
         return sum(pool.map(lambda name: sum(len(part) for part in bucket.stream(name)), names))
 
 
-def read_all(cache: Path) -> int:
+def read_all(reader: CacheReader) -> int:
     """Read every row as training does, and return the bytes."""
-    reader = open_cache(cache)
     rows = np.arange(reader.num_rows)
     out = np.empty((BATCH, *SPEC.shape("instance_features")), np.float16)
     for start in range(0, len(rows), BATCH):
         reader.advise("instance_features", rows[start : start + AHEAD])
         part = rows[start : start + BATCH]
         reader.read_rows("instance_features", part, out[: len(part)])
-    reader.close()
     return len(rows) * SPEC.row_bytes(["instance_features"])
 
 
@@ -71,6 +70,14 @@ def rate(do: Callable[[], int]) -> float:
     """Return MB/s."""
     began = time.perf_counter()
     return do() / (time.perf_counter() - began) / 1e6
+
+
+def reading(cache: Path) -> float:
+    """Return MB/s of a cache that is open."""
+    reader = open_cache(cache)
+    found = rate(lambda: read_all(reader))
+    reader.close()
+    return found
 
 
 def epoch(cache: str | Path, out: Path) -> float:
@@ -98,6 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--clips", type=int, default=768)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--parts", nargs="+", choices=("rates", "epochs"), default=["rates", "epochs"])
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root, kept = Path(folder), Path(folder, "blocks")
@@ -115,27 +123,26 @@ def main() -> None:
                 found.setdefault(name, []).append(value)
                 print(f"{name:12} {value:8.1f}", flush=True)
 
-            for _ in range(given.rounds):
+            for _ in range(given.rounds if "rates" in given.parts else 0):
                 shutil.rmtree(kept, ignore_errors=True)
                 note("link", rate(lambda: link(address, num_blocks)))
-                note("ranges", rate(lambda: read_all(address)))
-                note("kept", rate(lambda: read_all(address)))
-                note("disk", rate(lambda: read_all(local)))
-            for _ in range(given.rounds):
+                note("ranges", reading(address))
+                note("kept", reading(address))
+                note("disk", reading(local))
+            for _ in range(given.rounds if "epochs" in given.parts else 0):
                 shutil.rmtree(kept, ignore_errors=True)
                 note("epoch disk", epoch(local, root / "run"))
                 note("epoch cold", epoch(address, root / "run"))
                 note("epoch kept", epoch(address, root / "run"))
         median = {name: statistics.median(values) for name, values in found.items()}
-        ratios = {
-            "ranges / link": median["ranges"] / median["link"],
-            "kept / disk": median["kept"] / median["disk"],
-            "epoch disk / cold": median["epoch disk"] / median["epoch cold"],
-            "epoch disk / kept": median["epoch disk"] / median["epoch kept"],
-        }
+        pairs = [("ranges", "link"), ("kept", "disk"), ("epoch disk", "epoch cold"), ("epoch disk", "epoch kept")]
+        ratios = {f"{one} / {two}": median[one] / median[two] for one, two in pairs if one in median}
         for name, value in ratios.items():
-            print(f"{name:20} {value:.2f}")
-        save("object_storage", {**facts(), "clips": given.clips, "measured": found, "median": median, "ratios": ratios})
+            print(f"{name:24} {value:.2f}")
+        save(
+            "_".join(["object_storage", *given.parts]),
+            {**facts(), "clips": given.clips, "measured": found, "median": median, "ratios": ratios},
+        )
 
 
 if __name__ == "__main__":
