@@ -5,7 +5,8 @@ checks what came out, and writes it in marshal's format, which holds plain value
 own unpickling trusts its input, is not imported: an array is written as bytes that begin with a mark. It imports
 nothing of this package, and starts in milliseconds.
 
-Output: (mark, value), or (None, reason) of a refusal. Where a bound is met, the process dies.
+Output: a letter, the mark, and marshalled: V, a value; A, a value with arrays; R, the reason of a refusal. Where a
+bound is met, the process dies.
 """
 
 from __future__ import annotations
@@ -64,19 +65,31 @@ class NumericType:
 
 
 class Array(bytearray):
-    """An array: the mark and its marshalled content, which numpy states in a second step; written as plain bytes."""
+    """An array: the mark and its marshalled content, which numpy states in a second step; written as plain bytes.
+
+    A pickle may change it in no other way: whoever reads the output unmarshals what it holds.
+    """
 
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, is_fortran, raw = state
-        self[:] = _array(raw, kind, shape, "F" if is_fortran else "C")
+        super().__setitem__(slice(len(_MARK), None), _described(raw, kind, shape, "F" if is_fortran else "C"))
+
+    def _refuse(self, *_: object) -> None:
+        raise RefusedError("changes the bytes of an array; only plain data is read")
+
+    __setitem__ = __delitem__ = append = extend = _refuse
 
 
 def _array(raw: object, kind: object, shape: object, order: object) -> Array:
+    return Array(_MARK + _described(raw, kind, shape, order))
+
+
+def _described(raw: object, kind: object, shape: object, order: object) -> bytes:
     sizes: Any = (shape,) if type(shape) is int else shape
     is_tuple = type(sizes) is tuple and len(sizes) <= _MAX_AXES
     if not is_tuple or not all(type(n) is int and 0 <= n <= _MAX_SIDE for n in sizes):
         raise RefusedError("holds an array whose shape is no tuple of sizes")
-    return Array(_MARK + marshal.dumps((*_numbers(raw, kind, math.prod(sizes)), sizes, order == "F")))
+    return marshal.dumps((*_numbers(raw, kind, math.prod(sizes)), sizes, order == "F"))
 
 
 def _scalar(kind: object, raw: object = b"") -> bytes:
@@ -131,43 +144,47 @@ class _Unpickler(pickle.Unpickler):
         raise RefusedError("refers to something outside the file; only plain data is read")
 
 
-_PLAIN = frozenset(
-    {dict, list, tuple, set, frozenset, str, bytes, bytearray, int, float, bool, complex, type(None), Array}
-)
+_CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
+_PLAIN = _CONTAINERS | {str, bytes, bytearray, int, float, bool, complex, type(None), Array}
 
 
 def _check_values(root: object, most: int) -> None:
     """Refuse depth, cycles, large integers, and more than `most` values; what is shared counts as often as it is met.
 
-    Goes down level by level, a part of a level at a time so that its values are still in the processor's cache.
+    Takes a part of what a container holds at a time, down to its last value before the next one, so that lists of
+    values are few and short, and still in the processor's cache.
     """
-    level, met = [root], 1
-    for _ in range(MAX_DEPTH + 1):
-        below: list[Any] = []
-        for start in range(0, len(level), _PART):
-            part = level[start : start + _PART]
-            kinds = set(map(type, part))
-            for kind in kinds - _PLAIN:
-                raise RefusedError(f"holds a {kind.__name__}; {_ONLY_PLAIN}")
-            if int in kinds and any(type(v) is int and v.bit_length() > _MAX_INT_BITS for v in part):
-                raise RefusedError(f"holds an integer of more than {_MAX_INT_BITS} bits")
-            below += gc.get_referents(*(v for v in part if type(v) is not Array) if Array in kinds else part)
-            if met + len(below) > most:
-                raise RefusedError(f"unfolds to more than {most:,} values")
-        if not below:
-            return
-        level, met = below, met + len(below)
-    raise RefusedError(f"is nested more than {MAX_DEPTH} levels deep, or holds a container that contains itself")
+    parts, met = [(0, [root])], 1
+    while parts:
+        depth, part = parts.pop()
+        kinds = set(map(type, part))
+        if not kinds <= _PLAIN:
+            kind = next(iter(kinds - _PLAIN))
+            raise RefusedError(f"holds a {kind.__name__}; {_ONLY_PLAIN}")
+        if int in kinds and any(type(v) is int and v.bit_length() > _MAX_INT_BITS for v in part):
+            raise RefusedError(f"holds an integer of more than {_MAX_INT_BITS} bits")
+        if kinds.isdisjoint(_CONTAINERS):
+            continue
+        below = gc.get_referents(*(v for v in part if type(v) is not Array) if Array in kinds else part)
+        met += len(below)
+        if met > most:
+            raise RefusedError(f"unfolds to more than {most:,} values")
+        if below and depth == MAX_DEPTH:
+            raise RefusedError(
+                f"is nested more than {MAX_DEPTH} levels deep, or holds a container that contains itself"
+            )
+        parts += [(depth + 1, below[start : start + _PART]) for start in range(0, len(below), _PART)]
 
 
-def _read(encoding: str, most: int) -> bytes:
-    """Return the output for standard input."""
+def _read(encoding: str, most: int) -> tuple[bytes, bytes]:
+    """Return the output for standard input, its letter first."""
     try:
         value = _Unpickler(sys.stdin.buffer, encoding=encoding).load()
         if sys.stdin.buffer.read(1):
             raise RefusedError("holds something else than one pickle")
         _check_values(value, most)
-        return marshal.dumps((_MARK, value))
+        content = marshal.dumps(value)
+        return b"A" if _MARK in content else b"V", content
     except MemoryError:
         raise
     except Exception as error:  # an unpickler may raise any
@@ -177,7 +194,7 @@ def _read(encoding: str, most: int) -> bytes:
             reason = "is empty; fetch it again" if is_empty else "ends in the middle of a value; fetch it again"
         elif not isinstance(error, RefusedError):
             reason = f"is no pickle that can be read ({' '.join(reason.split())[:100]})"
-        return marshal.dumps((None, reason))
+        return b"R", marshal.dumps(reason)
 
 
 def _bound(kind: int, amount: int) -> None:
@@ -190,6 +207,8 @@ if __name__ == "__main__":
     _bound(resource.RLIMIT_CPU, int(sys.argv[3]))
     _bound(resource.RLIMIT_CORE, 0)
     gc.disable()
-    sys.stdout.buffer.write(_read(sys.argv[1], int(sys.argv[4])))
+    _letter, _content = _read(sys.argv[1], int(sys.argv[4]))
+    sys.stdout.buffer.write(_letter + _MARK)
+    sys.stdout.buffer.write(_content)
     sys.stdout.buffer.flush()
     os._exit(0)  # without giving back millions of objects one by one

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import gc
 import marshal
+import mmap
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 
 from ifcar.errors import InputError, MissingDataError
 
 MAX_FILE_BYTES, _MAX_MEMORY_BYTES = 1 << 30, 1 << 33
+_HEADER_BYTES = 17  # a letter and the mark
 _LEAVES = frozenset({str, int, float, bool, complex, type(None)})
 _CHILD = Path(__file__).with_name("pickle_child.py")
 
@@ -46,19 +50,27 @@ def load_pickle(path: Path, encoding: Literal["latin1", "utf-8"] = "latin1") -> 
     memory, seconds, values = min((1 << 28) + 24 * size, _MAX_MEMORY_BYTES), 1 + (size >> 21), (1 << 20) + 16 * size
     command = [sys.executable, "-I", "-S", str(_CHILD), encoding, str(memory), str(seconds), str(values)]
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, _memory_file() as output:
             wait = 60 + 20 * seconds
-            done = subprocess.run(  # noqa: S603 - a script of this package
-                command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=wait, check=True
+            subprocess.run(  # noqa: S603 - a script of this package
+                command, stdin=file, stdout=output, stderr=subprocess.DEVNULL, timeout=wait, check=True
             )
-        return _values(done.stdout)
+            with mmap.mmap(output.fileno(), 0, access=mmap.ACCESS_READ) as written:
+                return _values(written)
     except subprocess.SubprocessError as error:
         raise InputError(f"{path}: takes memory or time out of proportion to its {size:,} bytes") from error
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
 
 
-def _values(output: bytes) -> object:
+def _memory_file() -> IO[bytes]:
+    """Return an empty file, in memory where the system has such: a pipe would copy hundreds of megabytes twice."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("values"), "w+b")
+    return tempfile.TemporaryFile()
+
+
+def _values(output: mmap.mmap) -> object:
     """Return the values that the child wrote, with arrays. Raises ValueError with the reason of its refusal.
 
     Python is kept from looking for unused cycles meanwhile: there are none, and the search would take most of the time.
@@ -66,11 +78,16 @@ def _values(output: bytes) -> object:
     is_enabled = gc.isenabled()
     gc.disable()
     try:
-        mark, value = marshal.loads(output)  # noqa: S302 - written by a script of this package
-        if mark is None:
+        with memoryview(output) as written:
+            value = marshal.loads(written[_HEADER_BYTES:])  # noqa: S302 - written by a script of this package
+        letter, mark = output[:1], output[1:_HEADER_BYTES]
+        if letter == b"R":
             raise ValueError(value)
-        return _with_arrays(value, mark) if output.count(mark) > 1 else value
+        return _with_arrays(value, mark) if letter == b"A" else value
     finally:
+        if not gc.get_freeze_count():  # else others' frozen objects would thaw
+            gc.freeze()
+            gc.unfreeze()  # all that is new counts as old, and the next search passes it by
         if is_enabled:
             gc.enable()
 

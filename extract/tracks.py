@@ -12,7 +12,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from ifcar.cache.schema import Category
 
@@ -182,6 +181,8 @@ def _link_one_key(boxes_of_frame: Sequence[FloatArray]) -> list[FloatArray]:
 
 def _assign(last: FloatArray, boxes: FloatArray) -> list[tuple[int, int]]:
     """Match track ends to boxes: highest total IoU, then the smallest distance between centres."""
+    from scipy.optimize import linear_sum_assignment  # here, as the command line reads this file for its options
+
     distance = np.linalg.norm(
         (last[:, None, :2] + last[:, None, 2:] - boxes[None, :, :2] - boxes[None, :, 2:]), axis=-1
     )

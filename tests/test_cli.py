@@ -34,7 +34,7 @@ def test_help_and_completion_do_not_import_torch() -> None:
     code = (
         "import sys\nfrom ifcar.cli import main\n"
         "try: main(sys.argv[1:])\nexcept SystemExit: pass\n"
-        "assert not {'torch', 'zarr', 'av'} & set(sys.modules), sorted(sys.modules)"
+        "assert not {'torch', 'zarr', 'av', 'scipy'} & set(sys.modules), sorted(sys.modules)"
     )
     completing = {"_IFCAR_COMPLETE": "complete_bash", "COMP_WORDS": "ifcar fit", "COMP_CWORD": "1"}
     for arguments, environment in ((["--help"], {}), ([], completing)):
@@ -223,7 +223,7 @@ def test_shells_are_told_the_commands(
 
 def test_an_address_is_named_as_it_was_written(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as done:
-        main(["extract", "--dataset", "toybox", "--backbone", "none", "--out", "s3://bucket/some/cache.zarr"])
+        main(["cache", "repair", "s3://bucket/some/cache.zarr"])
     assert done.value.code == 2 and "s3://bucket/some/cache.zarr is an address" in capsys.readouterr().err
 
 

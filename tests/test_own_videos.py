@@ -6,7 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
-from fixtures.own_videos import NUM_FRAMES, VIDEOS, cvat_of_video, cvat_track, label_of, write_own_videos
+from fixtures.own_videos import (
+    NUM_FRAMES,
+    VIDEOS,
+    cvat_of_video,
+    cvat_track,
+    label_of,
+    write_bare_video,
+    write_own_videos,
+)
 from fixtures.videos import write_video
 
 from ifcar.cli import main
@@ -52,3 +60,9 @@ def test_own_videos_go_from_files_to_a_report_and_a_prediction(
     assert answer["clip_id"] == "nouvelle vidéo" and answer["num_subjects"] == 1
     assert answer["top"][0]["name"] == label_of(0) != label_of(1)
     assert len(VIDEOS) == 8
+    # a bare video of the other label: its boxes are found by a detector
+    write_bare_video(home / "vidéo nue.mp4", 1)
+    detector = ("--detector", "blobs", "--detector-weights", home)
+    answer = json.loads(ifcar(capsys, "predict", run, home / "vidéo nue.mp4", *detector, "--json"))
+    assert answer["notes"] == ["the run was trained on annotated boxes, and these were found by blobs"]
+    assert (answer["num_subjects"], answer["num_objects"]) == (1, 1) and answer["top"][0]["name"] == label_of(1)

@@ -15,7 +15,7 @@ from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split, Status, share_views
 from ifcar.errors import InputError
 from ifcar.pipelines.feed.labelled import Labelled, read_labelled
-from ifcar.pipelines.feed.subjects import slot_order
+from ifcar.pipelines.feed.subjects import grouped, slot_order
 from ifcar.pipelines.labels.contract import LabelKind
 from ifcar.pipelines.labels.kinds import kind_of
 
@@ -114,13 +114,6 @@ class Examples:
         scores = np.where(self.usable[places], np.log(uniform) * self.per_rate[places], -np.inf)
         drawn: NDArray[np.int64] = self.rows[places, scores.argmax(axis=1)]
         return drawn
-
-
-def grouped(numbers: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Return the places at which each number stands, in the order in which the numbers first appear."""
-    _, firsts, kinds = np.unique(numbers, return_index=True, return_inverse=True)
-    places = np.split(np.argsort(kinds, kind="stable"), np.cumsum(np.bincount(kinds))[:-1])
-    return [places[kind] for kind in np.argsort(firsts)]
 
 
 def read_examples(reader: CacheReader, protocol: ProtocolTable, split: Split) -> Examples:

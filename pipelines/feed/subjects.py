@@ -35,6 +35,13 @@ def slot_order(slots: NDArray[np.int64], boxes: NDArray[Any]) -> NDArray[np.int6
     return np.argsort(distances, axis=1, kind="stable")
 
 
+def grouped(numbers: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Return the places at which each number stands, in the order in which the numbers first appear."""
+    _, firsts, kinds = np.unique(numbers, return_index=True, return_inverse=True)
+    places = np.split(np.argsort(kinds, kind="stable"), np.cumsum(np.bincount(kinds))[:-1])
+    return [places[kind] for kind in np.argsort(firsts)]
+
+
 def ask_about(
     order: Tensor | None, batch: InstanceBatch, spec: CacheSpec, views: Tensor | None = None
 ) -> InstanceBatch:

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 from ifcar.errors import InputError
 from ifcar.extract.decoded_views import Decoded
 from ifcar.extract.engine import EngineOptions, FeatureExtractor, fault_of_features
-from ifcar.pipelines.feed.examples import Examples, grouped
-from ifcar.pipelines.feed.subjects import ask_about
+from ifcar.pipelines.feed.examples import Examples
+from ifcar.pipelines.feed.subjects import ask_about, grouped
 from ifcar.pipelines.finetune.data import PREFETCHED, stack_views
 from ifcar.pipelines.finetune.trainer import LiveTrainer
 from ifcar.pipelines.scoring.scores import Predictions, clip_predictions

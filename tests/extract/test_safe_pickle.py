@@ -120,6 +120,9 @@ class Calls:
         return self.reduced
 
 
+UNFINISHED = b"cnumpy.core.multiarray\n_reconstruct\n(tR"
+
+
 def attacks(marker: Path) -> dict[str, bytes]:
     """Pickles that would create `marker` when Python's own unpickler reads them, or that smuggle a class in."""
     touch = f"open({str(marker)!r}, 'w').close()"
@@ -153,6 +156,9 @@ def attacks(marker: Path) -> dict[str, bytes]:
         "record array": pickle.dumps(np.zeros(2, [("a", "f4")]), 2),
         "text array": pickle.dumps(np.array(["a"]), 2),
         "a name as a value": b"cnumpy\nndarray\n.",
+        "a list's end put to an array": UNFINISHED + b"(K\x69K\x00e.",
+        "one value put to an array": UNFINISHED + b"K\x69a.",
+        "an array's bytes set": UNFINISHED + b"(K\x00K\x01u.",
         "an unfinished array": b"cnumpy.core.multiarray\n_reconstruct\n(tR.",
         "array of fewer bytes": pickle.dumps(np.zeros(300, "f8"), 2).replace(b"M,\x01", b"M,\x02", 1),
     }  # fmt: skip

@@ -34,7 +34,7 @@ from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.feed.examples import Examples, read_examples
 from ifcar.pipelines.feed.held_out import hold_out
-from ifcar.pipelines.feed.subjects import ask_about, slot_order
+from ifcar.pipelines.feed.subjects import ask_about, grouped, slot_order
 from ifcar.pipelines.finetune.data import stack_views
 from ifcar.pipelines.finetune.distributed import Group
 from ifcar.pipelines.finetune.loop import train_step
@@ -337,6 +337,14 @@ def test_list_and_info_show_every_label_space(cache: Path, capsys: pytest.Captur
         ["official", "personal", "instance", 9, train, 8],
         ["official", "actions", "clip", 9, 8, 2],
     ]
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1))
+def test_places_are_grouped_as_a_dict_of_lists_groups_them(numbers: list[int]) -> None:
+    expected: dict[int, list[int]] = {}
+    for place, number in enumerate(numbers):
+        expected.setdefault(number, []).append(place)
+    assert [places.tolist() for places in grouped(np.array(numbers))] == list(expected.values())
 
 
 @pytest.mark.slow

@@ -116,3 +116,4 @@ def test_the_reports_graphs_and_moments_are_sums_over_pairs_of_an_earlier_and_a_
     for row in moments:
         j, k = int(row["earlier_slot"]), int(row["later_slot"])
         assert float(row["e"]) == pytest.approx(e[clip, later, earlier, j, k], rel=1e-4)
+        assert row["earlier"] == OBJECTS[classes[clip, earlier, j]] and row["later"] == OBJECTS[classes[clip, later, k]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ class ClipBoxes:
         of_clips: tracks by clip id, frames numbered from 0 as those of the clip's source.
         others: names of the videos that no clip shows.
         notes: what the files were taken for, a line each.
-        digest: SHA-256 over their content.
+        digest: SHA-256 over their content and, where they are named, the classes that are subjects.
     """
 
     of_clips: Iterator[tuple[str, Tracks]]
@@ -63,7 +64,10 @@ def read_clip_boxes(path: Path, clips: Sequence[Clip], subjects: str | None, box
                 yield clip.clip_id, tracks_of(name, video, kinds, seen_in, box_notes)
 
     others = sorted(found.videos.keys() - named.keys())
-    return ClipBoxes(of_clips=of_clips(), others=others, notes=found.notes, digest=found.digest)
+    digest = found.digest
+    if subjects is not None:
+        digest = hashlib.sha256(f"{digest} {sorted(kinds)}".encode()).hexdigest()
+    return ClipBoxes(of_clips=of_clips(), others=others, notes=found.notes, digest=digest)
 
 
 def _named(clips: Sequence[Clip]) -> dict[str, list[Clip]]:
