@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 
-from ifcar.cache.bucket import PARALLEL, Bucket, ObjectFacts
+from ifcar.cache.bucket import PARALLEL, Bucket, ObjectFacts, WholeOnlyError
 from ifcar.errors import InputError
 
 PIECE_BYTES = 1 << 18
@@ -42,7 +42,7 @@ class CachedObject:
             os.ftruncate(self.descriptor, facts.size + count)
         self.present = bytearray(os.pread(self.descriptor, count, facts.size))
         self.coming: dict[int, Future[None]] = {}
-        self.lock = Lock()
+        self.lock, self.whole = Lock(), Lock()
 
     def __del__(self) -> None:
         if hasattr(self, "descriptor"):
@@ -133,6 +133,10 @@ class BlockCache:
         try:
             start, stop = run.start * PIECE_BYTES, min(run.stop * PIECE_BYTES, found.facts.size)
             found.store(run.start, self._bucket.get_range(found.name, start, stop, found.facts.tag))
+        except WholeOnlyError:
+            with found.whole:  # one thread fetches for all that wait
+                if not found.present[run.start]:
+                    found.store(0, memoryview(self._bucket.get_same(found.name, found.facts.tag)))
         finally:
             with found.lock:
                 for piece in run:

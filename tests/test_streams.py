@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from ifcar.pipelines.fit import fit
 from ifcar.pipelines.grid.config import GridConfig
 from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.grid.run import run_grid
+from ifcar.pipelines.labels.kinds import label_kind
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.report.chapter import open_chapters
 from ifcar.pipelines.runs.finished import finished_runs, open_run
@@ -32,6 +34,7 @@ from ifcar.pipelines.runs.questions import EvaluateConfig
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.pipelines.runs.tasks import on_task
+from ifcar.pipelines.scoring.scores import Predictions, group_predictions
 from ifcar.pipelines.training.machine import MachineConfig
 
 
@@ -196,6 +199,29 @@ def test_a_grid_of_a_join_trains_every_seed_as_a_run_by_itself(caches: Path, tmp
         if run.config.aux_weights and run.config.seed == 0  # type: ignore[union-attr]
     ]
     np.testing.assert_allclose(found, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_a_recordings_windows_are_scored_together_by_their_mean_logits() -> None:
+    logits = np.array([[2, 0, 0], [0, 1, 0], [0, 3, 0], [0, 0, 1], [0, 0, 0.5]], np.float32)
+    own = Predictions(
+        split="test",
+        clip_ids=np.array(list("abcde")),
+        logits=logits,
+        targets=np.array([0, 0, 2, 2, 1]),
+        kind=label_kind("single"),
+        groups=np.array([7, 7, 3, 3, 5]),
+    )
+    pooled = group_predictions(own)
+    assert pooled is not None and pooled.targets.tolist() == [2, 1, 0]
+    np.testing.assert_allclose(pooled.logits, [[0, 1.5, 0.5], [0, 0, 0.5], [1, 0.5, 0]])
+    assert pooled.kind.measures(pooled.logits, pooled.targets)["top1"] == pytest.approx(1 / 3)
+    for change in (
+        {"targets": np.array([0, 1, 2, 2, 1])},
+        {"groups": None},
+        {"groups": np.array([0, 1, 2, 3, 4])},
+        {"groups": np.array([7, 7, 3, 3, -1])},
+    ):
+        assert group_predictions(replace(own, **change)) is None
 
 
 TASKS = {
