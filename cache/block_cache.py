@@ -15,10 +15,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 
-from ifcar.cache.bucket import PARALLEL, Bucket, ObjectFacts, WholeOnlyError
+from ifcar.cache.bucket import Bucket, ObjectFacts, WholeOnlyError
 from ifcar.errors import InputError
 
 PIECE_BYTES = 1 << 18
+READERS = 8  # more only delay the pieces that are waited for
 REQUEST_BYTES = 1 << 23  # pieces that lie side by side come by one request up to this size
 FOLDER, BOUND = "IFCAR_BLOCKS", "IFCAR_BLOCKS_GIB"
 DEFAULT_GIB = 20.0
@@ -73,7 +74,7 @@ class BlockCache:
 
     def __init__(self, bucket: Bucket, folder: Path, limit: int) -> None:
         self._bucket, self._folder, self._limit = bucket, folder, limit
-        self._executor = ThreadPoolExecutor(PARALLEL, thread_name_prefix="bucket")
+        self._executor = ThreadPoolExecutor(READERS, thread_name_prefix="bucket")
         self._read, self._lock = 0, Lock()
 
     def open(self, name: str, facts: ObjectFacts) -> CachedObject:
