@@ -24,7 +24,7 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.cache.arrays import LAYOUT, SCORES, ArraySpec
+from ifcar.cache.arrays import LAYOUT, MASKS, SCORES, ArraySpec
 from ifcar.cache.manifest import MAX_VIEWS
 from ifcar.config_fields import check_fields
 from ifcar.errors import InputError
@@ -152,36 +152,31 @@ def plan_view(
     sampled = _sample(policy, clip, tracks, video, annotation_fps, view_number, rng if augmented else None)
     crop = _training_crop(policy, rng, frame_size) if augmented else _plain_crop(policy, view_number, frame_size)
     flip = bool(augmented and policy.flip and rng.random() < 0.5)
-    own = [array for array in carried if array != SCORES]
     kept = (tracks if proposals is None else proposals).keep(policy.instances - policy.background)
 
-    def seen_at(frames: _Sampled) -> Tracks:
+    def filled(frames: _Sampled, arrays: Sequence[ArraySpec]) -> dict[str, NDArray[Any]]:
         shown = frames.annotated
         if proposals is not None and proposals_fps != annotation_fps:
             shown = annotated_frames(video, proposals_fps, frames.frames, clip.origin_sec)
-        return kept.at(shown)
-
-    def filled(seen: Tracks, arrays: Sequence[ArraySpec]) -> dict[str, NDArray[Any]]:
+        seen = kept.at(shown)
+        if policy.background and MASKS in arrays:
+            seen = with_background(seen, arrays, policy.instances, frame_size)
         return fill_slots(seen, arrays, policy.instances, frame_size, crop, flip)
 
-    seen = seen_at(sampled)
-    if policy.background:
-        seen = with_background(seen, own, policy.instances, frame_size)
     layout: dict[str, NDArray[Any]] = {}
     if policy.layout_frames:
         rng = _generator(policy.seed, number + 1, clip.clip_id, "layout")
         over = _sample(
             policy.over_layout(), clip, tracks, video, annotation_fps, view_number, rng if augmented else None
         )
-        scores = [array for array in carried if array == SCORES]
-        layout = {f"{LAYOUT}{name}": values for name, values in filled(seen_at(over), scores).items()}
+        layout = {f"{LAYOUT}{name}": v for name, v in filled(over, [a for a in carried if a == SCORES]).items()}
     return View(
         frame_indices=sampled.frames.astype(np.int32),
         crop=crop,
         flip=flip,
         sampling_rate=sampled.rate,
         augmented=augmented,
-        arrays=filled(seen, own) | layout,
+        arrays=filled(sampled, [array for array in carried if array != SCORES]) | layout,
     )
 
 

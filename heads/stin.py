@@ -149,7 +149,7 @@ class STIN(Head):
         "released-coordinates": STINConfig.released(category=False),
         "released-joint": STINConfig(joint=JointConfig.released(), fusion="linear"),
         "small": STINConfig(joint=JointConfig(appearance_dim=64, layout_dim=64, reduction_dim=0), hidden_dim=64),
-        "tuned": STINConfig(joint=JointConfig.tuned(64), hidden_dim=64),
+        "tuned": STINConfig(joint=JointConfig.tuned(128), hidden_dim=128),
     }
     schedules = YAN_RELEASED
 

@@ -17,8 +17,8 @@ WITHOUT_EFFECT: Mapping[str, Any] = {
     "augmented_views": 0,
     "sampling": "segments",
     "sampling_fps": None,
-    "layout_frames": 0,
     "background": False,
+    "layout_frames": 0,
 }
 """Options of views that an identity leaves out where they have these values."""
 OF_BACKBONE = {

@@ -30,7 +30,7 @@ from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 CLASSES = ("opening", "closing", "holding", "pouring")
 SPEC = CacheSpec.standard(num_frames=8, num_steps=4, num_instances=3, channels=8, pooled_size=1, grid_size=(3, 3))
-NUM_CLIPS = 40
+NUM_CLIPS = 80
 
 
 @dataclass(frozen=True, kw_only=True)
