@@ -19,7 +19,7 @@ from ifcar.cache.bucket import Bucket, ObjectFacts, WholeOnlyError
 from ifcar.errors import InputError
 
 PIECE_BYTES = 1 << 18
-READERS = 8  # more only delay the pieces that are waited for
+READERS = 4  # more only delay the pieces that are waited for
 REQUEST_BYTES = 1 << 23  # pieces that lie side by side come by one request up to this size
 FOLDER, BOUND = "IFCAR_BLOCKS", "IFCAR_BLOCKS_GIB"
 DEFAULT_GIB = 20.0
