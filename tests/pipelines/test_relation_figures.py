@@ -69,7 +69,7 @@ def run(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         cache,
         preset="small",
         settings={"heads": "object", "features": ["shape", "class"]},
-        schedule=ScheduleConfig(kind="stretched", min_steps=10, refit=False, held_out=0.0),
+        schedule=ScheduleConfig(kind="stretched", epochs=10, refit=False, held_out=0.0),
     )
     return fit(config, Silent(), out=tmp_path_factory.mktemp("runs") / "orn").run
 
