@@ -86,6 +86,10 @@ class JoinedReader(CacheReader):
         """Return the identity of the cache behind a stream."""
         return self._identities[stream]
 
+    def stream_rows(self, stream: str, rows: NDArray[np.int64]) -> tuple[CacheReader, NDArray[np.int64]]:
+        """Return the open cache behind a stream, and its rows behind these rows of the join; −1 where there is none."""
+        return self._readers[stream], self._places[stream][rows]
+
     def protocol_names(self) -> list[str]:
         """Return the names of the protocols that all streams have."""
         names = [set(reader.protocol_names()) for reader in self._readers.values()]

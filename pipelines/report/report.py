@@ -16,11 +16,13 @@ from ifcar.pipelines.progress import Progress, Silent
 from ifcar.pipelines.report.answer import answers_of
 from ifcar.pipelines.report.chapter import Chapter, open_chapters
 from ifcar.pipelines.report.config import ReportConfig
+from ifcar.pipelines.report.contexts import find_join
 from ifcar.pipelines.report.drawing import drawing_style
+from ifcar.pipelines.report.figure_folder import FigureFolder
 from ifcar.pipelines.report.gather import gather
 from ifcar.pipelines.report.page import ChapterPage, Section, render
 from ifcar.pipelines.report.records import PICTURES, PictureFolder
-from ifcar.pipelines.report.sections import FigureFolder, chapter_sections
+from ifcar.pipelines.report.sections import chapter_sections
 from ifcar.pipelines.report.views import CachedViews, open_views
 from ifcar.pipelines.runs.finished import open_run
 
@@ -73,11 +75,13 @@ def report(
     for place, chapter in enumerate(chapters):
         prefix = "" if len(chapters) == 1 else f"{place + 1}-{_file_name(chapter.comparison.name)}-"
         progress.say(f"report: {chapter.comparison.title or chapter.comparison.name}")
-        views = _views(chapter, options.cache, options.data_root)
+        paths = [options.cache] if options.cache is not None else chapter.caches()
+        views = _views(chapter, paths, options.data_root)
+        streams = find_join(paths, chapter.fingerprint(), options.data_root)
         with drawing_style():
             folder = FigureFolder(path=figures, prefix=prefix, written=written, undrawn=undrawn)
             beside = PictureFolder(path=pictures, prefix=prefix, most=options.num_pictures, written=clips)
-            sections = chapter_sections(chapter, views, folder, options.num_clips, beside, progress)
+            sections = chapter_sections(chapter, views, streams, folder, options.num_clips, beside, progress)
         pages.append(_page(f"c{place + 1}", chapter, views, sections))
         notes += chapter.notes
         if isinstance(views, str):
@@ -134,10 +138,9 @@ def _file_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:40] or "comparison"
 
 
-def _views(chapter: Chapter, cache: Path | None, data_root: Path | None) -> CachedViews | str:
+def _views(chapter: Chapter, paths: Sequence[Path], data_root: Path | None) -> CachedViews | str:
     if chapter.a is None:
         return "no run is at hand"
-    paths = [cache] if cache is not None else chapter.caches()
     return open_views(paths, chapter.fingerprint(), chapter.a.clip_ids.tolist(), data_root)
 
 

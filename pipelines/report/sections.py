@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.cache.durable import write_atomic
 from ifcar.errors import InputError
 from ifcar.pipelines.comparison.formats import numbers
 from ifcar.pipelines.diagnosis.table import seen_sentence
@@ -18,8 +15,9 @@ from ifcar.pipelines.published.cards import table_cards
 from ifcar.pipelines.published.tables import published_table, table_of_grid
 from ifcar.pipelines.report.attribute_figures import FEWEST_CLIPS, draw_attribute, draw_company, make_attribute
 from ifcar.pipelines.report.chapter import Chapter
+from ifcar.pipelines.report.contexts import StreamCaches
 from ifcar.pipelines.report.diagnosis_figures import diagnoses_of, draw_class_changes, draw_diagnosis
-from ifcar.pipelines.report.drawing import Drawing, save_drawing
+from ifcar.pipelines.report.figure_folder import FigureFolder
 from ifcar.pipelines.report.gallery import Gallery, make_gallery
 from ifcar.pipelines.report.insights import activity_drawings, graph_drawings, relation_drawings
 from ifcar.pipelines.report.page import Section, ShownFigure
@@ -31,6 +29,7 @@ from ifcar.pipelines.report.pair_figures import (
     most_confused,
 )
 from ifcar.pipelines.report.records import PictureFolder
+from ifcar.pipelines.report.streams import stream_parts
 from ifcar.pipelines.report.system_figures import FEWEST_WEIGHTS, draw_accuracies, draw_weights, weight_curves
 from ifcar.pipelines.report.systems import mean_probabilities
 from ifcar.pipelines.report.tables import (
@@ -48,34 +47,10 @@ from ifcar.pipelines.report.views import CachedViews
 NO_RUNS = "Left out: no run of this table is at hand, so there are no predictions to look at."
 
 
-@dataclass(frozen=True, kw_only=True)
-class FigureFolder:
-    """Where figures go.
-
-    Args:
-        path: the folder.
-        prefix: of every file's name, when a report has several chapters.
-        written: filled with (figure's title, its files, rows of its numbers).
-        undrawn: filled with the characters that no installed font has.
-    """
-
-    path: Path
-    prefix: str
-    written: list[tuple[str, Sequence[Path], int]]
-    undrawn: set[str]
-
-    def save(self, drawing: Drawing) -> ShownFigure:
-        """Write a figure's files and return it for the page."""
-        named = replace(drawing, name=self.prefix + drawing.name)
-        files, svg, undrawn = save_drawing(named, self.path)
-        self.undrawn.update(undrawn)
-        self.written.append((named.title, files, len(named.rows)))
-        return ShownFigure(drawing=named, svg=svg)
-
-
 def chapter_sections(
     chapter: Chapter,
     views: CachedViews | str,
+    streams: StreamCaches | None,
     figures: FigureFolder,
     num_clips: int,
     beside: PictureFolder,
@@ -93,6 +68,7 @@ def chapter_sections(
         _attributes(chapter, views, figures),
         _confusion(chapter, probabilities, figures),
         *_insights(chapter, views, figures),
+        *_streams(chapter, streams, figures),
         *_diagnoses(chapter, figures),
         _training(chapter, figures),
     ]
@@ -103,9 +79,8 @@ def chapter_sections(
 
 def _results(chapter: Chapter, figures: FigureFolder) -> Section:
     drawing = draw_accuracies(chapter)
-    path = figures.path / f"{figures.prefix}results.csv"
-    write_atomic(path, numbers(chapter.comparison).encode())
-    figures.written.append(("Results, the whole table", [path], len(chapter.comparison.rows)))
+    text, num_rows = numbers(chapter.comparison), len(chapter.comparison.rows)
+    figures.save_numbers("results", "Results, the whole table", text, num_rows)
     return Section(
         name="results",
         title="Results",
@@ -240,6 +215,18 @@ def _insights(chapter: Chapter, views: CachedViews | str, figures: FigureFolder)
             shown = [figures.save(drawing) for drawing in drawings]
             sections.append(Section(name=title.partition(":")[0].lower(), title=title, figures=shown))
     return sections
+
+
+def _streams(chapter: Chapter, streams: StreamCaches | None, figures: FigureFolder) -> list[Section]:
+    """Return the section on streams where the runs were trained from a join."""
+    if streams is None or chapter.a is None:
+        return []
+    parts = stream_parts(chapter, streams)
+    shown = [figures.save(drawing) for drawing in parts.drawings]
+    title = "Streams: what each says by itself, and where it looks"
+    for table in parts.tables:
+        figures.save_numbers(table.name, f"{title}, {table.name}", table.numbers(), len(table.rows))
+    return [Section(name="streams", title=title, text=parts.text, figures=shown, tables=parts.tables)]
 
 
 def _diagnoses(chapter: Chapter, figures: FigureFolder) -> list[Section]:

@@ -27,6 +27,7 @@ from ifcar.pipelines.diagnosis.table import caption as diagnosis_caption
 from ifcar.pipelines.diagnosis.table import columns_of as diagnosis_columns
 from ifcar.pipelines.published.cards import COLUMNS, Card
 from ifcar.pipelines.report.chapter import Chapter
+from ifcar.pipelines.report.drawing import csv_text
 from ifcar.pipelines.report.pair_figures import ClassGain
 from ifcar.pipelines.runs.finished import Run
 
@@ -61,6 +62,11 @@ class Table:
         for row in self.rows:
             found.setdefault(self.block(row) if self.block else "", []).append(row)
         return list(found.items()) or [("", [])]
+
+    def numbers(self) -> str:
+        """Return the table as CSV, unrounded."""
+        rows = [[column.value(row) for column in self.columns] for row in self.rows]
+        return csv_text([column.title for column in self.columns], rows)
 
     def marks(self, row: Any, column: Column[Any]) -> bool:
         """Return whether a cell is the best of its block."""
