@@ -87,7 +87,7 @@ def write_cache(path: Path) -> None:
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     place = tmp_path_factory.mktemp("labels")
     write_cache(place / "c.zarr")
-    schedule = ScheduleConfig(kind="stretched", min_steps=60, batch_size=8, refit=False)
+    schedule = ScheduleConfig(kind="stretched", epochs=15, batch_size=8, refit=False)
     settings = {"strg": {}, "activity-specific": {"num_groups": 2}}
     runs = {}
     for head, changes in settings.items():
