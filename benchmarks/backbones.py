@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
+from machine import WEIGHTS
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -18,12 +20,17 @@ FRAMES = {"i3d_r50": 8, "slowfast_r50": 32, "i3d_inception": 16}  # of a view
 
 
 def random_weights(name: str) -> str:
-    """Return a file of random weights in the working folder, drawn where it is not there: that takes seconds."""
-    path = Path(f"{name}.safetensors")
+    """Return a file of random weights, drawn where it is not there: that takes seconds.
+
+    It lies in the folder that the variable BENCHMARK_WEIGHTS names, or else in the working folder.
+    """
+    path = Path(os.environ.get(WEIGHTS, ""), f"{name}.safetensors")
     if not path.exists():
         net = _built(name)
         load_weights(net, "random:0")
-        save_file(net.state_dict(), path)
+        building = path.with_suffix(f".{os.getpid()}")
+        save_file(net.state_dict(), building)
+        building.replace(path)  # whole, whenever a part of `gpu.py` is killed
     return str(path)
 
 

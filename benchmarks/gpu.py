@@ -32,7 +32,7 @@ from pathlib import Path
 
 import torch
 from gpu_rows import Rows, ended
-from machine import hardware
+from machine import WEIGHTS, hardware
 
 from ifcar.devices import choose_device
 
@@ -40,7 +40,7 @@ SHARES = {"check": 75, "extraction": 150, "heads": 60, "fleets": 75, "full_size"
 GRACE = 5.0  # seconds between what a part is told of its box and its end
 
 
-def run_part(part: str, options: argparse.Namespace, ends: float) -> str:
+def run_part(part: str, options: argparse.Namespace, ends: float, weights: str) -> str:
     """Run a part in a process of its own, end it at its box's end, and return one line on what it did."""
     path = options.out / f"gpu-{part}.json"
     path.unlink(missing_ok=True)
@@ -48,7 +48,8 @@ def run_part(part: str, options: argparse.Namespace, ends: float) -> str:
     command += ["--alone", part, "--ends", str(ends - GRACE), *(["--small"] if options.small else [])]
     with tempfile.TemporaryDirectory() as folder:
         # The folder goes with the part, however that ends; a relative path would mean another place in it.
-        where = {"PYTHONPATH": os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path if entry)}
+        paths = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path if entry)
+        where = {"PYTHONPATH": paths, WEIGHTS: weights}
         process = subprocess.Popen(command, process_group=0, cwd=folder, env={**os.environ, **where})
         try:
             code = process.wait(max(0.0, ends - time.monotonic()))
@@ -105,12 +106,13 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     print(f"{hardware(options.device)}, torch {torch.__version__}, {options.budget:.0f} s", flush=True)
     lines = []
-    for number, part in enumerate(options.parts):
-        now = time.monotonic()
-        left = started + options.budget - now
-        share = SHARES[part] / sum(SHARES[later] for later in options.parts[number:])
-        lines.append(run_part(part, options, now + share * left))
-        print(f"== {lines[-1]}", flush=True)
+    with tempfile.TemporaryDirectory() as weights:  # drawn by the first part that needs them, for all
+        for number, part in enumerate(options.parts):
+            now = time.monotonic()
+            left = started + options.budget - now
+            share = SHARES[part] / sum(SHARES[later] for later in options.parts[number:])
+            lines.append(run_part(part, options, now + share * left, weights))
+            print(f"== {lines[-1]}", flush=True)
     taken = time.monotonic() - started
     print(f"done in {taken:.0f} of {options.budget:.0f} s: " + "; ".join(lines))
     sys.exit(0 if all(" failed" not in line and " through" in line for line in lines) else 1)

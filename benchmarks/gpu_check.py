@@ -64,7 +64,7 @@ def run(rows: Rows) -> None:
     for file in FILES if shared else ():
         rows.measure(f"golden {file}", partial(golden_error, Path(str(shared)) / "golden", file, device))
     write_dataset(Path("something-else"), 24)
-    rows.measure("extract", partial(extraction_error, device, 32 if rows.small else 64))
+    rows.measure("extract", partial(extraction_error, device, rows.small))
     rows.measure("fit-head", partial(training_error, device))
     write_rows(Path("random.zarr"), "toybox")
     rows.measure("where rows are kept", partial(memory_error, device))
@@ -190,13 +190,14 @@ def golden_error(folder: Path, file: str, device: str) -> dict[str, Any]:
     return judged("logits", logits=difference(found, golden.array("out/logits")))
 
 
-def extraction_error(device: str, crop: int) -> dict[str, Any]:
+def extraction_error(device: str, small: bool) -> dict[str, Any]:
     """Extract the same clips on the CPU and on the device, and compare the rows that the caches hold."""
     found = {}
+    crop, workers = (32, 0) if small else (64, 2)
     for name, where, precision in (("cpu", "cpu", "fp32"), ("fp32", device, "fp32"), ("bf16", device, "bf16")):
         config = ExtractConfig(
-            dataset="something-else", data_root=Path("something-else"), out=Path(f"{name}.zarr"), crop=crop, workers=2,
-            weights=random_weights("i3d_r50"), device=where, precision=precision,
+            dataset="something-else", data_root=Path("something-else"), out=Path(f"{name}.zarr"), crop=crop,
+            workers=workers, weights=random_weights("i3d_r50"), device=where, precision=precision,
         )  # fmt: skip
         extract(config, Silent())
         reader = open_cache(Path(f"{name}.zarr"))

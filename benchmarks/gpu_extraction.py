@@ -80,7 +80,7 @@ def run(rows: Rows) -> None:
     known = dict(rows.measure("peaks", partial(peaks, rows.device, small=rows.small)))
     crop = 32 if rows.small else 224
     names = ["i3d_r50"] if rows.small else list(FRAMES)
-    workers = 2 if rows.small else os.cpu_count() or 1
+    workers = 1 if rows.small else os.cpu_count() or 1
     clips = 20 if rows.small else 2048
     rows.measure("videos", partial(make_videos, clips, 2 if rows.small else 12))
     for name in names:
@@ -119,17 +119,17 @@ def forms_of(
         reference = net(few)[INSTANCES]
     flops = flops_a_clip(net, few[:1])
     for form in forms:
-        measured = partial(time_form, form, net, pixels, reference, rows.device)
+        measured = partial(time_form, form, net, pixels, reference, rows)
         rows.measure(
             f"{name}, {form.name}", lambda m=measured, f=form: m(flops, known.get(f.precision)), expected=expected
         )
 
 
 def time_form(
-    form: Form, net: Backbone, pixels: Tensor, reference: Tensor, device: str, flops: float, peak: float | None
+    form: Form, net: Backbone, pixels: Tensor, reference: Tensor, rows: Rows, flops: float, peak: float | None
 ) -> dict[str, Any]:
     """Return the rate of a batch from memory, its share of the measured peak, and the error of the features."""
-    torch.backends.cudnn.benchmark = form.tries
+    torch.backends.cudnn.benchmark, device = form.tries, rows.device
     module = form.build(net, device)
 
     def batch(count: int) -> Callable[[], Tensor]:
@@ -142,12 +142,13 @@ def time_form(
         count = len(pixels)
         few = batch(count if form.compiles else len(reference))  # every size of batch would be compiled anew
         error = difference(few()[: len(reference)].float(), reference)
-        if not form.compiles:
+        if not form.compiles and count > len(reference):
             seconds = median(repeated(few, device, seconds=0, least=1))
             count = max(len(reference), min(count, int(len(reference) * MOST_SECONDS / seconds)))
         if device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats()
-        seconds = median(repeated(batch(count), device, seconds=0.6))
+        least, box = (1, 0.0) if rows.small else (3, 0.6)
+        seconds = median(repeated(batch(count), device, seconds=box, least=least))
     torch.backends.cudnn.benchmark = False
     return {
         "clips_per_sec": count / seconds,

@@ -48,7 +48,7 @@ def run(rows: Rows) -> None:
         return
     cuda = rows.device.startswith("cuda")
     places: list[Memory] = ["gpu", "ram", "stream"] if cuda else ["ram", "stream"]  # type: ignore[list-item]
-    seconds = 0.3 if rows.small else 5.0
+    seconds = 0.0 if rows.small else 5.0
     for place in places:
         opened: list[BatchReader] = []
         rows.measure(f"{place}, loading", partial(load, place, rows.device, opened), expected=seconds)
@@ -110,7 +110,7 @@ def part_of_epoch(
     steps = FleetSteps([config], CACHE, torch.device(device), batches)
     if batches.place == "stream":
         drop_pages(CACHE)
-    found = time_steps(steps, device, seconds, warm_up=1 if seconds < 1 else 3)
+    found = time_steps(steps, device, seconds)
     total = plan_of(config, NUM_TRAIN).num_steps
     flops = count_flops(config, num_train=NUM_TRAIN, num_test=0) / total
     return {
@@ -122,13 +122,14 @@ def part_of_epoch(
     }
 
 
-def time_steps(steps: FleetSteps, device: str, seconds: float, warm_up: int = 3) -> dict[str, Any]:
-    """Take steps for some seconds, at least three, and return what one takes."""
-    for _ in range(warm_up):
+def time_steps(steps: FleetSteps, device: str, seconds: float) -> dict[str, Any]:
+    """Take steps for some seconds after three, and at least three, and return what one takes; for none, after one."""
+    fewest = 3 if seconds else 1
+    for _ in range(fewest):
         steps()
     synchronise(device)
     begun, each = time.perf_counter(), []
-    while len(each) < 3 or time.perf_counter() - begun < seconds:
+    while len(each) < fewest or time.perf_counter() - begun < seconds:
         started = time.perf_counter()
         steps()
         each.append(time.perf_counter() - started)
@@ -176,7 +177,7 @@ def time_fleet(
         free_gpu()
         readers[arrays] = open_rows(arrays, CACHE, torch.device(rows.device), "auto")
     steps = FleetSteps(configs, CACHE, torch.device(rows.device), readers[arrays])
-    found = time_steps(steps, rows.device, 0.3 if rows.small else 1.0, warm_up=1 if rows.small else 3)
+    found = time_steps(steps, rows.device, 0.0 if rows.small else 1.0)
     total = plan_of(configs[0], NUM_TRAIN).num_steps
     minutes = total * found["mean_step_ms"] / 60e3
     return {

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 
 RESULTS = Path(__file__).parent / "results"
+WEIGHTS = "BENCHMARK_WEIGHTS"
+"""Variable that names the folder of random weights."""
 
 
 def hardware(device: str = "cpu") -> str:

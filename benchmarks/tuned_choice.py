@@ -37,6 +37,7 @@ ARMS: dict[str, dict[str, Arm]] = {
         "small": {},
         "motion": {"settings": MOTION},
         "motion, label smoothing": {"settings": MOTION, "schedule": SMOOTH},
+        "motion, width 128": {"settings": WIDE},
     },
     "sfi": {
         "small": {},

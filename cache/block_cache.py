@@ -15,10 +15,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 
-from ifcar.cache.bucket import PARALLEL, Bucket, ObjectFacts
+from ifcar.cache.bucket import Bucket, ObjectFacts, WholeOnlyError
 from ifcar.errors import InputError
 
 PIECE_BYTES = 1 << 18
+READERS = 4  # more only delay the pieces that are waited for
 REQUEST_BYTES = 1 << 23  # pieces that lie side by side come by one request up to this size
 FOLDER, BOUND = "IFCAR_BLOCKS", "IFCAR_BLOCKS_GIB"
 DEFAULT_GIB = 20.0
@@ -42,7 +43,7 @@ class CachedObject:
             os.ftruncate(self.descriptor, facts.size + count)
         self.present = bytearray(os.pread(self.descriptor, count, facts.size))
         self.coming: dict[int, Future[None]] = {}
-        self.lock = Lock()
+        self.lock, self.whole = Lock(), Lock()
 
     def __del__(self) -> None:
         if hasattr(self, "descriptor"):
@@ -73,7 +74,7 @@ class BlockCache:
 
     def __init__(self, bucket: Bucket, folder: Path, limit: int) -> None:
         self._bucket, self._folder, self._limit = bucket, folder, limit
-        self._executor = ThreadPoolExecutor(PARALLEL, thread_name_prefix="bucket")
+        self._executor = ThreadPoolExecutor(READERS, thread_name_prefix="bucket")
         self._read, self._lock = 0, Lock()
 
     def open(self, name: str, facts: ObjectFacts) -> CachedObject:
@@ -133,6 +134,10 @@ class BlockCache:
         try:
             start, stop = run.start * PIECE_BYTES, min(run.stop * PIECE_BYTES, found.facts.size)
             found.store(run.start, self._bucket.get_range(found.name, start, stop, found.facts.tag))
+        except WholeOnlyError:
+            with found.whole:  # one thread fetches for all that wait
+                if not found.present[run.start]:
+                    found.store(0, memoryview(self._bucket.get_same(found.name, found.facts.tag)))
         finally:
             with found.lock:
                 for piece in run:

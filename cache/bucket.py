@@ -29,6 +29,10 @@ class ConflictError(InputError):
     """An object is there already, or is another than it was."""
 
 
+class WholeOnlyError(UnavailableError):
+    """A server answers a request for a range as if it had asked for the whole."""
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectFacts:
     """What a store says of an object.
@@ -126,25 +130,38 @@ class Bucket:
 
         Raises:
             ConflictError: it was replaced.
+            WholeOnlyError: the server gives no ranges.
         """
         try:
             result = self._obstore.get(self._store, name, options={"range": (start, stop)})
-            found = _facts(result.meta).tag
-            if found != tag:
-                raise ConflictError(
-                    f"{self.where(name)} was replaced while it was read (ETag {found}, before {tag}); start again, and "
-                    "let nothing write there meanwhile"
-                )
+            self._check_same(name, _facts(result.meta).tag, tag)
             data = memoryview(result.bytes())
         except InputError:
             raise
         except Exception as error:
+            if "non-partial response" in str(error):
+                raise WholeOnlyError(f"{self.where(name)}: the server gives objects as a whole only") from error
             raise self._said(name, error) from error
         if len(data) != stop - start:
             raise UnavailableError(
                 f"{self.where(name)}: {len(data)} bytes came of {stop - start}; run the command again"
             )
         return data
+
+    def get_same(self, name: str, tag: str) -> bytes:
+        """Return an object whole, which must still be the one with this tag, see `get_range`."""
+        found = self.get_tagged(name)
+        if found is None:
+            raise ConflictError(f"{self.where(name)} was deleted while it was read; push the cache again")
+        self._check_same(name, found[1], tag)
+        return found[0]
+
+    def _check_same(self, name: str, found: str, tag: str) -> None:
+        if found != tag:
+            raise ConflictError(
+                f"{self.where(name)} was replaced while it was read (ETag {found}, before {tag}); start again, and let "
+                "nothing write there meanwhile"
+            )
 
     def put(self, name: str, data: bytes | memoryview) -> None:
         """Send an object and make sure that the store holds these bytes.
@@ -247,7 +264,6 @@ _MEANINGS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("PermissionDenied", ("403 Forbidden",), "the store refuses this; ask for the right to do it, or correct the name"),
     ("Unauthenticated", ("401 Unauthorized",), "the store asks for credentials; put them into the environment"),
     ("NotFound", (), "there is no such object"),
-    ("NotPartial", ("non-partial response",), "this server gives objects as a whole only; pull the cache instead"),
     (
         "Unreachable",
         ("error sending request", "dns error", "Connection refused", "connection closed", "timed out"),

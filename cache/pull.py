@@ -57,9 +57,9 @@ def pull_cache(address: Address, cache: Path, progress: Progress | None = None) 
     bucket = Bucket(address)
     data, tables = read_remote_tables(bucket)
     manifest = parse_root(address, fetch(bucket, ROOT, tables.files[ROOT]))
-    pull = _Pull(bucket, cache, manifest)
+    pull = _Pull(bucket, cache)
     with locked(cache), ThreadPoolExecutor(PARALLEL) as pool:
-        pull.tables(pool, tables, data)
+        pull_tables(pool, bucket, cache, manifest, tables, data)
         remove_partials(cache)
         records = everything(
             pool, lambda block: read_remote_commit(bucket, manifest, block), range(manifest.num_blocks)
@@ -130,50 +130,66 @@ def _is_plain(name: str) -> bool:
     return not name.startswith("/") and not {"", ".", ".."}.intersection(name.split("/"))
 
 
+def pull_tables(
+    pool: Executor, bucket: Bucket, cache: Path, manifest: Manifest, tables: TablesRecord, data: bytes
+) -> None:
+    """Fetch the files outside blocks; a new cache appears with all of them or not at all.
+
+    Args:
+        pool: threads that fetch.
+        bucket: where from.
+        cache: the folder.
+        manifest: of the cache in the bucket.
+        tables: the record of these files.
+        data: its bytes.
+
+    Raises:
+        InputError: there is a file, or a folder that is no cache.
+        CacheMismatchError: another cache lies there.
+    """
+    if not cache.exists() or (cache.is_dir() and not any(cache.iterdir())):
+        building = cache.with_name(f".{cache.name}.creating")
+        shutil.rmtree(building, ignore_errors=True)
+        _write_tables(pool, bucket, building, tables.files, data)
+        for name in manifest.block_files(0).values():
+            (building / name).parent.mkdir(exist_ok=True)
+        fsync_tree(building)
+        building.replace(cache)
+        fsync_path(cache.absolute().parent)
+        return
+    if not cache.is_dir():
+        raise InputError(f"{cache} is a file; pull into a .zarr folder")
+    there = read_manifest(cache).fingerprint
+    if there != manifest.fingerprint:
+        raise CacheMismatchError(
+            f"{cache}: another cache lies there (fingerprint {there[:12]}…, {bucket.address} has "
+            f"{manifest.fingerprint[:12]}…); pull to another place"
+        )
+    path = cache / TABLES_RECORD
+    if path.exists() and path.read_bytes() == data:
+        return
+    kept = {name: digest for name, digest in tables.files.items() if not name.startswith(f"{PROTOCOLS}/")}
+    write_atomic(path, encode_tables(TablesRecord(tables.fingerprint, kept, protocols_complete=False)))
+    shutil.rmtree(cache / PROTOCOLS, ignore_errors=True)
+    _write_tables(pool, bucket, cache, tables.files, data)
+
+
+def _write_tables(pool: Executor, bucket: Bucket, root: Path, files: Mapping[str, FileDigest], record: bytes) -> None:
+    for name in files:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+    lacking = [(name, digest) for name, digest in files.items() if digest_problem(root, name, digest)]
+    everything(pool, lambda item: write_atomic(root / item[0], fetch(bucket, *item)), lacking)
+    for folder in sorted({(root / name).parent for name in files}):
+        fsync_path(folder)
+    write_atomic(root / TABLES_RECORD, record)
+
+
 class _Pull:
     """Fetches the files of one cache; safe to use from several threads."""
 
-    def __init__(self, bucket: Bucket, cache: Path, manifest: Manifest) -> None:
+    def __init__(self, bucket: Bucket, cache: Path) -> None:
         self.moved = Moved()
-        self._bucket, self._cache, self._manifest = bucket, cache, manifest
-
-    def tables(self, pool: Executor, tables: TablesRecord, data: bytes) -> None:
-        """Fetch the files outside blocks; a new cache appears with all of them or not at all."""
-        if not self._cache.exists() or (self._cache.is_dir() and not any(self._cache.iterdir())):
-            building = self._cache.with_name(f".{self._cache.name}.creating")
-            shutil.rmtree(building, ignore_errors=True)
-            self._write_tables(pool, building, tables.files, data)
-            for name in self._manifest.block_files(0).values():
-                (building / name).parent.mkdir(exist_ok=True)
-            fsync_tree(building)
-            building.replace(self._cache)
-            fsync_path(self._cache.absolute().parent)
-            return
-        if not self._cache.is_dir():
-            raise InputError(f"{self._cache} is a file; pull into a .zarr folder")
-        there = read_manifest(self._cache).fingerprint
-        if there != self._manifest.fingerprint:
-            raise CacheMismatchError(
-                f"{self._cache}: another cache lies there (fingerprint {there[:12]}…, {self._bucket.address} has "
-                f"{self._manifest.fingerprint[:12]}…); pull to another place"
-            )
-        path = self._cache / TABLES_RECORD
-        if path.exists() and path.read_bytes() == data:
-            return
-        kept = {name: digest for name, digest in tables.files.items() if not name.startswith(f"{PROTOCOLS}/")}
-        marked = TablesRecord(tables.fingerprint, kept, protocols_complete=False)
-        write_atomic(path, encode_tables(marked))
-        shutil.rmtree(self._cache / PROTOCOLS, ignore_errors=True)
-        self._write_tables(pool, self._cache, tables.files, data)
-
-    def _write_tables(self, pool: Executor, root: Path, files: Mapping[str, FileDigest], record: bytes) -> None:
-        for name in files:
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-        lacking = [(name, digest) for name, digest in files.items() if digest_problem(root, name, digest)]
-        everything(pool, lambda item: write_atomic(root / item[0], fetch(self._bucket, *item)), lacking)
-        for folder in sorted({(root / name).parent for name in files}):
-            fsync_path(folder)
-        write_atomic(root / TABLES_RECORD, record)
+        self._bucket, self._cache = bucket, cache
 
     def block(self, pool: Executor, record: CommitRecord) -> None:
         """Fetch one block, unless its record is here and each of its files has the size that it states."""

@@ -74,19 +74,33 @@ def push_cache(cache: Path, address: Address, progress: Progress | None = None) 
     claim(bucket, reader.fingerprint, (cache / ROOT).read_bytes())
     with ThreadPoolExecutor(PARALLEL) as pool:
         push.blocks(pool, reader.commits.values(), progress)
-        tables = (cache / TABLES_RECORD).read_bytes()
-        record = parse_tables(tables, cache / TABLES_RECORD)
-        everything(pool, lambda item: push.file(*item), record.files.items())
+        push_tables(pool, push, bucket, cache, before)
         others = set(range(reader.manifest.num_blocks)).difference(reader.commits)
         kept = everything(pool, lambda block: bucket.head(commit_name(block)) is not None, sorted(others))
-    if before is None or before[0] != tables:
-        bucket.put_record(TABLES_RECORD, tables, None if before is None else before[1])
-    if before is not None and before[0] != tables:
-        for name in parse_tables(before[0], bucket.address / TABLES_RECORD).files.keys() - record.files.keys():
-            bucket.delete(name)
-    logger.debug("push: all records sent")
     push.moved.blocks, push.moved.kept = len(reader.commits), sum(kept)
     return push.moved
+
+
+def push_tables(pool: Executor, push: Push, bucket: Bucket, cache: Path, before: tuple[bytes, str] | None) -> None:
+    """Send the files outside blocks, then their record, and delete those that an earlier record names alone.
+
+    Args:
+        pool: threads that send.
+        push: of the cache.
+        bucket: where to.
+        cache: the folder.
+        before: the record that is there, and its tag; None: there is none.
+    """
+    data = (cache / TABLES_RECORD).read_bytes()
+    files = parse_tables(data, cache / TABLES_RECORD).files
+    everything(pool, lambda item: push.file(*item), files.items())
+    if before is None:
+        bucket.put_record(TABLES_RECORD, data, None)
+    elif before[0] != data:
+        bucket.put_record(TABLES_RECORD, data, before[1])
+        for name in parse_tables(before[0], bucket.address / TABLES_RECORD).files.keys() - files.keys():
+            bucket.delete(name)
+    logger.debug("push: all records sent")
 
 
 def claim(bucket: Bucket, fingerprint: str, root: bytes) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class CacheWriter:
-    """The one writer of a cache; make it with `create` or `resume`."""
+    """The one writer of a cache; make it with `create` or `resume`. `after_commit` is told of each block's record."""
 
     def __init__(
         self, path: Path, manifest: Manifest, clip_ids: Sequence[str], commits: Mapping[int, CommitRecord]
@@ -43,6 +43,7 @@ class CacheWriter:
         self.stage = BlockStage(path, manifest, clip_ids)
         self._commits = dict(commits)
         self._reopened: dict[int, CommitRecord] = {}
+        self.after_commit: Callable[[CommitRecord], None] = lambda record: None
 
     @classmethod
     def create(
@@ -203,6 +204,7 @@ class CacheWriter:
         replace(staged, record=record).publish(self.path)
         self._commits[record.block] = record
         self._reopened.pop(record.block, None)
+        self.after_commit(record)
 
     def reopen_block(self, block: int) -> None:
         """Let a committed block be written again; its rows stay as they are until then.

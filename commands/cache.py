@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ifcar.cache.addresses import place_of
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
 from ifcar.commands.options import CacheArgument, Json, say
 from ifcar.console import Screen, json_rows, print_json, print_table
@@ -68,7 +69,7 @@ def join(
     named: dict[str, Stream] = {}
     for text in streams:
         name, equals, place = text.partition("=")
-        path, colon, cameras = ("", "", "") if Path(place).exists() else place.rpartition(":")
+        path, colon, cameras = ("", "", "") if place_of(place).exists() else place.rpartition(":")
         path = path if colon else place
         if not equals or not path:
             raise InputError(f"{text!r}: expected NAME=CACHE or NAME=CACHE:CAMERA,CAMERA")

@@ -119,6 +119,7 @@ def evaluate(
 ) -> None:
     """Score a run's test clips again from its weights and cache: top-1 and top-5, or mAP, and per class."""
     from ifcar.pipelines.evaluate import evaluate as run_evaluate
+    from ifcar.pipelines.labels.contract import MEASURES
 
     config = EvaluateConfig(**options.read())
     result = run_evaluate(run, config)
@@ -139,6 +140,10 @@ def evaluate(
         if result.weighted_map is not None:
             parts[-1] += f" ({100 * result.weighted_map:.1f} weighted by clips)"
         say(f"test, n = {m.n}: {', '.join([*parts, f'loss {m.loss:.3f}'])}")
+        if result.by_group is not None:
+            group, n, *scores = result.by_group.items()
+            shown = ", ".join(f"{MEASURES[key]} {100 * value:.1f}" for key, value in scores)
+            say(f"by {group[1]}, the mean logits of its clips: n = {n[1]}, {shown}")
         if result.frame_map is not None:
             say(f"frame mAP at IoU 0.5, of the annotated boxes: {100 * result.frame_map:.1f}")
         if config.detections is not None:

@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.cache.arrays import PICTURE_SIZES, ArraySpec
+from ifcar.cache.arrays import MASKS, PICTURE_SIZES, ArraySpec
+from ifcar.cache.schema import Category
 from ifcar.errors import InputError
 from ifcar.extract.geometry import Crop, boxes_to_crop, pictures_to_crop
 from ifcar.extract.tracks import Tracks
+
+BACKGROUND = "background"  # a class name
+FULL_MASK = 255
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,6 +109,53 @@ def fill_slots(
     for name, filled in arrays.items() if num_tracks else ():
         filled[:, :num_tracks][present] = values[name][present]
     return arrays
+
+
+def has_background(array: ArraySpec) -> bool:
+    """Return whether the array holds numbers of classes of which the first is the background."""
+    return array.classes[:1] == (BACKGROUND,)
+
+
+def with_background(
+    tracks: Tracks, carried: Sequence[ArraySpec], num_instances: int, frame_size: tuple[int, int]
+) -> Tracks:
+    """Put into the last of N slots what the masks of a clip's tracks leave of the frame.
+
+    It is an object over the whole frame, of class 0; absent in frames that the masks cover wholly. Source: released
+    code of Baradel et al. 2018.
+
+    Args:
+        tracks: fewer than N, at the view's frames.
+        carried: the arrays that they carry, masks among them.
+        num_instances: N.
+        frame_size: (width, height) of the full frame in pixels.
+
+    Raises:
+        InputError: the tracks lack a carried array, or it has another type or shape.
+    """
+    num_frames, num_tracks = tracks.boxes.shape[:2]
+    places = (num_frames, num_instances - num_tracks)  # empty ones before the last
+    values = {}
+    for array in carried:
+        given = _given(tracks, array) if num_tracks else None
+        own = [axis if isinstance(axis, int) else PICTURE_SIZES[axis] for axis in array.axes[2:]]
+        shape = own if given is None else given.shape[2:]
+        more = np.full((*places, *shape), array.empty, np.dtype(array.dtype))
+        if array.name == MASKS.name:
+            there = np.isfinite(tracks.boxes[..., 0])[..., None, None]
+            more[:, -1] = FULL_MASK - (0 if given is None else np.where(there, given, 0).max(axis=1))
+        elif has_background(array):
+            more[:, -1] = 0
+        values[array.name] = more if given is None else np.concatenate([given, more], axis=1)
+    boxes = np.full((*places, 4), np.nan, np.float32)
+    boxes[values[MASKS.name][:, -1].any(axis=(1, 2)), -1] = (0, 0, *frame_size)
+    categories = np.broadcast_to(tracks.categories, (num_frames, num_tracks))
+    return Tracks(
+        frames=tracks.frames,
+        boxes=np.concatenate([tracks.boxes, boxes], axis=1),
+        categories=np.concatenate([categories, np.full(places, Category.OBJECT, np.uint8)], axis=1),
+        values=values,
+    )
 
 
 def _given(tracks: Tracks, array: ArraySpec) -> NDArray[Any]:

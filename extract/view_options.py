@@ -31,6 +31,7 @@ class ViewOptions:
         crop: side of the square that the network sees, in pixels.
         views: V, plain views of every clip, of which tests take all.
         instances: N, instance slots.
+        background: the last of them holds what the others' masks leave of the frame.
         framing: what plain views show: "stretch", the whole frame resized to the square (Yan et al. 2020, §3.3), or
             "center", the centre square of 224/256 of the short side, or "three-crops", squares of the whole short side
             at the middle, the start and the end of the long one, of which V is a multiple of 3.
@@ -55,6 +56,10 @@ class ViewOptions:
     instances: Annotated[
         int, Option("N, instance slots: subjects first, then the longest tracks."), Bounds(least=1, most=256)
     ] = 4
+    background: Annotated[
+        bool,
+        Option("The last slot holds what the others' masks leave of the frame, an object of class 0, background."),
+    ] = False
     framing: Annotated[
         Framing, Option("Plain views: stretch (whole frame), center or three-crops (squares along the long side).")
     ] = "stretch"

@@ -24,7 +24,7 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.cache.arrays import LAYOUT, SCORES, ArraySpec
+from ifcar.cache.arrays import LAYOUT, MASKS, SCORES, ArraySpec
 from ifcar.cache.manifest import MAX_VIEWS
 from ifcar.config_fields import check_fields
 from ifcar.errors import InputError
@@ -42,7 +42,7 @@ from ifcar.extract.geometry import (
 from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.sampling import place_of_view, plain_places, segment_frames, strided_frames
 from ifcar.extract.tracks import Tracks
-from ifcar.extract.view_content import View, fill_slots
+from ifcar.extract.view_content import View, fill_slots, with_background
 from ifcar.extract.view_options import (
     FRAMES,
     SIDES,
@@ -73,6 +73,8 @@ class ViewPolicy(SampledViews, AugmentedViews, CroppedViews, LayoutViews):
             raise InputError(f"{found}; expected up to {MAX_VIEWS} together")
         if self.views % self.num_crops:
             raise InputError(f"views is {self.views}; expected a multiple of {self.num_crops} with three-crops framing")
+        if self.background and self.instances < 2:
+            raise InputError("background takes the last of the instance slots; expected instances from 2 on")
         self._check_sampling()
 
     @property
@@ -150,13 +152,16 @@ def plan_view(
     sampled = _sample(policy, clip, tracks, video, annotation_fps, view_number, rng if augmented else None)
     crop = _training_crop(policy, rng, frame_size) if augmented else _plain_crop(policy, view_number, frame_size)
     flip = bool(augmented and policy.flip and rng.random() < 0.5)
-    kept = (tracks if proposals is None else proposals).keep(policy.instances)
+    kept = (tracks if proposals is None else proposals).keep(policy.instances - policy.background)
 
     def filled(frames: _Sampled, arrays: Sequence[ArraySpec]) -> dict[str, NDArray[Any]]:
         shown = frames.annotated
         if proposals is not None and proposals_fps != annotation_fps:
             shown = annotated_frames(video, proposals_fps, frames.frames, clip.origin_sec)
-        return fill_slots(kept.at(shown), arrays, policy.instances, frame_size, crop, flip)
+        seen = kept.at(shown)
+        if policy.background and MASKS in arrays:
+            seen = with_background(seen, arrays, policy.instances, frame_size)
+        return fill_slots(seen, arrays, policy.instances, frame_size, crop, flip)
 
     layout: dict[str, NDArray[Any]] = {}
     if policy.layout_frames:

@@ -12,7 +12,7 @@ from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require, require_widths_or_off
 from ifcar.heads.joint import JointConfig, JointFrontEnd
 from ifcar.heads.rows import RowLayers, linear_norm_relu, masked_mean
-from ifcar.heads.schedules import TUNED_SMOOTHING, YAN_RELEASED
+from ifcar.heads.schedules import YAN_RELEASED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,9 +57,8 @@ class Base(Head):
         "released": BaseConfig(joint=JointConfig.released(), mlp="relu"),
         "released-pool": BaseConfig(joint=JointConfig.released(), pool="nodes", hidden_dim=0),
         "small": BaseConfig(joint=JointConfig(appearance_dim=64, layout_dim=64, reduction_dim=0), hidden_dim=64),
-        "tuned": BaseConfig(joint=JointConfig.tuned(), hidden_dim=64),
+        "tuned": BaseConfig(joint=JointConfig.tuned(128), hidden_dim=128),
     }
-    label_smoothing = TUNED_SMOOTHING
     schedules = YAN_RELEASED
     relational = False
     simple = True

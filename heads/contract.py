@@ -128,8 +128,6 @@ class Head(nn.Module, ABC):
             follows from the run's seed and step all the same.
         schedules: its published trainings by name and data set, where they differ from those of most heads, see
             `ifcar.heads.schedules`.
-        label_smoothing: of the class loss, by preset, where a run's schedule is not a published one and states none; 0
-            for presets that are not named.
         tasks: what it is trained on, the one of `logits` first; most heads have one.
         classifier: everything that depends on the number of classes, so that few-shot learning can replace and train it
             alone. Mostly one linear layer, whose output is the logits; otherwise its output is `outputs`.
@@ -152,7 +150,6 @@ class Head(nn.Module, ABC):
     auxiliary: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     stackable: ClassVar[bool] = True
     schedules: ClassVar[Schedules] = {}
-    label_smoothing: ClassVar[Mapping[str, float]] = {}
     losses: frozenset[str]
     tasks: tuple[Task, ...] = (Task(),)
     classifier: nn.Module

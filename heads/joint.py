@@ -87,9 +87,9 @@ class JointConfig:
         )
 
     @classmethod
-    def tuned(cls) -> JointConfig:
-        """Return the front end of the presets `tuned`: narrow, and told how instances move."""
-        return cls(appearance_dim=64, layout_dim=64, reduction_dim=0, motion=True)
+    def tuned(cls, width: int) -> JointConfig:
+        """Return the front end of the presets `tuned`: narrow streams of this width, told how instances move."""
+        return cls(appearance_dim=width, layout_dim=width, reduction_dim=0, motion=True)
 
     def joint_dim(self) -> int:
         """Return d_joint, the width of the joint features."""

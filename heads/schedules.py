@@ -8,8 +8,6 @@ from typing import Literal
 
 from ifcar.errors import InputError
 
-TUNED_SMOOTHING: Mapping[str, float] = {"tuned": 0.1}
-"""Of the presets `tuned`, which are no published training; see `Head.label_smoothing`."""
 ANY = ""  # a data set of no schedule of its own
 
 

@@ -19,7 +19,7 @@ from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head,
 from ifcar.heads.joint import JointConfig, JointFeatures, JointFrontEnd
 from ifcar.heads.recurrent import FlowLSTM
 from ifcar.heads.rows import RowLayers, RowNorm, add_up, keep_real, linear_norm_relu, masked_mean, slot_mask
-from ifcar.heads.schedules import TUNED_SMOOTHING, YAN_RELEASED
+from ifcar.heads.schedules import YAN_RELEASED
 
 SUBJECT_SUBJECT, SUBJECT_OBJECT, OBJECT_OBJECT = 1, 2, 4  # products of the two categories
 OTHER = 0  # self pairs and pairs with an empty slot, released code only
@@ -224,10 +224,9 @@ class SFI(Head):
             temporal_dim=64,
         ),
         "tuned": SFIConfig(
-            joint=JointConfig.tuned(), edge_relu=True, lstm_layers=1, temporal_hidden_dim=64, temporal_dim=64
+            joint=JointConfig.tuned(64), edge_relu=True, lstm_layers=1, temporal_hidden_dim=64, temporal_dim=64
         ),
     }
-    label_smoothing = TUNED_SMOOTHING
     schedules = YAN_RELEASED
     auxiliary: ClassVar[Mapping[str, tuple[str, ...]]] = {"prediction": ()}
 

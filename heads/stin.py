@@ -24,7 +24,7 @@ from ifcar.heads.contract import (
 )
 from ifcar.heads.joint import JointConfig, JointFeatures, JointFrontEnd
 from ifcar.heads.rows import RowLayers, keep_real, linear_norm_relu, masked_mean, slot_mask
-from ifcar.heads.schedules import TUNED_SMOOTHING, YAN_RELEASED
+from ifcar.heads.schedules import YAN_RELEASED
 
 Fusion = Literal["mlp", "linear"]
 FUSIONS: tuple[Fusion, ...] = ("mlp", "linear")
@@ -149,9 +149,8 @@ class STIN(Head):
         "released-coordinates": STINConfig.released(category=False),
         "released-joint": STINConfig(joint=JointConfig.released(), fusion="linear"),
         "small": STINConfig(joint=JointConfig(appearance_dim=64, layout_dim=64, reduction_dim=0), hidden_dim=64),
-        "tuned": STINConfig(joint=JointConfig.tuned(), hidden_dim=64),
+        "tuned": STINConfig(joint=JointConfig.tuned(128), hidden_dim=128),
     }
-    label_smoothing = TUNED_SMOOTHING
     schedules = YAN_RELEASED
 
     @classmethod

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head
 from ifcar.heads.layouts import LayoutConfig, LayoutEncoder
-from ifcar.heads.schedules import RADEVSKI, TUNED_SMOOTHING
+from ifcar.heads.schedules import RADEVSKI
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +63,6 @@ class STLT(Head):
         "small": STLTConfig(layout=LayoutConfig.small()),
         "tuned": STLTConfig(layout=replace(LayoutConfig.small(), motion=True)),
     }
-    label_smoothing = TUNED_SMOOTHING
     schedules = RADEVSKI
 
     @classmethod

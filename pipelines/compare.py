@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ifcar.cache.addresses import Address, place_of
 from ifcar.cache.open import HDF5_SUFFIXES, JOIN_SUFFIX, open_cache
 from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.comparison.results import Replicate, ResultRow, System, summarise
@@ -94,11 +95,12 @@ def compare(a: str, b: str) -> Compared:
 
 def open_side(name: str) -> Side:
     """Read what a name stands for, see `compare`."""
-    path = Path(name)
+    path = place_of(name)
     if is_finished(path):
         run = open_run(path)
         return Side(name=name, what="run", facts=run_facts(run), run=run)
-    if (path / "zarr.json").is_file() or (path.is_file() and path.name.endswith((*HDF5_SUFFIXES, JOIN_SUFFIX))):
+    is_local = (path / "zarr.json").is_file() or (path.is_file() and path.name.endswith((*HDF5_SUFFIXES, JOIN_SUFFIX)))
+    if is_local or isinstance(path, Address):
         reader = open_cache(path)
         facts = cache_facts(reader)
         reader.close()

@@ -13,7 +13,7 @@ from ifcar.pipelines.feed.batches import open_batches
 from ifcar.pipelines.runs.questions import EvaluateConfig
 from ifcar.pipelines.runs.trained import gives_stored, open_trained
 from ifcar.pipelines.scoring.detections import detect
-from ifcar.pipelines.scoring.scores import Metrics, measure, predict
+from ifcar.pipelines.scoring.scores import Metrics, Predictions, group_predictions, measure, predict
 from ifcar.pipelines.stacks.stack import stack_heads
 
 
@@ -25,6 +25,8 @@ class Evaluation:
         metrics: of the test part.
         classes: per class: name, clips, top-1 or average precision; worst first. With `frame_map`, frame AP as well.
         weighted_map: mAP with each class weighted by its clips; None where there is no mAP.
+        by_group: of one class a clip: "group", what the protocol's groups are, "n" of them, and measures of the mean
+            logits of each; None where a group's clips are of several classes, or each clip is its own.
         frame_map: frame mAP where clips are boxes at key frames, see `ifcar.pipelines.scoring.frame_map`; else None.
         agrees: whether the logits equal those stored with the run, to 1e-4; None for another way of pooling views.
         note: one line where test clips are not scored by all plain views, see `Examples`; else empty.
@@ -33,6 +35,7 @@ class Evaluation:
     metrics: Metrics
     classes: Sequence[dict[str, Any]]
     weighted_map: float | None
+    by_group: dict[str, Any] | None
     frame_map: float | None
     agrees: bool | None
     note: str
@@ -80,7 +83,16 @@ def evaluate(path: Path, options: EvaluateConfig = EvaluateConfig()) -> Evaluati
         metrics=metrics,
         classes=classes,
         weighted_map=predictions.kind.weighted_measure(*scored),
+        by_group=_by_group(predictions, trained.protocol.group_kind),
         frame_map=None if detected is None else detected.frame_map,
         agrees=gives_stored(trained.run, predictions) if as_trained else None,
         note=tested.note,
     )
+
+
+def _by_group(predictions: Predictions, kind: str) -> dict[str, Any] | None:
+    pooled = group_predictions(predictions)
+    if pooled is None:
+        return None
+    measures = pooled.kind.measures(pooled.logits, pooled.targets)
+    return {"group": kind or "group", "n": len(pooled.targets), **measures}

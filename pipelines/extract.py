@@ -6,19 +6,21 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ifcar.cache.addresses import Address, place_of
 from ifcar.cache.durable import write_atomic
 from ifcar.cache.lock import locked
-from ifcar.cache.open import open_cache, refuse_address
+from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import PREFERRED_PROTOCOL
 from ifcar.cache.schema import Status
 from ifcar.cache.writer import CacheWriter
-from ifcar.errors import InputError
+from ifcar.errors import CacheMismatchError, InputError
 from ifcar.extract.decoded_views import past_end_lines
 from ifcar.extract.engine import BlockTask
 from ifcar.pipelines.engines.contract import ExtractEngine
@@ -31,6 +33,9 @@ from ifcar.pipelines.extraction.hours import note_hours
 from ifcar.pipelines.extraction.preparation import Preparation, prepare
 from ifcar.pipelines.extraction.slots import slot_note
 from ifcar.pipelines.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from ifcar.cache.outbox import Outbox
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,16 +86,45 @@ def extract(config: ExtractConfig, progress: Progress = Silent(), engine: Extrac
     check_heard(config, backbone_of(config))
     engine = engine or LocalEngine()
     config = engine.settle(config)
-    path = cache_path(config)
-    refuse_address(path, "extract into a local folder, then `ifcar cache push` sends the cache there")
+    place = place_of(cache_path(config))
+    if isinstance(place, Address):
+        return _extract_away(place, config, progress, engine)
+    return _extract(place, config, progress, engine, None)
+
+
+def _extract_away(place: Address, config: ExtractConfig, progress: Progress, engine: ExtractEngine) -> ExtractResult:
+    """Extract into object storage, block after block through a local folder."""
+    if config.overwrite:
+        raise InputError(f"--overwrite: {place} is in object storage, where ifcar removes no cache; delete it there")
+    # object storage needs a package of its own
+    from ifcar.cache.outbox import Outbox
+
+    outbox = Outbox(place)
+    try:
+        return replace(_extract(outbox.folder, config, progress, engine, outbox), cache=place)
+    except CacheMismatchError as error:
+        raise CacheMismatchError(str(error).replace(str(outbox.folder), str(place))) from error
+    finally:
+        outbox.close()
+
+
+def _extract(
+    path: Path, config: ExtractConfig, progress: Progress, engine: ExtractEngine, outbox: Outbox | None
+) -> ExtractResult:
     with locked(path):
         preparation = prepare(config, progress)
+        if outbox is not None:
+            outbox.receive()
         lost = slot_note(preparation.source, preparation.spec.num_instances)
         writer = _open_writer(path, preparation)
+        if outbox is not None:
+            outbox.attach(writer)
         tasks = _tasks(writer, preparation.wanted(), retry_failed=config.retry_failed)
         num_rows = sum(len(task.rows) for task in tasks)
+        if outbox is not None:
+            outbox.restore(writer.stage.manifest, [task.block for task in tasks if task.replaces])
         if num_rows:
-            _say_size(path, preparation, num_rows, progress)
+            _say_size(path, preparation, num_rows, progress, outbox)
             if lost:
                 progress.say(lost)
             progress.start(f"extracting {len(preparation.source.clips)} clips", num_rows)
@@ -108,20 +142,20 @@ def extract(config: ExtractConfig, progress: Progress = Silent(), engine: Extrac
         return _result(path, writer, preparation, num_rows, notes)
 
 
-def _say_size(path: Path, preparation: Preparation, num_rows: int, progress: Progress) -> None:
+def _say_size(path: Path, preparation: Preparation, num_rows: int, progress: Progress, outbox: Outbox | None) -> None:
     """Say how large the rows will be, whether there is room for them, and how much of them a file's boxes fill."""
     row_bytes = preparation.spec.row_bytes(preparation.spec.names())
     size, free = num_rows * row_bytes, shutil.disk_usage(path).free
-    line = (
-        f"{path}: {num_rows:,} rows of {row_bytes / 2**10:,.0f} KiB, together {size / 2**20:,.0f} MiB, "
-        f"{free / 2**20:,.0f} MiB free"
-    )
+    place, room = (path, f", {free / 2**20:,.0f} MiB free") if outbox is None else (outbox.address, "")
+    line = f"{place}: {num_rows:,} rows of {row_bytes / 2**10:,.0f} KiB, together {size / 2**20:,.0f} MiB{room}"
     if left_out := int((~preparation.wanted()).sum()):
         line += f"; {left_out:,} augmented views of clips that no protocol trains on are left out"
     proposals, num_slots = preparation.source.proposals, preparation.spec.num_instances
     if proposals is not None:
         line += f"; boxes fill {100 * proposals.filled:.0f} % of {num_slots} slots a frame, the rest is padding"
-    progress.say(line if size <= free else f"{line}: they will not fit; make room, or name another --out")
+    progress.say(
+        line if outbox is not None or size <= free else f"{line}: they will not fit; make room, or name another --out"
+    )
 
 
 def _tasks(writer: CacheWriter, wanted: NDArray[np.bool_], *, retry_failed: bool) -> list[BlockTask]:

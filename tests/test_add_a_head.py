@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from fixtures.processes import run, start_program
 from fixtures.something_else import write_dataset
 
 import ifcar
@@ -17,6 +17,7 @@ from ifcar.plugins import VARIABLE
 
 PAGE = (Path(ifcar.__file__).parent / "docs" / "add-a-head.md").read_text()
 FILES = re.findall(r"`(\w+\.py)`:\n\n```python\n(.*?)```", PAGE, re.DOTALL)
+BRIEF = ("--epochs", "2", "--device", "cpu")
 
 
 def test_head_of_the_page_is_short() -> None:
@@ -24,8 +25,14 @@ def test_head_of_the_page_is_short() -> None:
     assert len(code) <= 40
 
 
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("IFCAR_")]:
+        monkeypatch.delenv(name)
+
+
 @pytest.mark.slow
-def test_commands_of_the_page_work_on_its_files(tmp_path: Path) -> None:
+def test_commands_of_the_page_work_on_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, cache = tmp_path / "data", tmp_path / "caches" / "b.zarr"
     root = write_dataset(data / "d", num_clips=16, pixels=False)
     ifcar.extract(
@@ -36,24 +43,20 @@ def test_commands_of_the_page_work_on_its_files(tmp_path: Path) -> None:
     for name, text in FILES[:2]:
         (tmp_path / name).write_text(text)
     (commands,) = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("IFCAR_")}
-    package = Path(ifcar.__file__).parent / ".typing"
-    environment["PYTHONPATH"] = os.pathsep.join([str(package), str(tmp_path)])
     for line in commands.splitlines():
-        words = line.partition("#")[0].split()
-        if words[0] == "export":
-            environment |= [words[1].split("=")]
-            continue
-        program = {"python": [sys.executable], "ifcar": [sys.executable, "-c", "from ifcar.cli import main; main()"]}
-        options = ["-p", "no:cacheprovider"] if words[0] == "python" else []
-        options += ["--epochs", "2", "--device", "cpu"] if "fit-head" in words else []
-        done = subprocess.run(
-            [*program[words[0]], *words[1:], *options], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr}"
-        assert "passed" in done.stdout or words[0] != "python"
+        program, *words = line.partition("#")[0].split()
+        if program == "export":
+            monkeypatch.setenv(*words[0].split("=", 1))
+        elif program == "python":
+            checked = start_program([sys.executable, *words, "-p", "no:cacheprovider"], tmp_path)
+            said, _ = checked.communicate()
+            assert checked.returncode == 0 and "passed" in said, f"{line}\n{said[-2000:]}"
+        else:
+            assert program == "ifcar"
+            code, error = run([*words, *(BRIEF if "fit-head" in words else [])], tmp_path)
+            assert code == 0, f"{line}\n{error}"
     assert "mean-box" in (tmp_path / "report" / "index.html").read_text()
-    assert VARIABLE in environment
+    assert VARIABLE in os.environ
 
 
 @pytest.mark.slow
@@ -61,16 +64,14 @@ def test_data_set_and_backbone_of_the_page_make_a_cache_whose_runs_remember_them
     for name, text in FILES[2:]:
         (tmp_path / name).write_text(text)
     write_dataset(tmp_path / "data" / "kitchen", num_clips=16, pixels=False)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("IFCAR_")}
     (extraction,) = re.findall(r"`ifcar (extract .*?)`", PAGE)
     named = extraction[extraction.index("--plugin") :]
     for line in (
         f"{extraction} --workers 1",
         f"fit-head base --preset small --streams layout --epochs 1 --device cpu --out r {named}",
     ):
-        command = [sys.executable, "-c", "from ifcar.cli import main; main()", *line.split()]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        code, error = run(line.split(), tmp_path)
+        assert code == 0, error
     noted = json.loads((tmp_path / "r" / "plugin.json").read_text())
     found = {kind: (note["name"], Path(note["file"]).name) for kind, note in noted.items()}
     assert found == {"backbone": ("own-boxes", "own_boxes.py"), "dataset": ("kitchen", "own_data.py")}

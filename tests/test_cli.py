@@ -223,7 +223,7 @@ def test_shells_are_told_the_commands(
 
 def test_an_address_is_named_as_it_was_written(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as done:
-        main(["extract", "--dataset", "toybox", "--backbone", "none", "--out", "s3://bucket/some/cache.zarr"])
+        main(["cache", "repair", "s3://bucket/some/cache.zarr"])
     assert done.value.code == 2 and "s3://bucket/some/cache.zarr is an address" in capsys.readouterr().err
 
 

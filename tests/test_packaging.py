@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -51,3 +52,20 @@ def test_citation_names_the_version_and_the_licence_of_the_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert (cited["version"], cited["license"]) == (ifcar.__version__, project["license"])
     assert f"## {ifcar.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+IMPORTED_AS = {"google-crc32c": "google_crc32c", "opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
+IMPORTED_AS |= {"scikit-learn": "sklearn"}
+
+
+def test_every_dependency_is_imported_and_has_its_reason() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = [re.split(r"[^\w-]", line)[0] for line in listed]
+    table = (ROOT / "CONTRIBUTING.md").read_text().partition("## Dependencies")[2].partition("\n## ")[0]
+    assert sorted(", ".join(re.findall(r"^\| ([a-z0-9, -]+) \|", table, re.M)[1:]).split(", ")) == sorted(names)
+    files = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    package = [ROOT / name for name in files.split() if name.split("/")[0] not in NOT_PACKAGES]
+    text = "\n".join(path.read_text() for path in package)
+    for name in names:
+        module = IMPORTED_AS.get(name, name)
+        assert re.search(rf"^\s*(import|from) {module}\b", text, re.M), f"{name} is not imported"

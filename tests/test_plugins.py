@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from site import addsitedir
 
 import pytest
 import torch
 from fixtures.own_head import HEAD, heads_forgotten, write_plugin
+from fixtures.processes import Command, Prepare
 from fixtures.something_else import write_dataset
 
 from ifcar.cache.open import open_cache
@@ -45,27 +46,29 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from ifcar.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+def run(*arguments: object, prepare: Prepare = int) -> tuple[int | None, str, str]:
+    """Run a command line in a process that knows no plugin yet; return its exit code and what it wrote."""
+    process = Command(arguments, Path.cwd(), prepare)
+    out, error = process.communicate()
+    return process.returncode, out, error
 
 
 @pytest.mark.slow
-def test_run_of_a_plugin_says_how_to_get_it_and_is_scored_with_it(cache: Path, tmp_path: Path) -> None:
+def test_run_of_a_plugin_says_how_to_get_it_and_is_scored_with_it(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plugin = write_plugin(tmp_path / "own", "mean_box_a")
-    fitted = run("fit-head", "mean-box-a", "--cache", cache, "--out", "r", *BRIEF, "--plugin", plugin)
-    assert fitted.returncode == 0, fitted.stderr
+    code, _, error = run("fit-head", "mean-box-a", "--cache", cache, "--out", "r", *BRIEF, "--plugin", plugin)
+    assert code == 0, error
     assert json.loads((tmp_path / "r" / "plugin.json").read_text())["head"]["file"] == str(plugin)
-    without = run("evaluate", "r")
-    assert (without.returncode, without.stderr.count("\n")) == (2, 1)
-    assert "unknown head 'mean-box-a': r was made with a plugin; give --plugin" in without.stderr
-    assert run("list", "runs").returncode == 0  # harms nothing else
-    for arguments, environment in (
-        (("--plugin", plugin, "evaluate", "r", "--json"), {}),
-        (("evaluate", "r", "--json"), {VARIABLE: str(plugin)}),
-    ):
-        scored = run(*arguments, **environment)
-        assert scored.returncode == 0 and json.loads(scored.stdout)["agrees"], scored.stderr
+    code, _, error = run("evaluate", "r")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "unknown head 'mean-box-a': r was made with a plugin; give --plugin" in error
+    assert run("list", "runs")[0] == 0  # harms nothing else
+    for option, variable in ((("--plugin", plugin), ""), ((), str(plugin))):
+        monkeypatch.setenv(VARIABLE, variable)
+        code, out, error = run(*option, "evaluate", "r", "--json")
+        assert code == 0 and json.loads(out)["agrees"], error
 
 
 @pytest.mark.slow
@@ -76,9 +79,9 @@ def test_workers_of_a_grid_know_the_plugin(cache: Path, tmp_path: Path) -> None:
         "systems:\n- {name: own, head: mean-box-b}\n"
     )
     arguments = ("--plugin", plugin, "grid", "g.yaml", "--cache", cache, "--processes", 2, "--device", "cpu", "--json")
-    made = run(*arguments)
-    assert made.returncode == 0, made.stderr
-    assert json.loads(made.stdout)["failed"] == []
+    code, out, error = run(*arguments)
+    assert code == 0, error
+    assert json.loads(out)["failed"] == []
 
 
 @pytest.mark.parametrize(
@@ -150,21 +153,21 @@ def test_named_file_that_is_not_there_is_refused(capfd: pytest.CaptureFixture[st
 
 @pytest.mark.slow
 def test_installed_package_is_found_by_its_entry_point(cache: Path, tmp_path: Path) -> None:
-    site = tmp_path / "site"
-    write_plugin(site, "mean_box_f")
-    (site / "broken_part.py").write_text("1 / 0\n")
-    info = site / "own_heads-1.5.dist-info"
+    packages = tmp_path / "site"
+    write_plugin(packages, "mean_box_f")
+    (packages / "broken_part.py").write_text("1 / 0\n")
+    info = packages / "own_heads-1.5.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: own-heads\nVersion: 1.5\n")
     (info / "top_level.txt").write_text("mean_box_f\n")
     (info / "RECORD").write_text("mean_box_f.py,,\n")
     (info / "entry_points.txt").write_text("[ifcar.heads]\nmean-box-f = mean_box_f\nbroken = broken_part\n")
-    path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(site)])
-    fitted = run("fit-head", "mean-box-f", "--cache", cache, "--out", "r", *BRIEF, PYTHONPATH=path)
-    assert fitted.returncode == 0, fitted.stderr
-    assert fitted.stderr.count("plugin 'broken' of own-heads cannot be used (ZeroDivisionError") == 1
+    installed = functools.partial(addsitedir, str(packages))
+    code, _, error = run("fit-head", "mean-box-f", "--cache", cache, "--out", "r", *BRIEF, prepare=installed)
+    assert code == 0, error
+    assert error.count("plugin 'broken' of own-heads cannot be used (ZeroDivisionError") == 1
     origin = json.loads((tmp_path / "r" / "plugin.json").read_text())["head"]
     assert origin == {"name": "mean-box-f", "package": "own-heads", "version": "1.5"}
     assert how_to_get(origin) == "install the package own-heads 1.5"
-    without = run("evaluate", "r")
-    assert without.returncode == 2 and "install the package own-heads 1.5" in without.stderr
+    code, _, error = run("evaluate", "r")
+    assert code == 2 and "install the package own-heads 1.5" in error

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from ifcar.cache.durable import write_atomic
-from ifcar.pipelines.comparison.columns import columns_of, has_costs, has_map, metric_of, number_columns, title_of
+from ifcar.pipelines.comparison.columns import (
+    best_rows,
+    block_columns,
+    blocks_of,
+    columns_of,
+    has_costs,
+    has_map,
+    metric_of,
+    number_columns,
+    title_of,
+)
 from ifcar.pipelines.comparison.results import ResultRow
 from ifcar.pipelines.comparison.store import Comparison
 
@@ -105,18 +116,29 @@ def _markdown_row(values: Sequence[str]) -> str:
 
 
 def latex(comparison: Comparison) -> str:
-    """Return the table as LaTeX for booktabs."""
-    header, rows = cells(comparison)
-    columns = "".join("l" if column.number is None else "r" for column in columns_of(comparison))
-    body = [" & ".join(map(_latex, row)) + r" \\" for row in rows]
+    """Return the table as LaTeX for booktabs: a short caption, a label, a block for each protocol, the best in bold."""
+    columns, blocks = block_columns(comparison), blocks_of(comparison)
+    body: list[str] = []
+    for protocol, rows in blocks:
+        best = best_rows(rows) if len(rows) > 1 else []
+        body.append(r"\midrule")
+        if len(blocks) > 1:
+            body.append(rf"\multicolumn{{{len(columns)}}}{{l}}{{\emph{{{_latex(protocol)}}}}} \\")
+        for row in rows:
+            marked = [column.decides and any(row is own for own in best) for column in columns]
+            texts = [_latex(column.text(row)) for column in columns]
+            texts = [rf"\textbf{{{text}}}" if bold else text for text, bold in zip(texts, marked, strict=True)]
+            body.append(" & ".join(texts) + r" \\")
+    title = comparison.title or comparison.name
     return "\n".join(
         [
             r"\begin{table}",
-            rf"\caption{{{_latex(caption(comparison))}}}",
-            rf"\begin{{tabular}}{{{columns}}}",
+            r"\centering",
+            rf"\caption[{_latex(title)}]{{{_latex(f'{title}. {short_caption(comparison)}')}}}",
+            rf"\label{{tab:{re.sub('[^A-Za-z0-9]+', '-', comparison.name).strip('-')}}}",
+            rf"\begin{{tabular}}{{{''.join('l' if column.number is None else 'r' for column in columns)}}}",
             r"\toprule",
-            " & ".join(map(_latex, header)) + r" \\",
-            r"\midrule",
+            " & ".join(_latex(column.title) for column in columns) + r" \\",
             *body,
             r"\bottomrule",
             r"\end{tabular}",
@@ -124,6 +146,18 @@ def latex(comparison: Comparison) -> str:
             "",
         ]
     )
+
+
+def short_caption(comparison: Comparison) -> str:
+    """Return what the columns mean, for a paper, whose text says the rest."""
+    runs = runs_text(comparison.rows)
+    mean = "" if runs == "1 run" else "mean ± deviation over "
+    text = (
+        f"Test {title_of(comparison)} (%) on {comparison.dataset}: {mean}{runs}, 95 % interval over {units(comparison)}"
+    )
+    if comparison.baseline:
+        text += f"; Δ to {comparison.baseline}, p of {_test(comparison)} after Holm's correction"
+    return f"{text}. Best in bold."
 
 
 def _latex(text: str) -> str:

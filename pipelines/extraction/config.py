@@ -99,7 +99,9 @@ class ExtractConfig(FeatureConfig, AugmentedViews, LayoutViews):
         overwrite: remove a cache that is in the way.
     """
 
-    out: Annotated[Path | None, Option("The cache; default: caches/DATASET-BACKBONE.zarr.")] = None
+    out: Annotated[
+        Path | None, Option("The cache, or its address in object storage; default: caches/DATASET-BACKBONE.zarr.")
+    ] = None
     grid: Annotated[bool, Option("Store the feature map itself as well.")] = False
     grid_pool: Annotated[
         int, Option("Average P×P cells of the stored map to one; 2 makes a quarter of it."), Bounds(least=1, most=64)

@@ -14,17 +14,9 @@ from ifcar.pipelines.extraction.stated import stated_options
 
 NO_PIXELS = "none"  # the backbone; every cache holds what it gives
 KNOWN = (
-    *("frames", "layout_frames", "crop", "views", "augmented_views", "instances", "framing", "sampling"),
-    *(
-        "sampling_fps",
-        "sampling_rates",
-        "spatial_stride",
-        "pooled",
-        "precision",
-        "backbone",
-        "backbone_options",
-        "grid",
-    ),
+    *("frames", "layout_frames", "crop", "views", "augmented_views", "instances", "background", "framing"),
+    *("sampling", "sampling_fps", "sampling_rates", "spatial_stride", "pooled", "precision", "backbone"),
+    *("backbone_options", "grid"),
 )
 
 

@@ -21,6 +21,7 @@ from ifcar.extract.backbones.spec import INSTANCES, BackboneSpec, Reads
 from ifcar.extract.decoded_views import ViewDataset
 from ifcar.extract.engine import EngineOptions, FeatureExtractor
 from ifcar.extract.roi import pooled_size
+from ifcar.extract.view_content import BACKGROUND, has_background
 from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.extraction.backbones import backbone_of, load_backbone, weights_to_be_had
@@ -146,6 +147,11 @@ def cache_spec(
             f"--pooled mask: dataset {config.dataset!r} gives no masks here; expected 3 or 7-max, which pool boxes, or "
             "--boxes of a detector that gives masks"
         )
+    if policy.background and not (MASKS in more and any(map(has_background, more))):
+        raise InputError(
+            f"--background: dataset {config.dataset!r} gives no masks here, or no object classes of which the first is "
+            f"{BACKGROUND!r}; leave it out, or name --boxes of a detector that gives both"
+        )
     size, pool = backbone.grid_size if config.grid else None, config.grid_pool
     if size is not None and any(side % pool for side in size):
         height, width = size
@@ -230,6 +236,7 @@ def _views(policy: ViewPolicy) -> dict[str, Any]:
     chosen = {
         "sampling": None if policy.sampling == "segments" else policy.sampling,
         "sampling_fps": policy.sampling_fps,
+        "background": policy.background or None,
         "sampling_rates": list(policy.sampling_rates) or None,
         "layout_frames": policy.layout_frames or None,
     }

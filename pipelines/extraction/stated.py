@@ -17,6 +17,7 @@ WITHOUT_EFFECT: Mapping[str, Any] = {
     "augmented_views": 0,
     "sampling": "segments",
     "sampling_fps": None,
+    "background": False,
     "layout_frames": 0,
 }
 """Options of views that an identity leaves out where they have these values."""

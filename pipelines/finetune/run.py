@@ -201,7 +201,7 @@ def make_trainer(setting: Setting, group: Group, num_workers: int) -> LiveTraine
         group=group,
         seed=config.seed,
         aux_weights=config.aux_weights,
-        label_smoothing=config.schedule.label_smoothing or 0.0,
+        label_smoothing=config.schedule.label_smoothing,
         micro_batch=live.micro_batch or plan.batch_size,
         clip_gradient=live.clip_gradient,
         pool=live.pool,

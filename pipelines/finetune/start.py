@@ -131,6 +131,7 @@ def joint_config(
         "crop": recipe.policy.crop,
         "views": recipe.policy.views,
         "framing": recipe.policy.framing,
+        "background": recipe.policy.background,
         **_sampling_of(recipe.policy, data.identity["dataset"]["name"]),
         "pooled": recipe.pooled,
         "reduction": recipe.backbone.reduction,

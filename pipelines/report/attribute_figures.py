@@ -16,6 +16,7 @@ from ifcar.pipelines.report.pair_figures import ClassGain
 from ifcar.pipelines.report.systems import SystemScores
 
 MOST_VALUES = 8  # an attribute with more different values is cut into thirds
+FEWEST_CLIPS = 10  # of a group: the share of fewer says little
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,8 @@ def make_attribute(
 ) -> Attribute | None:
     """Group clips by a whole number, −1 where it is not known; by thirds of the clips where there are many numbers.
 
+    A group of fewer than `FEWEST_CLIPS` clips joins its neighbour.
+
     Args:
         name: see `Attribute`, as the next three.
         title: see there.
@@ -53,21 +56,36 @@ def make_attribute(
         least_ratio: of the highest to the lowest number, below which clips count as alike.
 
     Returns:
-        None when no two clips differ enough.
+        None when no two clips differ enough, or too few do.
     """
     known = values[values >= 0]
     found = np.unique(known)
     if len(found) < 2 or found[-1] < least_ratio * found[0]:
         return None
-    if len(found) <= MOST_VALUES:
-        groups, labels = np.searchsorted(found, values), [str(v) for v in found]
-    else:
-        first, second = (int(v) for v in np.quantile(known, [1 / 3, 2 / 3], method="lower"))
-        groups = np.digitize(values, [first, second], right=True)
-        labels = [f"{found[0]} … {first}", f"{first + 1} … {second}", f"{second + 1} … {found[-1]}"]
-    return Attribute(
-        name=name, title=title, axis=axis, meaning=meaning, groups=np.where(values < 0, -1, groups), labels=labels
-    )
+    tops = found.tolist()
+    if len(found) > MOST_VALUES:
+        tops = [*np.unique(np.quantile(known, [1 / 3, 2 / 3], method="lower")).tolist(), tops[-1]]
+    tops = _wide_enough(tops, known)
+    if len(tops) < 2:
+        return None
+    groups = np.where(values < 0, -1, np.searchsorted(tops, values))
+    labels = []
+    for group in range(len(tops)):
+        low, high = (int(end) for end in (values[groups == group].min(), values[groups == group].max()))
+        labels.append(str(low) if low == high else f"{low} … {high}")
+    return Attribute(name=name, title=title, axis=axis, meaning=meaning, groups=groups, labels=labels)
+
+
+def _wide_enough(tops: Sequence[int], known: NDArray[np.int64]) -> list[int]:
+    """Return the highest numbers of groups of `FEWEST_CLIPS` or more: from below, a small one joins the next."""
+    counts = np.bincount(np.searchsorted(tops, known), minlength=len(tops)).tolist()
+    kept, waiting = list[int](), 0
+    for top, count in zip(tops, counts, strict=True):
+        waiting += count
+        if waiting >= FEWEST_CLIPS:
+            kept.append(top)
+            waiting = 0
+    return [*kept[:-1], tops[-1]] if kept else []
 
 
 def _shares(system: SystemScores, attribute: Attribute, groups: Sequence[int]) -> list[tuple[int, float, float, float]]:

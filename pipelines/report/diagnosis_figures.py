@@ -11,7 +11,7 @@ from ifcar.pipelines.comparison.columns import points
 from ifcar.pipelines.diagnosis.store import Diagnosis, DiagnosisRow, read_diagnosis
 from ifcar.pipelines.labels.contract import MEASURES
 from ifcar.pipelines.report.chapter import Chapter
-from ifcar.pipelines.report.drawing import COLOURS, GAIN, GREY, INK, LOSS, Drawing, new_figure, short
+from ifcar.pipelines.report.drawing import COLOURS, GAIN, GREY, LOSS, ON_LIGHT, Drawing, new_figure, short
 from ifcar.pipelines.report.systems import SystemScores
 from ifcar.pipelines.runs.config import RunConfig, run_id
 
@@ -94,7 +94,7 @@ def draw_class_changes(system: str, diagnosis: Diagnosis, name: str) -> Drawing 
     figure.set_figwidth(3.4 + 0.72 * len(rows))
     axes.imshow(table, cmap=CHANGES, vmin=-100, vmax=100, aspect="auto")
     for (y, x), value in np.ndenumerate(table):
-        axes.text(x, y, _whole(value), ha="center", va="center", fontsize=9, color=INK)
+        axes.text(x, y, _whole(value), ha="center", va="center", fontsize=9, color=ON_LIGHT)
     axes.set_yticks(range(len(labels)), labels, fontsize=9)
     axes.set_xticks(range(len(rows)), [row.name for row in rows], rotation=40, ha="right", fontsize=10)
     axes.spines[:].set_visible(False)

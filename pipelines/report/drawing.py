@@ -19,9 +19,11 @@ from matplotlib.figure import Figure
 
 from ifcar.cache.durable import write_atomic
 from ifcar.pipelines.pictures.fonts import fit_fonts, write_codes
+from ifcar.pipelines.report.paper import column_pdf
 
 # Okabe and Ito's colours, which people of every colour vision can tell apart.
 COLOURS = {"A": "#0072b2", "B": "#d55e00"}
+ON_LIGHT = "#1a1a1a"  # on shades that stay light on a dark page
 GREY, INK, GAIN, LOSS = "#9a9a9a", "#222222", "#0072b2", "#d55e00"
 WIDTH_INCH = 5.6  # half of the page on a desktop, all of it on a phone, where 11 points are still readable
 STYLE: dict[Any, Any] = {
@@ -34,6 +36,7 @@ STYLE: dict[Any, Any] = {
     "legend.fontsize": 10.0,
     "lines.linewidth": 2.0,
     "svg.fonttype": "none",
+    "pdf.fonttype": 42,
     "svg.hashsalt": "ifcar",
     "text.parse_math": False,
 }
@@ -117,7 +120,7 @@ def svg_bytes(figure: Figure) -> bytes:
 
 
 def save_drawing(drawing: Drawing, folder: Path) -> tuple[list[Path], bytes, set[str]]:
-    """Write NAME.svg, NAME.png and NAME.csv.
+    """Write NAME.svg, NAME.png, NAME.pdf and NAME.csv; the figure is as small as the PDF afterwards.
 
     Returns:
         Their paths, the SVG, and the characters that the PNG shows as codes, for want of a font.
@@ -129,6 +132,7 @@ def save_drawing(drawing: Drawing, folder: Path) -> tuple[list[Path], bytes, set
     contents = {
         "svg": svg,
         "png": png.getvalue(),
+        "pdf": column_pdf(drawing.figure, across=drawing.alone),
         "csv": csv_text(drawing.columns, drawing.rows).encode(),
     }
     paths = [folder / f"{drawing.name}.{ending}" for ending in contents]

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from ifcar import __version__
 from ifcar.pipelines.report.answer import Answer
+from ifcar.pipelines.report.dark import with_dark_mode
 from ifcar.pipelines.report.drawing import Drawing, csv_text
 from ifcar.pipelines.report.gallery import Gallery
 from ifcar.pipelines.report.tables import Table
@@ -32,7 +33,7 @@ class ShownFigure:
 
     def svg_uri(self) -> str:
         """Return the picture as a data URI; inside an image no script of an SVG runs."""
-        return _data_uri("image/svg+xml", self.svg)
+        return _data_uri("image/svg+xml", with_dark_mode(self.svg))
 
     def csv_uri(self) -> str:
         """Return the numbers as a data URI."""

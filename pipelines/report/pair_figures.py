@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ifcar.pipelines.comparison.statistics import Jackknifed, paired_bootstrap, population_precisions
 from ifcar.pipelines.report.chapter import Chapter
-from ifcar.pipelines.report.drawing import GAIN, INK, LOSS, Drawing, new_figure, short
+from ifcar.pipelines.report.drawing import GAIN, INK, LOSS, ON_LIGHT, Drawing, new_figure, short
 from ifcar.pipelines.report.systems import SystemScores
 
 NUM_EXTREMES = 5
@@ -156,7 +156,7 @@ def _draw_matrix(axes: Axes, counts: Counts, shares: NDArray[np.float64]) -> Axe
     axes.grid(which="minor", color="#e8e8e8", lw=0.7)
     size_of_text = 8.0 if counts.max(initial=0) < 100 else 6.0
     for row, column in zip(*np.nonzero(counts), strict=True):
-        shade = "white" if shares[row, column] > 0.45 else INK
+        shade = "white" if shares[row, column] > 0.45 else ON_LIGHT
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=size_of_text, color=shade)
     axes.set_xlabel("most probable class (number as on the left)")
     axes.spines[:].set_visible(False)

@@ -240,7 +240,8 @@ def _draw_graph(axes: Axes, weights: NDArray[np.float64], names: Sequence[str], 
         axes.plot([x], [y], "o", color=INK, ms=5)
         out = 1.62 if (node, node) in edges else 1.13
         side = "center" if abs(x) < 0.2 else "left" if x > 0 else "right"
-        axes.text(out * x, out * y, short(names[node], 12, 1), ha=side, va="center", fontsize=9, color=INK)
+        over = "center" if abs(y) < 0.95 else "bottom" if y > 0 else "top"
+        axes.text(out * x, out * y, short(names[node], 12, 1), ha=side, va=over, fontsize=9, color=INK)
     least, largest = float(weights[edges[-1]]), float(weights[edges[0]])
     axes.text(0, -1.93, f"{unit}: {least:.3g} to {largest:.3g}", ha="center", va="bottom", fontsize=8, color=GREY)
 

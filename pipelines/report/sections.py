@@ -13,7 +13,7 @@ from ifcar.pipelines.diagnosis.table import seen_sentence
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.published.cards import table_cards
 from ifcar.pipelines.published.tables import published_table, table_of_grid
-from ifcar.pipelines.report.attribute_figures import draw_attribute, draw_company, make_attribute
+from ifcar.pipelines.report.attribute_figures import FEWEST_CLIPS, draw_attribute, draw_company, make_attribute
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.contexts import StreamCaches
 from ifcar.pipelines.report.diagnosis_figures import diagnoses_of, draw_class_changes, draw_diagnosis
@@ -191,7 +191,10 @@ def _attributes(chapter: Chapter, views: CachedViews | str, figures: FigureFolde
         )
     shown = [figures.save(draw_attribute(chapter, attribute)) for attribute in found if attribute is not None]
     if not shown and not text:
-        text = "Left out: all test clips have as many instances and last as long."
+        text = (
+            "Left out: all test clips have as many instances and last as long, or too few differ: a group has at least "
+            f"{FEWEST_CLIPS}."
+        )
     return Section(name=name, title=title, text=text, figures=shown)
 
 

@@ -162,7 +162,6 @@ def without_places(config: RunConfig) -> dict[str, Any]:
         if content[key] is None:
             del content[key]
     schedule = content["schedule"]
-    schedule["label_smoothing"] = schedule["label_smoothing"] or 0.0
     if schedule["published"] is None:  # as before schedules belonged to heads: these runs' ids stay what they are
         del schedule["published"]
         if schedule["weight_decay"] is None:

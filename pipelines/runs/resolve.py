@@ -79,19 +79,11 @@ def make_run_config(
         preset=preset,
         options=resolved,
         aux_weights=weights,
-        schedule=_with_smoothing(schedule or ScheduleConfig(), kind, preset),
+        schedule=schedule or ScheduleConfig(),
         seed=seed,
         views=views,
         augmented_views=augmented_views,
     )
-
-
-def _with_smoothing(schedule: ScheduleConfig, kind: type[Head], preset: str) -> ScheduleConfig:
-    """Return the schedule with the preset's label smoothing, where none is stated; a published one has none."""
-    if schedule.label_smoothing is not None:
-        return schedule
-    smoothing = kind.label_smoothing.get(preset, 0.0) if schedule.kind in OWN_KINDS else 0.0
-    return replace(schedule, label_smoothing=smoothing)
 
 
 def loss_weights(kind: type[Head], aux_weight: float | None, aux_weights: Mapping[str, float]) -> dict[str, float]:

@@ -35,7 +35,7 @@ class ScheduleConfig:
         held_out: share of the training clips, see `ifcar.pipelines.feed.held_out`; 0 holds nothing out and trains all
             the steps once.
         refit: after the stopping point is chosen, train again on the whole training split up to it.
-        label_smoothing: of the cross entropy; None: what the head's preset has, see `Head.label_smoothing`, mostly 0.
+        label_smoothing: of the cross entropy.
         precision: "fp32", or "bf16" for the matrix products of training; weights, optimiser, losses and every
             evaluation stay in fp32.
         published: the head's schedule on this data set that `kind` names, for auto and stretched the paper's; None: the
@@ -65,9 +65,7 @@ class ScheduleConfig:
     refit: Annotated[
         bool, Option("Train again on all training clips up to the stopping point; implies --schedule stretched.")
     ] = True
-    label_smoothing: Annotated[
-        float | None, Option("Of the cross entropy.", default="the preset's, mostly 0"), Bounds(least=0, below=1)
-    ] = None
+    label_smoothing: Annotated[float, Option("Of the cross entropy."), Bounds(least=0, below=1)] = 0.0
     precision: Annotated[Literal["fp32", "bf16"], Option("fp32, or bf16 for the matrix products of training.")] = "fp32"
     published: Schedule | None = None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -154,6 +154,25 @@ def clip_predictions(
         kind=labels.kind,
         segments=examples.segments if len(np.unique(examples.segments)) < len(examples) else None,
         groups=examples.groups,
+    )
+
+
+def group_predictions(predictions: Predictions) -> Predictions | None:
+    """Return the mean logits of each group's clips, as of a recording's windows.
+
+    None where labels are several, clips have no groups or each its own, or a group's clips are of several classes.
+    """
+    groups, targets = predictions.groups, predictions.targets
+    if groups is None or (groups < 0).any() or not predictions.kind.exclusive:
+        return None
+    names, first, place = np.unique(groups, return_index=True, return_inverse=True)
+    if len(names) == len(groups) or (targets != targets[first][place]).any():
+        return None
+    sums = np.zeros((len(names), predictions.logits.shape[1]), np.float64)
+    np.add.at(sums, place, predictions.logits)
+    mean = (sums / np.bincount(place)[:, None]).astype(np.float32)
+    return replace(
+        predictions, clip_ids=names.astype(np.str_), logits=mean, targets=targets[first], segments=None, groups=None
     )
 
 

@@ -256,7 +256,7 @@ def _trainer(
         batches=data.batches,
         examples=examples,
         held_out=held_out,
-        label_smoothing=config.schedule.label_smoothing or 0.0,
+        label_smoothing=config.schedule.label_smoothing,
         precision=config.schedule.precision,
         classifier_only=config.fine_tune is not None and config.fine_tune.train == "classifier",
         order=state.order,

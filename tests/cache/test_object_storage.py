@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
-from cache_cases import CLIPS_OF_THREE_BLOCKS, create_writer, fill, make_cache, protocols
+from cache_cases import (
+    CLIPS_OF_THREE_BLOCKS,
+    block_arrays,
+    create_writer,
+    fill,
+    make_cache,
+    protocols,
+    resume_writer,
+)
 from fixtures.buckets import BUCKET, SECRET, Store, rclone, settings
 from fixtures.dies_at import dies_at
 from fixtures.processes import Command, call, files_below
+from fixtures.something_else import write_dataset
 
 from ifcar.cache.addresses import Address, place_of
+from ifcar.cache.block_cache import FOLDER
 from ifcar.cache.bucket import Bucket
 from ifcar.cache.commits import TABLES_RECORD, commit_name
+from ifcar.cache.outbox import Outbox
 from ifcar.cache.pull import pull_cache
 from ifcar.cache.push import push_cache
+from ifcar.cache.schema import Status
 from ifcar.cache.verify import verify_cache
 from ifcar.errors import CacheDamageError, CacheMismatchError, IfcarError, InputError, MissingDataError
 
@@ -278,3 +293,73 @@ def _flipped(path: Path) -> bytes:
     data = bytearray(path.read_bytes())
     data[random.Random(3).randrange(len(data))] ^= 1
     return bytes(data)
+
+
+EXTRACT = ("extract", "--dataset", "something-else", "--backbone", "none", "--views", "100", "--workers", "1")
+
+
+@pytest.mark.slow(seconds=20)
+def test_an_extraction_into_a_bucket_killed_anywhere_ends_with_the_bytes_of_one_on_disk(
+    bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, local = write_dataset(tmp_path / "d", num_clips=8, pixels=False), tmp_path / "local.zarr"
+    words = [*EXTRACT, "--data-root", data, "--out"]
+    assert call([*words, local], tmp_path)[0] == 0
+    there, outbox = f"s3://{BUCKET}/{bucket.name}", tmp_path / "outbox"
+    monkeypatch.setenv(FOLDER, str(outbox))
+    for step in ["block 1: boxes in place", "push: boxes/c.1.0.0.0 sent", "block 2: committed", "block 2: sent"]:
+        killed = Command([*words, there], tmp_path, partial(dies_at, step))
+        said = killed.communicate()
+        assert killed.returncode == -9, (step, said)
+        assert not verify_cache(address(bucket)).damages or step == "push: boxes/c.1.0.0.0 sent"
+        for name, content in files_below(bucket).items():  # what is there is right, finished or not
+            assert files_below(local)[name] == content or name in ("zarr.json", TABLES_RECORD)
+        if step == "block 2: committed":
+            shutil.rmtree(outbox)  # another machine goes on
+    code, out, stderr = call([*words, there], tmp_path)
+    assert code == 0 and there in out, stderr
+    assert files_below(bucket) == files_below(local)
+    assert not list(outbox.rglob("masks/c.*"))
+    code, out, _ = call([*words, there, "--json"], tmp_path)
+    assert code == 0 and json.loads(out)["num_computed"] == 0
+
+
+def test_shards_leave_the_disk_once_they_are_sent_and_come_back_for_rows_that_are_computed_again(
+    bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FOLDER, str(tmp_path / "outbox"))
+    outbox = Outbox(address(bucket))
+    outbox.receive()
+    outbox.folder.parent.mkdir(parents=True)
+    writer = create_writer(outbox.folder, CLIPS_OF_THREE_BLOCKS)
+    outbox.attach(writer)
+    for block in writer.pending_blocks():
+        writer.write_block(block, *block_arrays(writer.rows_of(block)))
+        assert not list(outbox.folder.glob("*_features/c.*"))
+    writer.reopen_block(0)
+    outbox.restore(writer.stage.manifest, [0])
+    arrays = writer.stage.read_block(0)
+    assert np.array_equal(arrays["grid_features"], block_arrays(range(256))[0]["grid_features"])
+    arrays["status"][5] = Status.DONE
+    writer.write_block(0, arrays, {})
+    outbox.close()
+    assert verify_cache(address(bucket)).ok and verify_cache(address(bucket)).num_failed == 0
+
+
+def test_two_extractions_into_one_address_do_not_overwrite_each_other(
+    bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writers = []
+    for name in ("one", "two"):
+        monkeypatch.setenv(FOLDER, str(tmp_path / name))
+        outbox = Outbox(address(bucket))
+        outbox.receive()
+        outbox.folder.parent.mkdir(parents=True, exist_ok=True)
+        here = outbox.folder.exists()
+        writers.append((resume_writer if here else create_writer)(outbox.folder, CLIPS_OF_THREE_BLOCKS))
+        outbox.attach(writers[-1])
+    writers[0].write_block(1, *block_arrays(range(256, 512)))
+    before = files_below(bucket)
+    with pytest.raises(InputError, match="another process extracts there"):
+        writers[1].write_block(1, *block_arrays(range(256, 512), seed=1))
+    assert files_below(bucket) == before

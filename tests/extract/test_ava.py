@@ -207,7 +207,7 @@ def test_one_row_a_key_frame_gives_the_numbers_of_one_row_a_person(
     monkeypatch.setenv("IFCAR_RUNS", str(tmp_path / "runs"))
     found = []
     for path in (cache, one_row_a_person(cache, tmp_path / "persons.zarr")):
-        brief = replace(SHORT, min_steps=8)
+        brief = replace(SHORT, epochs=2)
         run = fit(make_run_config("sfi", path, protocol="official", preset="small", schedule=brief), Silent()).run
         detections = tmp_path / f"{path.stem}.csv"
         result = evaluate(run.path, EvaluateConfig(detections=detections))

@@ -16,7 +16,7 @@ from ifcar.extract.geometry import FULL_FRAME, Crop, boxes_to_crop, pictures_to_
 from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.track_store import TrackStore
 from ifcar.extract.tracks import Tracks
-from ifcar.extract.view_content import fill_slots
+from ifcar.extract.view_content import fill_slots, with_background
 from ifcar.extract.views import ViewPolicy, plan_view
 
 CLASSES = object_classes(["hand", "cup", "box"])
@@ -169,6 +169,41 @@ def test_a_view_shows_what_its_tracks_carry_at_its_frames_in_its_crop() -> None:
     seen = tracks.keep(2).at(view.frame_indices.astype(np.int64))
     for name, values in literal_slots(seen, 2, view.crop, view.flip).items():
         np.testing.assert_allclose(view.arrays[name], values, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(("num_tracks", "instances"), [(4, 4), (2, 6), (0, 2)])
+def test_background_is_in_the_last_slot_what_the_kept_masks_leave_of_the_frame(num_tracks: int, instances: int) -> None:
+    classes = object_classes(["background", "hand", "cup"])
+    tracks = random_tracks(np.random.default_rng(3), num_frames=12, num_tracks=num_tracks)
+    policy = ViewPolicy(frames=3, instances=instances, background=True, augmented_views=1, flip=True)
+    video = VideoInfo(clock=FrameClock(num_frames=24, fps=None), width=SIZE[0], height=SIZE[1])
+    clip, carried = Clip(clip_id="7", source=None, frame_size=None), (MASKS, classes, SCORES)
+    view = plan_view(policy, clip, tracks, video, None, view_number=1, carried=carried)
+    kept = tracks.keep(instances - 1).at(view.frame_indices.astype(np.int64))
+    for name, values in literal_slots(kept, instances, view.crop, view.flip).items():
+        np.testing.assert_allclose(view.arrays[name][:, :-1], values[:, :-1], atol=1e-6, err_msg=name)
+    for t in range(3):
+        left = np.full((SIZE[1], SIZE[0]), 255, np.uint8)
+        for box, mask in zip(kept.boxes[t], kept.values["masks"][t], strict=True):
+            if np.isfinite(box[0]):
+                left[mask > 0] = 0
+        np.testing.assert_array_equal(view.arrays["masks"][t, -1], literal_picture(left, view.crop, view.flip))
+    assert (view.arrays["object_classes"][:, -1] == 0).all() and (view.categories[:, -1] == 2).all()
+    assert (view.arrays["scores"][:, -1] == SCORES.empty).all()
+    np.testing.assert_allclose(
+        view.boxes[:, -1], [boxes_to_crop((0, 0, *SIZE), SIZE, view.crop, view.flip)] * 3, atol=1e-6
+    )
+
+
+def test_background_is_absent_where_masks_cover_the_frame() -> None:
+    tracks = Tracks(
+        frames=np.zeros(1, np.int64),
+        boxes=np.array([[[0, 0, *SIZE]]], np.float32),
+        categories=np.array([2], np.uint8),
+        values={"masks": np.full((1, 1, 4, 4), 255, np.uint8)},
+    )
+    found = fill_slots(with_background(tracks, (MASKS,), 3, SIZE), (MASKS,), 3, SIZE, FULL_FRAME, False)
+    assert found["categories"].tolist() == [[2, 0, 0]] and not found["masks"][0, 1:].any()
 
 
 def test_tracks_come_back_from_the_store_with_all_they_carry() -> None:

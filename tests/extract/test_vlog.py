@@ -257,7 +257,7 @@ def test_real_clips_go_from_masks_to_a_measure(tmp_path: Path, monkeypatch: pyte
     masks, present = reader.read_rows("masks", np.arange(2)), reader.table("categories") > 0
     assert (masks.any(axis=(3, 4)) == present).all() and present.any(axis=(1, 2)).all()
     reader.close()
-    brief = ScheduleConfig(kind="stretched", min_steps=4, batch_size=1, held_out=0.0)
+    brief = ScheduleConfig(kind="stretched", epochs=4, batch_size=1, held_out=0.0)
     config_of_run = make_run_config("stin", out, protocol="official", preset="small", schedule=brief)
     run = fit(config_of_run, Silent(), out=tmp_path / "run", device="cpu").run
     scored = evaluate(run.path)

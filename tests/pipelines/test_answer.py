@@ -5,43 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from fixtures.tables import row, table
 
 from ifcar.pipelines.comparison.columns import best_rows
 from ifcar.pipelines.comparison.formats import caption
 from ifcar.pipelines.comparison.results import ResultRow
-from ifcar.pipelines.comparison.statistics import PairedTest
-from ifcar.pipelines.comparison.store import Comparison
 from ifcar.pipelines.report.answer import answers_of
-
-
-def row(system: str, shares: Sequence[float], p: float | None = None, protocol: str = "compositional") -> ResultRow:
-    mean = sum(shares) / len(shares)
-    against = None if p is None else PairedTest(difference=mean - 0.5, low=mean - 0.6, high=mean - 0.4, p=p)
-    return ResultRow(
-        system=system,
-        protocol=protocol,
-        head="sfi",
-        factors={},
-        n=200,
-        seeds=tuple(range(len(shares))),
-        metric="top1",
-        primary=tuple(shares),
-        top5=(),
-        train_primary=(),
-        population=mean,
-        interval=(mean - 0.05, mean + 0.05),
-        against=against,
-        p_corrected=p,
-        published={},
-        runs=(),
-        num_units=200,
-    )
-
-
-def table(rows: Sequence[ResultRow], baseline: str = "plain") -> Comparison:
-    return Comparison(
-        name="t", title="T", dataset="toybox", baseline=baseline, paired_test="bootstrap", notes=(), rows=tuple(rows)
-    )
 
 
 def sentences(rows: Sequence[ResultRow], baseline: str = "plain") -> list[str]:

@@ -38,7 +38,7 @@ from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 IDS = [clip_id for ids in LISTS.values() for clip_id in ids]
 CLIPS = [Clip(clip_id=clip_id, source=None, frame_size=None) for clip_id in IDS]
-BRIEF = ScheduleConfig(kind="stretched", min_steps=4, batch_size=4)
+BRIEF = ScheduleConfig(kind="stretched", epochs=2, batch_size=4)
 
 
 @pytest.fixture(scope="module")

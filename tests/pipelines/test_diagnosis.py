@@ -457,7 +457,7 @@ def test_instances_several_labels_and_heads_that_do_not_stack_are_diagnosed(
     root = write_volleyball(tmp_path / "d", pixels=False)
     options = ExtractConfig(dataset="volleyball", data_root=root, out=cache, backbone="none", instances=6, workers=0)
     extract(options, Silent())
-    brief = ScheduleConfig(kind="stretched", min_steps=12, batch_size=8)
+    brief = ScheduleConfig(kind="stretched", epochs=4, batch_size=8)
     streams = "layout" if head == "stin" else None
     config = make_run_config(head, cache, labels=labels, streams=streams, preset="small", schedule=brief)
     runs = [fit(replace(config, seed=k), Silent(), out=tmp_path / f"run{k}").run for k in range(2)]

@@ -196,3 +196,4 @@ def test_readme_snippet_reads_a_cache_without_ifcar(tmp_path: Path) -> None:
     assert list(values["ids"])[:2] == ["100", "101"]  # type: ignore[call-overload]
     assert values["done"].all() and values["features"].shape == (4, 4, 2048, 3, 3)  # type: ignore[attr-defined]
     assert values["targets"].tolist() == [0, 1] * 4  # type: ignore[attr-defined]
+    assert len(values["inputs"]) == (values["split"] == 1).sum() > 0  # type: ignore[arg-type, attr-defined]

@@ -7,7 +7,6 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -316,17 +315,6 @@ def test_auxiliary_loss_is_there_where_it_has_a_weight(cache: Path, aux_weight: 
     same = config(cache, aux_weights={"prediction": aux_weight}, settings={"prediction": bool(aux_weight)})
     assert (same.aux_weights, same.options) == (chosen.aux_weights, chosen.options)
     assert "prediction" not in chosen.options
-
-
-@pytest.mark.parametrize("head", ["base", "stin", "sfi", "stlt"])
-def test_label_smoothing_is_the_presets_where_neither_the_run_nor_a_publication_says(head: str) -> None:
-    def smoothing(preset: str, **schedule: Any) -> float | None:
-        made = make_run_config(head, Path("none"), protocol="p", preset=preset, schedule=ScheduleConfig(**schedule))
-        return made.schedule.label_smoothing
-
-    assert smoothing("tuned") == smoothing("tuned", kind="stretched") == 0.1
-    assert smoothing("tuned", label_smoothing=0.0) == 0.0 and smoothing("small", label_smoothing=0.2) == 0.2
-    assert smoothing("tuned", kind="paper") == smoothing("paper") == smoothing("small") == smoothing("released") == 0.0
 
 
 @pytest.mark.parametrize("aux_weight", [0.0, 5.0])

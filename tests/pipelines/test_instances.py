@@ -59,7 +59,7 @@ from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.pipelines.stacks.noise import draw_noise
 from ifcar.pipelines.training.together import FitResult, fit_together
 
-SHORT = ScheduleConfig(kind="stretched", min_steps=24, batch_size=8)
+SHORT = ScheduleConfig(kind="stretched", epochs=8, batch_size=8)
 SLOTS = 6
 
 
@@ -352,7 +352,7 @@ def test_fine_tuning_over_instances_sees_a_key_frame_once_and_scores_as_its_cach
     root, weights, out = cache.parent / "d", random_weights(cache, "i3d_inception"), tmp_path / "c.zarr"
     seen = {"dataset": "volleyball", "data_root": root, "backbone": "i3d_inception", "crop": 32, "instances": SLOTS}
     extract(ExtractConfig(out=out, weights=weights, workers=0, **seen), Silent())
-    brief = replace(SHORT, min_steps=4, refit=False)
+    brief = replace(SHORT, epochs=2, refit=False)
     base = fit(make_run_config("stin", out, labels="personal", preset="small", schedule=brief), Silent()).run
     joint = joint_config(base.path, data_root=root, weights=weights, num_steps=2, batch_size=4, lr=1e-3)
     check_one_pass_a_key_frame(joint)

@@ -48,7 +48,7 @@ from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 NUM_CLIPS = 8
 Splits = list[Split]
-SHORT = ScheduleConfig(kind="stretched", min_steps=20, batch_size=4)
+SHORT = ScheduleConfig(kind="stretched", epochs=4, batch_size=4)
 
 
 @pytest.fixture(scope="module")

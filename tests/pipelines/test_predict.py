@@ -36,7 +36,7 @@ from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 softmax = SingleLabel().probabilities
 # Rates so high that clips get different logits; see `Trained.stored`.
-TINY = ScheduleConfig(kind="stretched", min_steps=20, batch_size=4, lr=0.1)
+TINY = ScheduleConfig(kind="stretched", epochs=4, batch_size=4, lr=0.1)
 LAYOUT = {"streams": "layout", "schedule": ScheduleConfig(kind="paper", epochs=60, batch_size=4, lr=0.03)}
 # The backbone computes the same batches here as in the cache (batch_size = views of a clip), so that features are equal
 # to the bit; the head's batch is one clip instead of all test clips, whose sums in float32 run in another order.

@@ -69,7 +69,7 @@ def run(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         cache,
         preset="small",
         settings={"heads": "object", "features": ["shape", "class"]},
-        schedule=ScheduleConfig(kind="stretched", min_steps=10, refit=False, held_out=0.0),
+        schedule=ScheduleConfig(kind="stretched", epochs=10, refit=False, held_out=0.0),
     )
     return fit(config, Silent(), out=tmp_path_factory.mktemp("runs") / "orn").run
 
@@ -116,3 +116,4 @@ def test_the_reports_graphs_and_moments_are_sums_over_pairs_of_an_earlier_and_a_
     for row in moments:
         j, k = int(row["earlier_slot"]), int(row["later_slot"])
         assert float(row["e"]) == pytest.approx(e[clip, later, earlier, j, k], rel=1e-4)
+        assert row["earlier"] == OBJECTS[classes[clip, earlier, j]] and row["later"] == OBJECTS[classes[clip, later, k]]

@@ -204,7 +204,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 def test_every_figure_is_there_as_svg_png_and_csv(world: World) -> None:
     for name in FIGURES:
-        for ending in ("svg", "png", "csv"):
+        for ending in ("svg", "png", "pdf", "csv"):
             assert (world.out / "figures" / f"{name}.{ending}").stat().st_size > 100, (name, ending)
         ElementTree.parse(world.out / "figures" / f"{name}.svg")
         with Image.open(world.out / "figures" / f"{name}.png") as picture:
@@ -599,6 +599,12 @@ def test_page_reads_whole_without_scripts(world: World, browser: Any, tmp_path: 
     open_page(browser, page, 390)
     assert len(shown_clips(browser)) == NUM_SHOWN
     assert not browser.find_element("css selector", ".filters").is_displayed()
+
+
+def test_page_prints_on_few_sheets(world: World, browser: Any) -> None:
+    open_page(browser, world.result.page, 1280)
+    sheets = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"])
+    assert 1 <= len(re.findall(rb"/Type\s*/Page\b(?!s)", sheets)) <= 8
 
 
 def test_downloads_hold_the_figures_numbers(world: World, browser: Any) -> None:

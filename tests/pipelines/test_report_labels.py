@@ -30,7 +30,7 @@ from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 CLASSES = ("opening", "closing", "holding", "pouring")
 SPEC = CacheSpec.standard(num_frames=8, num_steps=4, num_instances=3, channels=8, pooled_size=1, grid_size=(3, 3))
-NUM_CLIPS = 40
+NUM_CLIPS = 80
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ def write_cache(path: Path) -> None:
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     place = tmp_path_factory.mktemp("labels")
     write_cache(place / "c.zarr")
-    schedule = ScheduleConfig(kind="stretched", min_steps=60, batch_size=8, refit=False)
+    schedule = ScheduleConfig(kind="stretched", epochs=15, batch_size=8, refit=False)
     settings = {"strg": {}, "activity-specific": {"num_groups": 2}}
     runs = {}
     for head, changes in settings.items():

@@ -88,7 +88,7 @@ def test_runs_from_a_join_show_contexts_and_the_cells_that_say_what_happens(tmp_
             preset="small",
             settings={"embedding_dim": 16, "num_blocks": 2, "streams": streams},
             aux_weights=losses,
-            schedule=ScheduleConfig(kind="stretched", min_steps=100, refit=False, held_out=0.0),
+            schedule=ScheduleConfig(kind="stretched", epochs=60, refit=False, held_out=0.0),
         )
         fit(config, Silent(), out=tmp_path / name)
     out = tmp_path / "report"
