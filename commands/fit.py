@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -30,6 +30,9 @@ from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.pipelines.training.machine import MachineConfig
 from ifcar.shell_words import command
 
+if TYPE_CHECKING:
+    from ifcar.pipelines.training.together import FitResult
+
 BESIDE_CONFIG = ("head", "config", "cache", "device", "memory", "out", "resume", "as_json")
 """Parameters that count beside --config, or beside the config of the run to resume."""
 
@@ -54,12 +57,10 @@ def fit_head(
     from dataclasses import replace
 
     from ifcar.heads.catalog import HEADS
-    from ifcar.pipelines.ensemble import partner
     from ifcar.pipelines.fit import fit
     from ifcar.pipelines.folders import only_cache
     from ifcar.pipelines.runs.finished import read_config, read_remark
     from ifcar.pipelines.runs.resolve import make_run_config
-    from ifcar.pipelines.scoring.gaps import describe_gaps
 
     if resume and out is None:
         raise InputError("--resume needs --out, the folder of the stopped run")
@@ -91,8 +92,14 @@ def fit_head(
             part = taken["parts"][0]
             raise InputError(f"--part {part} would be ignored: it is taken from another run; name it with --start")
     result = fit(run_config, screen, out=out, resume=resume, **where)
-    plan = result.plan
-    used = f"{plan.describe()}, {result.steps:,} steps"
+    _say_fitted(result, as_json)
+
+
+def _say_fitted(result: FitResult, as_json: bool) -> None:
+    from ifcar.pipelines.ensemble import partner
+    from ifcar.pipelines.scoring.gaps import describe_gaps
+
+    used = f"{result.plan.describe()}, {result.steps:,} steps"
     if result.best_step is not None:
         used += f"; stopping point step {result.best_step:,}, chosen on the held-out part of the training split"
         used += ", then trained again on all of it" if result.refit else ""

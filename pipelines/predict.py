@@ -25,6 +25,7 @@ from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.decode import probe
 from ifcar.extract.decoded_views import ViewDataset
 from ifcar.extract.engine import EngineOptions, FeatureExtractor, fault_of_features
+from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.roi import pooled_with
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.view_content import View
@@ -103,21 +104,12 @@ def predict(
     run, video = Path(run), Path(video)
     opened = open_run(run)
     data = opened.data()
-    if options.labels not in (None, data.labels):
-        raise InputError(
-            f"--labels {options.labels}: {run} learned the label space {data.labels!r}"
-            f"{nearest(str(options.labels), [data.labels])} and knows no other"
-        )
     members = on_stream(members_of(opened, data), options.stream)
     whole, stream = data, members[0].stream
     data = whole.of_stream(stream)
     num_top = _num_top(options.top, len(data.classes))
     recipe = read_recipe(run, data)
-    if recipe.boxes and recipe.detector is None:
-        raise InputError(
-            f"{run}: trained on boxes of a file (`ifcar extract --boxes`), which belong to no other video; `ifcar "
-            "evaluate` scores it from its cache"
-        )
+    _check_run(run, data, recipe, options.labels)
     info, weights, on = probe(video), options.weights, choose_device(options.device)
     reads = tuple(dict.fromkeys(stream_of(name)[1] for member in members for name in member.reads()))
     reads_boxes = data.over != "clip" or any(data.spec.array(name).is_by_slot for name in reads)
@@ -128,28 +120,12 @@ def predict(
         frames_on_clock=recipe.frames_on_clock,
     )
     boxes = _boxes(data, run, clip_of_video, recipe, options, detector, on, progress, reads_boxes=reads_boxes)
-    clip_of_video, tracks = replace(clip_of_video, clip_id=boxes.clip_id), boxes.tracks
+    clip_of_video = replace(clip_of_video, clip_id=boxes.clip_id)
     if boxes.of_source:
         recipe = replace(recipe, annotation_fps=None, frames_on_clock=False)
-    notes = (
-        [] if options.boxes is None else check_boxes(options.boxes, clip_of_video, boxes, info, recipe.annotation_fps)
-    )
-    if options.boxes is not None:
-        notes += use_of_boxes(
-            options.boxes,
-            boxes,
-            video,
-            run,
-            sampling=recipe.policy.sampling,
-            reads=recipe.backbone.reads,
-            chosen=options.clip is not None,
-            reads_boxes=reads_boxes,
-        )
-    notes += boxes.notes
+    notes = _notes_of_boxes(run, clip_of_video, boxes, info, recipe, options, reads_boxes=reads_boxes)
     if boxes.of_source:  # such a video is seen whole, and not from its first box to its last
-        boxes = replace(boxes, tracks=tracks.at(np.arange(info.num_frames)))
-    if reads_boxes:
-        notes += filter(None, [differing(recipe.detector, boxes.facts)])
+        boxes = replace(boxes, tracks=boxes.tracks.at(np.arange(info.num_frames)))
     reads_features = data.spec.reads_features(reads)
     pooled = pooled_with(recipe.pooled) if reads_features and recipe.pooled is not None else ()
     reads = tuple(dict.fromkeys((*reads, *pooled)))
@@ -173,7 +149,7 @@ def predict(
         num_frames=data.spec.num_frames,
         num_subjects=int((slots == Category.SUBJECT).sum()),
         num_objects=int((slots == Category.OBJECT).sum()),
-        num_tracks=tracks.boxes.shape[1],
+        num_tracks=boxes.tracks.boxes.shape[1],
         notes=[*notes, _NO_BOX] if not slots.any() and (reads_boxes or options.boxes is not None) else notes,
     )
 
@@ -231,6 +207,48 @@ def _views(clip: Clip, boxes: VideoBoxes, recipe: Recipe, carried: Sequence[Arra
         proposals_fps=facts.fps,
         carried=carried,
     )
+
+
+def _check_run(run: Path, data: RunData, recipe: Recipe, labels: str | None) -> None:
+    if labels not in (None, data.labels):
+        raise InputError(
+            f"--labels {labels}: {run} learned the label space {data.labels!r}"
+            f"{nearest(str(labels), [data.labels])} and knows no other"
+        )
+    if recipe.boxes and recipe.detector is None:
+        raise InputError(
+            f"{run}: trained on boxes of a file (`ifcar extract --boxes`), which belong to no other video; `ifcar "
+            "evaluate` scores it from its cache"
+        )
+
+
+def _notes_of_boxes(
+    run: Path,
+    clip: Clip,
+    boxes: VideoBoxes,
+    info: VideoInfo,
+    recipe: Recipe,
+    options: PredictConfig,
+    *,
+    reads_boxes: bool,
+) -> list[str]:
+    """Return what is strange about a video's boxes, a line each."""
+    notes: list[str] = []
+    if options.boxes is not None:
+        assert clip.source is not None
+        notes += check_boxes(options.boxes, clip, boxes, info, recipe.annotation_fps)
+        notes += use_of_boxes(
+            options.boxes,
+            boxes,
+            clip.source,
+            run,
+            sampling=recipe.policy.sampling,
+            reads=recipe.backbone.reads,
+            chosen=options.clip is not None,
+            reads_boxes=reads_boxes,
+        )
+    notes += boxes.notes
+    return notes + ([line for line in [differing(recipe.detector, boxes.facts)] if line] if reads_boxes else [])
 
 
 def _num_top(top: int | None, num_classes: int) -> int:

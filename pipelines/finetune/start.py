@@ -16,9 +16,10 @@ from ifcar.pipelines.configs import from_plain, to_plain
 from ifcar.pipelines.extraction.backbones import backbone_of
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.runs.config import RunConfig, run_id
+from ifcar.pipelines.runs.data import RunData
 from ifcar.pipelines.runs.finished import open_run
 from ifcar.pipelines.runs.live import I3D_PRESETS, JOINT_PRESETS, LiveConfig, LiveData, Published
-from ifcar.pipelines.runs.recipe import read_recipe
+from ifcar.pipelines.runs.recipe import Recipe, read_recipe
 from ifcar.pipelines.runs.resolve import head_arrays
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
@@ -98,25 +99,7 @@ def joint_config(
     if not isinstance(config, RunConfig):
         raise InputError(f"{base}: an ensemble has no head of its own; name one of its members")
     published = _preset(JOINT_PRESETS, preset)
-    if "streams" in data.identity:
-        raise InputError(f"{base}: its head was trained on several caches, whose backbones are not trained together")
-    if not data.spec.channels:
-        raise InputError(f"{base}: its head was trained on boxes alone (backbone none); there is no backbone to train")
-    recipe = read_recipe(base, data)
-    if recipe.detector is not None:
-        raise InputError(
-            f"{base}: trained on boxes of a detector (`ifcar extract --boxes`), which training the backbone does not "
-            "read; put the file there as the dataset's annotations.json (something-else), extract and train again"
-        )
-    if recipe.boxes and options.get("boxes") is None:
-        raise InputError(
-            f"{base}: its head was trained on boxes of a file ({recipe.boxes[:12]}…); name the file with --boxes"
-        )
-    if GRID_FEATURES.name in head_arrays(config) and "grid_pool" in data.identity["backbone"]:
-        raise InputError(
-            f"{base}: its head was trained on a map made smaller by --grid-pool, and the backbone is trained on whole "
-            "ones: extract without it, and train the head on that"
-        )
+    recipe = _recipe_of(base, config, data, options.get("boxes"))
     given = {key: value for key, value in options.items() if value is not None}
     for name, symbol in (("frames", "T"), ("instances", "N")):
         expected = data.spec.num_frames if name == "frames" else data.spec.num_instances
@@ -168,6 +151,30 @@ def _sampling_of(policy: ViewPolicy, dataset: str) -> dict[str, Any]:
         "sampling_fps": policy.sampling_fps,
         "sampling_rates": policy.sampling_rates,
     }
+
+
+def _recipe_of(base: Path, config: RunConfig, data: RunData, boxes: Path | None) -> Recipe:
+    """Return what a run's cache was made of, of runs whose head has a backbone that can be trained with it."""
+    if "streams" in data.identity:
+        raise InputError(f"{base}: its head was trained on several caches, whose backbones are not trained together")
+    if not data.spec.channels:
+        raise InputError(f"{base}: its head was trained on boxes alone (backbone none); there is no backbone to train")
+    recipe = read_recipe(base, data)
+    if recipe.detector is not None:
+        raise InputError(
+            f"{base}: trained on boxes of a detector (`ifcar extract --boxes`), which training the backbone does not "
+            "read; put the file there as the dataset's annotations.json (something-else), extract and train again"
+        )
+    if recipe.boxes and boxes is None:
+        raise InputError(
+            f"{base}: its head was trained on boxes of a file ({recipe.boxes[:12]}…); name the file with --boxes"
+        )
+    if GRID_FEATURES.name in head_arrays(config) and "grid_pool" in data.identity["backbone"]:
+        raise InputError(
+            f"{base}: its head was trained on a map made smaller by --grid-pool, and the backbone is trained on whole "
+            "ones: extract without it, and train the head on that"
+        )
+    return recipe
 
 
 def _preset(presets: Mapping[str, Published], name: str) -> Published:
