@@ -234,7 +234,7 @@ class Head(nn.Module, ABC):
         Raises:
             InputError: a plugin's `forward` returns something else than it should.
         """
-        values = next(iter(batch.arrays.values()))
+        values = next(iter(batch.arrays.values()), torch.empty(0))  # of none, `forward` says what it lacks
         if self.draws is None or not self.training:
             out = super().__call__(batch)
         else:
