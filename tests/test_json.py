@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from fixtures.blobs import draw
 from fixtures.json_shapes import documented, shape_of
-from fixtures.something_else import write_dataset
+from fixtures.something_else import write_dataset, write_few_shot
 
 import ifcar
 from ifcar.cli import main
@@ -25,26 +26,49 @@ systems:
 - {name: B, head: stin, streams: layout}
 """
 DATA = ("--dataset", "something-else", "--data-root", "d")
+PICTURES = ("--dataset", "something-else", "--data-root", "p")
+NARROW = ("--backbone", "mobilenet_v2", "--weights", "random:0", "--crop", "32", "--frames", "4", "--workers", "0")
 COMMANDS = {  # in this order: each leaves what later ones need
     "extract": ("extract", *DATA, "--backbone", "none", "--workers", "0", "--out", CACHE),
+    "detect VIDEOS": ("detect", "v", "--detector", "blobs", "--weights", "masks", "--out", "boxes.json"),
     "data check": ("data", "check", *DATA, "--annotations-only"),
     "fit-head HEAD": ("fit-head", "base", *SHORT, "--schedule", "stretched", "--out", "runs/a"),
+    "finetune i3d": ("finetune", "i3d", *PICTURES, *NARROW, "--epochs", "1", "--batch-size", "4", "--out", "runs/i"),
     "evaluate RUN": ("evaluate", "runs/a"),
+    "predict RUN VIDEO": ("predict", "runs/a", "p/frames/100", "--boxes", "p/annotations.json"),
     "diagnose RUN": ("diagnose", "runs/a"),
     "grid FILE --dry-run": ("grid", "grid.yaml", "--cache", CACHE, "--dry-run"),
     "grid FILE": ("grid", "grid.yaml", "--cache", CACHE, "--device", "cpu", "--processes", "1"),
     "ensemble RUN …": ("ensemble", "runs/a", "runs/b", "--out", "runs/e"),
     "compare A B": ("compare", "runs/a", "runs/b"),
+    "few-shot HEAD": (
+        "few-shot",
+        "base",
+        *SHORT[:-4],
+        *SHORT[-2:],
+        "--shots",
+        "5",
+        "--schedule",
+        "stretched",
+        "--min-steps",
+        "2",
+    ),
     "cache info CACHE": ("cache", "info", CACHE),
     "cache verify CACHE": ("cache", "verify", CACHE),
     "cache repair CACHE": ("cache", "repair", CACHE),
     "cache export CACHE": ("cache", "export", CACHE),
+    "cache show CACHE": ("cache", "show", "caches/p.zarr", "--data-root", "p", "--clip", "100"),
+    "cache join NAME=CACHE …": ("cache", "join", "a=caches/p.zarr", "b=caches/p.zarr", "--out", "caches/j.join.json"),
     **{
         f"list {what}": ("list", what)
         for what in ("caches", "runs", "datasets", "backbones", "detectors", "heads", "grids", "published")
     },
     "report": ("report", "--clips", "0"),
     "runs rm RUN": ("runs", "rm", "runs/e"),
+}
+BEFORE = {
+    "ensemble RUN …": ("fit-head", "base", *SHORT, "--out", "runs/b", "--seed", "1"),
+    "cache show CACHE": ("extract", *PICTURES, "--backbone", "none", "--workers", "0", "--out", "caches/p.zarr"),
 }
 
 
@@ -55,13 +79,17 @@ def test_what_commands_print_is_what_the_page_says(
     monkeypatch.chdir(tmp_path)
     for kind in ("DATA", "CACHES", "RUNS", "WEIGHTS"):
         monkeypatch.setenv(f"IFCAR_{kind}", str(tmp_path / kind.lower()))
-    write_dataset(tmp_path / "d", pixels=False)
+    write_few_shot(write_dataset(tmp_path / "d", num_clips=48, pixels=False))
+    write_dataset(tmp_path / "p")
+    (tmp_path / "v" / "100").mkdir(parents=True)
+    for frame in range(6):
+        draw(0, frame).save(tmp_path / "v" / "100" / f"{frame + 1:04d}.jpg")
     (tmp_path / "grid.yaml").write_text(GRID)
     wrong = []
     assert PAGE.keys() == COMMANDS.keys()
     for name, words in COMMANDS.items():
-        if name == "ensemble RUN …":
-            printed(capsys, "fit-head", "base", *SHORT, "--out", "runs/b", "--seed", "1")
+        if name in BEFORE:
+            printed(capsys, *BEFORE[name])
         schema = PAGE[name]
         found = shape_of(json.loads(printed(capsys, *words)), schema)
         wrong += [f"{name}: {key} is {kinds}" for key, kinds in found.items() if not kinds <= schema.get(key, set())]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from fixtures.processes import Command, workers
-from fixtures.something_else import write_dataset
+from fixtures.something_else import write_dataset, write_few_shot
 from safetensors.numpy import load_file
 
 from ifcar.config_fields import fields_of
@@ -78,36 +78,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Silent(),
     )
     return out
-
-
-def write_few_shot(root: Path) -> None:
-    """Write base classes (clips 100 … 123), novel classes (124 … 147), five shots in two draws."""
-    folder = root / "splits" / "fewshot"
-    folder.mkdir()
-
-    def entries(clips: range, verb: str) -> list[dict[str, object]]:
-        side = {0: "left", 1: "right"}
-        return [
-            {
-                "id": str(100 + k),
-                "template": f"{verb} [something] {side[k % 2]}",
-                "placeholders": ["thing"],
-                "label": "x",
-            }
-            for k in clips
-        ]
-
-    files = {
-        "base_labels.json": {"Moving something left": 0, "Moving something right": 1},
-        "base_training_set.json": entries(range(16), "Moving"),
-        "base_validation_set.json": entries(range(16, 24), "Moving"),
-        "finetune_labels.json": {"Sliding something right": 0, "Sliding something left": 1, "Never shown": 2},
-        "finetune_5shot_training.json": entries(range(24, 34), "Sliding"),
-        "finetune_5shot_training_draw2.json": entries(range(28, 38), "Sliding"),
-        "finetune_validation.json": entries(range(38, 48), "Sliding"),
-    }
-    for name, content in files.items():
-        (folder / name).write_text(json.dumps(content))
 
 
 @pytest.fixture(autouse=True)
