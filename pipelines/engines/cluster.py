@@ -13,7 +13,6 @@ from typing import Annotated, Literal
 
 from ifcar.config_fields import Bounds, Option, check_fields
 from ifcar.errors import InputError, one_line
-from ifcar.plugins import VARIABLE, named_files
 
 CONNECT_SEC = 5.0
 MAX_REASON = 400
@@ -96,16 +95,9 @@ def connected(config: RayConfig) -> Iterator[ModuleType]:
     if ray.is_initialized():
         yield ray
         return
-    plugins = named_files()
     try:
         _knock(config.address)
-        ray.init(
-            address=config.address,
-            log_to_driver=False,
-            logging_level="error",
-            namespace="ifcar",
-            runtime_env={"env_vars": {VARIABLE: os.pathsep.join(map(str, plugins))}} if plugins else None,
-        )
+        ray.init(address=config.address, log_to_driver=False, logging_level="error", namespace="ifcar")
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise InputError(
             f"no Ray cluster at --address {config.address} ({ray_reason(error)}); start one with `ray start --head`, "

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -68,7 +68,9 @@ def _processes(initializer: Callable[[], None], number: int) -> Iterator[Process
     """Yield a pool whose processes are ended at once when the block raises: their work goes on from checkpoints."""
     context = _context()
     others = {child.pid for child in multiprocessing.active_children()}
-    with ProcessPoolExecutor(number, mp_context=context, initializer=_begin, initargs=(initializer,)) as pool:
+    with ProcessPoolExecutor(
+        number, mp_context=context, initializer=_begin, initargs=(initializer, dict(os.environ))
+    ) as pool:
         try:
             yield pool
         except BaseException:
@@ -97,8 +99,13 @@ def _context() -> BaseContext:
     return context
 
 
-def _begin(initializer: Callable[[], None]) -> None:
-    """Set up a process that ends when its parent does, however that ends."""
+def _begin(initializer: Callable[[], None], environment: Mapping[str, str]) -> None:
+    """Set up a process that ends when its parent does, however that ends.
+
+    A fork of the server has the variables of when that began; plugins, for one, may have been named since.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends this one
     parent = multiprocessing.parent_process()
     assert parent is not None
