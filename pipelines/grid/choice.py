@@ -8,6 +8,23 @@ from ifcar.errors import InputError
 from ifcar.pipelines.comparison.results import Replicate, System
 from ifcar.pipelines.grid.config import ChoiceConfig
 from ifcar.pipelines.grid.variants import Variant
+from ifcar.pipelines.runs.config import RunConfig
+
+
+def check_choices(choices: Sequence[ChoiceConfig], runs: Sequence[tuple[str, RunConfig]]) -> None:
+    """Refuse, before a run is made, a choice on a held-out part that the runs' schedules do not hold out.
+
+    Args:
+        choices: of a grid.
+        runs: its runs, each with the name of its system in the file.
+    """
+    for choice in (choice for choice in choices if choice.by == "held_out"):
+        for template, run in runs:
+            if template == choice.of and (run.schedule.kind != "stretched" or not run.schedule.held_out):
+                raise InputError(
+                    f"choice {choice.name!r}: its runs hold nothing out that could choose; expected kind: stretched "
+                    "and held_out above 0 in their schedule"
+                )
 
 
 def chosen(choice: ChoiceConfig, variants: Sequence[Variant], systems: Sequence[System]) -> list[System]:

@@ -20,6 +20,7 @@ from ifcar.pipelines.extraction.needs import asked_for, described, extract_words
 from ifcar.pipelines.feed.boxes import check_boxes
 from ifcar.pipelines.feed.examples import Examples, limit_views, read_examples
 from ifcar.pipelines.folders import folder
+from ifcar.pipelines.grid.choice import check_choices
 from ifcar.pipelines.grid.config import FewShotConfig, GridConfig, SystemConfig
 from ifcar.pipelines.grid.costs import bytes_read
 from ifcar.pipelines.grid.variants import Variant, check_names, check_starts, expand
@@ -132,6 +133,7 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
         for stage in stages:
             shown = [part for draw in stage.draws for name in draw for part in used[name]]
             sizes[number, stage.label] = bytes_read(reader, head_arrays(run), shown)
+    check_choices(config.choices, [(cell.variant.template, job.config) for cell in cells for job in cell.jobs])
     other_data = {stage.label: _other_data(config, reader, dataset, stage, tables) for stage in stages}
     plan = GridPlan(
         config=config,
