@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from ifcar.config_fields import Bounds, Option, check_fields
 from ifcar.errors import InputError
 from ifcar.pipelines.configs import from_plain, to_plain
+from ifcar.pipelines.runs.distil import DistilConfig
 from ifcar.pipelines.runs.live import LiveConfig
 from ifcar.pipelines.runs.schedule import WEIGHT_DECAY, ScheduleConfig
 from ifcar.pipelines.scoring.pooling import Pool
@@ -76,6 +77,7 @@ class RunConfig:
         augmented_views: how many augmented views of a training clip training draws from as well, the first ones; None:
             all that the cache has.
         fine_tune: the run to start from, or None to start from the seed.
+        distil_from: the runs whose answers are learned beside the labels, or None.
         live: how the backbone was trained with the head (`ifcar finetune`); None for a run from a cache. `cache` and
             `fingerprint` are then those of the cache that the trained backbone makes.
         fingerprint: of the cache; filled in by the run.
@@ -97,6 +99,7 @@ class RunConfig:
     views: Annotated[int | None, Bounds(least=1)] = None
     augmented_views: Annotated[int | None, Bounds(least=0)] = None
     fine_tune: FineTuneConfig | None = None
+    distil_from: DistilConfig | None = None
     live: LiveConfig | None = None
     fingerprint: str = ""
     protocol_digest: str = ""
@@ -111,6 +114,12 @@ class RunConfig:
     def pool(self) -> Pool:
         """How the scores of a tested clip's views become one."""
         return "mean" if self.live is None else self.live.pool
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """Folders of the runs that this one starts or learns from."""
+        started = () if self.fine_tune is None else (self.fine_tune.base,)
+        return started if self.distil_from is None else (*started, *self.distil_from.runs)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,6 +159,7 @@ def run_id(config: RunConfig) -> str:
     """
     assert config.fingerprint and config.protocol_digest
     assert config.fine_tune is None or config.fine_tune.base_id
+    assert config.distil_from is None or config.distil_from.run_ids
     text = json.dumps(without_places(config), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -174,6 +184,10 @@ def without_places(config: RunConfig) -> dict[str, Any]:
     if content["fine_tune"] is not None:
         for key in ("base", *(() if content["fine_tune"]["parts"] else ("parts",))):
             del content["fine_tune"][key]
+    if content["distil_from"] is None:
+        del content["distil_from"]
+    else:
+        del content["distil_from"]["runs"]
     if content["live"] is None:
         del content["live"]
     else:
@@ -194,6 +208,8 @@ def without_seed(config: RunConfig) -> dict[str, Any]:
     """Return `without_places` less the seed: the same for all runs of one system, also where these start from runs."""
     if config.fine_tune is not None:
         config = replace(config, fine_tune=replace(config.fine_tune, base_id=""))
+    if config.distil_from is not None:
+        config = replace(config, distil_from=replace(config.distil_from, run_ids=()))
     return {**without_places(config), "seed": 0}
 
 
@@ -267,6 +283,7 @@ def run_name(config: RunConfig) -> str:
         config.labels or "",
         views,
         tuned,
+        "" if config.distil_from is None else "taught",
         f"seed{config.seed}",
     )
     return "-".join(part for part in parts if part)

@@ -260,6 +260,7 @@ def _trainer(
         precision=config.schedule.precision,
         classifier_only=config.fine_tune is not None and config.fine_tune.train == "classifier",
         order=state.order,
+        distil=config.distil_from,
     )
     return order, trainer
 

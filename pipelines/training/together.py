@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -41,6 +41,7 @@ from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.training.events import write_outcome
 from ifcar.pipelines.training.jobs import FailedRun, Job
 from ifcar.pipelines.training.phases import Data, Outcome, PreparedRun, stack_states, train_phases
+from ifcar.pipelines.training.teachers import check_unseen, identified, taught
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +108,11 @@ def _fit_locked(
     entries = [_enter(job, reader, protocol, len(trained)) for job in jobs]
     config = entries[0].config
     arrays = head_arrays(config)
+    if config.distil_from is not None:
+        trained = taught(trained, tested, protocol, entries[0].head, config.distil_from)
     division = hold_out(trained, protocol, entries[0].plan.held_out)
+    if config.distil_from is not None:
+        check_unseen([open_run(path) for path in config.distil_from.runs], division)
     notes = [note for note in (tested.note, division.note, entries[0].note) if note]
     notes += entries[0].head.remarks()
     notes += check_boxes(reader, config.head, arrays, trained, tested)
@@ -207,6 +212,8 @@ def _enter(job: Job, reader: CacheReader, protocol: ProtocolTable, num_clips: in
     note = ""
     if config.fine_tune is not None:
         config, note = start_from_base(config, config.fine_tune, head)
+    if config.distil_from is not None:
+        config = replace(config, distil_from=identified(config.distil_from))
     appearance = reader.spec.reads_features(head_arrays(config))
     plan = make_plan(config.schedule, num_clips, reads_appearance=appearance)
     return PreparedRun(config=config, path=job.path, head=head, plan=plan, note=note)

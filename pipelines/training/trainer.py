@@ -14,6 +14,7 @@ from ifcar.errors import IfcarError
 from ifcar.pipelines.feed.batches import BatchReader
 from ifcar.pipelines.feed.examples import Examples
 from ifcar.pipelines.feed.order import Order
+from ifcar.pipelines.runs.distil import DistilConfig
 from ifcar.pipelines.runs.schedule import Plan
 from ifcar.pipelines.scoring.scores import Metrics
 from ifcar.pipelines.stacks.stack import Stack
@@ -129,6 +130,7 @@ class Trainer:
         precision: "fp32", or "bf16" for the products of the forward pass.
         classifier_only: everything but the classifier is frozen and runs in evaluation mode.
         order: of the clips in an epoch.
+        distil: how the examples' teachers count, None without.
     """
 
     stack: Stack
@@ -141,6 +143,7 @@ class Trainer:
     precision: Literal["fp32", "bf16"]
     classifier_only: bool
     order: Order = "full"
+    distil: DistilConfig | None = None
 
 
 def make_optimizer(stack: Stack, members: Sequence[FleetRun]) -> torch.optim.Optimizer:
