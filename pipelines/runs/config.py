@@ -22,6 +22,8 @@ from ifcar.pipelines.scoring.pooling import Pool
 ENSEMBLE = "ensemble"
 LATER_OPTIONS = (("layout", "motion"),)
 """Switches of heads that earlier runs do not know: where they are off, a run's id stays what it is."""
+LATER_IN_SCHEDULES = ("coupled_decay", "patience", "least_lr")
+"""The same of published schedules."""
 ID_LENGTH = 12  # hexadecimal digits of a run's id that its folder's name shows
 
 
@@ -176,6 +178,10 @@ def without_places(config: RunConfig) -> dict[str, Any]:
         del schedule["published"]
         if schedule["weight_decay"] is None:
             schedule["weight_decay"] = WEIGHT_DECAY
+    else:
+        for key in LATER_IN_SCHEDULES:
+            if not schedule["published"][key]:
+                del schedule["published"][key]
     # Options once said too which auxiliary losses are on; with them the ids of earlier runs stay what they are.
     content["options"] |= {name: name in config.aux_weights for name in _auxiliary(config.head)}
     for section, name in LATER_OPTIONS:

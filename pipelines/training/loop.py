@@ -102,7 +102,7 @@ def train_step(
     for place, group in enumerate(trainer.optimizer.param_groups):
         moves = place < len(stack) and members[place].state.failure is None
         group["params"][0].grad = stack.gradients[place] if moves else None
-        group["lr"] = trainer.members[place].plan.lr_at(state.step)
+        group["lr"] = trainer.members[place].lr_at(state.step, state.phase)
         if moves and not plan.decay_vectors:
             decay_matrices(stack, place, 1 - group["lr"] * trainer.members[place].plan.weight_decay)
     trainer.optimizer.step()
@@ -151,7 +151,7 @@ def finish_round(
             "phase": state.phase,
             "epoch": state.step // member.plan.steps_per_epoch,
             "step": state.step,
-            "lr": member.plan.lr_at(state.step - 1),
+            "lr": member.lr_at(state.step - 1, state.phase),
             **mean,
             "seconds": round(seconds, 3),
             "fleet": len(trainer.members),
