@@ -107,8 +107,8 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
     check_sources(variants)
     stages = _stages(config, reader)
     names = dict.fromkeys(name for stage in stages for draw in stage.draws for name in draw)
-    beside = space_sizes(reader.spec)  # what a join states is learned beside the first
-    tables = {name: reader.protocol(name).led_by(config.labels, beside) for name in names}
+    # What a join states is learned beside the first.
+    tables = {n: reader.protocol(n).led_by(config.labels, space_sizes(reader.spec_of(n))) for n in names}
     parts = {n: [read_examples(reader, t, split) for split in (Split.TRAIN, Split.TEST)] for n, t in tables.items()}
     for name, table in tables.items():
         _check_measurable(parts[name], table, reader)

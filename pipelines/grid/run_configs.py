@@ -112,4 +112,4 @@ def tuned(
 def head_without_memory(config: RunConfig, reader: CacheReader) -> Head:
     """Build a run's head without memory, so that it says what the cache lacks."""
     with torch.device("meta"):
-        return build_head(config, reader.spec, 2)
+        return build_head(config, reader.spec_of(config.protocol), 2)

@@ -100,7 +100,8 @@ def _fit_locked(
 ) -> list[FitResult | FailedRun]:
     started = time.perf_counter()
     reader = open_its_cache(jobs[0].config.cache, jobs[0].path)
-    protocol = reader.protocol(jobs[0].config.protocol).led_by(jobs[0].config.labels, space_sizes(reader.spec))
+    spec = reader.spec_of(jobs[0].config.protocol)
+    protocol = reader.protocol(jobs[0].config.protocol).led_by(jobs[0].config.labels, space_sizes(spec))
     views = jobs[0].config.views, jobs[0].config.augmented_views
     trained, tested = (
         limit_views(read_examples(reader, protocol, split), reader, *views) for split in (Split.TRAIN, Split.TEST)
@@ -120,7 +121,7 @@ def _fit_locked(
     for entry in itertools.compress(entries, left):
         claim_folder(entry.path, entry.config)
         provenance, streams = reader.manifest.provenance, reader.stream_identities()
-        write_run_data(entry.path, RunData.of_protocol(reader.spec, provenance, protocol, notes, streams))
+        write_run_data(entry.path, RunData.of_protocol(spec, provenance, protocol, notes, streams))
     batches = open_batches(reader, arrays, [trained, tested], device, memory)
     for line in (batches.describe(), *notes):
         progress.say(f"{config.head}: {line}")
@@ -208,7 +209,7 @@ def _task_results(entry: PreparedRun, outcome: Outcome, tested: Examples, data: 
 
 def _enter(job: Job, reader: CacheReader, protocol: ProtocolTable, num_clips: int) -> PreparedRun:
     config = resolve(job.config, reader, protocol)
-    head = build_head(config, reader.spec, len(protocol.labels.classes))
+    head = build_head(config, reader.spec_of(protocol.name), len(protocol.labels.classes))
     note = ""
     if config.fine_tune is not None:
         config, note = start_from_base(config, config.fine_tune, head)
