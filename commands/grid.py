@@ -98,7 +98,7 @@ def few_shot(
 
 def _with_tuning(config: FewShotConfig, given: Mapping[str, Any]) -> FewShotConfig:
     """Return the config with the schedule of its fine-tuning, where anything was given of one."""
-    from ifcar.pipelines.grid.plan import TUNING
+    from ifcar.pipelines.grid.run_configs import TUNING
 
     if not given:
         return config

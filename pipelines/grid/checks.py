@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.streams import stream_names, stream_spec
@@ -16,8 +14,9 @@ from ifcar.pipelines.feed.boxes import check_boxes
 from ifcar.pipelines.feed.examples import Examples
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.grid.config import GridConfig
+from ifcar.pipelines.grid.run_configs import head_without_memory
 from ifcar.pipelines.runs.config import RunConfig
-from ifcar.pipelines.runs.heads import build_head, keys_of
+from ifcar.pipelines.runs.heads import keys_of
 from ifcar.pipelines.runs.resolve import head_arrays
 from ifcar.shell_words import command
 
@@ -56,9 +55,8 @@ def _check_streams(config: GridConfig, reader: CacheReader, dataset: str) -> Non
 def check_feedable(
     config: RunConfig, reader: CacheReader, parts: Sequence[Sequence[Examples]], tasks: Sequence[str]
 ) -> None:
-    """Build the head without memory, so that it says what the cache lacks; check its parts, tasks and boxes."""
-    with torch.device("meta"):
-        head = build_head(config, reader.spec, 2)
+    """Build the head, which says what the cache lacks, and check its parts, tasks and boxes."""
+    head = head_without_memory(config, reader)
     known = [task.name for task in head.tasks if task.name]
     for name in tasks:
         if name not in known:

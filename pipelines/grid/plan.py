@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
 from ifcar.cache.streams import space_sizes
 from ifcar.errors import CacheMismatchError, IfcarError, InputError, nearest_of
-from ifcar.pipelines.configs import from_plain, to_plain
 from ifcar.pipelines.feed.examples import Examples, limit_views, read_examples
-from ifcar.pipelines.folders import folder
 from ifcar.pipelines.grid.checks import check_extraction, check_feedable, check_measurable
 from ifcar.pipelines.grid.choice import check_choices
-from ifcar.pipelines.grid.config import FewShotConfig, GridConfig, SystemConfig
+from ifcar.pipelines.grid.config import FewShotConfig, GridConfig
 from ifcar.pipelines.grid.costs import bytes_read
-from ifcar.pipelines.grid.variants import Variant, check_names, check_starts, expand
+from ifcar.pipelines.grid.run_configs import made_from, run_config, run_folder, tuned
+from ifcar.pipelines.grid.variants import Variant, check_names, check_sources, expand
 from ifcar.pipelines.published.tables import published_table
-from ifcar.pipelines.runs.config import ID_LENGTH, FineTuneConfig, RunConfig, run_id, run_name
-from ifcar.pipelines.runs.resolve import default_protocol, head_arrays, make_run_config, resolve
-from ifcar.pipelines.runs.schedule import ScheduleConfig, make_plan
+from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.resolve import default_protocol, head_arrays, resolve
 from ifcar.pipelines.training.jobs import Job
 
-TUNING = {"classifier": (1000, 1e-2), "all": (300, 1e-3)}
-"""Steps and learning rate of a fine-tuning on few shots, enough to fit these on toybox."""
 POOLED = "all protocols"
 
 
@@ -105,12 +100,11 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
     check_extraction(config, reader, dataset)
     variants = [variant for system in config.systems for variant in expand(system)]
     check_names(variants, config)
-    by_name = {variant.name: variant.system for variant in variants}
-    check_starts(by_name)
+    check_sources(variants)
     stages = _stages(config, reader)
     names = dict.fromkeys(name for stage in stages for draw in stage.draws for name in draw)
-    beside = space_sizes(reader.spec)  # what a join states is learned beside the first
-    tables = {name: reader.protocol(name).led_by(config.labels, beside) for name in names}
+    # What a join states is learned beside the first.
+    tables = {n: reader.protocol(n).led_by(config.labels, space_sizes(reader.spec_of(n))) for n in names}
     parts = {n: [read_examples(reader, t, split) for split in (Split.TRAIN, Split.TEST)] for n, t in tables.items()}
     for name, table in tables.items():
         check_measurable(parts[name], table, reader)
@@ -118,7 +112,7 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
     sizes: dict[tuple[int, str], int] = {}
     for number, variant in enumerate(variants):
         try:
-            made = list(_replicates(config, variant, by_name, stages, tables, reader))
+            made = list(_replicates(config, variant, variants, stages, tables, reader))
             run = made[0].jobs[0].config
             used = {name: _limited(run, reader, own) for name, own in parts.items()}
             check_feedable(run, reader, list(used.values()), variant.system.tasks)
@@ -175,7 +169,7 @@ def _few_shot_stages(few_shot: FewShotConfig, known: Sequence[str], cache: Path)
 def _replicates(
     config: GridConfig,
     variant: Variant,
-    systems: Mapping[str, SystemConfig],
+    variants: Sequence[Variant],
     stages: Sequence[Stage],
     tables: Mapping[str, ProtocolTable],
     reader: CacheReader,
@@ -185,71 +179,19 @@ def _replicates(
             for draw, protocols in enumerate(stage.draws):
                 jobs = []
                 for name in protocols:
-                    run = _run_config(config, variant.system, name, seed, reader.path)
+                    run = run_config(config, variant.system, name, seed, reader.path)
                     if stage.tuned:
                         assert config.few_shot is not None
                         base = resolve(
-                            _run_config(config, variant.system, config.few_shot.base, seed, reader.path),
+                            run_config(config, variant.system, config.few_shot.base, seed, reader.path),
                             reader,
                             tables[config.few_shot.base],
                         )
                         run = tuned(run, base, config.few_shot, tables[config.few_shot.base], reader.spec)
-                    if variant.system.start is not None:
-                        other = _run_config(config, systems[variant.system.start], name, seed, reader.path)
-                        run = started(run, resolve(other, reader, tables[name]), variant.system.parts)
+                    run = made_from(config, run, variant, variants, tables[name], reader)
                     run = resolve(run, reader, tables[name])
                     jobs.append(Job(config=run, path=run_folder(run)))
                 yield PlannedReplicate(variant=variant, stage=stage, seed=seed, draw=draw, jobs=jobs)
-
-
-def run_folder(config: RunConfig) -> Path:
-    """Return the folder of a resolved run: its readable name and its id, the same for every grid that asks for it."""
-    return folder("runs") / f"{run_name(config)}-{run_id(config)[:ID_LENGTH]}"
-
-
-def _run_config(config: GridConfig, system: SystemConfig, protocol: str, seed: int, cache: Path) -> RunConfig:
-    assert system.head is not None
-    schedule = {**to_plain(config.schedule), **to_plain(system.schedule)}
-    return make_run_config(
-        system.head,
-        cache,
-        protocol=protocol,
-        labels=config.labels,
-        preset=system.preset or config.preset,
-        streams=system.streams,
-        aux_weight=system.aux_weight,
-        aux_weights=system.aux_weights,
-        settings=system.settings,
-        schedule=from_plain(ScheduleConfig, schedule, "schedule"),
-        seed=seed,
-        views=system.views,
-        augmented_views=system.augmented_views,
-    )
-
-
-def started(run: RunConfig, base: RunConfig, parts: Sequence[str]) -> RunConfig:
-    """Return the config of the run that trains on from the weights of `base`, or from parts of them."""
-    start = FineTuneConfig(base=run_folder(base), parts=tuple(parts), train="all", base_id=run_id(base))
-    return replace(run, fine_tune=start)
-
-
-def tuned(
-    run: RunConfig, base: RunConfig, few_shot: FewShotConfig, base_table: ProtocolTable, spec: CacheSpec
-) -> RunConfig:
-    """Return the config of the run that fine-tunes `base` on the run's own protocol.
-
-    Without a schedule of its own it follows the base run's: the published one where that was used, else `TUNING`
-    steps of Adam on all shots, with nothing held out: there is nothing to spare.
-    """
-    schedule = few_shot.schedule
-    if schedule is None:
-        appearance = spec.reads_features(head_arrays(base, spec))
-        plan = make_plan(base.schedule, len(base_table.clips(Split.TRAIN)), reads_appearance=appearance)
-        num_steps, lr = TUNING[few_shot.train]
-        stretched = ScheduleConfig(kind="stretched", min_steps=num_steps, lr=lr, held_out=0.0)
-        schedule = stretched if plan.kind == "stretched" else ScheduleConfig(kind=plan.kind)
-    start = FineTuneConfig(base=run_folder(base), train=few_shot.train, base_id=run_id(base))
-    return replace(run, schedule=schedule, fine_tune=start)
 
 
 def _limited(config: RunConfig, reader: CacheReader, parts: Sequence[Examples]) -> list[Examples]:
