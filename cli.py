@@ -58,6 +58,7 @@ cache_app = typer.Typer(help="Look at, check, repair, draw, export, push and pul
 for command in (
     cache.info,
     cache.join,
+    cache.parts,
     cache.verify,
     cache.repair,
     cache.export,

@@ -212,11 +212,17 @@ def check_same(path: Path, old: Manifest, old_ids: Sequence[str], new: Manifest,
     )
 
 
-def differing(old: Manifest, old_ids: Sequence[str], new: Manifest, new_ids: Sequence[str]) -> str:
-    """Return each field in which a cache and what would be made now differ, with both values, on one line."""
+def differing(
+    old: Manifest,
+    old_ids: Sequence[str],
+    new: Manifest,
+    new_ids: Sequence[str],
+    where: tuple[str, str] = ("in the cache", "now"),
+) -> str:
+    """Return each field in which two caches differ, with both values and where these are, on one line."""
     before, after = _fields(old), _fields(new)
     lines = [
-        f"{name} is {_show(before, name)} in the cache, {_show(after, name)} now"
+        f"{name} is {_show(before, name)} {where[0]}, {_show(after, name)} {where[1]}"
         for name in sorted({*before, *after})
         if _show(before, name) != _show(after, name)
     ]

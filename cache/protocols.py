@@ -99,6 +99,18 @@ class ProtocolTable:
         """Return the numbers of the clips in `split`, ascending."""
         return np.flatnonzero(self.split == split)
 
+    def of_clips(self, clips: NDArray[np.int64]) -> Self:
+        """Return the protocol over these of its clips (n,), in this order."""
+        spaces = (
+            replace(
+                own,
+                targets=own.targets[clips],
+                instance_ids=None if own.instance_ids is None else own.instance_ids[clips],
+            )
+            for own in self.spaces
+        )
+        return replace(self, spaces=tuple(spaces), split=self.split[clips], groups=self.groups[clips])
+
     def led_by(self, space: str | None, beside: Collection[str]) -> Self:
         """Return the protocol with one of its label spaces first, as `only`, and then those `beside` it."""
         first = self.only(space)

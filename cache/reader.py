@@ -105,6 +105,17 @@ class CacheReader(ABC):
         """Return whether every block is committed; failed rows count as complete."""
         return bool(self.committed_rows().all())
 
+    def check_complete(self) -> None:
+        """Check that every block is committed.
+
+        Raises:
+            InputError: rows are missing; says how many.
+        """
+        if missing := int((~self.committed_rows()).sum()):
+            raise InputError(
+                f"{self.path} lacks {missing} of {self.num_rows} rows; run the same `ifcar extract` to finish it"
+            )
+
     def table(self, name: str) -> NDArray[Any]:
         """Return a whole row table, (R, …); rows of uncommitted blocks are empty.
 

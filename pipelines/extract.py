@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.cache.addresses import Address, place_of
+from ifcar.cache.addresses import Address
 from ifcar.cache.durable import write_atomic
 from ifcar.cache.lock import locked
 from ifcar.cache.open import open_cache
@@ -86,7 +86,7 @@ def extract(config: ExtractConfig, progress: Progress = Silent(), engine: Extrac
     check_heard(config, backbone_of(config))
     engine = engine or LocalEngine()
     config = engine.settle(config)
-    place = place_of(cache_path(config))
+    place = cache_path(config)
     if isinstance(place, Address):
         return _extract_away(place, config, progress, engine)
     return _extract(place, config, progress, engine, None)

@@ -95,6 +95,7 @@ class ExtractConfig(FeatureConfig, AugmentedViews, LayoutViews):
         device: "cpu", "cuda", "cuda:1", …; default: cuda where there is one.
         cameras: only clips of these; default: of all.
         limit: only the first so many clips.
+        part: only part K of N, as "1/4", of a cache that `ifcar cache parts` reads as one; in blocks.
         retry_failed: also compute the rows that failed before.
         overwrite: remove a cache that is in the way.
     """
@@ -116,5 +117,9 @@ class ExtractConfig(FeatureConfig, AugmentedViews, LayoutViews):
         Option("Only clips of these cameras, as ego,third-1: a cache of sound, where one camera hears."),
     ] = ()
     limit: Annotated[int | None, Option("Only the first so many clips."), Bounds(least=1)] = None
+    part: Annotated[
+        str | None,
+        Option("Only part K of N, as 1/4, each in a cache of its own that `ifcar cache parts` reads as one."),
+    ] = None
     retry_failed: Annotated[bool, Option("Try failed clips again.")] = False
     overwrite: Annotated[bool, Option("Remove a cache that is in the way.")] = False

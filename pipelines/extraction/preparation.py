@@ -6,6 +6,7 @@ The driver and every actor of a cluster call the same `prepare`, so that whateve
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -14,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.cache.arrays import MASKS, ArraySpec, CacheSpec
-from ifcar.cache.schema import Provenance
+from ifcar.cache.parts import PART, WHOLE, part_of
+from ifcar.cache.schema import ROWS_PER_SHARD, Provenance, fingerprint
 from ifcar.errors import InputError
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.spec import INSTANCES, BackboneSpec, Reads
@@ -99,6 +101,8 @@ def prepare(config: ExtractConfig, progress: Progress, clip_ids: Sequence[str] |
         InputError, MissingDataError: options or files are not usable.
     """
     config = settled(config)
+    if config.part is not None and (config.limit is not None or config.cameras):
+        raise InputError(f"--part {config.part}: a part is one of all clips; leave --limit and --cameras out")
     backbone_spec = backbone_of(config)
     policy = view_policy(config)  # before a data set is read, or made
     source = read_source(config, progress, needs_pixels=backbone_spec.reads != "nothing", clip_ids=clip_ids)
@@ -112,7 +116,7 @@ def prepare(config: ExtractConfig, progress: Progress, clip_ids: Sequence[str] |
         choices = default_weights(config.dataset, backbone_spec.name)
         config = replace(config, weights=weights_to_be_had(backbone_spec, choices, progress))
     backbone, weights = load_backbone(backbone_spec, config.weights, progress)
-    return Preparation(
+    whole = Preparation(
         config=config,
         source=source,
         policy=policy,
@@ -121,6 +125,29 @@ def prepare(config: ExtractConfig, progress: Progress, clip_ids: Sequence[str] |
         backbone=backbone,
         provenance=provenance_of(config, source, policy, backbone_spec, weights),
     )
+    return whole if config.part is None else _part_of(whole, config.part)
+
+
+def _part_of(whole: Preparation, part: str) -> Preparation:
+    """Return one of N parts of an extraction: whole blocks of the whole cache, as many as of any other part.
+
+    Raises:
+        InputError: it is no part, or there are fewer blocks than parts.
+    """
+    (number, of), rows = part_of(part), whole.policy.rows_per_clip
+    clips = ROWS_PER_SHARD // math.gcd(ROWS_PER_SHARD, rows)  # the fewest that fill blocks
+    count = -(-len(whole.source.clips) // clips)
+    if count < of:
+        raise InputError(
+            f"--part {part}: {len(whole.source.clips)} clips of {rows} rows are to be divided after every {clips}; "
+            f"expected at most {count} parts"
+        )
+    start, stop = (clips * (count * k // of) for k in (number - 1, number))
+    identity = whole.identity()
+    counts = identity["num_views"], identity["num_augmented_views"]
+    facts = {PART: part, WHOLE: fingerprint(whole.spec, whole.provenance.identity, identity["clip_ids"], *counts)}
+    provenance = replace(whole.provenance, environment={**whole.provenance.environment, **facts})
+    return replace(whole, source=whole.source.part(slice(start, stop)), provenance=provenance)
 
 
 def view_policy(config: ExtractConfig) -> ViewPolicy:

@@ -90,6 +90,12 @@ class Source:
             complete=self.dataset.complete,
         )
 
+    def part(self, clips: slice) -> Source:
+        """Return the same data with these of its clips alone."""
+        places = np.arange(len(self.clips))[clips]
+        protocols = [protocol.of_clips(places) for protocol in self.protocols]
+        return replace(self, clips=self.clips[clips], protocols=protocols)
+
     def training(self) -> NDArray[np.bool_]:
         """Return (num_clips,), True where some protocol trains on the clip."""
         used = np.zeros(len(self.clips), np.bool_)
