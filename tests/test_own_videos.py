@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fixtures.networks import published
 from fixtures.own_videos import (
     NUM_FRAMES,
     VIDEOS,
@@ -15,6 +16,7 @@ from fixtures.own_videos import (
     label_of,
     write_bare_video,
     write_own_videos,
+    write_portrait,
 )
 from fixtures.videos import write_video
 
@@ -95,3 +97,26 @@ def test_a_run_on_boxes_of_a_file_takes_those_of_another_file_or_of_a_detector(
     answer = json.loads(ifcar(capsys, "predict", run, "bare.mp4", *detector, "--json"))
     assert answer["notes"] == ["the run was trained on boxes of a file, and these were found by blobs"]
     assert (answer["num_subjects"], answer["num_objects"]) == (1, 1) and answer["top"][0]["name"] == label_of(1)
+
+
+def test_a_real_network_finds_the_boxes_of_videos_that_have_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A photograph of a person moves to either side: detector → tracks → head, and from bare videos to their labels."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IFCAR_WEIGHTS", str(tmp_path / "weights"))
+    published("mediapipe-objects", tmp_path / "weights")
+    lines = ["video,label"]
+    for number in range(8):
+        write_portrait(tmp_path / "data" / "videos" / f"{number}.mp4", number)
+        lines.append(f"{number},{label_of(number)}")
+    (tmp_path / "data" / "labels.csv").write_text("\n".join(lines) + "\n")
+    ifcar(capsys, "detect", "data/videos", "--detector", "mediapipe-objects", "--classes", "person", "--fps", 6)
+    backbone = ("--backbone", "mobilenet_v2", "--weights", "random:0", "--crop", 32, "--frames", 4, "--workers", 0)
+    ifcar(capsys, "extract", "--dataset", "folder", "--data-root", "data", "--boxes", "boxes.json", *backbone)
+    quick = ("--preset", "small", "--min-steps", 150, "--no-refit", "--streams", "layout", "--out", "run")
+    ifcar(capsys, "fit-head", "base", "--cache", "caches/folder-mobilenet_v2.zarr", *quick)
+    for number in (8, 9):
+        write_portrait(tmp_path / f"{number}.mp4", number)
+        answer = json.loads(ifcar(capsys, "predict", "run", f"{number}.mp4", "--json"))
+        assert answer["notes"] == [] and answer["num_subjects"] == 4 and answer["top"][0]["name"] == label_of(number)
