@@ -217,14 +217,16 @@ def provenance_of(
         "backbone": {"name": backbone.name, "weights": weights},
     }
     identity["dataset"] |= _spans(source)
-    if source.dataset.subjects is not None:
-        identity["dataset"]["subjects"] = source.dataset.subjects
+    if config.subjects is not None:
+        identity["dataset"]["subjects"] = config.subjects
     if source.dataset.frames_on_clock:  # a cache from when such numbers met rates near their own roughly is another
         identity["dataset"]["annotation_clock"] = "exact"
     if source.proposals is not None:
         identity["boxes"] = {"sha256": source.proposals.digest}
         if source.proposals.facts is not None:
             identity["boxes"]["detector"] = dict(source.proposals.facts.detector)
+        elif source.proposals.have_classes:
+            identity["boxes"]["have_classes"] = True
     if backbone.reads != "nothing":
         identity["views"]["crop_size"] = policy.crop
         identity["backbone"] |= {

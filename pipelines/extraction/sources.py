@@ -18,6 +18,7 @@ from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing
 from ifcar.extract.datasets.proposals import Proposals, read_proposals
 from ifcar.extract.decoded_views import ViewDataset
+from ifcar.extract.tracks import Tracks
 from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.folders import folder
@@ -46,13 +47,15 @@ class Source:
 
     def num_tracks(self, clip_id: str) -> int:
         """Return how many tracks, or boxes of a file in a frame, are seen of a clip at most."""
-        if self.proposals is not None:
-            return int(self.proposals.boxes(clip_id).boxes.shape[1])
-        return self.dataset.num_tracks(clip_id)
+        return self.dataset.num_tracks(clip_id) if self.proposals is None else self.tracks(clip_id).boxes.shape[1]
+
+    def tracks(self, clip_id: str) -> Tracks:
+        """Return the boxes that are seen of a clip: those of a file where one is named, else the dataset's."""
+        return self.dataset.tracks(clip_id) if self.proposals is None else self.proposals.boxes(clip_id)
 
     @property
-    def proposals_fps(self) -> float | None:
-        """The rate that the frame numbers of a file's boxes count in; None: they are the source's."""
+    def tracks_fps(self) -> float | None:
+        """The rate that the frame numbers of the boxes which are seen count in; None: they are the source's."""
         if self.proposals is None or (self.proposals.facts is None and not self.proposals.of_source):
             return self.dataset.annotation_fps
         return None if self.proposals.facts is None else self.proposals.facts.fps
@@ -85,7 +88,7 @@ class Source:
             policy,
             reads=reads,
             proposals=None if self.proposals is None else self.proposals.boxes,
-            proposals_fps=self.proposals_fps,
+            proposals_fps=self.tracks_fps,
             carried=self.carried(),
             complete=self.dataset.complete,
         )
