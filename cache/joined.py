@@ -29,7 +29,7 @@ from ifcar.cache.segments import Stream, rows_by_segment, segment_tables
 from ifcar.cache.single import open_listed
 from ifcar.cache.stored_spec import parse_spec
 from ifcar.cache.streams import joined_spec, stream_of, with_spaces
-from ifcar.errors import CacheMismatchError, InputError, nearest
+from ifcar.errors import CacheMismatchError, InputError, nearest_of
 from ifcar.text_files import read_text
 
 JOIN_VERSION = 1
@@ -53,7 +53,7 @@ class JoinedReader(CacheReader):
         known = content["streams"]
         for name in streams or ():
             if name not in known:
-                raise InputError(f"{path}: no stream {name!r}{nearest(name, known)}; it has {', '.join(known)}")
+                raise InputError(f"{path}: no stream {name!r}{nearest_of(name, known)}")
         self._names = tuple(known) if streams is None else tuple(streams)
         segments = list(content["segments"])
         manifest = _manifest(content, segments)

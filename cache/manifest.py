@@ -14,6 +14,8 @@ from ifcar.cache.stored_spec import FIRST_VERSION, FORMAT_VERSION, parse_spec, s
 from ifcar.errors import CacheDamageError, CacheMismatchError, InputError
 
 COMPRESSIONS = (None, "zstd")
+ANEW = "write to another place (--out), or start anew (--overwrite)"
+"""What to do about a cache in the way that is another one."""
 MAX_CLIPS, MAX_VIEWS, MAX_ROWS_PER_SHARD = 1 << 24, 256, 1 << 16
 
 
@@ -208,7 +210,7 @@ def check_same(path: Path, old: Manifest, old_ids: Sequence[str], new: Manifest,
         return
     raise CacheMismatchError(
         f"{path} was made with other settings: {differing(old, old_ids, new, new_ids)}. Repeat with the cache's "
-        "settings, write to another place (--out), or start anew (--overwrite)"
+        f"settings, {ANEW}"
     )
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ifcar.cache.clips import ClipTable
 from ifcar.cache.schema import Split
-from ifcar.errors import InputError, nearest
+from ifcar.errors import InputError, nearest_of
 
 KindName = Literal["single", "multi"]
 Over = Literal["clip", "instance"]
@@ -125,9 +125,7 @@ class ProtocolTable:
         """
         known = {own.name: own for own in self.spaces}
         if space is not None and space not in known:
-            raise InputError(
-                f"protocol {self.name!r} has no label space {space!r}{nearest(space, known)}; it has {', '.join(known)}"
-            )
+            raise InputError(f"protocol {self.name!r} has no label space {space!r}{nearest_of(space, known)}")
         return replace(self, spaces=(self.labels if space is None else known[space],))
 
 

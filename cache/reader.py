@@ -14,7 +14,7 @@ from ifcar.cache.clips import ClipTable
 from ifcar.cache.commits import FailedRow
 from ifcar.cache.manifest import Manifest, check_fingerprint, describe_row
 from ifcar.cache.protocols import ProtocolTable
-from ifcar.errors import CacheMismatchError, InputError, nearest
+from ifcar.errors import CacheMismatchError, InputError, nearest_of
 
 
 class CacheReader(ABC):
@@ -94,7 +94,7 @@ class CacheReader(ABC):
         """
         known = self.protocol_names()
         if name not in known:
-            raise InputError(f"{self.path} has no protocol {name!r}{nearest(name, known)}; it has {known}")
+            raise InputError(f"{self.path} has no protocol {name!r}{nearest_of(name, known)}")
         return self._load_protocol(name)
 
     def status(self) -> NDArray[np.uint8]:

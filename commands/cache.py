@@ -12,7 +12,7 @@ import typer
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
 from ifcar.commands.options import CacheArgument, Json, places, say
 from ifcar.console import Screen, json_rows, print_json, print_table
-from ifcar.errors import InputError, nearest
+from ifcar.errors import InputError, nearest_of
 from ifcar.pipelines.extraction.recomputing import RecomputeConfig
 from ifcar.shell_words import command
 
@@ -77,7 +77,7 @@ def join(
         named[name] = Stream(cache=Path(path), cameras=shown, shuffled=name in (shuffled or ()))
     for name in shuffled or ():
         if name not in named:
-            raise InputError(f"--shuffled {name!r}: no such stream{nearest(name, named)}; there are {', '.join(named)}")
+            raise InputError(f"--shuffled {name!r}: no such stream{nearest_of(name, named)}")
     made = join_caches(named, out)
     if as_json:
         print_json(asdict(made))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ifcar.cache.addresses import Address
 from ifcar.cache.durable import write_atomic
 from ifcar.cache.lock import locked
+from ifcar.cache.manifest import ANEW
 from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import PREFERRED_PROTOCOL
 from ifcar.cache.schema import Status
@@ -103,7 +104,8 @@ def _extract_away(place: Address, config: ExtractConfig, progress: Progress, eng
     try:
         return replace(_extract(outbox.folder, config, progress, engine, outbox), cache=place)
     except CacheMismatchError as error:
-        raise CacheMismatchError(str(error).replace(str(outbox.folder), str(place))) from error
+        said = str(error).replace(ANEW, "write to another place (--out), or delete what lies there")
+        raise CacheMismatchError(said.replace(str(outbox.folder), str(place))) from error
     finally:
         outbox.close()
 
@@ -185,9 +187,9 @@ def _tasks(writer: CacheWriter, wanted: NDArray[np.bool_], *, retry_failed: bool
 
 
 def _open_writer(path: Path, preparation: Preparation) -> CacheWriter:
+    if path.exists() and not (path / "zarr.json").is_file():
+        raise InputError(f"{path}: not a cache; name another --out")
     if preparation.config.overwrite and path.exists():
-        if not (path / "zarr.json").is_file():
-            raise InputError(f"{path}: not a cache, so --overwrite will not remove it; name another --out")
         shutil.rmtree(path)
     clips = preparation.source.clip_table()
     arguments = {

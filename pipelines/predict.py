@@ -20,7 +20,7 @@ from ifcar.cache.arrays import ArraySpec, RowArrays
 from ifcar.cache.schema import Category
 from ifcar.cache.streams import in_stream, stream_of
 from ifcar.devices import choose_device
-from ifcar.errors import CacheMismatchError, InputError, nearest
+from ifcar.errors import CacheMismatchError, InputError
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.decode import probe
 from ifcar.extract.decoded_views import ViewDataset
@@ -226,10 +226,7 @@ def _sees_all(boxes: VideoBoxes, recipe: Recipe) -> bool:
 
 def _check_run(run: Path, data: RunData, recipe: Recipe, labels: str | None) -> None:
     if labels not in (None, data.labels):
-        raise InputError(
-            f"--labels {labels}: {run} learned the label space {data.labels!r}"
-            f"{nearest(str(labels), [data.labels])} and knows no other"
-        )
+        raise InputError(f"--labels {labels}: {run} learned the label space {data.labels!r} and knows no other")
     if not recipe.have_classes:
         raise InputError(
             f"{run}: trained on proposals (`ifcar extract --boxes`), boxes that do not say what is a subject, which "

@@ -332,7 +332,7 @@ def test_a_run_of_streams_is_asked_about_one_and_says_what_it_lacks(caches: Path
         own = data.of_stream(member.stream)
         assert (member.reads(), own.spec.channels) == ((f"{stream}/grid_features",), channels)
         assert own.identity["backbone"]["name"] == ("sound" if stream == "audio" else "video")
-    with pytest.raises(InputError, match=r"no stream 'audi', did you mean 'audio'.* it learned third, audio"):
+    with pytest.raises(InputError, match=r"no stream 'audi', did you mean 'audio'.* Known: third, audio"):
         on_stream(members, "audi")
     with pytest.raises(InputError, match="does not state what the stream 'audio' is made of; train the run again"):
         replace(data, streams={}).of_stream("audio")

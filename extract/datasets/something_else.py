@@ -218,8 +218,8 @@ def _choose_clip(path: Path, known: Sequence[str], clip_id: str | None, likely_i
         return likely_id
     if len(known) > 1:
         raise InputError(
-            f"{path}: {len(known)} clips and none is called {likely_id!r}{nearest(likely_id, known)}; "
-            f"choose one with --clip, the first is {known[0]!r}"
+            f"{path}: {len(known)} clips and none is called {likely_id!r}{nearest(likely_id, known, '.')} "
+            f"Choose one with --clip, the first is {known[0]!r}"
         )
     return known[0]
 
