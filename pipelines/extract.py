@@ -28,7 +28,7 @@ from ifcar.pipelines.engines.contract import ExtractEngine
 from ifcar.pipelines.engines.local import LocalEngine
 from ifcar.pipelines.extraction.backbones import backbone_of, check_heard
 from ifcar.pipelines.extraction.config import ExtractConfig
-from ifcar.pipelines.extraction.defaults import cache_path
+from ifcar.pipelines.extraction.defaults import annotation_table, cache_path
 from ifcar.pipelines.extraction.environment import device_name
 from ifcar.pipelines.extraction.hours import note_hours
 from ifcar.pipelines.extraction.preparation import Preparation, prepare
@@ -114,7 +114,7 @@ def _extract(
     path: Path, config: ExtractConfig, progress: Progress, engine: ExtractEngine, outbox: Outbox | None
 ) -> ExtractResult:
     with locked(path):
-        preparation = prepare(config, progress)
+        preparation = prepare(config, progress, table=annotation_table(path, config))
         if outbox is not None:
             outbox.receive()
         lost = slot_note(preparation.source, preparation.spec.num_instances)

@@ -107,6 +107,13 @@ class SomethingElse(Dataset):
         """Return how many tracks a clip that `listing` named has."""
         return self._tracks.num_tracks(clip_id)
 
+    def annotation_files(self) -> Sequence[Path]:
+        """Return annotations, sizes and splits, and the folders of frames and videos."""
+        whole = [self.root / "annotations.json", self.root / "annotations", self.root / "videoid2size.json"]
+        splits = self.root / "splits"
+        pixels = [self.root / "frames", self.root / "videos"]
+        return [*whole, *self._annotation_parts(), splits, *sorted(splits.rglob("*")), *pixels]
+
     def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
         """Read every folder below splits/."""
         return read_protocols(self.root / "splits", clip_ids)

@@ -41,6 +41,14 @@ def default_weights(dataset: str, backbone: str) -> tuple[str, ...]:
     return tuple(name for name in wanted if name in tags or name == "published" or name.startswith("random:"))
 
 
+def annotation_table(cache: Path, config: ExtractConfig) -> Path:
+    """Return where the annotations of a large dataset are kept, beside the cache; parts in one folder share them."""
+    name = cache.name.removesuffix(".zarr")
+    if config.part is not None:
+        name = name.removesuffix(f".{'of'.join(map(str, part_of(config.part)))}")
+    return cache.with_name(f"{name}.annotations")
+
+
 def cache_path(config: ExtractConfig) -> Path:
     """Return where the cache is, or is to be: a path or an address."""
     if config.out is not None:

@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from ifcar.cache.arrays import MASKS, ArraySpec, CacheSpec
 from ifcar.cache.parts import PART, WHOLE, part_of
 from ifcar.cache.schema import ROWS_PER_SHARD, Provenance, fingerprint
 from ifcar.errors import InputError
+from ifcar.extract.annotation_table import column
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.spec import INSTANCES, BackboneSpec, Reads
 from ifcar.extract.decoded_views import ViewDataset
@@ -31,12 +33,8 @@ from ifcar.pipelines.extraction.config import IDENTITY_NAMES, ExtractConfig
 from ifcar.pipelines.extraction.defaults import default_weights, settled
 from ifcar.pipelines.extraction.environment import BEGUN_ON, device_name, software
 from ifcar.pipelines.extraction.sources import Source, read_source
+from ifcar.pipelines.extraction.versions import FEATURE_VERSION, VIEWS_VERSION
 from ifcar.pipelines.progress import Progress
-
-FEATURE_VERSION = 4  # raised whenever the code changes what a feature's value is
-# Raised whenever the code changes what views show of a clip that has several; a clip's only view shows what it always
-# did. The first version had no identity of its own.
-VIEWS_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,13 +87,16 @@ class Preparation:
         return FeatureExtractor(self.backbone, self.spec, self.config.pooled, options)
 
 
-def prepare(config: ExtractConfig, progress: Progress, clip_ids: Sequence[str] | None = None) -> Preparation:
+def prepare(
+    config: ExtractConfig, progress: Progress, clip_ids: Sequence[str] | None = None, table: Path | None = None
+) -> Preparation:
     """Read the dataset, load the network and name where the numbers come from.
 
     Args:
         config: the options.
         progress: told about the work.
         clip_ids: the clips that are meant, in order, as those of a cache; None: all of the dataset, as the options say.
+        table: where the annotations of a large dataset are kept, see `read_source`.
 
     Raises:
         InputError, MissingDataError: options or files are not usable.
@@ -105,7 +106,8 @@ def prepare(config: ExtractConfig, progress: Progress, clip_ids: Sequence[str] |
         raise InputError(f"--part {config.part}: a part is one of all clips; leave --limit and --cameras out")
     backbone_spec = backbone_of(config)
     policy = view_policy(config)  # before a data set is read, or made
-    source = read_source(config, progress, needs_pixels=backbone_spec.reads != "nothing", clip_ids=clip_ids)
+    needs_pixels = backbone_spec.reads != "nothing"
+    source = read_source(config, progress, needs_pixels=needs_pixels, clip_ids=clip_ids, table=table)
     if policy.augmented_views and not source.training().any():
         raise InputError(
             f"--augmented-views {policy.augmented_views} would be ignored: no protocol of {source.dataset.root} "
@@ -243,9 +245,10 @@ def provenance_of(
 
 def _spans(source: Source) -> dict[str, str]:
     """Return a digest of what the clips say about their spans and rates, when any does."""
-    spans = [(clip.span_sec, clip.source_fps) for clip in source.clips]
-    if not any(value is not None for span in spans for value in span):
+    stated = [column(source.clips, name) for name in ("span_sec", "source_fps")]
+    if all(value is None for values in stated for value in values):
         return {}
+    spans = list(zip(*stated, strict=True))
     return {"spans": hashlib.sha256(repr(spans).encode()).hexdigest()}
 
 

@@ -15,8 +15,8 @@ from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.view_options import PooledMode
 from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.configs import from_plain
-from ifcar.pipelines.extraction.preparation import FEATURE_VERSION, VIEWS_VERSION
 from ifcar.pipelines.extraction.stated import stated_views
+from ifcar.pipelines.extraction.versions import FEATURE_VERSION, VIEWS_VERSION
 from ifcar.pipelines.runs.data import RunData
 
 
