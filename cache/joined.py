@@ -26,7 +26,7 @@ from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Provenance, Status
 from ifcar.cache.segments import Stream, rows_by_segment, segment_tables
 from ifcar.cache.stored_spec import parse_spec
-from ifcar.cache.streams import joined_spec, stream_of
+from ifcar.cache.streams import joined_spec, stream_of, with_spaces
 from ifcar.cache.zarr_reader import ZarrReader
 from ifcar.errors import CacheMismatchError, InputError, MissingDataError, nearest
 from ifcar.text_files import read_text
@@ -60,6 +60,7 @@ class JoinedReader(CacheReader):
         self._readers = {name: _open(path, name, known[name]) for name in self._names}
         self._streams = {name: Stream(cache=Path(), cameras=tuple(known[name]["cameras"])) for name in self._names}
         self._identities: dict[str, dict[str, Any]] = {name: known[name]["identity"] for name in self._names}
+        self._protocols: dict[str, ProtocolTable] = {}
         self._place(content)
 
     def _place(self, content: Mapping[str, Any]) -> None:
@@ -89,6 +90,12 @@ class JoinedReader(CacheReader):
     def identity_of(self, stream: str) -> dict[str, Any]:
         """Return the identity of the cache behind a stream."""
         return self._identities[stream]
+
+    def spec_of(self, protocol: str) -> CacheSpec:
+        """Return the spec of all streams with the label spaces of a protocol, which are all learned together."""
+        spaces = self.protocol(protocol).spaces
+        classes = {space.name: len(space.classes) for space in spaces}
+        return with_spaces(self.spec, classes, [space.name for space in spaces if space.kind == "multi"])
 
     def stream_rows(self, stream: str, rows: NDArray[np.int64]) -> tuple[CacheReader, NDArray[np.int64]]:
         """Return the open cache behind a stream, and its rows behind these rows of the join; −1 where there is none."""
@@ -140,8 +147,10 @@ class JoinedReader(CacheReader):
         return table
 
     def _load_protocol(self, name: str) -> ProtocolTable:
-        stream = self._names[0]
-        return segment_tables(self._readers[stream], self._streams[stream], self.clip_ids)[name]
+        if not self._protocols:
+            stream = self._names[0]
+            self._protocols.update(segment_tables(self._readers[stream], self._streams[stream], self.clip_ids))
+        return self._protocols[name]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -163,7 +172,8 @@ def _manifest(content: Mapping[str, Any], segments: Sequence[str]) -> Manifest:
     streams = content["streams"]
     specs = {name: parse_spec(own["spec"]) for name, own in streams.items()}
     first = next(iter(specs.values()))
-    spec = joined_spec(specs, content["spaces"], content["multi"])
+    # Joins once stated their label spaces, and have fingerprints with them.
+    spec = with_spaces(joined_spec(specs), content.get("spaces", {}), content.get("multi", ()))
     spec = CacheSpec(sizes={**spec.sizes, "T": first.num_frames}, arrays=(*spec.arrays, *BOOKKEEPING))
     views = int(np.prod([own["most_rows"] for own in streams.values()]))
     if views > MAX_VIEWS:

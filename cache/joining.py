@@ -77,8 +77,6 @@ def join_caches(streams: Mapping[str, Stream], out: Path) -> Joined:
             }
             for name, stream in streams.items()
         },
-        "spaces": _sizes(tables),
-        "multi": _multi(tables),
         "segments": segments,
     }
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -109,23 +107,3 @@ def _check_alike(tables: Mapping[str, Mapping[str, ProtocolTable]], segments: Se
 
 def _facts(space: LabelSpace) -> tuple[Any, ...]:
     return space.name, space.kind, space.classes, space.unlabelled
-
-
-def _sizes(tables: Mapping[str, Mapping[str, ProtocolTable]]) -> dict[str, int]:
-    """Return K of every label space of the first stream's protocols.
-
-    Raises:
-        InputError: two protocols have label spaces of one name and other classes.
-    """
-    sizes: dict[str, int] = {}
-    for table in next(iter(tables.values())).values():
-        for space in table.spaces:
-            if sizes.setdefault(space.name, len(space.classes)) != len(space.classes):
-                raise InputError(f"protocol {table.name!r}: its label space {space.name!r} has other classes elsewhere")
-    return sizes
-
-
-def _multi(tables: Mapping[str, Mapping[str, ProtocolTable]]) -> list[str]:
-    """Return the names of the label spaces with several labels a clip."""
-    spaces = (space for table in next(iter(tables.values())).values() for space in table.spaces)
-    return sorted({space.name for space in spaces if space.kind == "multi"})

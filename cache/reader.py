@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.cache.arrays import ArraySpec, lacking
+from ifcar.cache.arrays import ArraySpec, CacheSpec, lacking
 from ifcar.cache.clips import ClipTable
 from ifcar.cache.commits import FailedRow
 from ifcar.cache.manifest import Manifest, check_fingerprint, describe_row
@@ -77,6 +77,14 @@ class CacheReader(ABC):
     def identity_of(self, stream: str) -> dict[str, Any]:
         """Return the identity of the cache behind a stream: of a cache by itself its own."""
         return self.identity
+
+    def spec_of(self, protocol: str) -> CacheSpec:
+        """Return what a head for a protocol is built for: a join's spec with the protocol's label spaces, else `spec`.
+
+        Raises:
+            InputError: a join has no such protocol.
+        """
+        return self.spec
 
     def protocol(self, name: str) -> ProtocolTable:
         """Return a protocol table.

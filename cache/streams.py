@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from ifcar.errors import InputError
 
 ONLY = ""  # the stream of a cache by itself, whose arrays keep their names
 _CLASSES, _MULTI = "K", "multi"
+_NAME = re.compile("[a-z0-9][a-z0-9_-]{0,31}")
 
 
 def in_stream(stream: str, name: str) -> str:
@@ -29,21 +31,24 @@ def stream_names(names: Iterable[str]) -> tuple[str, ...]:
     return named or (ONLY,)
 
 
-def joined_spec(streams: Mapping[str, CacheSpec], classes: Mapping[str, int], multi: Collection[str] = ()) -> CacheSpec:
+def joined_spec(streams: Mapping[str, CacheSpec]) -> CacheSpec:
     """Return the features and layouts of all streams, each under its stream's name and with sizes of its own.
 
     Args:
         streams: by name, at least one.
-        classes: K of each label space by name.
-        multi: names of those with several labels a clip.
 
     Raises:
-        InputError: there are none, or one has no name.
+        InputError: there are none, or one has a name that is none.
     """
-    if not streams or ONLY in streams:
-        raise InputError("streams need names, and at least one")
-    arrays, sizes = list[ArraySpec](), {in_stream(_CLASSES, space): count for space, count in classes.items()}
-    sizes |= {in_stream(_MULTI, space): 1 for space in multi}
+    if not streams:
+        raise InputError("streams: there are none; expected at least one")
+    for name in streams:
+        if not _NAME.fullmatch(name) or name == _MULTI:
+            raise InputError(
+                f"{name!r:.80} is no name of a stream; expected 1 to 32 small letters, digits, - and _, "
+                f"and not {_MULTI!r}"
+            )
+    arrays, sizes = list[ArraySpec](), dict[str, int]()
     for stream, spec in streams.items():
         sizes |= {in_stream(stream, letter): size for letter, size in spec.sizes.items()}
         for array in spec.arrays:
@@ -76,6 +81,20 @@ def stream_spec(spec: CacheSpec, stream: str) -> CacheSpec:
             for array in arrays
         ),
     )
+
+
+def with_spaces(spec: CacheSpec, classes: Mapping[str, int], multi: Collection[str] = ()) -> CacheSpec:
+    """Return a joined spec that states these label spaces, which are a protocol's, and no others.
+
+    Args:
+        spec: of the streams.
+        classes: K of each label space by name.
+        multi: names of those with several labels a clip.
+    """
+    stated = {in_stream(_CLASSES, space): count for space, count in classes.items()}
+    stated |= {in_stream(_MULTI, space): 1 for space in multi}
+    others = {letter: size for letter, size in spec.sizes.items() if stream_of(letter)[0] not in (_CLASSES, _MULTI)}
+    return replace(spec, sizes={**stated, **others})
 
 
 def space_sizes(spec: CacheSpec) -> dict[str, int]:

@@ -25,6 +25,7 @@ from ifcar.console import Screen, print_json, print_table
 from ifcar.errors import InputError
 from ifcar.pipelines.grid.config import SystemConfig
 from ifcar.pipelines.runs.config import FineTuneConfig, RunConfig
+from ifcar.pipelines.runs.distil import DistilConfig
 from ifcar.pipelines.runs.questions import EvaluateConfig
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.pipelines.training.machine import MachineConfig
@@ -47,6 +48,7 @@ def fit_head(
     of_head: Annotated[Given, OptionsOf(SystemConfig, only=(*HEAD, "views", "augmented_views"))],
     schedule: Annotated[Given, OptionsOf(ScheduleConfig, without=("held_out",))],
     start: Annotated[Given, OptionsOf(FineTuneConfig, stated={"base": ""})],
+    distil: Annotated[Given, OptionsOf(DistilConfig, stated={"runs": ""})],
     config: ConfigFile = None,
     machine: Annotated[Given, OptionsOf(MachineConfig, only=("device", "memory"))],
     out: RunFolder = None,
@@ -91,6 +93,12 @@ def fit_head(
         elif taken:
             part = taken["parts"][0]
             raise InputError(f"--part {part} would be ignored: it is taken from another run; name it with --start")
+        learned = distil.read()
+        if "runs" in learned:
+            run_config = replace(run_config, distil_from=DistilConfig(**learned))
+        elif learned:
+            name = next(iter(learned))
+            raise InputError(f"--distil-{name} would be ignored: there is no teacher; name one with --distil-from")
     result = fit(run_config, screen, out=out, resume=resume, **where)
     _say_fitted(result, as_json)
 

@@ -18,8 +18,9 @@ from ifcar.cache.streams import in_stream, multi_spaces, space_sizes, stream_nam
 from ifcar.errors import InputError, nearest
 from ifcar.heads.ccau_config import CCAUConfig
 from ifcar.heads.ccau_nets import PairSide, StreamNet, TaskClassifier, TaskWeights, key_of
-from ifcar.heads.ccau_parts import PROJECTION_DIM, alignment, distillation, pairs_of
+from ifcar.heads.ccau_parts import PROJECTION_DIM, alignment, pairs_of
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, Task, register_head, require
+from ifcar.heads.distillation import distillation
 from ifcar.heads.dropout import Dropout
 from ifcar.heads.rows import RowNorm, add_up
 from ifcar.heads.schedules import CCAU as TRAININGS

@@ -18,11 +18,15 @@ class Schedule:
     Args:
         source: paper and section.
         optimizer: "sgd", or "adam" with decoupled weight decay (AdamW; without weight decay it is Adam).
+        coupled_decay: Adam's weight decay is a part of the gradient in place of a factor of the weights.
         lr: initial learning rate.
         epochs: passes over the training clips; None where steps are stated.
         num_steps: optimiser steps; None where passes are stated.
         milestones: epochs, or steps where these are stated, after which the learning rate is divided by 10.
-        decay: "steps" at the milestones; "linear", or half a "cosine", to zero over all steps after the warm-up.
+        decay: "steps" at the milestones; "linear", or half a "cosine", to zero over all steps after the warm-up;
+            "plateau": by 10 when the mean training loss has not fallen for more than `patience` epochs.
+        patience: of a plateau, see `ifcar.pipelines.runs.schedule.num_plateaus`.
+        least_lr: which a plateau does not go below.
         warm_up: share of all steps over which the learning rate rises.
         batch_size: clips per step.
         momentum: of SGD.
@@ -37,19 +41,28 @@ class Schedule:
     epochs: int | None = None
     num_steps: int | None = None
     milestones: tuple[int, ...] = ()
-    decay: Literal["steps", "linear", "cosine"] = "steps"
+    decay: Literal["steps", "linear", "cosine", "plateau"] = "steps"
     warm_up: float = 0.0
     batch_size: int = 72
     momentum: float = 0.9
     weight_decay: float = 1e-4
     decay_vectors: bool = True
     clip_gradient: float | None = None
+    coupled_decay: bool = False
+    patience: int = 0
+    least_lr: float = 0.0
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.num_steps is None):
             raise InputError(f"schedule of {self.source}: state epochs or num_steps, one of the two")
         if self.optimizer != "adam" and not self.decay_vectors:
             raise InputError(f"schedule of {self.source}: decay_vectors false needs the optimiser adam")
+        if self.coupled_decay and (self.optimizer != "adam" or not self.decay_vectors):
+            raise InputError(f"schedule of {self.source}: coupled_decay needs the optimiser adam and decay_vectors")
+        if (self.decay == "plateau") != (self.patience > 0) or (self.decay == "plateau" and self.epochs is None):
+            raise InputError(f"schedule of {self.source}: patience belongs to the decay plateau, which is of epochs")
+        if not 0 <= self.least_lr < self.lr or (self.least_lr and self.decay != "plateau"):
+            raise InputError(f"schedule of {self.source}: least_lr belongs to the decay plateau, below lr")
         counts = [count for count in (self.epochs, self.num_steps, self.batch_size) if count is not None]
         if min(counts) < 1 or self.lr <= 0 or self.weight_decay < 0:
             raise InputError(f"schedule of {self.source}: epochs, steps, batch size and rates must be positive")
@@ -110,18 +123,19 @@ RADEVSKI: Schedules = {
         )
     }
 }
-CCAU: Schedules = {
-    "paper": {
-        ANY: Schedule(
-            source="released code of Rai et al. 2021",
-            optimizer="adam",
-            lr=1e-3,
-            epochs=100,
-            batch_size=16,
-            weight_decay=1e-5,
-        )
-    }
-}
+RAI = Schedule(
+    source="released code of Rai et al. 2021, which watches a validation loss",
+    optimizer="adam",
+    coupled_decay=True,
+    lr=1e-3,
+    epochs=100,
+    decay="plateau",
+    patience=10,
+    least_lr=1e-5,
+    batch_size=16,
+    weight_decay=1e-5,
+)
+CCAU: Schedules = {"paper": {ANY: RAI}, "released": {ANY: RAI}}  # the paper itself states none
 
 
 def common_schedule(*, reads_appearance: bool) -> Schedule:

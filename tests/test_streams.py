@@ -17,6 +17,7 @@ from ifcar.cache.joining import Joined, join_caches
 from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
 from ifcar.cache.segments import Stream
+from ifcar.cache.streams import multi_spaces, space_sizes
 from ifcar.cache.verify import verify_cache
 from ifcar.errors import CacheMismatchError, IfcarError, InputError, MissingDataError
 from ifcar.pipelines.configs import from_plain
@@ -343,3 +344,60 @@ def test_a_join_is_listed_with_every_backbone(caches: Path, monkeypatch: pytest.
     columns, rows = list_caches()
     shown = {Path(row[0]).name: row[columns.index("backbone")] for row in rows}
     assert (shown["all.join.json"], shown["sound.zarr"]) == ("video, sound", "sound")
+
+
+@pytest.mark.parametrize("name", ["", "Ego", "a/b", "multi", "x" * 33])
+def test_a_stream_needs_a_name_that_arrays_can_have(caches: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="is no name of a stream; expected 1 to 32 small letters"):
+        join_caches({name: Stream(cache=caches / "sound.zarr")}, tmp_path / "j.join.json")
+
+
+def few_shot_join(folder: Path) -> Path:
+    write_stream(folder / "video.zarr", {"ego": range(MOMENTS)}, few_shot=True)
+    write_stream(folder / "sound.zarr", {"": range(MOMENTS)}, channels=5, num_steps=8, seed=1, few_shot=True)
+    streams = {name: Stream(cache=folder / f"{own}.zarr") for name, own in (("ego", "video"), ("audio", "sound"))}
+    return join_caches(streams, folder / "all.join.json").path
+
+
+def test_label_spaces_of_a_join_are_its_protocols_own(tmp_path: Path) -> None:
+    path = few_shot_join(tmp_path)
+    reader = open_cache(path)
+    for name, classes in (("split-1", (3, 4)), ("fewshot-base", (2, 3)), ("fewshot-1", (2, 4))):
+        spec = reader.spec_of(name)
+        assert space_sizes(spec) == dict(zip(("activity", "atomic"), classes, strict=True))
+        assert multi_spaces(spec) == ("atomic",)
+    content = json.loads(path.read_text())  # as joins once were: with the label spaces of all protocols in one
+    path.write_text(json.dumps(content | {"spaces": {"activity": 9, "atomic": 9}, "multi": ["atomic"]}))
+    before = open_cache(path)
+    assert space_sizes(before.spec_of("split-1")) == {"activity": 3, "atomic": 4}
+    assert before.fingerprint != reader.fingerprint  # runs of such a join still find it
+
+
+@pytest.mark.slow
+def test_few_shots_on_a_join_learn_the_novel_classes_of_every_label_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IFCAR_RUNS", str(tmp_path / "runs"))
+    content = {
+        "name": "few",
+        "dataset": "made",
+        "labels": "atomic",
+        "seeds": [0],
+        "preset": "small",
+        "schedule": {"kind": "stretched", "epochs": 8, "refit": False},
+        "few_shot": {"shots": [1]},
+        "systems": [
+            {"name": "all", "head": "ccau", "aux_weights": {"align": 0.1}, "tasks": ["ego/atomic", "ego/activity"],
+             "settings": {"num_blocks": 2, "spaces": ["atomic", "activity"]}},
+        ],
+    }  # fmt: skip
+    plan = plan_grid(from_plain(GridConfig, content, "grid"), few_shot_join(tmp_path))
+    made = run_grid(plan, Silent(), MachineConfig(processes=1, device="cpu"))
+    assert not made.failures and made.num_made == 2
+    for run in finished_runs(tmp_path / "runs"):
+        tuned = run.config.fine_tune is not None  # type: ignore[union-attr]
+        tasks = json.loads((run.path / "tasks.json").read_text())
+        assert tasks["ego/atomic"]["classes"] == (["w", "x", "y", "z"] if tuned else ["w", "x", "y"])
+        assert tasks["audio/activity"]["classes"] == (["c", "a"] if tuned else ["a", "b"])
+        found = evaluate(run.path, EvaluateConfig(stream="ego", labels="activity")).metrics
+        assert found.top1 == pytest.approx(tasks["ego/activity"]["top1"])

@@ -43,6 +43,7 @@ class Examples:
         kind: of the labels.
         space: name of their label space.
         further: labels of the spaces that are learned beside it, by name.
+        teachers: (n, S, K) logits of S other runs, whose answers are learned beside the labels; None without.
         rows: (n, V + A) rows of each clip.
         usable: (n, V + A) True where the row is done, and in a test clip plain: what training may draw.
         plain: (n, V + A) True where the row is done and a plain view: what scores are made of, in every part alike.
@@ -65,6 +66,7 @@ class Examples:
     note: str = ""
     space: str = ""
     further: Mapping[str, SpaceLabels] = field(default_factory=dict)
+    teachers: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -73,7 +75,7 @@ class Examples:
         """Return the clips where `chosen` (n,) is True, or those at its places in its order, under another name."""
         fields = ("names", "clips", "segments", "targets", "rows", "usable", "plain", "per_rate")
         arrays: dict[str, Any] = {field: getattr(self, field)[chosen] for field in fields}
-        for name_of in ("groups", "orders"):
+        for name_of in ("groups", "orders", "teachers"):
             own = getattr(self, name_of)
             arrays[name_of] = None if own is None else own[chosen]
         arrays["further"] = {s: replace(own, targets=own.targets[chosen]) for s, own in self.further.items()}

@@ -246,8 +246,11 @@ def check_live(config: RunConfig) -> LiveConfig:
     """Return the live part of a config. Raises InputError when it has none, or settings that would be ignored."""
     if config.live is None:
         raise InputError("this config is of a run from a cache; train it with `ifcar fit-head --config`")
-    if config.schedule.kind != "paper" or config.schedule.refit or config.fine_tune is not None:
-        raise InputError("a fine-tuning takes schedule.kind paper, refit false and no fine_tune; write the config so")
+    if config.schedule.kind != "paper" or config.schedule.refit or config.sources:
+        raise InputError(
+            "a fine-tuning takes schedule.kind paper, refit false and neither fine_tune nor distil_from; write the "
+            "config so"
+        )
     if (config.views, config.augmented_views) != (None, None):
         raise InputError("a fine-tuning makes its own views; leave views and augmented_views out of its config")
     return config.live

@@ -179,7 +179,7 @@ def choose_size(group: Sequence[Job], *, processes: int, free: int, cuda: bool) 
     reader = open_cache(config.cache)
     protocol = reader.protocol(config.protocol).only(config.labels)
     num_train, num_test = (len(protocol.clips(split)) for split in (Split.TRAIN, Split.TEST))
-    each = member_bytes(config, reader.spec, len(protocol.labels.classes), num_train)
+    each = member_bytes(config, reader.spec_of(config.protocol), len(protocol.labels.classes), num_train)
     row = reader.spec.row_bytes(name for name in head_arrays(config, reader.spec) if reader.spec.array(name).sharded)
     preloaded = (num_train * reader.rows_per_clip + num_test * reader.num_views) * row
     reader.close()

@@ -37,9 +37,10 @@ def fit_all(
 ) -> list[FailedRun]:
     """Make every run that is not finished; go on with stopped ones.
 
-    Runs that differ in numbers only train together, see `ifcar.pipelines.fleets.fleet`. Runs that start from another
-    run of the list wait for it. A run whose numbers stop being finite is reported and leaves the others alone; the runs
-    of a fleet that raises, or whose process keeps dying, are made one by one, and reported if they do so again.
+    Runs that differ in numbers only train together, see `ifcar.pipelines.fleets.fleet`. Runs that start or learn from
+    another run of the list wait for it. A run whose numbers stop being finite is reported and leaves the others
+    alone; the runs of a fleet that raises, or whose process keeps dying, are made one by one, and reported if they do
+    so again.
 
     Args:
         jobs: the runs; their folders differ.
@@ -88,9 +89,9 @@ def _fit_waves(
         failed = {failure.path for failure in failures}
         ready = []
         for job in wave:
-            base = None if job.config.fine_tune is None else job.config.fine_tune.base
-            if base in failed:
-                failures.append(FailedRun(path=job.path, reason=f"the run it starts from failed ({base})"))
+            missing = [source for source in job.config.sources if source in failed]
+            if missing:
+                failures.append(FailedRun(path=job.path, reason=f"the run it is made from failed ({missing[0]})"))
                 progress.advance(1)
             else:
                 ready.append(job)
@@ -112,10 +113,12 @@ def _is_made(job: Job) -> bool:
 
 
 def _waves(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Return the jobs that start from nothing, then those that start from another run."""
-    fresh = [job for job in jobs if job.config.fine_tune is None]
-    tuned = [job for job in jobs if job.config.fine_tune is not None]
-    return [wave for wave in (fresh, tuned) if wave]
+    """Return the jobs that are made from no other of them, then those that are made from these, and so on."""
+    left, waves = {job.path: job for job in jobs}, list[list[Job]]()
+    while left:
+        waves.append([job for job in left.values() if left.keys().isdisjoint(job.config.sources)])
+        left = {path: job for path, job in left.items() if job not in waves[-1]}
+    return waves
 
 
 def _fit_wave(fleets: Sequence[Fleet], progress: Progress, workers: Workers) -> list[FailedRun]:

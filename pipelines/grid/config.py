@@ -43,6 +43,8 @@ class SystemConfig:
         schedule: changes of the grid's schedule, by field.
         start: name of the system whose run, of the same protocol and seed, this one starts from; everything trains.
         parts: of the head that are taken from it, see `FineTuneConfig`; empty: all of it.
+        distil_from: names of systems whose runs, of the same protocol and seed, are this one's teachers, see
+            `DistilConfig`; of each its tasks, STREAM/SPACE, where the name has several; else nothing.
         tasks: STREAM/SPACE of a head of several streams or label spaces, each with a row of its own; empty: the first.
             Systems whose tasks are others may have one name, as a single stream of each.
         product: for each factor its values: head, preset, streams, aux_weight, views, augmented_views,
@@ -79,6 +81,7 @@ class SystemConfig:
     schedule: Mapping[str, Any] = field(default_factory=dict)
     start: str | None = None
     parts: tuple[str, ...] = ()
+    distil_from: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tasks: tuple[str, ...] = ()
     product: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     published: Mapping[str, float] = field(default_factory=dict)
@@ -234,8 +237,10 @@ class GridConfig:
                     raise InputError(f"{what}: {value!r} is named {count} times")
         if not self.seeds:
             raise InputError("seeds: there are none; name at least one")
-        if self.few_shot is not None and any(system.start is not None for system in self.systems):
-            raise InputError("few_shot and a system's start exclude each other; few-shot runs start from base classes")
+        if self.few_shot is not None and any(system.start or system.distil_from for system in self.systems):
+            raise InputError(
+                "few_shot and a system's start or distil_from exclude each other; few-shot runs start from base classes"
+            )
         if self.few_shot is not None and self.protocols:
             raise InputError("protocols and few_shot exclude each other; few_shot brings its own protocols")
         if self.paired_test == "mcnemar" and len(self.seeds) > 1:

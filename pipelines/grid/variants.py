@@ -84,8 +84,33 @@ def check_names(variants: Sequence[Variant], config: GridConfig) -> None:
         raise InputError(f"baseline {baseline!r} is no line of the table{nearest_of(baseline, [n for n, _ in lines])}")
 
 
-def check_starts(systems: Mapping[str, SystemConfig]) -> None:
-    """Refuse a start that itself starts from another."""
-    for name, system in systems.items():
-        if system.start is not None and systems[system.start].start is not None:
-            raise InputError(f"system {name!r}: start: {system.start!r} starts from another system itself")
+def check_sources(variants: Sequence[Variant]) -> None:
+    """Refuse a start, or a teacher, that is itself made from another system's runs."""
+    by_name = {variant.name: variant.system for variant in variants}
+    for variant in variants:
+        own = variant.system
+        bases = [("start", by_name[own.start])] if own.start is not None else []
+        for what, base in [*bases, *(("distil_from", teacher) for teacher, _ in teachers_of(own, variants))]:
+            if base.start is not None or base.distil_from:
+                raise InputError(f"system {own.name!r}: {what}: {base.name!r} is made from another system itself")
+
+
+def teachers_of(system: SystemConfig, variants: Sequence[Variant]) -> list[tuple[SystemConfig, str]]:
+    """Return the systems that a system learns from, each with the task whose answers are meant, "" for its only one.
+
+    Raises:
+        InputError: there is no such system or task, or several.
+    """
+    found = []
+    for name, tasks in system.distil_from.items():
+        where, own = f"system {system.name!r}: distil_from", [v.system for v in variants if v.name == name]
+        if not own:
+            raise InputError(f"{where}: no system {name!r}{nearest_of(name, [v.name for v in variants])}")
+        known = [task for other in own for task in other.tasks]
+        if not tasks and (known or len(own) > 1):
+            raise InputError(f"{where}: {name!r} has tasks; name those that are meant: {', '.join(known)}")
+        for task in tasks:
+            if task not in known:
+                raise InputError(f"{where}: {name!r} has no task {task!r}{nearest_of(task, known)}")
+        found += [(next(o for o in own if not task or task in o.tasks), task) for task in tasks or ("",)]
+    return found

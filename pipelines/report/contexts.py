@@ -114,7 +114,7 @@ def load_stream(caches: StreamCaches, stream: str, run: Run) -> StreamHead | Non
     """
     assert isinstance(run.config, RunConfig)
     reader = caches.open(stream)
-    head = build_head(run.config, reader.spec, len(run.data().classes))
+    head = build_head(run.config, reader.spec_of(run.config.protocol), len(run.data().classes))
     load_head(head, run.path / "model.safetensors")
     arrays = tuple(name for name in head_arrays(run.config) if stream_of(name)[0] == stream)
     loaded = StreamHead(stream=stream, run=run, head=head.eval(), reader=reader, arrays=arrays)

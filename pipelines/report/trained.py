@@ -57,7 +57,7 @@ def load_first(chapter: Chapter, views: CachedViews, names: Collection[str]) -> 
         if not isinstance(run.config, RunConfig) or not explains(run.config.head):
             continue
         try:
-            model = build_head(run.config, views.reader.spec, len(run.data().classes))
+            model = build_head(run.config, views.reader.spec_of(run.config.protocol), len(run.data().classes))
             load_head(model, run.path / "model.safetensors")
         except (IfcarError, OSError):
             continue

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from ifcar.config_fields import Bounds, Option, check_fields
 from ifcar.errors import InputError
 from ifcar.pipelines.configs import from_plain, to_plain
+from ifcar.pipelines.runs.distil import DistilConfig
 from ifcar.pipelines.runs.live import LiveConfig
 from ifcar.pipelines.runs.schedule import WEIGHT_DECAY, ScheduleConfig
 from ifcar.pipelines.scoring.pooling import Pool
@@ -21,6 +22,8 @@ from ifcar.pipelines.scoring.pooling import Pool
 ENSEMBLE = "ensemble"
 LATER_OPTIONS = (("layout", "motion"),)
 """Switches of heads that earlier runs do not know: where they are off, a run's id stays what it is."""
+LATER_IN_SCHEDULES = ("coupled_decay", "patience", "least_lr")
+"""The same of published schedules."""
 ID_LENGTH = 12  # hexadecimal digits of a run's id that its folder's name shows
 
 
@@ -76,6 +79,7 @@ class RunConfig:
         augmented_views: how many augmented views of a training clip training draws from as well, the first ones; None:
             all that the cache has.
         fine_tune: the run to start from, or None to start from the seed.
+        distil_from: the runs whose answers are learned beside the labels, or None.
         live: how the backbone was trained with the head (`ifcar finetune`); None for a run from a cache. `cache` and
             `fingerprint` are then those of the cache that the trained backbone makes.
         fingerprint: of the cache; filled in by the run.
@@ -97,6 +101,7 @@ class RunConfig:
     views: Annotated[int | None, Bounds(least=1)] = None
     augmented_views: Annotated[int | None, Bounds(least=0)] = None
     fine_tune: FineTuneConfig | None = None
+    distil_from: DistilConfig | None = None
     live: LiveConfig | None = None
     fingerprint: str = ""
     protocol_digest: str = ""
@@ -111,6 +116,12 @@ class RunConfig:
     def pool(self) -> Pool:
         """How the scores of a tested clip's views become one."""
         return "mean" if self.live is None else self.live.pool
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """Folders of the runs that this one starts or learns from."""
+        started = () if self.fine_tune is None else (self.fine_tune.base,)
+        return started if self.distil_from is None else (*started, *self.distil_from.runs)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,6 +161,7 @@ def run_id(config: RunConfig) -> str:
     """
     assert config.fingerprint and config.protocol_digest
     assert config.fine_tune is None or config.fine_tune.base_id
+    assert config.distil_from is None or config.distil_from.run_ids
     text = json.dumps(without_places(config), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -166,6 +178,10 @@ def without_places(config: RunConfig) -> dict[str, Any]:
         del schedule["published"]
         if schedule["weight_decay"] is None:
             schedule["weight_decay"] = WEIGHT_DECAY
+    else:
+        for key in LATER_IN_SCHEDULES:
+            if not schedule["published"][key]:
+                del schedule["published"][key]
     # Options once said too which auxiliary losses are on; with them the ids of earlier runs stay what they are.
     content["options"] |= {name: name in config.aux_weights for name in _auxiliary(config.head)}
     for section, name in LATER_OPTIONS:
@@ -174,6 +190,10 @@ def without_places(config: RunConfig) -> dict[str, Any]:
     if content["fine_tune"] is not None:
         for key in ("base", *(() if content["fine_tune"]["parts"] else ("parts",))):
             del content["fine_tune"][key]
+    if content["distil_from"] is None:
+        del content["distil_from"]
+    else:
+        del content["distil_from"]["runs"]
     if content["live"] is None:
         del content["live"]
     else:
@@ -194,6 +214,8 @@ def without_seed(config: RunConfig) -> dict[str, Any]:
     """Return `without_places` less the seed: the same for all runs of one system, also where these start from runs."""
     if config.fine_tune is not None:
         config = replace(config, fine_tune=replace(config.fine_tune, base_id=""))
+    if config.distil_from is not None:
+        config = replace(config, distil_from=replace(config.distil_from, run_ids=()))
     return {**without_places(config), "seed": 0}
 
 
@@ -267,6 +289,7 @@ def run_name(config: RunConfig) -> str:
         config.labels or "",
         views,
         tuned,
+        "" if config.distil_from is None else "taught",
         f"seed{config.seed}",
     )
     return "-".join(part for part in parts if part)

@@ -78,6 +78,7 @@ KINDS: Mapping[str, tuple[Kind, Moves]] = {
     "head": ("head", Moves.MUCH),
     "members": ("head", Moves.MUCH),
     "fine_tune": ("head", Moves.MUCH),
+    "distil_from": ("head", Moves.SOMEWHAT),
     "options of its own": ("head", Moves.SOMEWHAT),
     "options": ("head", Moves.SOMEWHAT),
     "options.streams": ("head", Moves.MUCH),

@@ -90,6 +90,9 @@ def _with_places(
         return replace(config, members=tuple(str(place(Path(member), None)) for member in config.members))
     if config.fine_tune is not None:
         config = replace(config, fine_tune=replace(config.fine_tune, base=place(config.fine_tune.base, None)))
+    if config.distil_from is not None:
+        runs = tuple(place(run, None) for run in config.distil_from.runs)
+        config = replace(config, distil_from=replace(config.distil_from, runs=runs))
     if config.live is None:
         return config
     live, data = config.live, config.live.data

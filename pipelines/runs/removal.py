@@ -30,10 +30,7 @@ def remove_runs(paths: Sequence[Path]) -> None:
     gone = {path.resolve() for path in paths}
     for run in finished_runs():
         config = run.config
-        if isinstance(config, EnsembleConfig):
-            sources = [Path(member) for member in config.members]
-        else:
-            sources = [] if config.fine_tune is None else [config.fine_tune.base]
+        sources = map(Path, config.members) if isinstance(config, EnsembleConfig) else config.sources
         used = {source.resolve() for source in sources} & gone
         if used and run.path.resolve() not in gone:
             raise InputError(f"{min(used)}: {run.path} was made from it; remove that run too, nothing is removed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -93,13 +94,17 @@ class Plan:
         epochs_per_round: epochs between two evaluations, log lines and checkpoints.
         held_out: share of the training clips that choose the stopping point; 0 under a published schedule.
         steps: length in optimiser steps; None: all epochs.
-        decay: "steps" at the milestones; "linear" to zero, or half a "cosine" to a share of the rate.
+        decay: "steps" at the milestones; "linear" to zero, or half a "cosine" to a share of the rate; "plateau", see
+            `num_plateaus`.
         last_share: of the learning rate, where a cosine ends.
         warm_up: steps over which the learning rate rises.
         momentum: of SGD.
         weight_decay: L2 factor; decoupled for Adam.
         decay_vectors: whether weight decay moves parameters of one dimension too.
         clip_gradient: largest norm of a run's gradient, or None.
+        coupled_decay: whether Adam's weight decay is a part of the gradient.
+        patience: of a plateau.
+        least_lr: of a plateau.
         source: of a published schedule that is not the common one.
     """
 
@@ -113,13 +118,16 @@ class Plan:
     epochs_per_round: int
     held_out: float = 0.0
     steps: int | None = None
-    decay: Literal["steps", "linear", "cosine"] = "steps"
+    decay: Literal["steps", "linear", "cosine", "plateau"] = "steps"
     last_share: float = 0.0
     warm_up: float = 0.0
     momentum: float = 0.9
     weight_decay: float = WEIGHT_DECAY
     decay_vectors: bool = True
     clip_gradient: float | None = None
+    coupled_decay: bool = False
+    patience: int = 0
+    least_lr: float = 0.0
     source: str = ""
 
     @property
@@ -127,13 +135,15 @@ class Plan:
         """Return the total number of optimiser steps."""
         return self.epochs * self.steps_per_epoch if self.steps is None else self.steps
 
-    def lr_at(self, step: int) -> float:
-        """Return the learning rate of a step."""
+    def lr_at(self, step: int, losses: Sequence[float] = ()) -> float:
+        """Return the learning rate of a step, before which these were the mean training losses of each epoch."""
         rising = max(1, int(self.num_steps * self.warm_up)) if self.warm_up else 0
         if step < rising:
             return self.lr * (step + 1) / rising
         if self.decay == "steps":
             return self.lr * 0.1 ** sum(step >= m for m in self.milestones)
+        if self.decay == "plateau":
+            return max(self.lr * 0.1 ** num_plateaus(losses, self.patience), self.least_lr)
         share = (step - rising) / max(1, self.num_steps - rising)
         if self.decay == "linear":
             return self.lr * (1 - share)
@@ -143,10 +153,27 @@ class Plan:
         """Return what is used, for people."""
         source = f" ({self.source})" if self.source else ""
         clipped = "" if self.clip_gradient is None else f", gradient norm at most {self.clip_gradient:g}"
-        rates = f"learning rate {self.lr:g}, weight decay {self.weight_decay:g}"
+        rates = (
+            f"learning rate {self.lr:g}, weight decay {self.weight_decay:g}" + " in the gradient" * self.coupled_decay
+        )
         return f"{self.kind} schedule{source}, {self.optimizer}, {rates}{clipped}, batch {self.batch_size}"
 
 
+def num_plateaus(losses: Sequence[float], patience: int) -> int:
+    """Return how often more than `patience` losses in a row were no new lowest by a share of `PROGRESS`.
+
+    torch.optim.lr_scheduler.ReduceLROnPlateau with its defaults divides the rate as often.
+    """
+    lowest, waited, found = math.inf, 0, 0
+    for loss in losses:
+        waited = 0 if loss < lowest * (1 - PROGRESS) else waited + 1
+        lowest = loss if waited == 0 else lowest
+        if waited > patience:
+            waited, found = 0, found + 1
+    return found
+
+
+PROGRESS = 1e-4
 OWN_KINDS = ("auto", "stretched")  # every other kind is the name of a published schedule
 NUM_ROUNDS = 25
 WARM_UP, LAST_SHARE = 0.05, 0.02  # of a stretched schedule
@@ -206,6 +233,9 @@ def _published_plan(config: ScheduleConfig, num_clips: int, *, reads_appearance:
         weight_decay=published.weight_decay if config.weight_decay is None else config.weight_decay,
         decay_vectors=published.decay_vectors,
         clip_gradient=published.clip_gradient,
+        coupled_decay=published.coupled_decay,
+        patience=published.patience,
+        least_lr=published.least_lr,
         source="" if config.published is None else published.source,
     )
 

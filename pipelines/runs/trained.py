@@ -118,7 +118,8 @@ def own_config(run: Run) -> RunConfig:
 
 def trained_head(run: Run, reader: CacheReader, num_classes: int) -> Head:
     """Return a run's head with its weights. Raises InputError when they are damaged or another head's."""
-    head = build_head(own_config(run), reader.spec, num_classes)
+    config = own_config(run)
+    head = build_head(config, reader.spec_of(config.protocol), num_classes)
     load_head(head, run.path / "model.safetensors")
     return head
 

@@ -10,8 +10,24 @@ from torch import Tensor
 
 from ifcar.errors import InputError
 from ifcar.heads.contract import HeadOutput, Task
+from ifcar.heads.distillation import soft_cross_entropy
 from ifcar.heads.rows import add_up
 from ifcar.pipelines.labels.contract import LabelKind
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Teachers:
+    """What other heads answer to the clips of a batch, and how that counts.
+
+    Args:
+        logits: (M, B, S, K) of S teachers.
+        weight: w: labels count 1 − w, the teachers w.
+        temperature: τ.
+    """
+
+    logits: Tensor
+    weight: float
+    temperature: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,10 +37,12 @@ class Labels:
     Args:
         targets: (M, B) classes, or (M, B, K) labels.
         kind: of them.
+        teachers: what is learned beside them, None where nothing is.
     """
 
     targets: Tensor
     kind: LabelKind
+    teachers: Teachers | None = None
 
 
 def losses_of(
@@ -44,7 +62,8 @@ def losses_of(
         label_smoothing: of the class losses.
 
     Returns:
-        "classification" first, the weighted sum over tasks, then the weighted auxiliary losses, each (M,).
+        "classification" first, the weighted sum over tasks, then "teachers" where there are some, and the weighted
+        auxiliary losses, each (M,).
 
     Raises:
         InputError: a head gave an auxiliary loss that has no weight.
@@ -55,15 +74,28 @@ def losses_of(
                 f"the head gave the auxiliary loss {name!r}, which has no weight in this run; a head gives those that "
                 "are named in its `losses` only"
             )
-    terms = []
+    terms, taught = [], []
     for task, scores in zip(tasks, out.by_task(), strict=True):
         loss = task.weight * _class_loss(task, scores, labels[task.space], label_smoothing)
+        if (teachers := labels[task.space].teachers) is not None:
+            loss = (1 - teachers.weight) * loss
+            taught.append(teachers.weight * _teachers_loss(scores, teachers))
         if task.name in out.log_variances:
             spread = out.log_variances[task.name]
             loss = (-spread).exp() * loss + spread / 2
         terms.append(loss)
     weighted = {name: loss * loss.new_tensor([own[name] for own in aux_weights]) for name, loss in out.losses.items()}
-    return {"classification": add_up(terms), **weighted}
+    return {"classification": add_up(terms), **({"teachers": add_up(taught)} if taught else {}), **weighted}
+
+
+def _teachers_loss(scores: Tensor, teachers: Teachers) -> Tensor:
+    """Return (M,) the mean over outputs and teachers of the soft cross entropies of scores (M, B, O, K)."""
+    each = [
+        soft_cross_entropy(output, teacher, teachers.temperature)
+        for output in scores.unbind(-2)
+        for teacher in teachers.logits.unbind(-2)
+    ]
+    return torch.stack(each).mean(0)
 
 
 def _class_loss(task: Task, scores: Tensor, labels: Labels, label_smoothing: float) -> Tensor:

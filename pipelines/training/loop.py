@@ -5,18 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ifcar.pipelines.feed.examples import Examples
 from ifcar.pipelines.feed.order import draw_order
 from ifcar.pipelines.runs.history import seconds_of
 from ifcar.pipelines.scoring.scores import measure, predict
 from ifcar.pipelines.stacks.noise import draw_noise
-from ifcar.pipelines.stacks.objectives import Labels, losses_of
+from ifcar.pipelines.stacks.objectives import Labels, Teachers, losses_of
 from ifcar.pipelines.stacks.stack import Stack
 from ifcar.pipelines.training.trainer import Trainer, TrainState, clip_gradients, decay_matrices, not_finite
 
@@ -90,9 +90,7 @@ def train_step(
     with torch.autocast(device.type, torch.bfloat16, enabled=trainer.precision == "bf16"):
         out = stack.score(batch, per_head=per_head, noise=noise)
     tasks = stack.template.tasks
-    labels = {
-        space: labels_of(trainer.examples, space, places, len(stack), device) for space in {t.space for t in tasks}
-    }
+    labels = {space: labels_of(trainer, space, places, len(stack)) for space in {task.space for task in tasks}}
     losses = losses_of(out, tasks, labels, [member.aux_weights for member in members], trainer.label_smoothing)
     total = torch.stack(list(losses.values())).sum(0)
     stack.fill_gradients(total)
@@ -104,20 +102,26 @@ def train_step(
     for place, group in enumerate(trainer.optimizer.param_groups):
         moves = place < len(stack) and members[place].state.failure is None
         group["params"][0].grad = stack.gradients[place] if moves else None
-        group["lr"] = trainer.members[place].plan.lr_at(state.step)
+        group["lr"] = trainer.members[place].lr_at(state.step, state.phase)
         if moves and not plan.decay_vectors:
             decay_matrices(stack, place, 1 - group["lr"] * trainer.members[place].plan.weight_decay)
     trainer.optimizer.step()
     return losses | {"n": torch.ones_like(losses["classification"])}
 
 
-def labels_of(
-    examples: Examples, space: str, places: NDArray[np.int64], num_heads: int, device: torch.device
-) -> Labels:
+def labels_of(trainer: Trainer, space: str, places: NDArray[np.int64], num_heads: int) -> Labels:
     """Return what the examples at `places`, (M, B), or (1, B) for all heads the same, are in a label space."""
+    examples, distil = trainer.examples, trainer.distil
     own = examples.labels_in(space)
-    targets = torch.from_numpy(own.targets[places]).to(device)
-    return Labels(targets=targets.expand(num_heads, *targets.shape[1:]), kind=own.kind)
+
+    def at_places(values: NDArray[Any]) -> Tensor:
+        found = torch.from_numpy(values[places]).to(trainer.batches.device)
+        return found.expand(num_heads, *found.shape[1:])
+
+    teachers = None
+    if distil is not None and examples.teachers is not None and space in ("", examples.space):
+        teachers = Teachers(logits=at_places(examples.teachers), weight=distil.weight, temperature=distil.temperature)
+    return Labels(targets=at_places(own.targets), kind=own.kind, teachers=teachers)
 
 
 def stop_non_finite(
@@ -147,7 +151,7 @@ def finish_round(
             "phase": state.phase,
             "epoch": state.step // member.plan.steps_per_epoch,
             "step": state.step,
-            "lr": member.plan.lr_at(state.step - 1),
+            "lr": member.lr_at(state.step - 1, state.phase),
             **mean,
             "seconds": round(seconds, 3),
             "fleet": len(trainer.members),

@@ -219,7 +219,7 @@ def _say_time(entry: PreparedRun, data: Data, state: TrainState, progress: Progr
     narrow, small = small_config(entry.config), None
     if narrow is not None and set(head_arrays(narrow)) <= {*data.batches.sharded, *data.batches.tables}:
         with torch.random.fork_rng(devices=[]):
-            head = build_head(narrow, data.batches.reader.spec, entry.head.num_classes)
+            head = build_head(narrow, data.batches.reader.spec_of(narrow.protocol), entry.head.num_classes)
         small = seconds(replace(entry, config=narrow, head=head))
     line = time_line(entry.config, data.batches.device, whole, small, refit=bool(after))
     progress.say(f"{entry.config.head}: {line}")
@@ -260,6 +260,7 @@ def _trainer(
         precision=config.schedule.precision,
         classifier_only=config.fine_tune is not None and config.fine_tune.train == "classifier",
         order=state.order,
+        distil=config.distil_from,
     )
     return order, trainer
 

@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -41,6 +41,7 @@ from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.training.events import write_outcome
 from ifcar.pipelines.training.jobs import FailedRun, Job
 from ifcar.pipelines.training.phases import Data, Outcome, PreparedRun, stack_states, train_phases
+from ifcar.pipelines.training.teachers import check_unseen, identified, taught
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +100,8 @@ def _fit_locked(
 ) -> list[FitResult | FailedRun]:
     started = time.perf_counter()
     reader = open_its_cache(jobs[0].config.cache, jobs[0].path)
-    protocol = reader.protocol(jobs[0].config.protocol).led_by(jobs[0].config.labels, space_sizes(reader.spec))
+    spec = reader.spec_of(jobs[0].config.protocol)
+    protocol = reader.protocol(jobs[0].config.protocol).led_by(jobs[0].config.labels, space_sizes(spec))
     views = jobs[0].config.views, jobs[0].config.augmented_views
     trained, tested = (
         limit_views(read_examples(reader, protocol, split), reader, *views) for split in (Split.TRAIN, Split.TEST)
@@ -107,7 +109,11 @@ def _fit_locked(
     entries = [_enter(job, reader, protocol, len(trained)) for job in jobs]
     config = entries[0].config
     arrays = head_arrays(config)
+    if config.distil_from is not None:
+        trained = taught(trained, tested, protocol, entries[0].head, config.distil_from)
     division = hold_out(trained, protocol, entries[0].plan.held_out)
+    if config.distil_from is not None:
+        check_unseen([open_run(path) for path in config.distil_from.runs], division)
     notes = [note for note in (tested.note, division.note, entries[0].note) if note]
     notes += entries[0].head.remarks()
     notes += check_boxes(reader, config.head, arrays, trained, tested)
@@ -115,7 +121,7 @@ def _fit_locked(
     for entry in itertools.compress(entries, left):
         claim_folder(entry.path, entry.config)
         provenance, streams = reader.manifest.provenance, reader.stream_identities()
-        write_run_data(entry.path, RunData.of_protocol(reader.spec, provenance, protocol, notes, streams))
+        write_run_data(entry.path, RunData.of_protocol(spec, provenance, protocol, notes, streams))
     batches = open_batches(reader, arrays, [trained, tested], device, memory)
     for line in (batches.describe(), *notes):
         progress.say(f"{config.head}: {line}")
@@ -203,10 +209,12 @@ def _task_results(entry: PreparedRun, outcome: Outcome, tested: Examples, data: 
 
 def _enter(job: Job, reader: CacheReader, protocol: ProtocolTable, num_clips: int) -> PreparedRun:
     config = resolve(job.config, reader, protocol)
-    head = build_head(config, reader.spec, len(protocol.labels.classes))
+    head = build_head(config, reader.spec_of(protocol.name), len(protocol.labels.classes))
     note = ""
     if config.fine_tune is not None:
         config, note = start_from_base(config, config.fine_tune, head)
+    if config.distil_from is not None:
+        config = replace(config, distil_from=identified(config.distil_from))
     appearance = reader.spec.reads_features(head_arrays(config))
     plan = make_plan(config.schedule, num_clips, reads_appearance=appearance)
     return PreparedRun(config=config, path=job.path, head=head, plan=plan, note=note)

@@ -14,6 +14,7 @@ from ifcar.errors import IfcarError
 from ifcar.pipelines.feed.batches import BatchReader
 from ifcar.pipelines.feed.examples import Examples
 from ifcar.pipelines.feed.order import Order
+from ifcar.pipelines.runs.distil import DistilConfig
 from ifcar.pipelines.runs.schedule import Plan
 from ifcar.pipelines.scoring.scores import Metrics
 from ifcar.pipelines.stacks.stack import Stack
@@ -67,6 +68,14 @@ class RunState:
                 self.best_score, self.best_step, self.best_weights = held_out.rank, record["step"], weights()
         self.history.append(record)
 
+    def losses(self, phase: str) -> list[float]:
+        """Return the mean training loss of each round of a phase, as far as it is."""
+        of_training = [r for r in self.history if r["phase"] == phase]
+        return [
+            sum(value for name, value in r.items() if name.endswith("_loss") and not name.startswith("held_out"))
+            for r in of_training
+        ]
+
     def facts(self) -> dict[str, Any]:
         """Return everything but tensors, as plain values."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "best_weights"}
@@ -113,6 +122,10 @@ class FleetRun:
     seed: int
     state: RunState
 
+    def lr_at(self, step: int, phase: str) -> float:
+        """Return the learning rate of a step of a phase."""
+        return self.plan.lr_at(step, self.state.losses(phase) if self.plan.decay == "plateau" else ())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
@@ -129,6 +142,7 @@ class Trainer:
         precision: "fp32", or "bf16" for the products of the forward pass.
         classifier_only: everything but the classifier is frozen and runs in evaluation mode.
         order: of the clips in an epoch.
+        distil: how the examples' teachers count, None without.
     """
 
     stack: Stack
@@ -141,10 +155,11 @@ class Trainer:
     precision: Literal["fp32", "bf16"]
     classifier_only: bool
     order: Order = "full"
+    distil: DistilConfig | None = None
 
 
 def make_optimizer(stack: Stack, members: Sequence[FleetRun]) -> torch.optim.Optimizer:
-    """Return SGD, or Adam with decoupled weight decay, at each member's rates."""
+    """Return SGD, or Adam with decoupled or coupled weight decay, at each member's rates."""
     plan = members[0].plan
     groups = [
         {"params": [row], "lr": m.plan.lr, "weight_decay": m.plan.weight_decay if plan.decay_vectors else 0.0}
@@ -152,7 +167,8 @@ def make_optimizer(stack: Stack, members: Sequence[FleetRun]) -> torch.optim.Opt
     ]
     if plan.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=plan.momentum, fused=True)
-    return torch.optim.AdamW(groups, lr=0.0, fused=True)
+    kind = torch.optim.Adam if plan.coupled_decay else torch.optim.AdamW
+    return kind(groups, lr=0.0, fused=True)
 
 
 def clip_gradients(gradients: Tensor, largest: float) -> None:

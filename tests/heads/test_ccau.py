@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.heads.ccau import CCAU
 from ifcar.heads.ccau_config import CCAUConfig
-from ifcar.heads.ccau_parts import CellAttention, ConvGRU, alignment, distillation
+from ifcar.heads.ccau_parts import CellAttention, ConvGRU, alignment
 from ifcar.heads.contract import InstanceBatch
+from ifcar.heads.distillation import distillation
 from ifcar.testing.batches import JOINED_SPEC, SPEC, random_batch
 
 SMALL = CCAUConfig(streams=("ego", "third"), embedding_dim=6, num_blocks=2)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
+import torch
 
 from ifcar.errors import InputError
 from ifcar.heads.catalog import HEADS
-from ifcar.heads.schedules import Schedule, schedules_on
+from ifcar.heads.ccau_config import CCAUConfig
+from ifcar.heads.schedules import RAI, Schedule, schedules_on
 from ifcar.pipelines.runs.schedule import ScheduleConfig, make_plan
+from ifcar.pipelines.stacks.stack import stack_heads
+from ifcar.pipelines.training.trainer import FleetRun, RunState, make_optimizer
+from ifcar.testing.batches import JOINED_SPEC
 
 CHARADES_CLIPS = 7_811
 
@@ -99,3 +107,63 @@ def test_linear_decay_rises_over_two_of_twenty_epochs_and_ends_at_zero() -> None
 def test_schedule_that_contradicts_itself_is_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Schedule(source="a paper", **options)  # type: ignore[arg-type]
+
+
+def test_ccaus_schedules_are_its_codes_adam_with_coupled_decay_on_a_plateau() -> None:
+    found = [taken("ccau", "homage", name=name) for name in ("paper", "released")]
+    assert found[0] == found[1]
+    plan = make_plan(ScheduleConfig(kind="released", published=found[0]), 1_600, reads_appearance=True)
+    assert (plan.kind, plan.optimizer, plan.coupled_decay, plan.weight_decay) == ("released", "adam", True, 1e-5)
+    assert (plan.num_steps, plan.batch_size, plan.epochs_per_round, plan.decay) == (10_000, 16, 1, "plateau")
+    assert "weight decay 1e-05 in the gradient" in plan.describe()
+    with pytest.raises(InputError, match=r"milestones would be ignored: .* another rule \(plateau\)"):
+        make_plan(ScheduleConfig(kind="paper", published=found[0], milestones=(5,)), 1_600, reads_appearance=True)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_plateau_lowers_the_rate_where_torchs_own_scheduler_does(seed: int) -> None:
+    generator, wait = torch.Generator().manual_seed(seed), 2 + seed
+    losses = (torch.rand(60, generator=generator) + torch.linspace(1, 0.4, 60)).tolist()
+    plan = make_plan(ScheduleConfig(published=replace(RAI, patience=wait), kind="paper"), 16, reads_appearance=True)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1e-3)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=wait, min_lr=1e-5)
+    rates = []
+    for epoch, loss in enumerate(losses):
+        rates.append(plan.lr_at(epoch, losses[:epoch]))
+        assert rates[-1] == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        theirs.step(loss)
+    assert len({round(rate, 9) for rate in rates}) == 3  # 1e-3, 1e-4, and 1e-5 from there on
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"patience": 0},
+        {"decay": "steps"},
+        {"decay": "cosine", "patience": 0},
+        {"epochs": None, "num_steps": 100},
+        {"least_lr": 1e-3},
+        {"optimizer": "sgd"},
+        {"decay_vectors": False},
+    ],
+)
+def test_a_schedule_whose_parts_would_be_ignored_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="schedule of released code of Rai"):
+        replace(RAI, **change)
+
+
+@pytest.mark.parametrize("coupled", [True, False])
+def test_coupled_decay_is_a_part_of_the_gradient_that_adam_scales(coupled: bool) -> None:
+    """Where the loss has no gradient a weight moves by the whole rate; decoupled it shrinks by rate times decay."""
+    head = HEADS.get("ccau").build(CCAUConfig(streams=("ego",), embedding_dim=4, num_blocks=2), JOINED_SPEC, 5)
+    stack = stack_heads([head], torch.device("cpu"))
+    plan = make_plan(ScheduleConfig(kind="paper", published=RAI), 16, reads_appearance=True)
+    plan = replace(plan, coupled_decay=coupled, weight_decay=0.1)
+    member = FleetRun(plan=plan, stop_step=1, aux_weights={}, seed=0, state=RunState())
+    optimizer, before = make_optimizer(stack, [member]), stack.weights[0].clone()
+    (group,) = optimizer.param_groups
+    group["params"][0].grad, group["lr"] = torch.zeros_like(before), 1e-3
+    optimizer.step()
+    expected = before - 1e-3 * before.sign() if coupled else before * (1 - 1e-3 * 0.1)
+    large = before.abs() > 1e-3
+    torch.testing.assert_close(stack.weights[0][large], expected[large], rtol=1e-4, atol=1e-6)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from fixtures.interrupts import interrupted_after
 from fixtures.something_else import write_dataset
@@ -20,6 +21,7 @@ from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
 from ifcar.cli import main
 from ifcar.errors import CacheMismatchError, InputError
+from ifcar.heads.schedules import RAI
 from ifcar.heads.sfi import SFI
 from ifcar.pipelines.ensemble import choose_weights, ensemble, fuse, fusion_notes, partner
 from ifcar.pipelines.evaluate import evaluate
@@ -432,3 +434,20 @@ def test_run_whose_prediction_has_one_step_says_so(cache: Path, tmp_path: Path) 
     assert [note for note in run.data().notes if "one step to predict: T′ is 2, of which 1 is observed" in note]
     run = fit(config(tmp_path / "two.zarr", schedule=brief), Silent(), out=tmp_path / "without").run
     assert not [note for note in run.data().notes if "predict" in note]
+
+
+@pytest.mark.slow
+def test_a_plateaus_rate_follows_from_the_runs_own_losses_and_goes_on_after_a_stop(cache: Path, tmp_path: Path) -> None:
+    published = replace(RAI, epochs=14, lr=1e-7, least_lr=1e-9, patience=2)  # so slow that only chance lowers a loss
+    chosen = config(cache, "stin", ScheduleConfig(kind="paper", published=published, batch_size=8))
+    run = fit(chosen, Silent(), out=tmp_path / "run").run
+    history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=published.lr)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=2, min_lr=published.least_lr)
+    for record in history:
+        assert record["lr"] == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        theirs.step(record["classification_loss"])
+    assert history[-1]["lr"] < history[0]["lr"]
+    with interrupted_after(CHECKPOINT, 9), pytest.raises(KeyboardInterrupt):
+        fit(chosen, Silent(), out=tmp_path / "stopped")
+    same_run(run, fit(chosen, Silent(), out=tmp_path / "stopped", resume=True).run)

@@ -31,7 +31,7 @@ from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.fleets.fleet import FOLDER, Fleet, choose_size, fleet_key, make_fleet, member_bytes, plan_fleets
 from ifcar.pipelines.fleets.pool import fit_all
-from ifcar.pipelines.grid.plan import run_folder
+from ifcar.pipelines.grid.run_configs import run_folder
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig, run_id
 from ifcar.pipelines.runs.finished import is_finished, open_run, read_config, read_remark

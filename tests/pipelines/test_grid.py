@@ -266,7 +266,7 @@ def test_system_starts_from_parts_of_another_s_run_and_says_which_weights_it_dra
     config = grid(systems=[then, first], ensembles=[], baseline=None, seeds=[0])
     plan = plan_grid(config, cache)
     comparison = run_grid(plan, Silent(), MachineConfig(processes=1)).comparison
-    paths = {(c.variant.name, c.seed): c.jobs[0].path for c in plan.cells}
+    paths = {(c.variant.name, c.seed): c.jobs[0].path for c in plan.replicates}
     before, after = (load_file(paths[name, 0] / "model.safetensors") for name in ("first", "then"))
     for key in (key for key in before if key.startswith(("joint.", "lstm.")) and key.endswith("weight")):
         np.testing.assert_allclose(after[key], before[key], atol=1e-6)
@@ -364,7 +364,7 @@ def test_shipped_grids_of_orn_start_both_heads_from_the_object_head_of_the_same_
         ({"few_shot": {"shots": [7]}, "protocols": []}, "no protocol 'fewshot-7'"),
         ({"systems": [{**LAYOUT, "parts": ["mlp"]}]}, "name it as start"),
         ({"systems": [LAYOUT, {**LAYOUT, "name": "b", "start": "bass"}]}, "no system 'bass', did you mean 'base'"),
-        ({"systems": [{**LAYOUT, "start": "base"}]}, "'base' starts from another system itself"),
+        ({"systems": [{**LAYOUT, "start": "base"}]}, "start: 'base' is made from another system itself"),
         (
             {"systems": [LAYOUT, {**LAYOUT, "name": "b", "start": "base", "parts": ["mpl"]}]},
             "no part 'mpl', did you mean 'mlp'",
