@@ -56,7 +56,7 @@ class Source:
     def num_tracks(self, clip_id: str) -> int:
         """Return how many tracks, or boxes of a file in a frame, are seen of a clip at most."""
         if self.proposals is not None:
-            return self.tracks(clip_id).boxes.shape[1]
+            return int(self.tracks(clip_id).boxes.shape[1])
         return (self.table or self.dataset).num_tracks(clip_id)
 
     def tracks(self, clip_id: str) -> Tracks:
