@@ -136,6 +136,15 @@ def is_file_name(source: str, backbone: str) -> bool:
     return source not in tags and not source.startswith("random:")
 
 
+def check_there(path: Path, known: Sequence[str]) -> None:
+    """Raise MissingDataError, which names the tags of published weights, where no file or folder of weights is."""
+    if not path.exists():
+        tags = "".join(f'"{tag}", ' for tag in ("published", *known) if known)
+        raise MissingDataError(
+            f'{path}: no such weights file; expected a {", ".join(SUFFIXES)} file, a folder, {tags}or "random:SEED"'
+        )
+
+
 def load_file_into(backbone: Backbone, path: Path, known: Sequence[str] = ()) -> None:
     """Copy a state dict from a file or folder into `backbone`; every key must have its counterpart, of the same shape.
 
@@ -151,11 +160,7 @@ def load_file_into(backbone: Backbone, path: Path, known: Sequence[str] = ()) ->
         MissingDataError: no such file.
         InputError: not readable, or missing or unexpected keys or shapes; the message names the first few.
     """
-    if not path.exists():
-        tags = "".join(f'"{tag}", ' for tag in ("published", *known) if known)
-        raise MissingDataError(
-            f'{path}: no such weights file; expected a {", ".join(SUFFIXES)} file, a folder, {tags}or "random:SEED"'
-        )
+    check_there(path, known)
     found = backbone.adapt_state(backbone.read_state(path))
     expected = backbone.state_dict()
     missing = [key for key in expected if key not in found and not key.endswith(_OPTIONAL_KEY)]

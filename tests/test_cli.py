@@ -181,6 +181,15 @@ def test_no_cache_says_which_command_makes_one(tmp_path: Path) -> None:
     assert done.returncode == 2 and "ifcar extract --dataset toybox" in done.stderr
 
 
+def test_weights_that_are_not_there_are_said_before_a_data_set_is_rendered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["extract", "--dataset", "toybox", "--weights", "gone.pt"])
+    assert "gone.pt: no such weights file" in capsys.readouterr().err and not (tmp_path / "data").exists()
+
+
 def test_weights_that_do_not_fit_name_the_keys(tmp_path: Path) -> None:
     import torch
     from safetensors.torch import save_file

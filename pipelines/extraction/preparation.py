@@ -27,6 +27,7 @@ from ifcar.extract.engine import EngineOptions, FeatureExtractor
 from ifcar.extract.roi import pooled_size
 from ifcar.extract.view_content import BACKGROUND, has_background
 from ifcar.extract.views import ViewPolicy
+from ifcar.extract.weights import check_there, is_file_name
 from ifcar.pipelines.configs import to_plain
 from ifcar.pipelines.extraction.backbones import backbone_of, load_backbone, weights_to_be_had
 from ifcar.pipelines.extraction.config import IDENTITY_NAMES, ExtractConfig
@@ -107,6 +108,8 @@ def prepare(
     backbone_spec = backbone_of(config)
     policy = view_policy(config)  # before a data set is read, or made
     needs_pixels = backbone_spec.reads != "nothing"
+    if needs_pixels and config.weights is not None and is_file_name(config.weights, backbone_spec.name):
+        check_there(Path(config.weights).expanduser(), tuple(backbone_spec.published))
     source = read_source(config, progress, needs_pixels=needs_pixels, clip_ids=clip_ids, table=table)
     if policy.augmented_views and not source.training().any():
         raise InputError(
