@@ -60,8 +60,7 @@ def check_feedable(
     known = [task.name for task in head.tasks if task.name]
     for name in tasks:
         if name not in known:
-            there = ", ".join(known) or "none"
-            raise InputError(f"tasks names {name!r}{nearest_of(name, known)}; it learns {there}")
+            raise InputError(f"tasks names {name!r}{nearest_of(name, known)}")
     for part in () if config.fine_tune is None else config.fine_tune.parts:
         keys_of(part, head.state_dict())
     reads = head_arrays(config)

@@ -30,7 +30,7 @@ class Card:
     Args:
         table: the paper's table.
         row: its row.
-        protocol: of the figures, where the row has several; else "".
+        protocol: of the figures, or their task, where the row names one; else "".
         published: the figures as text.
         ours: mean, interval and seeds where its grid ran on the same data, else why there is none.
         settings: in what the runs differ from what the paper states, one line; empty where in nothing.
@@ -84,7 +84,7 @@ def table_cards(table: PublishedTable, comparisons: Sequence[Comparison]) -> lis
 
 
 def _protocols(row: PublishedRow) -> list[str]:
-    """Return the protocols that a row's figures name, "" where they name none."""
+    """Return the protocols, or tasks, that a row's figures name, "" where they name none."""
     return list(dict.fromkeys(key.partition("@")[2] for key in row.figures))
 
 
@@ -95,7 +95,7 @@ def _card(table: PublishedTable, row: PublishedRow, protocol: str, comparisons: 
     ours, settings = NOT_RUN if table.grid and row.line else "no grid", ""
     for comparison in comparisons:
         for result in comparison.rows:
-            if result.system == row.line and protocol in ("", result.protocol):
+            if result.system == row.line and protocol in ("", result.protocol, result.task):
                 ours, settings = _ours(table, row, result, next(iter(figures)))
     return Card(table=table, row=row, protocol=protocol, published=said, ours=ours, settings=settings)
 

@@ -29,17 +29,21 @@ class PublishedOn:
         classes: number of classes, by protocol.
         train: number of training clips, by protocol, where it is known.
         test: number of test clips, by protocol, where it is known.
+        mean_over: protocols of which each figure is the mean.
     """
 
     dataset: str
     classes: Mapping[str, int] = field(default_factory=dict)
     train: Mapping[str, int] = field(default_factory=dict)
     test: Mapping[str, int] = field(default_factory=dict)
+    mean_over: tuple[str, ...] = ()
 
     def mismatch(self, dataset: str, protocol: str, num_classes: int, num_train: int, num_test: int) -> str:
         """Return in what other data differ, on one line; empty where they are the same as far as the paper says."""
         if dataset != self.dataset:
             return f"data is {dataset}, the paper's {self.dataset}"
+        if protocol in self.mean_over:
+            return f"the paper's figures are means over {' and '.join(self.mean_over)}"
         if protocol not in self.classes:
             return f"protocol {protocol} is not the paper's"
         found = {"classes": num_classes, "train": num_train, "test": num_test}
@@ -69,7 +73,7 @@ class PublishedRow:
 
     Args:
         name: as the paper calls it.
-        figures: "top1", "top5" or "map" in percent, or KEY@PROTOCOL for one protocol.
+        figures: "top1", "top5" or "map" in percent, or KEY@PROTOCOL for one protocol, KEY@STREAM/SPACE for one task.
         system: the line of the table's grid that reproduces it; None: the line of its name; "": none does.
         facts: what is stated of this row beside the table's.
         note: what else belongs to it.
@@ -122,7 +126,7 @@ class PublishedTable:
 
     def figures(self, line: str) -> Mapping[str, float]:
         """Return the figures of a grid's line; none where the paper has no such row."""
-        return next((row.figures for row in self.rows if row.line == line), {})
+        return {key: value for row in self.rows if row.line == line for key, value in row.figures.items()}
 
     def stated(self, row: PublishedRow) -> list[Fact]:
         """Return what the paper states of a row."""
@@ -173,7 +177,7 @@ def published_table(name: str) -> PublishedTable:
     """Return a table by its name. Raises InputError naming the nearest one where there is none."""
     tables = {table.name: table for table in published().tables}
     if name not in tables:
-        raise InputError(f"no published table {name!r}{nearest(name, tables)}; `ifcar list published` shows them")
+        raise InputError(f"no published table {name!r}{nearest(name, tables, '.')} `ifcar list published` shows them")
     return tables[name]
 
 

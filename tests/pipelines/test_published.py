@@ -104,12 +104,29 @@ def test_no_shipped_grid_has_figures_of_its_own_and_no_row_is_named_twice() -> N
         ("yan2020-table4:Ours-SFI", {"map": 25.2}),
         ("baradel2018-table2-epic:COCO, 2 heads", {"top1": 40.89}),
         ("wang2018-table2:Joint GCN", {"map": 36.2}),
-        ("rai2021-table6:cooperative compositional, ego", {"top1": 34.9, "map": 29.3}),
+        (
+            "rai2021-table6:cooperative compositional, ego",
+            {"top1@ego/activity": 34.9, "map@ego/atomic": 29.3},
+        ),
         ("zhang-table3:c, complete", {"map": 49.2}),
     ],
 )
 def test_figures_are_those_of_the_papers(name: str, figures: dict[str, float]) -> None:
     assert published_row(name)[1].figures == figures
+
+
+def test_figures_of_a_line_are_those_of_all_its_rows_and_those_over_splits_stand_beside_no_split() -> None:
+    table = published_table("rai2021-table2")
+    found = table.figures("single")
+    assert found == {"top1@audio/activity": 28.5, "top1@ego/activity": 31.3, "top1@third/activity": 21.8}
+    assert table.figures("static KD") == {"top1@ego/activity": 32.3}
+    reason = table.data.mismatch("homage", "split-2", 75, 5000, 1000)
+    assert reason == "the paper's figures are means over split-1 and split-2"
+    assert "data is toybox-views" in table.data.mismatch("toybox-views", "split-2", 10, 640, 320)
+    cards = {card.row.name: card for card in table_cards(table, [])}
+    card = cards["cooperative, ego"]
+    assert (card.published, card.protocol, card.ours) == ("top-1 37.7", "ego/activity", NOT_RUN)
+    assert cards["static KD, audio"].ours == "no grid"
 
 
 def test_facts_of_rows_are_named_as_caches_and_runs_name_them() -> None:
