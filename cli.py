@@ -58,6 +58,7 @@ cache_app = typer.Typer(help="Look at, check, repair, draw, export, push and pul
 for command in (
     cache.info,
     cache.join,
+    cache.parts,
     cache.verify,
     cache.repair,
     cache.export,
@@ -151,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         if debug:
             raise
-        code = fail(f"{error.filename or 'a file'}: {error.strerror or error}; what is finished is kept")
+        code = fail(f"{error.filename or 'a file'}: {error.strerror or error}{_named_by(error.filename)}")
     except Exception as error:
         if is_out_of_memory(error):
             said = " ".join(f"out of memory. {error}".split())
@@ -164,10 +165,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
             command = "ifcar" if context is None else context.command_path
             name = getattr(error, "option_name", "")
             said = f"No such option: {name}" if name in REPLACED else error.format_message().rstrip(".")  # type: ignore[attr-defined]
-            code = fail(f"{said}; {REPLACED.get(name, f'see `{command} --help`')}")
+            advice = REPLACED.get(name, f"see `{command} --help`")
+            code = fail(f"{said} {advice[0].upper()}{advice[1:]}" if said.endswith("?") else f"{said}; {advice}")
         else:
             raise
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _named_by(path: object) -> str:
+    """Return how a message about a file ends: the variable that names a folder which it lies in, and what is kept."""
+    names = (name for name, folder in os.environ.items() if name.startswith("IFCAR_") and folder)
+    place = Path(path) if isinstance(path, str | Path) else None
+    name = next((own for own in names if place is not None and place.is_relative_to(os.environ[own])), None)
+    advice = "" if name is None else f"; {name} is {os.environ[name]}, expected a folder that can be written"
+    return f"{advice}; what is finished is kept"
 
 
 def _is_a(error: Exception, name: str) -> bool:

@@ -8,6 +8,8 @@ publish  staged blocks of boxes put into place and committed by the real writer 
 records  a cache with many commit records: list them, open it (every record's checksum is verified), resume it with all
          blocks committed and with none, and the memory that it takes.
 clips    a cache of many clips with nothing extracted: make it and open it.
+table    what every start after the first does, and every actor: take the annotations of many clips, of 12 frames and
+         two tracks, from the table beside the cache; then make that and open it.
 prepare  what the driver and every actor do first: read the annotations of many clips of 12 frames, without pixels.
 
 Every measurement has a process of its own. Works in a temporary folder.
@@ -30,6 +32,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from clips import TINY_FRAMES, write_annotations
 from machine import facts, save
 
@@ -37,19 +40,26 @@ from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.blocks import StagedBlock
 from ifcar.cache.commits import CommitRecord, FileDigest, commit_name, encode_commit
 from ifcar.cache.open import open_cache
-from ifcar.cache.schema import Provenance, Status
+from ifcar.cache.protocols import LabelSpace, ProtocolTable
+from ifcar.cache.schema import Provenance, Split, Status
 from ifcar.cache.writer import CacheWriter
+from ifcar.extract.annotation_writing import write_table
+from ifcar.extract.datasets.contract import Clip, Listing
+from ifcar.extract.datasets.something_else import SomethingElse
 from ifcar.extract.engine import BlockTask
+from ifcar.extract.tracks import Tracks
 from ifcar.pipelines.engines.driver import Event, Joined, RowsDone, Staged, drive
 from ifcar.pipelines.extraction.config import ExtractConfig
-from ifcar.pipelines.extraction.preparation import prepare
+from ifcar.pipelines.extraction.preparation import Preparation, prepare
+from ifcar.pipelines.extraction.slots import slot_note
+from ifcar.pipelines.extraction.sources import annotation_key
 from ifcar.pipelines.progress import Silent
 
 ROWS = 256
 BLOCK_SEC = 1.0
 COUNT_SEC = 1.0
 ACTORS = (100, 1000, 4000, 16000)
-PARTS = ("driver", "publish", "records", "clips", "prepare")
+PARTS = ("driver", "publish", "records", "clips", "prepare", "table")
 
 
 class SimulatedActors:
@@ -216,6 +226,62 @@ def prepared(num_clips: int) -> dict[str, Any]:
     }
 
 
+class ManyClips(Sequence[Clip]):
+    """Clips that are made when they are asked for."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __len__(self) -> int:
+        return self._number
+
+    def __getitem__(self, item: Any) -> Any:
+        if item >= self._number:
+            raise IndexError
+        return Clip(clip_id=f"{item:011d}", source=None, frame_size=(32, 24))
+
+
+def tabled(num_clips: int) -> dict[str, Any]:
+    """Write a table of many clips with one protocol, and start an extraction from it."""
+    write_annotations(Path(), 1, TINY_FRAMES, 1.0)
+    numbers = np.arange(num_clips)
+    protocol = ProtocolTable(
+        name="compositional",
+        spaces=(LabelSpace(kind="single", classes=tuple("abc"), targets=(numbers % 3).astype(np.int16)),),
+        split=np.where(numbers % 4, Split.TRAIN, Split.TEST).astype(np.uint8),
+        groups=np.full(num_clips, -1, np.int32),
+    )
+    boxes = np.random.default_rng(0).uniform(0, 24, (TINY_FRAMES, 2, 4)).astype(np.float32)
+    tracks = Tracks(frames=np.arange(TINY_FRAMES), boxes=boxes, categories=np.array([1, 2], np.uint8))
+    config = ExtractConfig(dataset="something-else", data_root=Path(), backbone="none")
+    dataset = SomethingElse(Path())
+    dataset.num_instances = config.instances
+    key = annotation_key(dataset, needs_pixels=False)
+    assert key is not None
+    table = Path("c.annotations")
+    listing = Listing(clips=ManyClips(num_clips), digest="0" * 64)
+    write_sec = seconds_of(lambda: write_table(table, key, listing, [protocol], [], lambda clip_id: tracks))
+    found, before = list[Preparation](), peak_mib()
+    seconds = seconds_of(lambda: found.append(prepare(config, Silent(), table=table)))
+    preparation, views = found[0], found[0].views()
+    clips = preparation.source.clip_table()
+    about = {"protocols": preparation.source.protocols, "segments": clips.segments, "cameras": clips.cameras}
+    create_sec = seconds_of(lambda: CacheWriter.create(Path("c.zarr"), **preparation.identity(), **about))
+    rows = np.random.default_rng(0).integers(0, num_clips, 10_000).tolist()
+    return {
+        "clips": num_clips,
+        "table_mib": table.stat().st_size / 2**20,
+        "write_sec": write_sec,
+        "prepare_sec": seconds,
+        "slots_sec": seconds_of(lambda: slot_note(preparation.source, config.instances)),
+        "create_sec": create_sec,
+        "open_sec": seconds_of(lambda: open_cache(Path("c.zarr"))),
+        "row_ms": seconds_of(lambda: [views[row] for row in rows]) / 10,
+        "peak_mib": peak_mib(),
+        "peak_mib_before": before,
+    }
+
+
 def identity(num_blocks: int) -> dict[str, Any]:
     """Return a cache without pixels in which every clip is a block."""
     return {
@@ -269,6 +335,7 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=100_000, help="commit records")
     parser.add_argument("--clips", type=int, default=1_000_000)
     parser.add_argument("--prepared", type=int, default=50_000, help="clips of the prepare part")
+    parser.add_argument("--tabled", type=int, default=1_000_000, help="clips of the table part")
     parser.add_argument("--actors", nargs="+", type=int, default=ACTORS)
     arguments = parser.parse_args()
     found: dict[str, Any] = {}
@@ -284,6 +351,8 @@ def main() -> None:
                 found[part] = measured(records, arguments.records)
             elif part == "clips":
                 found[part] = measured(clips, arguments.clips)
+            elif part == "table":
+                found[part] = measured(tabled, arguments.tabled)
             else:
                 found[part] = measured(prepared, arguments.prepared)
         os.chdir("/")

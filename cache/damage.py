@@ -60,6 +60,7 @@ class VerifyReport:
         pending_blocks: blocks without a commit record, which is no damage either.
         metadata_usable: False when attributes and ids do not match the fingerprint; no row was checked then.
         damages: everything that is wrong.
+        damaged: of parts, where those are that are damaged.
     """
 
     path: Path
@@ -69,6 +70,7 @@ class VerifyReport:
     pending_blocks: tuple[int, ...] = ()
     metadata_usable: bool = True
     damages: tuple[Damage, ...] = ()
+    damaged: tuple[Path, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -12,9 +12,10 @@ import numpy as np
 
 from ifcar.cache.durable import PARTIAL_SUFFIX, fsync_path
 from ifcar.cache.hdf5 import CLIP_ARRAYS, FAILURES, FURTHER, JSON_ATTRIBUTES, PROTOCOLS, write_array, write_texts
-from ifcar.cache.open import HDF5_SUFFIXES, JOIN_SUFFIX, open_cache
+from ifcar.cache.open import JOIN_SUFFIX, open_cache
 from ifcar.cache.protocols import protocol_arrays, protocol_attributes
 from ifcar.cache.reader import CacheReader
+from ifcar.cache.single import HDF5_SUFFIXES
 from ifcar.errors import InputError
 
 
@@ -36,11 +37,7 @@ def export_hdf5(cache_path: Path, out_path: Path, progress: Callable[[int, int],
     if Path(cache_path).name.endswith(JOIN_SUFFIX):
         raise InputError(f"{cache_path} is a join and has no rows of its own; export the caches that it joins")
     reader = open_cache(cache_path)
-    if not reader.is_complete():
-        missing = int((~reader.committed_rows()).sum())
-        raise InputError(
-            f"{cache_path} lacks {missing} of {reader.num_rows} rows; run the same `ifcar extract` to finish it"
-        )
+    reader.check_complete()
     out_path.parent.mkdir(parents=True, exist_ok=True)
     temporary = out_path.with_name(out_path.name + PARTIAL_SUFFIX)
     try:

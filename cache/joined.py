@@ -21,14 +21,15 @@ from ifcar.cache.arrays import BOOKKEEPING, CacheSpec
 from ifcar.cache.clips import ClipTable
 from ifcar.cache.commits import FailedRow
 from ifcar.cache.manifest import MAX_VIEWS, Manifest, new_manifest
+from ifcar.cache.parts import open_one
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Provenance, Status
 from ifcar.cache.segments import Stream, rows_by_segment, segment_tables
+from ifcar.cache.single import open_listed
 from ifcar.cache.stored_spec import parse_spec
 from ifcar.cache.streams import joined_spec, stream_of, with_spaces
-from ifcar.cache.zarr_reader import ZarrReader
-from ifcar.errors import CacheMismatchError, InputError, MissingDataError, nearest
+from ifcar.errors import CacheMismatchError, InputError, nearest_of
 from ifcar.text_files import read_text
 
 JOIN_VERSION = 1
@@ -52,7 +53,7 @@ class JoinedReader(CacheReader):
         known = content["streams"]
         for name in streams or ():
             if name not in known:
-                raise InputError(f"{path}: no stream {name!r}{nearest(name, known)}; it has {', '.join(known)}")
+                raise InputError(f"{path}: no stream {name!r}{nearest_of(name, known)}")
         self._names = tuple(known) if streams is None else tuple(streams)
         segments = list(content["segments"])
         manifest = _manifest(content, segments)
@@ -186,14 +187,9 @@ def _manifest(content: Mapping[str, Any], segments: Sequence[str]) -> Manifest:
 
 
 def _open(path: Path, name: str, stream: Mapping[str, Any]) -> CacheReader:
-    cache = path.parent / stream["cache"]
-    if not cache.is_dir():
-        raise MissingDataError(f"{path}: stream {name!r}: there is no cache at {cache}; join its caches anew")
-    reader = ZarrReader(cache)
-    if reader.fingerprint != stream["fingerprint"]:
-        raise CacheMismatchError(f"{path}: stream {name!r}: {cache} is another cache than was joined; join anew")
+    reader = open_listed(path, f"stream {name!r}", stream, "join anew", open_one)
     if status_digest(reader) != stream["status"]:
-        raise CacheMismatchError(f"{path}: stream {name!r}: rows of {cache} finished or failed since; join anew")
+        raise CacheMismatchError(f"{path}: stream {name!r}: rows of {reader.path} finished or failed since; join anew")
     return reader
 
 

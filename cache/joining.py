@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ifcar.cache.addresses import Address, place_of
 from ifcar.cache.durable import write_atomic
 from ifcar.cache.joined import JOIN_VERSION, JoinedReader, status_digest
+from ifcar.cache.parts import open_one
 from ifcar.cache.protocols import LabelSpace, ProtocolTable
+from ifcar.cache.reader import CacheReader
 from ifcar.cache.segments import Stream, differing_part, rows_by_segment, segment_tables
 from ifcar.cache.shuffled import other_recordings
+from ifcar.cache.single import listed
 from ifcar.cache.stored_spec import FORMAT_VERSION, spec_content
-from ifcar.cache.zarr_reader import ZarrReader
 from ifcar.errors import InputError, MissingDataError
 
 
@@ -47,13 +47,7 @@ def join_caches(streams: Mapping[str, Stream], out: Path) -> Joined:
         raise InputError("a join needs streams, as ego=caches/ego.zarr")
     if next(iter(streams.values())).shuffled:
         raise InputError(f"stream {next(iter(streams))!r} is shuffled; expected the first as it is, others beside it")
-    for name, stream in streams.items():
-        if isinstance(place := place_of(stream.cache), Address):
-            raise InputError(f"stream {name!r}: {place} is an address; a join takes local caches: pull it")
-        if not stream.cache.is_dir():
-            what = "is no .zarr cache, which a join takes" if stream.cache.exists() else "is not there"
-            raise MissingDataError(f"stream {name!r}: {stream.cache} {what}")
-    readers = {name: ZarrReader(stream.cache) for name, stream in streams.items()}
+    readers = {name: _open(name, stream.cache) for name, stream in streams.items()}
     rows = {name: rows_by_segment(readers[name], stream) for name, stream in streams.items()}
     first = next(iter(rows.values()))
     segments = [name for name in first if all(name in own for own in rows.values())]
@@ -66,7 +60,7 @@ def join_caches(streams: Mapping[str, Stream], out: Path) -> Joined:
         "join_version": JOIN_VERSION,
         "streams": {
             name: {
-                "cache": os.path.relpath(stream.cache.absolute(), out.absolute().parent),
+                "cache": listed(stream.cache, out),
                 "cameras": list(stream.cameras),
                 "fingerprint": readers[name].fingerprint,
                 "status": status_digest(readers[name]),
@@ -89,6 +83,13 @@ def join_caches(streams: Mapping[str, Stream], out: Path) -> Joined:
         num_segments=len(segments),
         dropped={name: len(own) - len(segments) for name, own in rows.items()},
     )
+
+
+def _open(name: str, cache: Path) -> CacheReader:
+    try:
+        return open_one(cache)
+    except (InputError, MissingDataError) as error:
+        raise type(error)(f"stream {name!r}: {error}") from error
 
 
 def _check_alike(tables: Mapping[str, Mapping[str, ProtocolTable]], segments: Sequence[str]) -> None:

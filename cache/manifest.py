@@ -14,6 +14,8 @@ from ifcar.cache.stored_spec import FIRST_VERSION, FORMAT_VERSION, parse_spec, s
 from ifcar.errors import CacheDamageError, CacheMismatchError, InputError
 
 COMPRESSIONS = (None, "zstd")
+ANEW = "write to another place (--out), or start anew (--overwrite)"
+"""What to do about a cache in the way that is another one."""
 MAX_CLIPS, MAX_VIEWS, MAX_ROWS_PER_SHARD = 1 << 24, 256, 1 << 16
 
 
@@ -208,15 +210,21 @@ def check_same(path: Path, old: Manifest, old_ids: Sequence[str], new: Manifest,
         return
     raise CacheMismatchError(
         f"{path} was made with other settings: {differing(old, old_ids, new, new_ids)}. Repeat with the cache's "
-        "settings, write to another place (--out), or start anew (--overwrite)"
+        f"settings, {ANEW}"
     )
 
 
-def differing(old: Manifest, old_ids: Sequence[str], new: Manifest, new_ids: Sequence[str]) -> str:
-    """Return each field in which a cache and what would be made now differ, with both values, on one line."""
+def differing(
+    old: Manifest,
+    old_ids: Sequence[str],
+    new: Manifest,
+    new_ids: Sequence[str],
+    where: tuple[str, str] = ("in the cache", "now"),
+) -> str:
+    """Return each field in which two caches differ, with both values and where these are, on one line."""
     before, after = _fields(old), _fields(new)
     lines = [
-        f"{name} is {_show(before, name)} in the cache, {_show(after, name)} now"
+        f"{name} is {_show(before, name)} {where[0]}, {_show(after, name)} {where[1]}"
         for name in sorted({*before, *after})
         if _show(before, name) != _show(after, name)
     ]

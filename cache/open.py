@@ -1,49 +1,41 @@
-"""Open a cache, whichever form it has: a `.zarr` folder here or in object storage, HDF5, or a join of caches."""
+"""Open a cache, whichever form it has: a `.zarr` folder here or in object storage, HDF5, parts, or a join of caches."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ifcar.cache.addresses import Address, place_of
+from ifcar.cache.parts import PARTS_SUFFIX, PartsReader, open_one
 from ifcar.cache.reader import CacheReader
-from ifcar.errors import InputError, MissingDataError
+from ifcar.cache.single import HDF5_SUFFIXES, open_single
+from ifcar.errors import InputError
 
-JOIN_SUFFIX = ".join.json"  # of several caches read as one
-HDF5_SUFFIXES = (".h5", ".hdf5")
+JOIN_SUFFIX = ".join.json"  # of several caches of the same moments
+FILE_SUFFIXES = (*HDF5_SUFFIXES, PARTS_SUFFIX, JOIN_SUFFIX)
 
 
-def open_cache(path: Path) -> CacheReader:
+def open_cache(path: Path | Sequence[Path]) -> CacheReader:
     """Open a cache for reading.
 
     Args:
-        path: a `.zarr` folder, its address in object storage, or a file that `export_hdf5` or `join_caches` wrote.
+        path: a `.zarr` folder, its address in object storage, a file that `export_hdf5`, `write_parts` or
+            `join_caches` wrote; or the parts of a cache.
 
     Raises:
         MissingDataError: there is nothing at `path`.
-        InputError: it is no cache, or one of another format version.
+        InputError: it is no cache, or one of another format version; or parts that are not one cache.
         CacheDamageError: metadata, clip ids, protocols or a commit record do not match their checksums.
     """
-    path = place_of(path)
-    if isinstance(path, Address):
-        from ifcar.cache.bucket_reader import BucketReader
-
-        return BucketReader(path)
-    if not path.exists():
-        raise MissingDataError(f"there is no cache at {path}; make one with `ifcar extract`")
-    # zarr and h5py cost start-up time; only the one that is needed is imported
-    if path.is_dir():
-        from ifcar.cache.zarr_reader import ZarrReader
-
-        return ZarrReader(path)
-    if path.name.endswith(JOIN_SUFFIX):
+    if not isinstance(path, Path):
+        return PartsReader(None, [open_single(part) for part in path])
+    place = place_of(path)
+    if place.name.endswith(JOIN_SUFFIX) and place.is_file():
+        # joins cost start-up time that others need not pay
         from ifcar.cache.joined import JoinedReader
 
-        return JoinedReader(path)
-    if path.suffix in HDF5_SUFFIXES:
-        from ifcar.cache.hdf5 import HDF5Reader
-
-        return HDF5Reader(path)
-    raise InputError(f"{path} is not a cache: expected a .zarr folder or a file ending in .h5, .hdf5 or .join.json")
+        return JoinedReader(place)
+    return open_one(place)
 
 
 def refuse_address(path: Path, instead: str) -> None:

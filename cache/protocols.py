@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ifcar.cache.clips import ClipTable
 from ifcar.cache.schema import Split
-from ifcar.errors import InputError, nearest
+from ifcar.errors import InputError, nearest_of
 
 KindName = Literal["single", "multi"]
 Over = Literal["clip", "instance"]
@@ -99,6 +99,18 @@ class ProtocolTable:
         """Return the numbers of the clips in `split`, ascending."""
         return np.flatnonzero(self.split == split)
 
+    def of_clips(self, clips: NDArray[np.int64]) -> Self:
+        """Return the protocol over these of its clips (n,), in this order."""
+        spaces = (
+            replace(
+                own,
+                targets=own.targets[clips],
+                instance_ids=None if own.instance_ids is None else own.instance_ids[clips],
+            )
+            for own in self.spaces
+        )
+        return replace(self, spaces=tuple(spaces), split=self.split[clips], groups=self.groups[clips])
+
     def led_by(self, space: str | None, beside: Collection[str]) -> Self:
         """Return the protocol with one of its label spaces first, as `only`, and then those `beside` it."""
         first = self.only(space)
@@ -113,9 +125,7 @@ class ProtocolTable:
         """
         known = {own.name: own for own in self.spaces}
         if space is not None and space not in known:
-            raise InputError(
-                f"protocol {self.name!r} has no label space {space!r}{nearest(space, known)}; it has {', '.join(known)}"
-            )
+            raise InputError(f"protocol {self.name!r} has no label space {space!r}{nearest_of(space, known)}")
         return replace(self, spaces=(self.labels if space is None else known[space],))
 
 

@@ -65,7 +65,8 @@ def push_cache(cache: Path, address: Address, progress: Progress | None = None) 
     if address.is_read_only:
         raise InputError(f"{address}: a web server takes no objects; push to s3://, gs:// or az://")
     if not cache.is_dir():
-        raise MissingDataError(f"{cache} is no .zarr cache; only such a folder is pushed")
+        what = "is no .zarr cache, and only such a folder is pushed" if cache.exists() else "is not there"
+        raise MissingDataError(f"{cache}: {what}; `ifcar list caches` shows those that there are")
     reader = ZarrReader(cache)
     reader.protocol_names()  # refuses one whose protocols were being replaced
     bucket = Bucket(address)

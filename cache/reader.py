@@ -14,7 +14,7 @@ from ifcar.cache.clips import ClipTable
 from ifcar.cache.commits import FailedRow
 from ifcar.cache.manifest import Manifest, check_fingerprint, describe_row
 from ifcar.cache.protocols import ProtocolTable
-from ifcar.errors import CacheMismatchError, InputError, nearest
+from ifcar.errors import CacheMismatchError, InputError, nearest_of
 
 
 class CacheReader(ABC):
@@ -94,7 +94,7 @@ class CacheReader(ABC):
         """
         known = self.protocol_names()
         if name not in known:
-            raise InputError(f"{self.path} has no protocol {name!r}{nearest(name, known)}; it has {known}")
+            raise InputError(f"{self.path} has no protocol {name!r}{nearest_of(name, known)}")
         return self._load_protocol(name)
 
     def status(self) -> NDArray[np.uint8]:
@@ -104,6 +104,17 @@ class CacheReader(ABC):
     def is_complete(self) -> bool:
         """Return whether every block is committed; failed rows count as complete."""
         return bool(self.committed_rows().all())
+
+    def check_complete(self) -> None:
+        """Check that every block is committed.
+
+        Raises:
+            InputError: rows are missing; says how many.
+        """
+        if missing := int((~self.committed_rows()).sum()):
+            raise InputError(
+                f"{self.path} lacks {missing} of {self.num_rows} rows; run the same `ifcar extract` to finish it"
+            )
 
     def table(self, name: str) -> NDArray[Any]:
         """Return a whole row table, (R, …); rows of uncommitted blocks are empty.

@@ -72,9 +72,9 @@ def segment_tables(reader: CacheReader, stream: Stream, segments: Sequence[str])
                 if (what := differing_part(table, clips[segment][0], table, other)) is not None:
                     ids = " and ".join(reader.clip_ids[c] for c in (clips[segment][0], other))
                     raise InputError(f"{reader.path}: {ids} are one segment but differ in {what} of protocol {name!r}")
-        spaces = tuple(replace(s, targets=s.targets[firsts]) for s in table.spaces if s.over == "clip")
+        spaces = tuple(space for space in table.spaces if space.over == "clip")
         if spaces:
-            found[name] = replace(table, spaces=spaces, split=table.split[firsts], groups=table.groups[firsts])
+            found[name] = replace(table, spaces=spaces).of_clips(firsts)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,9 +26,11 @@ from ifcar.cache.durable import list_files, remove_files, write_atomic
 from ifcar.cache.layout import PROTOCOLS, read_clips, read_manifest, write_skeleton
 from ifcar.cache.lock import locked
 from ifcar.cache.manifest import COMPRESSIONS, Manifest, check_fingerprint, describe_row
-from ifcar.cache.open import HDF5_SUFFIXES, JOIN_SUFFIX, refuse_address
+from ifcar.cache.open import JOIN_SUFFIX, refuse_address
+from ifcar.cache.parts import PARTS_SUFFIX, open_parts, part_places
 from ifcar.cache.schema import ROWS_PER_SHARD
 from ifcar.cache.shards import ShardedArray, ShardPool
+from ifcar.cache.single import HDF5_SUFFIXES
 from ifcar.cache.tables import commit_tables
 from ifcar.cache.zarr_reader import read_table_block
 from ifcar.errors import CacheDamageError, IfcarError, InputError, MissingDataError
@@ -36,7 +39,7 @@ Progress = Callable[[int, int], None]
 
 
 def _check_form(path: Path) -> None:
-    """Raise InputError for what holds no rows of its own."""
+    """Raise InputError for a join."""
     if path.name.endswith(JOIN_SUFFIX):
         raise InputError(f"{path} is a join and has no rows of its own; give the caches that it joins, one by one")
 
@@ -45,7 +48,7 @@ def verify_cache(path: Path, progress: Progress | None = None) -> VerifyReport:
     """Read every byte of a cache and name all that is damaged, missing or not of the cache.
 
     Args:
-        path: a `.zarr` folder, its address in object storage, or a file that `export_hdf5` wrote.
+        path: a `.zarr` folder, its address in object storage, or a file that `export_hdf5` or `write_parts` wrote.
         progress: called with (blocks done, blocks in all).
 
     Raises:
@@ -66,7 +69,29 @@ def verify_cache(path: Path, progress: Progress | None = None) -> VerifyReport:
         from ifcar.cache.hdf5 import verify_hdf5
 
         return verify_hdf5(path, progress)
+    if path.name.endswith(PARTS_SUFFIX):
+        return _verify_parts(path, progress)
     return _Verification(path).run(progress)
+
+
+def _verify_parts(path: Path, progress: Progress | None) -> VerifyReport:
+    """Verify parts one after the other, then that they are what was listed; progress counts them."""
+    places, reports = part_places(path), list[VerifyReport]()
+    for place in places:
+        reports.append(verify_cache(place))
+        if progress:
+            progress(len(reports), len(places))
+    if all(report.ok for report in reports):
+        open_parts(path).close()
+    return VerifyReport(
+        path=path,
+        num_rows=sum(report.num_rows for report in reports),
+        num_rows_checked=sum(report.num_rows_checked for report in reports),
+        num_failed=sum(report.num_failed for report in reports),
+        metadata_usable=all(report.metadata_usable for report in reports),
+        damages=tuple(replace(own, path=f"{r.path}/{own.path}") for r in reports for own in r.damages),
+        damaged=tuple(report.path for report in reports if not report.ok),
+    )
 
 
 def repair_cache(path: Path) -> list[int]:
@@ -87,6 +112,8 @@ def repair_cache(path: Path) -> list[int]:
     """
     _check_form(path)
     refuse_address(path, "pull the cache, repair it here, and push it again")
+    if path.name.endswith(PARTS_SUFFIX):
+        raise InputError(f"{path} lists parts; give those that `ifcar cache verify {path}` names, one by one")
     path = Path(path)
     if path.suffix in HDF5_SUFFIXES:
         raise InputError(f"{path} is an export and cannot be repaired; export it again")

@@ -20,7 +20,7 @@ from ifcar.cache.clips import CAMERAS, IDS, SEGMENTS, ClipTable
 from ifcar.cache.commits import CommitRecord, check_commit, commit_name
 from ifcar.cache.durable import fsync_path, fsync_tree, remove_files, remove_partials
 from ifcar.cache.layout import write_protocol, write_skeleton
-from ifcar.cache.manifest import Manifest, check_same, new_manifest
+from ifcar.cache.manifest import ANEW, Manifest, check_same, new_manifest
 from ifcar.cache.protocols import ProtocolTable, check_protocols
 from ifcar.cache.schema import Provenance
 from ifcar.cache.tables import commit_tables, replace_protocols, same_protocols
@@ -236,8 +236,7 @@ def _check_same_clips(path: Path, old: ClipTable, new: ClipTable) -> None:
         for clip, before, now in pairs:
             if before != now:
                 raise CacheMismatchError(
-                    f"{path}: clip {clip!r} is of the {name[:-1]} {before!r} in the cache, {now!r} now; write to "
-                    "another place (--out), or start anew (--overwrite)"
+                    f"{path}: clip {clip!r} is of the {name[:-1]} {before!r} in the cache, {now!r} now; {ANEW}"
                 )
 
 

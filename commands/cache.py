@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ifcar.cache.addresses import place_of
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
-from ifcar.commands.options import CacheArgument, Json, say
+from ifcar.commands.options import CacheArgument, Json, places, say
 from ifcar.console import Screen, json_rows, print_json, print_table
-from ifcar.errors import InputError, nearest
+from ifcar.errors import InputError, nearest_of
 from ifcar.pipelines.extraction.recomputing import RecomputeConfig
 from ifcar.shell_words import command
 
@@ -69,8 +68,7 @@ def join(
     named: dict[str, Stream] = {}
     for text in streams:
         name, equals, place = text.partition("=")
-        path, colon, cameras = ("", "", "") if place_of(place).exists() else place.rpartition(":")
-        path = path if colon else place
+        path, _, cameras = _with_cameras(place)
         if not equals or not path:
             raise InputError(f"{text!r}: expected NAME=CACHE or NAME=CACHE:CAMERA,CAMERA")
         if name in named:
@@ -79,7 +77,7 @@ def join(
         named[name] = Stream(cache=Path(path), cameras=shown, shuffled=name in (shuffled or ()))
     for name in shuffled or ():
         if name not in named:
-            raise InputError(f"--shuffled {name!r}: no such stream{nearest(name, named)}; there are {', '.join(named)}")
+            raise InputError(f"--shuffled {name!r}: no such stream{nearest_of(name, named)}")
     made = join_caches(named, out)
     if as_json:
         print_json(asdict(made))
@@ -87,6 +85,35 @@ def join(
     for name, count in made.dropped.items():
         say(f"{name}: {count} segments dropped, which another stream lacks" if count else f"{name}: all segments")
     say(f"{out}: {made.num_segments} segments. Next: {command('ifcar', 'fit-head', 'ccau', '--cache', out)}")
+
+
+def _with_cameras(text: str) -> tuple[str, str, str]:
+    """Return a cache and the cameras after its colon; an address has colons of its own."""
+    before, colon, after = text.rpartition(":")
+    of_address = "/" in after
+    return (before, colon, after) if colon and not of_address and not Path(text).exists() else (text, "", "")
+
+
+def parts(
+    caches: Annotated[
+        list[Path],
+        typer.Argument(help="The parts: .zarr folders, exported .h5, or addresses in object storage.", callback=places),
+    ],
+    out: Annotated[Path, typer.Option(help="The list of parts, a file ending in .parts.json.")],
+    as_json: Json = False,
+) -> None:
+    """List the parts of a cache, extracted apart, so that every command that takes --cache reads them as one."""
+    from ifcar.cache.parts import PARTS_SUFFIX, write_parts
+
+    if not out.name.endswith(PARTS_SUFFIX):
+        raise InputError(f"--out is {out}; expected a name ending in {PARTS_SUFFIX}")
+    reader = write_parts(caches, out)
+    if as_json:
+        facts = {"path": out, "parts": len(caches), "clips": reader.num_clips, "rows": reader.num_rows}
+        print_json({**facts, "fingerprint": reader.fingerprint})
+        return
+    say(f"{out}: {len(caches)} parts, {reader.num_clips:,} clips, {reader.num_rows:,} rows.")
+    say(f"Next: {command('ifcar', 'cache', 'info', out)}, or --cache {out} of any command.")
 
 
 @with_config_options
@@ -112,7 +139,7 @@ def verify(
     else:
         for line in lines:
             say(line)
-        mend = command("ifcar", "cache", "repair", cache)
+        mend = " and ".join(command("ifcar", "cache", "repair", own) for own in report.damaged or (cache,))
         say(f"{cache}: {f'{len(lines)} damaged; mend with {mend}' if lines else 'clean'}")
         if again is not None:
             _print_recomputed(again)

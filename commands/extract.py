@@ -60,7 +60,9 @@ def extract(
         named = [] if cache_paths() == [result.cache] else ["--cache", result.cache]
         named += [] if result.protocol is None else ["--protocol", result.protocol]
         streams = ["--streams", "layout"] if reads_nothing else []
-        if result.has_boxes and (reads_nothing or result.has_instances):
+        if config.part is not None:
+            step = f"extract the other parts, then list all with {command('ifcar', 'cache', 'parts')} PART … --out FILE"
+        elif result.has_boxes and (reads_nothing or result.has_instances):
             step = command("ifcar", "fit-head", "sfi", *named, *streams, "--aux-weight", 5)
         elif reads_nothing:
             step = "extract with boxes (the data set's, or --boxes FILE), or with a backbone that reads pixels"

@@ -116,11 +116,11 @@ def _print_plan(plan: GridPlan, *, as_json: bool) -> None:
     from ifcar.pipelines.runs.finished import is_finished
 
     rows = []
-    for cell in plan.cells:
-        for job in cell.jobs:
+    for planned in plan.replicates:
+        for job in planned.jobs:
             state = "done" if is_finished(job.path) else "stopped" if job.path.exists() else "to do"
-            name, protocol = cell.variant.name, job.config.protocol
-            rows.append([name, protocol, cell.seed, run_id(job.config)[:12], state, str(job.path)])
+            name, protocol = planned.variant.name, job.config.protocol
+            rows.append([name, protocol, planned.seed, run_id(job.config)[:12], state, str(job.path)])
     columns = ["system", "protocol", "seed", "id", "state", "folder"]
     if as_json:
         print_json(json_rows(columns, rows))

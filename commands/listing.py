@@ -9,14 +9,15 @@ import typer
 
 from ifcar.commands.options import Json, say
 from ifcar.console import json_rows, print_json, print_table
-from ifcar.errors import InputError
+from ifcar.errors import InputError, nearest
+from ifcar.pipelines.folders import folder
 
 
 def list_(
     what: Annotated[
-        str,
+        str | None,
         typer.Argument(help="datasets, backbones, detectors, heads, caches, runs, grids or published (papers')."),
-    ],
+    ] = None,
     weights: Annotated[
         str | None, typer.Option(help="With backbones: those that this folder of weights fits, and what it gives.")
     ] = None,
@@ -39,8 +40,10 @@ def list_(
     from ifcar.pipelines.listing import LISTINGS, list_backbones, list_runs
     from ifcar.pipelines.runs.query import RunQuery
 
+    if what is None:
+        raise InputError(f"name what to list: one of {', '.join(LISTINGS)}")
     if what not in LISTINGS:
-        raise InputError(f"cannot list {what!r}; expected one of {', '.join(LISTINGS)}")
+        raise InputError(f"cannot list {what!r}{nearest(what, LISTINGS, '.')} Expected one of {', '.join(LISTINGS)}")
     if weights is not None and what != "backbones":
         raise InputError(f"--weights {weights} would be ignored: it belongs to `ifcar list backbones`")
     of_runs = {"head": head, "cache": cache, "protocol": protocol, "where": where, "sort": sort}
@@ -62,6 +65,11 @@ def list_(
         print_json(json_rows(columns, ([_share(v) if k in shares else v for k, v in enumerate(row)] for row in rows)))
     else:
         print_table(what, columns, rows)
+        if not rows and what == "caches":
+            say(f"{folder('caches')}/ holds none; make one with `ifcar extract --dataset DATASET`")
+        elif not rows and what == "runs":
+            made = " that is as asked" if given else "; make one with `ifcar fit-head HEAD`"
+            say(f"{folder('runs')}/ holds none{made}")
 
 
 def _share(percent: float | None) -> float | None:

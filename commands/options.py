@@ -25,13 +25,21 @@ def place(path: Path | None) -> Path | None:
     return None if path is None else place_of(path)
 
 
+def places(paths: list[Path]) -> list[Path]:
+    """Return an argument's paths, each as an address where it is one."""
+    return [place_of(path) for path in paths]
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 CacheOption = Annotated[
     Path | None, typer.Option(help="Cache to use; default: the only one in caches/.", callback=place)
 ]
 CacheArgument = Annotated[
     Path,
-    typer.Argument(help="The cache: NAME.zarr, an exported NAME.h5, or its address in object storage.", callback=place),
+    typer.Argument(
+        help="The cache: NAME.zarr, an exported NAME.h5, its address in object storage, or NAME.parts.json.",
+        callback=place,
+    ),
 ]
 ConfigFile = Annotated[Path | None, typer.Option(help="A run's config.yaml, in place of the options that it states.")]
 RunFolder = Annotated[Path | None, typer.Option(help="Run folder; default: a fresh one in runs/.")]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.streams import in_stream, multi_spaces, space_sizes, stream_names, stream_spec
-from ifcar.errors import CacheMismatchError, InputError, nearest
+from ifcar.errors import CacheMismatchError, InputError, nearest, nearest_of
 from ifcar.heads.ccau_config import CCAUConfig
 from ifcar.heads.ccau_nets import PairSide, StreamNet, TaskClassifier, TaskWeights, key_of
 from ifcar.heads.ccau_parts import PROJECTION_DIM, alignment, pairs_of
@@ -76,7 +76,7 @@ class CCAU(Head):
         for name in config.streams:
             if name not in known:
                 there = f"a join of {', '.join(known)}" if known else "one cache, no join of streams"
-                raise CacheMismatchError(f"streams names {name!r}{nearest(name, known)}; this is {there}")
+                raise CacheMismatchError(f"streams names {name!r}{nearest(name, known, '.')} This is {there}")
         super().check_reads(config, spec, losses)
 
     def __init__(self, config: CCAUConfig, spec: CacheSpec, num_classes: int, losses: Collection[str] = ()) -> None:
@@ -219,7 +219,7 @@ def _classes(config: CCAUConfig, spec: CacheSpec, num_classes: int) -> dict[str,
     chosen = config.spaces or tuple(known) or (own,)
     for space in chosen:
         if space not in known and known:
-            raise InputError(f"spaces names {space!r}{nearest(space, known)}; the streams have {', '.join(known)}")
+            raise InputError(f"spaces names {space!r}{nearest_of(space, known)}")
     if known and own not in chosen:
         raise InputError(f"spaces are {', '.join(chosen)}; expected the run's own, {own}, among them")
     return {own: num_classes, **{space: known[space] for space in chosen if space != own}}

@@ -6,7 +6,7 @@ Official code: github.com/gorjanradevski/revisiting-spatial-temporal-layouts.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -61,7 +61,7 @@ class STLT(Head):
         "paper": STLTConfig(),
         "released": STLTConfig(),
         "small": STLTConfig(layout=LayoutConfig.small()),
-        "tuned": STLTConfig(layout=replace(LayoutConfig.small(), motion=True)),
+        "tuned": STLTConfig(layout=LayoutConfig.tuned()),
     }
     schedules = RADEVSKI
 

@@ -22,11 +22,17 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"relu": F.relu, "ge
 
 
 class ZeroBiasLinear(nn.Linear):
-    """A linear layer whose bias starts at zero."""
+    """A linear layer whose bias starts at zero, and its weight `scale` times as large as torch draws it."""
+
+    def __init__(self, in_dim: int, out_dim: int, scale: float = 1.0) -> None:
+        self.scale = scale  # first, since nn.Linear draws the weight as it is made
+        super().__init__(in_dim, out_dim)
 
     def reset_parameters(self) -> None:
-        """Draw the weight as `nn.Linear` does and set the bias to zero."""
+        """Draw the weight as `nn.Linear` does, scale it and set the bias to zero."""
         super().reset_parameters()
+        with torch.no_grad():
+            self.weight.mul_(self.scale)
         nn.init.zeros_(self.bias)
 
 
@@ -35,20 +41,20 @@ class MultiHeadAttention(nn.Module):
 
         out = W_o concat_h( dropout(softmax(q_h k_hᵀ / √d)) v_h ) + b_o,   [q ; k ; v] = W_i x + b_i
 
-    Source: Vaswani et al. 2017, §3.2; weights start as those of `nn.MultiheadAttention`.
+    Source: Vaswani et al. 2017, §3.2; weights start as those of `nn.MultiheadAttention`, times `scale`.
     """
 
-    def __init__(self, width: int, num_heads: int) -> None:
+    def __init__(self, width: int, num_heads: int, scale: float = 1.0) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads, self.scale = num_heads, scale
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
-        self.out_proj = ZeroBiasLinear(width, width)
+        self.out_proj = ZeroBiasLinear(width, width, scale)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the weights of queries, keys and values (Xavier, uniform) and set their biases to zero."""
-        nn.init.xavier_uniform_(self.in_proj_weight)
+        """Draw the weights of queries, keys and values (Xavier, uniform, scaled) and set their biases to zero."""
+        nn.init.xavier_uniform_(self.in_proj_weight, gain=self.scale)
         nn.init.zeros_(self.in_proj_bias)
 
     def forward(self, tokens: Tensor, context: Tensor, mask: Tensor | None, dropout: nn.Module) -> Tensor:
@@ -89,14 +95,21 @@ class EncoderLayer(nn.Module):
         num_heads: of the attention.
         dropout: of attention weights, of both results and of the hidden layer.
         activation: of the hidden layer.
+        attention_scale: of the attention's initial weights.
     """
 
     def __init__(
-        self, shape: tuple[int, ...], width: int, num_heads: int, dropout: float, activation: Activation
+        self,
+        shape: tuple[int, ...],
+        width: int,
+        num_heads: int,
+        dropout: float,
+        activation: Activation,
+        attention_scale: float = 1.0,
     ) -> None:
         super().__init__()
         self.activation = activation
-        self.self_attn = MultiHeadAttention(width, num_heads)
+        self.self_attn = MultiHeadAttention(width, num_heads, attention_scale)
         self.linear1, self.linear2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention_dropout = attention_dropout(dropout, shape, num_heads, shape[-1])
@@ -124,10 +137,11 @@ class Encoder(nn.Module):
         num_heads: int,
         dropout: float,
         activation: Activation,
+        attention_scale: float = 1.0,
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            EncoderLayer(shape, width, num_heads, dropout, activation) for _ in range(num_layers)
+            EncoderLayer(shape, width, num_heads, dropout, activation, attention_scale) for _ in range(num_layers)
         )
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -183,12 +183,16 @@ class _Views(Dataset[tuple[dict[str, Tensor], Tensor]]):
         ]
 
 
-def open_cache(path: Path | str) -> Cache:
-    """Open a cache: a `.zarr` folder, its address in object storage, an exported HDF5 file, or a join of several.
+def open_cache(path: Path | str | Sequence[Path | str]) -> Cache:
+    """Open a cache: a `.zarr` folder, its address in object storage, an exported file, a join of several, or parts.
+
+    Args:
+        path: where it is; or where each of its parts is, see docs/cache.md.
 
     Raises:
         MissingDataError: there is nothing at `path`.
-        InputError: it is no cache, or one of another format version.
+        InputError: it is no cache, or one of another format version; or not all parts of one are there.
+        CacheMismatchError: parts are not of one cache.
         CacheDamageError: metadata do not match their checksums.
     """
-    return Cache(open_reader(place_of(path)))
+    return Cache(open_reader(place_of(path) if isinstance(path, (str, Path)) else [place_of(own) for own in path]))

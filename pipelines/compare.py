@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ifcar.cache.addresses import Address, place_of
-from ifcar.cache.open import HDF5_SUFFIXES, JOIN_SUFFIX, open_cache
+from ifcar.cache.open import FILE_SUFFIXES, open_cache
 from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.comparison.results import Replicate, ResultRow, System, summarise
 from ifcar.pipelines.comparison.store import NAME as RESULTS
@@ -99,7 +99,7 @@ def open_side(name: str) -> Side:
     if is_finished(path):
         run = open_run(path)
         return Side(name=name, what="run", facts=run_facts(run), run=run)
-    is_local = (path / "zarr.json").is_file() or (path.is_file() and path.name.endswith((*HDF5_SUFFIXES, JOIN_SUFFIX)))
+    is_local = (path / "zarr.json").is_file() or (path.is_file() and path.name.endswith(FILE_SUFFIXES))
     if is_local or isinstance(path, Address):
         reader = open_cache(path)
         facts = cache_facts(reader)

@@ -88,8 +88,8 @@ def detect(config: DetectConfig, progress: Progress) -> DetectResult:
 
 def _chosen(config: DetectConfig, progress: Progress) -> ChosenClips:
     if bool(config.videos) == (config.dataset is not None):
-        found = "both" if config.videos else "neither"
-        raise InputError(f"{found} videos and --dataset; expected one of them, as `ifcar detect videos/`")
+        found = "both videos and --dataset are named" if config.videos else "neither videos nor --dataset are named"
+        raise InputError(f"{found}; expected one of them, as `ifcar detect videos/`")
     if config.dataset is not None:
         return clips_of_dataset(config.dataset, config.data_root, progress)
     if config.data_root is not None:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.cache.addresses import Address, place_of
+from ifcar.cache.addresses import Address
 from ifcar.cache.durable import write_atomic
 from ifcar.cache.lock import locked
+from ifcar.cache.manifest import ANEW
 from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import PREFERRED_PROTOCOL
 from ifcar.cache.schema import Status
@@ -27,7 +28,7 @@ from ifcar.pipelines.engines.contract import ExtractEngine
 from ifcar.pipelines.engines.local import LocalEngine
 from ifcar.pipelines.extraction.backbones import backbone_of, check_heard
 from ifcar.pipelines.extraction.config import ExtractConfig
-from ifcar.pipelines.extraction.defaults import cache_path
+from ifcar.pipelines.extraction.defaults import annotation_table, cache_path
 from ifcar.pipelines.extraction.environment import device_name
 from ifcar.pipelines.extraction.hours import note_hours
 from ifcar.pipelines.extraction.preparation import Preparation, prepare
@@ -86,7 +87,7 @@ def extract(config: ExtractConfig, progress: Progress = Silent(), engine: Extrac
     check_heard(config, backbone_of(config))
     engine = engine or LocalEngine()
     config = engine.settle(config)
-    place = place_of(cache_path(config))
+    place = cache_path(config)
     if isinstance(place, Address):
         return _extract_away(place, config, progress, engine)
     return _extract(place, config, progress, engine, None)
@@ -103,7 +104,8 @@ def _extract_away(place: Address, config: ExtractConfig, progress: Progress, eng
     try:
         return replace(_extract(outbox.folder, config, progress, engine, outbox), cache=place)
     except CacheMismatchError as error:
-        raise CacheMismatchError(str(error).replace(str(outbox.folder), str(place))) from error
+        said = str(error).replace(ANEW, "write to another place (--out), or delete what lies there")
+        raise CacheMismatchError(said.replace(str(outbox.folder), str(place))) from error
     finally:
         outbox.close()
 
@@ -112,7 +114,7 @@ def _extract(
     path: Path, config: ExtractConfig, progress: Progress, engine: ExtractEngine, outbox: Outbox | None
 ) -> ExtractResult:
     with locked(path):
-        preparation = prepare(config, progress)
+        preparation = prepare(config, progress, table=annotation_table(path, config))
         if outbox is not None:
             outbox.receive()
         lost = slot_note(preparation.source, preparation.spec.num_instances)
@@ -185,9 +187,9 @@ def _tasks(writer: CacheWriter, wanted: NDArray[np.bool_], *, retry_failed: bool
 
 
 def _open_writer(path: Path, preparation: Preparation) -> CacheWriter:
+    if path.exists() and not (path / "zarr.json").is_file():
+        raise InputError(f"{path}: not a cache; name another --out")
     if preparation.config.overwrite and path.exists():
-        if not (path / "zarr.json").is_file():
-            raise InputError(f"{path}: not a cache, so --overwrite will not remove it; name another --out")
         shutil.rmtree(path)
     clips = preparation.source.clip_table()
     arguments = {

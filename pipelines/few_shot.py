@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ifcar.heads.catalog import HEADS
 from ifcar.pipelines.grid.config import FewShotConfig, GridConfig, SystemConfig
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
@@ -28,7 +29,11 @@ def few_shot_grid(
         schedule: of the base training.
         seeds: one base run each.
         labels: the label space of the protocols; None takes their first.
+
+    Raises:
+        InputError: no such head.
     """
+    HEADS.get(str(system.head))  # before a cache is asked for, so that a slip of the pen is what is said
     each = {"aux": system.aux_weight, **system.aux_weights}
     aux = "-".join(f"{name}{weight:g}" for name, weight in each.items() if weight)
     preset = system.preset or "paper"

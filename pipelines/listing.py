@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ifcar.cache.clips import CAMERAS, SEGMENTS
-from ifcar.cache.open import HDF5_SUFFIXES, JOIN_SUFFIX, open_cache
+from ifcar.cache.open import FILE_SUFFIXES, open_cache
 from ifcar.cache.schema import Split, Status
 from ifcar.data_files import entries
 from ifcar.errors import InputError, MissingDataError
@@ -119,8 +119,8 @@ def list_heads() -> Rows:
 
 
 def list_caches() -> Rows:
-    """Return the caches in the caches folder, exported ones and joins too."""
-    files = [p for p in entries(folder("caches")) if p.is_file() and p.name.endswith((*HDF5_SUFFIXES, JOIN_SUFFIX))]
+    """Return the caches in the caches folder, exported ones, lists of parts and joins too."""
+    files = [p for p in entries(folder("caches")) if p.is_file() and p.name.endswith(FILE_SUFFIXES)]
     rows = []
     for path in sorted([*cache_paths(), *files]):
         reader = open_cache(path)

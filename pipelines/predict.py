@@ -181,6 +181,10 @@ def _boxes(
             name = next(iter(detector)).replace("_", "-")
             raise InputError(f"--{name} would be ignored: {run} reads no boxes; leave it out")
         return VideoBoxes(clip_id=clip.clip_id, tracks=Tracks.none())
+    subjects = data.identity["dataset"].get("subjects")
+    if detector and subjects is not None and recipe.detector is None and "subjects" not in detector:
+        progress.say(f"subjects are boxes of the classes {subjects}, as in the training; --subjects names others")
+        detector = {**detector, "subjects": tuple(name.strip().casefold() for name in subjects.split(","))}
     config = detector_config(recipe.detector, detector)
     if config is None:
         raise InputError(
@@ -191,13 +195,14 @@ def _boxes(
 
 
 def _views(clip: Clip, boxes: VideoBoxes, recipe: Recipe, carried: Sequence[ArraySpec]) -> ViewDataset:
-    """Return the video's views: detected boxes are seen over all of it, annotated ones say which part is meant.
+    """Return the video's views.
 
+    Boxes of a detector, or of a run on boxes of a file, are seen over all of it; others say which part is meant.
     Without a backbone there is no source, and the frames are those that were looked at.
     """
-    reads, tracks, facts = recipe.backbone.reads, boxes.tracks, boxes.facts
-    if facts is None or reads == "nothing":
-        fps = recipe.annotation_fps if facts is None else facts.fps
+    reads, tracks = recipe.backbone.reads, boxes.tracks
+    fps = recipe.annotation_fps if boxes.facts is None else boxes.facts.fps
+    if not _beside_the_clip(boxes, recipe):
         return ViewDataset([clip], lambda _: tracks, fps, recipe.policy, reads=reads, carried=carried)
     return ViewDataset(
         [clip],
@@ -206,16 +211,26 @@ def _views(clip: Clip, boxes: VideoBoxes, recipe: Recipe, carried: Sequence[Arra
         recipe.policy,
         reads=reads,
         proposals=lambda _: tracks,
-        proposals_fps=facts.fps,
+        proposals_fps=fps,
         carried=carried,
     )
 
 
+def _beside_the_clip(boxes: VideoBoxes, recipe: Recipe) -> bool:
+    """Return whether boxes say nothing of which frames are the clip, as in the extraction behind the run."""
+    return (boxes.facts is not None or bool(recipe.boxes)) and recipe.backbone.reads != "nothing"
+
+
+def _sees_all(boxes: VideoBoxes, recipe: Recipe) -> bool:
+    """Return whether frames are sampled from all of the video, wherever its boxes are."""
+    return _beside_the_clip(boxes, recipe) or (boxes.of_source and recipe.policy.sampling != "annotated")
+
+
 def _check_run(run: Path, recipe: Recipe) -> None:
-    if recipe.boxes and recipe.detector is None:
+    if not recipe.have_classes:
         raise InputError(
-            f"{run}: trained on boxes of a file (`ifcar extract --boxes`), which belong to no other video; `ifcar "
-            "evaluate` scores it from its cache"
+            f"{run}: trained on proposals (`ifcar extract --boxes`), boxes that do not say what is a subject, which "
+            "are read for the clips of a data set alone; `ifcar evaluate` scores it from its cache"
         )
 
 
@@ -239,13 +254,14 @@ def _notes_of_boxes(
             boxes,
             clip.source,
             run,
-            sampling=recipe.policy.sampling,
-            reads=recipe.backbone.reads,
+            sees_all=_sees_all(boxes, recipe),
             chosen=options.clip is not None,
             reads_boxes=reads_boxes,
         )
     notes += boxes.notes
-    return notes + ([line for line in [differing(recipe.detector, boxes.facts)] if line] if reads_boxes else [])
+    others = "boxes of a file" if recipe.boxes else "annotated boxes"
+    other = differing(recipe.detector, boxes.facts, others)
+    return [*notes, other] if other and reads_boxes else notes
 
 
 def _num_top(top: int | None, num_classes: int) -> int:

@@ -104,7 +104,7 @@ def recompute(cache: Path, config: RecomputeConfig, progress: Progress) -> Recom
     options = options_of(
         reader, data_root=config.data_root, weights=config.weights, boxes=config.boxes, device=config.device
     )
-    preparation = prepare(options, progress, reader.clip_ids)
+    preparation = prepare(options, progress, reader.clip_ids if options.part is None else None)
     _check_same(reader, preparation)
     rows = drawn_rows(reader, config)
     now, faults = _computed(preparation, rows, progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -118,6 +119,17 @@ def test_cache_commands(place: Path, caplog: pytest.LogCaptureFixture) -> None:
         (("list", "haeds"), "cannot list 'haeds'"),
         (("cache", "verify", "nowhere.zarr"), "nowhere.zarr"),
         (("nonsense",), "No such command"),
+        (("fit-hed",), "Did you mean 'fit-head'? See `ifcar --help`"),
+        (("list",), "name what to list: one of datasets, "),
+        (("few-shot", "sif"), "unknown head 'sif', did you mean 'sfi'?"),
+        (("grid", "."), ".: is a folder; expected a grid file"),
+        (
+            ("fit-head", "sfi", "--streams", "layout", "--out", "data/something-else/annotations.json"),
+            "is a file; name",
+        ),
+        (("extract", "--dataset", "something-else", "--backbone", "none", "--out", "data"), "data: not a cache; name"),
+        (("evaluate", "data"), "data: not a finished run, it holds no config.yaml"),
+        (("cache", "push", "nowhere.zarr", "s3://b/c.zarr"), "nowhere.zarr: is not there"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(place: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -225,6 +237,38 @@ def test_an_address_is_named_as_it_was_written(capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit) as done:
         main(["cache", "repair", "s3://bucket/some/cache.zarr"])
     assert done.value.code == 2 and "s3://bucket/some/cache.zarr is an address" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_used_is_named_with_its_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("IFCAR_DATA", str(tmp_path / "file"))
+    with pytest.raises(SystemExit) as done:
+        main(["extract", "--dataset", "toybox", "--out", str(tmp_path / "c.zarr")])
+    said = capsys.readouterr().err
+    assert (
+        done.value.code == 2 and f"; IFCAR_DATA is {tmp_path / 'file'}, expected a folder that can be written" in said
+    )
+
+
+def test_an_empty_listing_says_where_it_looked_and_what_makes_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IFCAR_RUNS", str(tmp_path / "none"))
+    monkeypatch.setenv("IFCAR_CACHES", str(tmp_path / "none"))
+    for what, said in (("runs", "`ifcar fit-head HEAD`"), ("caches", "`ifcar extract --dataset DATASET`")):
+        with pytest.raises(SystemExit):
+            main(["list", what])
+        assert f"{tmp_path / 'none'}/ holds none; make one with {said}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_no_message_goes_on_after_its_question() -> None:
+    """`nearest` ends a sentence with a question mark; what follows begins another one."""
+    root = Path(__file__).parents[1]
+    goes_on = re.compile(r"nearest(_of)?\([^{}]*\)\}[^\"\s{]")
+    files = [path for path in root.rglob("*.py") if not {"tests", ".typing"} & set(path.relative_to(root).parts)]
+    assert [str(path) for path in files if goes_on.search(path.read_text())] == []
 
 
 def test_a_misspelt_head_is_said_before_a_missing_cache(

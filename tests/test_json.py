@@ -59,6 +59,7 @@ COMMANDS = {  # in this order: each leaves what later ones need
     "cache export CACHE": ("cache", "export", CACHE),
     "cache show CACHE": ("cache", "show", "caches/p.zarr", "--data-root", "p", "--clip", "100"),
     "cache join NAME=CACHE …": ("cache", "join", "a=caches/p.zarr", "b=caches/p.zarr", "--out", "caches/j.join.json"),
+    "cache parts C …": ("cache", "parts", "caches/p.zarr", "--out", "caches/p.parts.json"),
     **{
         f"list {what}": ("list", what)
         for what in ("caches", "runs", "datasets", "backbones", "detectors", "heads", "grids", "published")

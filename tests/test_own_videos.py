@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from fixtures.networks import published
 from fixtures.own_videos import (
     NUM_FRAMES,
     VIDEOS,
@@ -14,6 +16,7 @@ from fixtures.own_videos import (
     label_of,
     write_bare_video,
     write_own_videos,
+    write_portrait,
 )
 from fixtures.videos import write_video
 
@@ -66,3 +69,54 @@ def test_own_videos_go_from_files_to_a_report_and_a_prediction(
     answer = json.loads(ifcar(capsys, "predict", run, home / "vidéo nue.mp4", *detector, "--json"))
     assert answer["notes"] == ["the run was trained on annotated boxes, and these were found by blobs"]
     assert (answer["num_subjects"], answer["num_objects"]) == (1, 1) and answer["top"][0]["name"] == label_of(1)
+
+
+def test_a_run_on_boxes_of_a_file_takes_those_of_another_file_or_of_a_detector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`extract --boxes` reads files with classes, here CVAT's; the same boxes give a clip's stored logits again."""
+    monkeypatch.chdir(tmp_path)
+    root, boxes, run = write_own_videos(tmp_path / "data"), tmp_path / "boxes", tmp_path / "run"
+    (root / "boxes").rename(boxes)
+    extraction = ("extract", "--dataset", "folder", "--data-root", root, "--boxes", boxes, "--out", "c.zarr")
+    small = ("--backbone", "mobilenet_v2", "--weights", "random:0", "--crop", 32, "--instances", 2, "--workers", 0)
+    ifcar(capsys, *extraction, *small, "--subjects", "cup")
+    with pytest.raises(SystemExit, match="2"):  # what a subject is belongs to what a cache is
+        main([str(word) for word in (*extraction, *small)])
+    assert "subjects" in capsys.readouterr().err
+    quick = ("--preset", "small", "--min-steps", 150, "--no-refit", "--streams", "layout", "--out", run)
+    ifcar(capsys, "fit-head", "base", "--cache", "c.zarr", *quick)
+    stored = np.load(run / "predictions.npz")
+    for clip_id, logits in zip(stored["test/clip_ids"].tolist(), stored["test/logits"], strict=True):
+        video = root / "videos" / f"{clip_id}.mp4"
+        answer = json.loads(ifcar(capsys, "predict", run, video, "--boxes", boxes, "--json"))
+        np.testing.assert_allclose(answer["logits"][0], logits, rtol=1e-4, atol=1e-5)
+        assert answer["notes"] == ["boxes: 8 files read as CVAT XML, frame numbers counted from 0"]
+    write_bare_video(tmp_path / "bare.mp4", 1)
+    detector = ("--detector", "blobs", "--detector-weights", tmp_path)
+    answer = json.loads(ifcar(capsys, "predict", run, "bare.mp4", *detector, "--json"))
+    assert answer["notes"] == ["the run was trained on boxes of a file, and these were found by blobs"]
+    assert (answer["num_subjects"], answer["num_objects"]) == (1, 1) and answer["top"][0]["name"] == label_of(1)
+
+
+def test_a_real_network_finds_the_boxes_of_videos_that_have_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A photograph of a person moves to either side: detector → tracks → head, and from bare videos to their labels."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IFCAR_WEIGHTS", str(tmp_path / "weights"))
+    published("mediapipe-objects", tmp_path / "weights")
+    lines = ["video,label"]
+    for number in range(8):
+        write_portrait(tmp_path / "data" / "videos" / f"{number}.mp4", number)
+        lines.append(f"{number},{label_of(number)}")
+    (tmp_path / "data" / "labels.csv").write_text("\n".join(lines) + "\n")
+    ifcar(capsys, "detect", "data/videos", "--detector", "mediapipe-objects", "--classes", "person", "--fps", 6)
+    backbone = ("--backbone", "mobilenet_v2", "--weights", "random:0", "--crop", 32, "--frames", 4, "--workers", 0)
+    ifcar(capsys, "extract", "--dataset", "folder", "--data-root", "data", "--boxes", "boxes.json", *backbone)
+    quick = ("--preset", "small", "--min-steps", 150, "--no-refit", "--streams", "layout", "--out", "run")
+    ifcar(capsys, "fit-head", "base", "--cache", "caches/folder-mobilenet_v2.zarr", *quick)
+    for number in (8, 9):
+        write_portrait(tmp_path / f"{number}.mp4", number)
+        answer = json.loads(ifcar(capsys, "predict", "run", f"{number}.mp4", "--json"))
+        assert answer["notes"] == [] and answer["num_subjects"] == 4 and answer["top"][0]["name"] == label_of(number)

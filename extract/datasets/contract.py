@@ -158,6 +158,15 @@ class Dataset(ABC):
     def tracks(self, clip_id: str) -> Tracks:
         """Return the boxes of a listed clip."""
 
+    def annotation_files(self) -> Sequence[Path] | None:
+        """Return every file that listing, tracks and protocols follow from, and the folders of the pixels.
+
+        A large data set whose class itself defines this is read once, and from then on from a table beside the cache as
+        long as none of these has changed, see `ifcar.extract.annotation_table`. One that is not there is named all the
+        same. None: it is read at every start.
+        """
+        return None
+
     def num_tracks(self, clip_id: str) -> int:
         """Return how many tracks a listed clip has; the source is not opened for it."""
         return int(self.tracks(clip_id).boxes.shape[1])

@@ -55,12 +55,14 @@ class Proposals:
         notes: one line for everything about the file that is incomplete.
         facts: how they were detected, where a file beside it says so; what the boxes carry follows from it.
         of_source: whether frame numbers are those of the clips' sources, and not the dataset's.
+        have_classes: whether they say what is a subject.
     """
 
     store: TrackStore
     digest: str
     filled: float
     notes: Sequence[str]
+    have_classes: bool
     facts: BoxFileFacts | None = None
     of_source: bool = False
 
@@ -193,6 +195,7 @@ class _Reading:
             digest=self.digest.hexdigest(),
             filled=self.num_boxes / max(1, self.num_frames * self.num_slots),
             notes=notes,
+            have_classes=have_classes,
             facts=facts,
         )
 

@@ -107,6 +107,13 @@ class SomethingElse(Dataset):
         """Return how many tracks a clip that `listing` named has."""
         return self._tracks.num_tracks(clip_id)
 
+    def annotation_files(self) -> Sequence[Path]:
+        """Return annotations, sizes and splits, and the folders of frames and videos."""
+        whole = [self.root / "annotations.json", self.root / "annotations", self.root / "videoid2size.json"]
+        splits = self.root / "splits"
+        pixels = [self.root / "frames", self.root / "videos"]
+        return [*whole, *self._annotation_parts(), splits, *sorted(splits.rglob("*")), *pixels]
+
     def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
         """Read every folder below splits/."""
         return read_protocols(self.root / "splits", clip_ids)
@@ -218,8 +225,8 @@ def _choose_clip(path: Path, known: Sequence[str], clip_id: str | None, likely_i
         return likely_id
     if len(known) > 1:
         raise InputError(
-            f"{path}: {len(known)} clips and none is called {likely_id!r}{nearest(likely_id, known)}; "
-            f"choose one with --clip, the first is {known[0]!r}"
+            f"{path}: {len(known)} clips and none is called {likely_id!r}{nearest(likely_id, known, '.')} "
+            f"Choose one with --clip, the first is {known[0]!r}"
         )
     return known[0]
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ifcar.cache.protocols import LabelSpace, ProtocolTable
 from ifcar.cache.schema import Category, Split
 from ifcar.data_files import subfolders
-from ifcar.errors import InputError, MissingDataError, nearest
+from ifcar.errors import InputError, MissingDataError, nearest_of
 from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.contract import Clip, Dataset, Erratum, Listing, Progress, register_dataset
 from ifcar.extract.datasets.instance_labels import LabelledInstance, instance_space
@@ -247,7 +247,5 @@ def _has_area(box: NDArray[np.float32]) -> bool:
 
 def _known(where: str, kind: str, name: str, known: Sequence[str]) -> str:
     if name not in known:
-        raise InputError(
-            f"{where}: unknown {kind} {name!r:.40}{nearest(name, known)}; expected one of {', '.join(known)}"
-        )
+        raise InputError(f"{where}: unknown {kind} {name!r:.40}{nearest_of(name, known)}")
     return name

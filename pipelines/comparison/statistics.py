@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, norm
-from scipy.stats import t as student
+from scipy.special import bdtr, ndtri, stdtr, stdtrit  # a sixth of scipy.stats's time to import
 
 from ifcar.pipelines.labels.contract import LabelKind
 from ifcar.pipelines.labels.population_ap import population_precision, precisions_without
@@ -70,7 +69,7 @@ def bootstrap_means(values: FloatArray, segments: Segments = None, seed: int = 0
 
 def _widening(num_segments: int) -> float:
     """Return how much wider than its resamples an interval over so few segments has to be; 1.01 at 150, 1.9 at 4."""
-    ratio = student.ppf(0.5 + CONFIDENCE / 2, num_segments - 1) / norm.ppf(0.5 + CONFIDENCE / 2)
+    ratio = stdtrit(num_segments - 1, 0.5 + CONFIDENCE / 2) / ndtri(0.5 + CONFIDENCE / 2)
     return float(ratio * np.sqrt(num_segments / (num_segments - 1)))
 
 
@@ -167,7 +166,7 @@ class Jackknifed:
         error, num_segments = self._error(segments)
         if not np.isfinite(error):
             return lowest, 1.0
-        reach = float(student.ppf(0.5 + CONFIDENCE / 2, num_segments - 1)) * error
+        reach = float(stdtrit(num_segments - 1, 0.5 + CONFIDENCE / 2)) * error
         return max(lowest, self.value - reach), min(1.0, self.value + reach)
 
     def test(self, segments: Segments = None) -> PairedTest:
@@ -176,7 +175,7 @@ class Jackknifed:
         error, num_segments = self._error(segments)
         if self.value == 0 or not np.isfinite(error):
             return PairedTest(difference=self.value, low=low, high=high, p=1.0)
-        p = 2 * float(student.sf(abs(self.value) / error, num_segments - 1)) if error else 0.0
+        p = 2 * float(stdtr(num_segments - 1, -abs(self.value) / error)) if error else 0.0
         least = smallest_p(np.bincount(_places(segments, len(self.influences))[0], weights=self.influences))
         return PairedTest(difference=self.value, low=low, high=high, p=max(p, least))
 
@@ -236,7 +235,7 @@ def mcnemar(ours: NDArray[np.float64], other: NDArray[np.float64]) -> PairedTest
     if not (np.isin(ours, (0, 1)).all() and np.isin(other, (0, 1)).all()):
         raise ValueError("McNemar's test takes one run a system; use the paired bootstrap for several seeds")
     won, lost = int(((ours == 1) & (other == 0)).sum()), int(((ours == 0) & (other == 1)).sum())
-    p = float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
+    p = min(1.0, 2 * float(bdtr(min(won, lost), won + lost, 0.5)))
     interval = paired_bootstrap(ours, other)
     return PairedTest(difference=interval.difference, low=interval.low, high=interval.high, p=p)
 

@@ -61,7 +61,7 @@ def _strip(examiner: Examiner, seen: Seen, findings: Sequence[Finding]) -> tuple
     """Return the frames that show what was found, filled up with those that extraction samples, and their boxes."""
     if seen.info is None:
         return None, seen.failure
-    fps, origin_sec = seen.annotation_fps, seen.clip.origin_sec
+    fps, origin_sec = seen.tracks_fps, seen.clip.origin_sec
     telling = np.array([frame for finding in findings for frame in finding.frames][:_MOST_OF_FINDINGS], np.int64)
     wanted = source_frames(seen.info, fps, telling, origin_sec)
     chosen = dict.fromkeys(int(frame) for frame in wanted if 0 <= frame < seen.info.num_frames)

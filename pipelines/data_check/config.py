@@ -12,6 +12,8 @@ from ifcar.pipelines.folders import file_name
 OF_EXTRACTION = (
     "dataset",
     "data_root",
+    "subjects",
+    "boxes",
     "frames",
     "instances",
     "sampling",

@@ -38,9 +38,12 @@ class Seen:
         number: its place among the clips.
         clip: what the data set lists.
         source: what its pixels are read from; None where no pixels are read.
-        tracks: its boxes, those without a slot too; none where they cannot be read.
+        tracks: the boxes that are seen, a file's (`--boxes`) or the data set's, those without a slot too; none where
+            they cannot be read.
+        tracks_fps: the rate that their frame numbers count in; None: they are the source's.
         info: what its source holds, or what the annotations say where no pixels are read; None where that is unknown.
-        annotation_fps: the rate that annotated frame numbers count in; None: they are the source's.
+        annotated: (F,) frame numbers that the data set annotates, which say what part of the source is the clip.
+        annotation_fps: the rate that these count in; None: they are the source's.
         failure: why extraction would fail the clip, or an empty text.
         past_end: how it reaches past its source's end, see `ifcar.extract.frame_times.past_end`.
     """
@@ -49,7 +52,9 @@ class Seen:
     clip: Clip
     source: Path | None
     tracks: Tracks
+    tracks_fps: float | None
     info: VideoInfo | None
+    annotated: NDArray[np.int64]
     annotation_fps: float | None
     failure: str = ""
     past_end: str = ""
@@ -79,7 +84,7 @@ class Finding:
         text: one line with the values found.
         severity: what it does to the numbers.
         amount: how bad it is among the findings of this check.
-        frames: annotated frame numbers from 0 that show it, the worst first.
+        frames: frame numbers from 0 of the boxes that show it, the worst first.
         key: what a check compares clips by, see `Check.confirm`.
     """
 

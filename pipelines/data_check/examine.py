@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from ifcar.errors import InputError
 from ifcar.extract.backbones.spec import Reads
+from ifcar.extract.frame_times import past_end
 from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.views import ViewPolicy
@@ -29,7 +30,7 @@ class Examined:
         fps: of its source's own times; None: unknown, as of a folder.
         stated_fps: of its source's header.
         num_frames: of its source; 0 where it cannot be read.
-        num_annotated: frames that are annotated.
+        num_annotated: frames that are annotated, of a file of boxes those that it lists.
         num_tracks: M.
         num_boxes: over all frames.
     """
@@ -82,15 +83,21 @@ class Examiner(Dataset[Examined]):
         """Return a clip as extraction reads it: its first view is decoded, and its pixels let go."""
         clip = self.source.clips[number]
         decoded = self.views[number * self.views.policy.rows_per_clip]
+        tracks, info = self._tracks(self.source.tracks, clip.clip_id), self._info(number)
+        fps, past = self.source.tracks_fps, decoded.note
+        if self.source.proposals is not None and info is not None and not past:
+            past = past_end(None, tracks, info, fps, clip.origin_sec)
         return Seen(
             number=number,
             clip=clip,
             source=clip.source if self.reads_pixels else None,
-            tracks=self._tracks(clip.clip_id),
-            info=self._info(number),
+            tracks=tracks,
+            tracks_fps=fps,
+            info=info,
+            annotated=self._tracks(self.source.dataset.tracks, clip.clip_id).frames,
             annotation_fps=self.source.dataset.annotation_fps,
             failure=decoded.failure,
-            past_end=decoded.note,
+            past_end=past,
         )
 
     def sampled(self, number: int) -> Sequence[int]:
@@ -101,9 +108,9 @@ class Examiner(Dataset[Examined]):
             return []
         return [int(frame) for frame in view.frame_indices]
 
-    def _tracks(self, clip_id: str) -> Tracks:
+    def _tracks(self, read: Callable[[str], Tracks], clip_id: str) -> Tracks:
         try:
-            return self.source.dataset.tracks(clip_id)
+            return read(clip_id)
         except (InputError, OSError):  # the view failed for this reason, which it says
             return Tracks.none()
 

@@ -110,11 +110,13 @@ def _facts(checked: Checked) -> list[tuple[str, str]]:
     if checked.with_pixels:
         facts.append(("sources", f"{len({clip.source for clip in source.clips}):,}"))
         facts.append(("their frames", f"{tally.num_frames:,}"))
-    fps = checked.dataset.annotation_fps
+    counts_in = {"annotations count": checked.dataset.annotation_fps}
+    if source.proposals is not None:
+        counts_in["boxes of the file count"] = source.tracks_fps
     facts += [
         ("annotated frames", f"{tally.num_annotated:,}"),
         ("boxes", f"{tally.num_boxes:,}"),
-        ("annotations count", "frames of the source" if fps is None else f"{fps:g} a second"),
+        *((what, "frames of the source" if fps is None else f"{fps:g} a second") for what, fps in counts_in.items()),
         ("pixels", "read" if checked.with_pixels else "not read"),
     ]
     return facts

@@ -8,13 +8,11 @@ from unicodedata import normalize
 import numpy as np
 
 from ifcar.errors import InputError
-from ifcar.extract.backbones.spec import Reads
 from ifcar.extract.datasets.box_notes import in_shares, unit_note
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.frame_times import past_end, source_frames
 from ifcar.extract.geometry import FULL_FRAME, boxes_to_crop
 from ifcar.extract.picture_source import VideoInfo
-from ifcar.extract.view_options import Sampling
 from ifcar.pipelines.detection.video_boxes import VideoBoxes
 
 
@@ -52,8 +50,7 @@ def use_of_boxes(
     video: Path,
     run: Path,
     *,
-    sampling: Sampling,
-    reads: Reads,
+    sees_all: bool,
     chosen: bool,
     reads_boxes: bool,
 ) -> list[str]:
@@ -64,8 +61,7 @@ def use_of_boxes(
         boxes: what was read.
         video: what is predicted.
         run: its folder.
-        sampling: how the run samples frames.
-        reads: what its backbone reads of a view.
+        sees_all: whether frames are sampled from all of the video, wherever its boxes are.
         chosen: whether --clip names the video in the file.
         reads_boxes: whether the run reads any.
 
@@ -80,8 +76,7 @@ def use_of_boxes(
         )
     if reads_boxes:
         return notes
-    sees_all = boxes.of_source and sampling != "annotated"
-    if sees_all or (boxes.facts is not None and reads != "nothing"):
+    if sees_all:
         raise InputError(
             f"--boxes {path} would be ignored: {run} reads no boxes and sees the whole video; leave it out"
         )

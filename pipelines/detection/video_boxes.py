@@ -133,13 +133,19 @@ def detector_config(stored: Mapping[str, Any] | None, given: Mapping[str, Any]) 
     return None
 
 
-def differing(stored: Mapping[str, Any] | None, now: BoxFileFacts | None) -> str:
-    """Return in what the boxes of a video were made otherwise than those of the training, empty where in nothing."""
+def differing(stored: Mapping[str, Any] | None, now: BoxFileFacts | None, others: str) -> str:
+    """Return in what the boxes of a video were made otherwise than those of the training, empty where in nothing.
+
+    Args:
+        stored: the identity of the detector behind the training's boxes; None: they are no detector's.
+        now: how the video's were found; None: they are not.
+        others: what boxes that are no detector's are.
+    """
     if now is None:
         return (
             "" if stored is None else f"the run was trained on boxes of {stored.get('name')}, and these are of a file"
         )
     if stored is None:
-        return f"the run was trained on annotated boxes, and these were found by {now.detector.get('name')}"
+        return f"the run was trained on {others}, and these were found by {now.detector.get('name')}"
     other = [name for name in now.detector if now.detector[name] != stored.get(name)]
     return f"these boxes and those of the training differ in the detector's {', '.join(other)}" if other else ""

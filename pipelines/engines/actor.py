@@ -21,6 +21,7 @@ from ifcar.heap import keep_freed_memory
 from ifcar.pipelines.engines.local import engine_options
 from ifcar.pipelines.engines.same_place import DriverPlace
 from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.extraction.defaults import annotation_table
 from ifcar.pipelines.extraction.preparation import prepare
 from ifcar.pipelines.progress import Silent
 
@@ -80,7 +81,8 @@ class BlockActor:
         keep_freed_memory()
         try:
             options = engine_options(assignment.config, assignment.num_cores)
-            preparation = prepare(assignment.config, Silent())
+            table = annotation_table(assignment.cache, assignment.config)
+            preparation = prepare(assignment.config, Silent(), table=table if table.exists() else None)
             self._stage = BlockStage.open(assignment.cache, **preparation.identity())
             extractor = preparation.extractor(options)
         except IfcarError as error:

@@ -32,7 +32,8 @@ class LocalEngine:
     """Computes blocks one after the other, see `ExtractEngine`."""
 
     def settle(self, config: ExtractConfig) -> ExtractConfig:
-        """Return the options as they are."""
+        """Return the options as they are, once the device that they name is there."""
+        choose_device(config.device)
         return config
 
     def run(

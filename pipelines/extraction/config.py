@@ -29,7 +29,7 @@ class FeatureConfig(SampledViews):
     Args:
         dataset: registered name.
         data_root: the dataset's folder; default: its name under the data folder.
-        subjects: classes of a folder's boxes that are subjects, with commas between; default: hand,person.
+        subjects: classes of a folder's or a file's boxes that are subjects, with commas between; default: hand,person.
         backbone: registered name.
         backbone_options: the backbone's own, by name.
         weights: a file or folder, "published", the tag of published ones, or "random:SEED".
@@ -43,8 +43,8 @@ class FeatureConfig(SampledViews):
     subjects: Annotated[
         str | None,
         Option(
-            "Classes of the boxes that are subjects, those who act, with commas between; only of dataset folder, whose "
-            "default is hand,person."
+            "Classes of the boxes that are subjects, those who act, with commas between; of dataset folder, and of "
+            "--boxes that do not say it themselves; default: hand,person."
         ),
     ] = None
     backbone: Annotated[
@@ -73,7 +73,8 @@ class FeatureConfig(SampledViews):
     boxes: Annotated[
         Path | None,
         Option(
-            "Boxes in place of the dataset's: what `ifcar detect` wrote, or Something-Else's records; or, without "
+            "Boxes in place of the dataset's: what `ifcar detect` wrote, or any form that dataset folder reads (CVAT, "
+            "COCO, MOT, YOLO, VIA, Pascal VOC, Something-Else's, CSV, Parquet; a file or a folder); or, without "
             "classes, of any number a frame, .json {clip: {frame from 1: [[x1, y1, x2, y2(, score)], …]}} or .npz "
             "(clip, frame, box(, score))."
         ),
@@ -95,6 +96,7 @@ class ExtractConfig(FeatureConfig, AugmentedViews, LayoutViews):
         device: "cpu", "cuda", "cuda:1", …; default: cuda where there is one.
         cameras: only clips of these; default: of all.
         limit: only the first so many clips.
+        part: only part K of N, as "1/4", of a cache that `ifcar cache parts` reads as one; in blocks.
         retry_failed: also compute the rows that failed before.
         overwrite: remove a cache that is in the way.
     """
@@ -116,5 +118,9 @@ class ExtractConfig(FeatureConfig, AugmentedViews, LayoutViews):
         Option("Only clips of these cameras, as ego,third-1: a cache of sound, where one camera hears."),
     ] = ()
     limit: Annotated[int | None, Option("Only the first so many clips."), Bounds(least=1)] = None
+    part: Annotated[
+        str | None,
+        Option("Only part K of N, as 1/4, each in a cache of its own that `ifcar cache parts` reads as one."),
+    ] = None
     retry_failed: Annotated[bool, Option("Try failed clips again.")] = False
     overwrite: Annotated[bool, Option("Remove a cache that is in the way.")] = False

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from ifcar.cache.addresses import place_of
+from ifcar.cache.parts import part_of
 from ifcar.extract.backbones.catalog import get_backbone
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.pipelines.extraction.config import ExtractConfig
@@ -39,7 +41,18 @@ def default_weights(dataset: str, backbone: str) -> tuple[str, ...]:
     return tuple(name for name in wanted if name in tags or name == "published" or name.startswith("random:"))
 
 
+def annotation_table(cache: Path, config: ExtractConfig) -> Path:
+    """Return where the annotations of a large dataset are kept, beside the cache; parts in one folder share them."""
+    name = cache.name.removesuffix(".zarr")
+    if config.part is not None:
+        name = name.removesuffix(f".{'of'.join(map(str, part_of(config.part)))}")
+    return cache.with_name(f"{name}.annotations")
+
+
 def cache_path(config: ExtractConfig) -> Path:
-    """Return where the cache is, or is to be."""
+    """Return where the cache is, or is to be: a path or an address."""
+    if config.out is not None:
+        return place_of(config.out)
     chosen = settled(config)
-    return config.out or folder("caches") / f"{file_name(f'{chosen.dataset}-{chosen.backbone}')}.zarr"
+    part = "" if config.part is None else f".{'of'.join(map(str, part_of(config.part)))}"
+    return folder("caches") / f"{file_name(f'{chosen.dataset}-{chosen.backbone}')}{part}.zarr"

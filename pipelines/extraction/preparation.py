@@ -6,16 +6,20 @@ The driver and every actor of a cluster call the same `prepare`, so that whateve
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.cache.arrays import MASKS, ArraySpec, CacheSpec
-from ifcar.cache.schema import Provenance
+from ifcar.cache.parts import PART, WHOLE, part_of
+from ifcar.cache.schema import ROWS_PER_SHARD, Provenance, fingerprint
 from ifcar.errors import InputError
+from ifcar.extract.annotation_table import column
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.spec import INSTANCES, BackboneSpec, Reads
 from ifcar.extract.decoded_views import ViewDataset
@@ -29,12 +33,8 @@ from ifcar.pipelines.extraction.config import IDENTITY_NAMES, ExtractConfig
 from ifcar.pipelines.extraction.defaults import default_weights, settled
 from ifcar.pipelines.extraction.environment import BEGUN_ON, device_name, software
 from ifcar.pipelines.extraction.sources import Source, read_source
+from ifcar.pipelines.extraction.versions import FEATURE_VERSION, VIEWS_VERSION
 from ifcar.pipelines.progress import Progress
-
-FEATURE_VERSION = 4  # raised whenever the code changes what a feature's value is
-# Raised whenever the code changes what views show of a clip that has several; a clip's only view shows what it always
-# did. The first version had no identity of its own.
-VIEWS_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,21 +87,27 @@ class Preparation:
         return FeatureExtractor(self.backbone, self.spec, self.config.pooled, options)
 
 
-def prepare(config: ExtractConfig, progress: Progress, clip_ids: Sequence[str] | None = None) -> Preparation:
+def prepare(
+    config: ExtractConfig, progress: Progress, clip_ids: Sequence[str] | None = None, table: Path | None = None
+) -> Preparation:
     """Read the dataset, load the network and name where the numbers come from.
 
     Args:
         config: the options.
         progress: told about the work.
         clip_ids: the clips that are meant, in order, as those of a cache; None: all of the dataset, as the options say.
+        table: where the annotations of a large dataset are kept, see `read_source`.
 
     Raises:
         InputError, MissingDataError: options or files are not usable.
     """
     config = settled(config)
+    if config.part is not None and (config.limit is not None or config.cameras):
+        raise InputError(f"--part {config.part}: a part is one of all clips; leave --limit and --cameras out")
     backbone_spec = backbone_of(config)
     policy = view_policy(config)  # before a data set is read, or made
-    source = read_source(config, progress, needs_pixels=backbone_spec.reads != "nothing", clip_ids=clip_ids)
+    needs_pixels = backbone_spec.reads != "nothing"
+    source = read_source(config, progress, needs_pixels=needs_pixels, clip_ids=clip_ids, table=table)
     if policy.augmented_views and not source.training().any():
         raise InputError(
             f"--augmented-views {policy.augmented_views} would be ignored: no protocol of {source.dataset.root} "
@@ -112,7 +118,7 @@ def prepare(config: ExtractConfig, progress: Progress, clip_ids: Sequence[str] |
         choices = default_weights(config.dataset, backbone_spec.name)
         config = replace(config, weights=weights_to_be_had(backbone_spec, choices, progress))
     backbone, weights = load_backbone(backbone_spec, config.weights, progress)
-    return Preparation(
+    whole = Preparation(
         config=config,
         source=source,
         policy=policy,
@@ -121,6 +127,29 @@ def prepare(config: ExtractConfig, progress: Progress, clip_ids: Sequence[str] |
         backbone=backbone,
         provenance=provenance_of(config, source, policy, backbone_spec, weights),
     )
+    return whole if config.part is None else _part_of(whole, config.part)
+
+
+def _part_of(whole: Preparation, part: str) -> Preparation:
+    """Return one of N parts of an extraction: whole blocks of the whole cache, as many as of any other part.
+
+    Raises:
+        InputError: it is no part, or there are fewer blocks than parts.
+    """
+    (number, of), rows = part_of(part), whole.policy.rows_per_clip
+    clips = ROWS_PER_SHARD // math.gcd(ROWS_PER_SHARD, rows)  # the fewest that fill blocks
+    count = -(-len(whole.source.clips) // clips)
+    if count < of:
+        raise InputError(
+            f"--part {part}: {len(whole.source.clips)} clips of {rows} rows are to be divided after every {clips}; "
+            f"expected at most {count} parts"
+        )
+    start, stop = (clips * (count * k // of) for k in (number - 1, number))
+    identity = whole.identity()
+    counts = identity["num_views"], identity["num_augmented_views"]
+    facts = {PART: part, WHOLE: fingerprint(whole.spec, whole.provenance.identity, identity["clip_ids"], *counts)}
+    provenance = replace(whole.provenance, environment={**whole.provenance.environment, **facts})
+    return replace(whole, source=whole.source.part(slice(start, stop)), provenance=provenance)
 
 
 def view_policy(config: ExtractConfig) -> ViewPolicy:
@@ -190,14 +219,16 @@ def provenance_of(
         "backbone": {"name": backbone.name, "weights": weights},
     }
     identity["dataset"] |= _spans(source)
-    if source.dataset.subjects is not None:
-        identity["dataset"]["subjects"] = source.dataset.subjects
+    if config.subjects is not None:
+        identity["dataset"]["subjects"] = config.subjects
     if source.dataset.frames_on_clock:  # a cache from when such numbers met rates near their own roughly is another
         identity["dataset"]["annotation_clock"] = "exact"
     if source.proposals is not None:
         identity["boxes"] = {"sha256": source.proposals.digest}
         if source.proposals.facts is not None:
             identity["boxes"]["detector"] = dict(source.proposals.facts.detector)
+        elif source.proposals.have_classes:
+            identity["boxes"]["have_classes"] = True
     if backbone.reads != "nothing":
         identity["views"]["crop_size"] = policy.crop
         identity["backbone"] |= {
@@ -214,9 +245,10 @@ def provenance_of(
 
 def _spans(source: Source) -> dict[str, str]:
     """Return a digest of what the clips say about their spans and rates, when any does."""
-    spans = [(clip.span_sec, clip.source_fps) for clip in source.clips]
-    if not any(value is not None for span in spans for value in span):
+    stated = [column(source.clips, name) for name in ("span_sec", "source_fps")]
+    if all(value is None for values in stated for value in values):
         return {}
+    spans = list(zip(*stated, strict=True))
     return {"spans": hashlib.sha256(repr(spans).encode()).hexdigest()}
 
 

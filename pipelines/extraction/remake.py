@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from ifcar.cache.parts import PART
 from ifcar.cache.reader import CacheReader
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.extract.backbones.catalog import get_backbone
@@ -54,6 +55,7 @@ def options_of(
         boxes=boxes,
         device=device,
         out=reader.path,
+        part=reader.environment.get(PART),
         **{name: value for name, value in options.items() if name in kept},
     )
 

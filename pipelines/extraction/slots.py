@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ifcar.pipelines.extraction.sources import Source
 
 MANY_SLOTS = 16  # beyond this, more slots are no advice: a row grows with every one
@@ -16,7 +14,7 @@ def slot_note(source: Source, num_slots: int) -> str:
     """
     if source.proposals is not None:
         return ""
-    counts = np.array([source.dataset.num_tracks(clip.clip_id) for clip in source.clips], np.int64)
+    counts = source.track_counts()
     most, over = int(counts.max()), int((counts > num_slots).sum())
     if not over:
         return ""

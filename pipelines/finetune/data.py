@@ -72,7 +72,7 @@ class TrainingViews(Dataset[Decoded]):
     def __init__(self, source: Source, policy: ViewPolicy, reads: Reads = "pixels") -> None:
         self.read = READERS.get(reads)
         self.clips, self.dataset, self.policy = source.clips, source.dataset, policy
-        self.proposals, self.proposals_fps, self.carried = source.proposals, source.proposals_fps, source.carried()
+        self.proposals, self.proposals_fps, self.carried = source.proposals, source.tracks_fps, source.carried()
         self._infos: dict[int, VideoInfo] = {}
 
     def __getitem__(self, key: Key) -> Decoded:

@@ -10,7 +10,7 @@ import numpy as np
 from ifcar.cache.arrays import FEATURES, GRID_FEATURES, CacheSpec
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.schema import Split, Status, fingerprint
-from ifcar.errors import CacheMismatchError, InputError, nearest
+from ifcar.errors import CacheMismatchError, InputError, nearest_of
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.fold import channels_last
 from ifcar.extract.backbones.reduced import ReducedBackbone
@@ -181,7 +181,7 @@ def _protocol(source: Source, name: str, labels: str | None) -> ProtocolTable:
     root, known = source.dataset.root, {protocol.name: protocol for protocol in source.protocols}
     name = name or choose_protocol(list(known), root)
     if name not in known:
-        raise InputError(f"{root}: no protocol {name!r}{nearest(name, known)}; known: {', '.join(known) or 'none'}")
+        raise InputError(f"{root}: no protocol {name!r}{nearest_of(name, known)}")
     return known[name].only(labels)
 
 

@@ -290,7 +290,9 @@ def read_grid(file: Path) -> GridConfig:
     file = Path(file)
     shipped = SHIPPED / f"{file}.yaml"
     path = shipped if not file.exists() and file.suffix == "" and shipped.is_file() else file
-    if not path.exists() and file.suffix == "":
+    if path.is_dir():
+        raise InputError(f"{file}: is a folder; expected a grid file, or one of `ifcar list grids`")
+    if not path.exists():
         raise InputError(f"{file}: no such file or shipped grid{nearest_of(str(file), shipped_grids())}")
     return from_plain(GridConfig, read_yaml(path), str(path))
 

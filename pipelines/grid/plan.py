@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
-from ifcar.cache.streams import space_sizes, stream_names, stream_spec
+from ifcar.cache.streams import space_sizes
 from ifcar.errors import CacheMismatchError, IfcarError, InputError, nearest_of
-from ifcar.pipelines.extraction.needs import asked_for, described, extract_words, unmet
-from ifcar.pipelines.feed.boxes import check_boxes
 from ifcar.pipelines.feed.examples import Examples, limit_views, read_examples
-from ifcar.pipelines.folders import folder
+from ifcar.pipelines.grid.checks import check_extraction, check_feedable, check_measurable
 from ifcar.pipelines.grid.choice import check_choices
 from ifcar.pipelines.grid.config import FewShotConfig, GridConfig
 from ifcar.pipelines.grid.costs import bytes_read
-from ifcar.pipelines.grid.run_configs import head_without_memory, made_from, run_config, run_folder, tuned
+from ifcar.pipelines.grid.run_configs import made_from, run_config, run_folder, tuned
 from ifcar.pipelines.grid.variants import Variant, check_names, check_sources, expand
 from ifcar.pipelines.published.tables import published_table
 from ifcar.pipelines.runs.config import RunConfig
-from ifcar.pipelines.runs.heads import keys_of
 from ifcar.pipelines.runs.resolve import default_protocol, head_arrays, resolve
 from ifcar.pipelines.training.jobs import Job
-from ifcar.shell_words import command
 
 POOLED = "all protocols"
 
@@ -68,7 +64,7 @@ class GridPlan:
         fingerprint: the cache's.
         variants: lines of the table.
         stages: columns.
-        cells: in the table's order.
+        replicates: in the table's order.
         other_data: for each stage's label in what its data are not those of the published figures, or an empty text.
         num_rows: of the cache.
         sizes: bytes that a variant reads of the cache at a stage, by its number and the stage's label.
@@ -80,14 +76,14 @@ class GridPlan:
     fingerprint: str
     variants: Sequence[Variant]
     stages: Sequence[Stage]
-    cells: Sequence[PlannedReplicate]
+    replicates: Sequence[PlannedReplicate]
     other_data: Mapping[str, str] = field(default_factory=dict)
     num_rows: int = 0
     sizes: Mapping[tuple[int, str], int] = field(default_factory=dict)
 
     def jobs(self) -> list[Job]:
         """Return every run once."""
-        return list({job.path: job for cell in self.cells for job in cell.jobs}.values())
+        return list({job.path: job for planned in self.replicates for job in planned.jobs}.values())
 
 
 def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
@@ -101,7 +97,7 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
     dataset = str(reader.identity["dataset"]["name"])
     if config.dataset not in (None, dataset):
         raise CacheMismatchError(f"grid {config.name!r} is for {config.dataset}, but {cache} holds {dataset}")
-    _check_extraction(config, reader, dataset)
+    check_extraction(config, reader, dataset)
     variants = [variant for system in config.systems for variant in expand(system)]
     check_names(variants, config)
     check_sources(variants)
@@ -111,22 +107,22 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
     tables = {n: reader.protocol(n).led_by(config.labels, space_sizes(reader.spec_of(n))) for n in names}
     parts = {n: [read_examples(reader, t, split) for split in (Split.TRAIN, Split.TEST)] for n, t in tables.items()}
     for name, table in tables.items():
-        _check_measurable(parts[name], table, reader)
-    cells: list[PlannedReplicate] = []
+        check_measurable(parts[name], table, reader)
+    replicates: list[PlannedReplicate] = []
     sizes: dict[tuple[int, str], int] = {}
     for number, variant in enumerate(variants):
         try:
-            made = list(_cells(config, variant, variants, stages, tables, reader))
+            made = list(_replicates(config, variant, variants, stages, tables, reader))
             run = made[0].jobs[0].config
             used = {name: _limited(run, reader, own) for name, own in parts.items()}
-            _check_feedable(run, reader, list(used.values()), variant.system.tasks)
+            check_feedable(run, reader, list(used.values()), variant.system.tasks)
         except IfcarError as error:
             raise type(error)(f"system {variant.name!r}: {error}") from error
-        cells += made
+        replicates += made
         for stage in stages:
             shown = [part for draw in stage.draws for name in draw for part in used[name]]
             sizes[number, stage.label] = bytes_read(reader, head_arrays(run), shown)
-    check_choices(config.choices, [(cell.variant.template, job.config) for cell in cells for job in cell.jobs])
+    check_choices(config.choices, [(r.variant.template, job.config) for r in replicates for job in r.jobs])
     other_data = {stage.label: _other_data(config, reader, dataset, stage, tables) for stage in stages}
     plan = GridPlan(
         config=config,
@@ -135,44 +131,13 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
         fingerprint=reader.fingerprint,
         variants=variants,
         stages=stages,
-        cells=cells,
+        replicates=replicates,
         other_data=other_data,
         num_rows=reader.manifest.num_rows,
         sizes=sizes,
     )
     reader.close()
     return plan
-
-
-def _check_extraction(config: GridConfig, reader: CacheReader, dataset: str) -> None:
-    """Refuse a cache that was extracted otherwise than the grid asks, or a join of other streams."""
-    if config.streams:
-        _check_streams(config, reader, dataset)
-        return
-    wanted = config.extract_config(dataset)
-    names = unmet(wanted, config.extraction, reader.identity, reader.spec)
-    if names:
-        made = command(*extract_words(replace(wanted, out=folder("caches") / f"{config.name}.zarr")))
-        raise CacheMismatchError(
-            f"{reader.path}: this cache has {described(names, reader.identity, reader.spec)}; {config.name} needs "
-            f"{asked_for(wanted, names)}: make one with {made} and name it with --cache"
-        )
-
-
-def _check_streams(config: GridConfig, reader: CacheReader, dataset: str) -> None:
-    made = "; ".join(command(*words) for words in config.cache_commands(dataset))
-    there = {name: stream_spec(reader.spec, name) for name in stream_names(reader.spec.names())}
-    for name, options in config.streams.items():
-        if name not in there:
-            raise CacheMismatchError(f"{reader.path}: no stream {name!r}; {config.name} needs a join made with {made}")
-        wanted, asked = config.stream_config(name, dataset), {own: v for own, v in options.items() if own != "cameras"}
-        names = unmet(wanted, asked, reader.identity_of(name), there[name])
-        if names:
-            has = described(names, reader.identity_of(name), there[name])
-            raise CacheMismatchError(
-                f"{reader.path}: stream {name!r} has {has}; {config.name} needs {asked_for(wanted, names)}: make it "
-                f"with {made}"
-            )
 
 
 def _stages(config: GridConfig, reader: CacheReader) -> list[Stage]:
@@ -201,7 +166,7 @@ def _few_shot_stages(few_shot: FewShotConfig, known: Sequence[str], cache: Path)
     return stages
 
 
-def _cells(
+def _replicates(
     config: GridConfig,
     variant: Variant,
     variants: Sequence[Variant],
@@ -231,32 +196,6 @@ def _cells(
 
 def _limited(config: RunConfig, reader: CacheReader, parts: Sequence[Examples]) -> list[Examples]:
     return [limit_views(part, reader, config.views, config.augmented_views) for part in parts]
-
-
-def _check_feedable(
-    config: RunConfig, reader: CacheReader, parts: Sequence[Sequence[Examples]], tasks: Sequence[str]
-) -> None:
-    """Build the head, which says what the cache lacks, and check its parts, tasks and boxes."""
-    head = head_without_memory(config, reader)
-    known = [task.name for task in head.tasks if task.name]
-    for name in tasks:
-        if name not in known:
-            there = ", ".join(known) or "none"
-            raise InputError(f"tasks names {name!r}{nearest_of(name, known)}; it learns {there}")
-    for part in () if config.fine_tune is None else config.fine_tune.parts:
-        keys_of(part, head.state_dict())
-    reads = head_arrays(config)
-    for trained, tested in parts:
-        check_boxes(reader, config.head, reads, trained, tested)
-
-
-def _check_measurable(parts: Sequence[Examples], table: ProtocolTable, reader: CacheReader) -> None:
-    for part in parts:
-        if not part.labels(len(table.labels.classes)).any():
-            raise InputError(
-                f"{reader.path}: none of the {len(part)} {part.name} clips of protocol {table.name!r} has a label, so "
-                "that systems have nothing to be compared by; check the annotations and the splits"
-            )
 
 
 def _other_data(

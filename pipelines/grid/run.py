@@ -161,8 +161,8 @@ def _systems(plan: GridPlan) -> list[System]:
     systems = []
     for number, variant in enumerate(plan.variants):
         for stage, task in itertools.product(plan.stages, variant.system.tasks or ("",)):
-            cells = [c for c in plan.cells if c.variant is variant and c.stage is stage]
-            replicates = [_replicate(c, task) for c in cells if all(is_finished(job.path) for job in c.jobs)]
+            planned = [c for c in plan.replicates if c.variant is variant and c.stage is stage]
+            replicates = [_replicate(c, task) for c in planned if all(is_finished(job.path) for job in c.jobs)]
             if replicates:
                 figures = plan.config.figures(variant.name, variant.system.published)
                 systems.append(
@@ -186,9 +186,9 @@ def _label(plan: GridPlan, stage: Stage, task: str) -> str:
     return task if len(plan.stages) == 1 else f"{stage.label}, {task}"
 
 
-def _replicate(cell: PlannedReplicate, task: str) -> Replicate:
-    runs = [open_run(job.path) for job in cell.jobs]
-    return Replicate(seed=cell.seed, draw=cell.draw, runs=[on_task(run, task) for run in runs] if task else runs)
+def _replicate(planned: PlannedReplicate, task: str) -> Replicate:
+    runs = [open_run(job.path) for job in planned.jobs]
+    return Replicate(seed=planned.seed, draw=planned.draw, runs=[on_task(run, task) for run in runs] if task else runs)
 
 
 def _fused(plan: GridPlan, fusion: FusionConfig, systems: Sequence[System], failures: list[FailedRun]) -> list[System]:

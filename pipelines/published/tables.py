@@ -177,7 +177,7 @@ def published_table(name: str) -> PublishedTable:
     """Return a table by its name. Raises InputError naming the nearest one where there is none."""
     tables = {table.name: table for table in published().tables}
     if name not in tables:
-        raise InputError(f"no published table {name!r}{nearest(name, tables)}; `ifcar list published` shows them")
+        raise InputError(f"no published table {name!r}{nearest(name, tables, '.')} `ifcar list published` shows them")
     return tables[name]
 
 

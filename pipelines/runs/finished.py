@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ import yaml
 from ifcar.cache.durable import write_atomic
 from ifcar.cache.npz import NpzError, read_arrays
 from ifcar.data_files import subfolders
-from ifcar.errors import InputError, MissingDataError
+from ifcar.errors import IfcarError, InputError, MissingDataError
 from ifcar.pipelines.configs import from_plain, read_yaml, to_plain
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.runs.config import (
@@ -41,8 +42,10 @@ from ifcar.pipelines.runs.data import RunData, read_run_data
 from ifcar.pipelines.runs.places import absolute_places, located_places
 from ifcar.pipelines.runs.plugin_notes import advise_on_plugins, note_plugins
 from ifcar.pipelines.scoring.scores import Metrics, Predictions
+from ifcar.shell_words import command
 from ifcar.text_files import read_text
 
+logger = logging.getLogger(__name__)
 TOGETHER = ("segments", "groups")  # of `Predictions`; absent where each clip is its own
 
 
@@ -181,8 +184,13 @@ def open_run(path: Path) -> Run:
     """
     if not path.is_dir():
         raise MissingDataError(f"{path}: no such run; `ifcar list runs` shows those in {folder('runs')}/")
+    if not (path / "config.yaml").is_file():
+        raise MissingDataError(
+            f"{path}: not a finished run, it holds no config.yaml; `ifcar list runs` shows those in {folder('runs')}/"
+        )
     if not is_finished(path):
-        raise MissingDataError(f"{path}: not a finished run (no metrics.json); go on with `ifcar fit-head --resume`")
+        go_on = command("ifcar", "fit-head", "--resume", "--out", path)
+        raise MissingDataError(f"{path}: not a finished run (no metrics.json); go on with {go_on}")
     try:
         metrics = [Metrics(**record) for record in json.loads(read_text(path / "metrics.json"))]
     except (TypeError, ValueError) as error:
@@ -192,15 +200,22 @@ def open_run(path: Path) -> Run:
 
 
 def finished_runs(runs: Path | None = None) -> list[Run]:
-    """Return the finished runs below the runs folder, oldest first."""
+    """Return the finished runs below the runs folder, oldest first; one that cannot be read is said and left out."""
     root = folder("runs") if runs is None else runs
-    paths = filter(is_finished, subfolders(root))
-    return [open_run(p) for p in sorted(paths, key=lambda p: ((p / "metrics.json").stat().st_mtime_ns, p.name))]
+    found = []
+    for path in filter(is_finished, subfolders(root)):
+        try:
+            found.append(open_run(path))
+        except IfcarError as error:
+            logger.warning("left out of the runs in %s/: %s", root, error)
+    return sorted(found, key=lambda run: ((run.path / "metrics.json").stat().st_mtime_ns, run.path.name))
 
 
 def check_folder(path: Path, *, resume: bool) -> None:
     """Raise InputError unless a run's folder is new, or holds a stopped run where one is to be resumed."""
     stopped = (path / "config.yaml").is_file()
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file; name a folder with --out")
     if is_finished(path):
         raise InputError(f"{path}: holds a finished run; name another --out")
     if stopped and not resume:

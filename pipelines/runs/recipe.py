@@ -15,8 +15,8 @@ from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.view_options import PooledMode
 from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.configs import from_plain
-from ifcar.pipelines.extraction.preparation import FEATURE_VERSION, VIEWS_VERSION
 from ifcar.pipelines.extraction.stated import stated_views
+from ifcar.pipelines.extraction.versions import FEATURE_VERSION, VIEWS_VERSION
 from ifcar.pipelines.runs.data import RunData
 
 
@@ -31,6 +31,7 @@ class Recipe:
         pooled: RoIAlign mode, or None without pixels.
         precision: of the backbone, or None without pixels.
         boxes: SHA-256 of the file whose boxes were seen in place of the dataset's; empty without.
+        have_classes: whether boxes say what is a subject, as all do but proposals of a file.
         annotation_fps: the rate that annotated frame numbers count in; None: they are the source's.
         frames_on_clock: where they count from, see `Dataset.frames_on_clock`.
         detector: identity of what found the boxes; None: they are the dataset's.
@@ -42,6 +43,7 @@ class Recipe:
     pooled: PooledMode | None
     precision: Literal["fp32", "bf16"] | None
     boxes: str
+    have_classes: bool
     annotation_fps: float | None
     frames_on_clock: bool
     detector: Mapping[str, Any] | None = None
@@ -78,6 +80,7 @@ def read_recipe(run: Path, data: RunData) -> Recipe:
             pooled=backbone["pooled"] if reads else None,
             precision=backbone["precision"] if reads else None,
             boxes=boxes.get("sha256", ""),
+            have_classes=not boxes or "detector" in boxes or boxes.get("have_classes", False),
             annotation_fps=dataset.annotation_fps,
             frames_on_clock=dataset.frames_on_clock,
             detector=boxes.get("detector"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ifcar.cache.lock import locked
 from ifcar.errors import InputError, MissingDataError
+from ifcar.pipelines.folders import folder
 from ifcar.pipelines.runs.config import EnsembleConfig
 from ifcar.pipelines.runs.finished import finished_runs, read_config
 
@@ -23,7 +24,7 @@ def remove_runs(paths: Sequence[Path]) -> None:
     """
     for path in paths:
         if not path.is_dir() or path.is_symlink():
-            raise MissingDataError(f"{path}: no such run folder")
+            raise MissingDataError(f"{path}: no such run folder; `ifcar list runs` shows those in {folder('runs')}/")
         if not (path / "config.yaml").is_file():
             raise InputError(f"{path}: holds no run (no config.yaml); nothing is removed")
         read_config(path / "config.yaml")

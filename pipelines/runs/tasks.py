@@ -68,7 +68,7 @@ def on_task(run: Run, name: str) -> Run:
         known = json.loads(read_text(path)) if path.is_file() else {}
         if name not in known:
             there = ", ".join(known) or "none"
-            raise InputError(f"{run.path}: no task {name!r}{nearest(name, known)}; its tasks: {there}")
+            raise InputError(f"{run.path}: no task {name!r}{nearest(name, known, '.')} Its tasks: {there}")
         record = dict(known[name])
         facts = {key: record.pop(key) for key in ("label_kind", "unlabelled", "classes")}
         metrics = Metrics(**record)

@@ -78,7 +78,7 @@ def test_a_plain_protocol_is_stored_as_it_has_always_been() -> None:
 def test_a_space_is_chosen_by_name_and_the_first_without_one() -> None:
     assert several().only("atomic").labels.classes == ("x", "y", "z")
     assert several().only(None).labels.name == "activity"
-    with pytest.raises(InputError, match=r"no label space 'atomc'.*atomic.*it has activity, atomic, personal"):
+    with pytest.raises(InputError, match=r"no label space 'atomc'.*atomic.*Known: activity, atomic, personal"):
         several().only("atomc")
 
 

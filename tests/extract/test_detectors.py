@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fixtures.networks import load, published
 from PIL import Image
 
-from ifcar.errors import IfcarError, InputError, MissingDataError, UnavailableError
+from ifcar.errors import IfcarError, InputError, MissingDataError
 from ifcar.extract.coco import CLASSES, MASK_SIDE
 from ifcar.extract.detectors import (
     mediapipe_hands,
@@ -20,22 +21,9 @@ from ifcar.extract.detectors import (
     torchvision_detection,
     transformers_phrases,
 )
-from ifcar.extract.detectors.catalog import load_detector
-from ifcar.extract.detectors.contract import Detector
 from ifcar.extract.detectors.mediapipe_hands import hand_boxes
 from ifcar.extract.detectors.suppression import suppressed
 from ifcar.extract.tracks import box_iou
-
-
-def load(name: str, weights: object, folder: Path, *phrases: str, least_score: float = 0.1) -> Detector:
-    return load_detector(
-        name,
-        weights=None if weights is None else str(weights),
-        phrases=phrases,
-        least_score=least_score,
-        device="cpu",
-        weights_dir=folder,
-    )
 
 
 def shared() -> Path:
@@ -43,13 +31,6 @@ def shared() -> Path:
     if not folder:
         pytest.skip("IFCAR_SHARED is not set: the real clips lie there")
     return Path(folder) / "data"
-
-
-def published(name: str, folder: Path) -> Detector:
-    try:
-        return load(name, None, folder)
-    except UnavailableError as error:
-        pytest.skip(f"the package index does not give the network: {error}")
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +82,23 @@ def test_a_person_who_fills_the_picture_is_found_and_each_picture_counts_by_itse
     assert box_iou(found.boxes, np.array([[0, 0, width, height]], np.float32))[0, 0] > 0.5
     alone = detector.detect([portrait])[0]
     assert all(np.array_equal(getattr(alone, name), getattr(both[1], name)) for name in ("boxes", "scores", "classes"))
+
+
+@pytest.mark.slow
+def test_persons_are_found_in_clips_with_hands_and_in_none_without(weights: Path) -> None:
+    data = shared() / "something-else"
+    detector = published("mediapipe-objects", weights)
+    firsts: dict[bool, list[str]] = {True: [], False: []}
+    for clip, records in json.loads((data / "annotations.json").read_text()).items():
+        drawn = {own["name"]: [label["standard_category"] for label in own["labels"]] for own in records}
+        with_hands = any("hand" in names for names in drawn.values())
+        seen = pictures(data / "frames" / clip, 12)
+        chosen = [picture for name, picture in seen.items() if not with_hands or "hand" in drawn.get(name, [])]
+        for found in detector.detect(chosen):
+            first = int(found.classes[found.scores.argmax()]) if len(found.scores) else 0
+            firsts[with_hands].append(detector.classes[first])
+    assert len(firsts[True]) > 20 and np.mean(np.array(firsts[True]) == "person") > 0.7
+    assert len(firsts[False]) > 2 and "person" not in firsts[False]
 
 
 @pytest.mark.slow

@@ -183,7 +183,7 @@ def test_any_number_of_boxes_a_frame_goes_from_file_to_cache_and_run(
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
         main(["predict", str(run), str(data), "--boxes", str(path)])
-    assert ended.value.code == 2 and "trained on boxes of a file" in capsys.readouterr().err
+    assert ended.value.code == 2 and "trained on proposals" in capsys.readouterr().err
 
 
 def run_command(*arguments: str) -> None:

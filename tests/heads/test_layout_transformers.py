@@ -18,7 +18,7 @@ from ifcar.heads.contract import Head, InstanceBatch
 from ifcar.heads.layout_weights import load_released
 from ifcar.heads.layouts import LayoutConfig
 from ifcar.heads.motion import motion_of
-from ifcar.heads.stlt import STLTConfig
+from ifcar.heads.stlt import STLT, STLTConfig
 from ifcar.heads.transformer import EncoderLayer, causal_mask
 from ifcar.testing.batches import FULL_SPEC, random_batch
 from ifcar.testing.built_heads import build_moved
@@ -362,3 +362,42 @@ def test_motion_of_boxes_enters_their_embedding_and_the_cls_token_has_none() -> 
     expected = motion_of(torch.where(present.unsqueeze(-1), batch.boxes, 0), present)
     torch.testing.assert_close(fed[0][:, :-1, 1:, 4:], expected.to(fed[0].dtype))
     assert not fed[0][:, :, 0, 4:].any() and not fed[0][:, -1, :, 4:].any() and expected.any()
+
+
+def fresh(config: LayoutConfig) -> Head:
+    torch.manual_seed(0)
+    return HEADS.get("stlt")(STLTConfig(layout=config), FULL_SPEC, 3).eval()
+
+
+def test_scales_multiply_the_initial_weights_of_embeddings_and_attentions_and_no_others() -> None:
+    plain, scaled = (
+        dict(fresh(config).named_parameters())
+        for config in (
+            LayoutConfig.small(),
+            replace(LayoutConfig.small(), embedding_scale=0.1, attention_scale=3.0),
+        )
+    )
+    for name, weight in scaled.items():
+        embedding = any(part in name for part in ("category_emb", "position_emb", "frame_type_emb"))
+        attention = name.endswith(("self_attn.in_proj_weight", "self_attn.out_proj.weight"))
+        expected = plain[name] * (0.1 if embedding else 3.0 if attention else 1.0)
+        torch.testing.assert_close(weight, expected)
+
+
+def test_clips_differ_more_in_the_first_state_of_the_tuned_preset_than_in_that_of_small() -> None:
+    """Small: by 2 % of the state's size, which no dropout of 0.1 lets through."""
+    batch = random_batch(16, FULL_SPEC)
+    spread = {}
+    for name, config in (("small", LayoutConfig.small()), ("tuned", LayoutConfig.tuned())):
+        head = fresh(config)
+        assert isinstance(head, STLT)
+        state = head.layout(batch)[:, -1].detach()
+        spread[name] = float(state.std(0).mean() / state.square().mean().sqrt())
+    assert spread["tuned"] > 3 * spread["small"]
+
+
+@pytest.mark.parametrize("name", ["embedding_scale", "attention_scale"])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_scale_that_is_no_positive_number_is_refused(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=rf"{name} is {value}; expected a number above 0"):
+        replace(LayoutConfig.small(), **{name: value})

@@ -1,7 +1,8 @@
 """Presets `released` against the released code of Yan et al. 2020 in words, each number computed by itself.
 
 The loops read weights by name and use no module of the package. All in float64 and evaluation mode; normalisations use
-running statistics that were moved from their start.
+running statistics that were moved from their start. Training is compared with the same code layer by layer
+(`fixtures/released_heads.py`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
+from fixtures.released_heads import RELEASED
 from torch import Tensor
 
 from ifcar.cache.arrays import CacheSpec
@@ -20,7 +23,7 @@ from ifcar.heads.contract import InstanceBatch
 from ifcar.heads.nl import NLConfig
 from ifcar.heads.strg import STRG
 from ifcar.testing.batches import random_batch
-from ifcar.testing.built_heads import build_moved
+from ifcar.testing.built_heads import WithLosses, build_moved
 from ifcar.testing.changed_batches import in_double, map_batch
 
 SPEC = CacheSpec.standard(num_frames=10, num_steps=5, num_instances=3, channels=6, pooled_size=2)
@@ -182,6 +185,28 @@ def test_released_preset_equals_the_released_code_written_out(name: str, preset:
     w = Weights(head)
     expected = torch.stack([literal(w, joint_features(w, batch, clip)) for clip in range(5)])
     torch.testing.assert_close(head(batch).logits, expected, **EXACT)
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_a_training_step_of_a_released_preset_is_that_of_the_released_layers(name: str) -> None:
+    preset, released = RELEASED[name]
+    kind, losses = HEADS.get(name), ("prediction",) if name == "sfi" else ()
+    config = kind.presets[preset]
+    joint = replace(config.joint, appearance_dim=8, layout_dim=6, reduction_dim=0, dropout=0.0)
+    spec = SPEC.resized(N=4)
+    build_it: Any = WithLosses(kind, losses)
+    head = build_moved(build_it, replace(config, joint=joint), spec).double().train()
+    theirs = released(head).double().train()
+    batch, results = in_double(random_batch(9, spec, seed=3)), []
+    for model in (head, theirs):
+        out = model(batch)
+        (F.cross_entropy(out.logits, torch.arange(9) % 5) + sum(5 * loss for loss in out.losses.values())).backward()
+        results.append((out, {key: value.grad for key, value in model.named_parameters() if value.requires_grad}))
+    (ours, our_gradients), (expected, gradients) = results
+    torch.testing.assert_close(ours.logits, expected.logits, **EXACT)
+    torch.testing.assert_close(dict(ours.losses), dict(expected.losses), **EXACT)
+    torch.testing.assert_close(our_gradients, gradients, **EXACT)
+    torch.testing.assert_close(dict(head.state_dict()), dict(theirs.state_dict()), **EXACT)
 
 
 @pytest.mark.parametrize("reduced", [False, True])

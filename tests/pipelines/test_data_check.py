@@ -336,6 +336,38 @@ def test_exit_code_is_1_only_where_something_is_silently_wrong(
     assert "1 check finds what extraction would get wrong without a word" in page.read_text()
 
 
+def test_the_boxes_of_a_file_are_looked_at_as_extraction_would_see_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The data set's own boxes are right; those of the file have three faults, and one subject of a class `fox`."""
+    root, table = write_dataset(tmp_path / "data", 4), tmp_path / "boxes.csv"
+    rows = {
+        ("100", 1): "5,5,20,20",
+        ("101", 1): "500,5,520,20",
+        ("102", 1): "0.1,0.1,0.6,0.7",
+        ("103", 900): "5,5,20,20",
+    }
+    lines = [f"{clip},{frame},fox,{box}" for (clip, frame), box in rows.items()]
+    table.write_text("\n".join(["video,frame,label,x1,y1,x2,y2", *lines]) + "\n")
+    arguments = [
+        "--dataset",
+        "something-else",
+        "--data-root",
+        str(root),
+        "--out",
+        str(tmp_path / "page.html"),
+        "--json",
+    ]
+    assert run(arguments, capsys)[0] == 0
+    code, out, _ = run([*arguments, "--boxes", str(table), "--subjects", "fox"], capsys)
+    found = {own["name"]: [e["clip"] for e in own["examples"]] for own in json.loads(out)["checks"] if own["examples"]}
+    assert code == 1
+    assert found == {"outside-picture": ["101"], "boxes-in-shares": ["102"], "past-end": ["103"]}
+    assert "boxes of the file count" in (tmp_path / "page.html").read_text()
+    code, _, err = run([*arguments, "--subjects", "fox"], capsys)
+    assert code == 2 and "--subjects fox would be ignored" in err
+
+
 def test_limit_and_sample_choose_what_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = write_dataset(tmp_path / "data", 8)
     edit(root / "annotations.json", lambda c: [r.update(labels=[]) for clip in c.values() for r in clip[1:]] and None)

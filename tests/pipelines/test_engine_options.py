@@ -11,6 +11,8 @@ from fixtures.processes import hide, run
 from fixtures.something_else import write_dataset
 
 from ifcar.cli import main
+from ifcar.pipelines.engines.cluster import RayConfig
+from ifcar.pipelines.extraction.config import ExtractConfig
 
 
 def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -53,6 +55,14 @@ def test_address_where_no_cluster_is_says_how_to_start_one(tmp_path: Path, capsy
 
 def test_grid_refuses_the_address_of_a_cluster_without_the_engine(capsys: pytest.CaptureFixture[str]) -> None:
     assert "belongs to --engine ray" in refusal(["grid", "none.yaml", "--address", "auto"], capsys)
+
+
+def test_an_address_stays_one_on_a_cluster(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    from ifcar.pipelines.engines.ray_extract import RayEngine
+
+    config = ExtractConfig(dataset="toybox", data_root=tmp_path, out=Path("s3://lab/c.zarr"))  # with one slash now
+    assert str(RayEngine(RayConfig()).settle(config).out) == "s3://lab/c.zarr"
 
 
 def test_local_engine_never_imports_ray_and_ray_says_how_to_install_it(

@@ -20,7 +20,7 @@ from ifcar.cache.open import open_cache
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
-from ifcar.pipelines.extraction.preparation import FEATURE_VERSION
+from ifcar.pipelines.extraction.versions import FEATURE_VERSION
 from ifcar.pipelines.progress import Silent
 
 ROOT = Path(__file__).parents[2]

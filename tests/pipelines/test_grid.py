@@ -266,7 +266,7 @@ def test_system_starts_from_parts_of_another_s_run_and_says_which_weights_it_dra
     config = grid(systems=[then, first], ensembles=[], baseline=None, seeds=[0])
     plan = plan_grid(config, cache)
     comparison = run_grid(plan, Silent(), MachineConfig(processes=1)).comparison
-    paths = {(c.variant.name, c.seed): c.jobs[0].path for c in plan.cells}
+    paths = {(c.variant.name, c.seed): c.jobs[0].path for c in plan.replicates}
     before, after = (load_file(paths[name, 0] / "model.safetensors") for name in ("first", "then"))
     for key in (key for key in before if key.startswith(("joint.", "lstm.")) and key.endswith("weight")):
         np.testing.assert_allclose(after[key], before[key], atol=1e-6)

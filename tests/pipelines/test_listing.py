@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ def test_a_number_that_is_none_is_null_in_json_and_a_dash_in_a_table(capsys: pyt
 
 
 def test_runs_are_filtered_and_sorted_by_what_is_shown(
-    cache: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    cache: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     def seeds(*options: str) -> list[int]:
         return [run["seed"] for run in json.loads(printed(capsys, "list", "runs", *options, "--json"))]
@@ -122,6 +123,12 @@ def test_runs_are_filtered_and_sorted_by_what_is_shown(
         with pytest.raises(SystemExit) as done:
             main(["list", *options])
         assert done.value.code == 2 and said in capsys.readouterr().err
+    # one that is damaged is said and left out, and is in nobody's way
+    first = Path(json.loads(printed(capsys, "list", "runs", "--json"))[0]["run"])
+    damaged = shutil.copytree(first, first.with_name("damaged"))
+    (damaged / "metrics.json").write_text("{")
+    assert seeds("--sort", "seed") == [3, 4] and f"{damaged}/metrics.json: damaged" in caplog.text
+    printed(capsys, "runs", "rm", damaged)
     printed(capsys, "cache", "export", cache)
     listed = json.loads(printed(capsys, "list", "caches", "--json"))
     assert [Path(one["cache"]).suffix for one in listed] == [".h5", ".zarr"]

@@ -24,7 +24,7 @@ from ifcar.errors import CacheMismatchError, IfcarError, InputError, MissingData
 from ifcar.pipelines.ensemble import ensemble
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
-from ifcar.pipelines.extraction.preparation import FEATURE_VERSION
+from ifcar.pipelines.extraction.versions import FEATURE_VERSION
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.labels.kinds import SingleLabel
 from ifcar.pipelines.predict import Prediction, predict

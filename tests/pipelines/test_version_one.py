@@ -19,7 +19,7 @@ from ifcar.errors import CacheMismatchError
 from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
-from ifcar.pipelines.extraction.preparation import FEATURE_VERSION
+from ifcar.pipelines.extraction.versions import FEATURE_VERSION
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.finished import open_run, read_config

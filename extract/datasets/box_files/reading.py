@@ -280,7 +280,9 @@ def read_video_boxes(path: Path, video: str | None, likely: str) -> tuple[str, B
     found = read_box_files(given_paths(path), [wanted])
     known = sorted(found.videos)
     if wanted not in found.videos and (video is not None or len(known) != 1):
-        hint = nearest(wanted, known) or (f"; it holds {len(known)}, the first is {known[0]!r:.80}" if known else "")
+        if not known:
+            raise InputError(f"{path}: no file in it holds a box; expected boxes of {wanted!r:.80}")
+        hint = nearest(wanted, known) or f"; it holds {len(known)}, the first is {known[0]!r:.80}"
         raise InputError(f"{path}: choose a video with --clip, as it has no boxes of {wanted!r:.80}{hint}")
     chosen = wanted if wanted in found.videos else known[0]
     if not found.videos[chosen].boxes:

@@ -27,7 +27,7 @@ class EndsEarly(Check):
 
     def look(self, seen: Seen) -> Finding | None:
         """See `Check`."""
-        info, fps, annotated = seen.info, seen.annotation_fps, seen.tracks.frames
+        info, fps, annotated = seen.info, seen.annotation_fps, seen.annotated
         if info is None or seen.clip.span_sec is not None or not len(annotated):
             return None
         last = int(source_frames(info, fps, annotated[-1:], seen.clip.origin_sec)[0]) + 1

@@ -25,10 +25,13 @@ class FrameRate(Check):
 
     def look(self, seen: Seen) -> Finding | None:
         """See `Check`."""
-        info, fps, annotated = seen.info, seen.annotation_fps, seen.tracks.frames
+        info = seen.info
         if info is None or info.fps is None:
             return None
-        if fps is not None and not seen.clip.frames_on_clock and frames_per_annotation(info, fps) != 1:
+        counted = ((seen.annotation_fps, seen.annotated), (seen.tracks_fps, seen.tracks.frames))
+        for fps, annotated in counted:
+            if fps is None or seen.clip.frames_on_clock or frames_per_annotation(info, fps) == 1:
+                continue
             counts = len(annotated) and abs(int(annotated[-1]) + 1 - info.num_frames) <= 1
             if counts and info.num_frames >= _LEAST_FRAMES:
                 text = (

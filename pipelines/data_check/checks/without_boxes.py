@@ -17,7 +17,7 @@ class WithoutBoxes(Check):
 
     def __init__(self, source: Source) -> None:
         super().__init__(source)
-        self._expected = any(source.dataset.num_tracks(clip.clip_id) for clip in source.clips)
+        self._expected = any(source.num_tracks(clip.clip_id) for clip in source.clips)
 
     def look(self, seen: Seen) -> Finding | None:
         """See `Check`."""
