@@ -117,10 +117,7 @@ def answered(run: Run, data: RunData, stream: str, labels: str | None) -> RunDat
     if labels in (None, data.labels):
         return data
     if not stream:
-        raise InputError(
-            f"--labels {labels}: {run.path} learned the label space {data.labels!r}"
-            f"{nearest(str(labels), [data.labels])} and knows no other"
-        )
+        raise InputError(f"--labels {labels}: {run.path} learned the label space {data.labels!r} and knows no other")
     return on_task(run, f"{stream}/{labels}").data()
 
 
