@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ifcar.cache.schema import Category
 from ifcar.cache.streams import stream_of
-from ifcar.errors import InputError, nearest, nearest_of
+from ifcar.errors import InputError, nearest_of
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.feed.subjects import ask_about, slot_order
 from ifcar.pipelines.runs.config import RunConfig
