@@ -2,6 +2,7 @@
 
 A cache of random rows as large as `i3d_r50`'s (8 frames, 4 instances, 3×3) is read from `rclone serve
 http` on this machine, which answers to ranges as object stores do; its `serve s3`, which takes the push, does not.
+`--link N` makes the server give N MiB/s at most, as a network would.
 
 link    every shard's object as a whole, 16 at once, thrown away: the rate of the link.
 ranges  every row through the reader, announced 512 ahead and read 72 at a time, with nothing kept before.
@@ -104,15 +105,17 @@ def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--clips", type=int, default=768)
+    parser.add_argument("--link", type=int, default=0, help="MiB/s of the server at most; 0: what it gives")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--parts", nargs="+", choices=("rates", "epochs"), default=["rates", "epochs"])
     given = parser.parse_args()
+    limit = ["--bwlimit", f"{given.link}M"] if given.link else []
     with tempfile.TemporaryDirectory() as folder:
         root, kept = Path(folder), Path(folder, "blocks")
         local = root / NAME
         test = given.clips // 6
         write_cache(local, SPEC, num_train=given.clips - test, num_test=test, num_classes=174)
-        with rclone(root / "s3") as port, rclone(root / "s3", "http") as web:
+        with rclone(root / "s3") as port, rclone(root / "s3", "http", *limit) as web:
             os.environ |= {**settings(port), FOLDER: str(kept)}
             target = address_of(f"s3://{BUCKET}/{NAME}")
             address = address_of(f"http://127.0.0.1:{web}/{BUCKET}/{NAME}")
@@ -140,8 +143,8 @@ def main() -> None:
         for name, value in ratios.items():
             print(f"{name:24} {value:.2f}")
         save(
-            "_".join(["object_storage", *given.parts]),
-            {**facts(), "clips": given.clips, "measured": found, "median": median, "ratios": ratios},
+            "_".join(["object_storage", *given.parts, *([f"link{given.link}"] if given.link else [])]),
+            {**facts(), **vars(given), "measured": found, "median": median, "ratios": ratios},
         )
 
 

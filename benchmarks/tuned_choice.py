@@ -24,42 +24,40 @@ from ifcar.pipelines.training.together import fit_together
 
 Arm = dict[str, Any]
 STEPS = 300
+SMOOTH: Arm = {"label_smoothing": 0.1}
 MOTION: Arm = {"joint.motion": True}
 WIDE: Arm = {**MOTION, "joint.layout_dim": 128, "joint.appearance_dim": 128, "hidden_dim": 128}
-FIRM: Arm = {"settings": {**WIDE, "joint.dropout": 0.5}, "schedule": {"weight_decay": 0.1}}
 ONE_LAYER: Arm = {**MOTION, "edge_relu": True, "lstm_layers": 1}
-ONE_LAYER_WIDE: Arm = {**ONE_LAYER, "joint.layout_dim": 128, "joint.appearance_dim": 128}
 LAYOUT_MOTION: Arm = {"layout.motion": True}
-LOUD: Arm = {"layout.embedding_scale": 0.1, "layout.attention_scale": 3.0}
-QUIET: Arm = {"layout.dropout": 0.0}
+NO_DROPOUT: Arm = {**LAYOUT_MOTION, "layout.dropout": 0.0}
+SCALES: Arm = {"layout.embedding_scale": 0.1, "layout.attention_scale": 3.0}
 ARMS: dict[str, dict[str, Arm]] = {
     "base": {
         "small": {},
         "motion": {"settings": MOTION},
+        "motion, label smoothing 0.1": {"settings": MOTION, "schedule": SMOOTH},
         "motion, width 128": {"settings": WIDE},
-        "motion, width 128, dropout 0.5, weight decay 0.1": FIRM,
+        "motion, no augmented views": {"settings": MOTION, "augmented_views": 0},
     },
     "stin": {
         "small": {},
         "motion": {"settings": MOTION},
+        "motion, label smoothing 0.1": {"settings": MOTION, "schedule": SMOOTH},
         "motion, width 128": {"settings": WIDE},
-        "motion, width 128, dropout 0.5, weight decay 0.1": FIRM,
     },
     "sfi": {
         "small": {},
         "motion": {"settings": MOTION},
         "motion, λ = 1": {"settings": MOTION, "aux_weight": 1.0},
         "motion, edge ReLU, one LSTM layer": {"settings": ONE_LAYER},
+        "motion, edge ReLU, one LSTM layer, label smoothing 0.1": {"settings": ONE_LAYER, "schedule": SMOOTH},
         "motion, edge ReLU, one LSTM layer, λ = 1": {"settings": ONE_LAYER, "aux_weight": 1.0},
-        "motion, edge ReLU, one LSTM layer, width 128": {"settings": ONE_LAYER_WIDE},
     },
     "stlt": {
         "small": {},
         "motion": {"settings": LAYOUT_MOTION},
-        "motion, no dropout": {"settings": {**LAYOUT_MOTION, **QUIET}},
-        "scales, no dropout": {"settings": {**LOUD, **QUIET}},
-        "motion, scales": {"settings": {**LAYOUT_MOTION, **LOUD}},
-        "motion, scales, no dropout": {"settings": {**LAYOUT_MOTION, **LOUD, **QUIET}},
+        "motion, no dropout": {"settings": NO_DROPOUT},
+        "motion, scales, no dropout": {"settings": {**NO_DROPOUT, **SCALES}},
     },
 }
 

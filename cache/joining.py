@@ -54,7 +54,7 @@ def join_caches(streams: Mapping[str, Stream], out: Path) -> Joined:
     if not segments:
         raise InputError(f"the caches of {', '.join(streams)} have no segment in common; are they of one data set?")
     tables = {name: segment_tables(readers[name], stream, segments) for name, stream in streams.items()}
-    _check_alike(tables, segments)
+    _check_alike({f"{name!r} ({stream.cache})": tables[name] for name, stream in streams.items()}, segments)
     lent = other_recordings(next(iter(tables.values())), segments) if any(s.shuffled for s in streams.values()) else []
     content = {
         "join_version": JOIN_VERSION,
@@ -93,17 +93,34 @@ def _open(name: str, cache: Path) -> CacheReader:
 
 
 def _check_alike(tables: Mapping[str, Mapping[str, ProtocolTable]], segments: Sequence[str]) -> None:
+    """Refuse caches that disagree about a protocol; the names are those of streams, with their caches."""
     first, *others = tables
     for other in others:
         for name in tables[first].keys() & tables[other].keys():
             one, two = tables[first][name], tables[other][name]
-            if [_facts(s) for s in one.spaces] != [_facts(s) for s in two.spaces]:
-                raise InputError(f"streams {first!r} and {other!r} have other classes in protocol {name!r}")
+            if [space.name for space in one.spaces] != [space.name for space in two.spaces]:
+                found = " and ".join(", ".join(space.name for space in table.spaces) for table in (one, two))
+                raise InputError(f"streams {first} and {other} have other label spaces in protocol {name!r}: {found}")
+            for mine, yours in zip(one.spaces, two.spaces, strict=True):
+                if _facts(mine) != _facts(yours):
+                    raise InputError(
+                        f"streams {first} and {other}: label space {mine.name!r} of protocol {name!r} has other "
+                        f"classes: {_unlike(mine, yours)}"
+                    )
             for place, segment in enumerate(segments):
                 if (what := differing_part(one, place, two, place)) is not None:
                     raise InputError(
-                        f"streams {first!r} and {other!r} differ in {what} of segment {segment!r}, protocol {name!r}"
+                        f"streams {first} and {other} differ in {what} of segment {segment!r}, protocol {name!r}"
                     )
+
+
+def _unlike(one: LabelSpace, two: LabelSpace) -> str:
+    """Return the first thing in which two label spaces of a name differ."""
+    if len(one.classes) != len(two.classes):
+        return f"{len(one.classes)} and {len(two.classes)}"
+    pairs = zip(one.classes, two.classes, strict=True)
+    differing = next((f"{a!r:.80} and {b!r:.80}" for a, b in pairs if a != b), "")
+    return differing or f"{one.kind}, unlabelled {one.unlabelled}, and {two.kind}, unlabelled {two.unlabelled}"
 
 
 def _facts(space: LabelSpace) -> tuple[Any, ...]:

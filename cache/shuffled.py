@@ -7,13 +7,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ifcar.cache.protocols import ProtocolTable
+from ifcar.cache.schema import Split
 from ifcar.errors import InputError
 
 _SEED = 0
 
 
 def other_recordings(tables: Mapping[str, ProtocolTable], segments: Sequence[str]) -> list[int]:
-    """Return for each segment the place of one of another recording, of the same part of every protocol.
+    """Return for each segment the place of one of another recording, of the same part.
+
+    What any protocol trains on and none tests on is one part, and what is tested on alone another; where protocols
+    disagree, as when each leaves another subject out, a part is what is alike in all of them.
 
     The recordings of a part, in an order that is drawn once, lend their segments to the one before each, the first to
     the last; segments keep their order, and a longer recording goes through the other's segments again.
@@ -31,7 +35,9 @@ def other_recordings(tables: Mapping[str, ProtocolTable], segments: Sequence[str
     names = ["" if grouped is None or number < 0 else grouped.group_names[number] for number in numbers]
     parts: dict[tuple[int, ...], dict[str, list[int]]] = {}
     for place, segment in enumerate(segments):
-        key = tuple(int(table.split[place]) for table in tables.values())
+        splits = tuple(int(table.split[place]) for table in tables.values())
+        used = {*splits} - {int(Split.NONE)}
+        key = tuple(used) if len(used) == 1 else splits
         parts.setdefault(key, {}).setdefault(names[place] or segment, []).append(place)
     found = list(range(len(segments)))
     rng = np.random.default_rng(_SEED)

@@ -109,11 +109,13 @@ class SubsampledNonLocal(nn.Module):
     def forward(self, nodes: Tensor, mask: Tensor) -> Tensor:
         """Map nodes (B, T′·N, D), step by step, to the same; `mask` (B, T′·N) is True everywhere."""
         key, value = self._pooled(self.key(nodes)), self._pooled(self.value(nodes))  # (B, keys, d)
-        affinity = self.query(nodes) @ key.transpose(1, 2) / key.shape[1]
-        out: Tensor = nodes + self.norm(self.output(affinity @ value), mask)
+        # θ(x)ᵀ k = xᵀ (W_θᵀ k) + b_θᵀ k and W Σ a v = Σ a (W v): there are fewer keys than nodes.
+        affinity = nodes @ (key @ self.query.weight).transpose(1, 2) + (key @ self.query.bias).unsqueeze(1)
+        gathered = affinity / key.shape[1] @ F.linear(value, self.output.weight) + self.output.bias
+        out: Tensor = nodes + self.norm(gathered, mask)
         return out
 
     def _pooled(self, values: Tensor) -> Tensor:
         """Return the maxima (B, ⌊T′/2⌋·⌊N/2⌋, d) over 2 × 2 neighbours of (B, T′·N, d)."""
-        grid = values.transpose(1, 2).reshape(len(values), values.shape[2], -1, self.num_instances)  # (B, d, T′, N)
-        return F.max_pool2d(grid, 2).flatten(2).transpose(1, 2)
+        grid = values.view(len(values), -1, self.num_instances, values.shape[2]).permute(0, 3, 1, 2)  # (B, d, T′, N)
+        return F.max_pool2d(grid, 2).permute(0, 2, 3, 1).flatten(1, 2)

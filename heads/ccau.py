@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.streams import in_stream, multi_spaces, space_sizes, stream_names, stream_spec
-from ifcar.errors import InputError, nearest_of
+from ifcar.errors import CacheMismatchError, InputError, nearest, nearest_of
 from ifcar.heads.ccau_config import CCAUConfig
 from ifcar.heads.ccau_nets import PairSide, StreamNet, TaskClassifier, TaskWeights, key_of
 from ifcar.heads.ccau_parts import PROJECTION_DIM, alignment, pairs_of
@@ -68,6 +68,16 @@ class CCAU(Head):
     def reads(cls, config: CCAUConfig) -> tuple[str, ...]:
         """Return the map of each stream."""
         return tuple(in_stream(stream, config.array) for stream in config.names)
+
+    @classmethod
+    def check_reads(cls, config: CCAUConfig, spec: CacheSpec, losses: Collection[str] = ()) -> None:
+        """Raise CacheMismatchError when the cache lacks a stream or its map."""
+        known = [name for name in stream_names(spec.names()) if name]
+        for name in config.streams:
+            if name not in known:
+                there = f"a join of {', '.join(known)}" if known else "one cache, no join of streams"
+                raise CacheMismatchError(f"streams names {name!r}{nearest(name, known, '.')} This is {there}")
+        super().check_reads(config, spec, losses)
 
     def __init__(self, config: CCAUConfig, spec: CacheSpec, num_classes: int, losses: Collection[str] = ()) -> None:
         super().__init__(config, spec, num_classes, losses)

@@ -43,10 +43,15 @@ class OneHotEmbedding(ScaledEmbedding):
 
     def forward(self, numbers: Tensor) -> Tensor:
         """Map (…) to (…, width)."""
+        one_hot, table = self.as_product(numbers)
+        return one_hot @ table
+
+    def as_product(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what of (…) numbers is multiplied to embed them: (…, num_rows), one-hot, and (num_rows, width)."""
         known = torch.arange(self.num_embeddings, device=numbers.device)
         one_hot = (numbers.unsqueeze(-1) == known).to(self.weight.dtype)
         share = (known > 0).to(self.weight.dtype)
         if self.scale_grad_by_freq:
             share = share / one_hot.flatten(0, -2).sum(0).clamp(min=1)
         constant = self.weight.detach()
-        return one_hot @ (constant + (self.weight - constant) * share.unsqueeze(1))
+        return one_hot, constant + (self.weight - constant) * share.unsqueeze(1)

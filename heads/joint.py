@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import InstanceBatch, require, require_fraction, require_widths, require_widths_or_off
+from ifcar.heads.distinct import distinct_rows
 from ifcar.heads.dropout import Dropout
 from ifcar.heads.embedding import OneHotEmbedding
 from ifcar.heads.motion import MOTION_DIM, motion_of
 from ifcar.heads.rows import RowLayers, RowNorm, keep_real, linear_norm_relu, step_index
+from ifcar.heads.standardise import rows_linear
 
 Streams = Literal["appearance", "layout", "both"]
 STREAMS: tuple[Streams, ...] = ("appearance", "layout", "both")
@@ -149,8 +151,7 @@ class Appearance(nn.Module):
         """Map (R, C, bins) with mask (R,) by `linear`, after standardising each channel where that is on."""
         if self.input_norm is not None:
             return self.input_norm.then_linear(rows, mask, linear.weight, linear.bias)
-        kept = torch.where(mask[:, None, None], rows, 0).flatten(1)
-        return F.linear(kept.to(linear.weight.dtype), linear.weight, linear.bias)
+        return rows_linear(rows, mask, linear.weight, linear.bias)
 
 
 class Layout(nn.Module):
@@ -170,10 +171,30 @@ class Layout(nn.Module):
 
     def forward(self, boxes: Tensor, categories: Tensor, mask: Tensor) -> Tensor:
         """Map boxes (…, 4), or (…, 8) with motion, and categories (…) with mask (…) to (…, d_non_app)."""
-        position = self.position(boxes.to(next(self.parameters()).dtype), mask)
-        parts = [position] if self.category is None else [position, self.category(categories)]
-        out: Tensor = self.fusion(torch.cat(parts, dim=-1), mask)
-        return out
+        rows, numbers, real = (
+            boxes.flatten(0, -2).to(next(self.parameters()).dtype),
+            categories.flatten(),
+            mask.flatten(),
+        )
+        distinct = distinct_rows((numbers == 0) & (rows == 0).all(1), real)  # empty slots are all the same
+        if distinct is None:
+            out = self._each(rows, numbers, real)
+        else:
+            out = distinct.spread(self._each(distinct.take(rows), numbers[distinct.rows], distinct.weights))
+        return out.view(*mask.shape, -1)
+
+    def _each(self, boxes: Tensor, categories: Tensor, weights: Tensor) -> Tensor:
+        """Map boxes (R, 4) and categories (R,), which count as often as their weights (R,) say, to (R, d_non_app)."""
+        position = self.position.each(boxes, weights)
+        if self.category is None:
+            return self.fusion.each(position, weights)
+        first, *others = self.fusion
+        assert isinstance(first, nn.Linear)
+        # W [p ; e] = W_p p + W_e e, and of e there are as many as categories.
+        of_position, of_category = torch.split(first.weight, [position.shape[1], self.category.embedding_dim], dim=1)
+        one_hot, table = self.category.as_product(categories)
+        fused = torch.addmm(one_hot @ F.linear(table, of_category), position, of_position.t())
+        return RowLayers(*others).each(fused, weights)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,12 +206,14 @@ class JointFeatures:
         boxes: (B, T′, N, 4); zero at masked slots.
         categories: (B, T′, N) int64.
         instance_mask: (B, T′, N), True = real (all True when empty slots are not masked).
+        masked: whether empty slots are; False: every slot counts as an instance.
     """
 
     features: Tensor
     boxes: Tensor
     categories: Tensor
     instance_mask: Tensor
+    masked: bool
 
 
 class JointFrontEnd(nn.Module):
@@ -219,5 +242,8 @@ class JointFrontEnd(nn.Module):
         if self.layout is not None:
             positions = torch.cat([boxes, motion_of(boxes, categories > 0)], dim=-1) if self.config.motion else boxes
             parts.append(self.layout(positions, categories, mask))
-        features = keep_real(torch.cat(parts, dim=-1), mask)
-        return JointFeatures(features=features, boxes=boxes, categories=categories, instance_mask=mask)
+        features = torch.cat(parts, dim=-1)
+        masked = self.config.mask_empty
+        if masked:
+            features = keep_real(features, mask)
+        return JointFeatures(features=features, boxes=boxes, categories=categories, instance_mask=mask, masked=masked)

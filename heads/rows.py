@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ifcar.heads.distinct import distinct_rows
 from ifcar.heads.standardise import EPS, row_statistics, standardised_linear
 
 MOMENTUM = 0.1
@@ -97,7 +98,7 @@ class RowNorm(nn.Module):
 
         Args:
             rows: (…, C), finite everywhere.
-            mask: (…), True = real; None = all.
+            mask: (…), True = real, or as numbers, as how many real rows each counts; None = all are.
 
         Returns:
             (…, C), in the type of `rows`.
@@ -165,12 +166,20 @@ class RowNorm(nn.Module):
 
 
 class RowLayers(nn.Sequential):
-    """Layers in a row, of which the norms are told which rows are real."""
+    """Layers in a row, of which the norms are told which rows are real; padding is computed once, if at all."""
 
     def forward(self, rows: Tensor, mask: Tensor | None = None) -> Tensor:
         """Map (…, C) with mask (…) to (…, D)."""
+        distinct = None if mask is None else distinct_rows(~mask.flatten(), mask.flatten())
+        if distinct is None:
+            return self.each(rows, mask)
+        out = self.each(distinct.take(rows.flatten(0, -2)), distinct.weights)
+        return distinct.spread(out).view(*rows.shape[:-1], -1)
+
+    def each(self, rows: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Map every row of (…, C), which counts in the norms as often as its weight (…) says, to (…, D)."""
         for layer in self:
-            rows = layer(rows, mask) if isinstance(layer, RowNorm) else layer(rows)
+            rows = layer(rows, weights) if isinstance(layer, RowNorm) else layer(rows)
         return rows
 
 
@@ -180,7 +189,7 @@ def linear_norm_relu(in_dim: int, out_dim: int) -> RowLayers:
 
 
 def row_weights(rows: Tensor, mask: Tensor | None) -> Tensor:
-    """Return (R, 1), 1 for the real ones of (R, C) rows and 0 for padding."""
+    """Return (R, 1), as how many real ones each of (R, C) rows counts: 1, and 0 for padding, or what `mask` says."""
     if mask is None:
         return rows.new_ones(len(rows), 1)
     return mask.reshape(-1, 1).to(rows.dtype)

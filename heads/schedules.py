@@ -124,7 +124,7 @@ RADEVSKI: Schedules = {
     }
 }
 RAI = Schedule(
-    source="released code of Rai et al. 2021, which watches a validation loss",
+    source="released code of Rai et al. 2021",
     optimizer="adam",
     coupled_decay=True,
     lr=1e-3,
@@ -135,7 +135,10 @@ RAI = Schedule(
     batch_size=16,
     weight_decay=1e-5,
 )
-CCAU: Schedules = {"paper": {ANY: RAI}, "released": {ANY: RAI}}  # the paper itself states none
+CCAU: Schedules = {
+    "paper": {ANY: RAI},
+    "released": {ANY: RAI},
+}  # the paper states none; the code watches a held-out loss
 
 
 def common_schedule(*, reads_appearance: bool) -> Schedule:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ifcar.cache.arrays import CacheSpec
@@ -107,10 +108,25 @@ class Interaction(nn.Module):
         """Return (B, N, hidden_dim), zero for slots that are empty in every step."""
         f, mask = joint.features, joint.instance_mask
         slots = slot_mask(mask)
-        pairs = torch.cat([f, message_from_others(f, mask)], dim=-1)  # (B, T′, N, 2D)
-        spatial = keep_real(self.spatial(pairs, mask), mask)
+        if joint.masked:
+            pairs = torch.cat([f, message_from_others(f, mask)], dim=-1)  # (B, T′, N, 2D)
+            spatial = keep_real(self.spatial(pairs, mask), mask)
+        else:
+            spatial = self._of_every_slot(f)
         over_time = spatial.transpose(1, 2).flatten(2)  # (B, N, T′·hidden_dim)
         return keep_real(self.temporal(over_time, slots), slots)
+
+    def _of_every_slot(self, f: Tensor) -> Tensor:
+        """Return ψ_1 (B, T′, N, step_dim) where all slots count, so that a step's message needs one product.
+
+        A f_i + B (Σ_j f_j − f_i)/(N − 1) = (A − B/(N − 1)) f_i + B Σ_j f_j/(N − 1),   [A B] the first layer's weights
+        """
+        first, *others = self.spatial
+        assert isinstance(first, nn.Linear)
+        num_others = max(1, f.shape[2] - 1)
+        own, other = first.weight.chunk(2, dim=1)
+        message = F.linear(f.sum(2, keepdim=True) / num_others, other)
+        return RowLayers(*others).each(F.linear(f, own - other / num_others) + message)
 
 
 def fusion_layers(in_dim: int, out_dim: int, fusion: Fusion) -> RowLayers:

@@ -41,7 +41,7 @@ from ifcar.pipelines.detection.video_boxes import (
 from ifcar.pipelines.extraction.backbones import load_backbone
 from ifcar.pipelines.folders import folder
 from ifcar.pipelines.progress import Progress
-from ifcar.pipelines.runs.answers import Answer, answer_of, asked_about, members_of, on_stream
+from ifcar.pipelines.runs.answers import Answer, answer_of, answered, asked_about, members_of, on_stream
 from ifcar.pipelines.runs.data import RunData
 from ifcar.pipelines.runs.finished import open_run
 from ifcar.pipelines.runs.questions import PredictConfig
@@ -105,11 +105,13 @@ def predict(
     opened = open_run(run)
     data = opened.data()
     members = on_stream(members_of(opened, data), options.stream)
-    whole, stream = data, members[0].stream
-    data = whole.of_stream(stream)
-    num_top = _num_top(options.top, len(data.classes))
+    stream = members[0].stream
+    asked_of = answered(opened, data, stream, options.labels)
+    members = [replace(member, labels="" if asked_of is data else asked_of.labels) for member in members]
+    data = data.of_stream(stream)
+    num_top = _num_top(options.top, len(asked_of.classes))
     recipe = read_recipe(run, data)
-    _check_run(run, data, recipe, options.labels)
+    _check_run(run, recipe)
     info, weights, on = probe(video), options.weights, choose_device(options.device)
     reads = tuple(dict.fromkeys(stream_of(name)[1] for member in members for name in member.reads()))
     reads_boxes = data.over != "clip" or any(data.spec.array(name).is_by_slot for name in reads)
@@ -144,7 +146,7 @@ def predict(
     asked: Sequence[int | None] = [None] if data.over == "clip" else asked_about(slots)
     return Prediction(
         clip_id=boxes.clip_id,
-        answers=tuple(answer_of(slot, members, whole, boxes_seen, arrays, on, num_top) for slot in asked),
+        answers=tuple(answer_of(slot, members, asked_of, boxes_seen, arrays, on, num_top) for slot in asked),
         num_views=len(seen),
         num_frames=data.spec.num_frames,
         num_subjects=int((slots == Category.SUBJECT).sum()),
@@ -224,9 +226,7 @@ def _sees_all(boxes: VideoBoxes, recipe: Recipe) -> bool:
     return _beside_the_clip(boxes, recipe) or (boxes.of_source and recipe.policy.sampling != "annotated")
 
 
-def _check_run(run: Path, data: RunData, recipe: Recipe, labels: str | None) -> None:
-    if labels not in (None, data.labels):
-        raise InputError(f"--labels {labels}: {run} learned the label space {data.labels!r} and knows no other")
+def _check_run(run: Path, recipe: Recipe) -> None:
     if not recipe.have_classes:
         raise InputError(
             f"{run}: trained on proposals (`ifcar extract --boxes`), boxes that do not say what is a subject, which "

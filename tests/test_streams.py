@@ -31,7 +31,7 @@ from ifcar.pipelines.labels.kinds import label_kind
 from ifcar.pipelines.listing import list_caches
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.report.chapter import open_chapters
-from ifcar.pipelines.runs.answers import members_of, on_stream
+from ifcar.pipelines.runs.answers import answer_of, answered, members_of, on_stream
 from ifcar.pipelines.runs.finished import finished_runs, open_run
 from ifcar.pipelines.runs.questions import EvaluateConfig
 from ifcar.pipelines.runs.resolve import make_run_config
@@ -155,7 +155,10 @@ def test_what_cannot_be_joined_is_one_line(caches: Path, tmp_path: Path) -> None
     other = np.arange(MOMENTS) % ACTIVITIES
     other[5] = 0
     write_stream(tmp_path / "other.zarr", {"": range(MOMENTS)}, labels=other)
-    with pytest.raises(InputError, match=r"differ in the labels 'activity' of segment 'moment 5', protocol 'split-1'"):
+    with pytest.raises(
+        InputError,
+        match=r"'other' \(.*other.zarr\) differ in the labels 'activity' of segment 'moment 5'",
+    ):
         join_caches({"video": video, "other": Stream(cache=tmp_path / "other.zarr")}, tmp_path / "j.join.json")
     assert not (tmp_path / "j.join.json").exists()
 
@@ -332,6 +335,20 @@ def test_a_run_of_streams_is_asked_about_one_and_says_what_it_lacks(caches: Path
         own = data.of_stream(member.stream)
         assert (member.reads(), own.spec.channels) == ((f"{stream}/grid_features",), channels)
         assert own.identity["backbone"]["name"] == ("sound" if stream == "audio" else "video")
+    told = np.load(tmp_path / "run" / "tasks.npz")
+    tested = run.predictions("test").clip_ids.tolist()
+    reader = JoinedReader(join(caches).path, ("audio",))
+    row = reader.clip_ids.index(tested[2]) * reader.rows_per_clip
+    shown = {"audio/grid_features": reader.read_rows("audio/grid_features", np.array([row]))}
+    for labels, classes in (("activity", "abc"), ("atomic", "wxyz")):
+        asked = answered(run, data, "audio", labels)
+        (member,) = on_stream(members, "audio")
+        member = replace(member, labels="" if labels == data.labels else labels)
+        found = answer_of(None, [member], asked, np.zeros((1, 4, 1, 4), np.float32), shown, "cpu", 2)
+        np.testing.assert_allclose(found.logits[0], told[f"audio/{labels}/logits"][2], atol=1e-4)
+        assert asked.classes == tuple(classes) and {score.name for score in found.top} <= set(classes)
+    with pytest.raises(InputError, match=r"no task 'audio/atomi', did you mean 'audio/atomic'"):
+        answered(run, data, "audio", "atomi")
     with pytest.raises(InputError, match=r"no stream 'audi', did you mean 'audio'.* Known: third, audio"):
         on_stream(members, "audi")
     with pytest.raises(InputError, match="does not state what the stream 'audio' is made of; train the run again"):
@@ -361,6 +378,16 @@ def few_shot_join(folder: Path) -> Path:
 
 def test_label_spaces_of_a_join_are_its_protocols_own(tmp_path: Path) -> None:
     path = few_shot_join(tmp_path)
+    streams = {
+        "ego": Stream(cache=tmp_path / "video.zarr"),
+        "audio": Stream(cache=tmp_path / "sound.zarr", shuffled=True),
+    }
+    shuffled = join_caches(streams, tmp_path / "shuffled.join.json").path  # one recording alone is of a few-shot part
+    lent = json.loads(shuffled.read_text())["streams"]["audio"]["shuffled"]
+    for table in map(open_cache(shuffled).protocol, ("split-1", "fewshot-base", "fewshot-1")):
+        for place, other in enumerate(lent):
+            assert {table.split[place], table.split[other]} != {Split.TRAIN, Split.TEST}
+            assert table.groups[place] != table.groups[other]
     reader = open_cache(path)
     for name, classes in (("split-1", (3, 4)), ("fewshot-base", (2, 3)), ("fewshot-1", (2, 4))):
         spec = reader.spec_of(name)
@@ -401,3 +428,24 @@ def test_few_shots_on_a_join_learn_the_novel_classes_of_every_label_space(
         assert tasks["audio/activity"]["classes"] == (["c", "a"] if tuned else ["a", "b"])
         found = evaluate(run.path, EvaluateConfig(stream="ego", labels="activity")).metrics
         assert found.top1 == pytest.approx(tasks["ego/activity"]["top1"])
+
+
+def test_a_stream_that_a_join_or_a_run_does_not_have_is_one_line(caches: Path, tmp_path: Path) -> None:
+    path = join(caches).path
+    chosen = {"embedding_dim": 16, "num_blocks": 2}
+    short = ScheduleConfig(kind="stretched", epochs=1, refit=False, held_out=0.0)
+    there = {path: "a join of ego, third, audio", caches / "video.zarr": "one cache, no join of streams"}
+    for cache, said in there.items():
+        wrong = {**chosen, "streams": ["thrd"]}
+        config = make_run_config("ccau", cache, preset="small", settings=wrong, schedule=short)
+        with pytest.raises(CacheMismatchError, match=rf"streams names 'thrd'.* This is {said}"):
+            fit(config, Silent(), out=tmp_path / "none")
+    settings = {**chosen, "streams": ["ego"], "spaces": ["activity"]}
+    config = make_run_config("ccau", path, preset="small", settings=settings, schedule=short)
+    fit(config, Silent(), out=tmp_path / "run")
+    with pytest.raises(InputError, match="the run has no stream 'third'; it learned ego"):
+        evaluate(tmp_path / "run", EvaluateConfig(stream="third"))
+    write_stream(tmp_path / "fewer.zarr", {"": range(MOMENTS)}, classes="ab")
+    with pytest.raises(InputError, match=r"label space 'activity' of protocol 'split-1' has other classes: 3 and 2"):
+        both = {"ego": Stream(cache=caches / "sound.zarr"), "audio": Stream(cache=tmp_path / "fewer.zarr")}
+        join_caches(both, tmp_path / "j.join.json")

@@ -161,8 +161,8 @@ class Homage(Dataset):
             long += is_tested and len(spans) > MOST_TEST_WINDOWS
             clips += self._clips_of(name, spans[: MOST_TEST_WINDOWS if is_tested else None], needs_pixels)
         self._clips = {clip.clip_id: (clip.segment.rpartition("_")[0], _span(clip)) for clip in clips}
-        without = sum(0 not in recording.films for recording in self._recordings.values() if recording.films)
-        notes += [f"{without} recordings have no ego camera (v000)"] if without else []
+        without = [name for name, recording in self._recordings.items() if recording.films and 0 not in recording.films]
+        notes += _counted(without, "recordings have no ego camera (v000)")
         notes += [f"{len(unequal)} recordings are cut at their shortest camera, as {first}" for first in unequal[:1]]
         notes += [f"{long} recordings of tests keep their first {MOST_TEST_WINDOWS} windows"] if long else []
         notes += self._scene_graphs()
@@ -243,21 +243,23 @@ class Homage(Dataset):
                 self._parts.add(part)
                 for row in read_list(path, self._activities, digest):
                     rows.setdefault(row.recording, []).append((part, row))
-        doubled = 0
+        doubled: list[str] = []
         for name, found in rows.items():
             parts = {part for part, _ in found}
             activities = list(dict.fromkeys(row.activity for _, row in found))
             if len(activities) > 1:
-                problems.append(f"{name}: left out, listed with two activities, {activities[0]} and {activities[1]}")
+                places = (next(row.where for _, row in found if row.activity == own) for own in activities[:2])
+                stated = " and ".join(f"{own} ({where})" for own, where in zip(activities, places, strict=False))
+                problems.append(f"{name}: left out, listed with two activities, {stated}")
                 continue
             if TRAIN in parts and len(parts) > 1:
                 raise InputError(
                     f"{found[-1][1].where}: {name} is in the train list too ({found[0][1].where}); expected each "
                     "recording trained on or tested on"
                 )
-            doubled += len(found) > len(parts)
+            doubled += [f"{name} ({found[-1][1].where})"] if len(found) > len(parts) else []
             self._recordings[name] = Recording(activity=activities[0], parts=parts)
-        problems += [f"{doubled} recordings are listed twice in a list, and count once"] if doubled else []
+        problems += _counted(doubled, "recordings are listed twice in a list, and count once")
         if not self._activities:
             self._activities = sorted({own.activity for own in self._recordings.values()})
             problems.append(
@@ -266,20 +268,20 @@ class Homage(Dataset):
 
     def _read_actions(self, digest: hashlib._Hash) -> list[str]:
         """Read the atomic actions of listed recordings; return what is incomplete."""
-        empty = strange = 0
+        empty, strange = list[Path](), list[Path]()
         for path in _below(self.base, ACTIONS, (".json",)):
             named = parse_name(path.stem.removesuffix("aa").rstrip("_"))
             recording = None if named is None else self._recordings.get(named[0])
             if recording is None:
-                strange += 1
+                strange.append(path)
                 continue
             actions = read_actions(path, self._atomic, digest)
-            empty += not actions
+            empty += [] if actions else [path]
             recording.actions = actions or recording.actions
         annotated = [own.actions for own in self._recordings.values() if own.actions is not None]
-        notes = [f"{empty} files of atomic actions are empty: their recordings have an activity alone"] if empty else []
-        notes += [f"{strange} files of atomic actions are of no listed recording, and are not read"] if strange else []
-        absent = len(self._recordings) - len(annotated) - empty
+        notes = _counted(empty, "files of atomic actions are empty: their recordings have an activity alone")
+        notes += _counted(strange, "files of atomic actions are of no listed recording, and are not read")
+        absent = len(self._recordings) - len(annotated) - len(empty)
         notes += [f"{absent} recordings have no file of atomic actions: they have an activity alone"] if absent else []
         if not self._atomic and annotated:
             self._atomic = sorted({action.name for actions in annotated for action in actions})
@@ -291,23 +293,23 @@ class Homage(Dataset):
         folders = [self.base / own for own in FILMS]
         places = [Place(folder=place, endings=_ENDINGS) for own in folders for place in (own, *subfolders(own))]
         sources, notes = find_sources(places)
-        strange, other = 0, 0
+        strange, other = list[Path](), list[Path]()
         for stem, path in sorted(sources.items()):
             named = parse_name(stem)
             if named is None or named[1] is None:
-                strange += 1
+                strange.append(path)
             elif named[0] in self._recordings:
                 self._recordings[named[0]].films[named[1]] = path
             else:
-                other += 1
+                other.append(path)
         if not any(recording.films for recording in self._recordings.values()):
             raise MissingDataError(
                 f"{self.base}: no film of a listed recording; put the films there as "
                 f"{FILMS[0]}/p0003/p0003_r001_v000_a011.mkv or in {FILMS[1]}/; their lengths are needed with "
                 "--backbone none too"
             )
-        notes += [f"{other} films are of recordings that no list names, and are not read"] if other else []
-        notes += [f"{strange} films are not named as p0003_r001_v000_a011, and are not read"] if strange else []
+        notes += _counted(other, "films are of recordings that no list names, and are not read")
+        notes += _counted(strange, "films are not named as p0003_r001_v000_a011, and are not read")
         return notes
 
     def _clips_of(self, name: str, spans: Sequence[tuple[float, float]], needs_pixels: bool) -> Iterator[Clip]:
@@ -327,6 +329,11 @@ class Homage(Dataset):
     def _scene_graphs(self) -> list[str]:
         found = sum(1 for _ in _below(self.base, SCENE_GRAPHS, (".json",)))
         return [f"{found} files of scene graphs are found, not read"] if found else []
+
+
+def _counted(found: Sequence[object], what: str) -> list[str]:
+    """Return a line on how many there are of something, with the first; none where there are none."""
+    return [f"{len(found)} {what}; the first: {found[0]}"] if found else []
 
 
 def windows(length_sec: float, window_sec: float, stride_sec: float) -> list[tuple[float, float]]:

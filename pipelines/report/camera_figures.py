@@ -19,7 +19,7 @@ from ifcar.pipelines.pictures.clips import find_sources, view_frames
 from ifcar.pipelines.report.contexts import StreamHead, rows_of_segment
 from ifcar.pipelines.report.drawing import Drawing, short
 from ifcar.pipelines.report.panels import BLANK, SIDE, panel_figure
-from ifcar.pipelines.runs.recipe import read_recipe
+from ifcar.pipelines.report.views import reads_pixels
 
 MOST_INSTANTS = 4
 
@@ -47,11 +47,7 @@ def sees(loaded: StreamHead) -> bool:
     """Return whether a stream has a map of pictures: sound has no frame to draw on."""
     spec = stream_spec(loaded.reader.spec, loaded.stream)
     own = replace(loaded.run.data(), spec=spec, identity=loaded.reader.identity_of(loaded.stream))
-    try:
-        reads = read_recipe(loaded.run.path, own).backbone.reads
-    except IfcarError:  # of a backbone of other versions, or of none that is known here
-        reads = "pixels"
-    return spec.grid_size is not None and reads == "pixels"
+    return spec.grid_size is not None and reads_pixels(loaded.run.path, own)
 
 
 def read_cameras(loaded: StreamHead, segment: str, data_root: Path | None) -> list[CameraMaps]:

@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ifcar.cache.durable import write_atomic
-from ifcar.errors import InputError, MissingDataError
+from ifcar.errors import IfcarError, InputError, MissingDataError
 from ifcar.pipelines.pictures.fonts import codes_note
 from ifcar.pipelines.progress import Progress, Silent
 from ifcar.pipelines.report.answer import answers_of
 from ifcar.pipelines.report.chapter import Chapter, open_chapters
 from ifcar.pipelines.report.config import ReportConfig
-from ifcar.pipelines.report.contexts import find_join
+from ifcar.pipelines.report.contexts import StreamCaches, find_join
 from ifcar.pipelines.report.drawing import drawing_style
 from ifcar.pipelines.report.figure_folder import FigureFolder
 from ifcar.pipelines.report.gather import gather
 from ifcar.pipelines.report.page import ChapterPage, Section, render
 from ifcar.pipelines.report.records import PICTURES, PictureFolder
 from ifcar.pipelines.report.sections import chapter_sections
-from ifcar.pipelines.report.views import CachedViews, open_views
+from ifcar.pipelines.report.views import CachedViews, open_views, reads_pixels, stream_views
 from ifcar.pipelines.runs.finished import open_run
 
 PAGE, FIGURES, FILES = "index.html", "figures", "files.json"
@@ -78,17 +78,21 @@ def report(
         paths = [options.cache] if options.cache is not None else chapter.caches()
         views = _views(chapter, paths, options.data_root)
         streams = find_join(paths, chapter.fingerprint(), options.data_root)
+        pictures_of = _stream_pictures(chapter, streams) if isinstance(views, str) else views
         with drawing_style():
             folder = FigureFolder(path=figures, prefix=prefix, written=written, undrawn=undrawn)
             beside = PictureFolder(path=pictures, prefix=prefix, most=options.num_pictures, written=clips)
-            sections = chapter_sections(chapter, views, streams, folder, options.num_clips, beside, progress)
-        pages.append(_page(f"c{place + 1}", chapter, views, sections))
+            sections = chapter_sections(
+                chapter, views, pictures_of or views, streams, folder, options.num_clips, beside, progress
+            )
+        at_hand = None if isinstance(views, str) else views.reader.path
+        pages.append(_page(f"c{place + 1}", chapter, at_hand if streams is None else streams.path, sections))
         notes += chapter.notes
-        if isinstance(views, str):
-            notes.append(f"no pictures and no numbers of instances: {views}")
-        else:
+        if isinstance(pictures_of, CachedViews):
             notes += [s.gallery.without_pictures for s in sections if s.gallery and s.gallery.without_pictures]
-            views.reader.close()
+            pictures_of.reader.close()
+        else:
+            notes.append(f"no pictures and no numbers of instances: {views}")
     notes += [codes_note(undrawn)] if undrawn else []
     content = render(pages).encode()
     write_atomic(out / PAGE, content)
@@ -144,7 +148,23 @@ def _views(chapter: Chapter, paths: Sequence[Path], data_root: Path | None) -> C
     return open_views(paths, chapter.fingerprint(), chapter.a.clip_ids.tolist(), data_root)
 
 
-def _page(ident: str, chapter: Chapter, views: CachedViews | str, sections: Sequence[Section]) -> ChapterPage:
+def _stream_pictures(chapter: Chapter, streams: StreamCaches | None) -> CachedViews | None:
+    """Return the views of the stream whose answers are shown, or of the first that sees; None where none does."""
+    if streams is None or chapter.a is None:
+        return None
+    run = chapter.a.runs()[0]
+    names = list(dict.fromkeys([chapter.rows()[0].task.partition("/")[0], *run.data().streams]))
+    for name in names:
+        try:
+            if name and reads_pixels(run.path, run.data().of_stream(name)):
+                return stream_views(streams.open(name), name, chapter.a.clip_ids.tolist(), streams.data_root)
+        except IfcarError as error:
+            if isinstance(error, InputError) and streams.data_root is not None:
+                raise
+    return None
+
+
+def _page(ident: str, chapter: Chapter, cache: Path | None, sections: Sequence[Section]) -> ChapterPage:
     comparison, data = chapter.comparison, chapter.data
     facts = [("data", comparison.dataset), ("protocol of the figures", chapter.protocol)]
     facts.append(("test clips", f"{chapter.rows()[0].n:,}"))
@@ -155,8 +175,7 @@ def _page(ident: str, chapter: Chapter, views: CachedViews | str, sections: Sequ
             facts.append(("training clips", f"{data.num_train:,}"))
         facts.append(("backbone", f"{backbone.get('name', 'unknown')}, weights {backbone.get('weights', 'unknown')}"))
     if chapter.fingerprint():
-        state = "not at hand" if isinstance(views, str) else str(views.reader.path)
-        facts.append(("cache", f"{state}, fingerprint {chapter.fingerprint()[:12]}"))
+        facts.append(("cache", f"{cache or 'not at hand'}, fingerprint {chapter.fingerprint()[:12]}"))
     return ChapterPage(
         ident=ident,
         title=comparison.title or comparison.name,

@@ -50,19 +50,23 @@ NO_RUNS = "Left out: no run of this table is at hand, so there are no prediction
 def chapter_sections(
     chapter: Chapter,
     views: CachedViews | str,
+    pictures: CachedViews | str,
     streams: StreamCaches | None,
     figures: FigureFolder,
     num_clips: int,
     beside: PictureFolder,
     progress: Progress,
 ) -> list[Section]:
-    """Draw everything about a comparison, in the order of the page: what answers the question comes first."""
+    """Draw everything about a comparison, in the order of the page: what answers the question comes first.
+
+    Pictures are those of the clips: `views`, or of a join one stream's.
+    """
     probabilities = [mean_probabilities(system) for _, system in chapter.pair()]
     sections = [
         _results(chapter, figures),
         *_published(chapter),
         _gains(chapter, figures),
-        _clips(chapter, probabilities, views, num_clips, beside, progress),
+        _clips(chapter, probabilities, pictures, num_clips, beside, progress),
         _weights(chapter, figures),
         *_views(chapter, views, figures),
         _attributes(chapter, views, figures),
@@ -263,7 +267,10 @@ def _clips(
     if num_clips == 0:
         return Section(name="clips", title="Clips", text="Left out: --clips 0.")
     gallery = make_gallery(chapter, probabilities, views, num_clips, beside, progress)
-    return Section(name="clips", title="Clips", text=_how_chosen(chapter, gallery), gallery=gallery)
+    text = _how_chosen(chapter, gallery)
+    if not isinstance(views, str) and views.stream:
+        text += f" Frames are those of the stream {views.stream}, by its first camera."
+    return Section(name="clips", title="Clips", text=text, gallery=gallery)
 
 
 def _how_chosen(chapter: Chapter, gallery: Gallery) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ifcar.cache.joined import JoinedReader
 from ifcar.cache.open import open_cache
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Category, Status
@@ -18,6 +19,8 @@ from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.feed.batches import read_batch
 from ifcar.pipelines.feed.subjects import ask_about, slot_order
 from ifcar.pipelines.pictures.clips import find_sources
+from ifcar.pipelines.runs.data import RunData
+from ifcar.pipelines.runs.recipe import read_recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,7 @@ class CachedViews:
         slots: slot of an instance, by its id.
         sources: video or folder of frames, by the same ids; empty when there are no pixels.
         without_pixels: why there are none; empty when there are.
+        stream: of a join, whose cache this is; empty of a cache by itself.
     """
 
     reader: CacheReader
@@ -37,6 +41,7 @@ class CachedViews:
     slots: dict[str, int]
     sources: dict[str, Path]
     without_pixels: str = ""
+    stream: str = ""
 
     def batch(self, arrays: Sequence[str], ids: Sequence[str]) -> InstanceBatch:
         """Read these arrays of these clips, or instances, as heads see them: an instance's slot comes first."""
@@ -90,7 +95,7 @@ def open_views(
             continue
         if reader.fingerprint == fingerprint and "streams" in reader.identity:
             reader.close()
-            return f"{path} joins several caches, whose clips are not drawn"
+            return f"{path} joins several caches"
         if reader.fingerprint == fingerprint:
             return _views(reader, clip_ids, data_root)
         reasons.append(
@@ -107,19 +112,49 @@ def _views(reader: CacheReader, clip_ids: Sequence[str], data_root: Path | None)
     places |= {clip_id: (number, None) for number, clip_id in enumerate(reader.clip_ids)}
     found = {name: places[name] for name in clip_ids if name in places and plain[places[name][0]].any()}
     rows = {name: clip * reader.rows_per_clip + int(plain[clip].argmax()) for name, (clip, _) in found.items()}
-    sources: dict[str, Path] = {}
-    without_pixels = ""
+    of_clips, without_pixels = _sources(reader, data_root)
+    sources = {n: of_clips[c] for n, (clip, _) in found.items() if (c := reader.clip_ids[clip]) in of_clips}
+    slots = {name: slot for name, (_, slot) in found.items() if slot is not None}
+    return CachedViews(reader=reader, rows=rows, slots=slots, sources=sources, without_pixels=without_pixels)
+
+
+def stream_views(join: JoinedReader, stream: str, segments: Sequence[str], data_root: Path | None) -> CachedViews:
+    """Return of each segment of a join the first finished view by the first camera of a stream, from its own cache."""
+    number_of = {segment: number for number, segment in enumerate(join.clip_ids)}
+    done = (join.status() == Status.DONE).reshape(join.num_clips, join.rows_per_clip)
+    known = [segment for segment in segments if segment in number_of and done[number_of[segment]].any()]
+    joined = [number_of[own] * join.rows_per_clip + int(done[number_of[own]].argmax()) for own in known]
+    reader, rows = join.stream_rows(stream, np.array(joined, np.int64))
+    of_clips, without_pixels = _sources(reader, data_root)
+    clips = {own: reader.clip_ids[row // reader.rows_per_clip] for own, row in zip(known, rows.tolist(), strict=True)}
+    return CachedViews(
+        reader=reader,
+        rows=dict(zip(known, rows.tolist(), strict=True)),
+        slots={},
+        sources={own: of_clips[clip] for own, clip in clips.items() if clip in of_clips},
+        without_pixels=without_pixels,
+        stream=stream,
+    )
+
+
+def reads_pixels(run: Path, data: RunData) -> bool:
+    """Return whether the features behind a run, or one stream of it, are of pictures; sound has none to draw."""
     try:
-        of_clips = find_sources(reader, data_root)
-        sources = {n: of_clips[c] for n, (clip, _) in found.items() if (c := reader.clip_ids[clip]) in of_clips}
+        return read_recipe(run, data).backbone.reads == "pixels"
+    except IfcarError:  # of a backbone of other versions, or of none that is known here
+        return True
+
+
+def _sources(reader: CacheReader, data_root: Path | None) -> tuple[dict[str, Path], str]:
+    """Return the video of each clip, or why there are none. Raises InputError where the named folder is not usable."""
+    try:
+        return find_sources(reader, data_root), ""
     except InputError as error:
         if data_root is not None:
             raise
-        without_pixels = str(error)
+        return {}, str(error)
     except IfcarError as error:
-        without_pixels = str(error)
-    slots = {name: slot for name, (_, slot) in found.items() if slot is not None}
-    return CachedViews(reader=reader, rows=rows, slots=slots, sources=sources, without_pixels=without_pixels)
+        return {}, str(error)
 
 
 def _instances(reader: CacheReader) -> dict[str, tuple[int, int | None]]:

@@ -21,6 +21,7 @@ from ifcar.pipelines.runs.data import RunData
 from ifcar.pipelines.runs.finished import Run, open_run
 from ifcar.pipelines.runs.heads import build_head
 from ifcar.pipelines.runs.resolve import head_arrays
+from ifcar.pipelines.runs.tasks import on_task
 from ifcar.pipelines.runs.weights import load_head
 
 
@@ -55,13 +56,21 @@ class Answer:
 class WeightedHead:
     """A trained head and its share of the probabilities; 1 for a run that is no ensemble.
 
-    It is asked about one stream, "" where it was trained on one cache.
+    Args:
+        path: of the run.
+        config: its config.
+        share: of the probabilities.
+        num_classes: K of the label space that it learned, of several the first.
+        stream: that is asked about, "" where it was trained on one cache.
+        labels: of several label spaces the one that is asked about, "" for the first.
     """
 
     path: Path
     config: RunConfig
     share: float
+    num_classes: int
     stream: str = ""
+    labels: str = ""
 
     def reads(self) -> tuple[str, ...]:
         """Return the names of the arrays that the head reads of its stream."""
@@ -71,13 +80,13 @@ class WeightedHead:
 def members_of(run: Run, data: RunData) -> list[WeightedHead]:
     """Return the run itself, or the members of an ensemble, which must have been trained on the same data."""
     if isinstance(run.config, RunConfig):
-        return [WeightedHead(path=run.path, config=run.config, share=1.0)]
+        return [WeightedHead(path=run.path, config=run.config, share=1.0, num_classes=len(data.classes))]
     members = []
     for stored, share in zip(run.config.members, run.config.weights, strict=True):
         member = open_run(Path(stored))
         if not isinstance(member.config, RunConfig) or not member.data().is_same(data):
             raise InputError(f"{member.path}: trained on other data than the ensemble {run.path}; fuse the runs again")
-        members.append(WeightedHead(path=member.path, config=member.config, share=share))
+        members.append(WeightedHead(path=member.path, config=member.config, share=share, num_classes=len(data.classes)))
     return members
 
 
@@ -97,6 +106,19 @@ def on_stream(members: Sequence[WeightedHead], stream: str | None) -> list[Weigh
         stream = known[0] if stream is None and known[0] else stream
         found.append(replace(member, stream=stream or ""))
     return found
+
+
+def answered(run: Run, data: RunData, stream: str, labels: str | None) -> RunData:
+    """Return the run's data with the label space that is asked about; None: the first that it learned.
+
+    Raises:
+        InputError: it learned no such label space.
+    """
+    if labels in (None, data.labels):
+        return data
+    if not stream:
+        raise InputError(f"--labels {labels}: {run.path} learned the label space {data.labels!r} and knows no other")
+    return on_task(run, f"{stream}/{labels}").data()
 
 
 def asked_about(categories: NDArray[np.uint8]) -> list[int]:
@@ -119,7 +141,7 @@ def answer_of(
     Args:
         slot: the slot; None for the clip.
         members: the heads.
-        data: what they were trained on.
+        data: what they were trained on, with the label space that is asked about.
         boxes: (V, T, N, 4) of the views.
         arrays: what the heads read of the views, each (V, …).
         device: where the heads run.
@@ -147,11 +169,13 @@ def _score(
     member: WeightedHead, data: RunData, arrays: Mapping[str, NDArray[Any]], order: torch.Tensor | None, device: str
 ) -> NDArray[np.float32]:
     """Return a head's logits (K,), averaged over the views, whose slots are asked about in this order."""
-    head = build_head(member.config, data.spec, len(data.classes))
+    head = build_head(member.config, data.spec, member.num_classes)
     load_head(head, member.path / "model.safetensors")
     read = InstanceBatch({name: torch.from_numpy(arrays[name]) for name in member.reads()})
     batch = ask_about(order, read, data.spec)
     on = torch.device(device)
-    logits = head.to(on).eval()(batch.to(on)).logits.float().cpu().numpy()
+    out = head.to(on).eval()(batch.to(on))
+    scores = out.tasks[f"{member.stream}/{member.labels}"] if member.labels else out.logits
+    logits = scores.float().cpu().numpy()
     mean: NDArray[np.float32] = logits.mean(axis=0, dtype=np.float64).astype(np.float32)
     return mean

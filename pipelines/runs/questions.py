@@ -55,7 +55,7 @@ class PredictConfig:
         boxes: a file in a form of `ifcar.extract.datasets.box_files`, or a clip's list of Something-Else records, or a
             folder with a file a picture; None: they are found by a detector, or none are read.
         clip: ID in the boxes file; default: the video's name, or the only one.
-        labels: the label space; a run knows the one that it learned.
+        labels: the label space, of those that the run learned; default: the first.
         stream: of a run from joined caches the one that the video is; its backbone alone is built. Default: the first.
         weights: the backbone's, as `ifcar extract` takes them; they must be those that the run was trained on.
             Default: random ones are made again, others are the published ones.
@@ -71,9 +71,7 @@ class PredictConfig:
         ),
     ] = None
     clip: Annotated[str | None, Option("ID in the boxes file; default: the video's name, or the only one.")] = None
-    labels: Annotated[
-        str | None, Option("Label space; must be the one that the run learned, which is the default.")
-    ] = None
+    labels: Annotated[str | None, Option("Label space, of those that the run learned; default: the first.")] = None
     stream: Annotated[
         str | None, Option("Of a run from joined caches the stream that the video is; default: the first it learned.")
     ] = None

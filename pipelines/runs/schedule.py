@@ -156,6 +156,8 @@ class Plan:
         rates = (
             f"learning rate {self.lr:g}, weight decay {self.weight_decay:g}" + " in the gradient" * self.coupled_decay
         )
+        if self.decay == "plateau":
+            rates += f", rate ÷ 10 where more than {self.patience} epochs do not lower the training loss"
         return f"{self.kind} schedule{source}, {self.optimizer}, {rates}{clipped}, batch {self.batch_size}"
 
 

@@ -140,7 +140,8 @@ def _task(head: Head, stream: str | None, labels: str | None) -> Task | None:
     first = head.tasks[0]
     if len(head.tasks) == 1:
         if stream not in (None, first.stream):
-            raise InputError(f"--stream {stream} would be ignored: the run has one stream; leave it out")
+            learned = f"it learned {first.stream}" if first.stream else "it learned from one cache: leave --stream out"
+            raise InputError(f"the run has no stream {stream!r}; {learned}")
         return None
     wanted = (stream or first.stream, labels or first.space)
     known = {(task.stream, task.space): task for task in head.tasks}

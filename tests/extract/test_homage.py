@@ -115,9 +115,11 @@ def test_protocols_hold_both_label_spaces_and_the_lists_splits(seen: tuple[Path,
 def test_what_is_odd_in_the_files_is_said(seen: tuple[Path, ExtractResult]) -> None:
     notes = "\n".join(seen[1].notes)
     for said in (
-        "p0030_r001_a000: left out, listed with two activities, set_table and wash_dishes",
-        "1 recordings have no ego camera (v000)",
-        "1 files of atomic actions are empty",
+        "p0030_r001_a000: left out, listed with two activities, set_table (",
+        "train_list.csv line 3) and wash_dishes (",
+        "1 recordings have no ego camera (v000); the first: p0003_r001_a000",
+        "1 files of atomic actions are empty: their recordings have an activity alone; the first: ",
+        "p0004_r001_a001__aa.json",
         "1 recordings are cut at their shortest camera, as p0003_r001_a000, p0003_r001_v001_a000.mkv of 7.5 s",
         "1 films are of recordings that no list names",
     ):
@@ -263,7 +265,9 @@ def test_a_row_twice_counts_once_and_numbers_name_classes(copied: Path) -> None:
     path.write_text("p0001_r001_a000,1\np0002_r002_a001,2\np0001_r001_a000,wash dishes\n")
     dataset = Homage(copied)
     listing = dataset.listing(needs_pixels=True)
-    assert "1 recordings are listed twice in a list, and count once" in listing.problems
+    (said,) = [line for line in listing.problems if "twice" in line]
+    assert said.startswith("1 recordings are listed twice in a list, and count once; the first: p0001_r001_a000 (")
+    assert said.endswith("train_list.csv line 3)")
     ids = [clip.clip_id for clip in listing.clips]
     targets = dataset.protocols(ids)[0][0].spaces[0].targets
     assert [int(own.split("_")[-2] == "a001") for own in ids] == targets.tolist()

@@ -22,8 +22,7 @@ FRONT_END = (
     product(ROWS, 512 * 9, 512, first=True)
     + product(ROWS, 4, 256, first=True)
     + product(ROWS, 256, 512)
-    + product(ROWS, 768, 512)
-    + 2 * product(ROWS, 512, 512)
+    + 3 * product(ROWS, 512, 512)  # of the first one's 768 inputs, 256 are the category's, of which there are three
 )
 DECODERS = product(2 * SLOTS, D, 6)
 

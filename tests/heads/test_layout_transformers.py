@@ -385,7 +385,6 @@ def test_scales_multiply_the_initial_weights_of_embeddings_and_attentions_and_no
 
 
 def test_clips_differ_more_in_the_first_state_of_the_tuned_preset_than_in_that_of_small() -> None:
-    """Small: by 2 % of the state's size, which no dropout of 0.1 lets through."""
     batch = random_batch(16, FULL_SPEC)
     spread = {}
     for name, config in (("small", LayoutConfig.small()), ("tuned", LayoutConfig.tuned())):

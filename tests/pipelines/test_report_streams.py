@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from fixtures.streams import MOMENTS, write_stream
 
+from ifcar.cache.joined import JoinedReader
 from ifcar.cache.joining import join_caches
 from ifcar.cache.segments import Stream
 from ifcar.pipelines.fit import fit
@@ -18,6 +19,7 @@ from ifcar.pipelines.report.config import ReportConfig
 from ifcar.pipelines.report.context_figures import plane
 from ifcar.pipelines.report.contexts import NUM_NEIGHBOURS, purity, retrieval, unit_length
 from ifcar.pipelines.report.report import report
+from ifcar.pipelines.report.views import stream_views
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
@@ -64,6 +66,21 @@ def test_the_plane_is_the_same_each_time_and_keeps_each_stream_apart() -> None:
     assert all(np.array_equal(once[name], again[name]) for name in vectors)
 
 
+def test_the_clips_of_a_join_are_those_of_a_streams_first_camera(tmp_path: Path) -> None:
+    write_stream(tmp_path / "video.zarr", {"left": range(2, MOMENTS), "right": range(20)})
+    write_stream(tmp_path / "sound.zarr", {"": range(MOMENTS)}, channels=5, seed=1)
+    streams = {
+        "audio": Stream(cache=tmp_path / "sound.zarr"),
+        "third": Stream(cache=tmp_path / "video.zarr", cameras=("left", "right")),
+    }
+    join = JoinedReader(join_caches(streams, tmp_path / "all.join.json").path)
+    views = stream_views(join, "third", ["moment 7", "moment 0", "nowhere"], None)
+    clips = {own: views.reader.clip_ids[row] for own, row in views.rows.items()}
+    assert clips == {"moment 7": "left 7", "moment 0": "right 0"} and views.stream == "third"
+    assert views.sources == {} and "made" in views.without_pixels
+    assert views.num_instances(["moment 7", "nowhere"]).tolist() == [0, -1]
+
+
 def numbers(folder: Path, name: str) -> list[dict[str, str]]:
     with (folder / "figures" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
@@ -92,7 +109,7 @@ def test_runs_from_a_join_show_contexts_and_the_cells_that_say_what_happens(tmp_
         )
         fit(config, Silent(), out=tmp_path / name)
     out = tmp_path / "report"
-    report([tmp_path / "all", tmp_path / "one"], options=ReportConfig(out=out, num_clips=0))
+    report([tmp_path / "all", tmp_path / "one"], options=ReportConfig(out=out, num_clips=2))
 
     shown = numbers(out, "contexts")
     together, alone = {row["system"] for row in shown if row["stream"] == "audio"}, {row["system"] for row in shown}
@@ -113,3 +130,4 @@ def test_runs_from_a_join_show_contexts_and_the_cells_that_say_what_happens(tmp_
     assert np.mean(told) > 1.3  # the only cell that differs between activities
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "Retrieval R@1 between streams" in page and "chance" in page
+    assert "Frames are those of the stream ego, by its first camera." in page and "all.join.json" in page
