@@ -76,7 +76,7 @@ class CCAU(Head):
         for name in config.streams:
             if name not in known:
                 there = f"a join of {', '.join(known)}" if known else "one cache, no join of streams"
-                raise CacheMismatchError(f"streams names {name!r}{nearest(name, known)}; this is {there}")
+                raise CacheMismatchError(f"streams names {name!r}{nearest(name, known, '.')} This is {there}")
         super().check_reads(config, spec, losses)
 
     def __init__(self, config: CCAUConfig, spec: CacheSpec, num_classes: int, losses: Collection[str] = ()) -> None:

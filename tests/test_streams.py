@@ -438,7 +438,7 @@ def test_a_stream_that_a_join_or_a_run_does_not_have_is_one_line(caches: Path, t
     for cache, said in there.items():
         wrong = {**chosen, "streams": ["thrd"]}
         config = make_run_config("ccau", cache, preset="small", settings=wrong, schedule=short)
-        with pytest.raises(CacheMismatchError, match=rf"streams names 'thrd'.*; this is {said}"):
+        with pytest.raises(CacheMismatchError, match=rf"streams names 'thrd'.* This is {said}"):
             fit(config, Silent(), out=tmp_path / "none")
     settings = {**chosen, "streams": ["ego"], "spaces": ["activity"]}
     config = make_run_config("ccau", path, preset="small", settings=settings, schedule=short)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ifcar.cache.schema import Category
 from ifcar.cache.streams import stream_of
-from ifcar.errors import InputError, nearest, nearest_of
+from ifcar.errors import InputError, nearest_of
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.feed.subjects import ask_about, slot_order
 from ifcar.pipelines.runs.config import RunConfig
@@ -117,10 +117,7 @@ def answered(run: Run, data: RunData, stream: str, labels: str | None) -> RunDat
     if labels in (None, data.labels):
         return data
     if not stream:
-        raise InputError(
-            f"--labels {labels}: {run.path} learned the label space {data.labels!r}"
-            f"{nearest(str(labels), [data.labels])} and knows no other"
-        )
+        raise InputError(f"--labels {labels}: {run.path} learned the label space {data.labels!r} and knows no other")
     return on_task(run, f"{stream}/{labels}").data()
 
 
