@@ -12,10 +12,10 @@ import numpy as np
 
 from ifcar.cache.durable import PARTIAL_SUFFIX, fsync_path
 from ifcar.cache.hdf5 import CLIP_ARRAYS, FAILURES, FURTHER, JSON_ATTRIBUTES, PROTOCOLS, write_array, write_texts
-from ifcar.cache.open import JOIN_SUFFIX, open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import protocol_arrays, protocol_attributes
 from ifcar.cache.reader import CacheReader
-from ifcar.cache.single import HDF5_SUFFIXES
+from ifcar.cache.single import HDF5_SUFFIXES, JOIN_SUFFIX
 from ifcar.errors import InputError
 
 

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ifcar.cache.addresses import Address, place_of
-from ifcar.cache.parts import PARTS_SUFFIX, PartsReader, open_one
+from ifcar.cache.parts import PartsReader, open_one
 from ifcar.cache.reader import CacheReader
-from ifcar.cache.single import HDF5_SUFFIXES, open_single
+from ifcar.cache.single import JOIN_SUFFIX, open_single
 from ifcar.errors import InputError
-
-JOIN_SUFFIX = ".join.json"  # of several caches of the same moments
-FILE_SUFFIXES = (*HDF5_SUFFIXES, PARTS_SUFFIX, JOIN_SUFFIX)
 
 
 def open_cache(path: Path | Sequence[Path]) -> CacheReader:

@@ -22,16 +22,16 @@ from ifcar.cache.clips import CAMERAS, IDS, SEGMENTS, ClipTable
 from ifcar.cache.commits import FailedRow
 from ifcar.cache.durable import write_atomic
 from ifcar.cache.manifest import differing, new_manifest
-from ifcar.cache.protocols import UNKNOWN, LabelSpace, ProtocolTable, check_protocols
+from ifcar.cache.protocols import UNKNOWN, LabelSpace, ProtocolTable, check_protocols, protocol_digest
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Provenance
-from ifcar.cache.single import listed, open_listed, open_single
+from ifcar.cache.single import PARTS_SUFFIX, listed, open_listed, open_single
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.text_files import read_text
 
-PARTS_SUFFIX = ".parts.json"
 PARTS_VERSION = 1
 PART, WHOLE = "part", "part of"  # in a part's record: its number as K/N, and the fingerprint of the whole cache
+_ENTRY = "cache", "fingerprint"
 _REMEDY = "list its parts anew with `ifcar cache parts`"
 
 
@@ -50,6 +50,9 @@ class PartsReader(CacheReader):
     def __init__(self, path: Path | None, parts: Sequence[CacheReader]) -> None:
         if not parts:
             raise InputError("a cache needs parts, found none")
+        for number, part in enumerate(parts):
+            if any(part.path == other.path for other in parts[:number]):
+                raise InputError(f"{part.path} is named twice; expected every part once")
         self._parts = parts = _in_order(parts)
         path = path or Path(" + ".join(str(part.path) for part in parts))
         for part in parts:
@@ -177,13 +180,18 @@ def write_parts(caches: Sequence[Path], out: Path) -> PartsReader:
 
 
 def _read(path: Path) -> Sequence[Mapping[str, Any]]:
+    text = read_text(path)
     try:
-        content = json.loads(read_text(path))
+        content = json.loads(text)
         version, entries = content["parts_version"], [dict(entry) for entry in content["parts"]]
-        if not entries or not all(isinstance(entry[key], str) for entry in entries for key in ("cache", "fingerprint")):
-            raise ValueError("no parts, or one without cache or fingerprint")
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: not a list of parts ({error!r}); make it with `ifcar cache parts`") from error
+        is_list = bool(entries) and all(isinstance(entry[key], str) for entry in entries for key in _ENTRY)
+    except (KeyError, TypeError, ValueError):
+        is_list = False
+    if not is_list:
+        raise InputError(
+            f"{path}: not a list of parts; expected JSON with parts_version and, for each of parts, cache and "
+            "fingerprint, as `ifcar cache parts` writes it"
+        )
     if version != PARTS_VERSION:
         raise InputError(f"{path}: a list of parts of version {version!r}; this ifcar reads {PARTS_VERSION}")
     return entries
@@ -262,10 +270,16 @@ def _merged(tables: Mapping[str, ProtocolTable]) -> ProtocolTable:
         tables: the protocol in each part, by where that is.
 
     Raises:
-        CacheMismatchError: two parts have other label spaces, classes or kinds of groups.
+        CacheMismatchError: two parts have other label spaces, classes or kinds of groups, or were read from other
+            files.
     """
     (where, first), *others = tables.items()
     for other, table in others:
+        if table.whole != first.whole:
+            raise CacheMismatchError(
+                f"protocol {first.name!r} was read from other files for {where} than for {other}; run the `ifcar "
+                "extract` of both again with the same, which brings protocols up to date"
+            )
         if _facts(table) != _facts(first):
             raise CacheMismatchError(
                 f"protocol {first.name!r} has other label spaces, classes or kinds of groups in {where} than in {other}"
@@ -277,13 +291,19 @@ def _merged(tables: Mapping[str, ProtocolTable]) -> ProtocolTable:
         numbers = np.array([*(place[name] for name in table.group_names), -1], np.int32)
         groups.append(numbers[table.groups])  # −1, no group, is the last
     spaces = zip(*(table.spaces for table in tables.values()), strict=True)
-    return replace(
+    merged = replace(
         first,
+        whole="",
         spaces=tuple(_merged_space(list(own)) for own in spaces),
         split=np.concatenate([table.split for table in tables.values()]),
         groups=np.concatenate(groups),
         group_names=tuple(names),
     )
+    if first.whole and protocol_digest(merged) != first.whole:
+        raise CacheMismatchError(
+            f"protocol {first.name!r}: that of the parts together is not the one each is a part of"
+        )
+    return merged
 
 
 def _merged_space(parts: Sequence[LabelSpace]) -> LabelSpace:

@@ -7,6 +7,8 @@ is by default is not stored, so that a protocol of one plain space has the form 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -72,6 +74,7 @@ class ProtocolTable:
             as an input.
         group_names: names of the groups.
         group_kind: what a group is, for example "object"; empty when there are none.
+        whole: where the clips are one part of those of a cache, `protocol_digest` of the protocol over all; else empty.
     """
 
     name: str
@@ -80,6 +83,7 @@ class ProtocolTable:
     groups: NDArray[np.int32]
     group_names: tuple[str, ...] = ()
     group_kind: str = ""
+    whole: str = ""
 
     @property
     def shares_recordings(self) -> bool:
@@ -138,6 +142,7 @@ def protocol_attributes(table: ProtocolTable) -> dict[str, Any]:
         "group_names": list(table.group_names),
         "group_kind": table.group_kind,
         **({"further": further} if further else {}),
+        **({"whole": table.whole} if table.whole else {}),
     }
 
 
@@ -150,6 +155,15 @@ def protocol_arrays(table: ProtocolTable) -> dict[str, NDArray[Any]]:
         if space.instance_ids is not None:
             arrays[_NAMES + end] = space.instance_ids
     return arrays
+
+
+def protocol_digest(table: ProtocolTable) -> str:
+    """Return a SHA-256 of all that a protocol states: labels, splits and groups of every clip."""
+    digest = hashlib.sha256(json.dumps([table.name, protocol_attributes(table)], sort_keys=True).encode())
+    for name, values in sorted(protocol_arrays(table).items()):
+        digest.update(f"{name} {values.dtype} {values.shape}".encode())
+        digest.update(json.dumps(values.tolist()).encode() if values.dtype == object else values.tobytes())
+    return digest.hexdigest()
 
 
 def array_names(attributes: Mapping[str, Any]) -> list[str]:
@@ -181,6 +195,7 @@ def build_protocol(name: str, attributes: Mapping[str, Any], arrays: Mapping[str
         groups=arrays["groups"],
         group_names=tuple(attributes["group_names"]),
         group_kind=attributes["group_kind"],
+        whole=attributes.get("whole", ""),
     )
 
 

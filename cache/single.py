@@ -12,6 +12,8 @@ from ifcar.cache.reader import CacheReader
 from ifcar.errors import CacheMismatchError, InputError, MissingDataError
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
+PARTS_SUFFIX, JOIN_SUFFIX = ".parts.json", ".join.json"  # of what lists caches: of other clips, of the same moments
+FILE_SUFFIXES = (*HDF5_SUFFIXES, PARTS_SUFFIX, JOIN_SUFFIX)
 
 
 def open_single(path: Path) -> CacheReader:
@@ -32,9 +34,9 @@ def open_single(path: Path) -> CacheReader:
         from ifcar.cache.hdf5 import HDF5Reader
 
         return HDF5Reader(path)
-    raise InputError(
-        f"{path} is not a cache: expected a .zarr folder or a file ending in .h5, .hdf5, .parts.json or .join.json"
-    )
+    if path.name.endswith((PARTS_SUFFIX, JOIN_SUFFIX)):
+        raise InputError(f"{path} lists caches; expected one cache by itself: name those that it lists")
+    raise InputError(f"{path} is not a cache: expected a .zarr folder or a file ending in {', '.join(FILE_SUFFIXES)}")
 
 
 def listed(cache: Path, file: Path) -> str:

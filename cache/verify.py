@@ -26,11 +26,11 @@ from ifcar.cache.durable import list_files, remove_files, write_atomic
 from ifcar.cache.layout import PROTOCOLS, read_clips, read_manifest, write_skeleton
 from ifcar.cache.lock import locked
 from ifcar.cache.manifest import COMPRESSIONS, Manifest, check_fingerprint, describe_row
-from ifcar.cache.open import JOIN_SUFFIX, refuse_address
-from ifcar.cache.parts import PARTS_SUFFIX, open_parts, part_places
+from ifcar.cache.open import refuse_address
+from ifcar.cache.parts import open_parts, part_places
 from ifcar.cache.schema import ROWS_PER_SHARD
 from ifcar.cache.shards import ShardedArray, ShardPool
-from ifcar.cache.single import HDF5_SUFFIXES
+from ifcar.cache.single import HDF5_SUFFIXES, JOIN_SUFFIX, PARTS_SUFFIX
 from ifcar.cache.tables import commit_tables
 from ifcar.cache.zarr_reader import read_table_block
 from ifcar.errors import CacheDamageError, IfcarError, InputError, MissingDataError

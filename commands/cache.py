@@ -60,8 +60,8 @@ def join(
 ) -> None:
     """Join caches of the same moments by their segments, so that heads of several streams train on them."""
     from ifcar.cache.joining import join_caches
-    from ifcar.cache.open import JOIN_SUFFIX
     from ifcar.cache.segments import Stream
+    from ifcar.cache.single import JOIN_SUFFIX
 
     if not out.name.endswith(JOIN_SUFFIX):
         raise InputError(f"--out is {out}; expected a name ending in {JOIN_SUFFIX}")
@@ -103,7 +103,8 @@ def parts(
     as_json: Json = False,
 ) -> None:
     """List the parts of a cache, extracted apart, so that every command that takes --cache reads them as one."""
-    from ifcar.cache.parts import PARTS_SUFFIX, write_parts
+    from ifcar.cache.parts import write_parts
+    from ifcar.cache.single import PARTS_SUFFIX
 
     if not out.name.endswith(PARTS_SUFFIX):
         raise InputError(f"--out is {out}; expected a name ending in {PARTS_SUFFIX}")

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ifcar.cache.addresses import Address, place_of
-from ifcar.cache.open import FILE_SUFFIXES, open_cache
+from ifcar.cache.open import open_cache
+from ifcar.cache.single import FILE_SUFFIXES
 from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.comparison.results import Replicate, ResultRow, System, summarise
 from ifcar.pipelines.comparison.store import NAME as RESULTS

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ifcar.cache.clips import CAMERAS, SEGMENTS
-from ifcar.cache.open import FILE_SUFFIXES, open_cache
+from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split, Status
+from ifcar.cache.single import FILE_SUFFIXES
 from ifcar.data_files import entries
 from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.configs import to_plain

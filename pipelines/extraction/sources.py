@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ifcar import __version__
 from ifcar.cache.arrays import PICTURE, ArraySpec
 from ifcar.cache.clips import CAMERAS, IDS, SEGMENTS, ClipTable
-from ifcar.cache.protocols import ProtocolTable
+from ifcar.cache.protocols import ProtocolTable, protocol_digest
 from ifcar.cache.schema import Split
 from ifcar.errors import InputError, MissingDataError, nearest_of
 from ifcar.extract import annotation_writing
@@ -114,7 +114,7 @@ class Source:
     def part(self, clips: slice) -> Source:
         """Return the same data with these of its clips alone."""
         places = np.arange(len(self.clips))[clips]
-        protocols = [protocol.of_clips(places) for protocol in self.protocols]
+        protocols = [replace(own.of_clips(places), whole=protocol_digest(own)) for own in self.protocols]
         return replace(self, clips=self.clips[clips], protocols=protocols)
 
     def training(self) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from ifcar.cache.open import JOIN_SUFFIX
+from ifcar.cache.single import JOIN_SUFFIX
 from ifcar.config_fields import Bounds, Option, check_fields
 from ifcar.data_files import entries
 from ifcar.errors import InputError, nearest_of

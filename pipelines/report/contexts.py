@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ifcar.cache.joined import JoinedReader
-from ifcar.cache.open import JOIN_SUFFIX
 from ifcar.cache.schema import Status
+from ifcar.cache.single import JOIN_SUFFIX
 from ifcar.cache.streams import stream_of
 from ifcar.errors import CacheMismatchError
 from ifcar.heads.contract import Head

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.cache.joined import JoinedReader
-from ifcar.cache.open import JOIN_SUFFIX
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
+from ifcar.cache.single import JOIN_SUFFIX
 from ifcar.cache.streams import stream_of
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.heads.contract import Head, Task

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from fixtures.something_else import write_dataset
 from ifcar.cache.manifest import Manifest
 from ifcar.cache.open import open_cache
 from ifcar.cache.parts import write_parts
-from ifcar.errors import InputError
+from ifcar.errors import CacheMismatchError, InputError
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.extraction.recomputing import RecomputeConfig
@@ -86,6 +88,28 @@ def test_rows_of_a_part_and_of_parts_are_made_again(folder: Path) -> None:
     for name in ("2.zarr", "w.parts.json"):
         again = recompute(folder / name, RecomputeConfig(rows=3, data_root=folder / "d"), Silent())
         assert len(again.rows) == 3 and not again.faults
+
+
+@pytest.mark.slow(seconds=3)
+def test_parts_of_other_split_files_are_refused_until_extracted_again(folder: Path, tmp_path: Path) -> None:
+    """The annotations are the same, so that the fingerprint is; clips 0 and 299 lie in different parts."""
+    other = tmp_path / "d"
+    shutil.copytree(folder / "d", other)
+    train, test = (sorted((other / "splits").rglob(f"{name}.json"))[0] for name in ("train", "validation"))
+    assert train.parent == test.parent
+    trained, tested = (json.loads(path.read_text()) for path in (train, test))
+    for path, content in ((train, [*trained[1:], tested[0]]), (test, [trained[0], *tested[1:]])):
+        path.write_text(json.dumps(content))
+    parts = [tmp_path / "1.zarr", tmp_path / "2.zarr"]
+    for k, root in ((1, folder / "d"), (2, other)):
+        extract(replace(options(folder, "", part=f"{k}/2"), out=parts[k - 1], data_root=root))
+    with pytest.raises(
+        CacheMismatchError, match=r"protocol .* was read from other files for .*1\.zarr than for .*2\.zarr"
+    ):
+        write_parts(parts, tmp_path / "x.parts.json")
+    assert not (tmp_path / "x.parts.json").exists()
+    extract(replace(options(folder, "", part="1/2"), out=parts[0], data_root=other))
+    write_parts(parts, tmp_path / "x.parts.json").close()
 
 
 @pytest.mark.slow
