@@ -153,19 +153,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--heads", choices=list(RELEASED), nargs="+", default=list(RELEASED))
+    parser.add_argument("--heads", choices=list(RELEASED), nargs="+")
     parser.add_argument("--small", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     keep_freed_memory()  # as every command does
     before = facts()
     num_clips, rounds = (8, 1) if options.small else (PAPER_BATCH, options.rounds)
-    rows = [row for name in options.heads for row in measure(name, num_clips, rounds)]
+    rows = [row for name in options.heads or RELEASED for row in measure(name, num_clips, rounds)]
     print(table(rows))
     if not options.small:
         sizes = {"channels": PAPER_SPEC.channels, "clips": num_clips, "rounds": rounds}
         content = {"load_1min_before": before["load_1min"], **sizes, "rows": rows}
-        print(save(f"released-heads-{torch.get_num_threads()}-threads", content))
+        name = "-".join(["released-heads", *(options.heads or []), f"{torch.get_num_threads()}-threads"])
+        print(save(name, content))
 
 
 if __name__ == "__main__":

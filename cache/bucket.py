@@ -71,7 +71,7 @@ class Bucket:
         from obstore import store
 
         options: dict[str, Any] = {"client_options": dict(_CLIENT), "retry_config": dict(_RETRY)}
-        if self.address.scheme == "http" or _insecure():
+        if self.address.scheme == "http" or _insecure(self.address.scheme):
             options["client_options"]["allow_http"] = True
         if self.address.scheme == "s3":
             options |= _shared_credentials()
@@ -190,10 +190,10 @@ class Bucket:
         Raises:
             ConflictError: another process was there first with another record.
         """
-        mode: Any = "create" if replacing is None else {"e_tag": f'"{replacing}"'}
         from obstore.exceptions import AlreadyExistsError, NotModifiedError, PreconditionError
 
         try:
+            mode: Any = "create" if replacing is None else self._as_it_was(name, replacing)
             self._obstore.put(self._store, name, data, mode=mode, use_multipart=False)
         except (AlreadyExistsError, PreconditionError, NotModifiedError) as error:
             if self.get(name) != data:
@@ -204,6 +204,19 @@ class Bucket:
             raise self._said(name, error) from error
         if not self._holds(name, data):
             raise ConflictError(f"{self.where(name)}: the store holds another record than was sent; run it again")
+
+    def _as_it_was(self, name: str, tag: str) -> dict[str, str]:
+        """Return the condition that an object is still the one with this tag; Google's store knows it by a version."""
+        from obstore.exceptions import PreconditionError
+
+        try:
+            meta = self._obstore.head(self._store, name)
+        except FileNotFoundError as error:
+            raise PreconditionError(f"{name} is gone") from error
+        if _facts(meta).tag != tag:
+            raise PreconditionError(f"{name} is another")
+        version = meta["version"]
+        return {"e_tag": f'"{tag}"'} | ({} if version is None else {"version": version})
 
     def delete(self, name: str) -> None:
         """Delete an object that may be gone already."""
@@ -302,8 +315,12 @@ def _without_requests(text: str) -> str:
     return re.sub(r"https?://\S+", "…", text)
 
 
-def _insecure() -> bool:
-    return os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", "")).startswith("http://")
+def _insecure(scheme: str) -> bool:
+    """Return whether the environment itself names a server without encryption: one in the house, or an emulator."""
+    if scheme == "gs":
+        return re.search(r'"gcs_base_url"\s*:\s*"http://', os.environ.get("GOOGLE_SERVICE_ACCOUNT_KEY", "")) is not None
+    names = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT") if scheme == "s3" else ("AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT")
+    return next((os.environ[name] for name in names if name in os.environ), "").startswith("http://")
 
 
 def _shared_credentials() -> dict[str, str]:

@@ -235,7 +235,7 @@ def _product(values: Tensor, weight: Tensor) -> Tensor:
     if len(values) > 1:
         return values @ weight.transpose(1, 2)
     together = values[0] @ weight.flatten(0, 1).T
-    return together.view(len(together), len(weight), -1).transpose(0, 1)
+    return together.view(len(together), *weight.shape[:2]).transpose(0, 1)
 
 
 def _weight_gradient(grad: Tensor, values: Tensor) -> Tensor:

@@ -10,14 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cache_cases import CLIPS_OF_THREE_BLOCKS, SPEC, make_cache
-from fixtures.buckets import BUCKET, SECRET, Store, settings
+from fixtures.buckets import BUCKET, SECRET, Store, other_settings, settings
 from fixtures.processes import call, files_below
 from fixtures.something_else import write_dataset
 
+from ifcar.cache.addresses import Address, place_of
 from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.block_cache import BOUND, FOLDER, PIECE_BYTES, keep_within
+from ifcar.cache.bucket import Bucket, ConflictError
 from ifcar.cache.commits import TABLES_RECORD, commit_name
 from ifcar.cache.open import open_cache
+from ifcar.cache.push import push_cache
 from ifcar.cache.verify import verify_cache
 from ifcar.errors import CacheDamageError, InputError, MissingDataError
 
@@ -199,3 +202,42 @@ def test_training_from_a_bucket_gives_the_numbers_of_training_from_disk(
         code, _, stderr = call(arguments, tmp_path)
         assert code == 0, stderr
     assert not any(SECRET.encode() in content for content in files_below(tmp_path).values())
+
+
+@pytest.mark.parametrize("scheme", ["gs", "az"])
+def test_a_push_over_googles_and_azures_protocol_reads_as_the_local_cache(
+    scheme: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, address = Store(), place_of(f"{scheme}://{BUCKET}/{NAME}")
+    assert isinstance(address, Address)
+    monkeypatch.setenv(FOLDER, str(tmp_path / "blocks"))
+    with store.serve() as port:
+        for name, value in other_settings(scheme, port).items():
+            monkeypatch.setenv(name, value)
+        push_cache(cache, address)
+        assert store.objects == {f"{NAME}/{name}": data for name, data in files_below(cache).items()}
+        reader, rows = open_cache(address), np.arange(CLIPS_OF_THREE_BLOCKS)[::-7]
+        np.testing.assert_array_equal(
+            reader.read_rows("instance_features", rows), open_cache(cache).read_rows("instance_features", rows)
+        )
+        reader.close()
+        bucket = Bucket(address)
+        before = bucket.get_tagged(TABLES_RECORD)
+        assert before is not None
+        bucket.put_record(TABLES_RECORD, b"other", before[1])
+        with pytest.raises(ConflictError, match="another process wrote there"):
+            bucket.put_record(TABLES_RECORD, before[0], before[1])
+        with pytest.raises(ConflictError, match="another process wrote there"):
+            bucket.put_record(TABLES_RECORD, before[0], None)
+        assert store.objects[f"{NAME}/{TABLES_RECORD}"] == b"other"
+
+
+def test_addresses_without_credentials_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("AZURE_", "GOOGLE_"))]:
+        monkeypatch.delenv(name)
+    with pytest.raises(InputError, match=r"az://lab/c\.zarr: no credentials; set AWS_ACCESS_KEY_ID .*AZURE_"):
+        open_cache(Path("az://lab/c.zarr"))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/key.json")
+    with pytest.raises(InputError, match=r"gs://lab/c\.zarr: .*service account file") as said:
+        open_cache(Path("gs://lab/c.zarr"))
+    assert "\n" not in str(said.value)

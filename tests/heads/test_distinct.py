@@ -75,6 +75,14 @@ def test_rows_of_zeros_and_padding_have_no_say_but_the_bias() -> None:
     torch.testing.assert_close(torch.autograd.grad((got * factors).sum(), (weight, bias)), wanted, **EXACT)
 
 
+def test_a_batch_of_zeros_alone_gives_the_bias_and_moves_nothing_else() -> None:
+    weight, bias = torch.randn(5, 12).requires_grad_(), torch.randn(5)
+    got = rows_linear(torch.zeros(3, 4, 3), torch.tensor([True, True, False]), weight, bias)
+    assert torch.equal(got, bias.expand(3, 5))
+    got.sum().backward()
+    assert weight.grad is not None and not weight.grad.any()
+
+
 def test_rows_of_zeros_have_a_gradient_where_it_is_asked_for() -> None:
     rows = torch.randn(4, 2, 3).double()
     rows[1] = 0
