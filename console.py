@@ -141,7 +141,7 @@ def _shown(value: Any) -> str:
 
 
 def print_json(content: Any) -> None:
-    """Print one JSON value to stdout; a number that is none (NaN, infinite) is null, as JSON has no such numbers."""
+    """Print one JSON value to stdout; a number that is none (NaN, infinite) is null, and so is a key's empty text."""
     text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
     sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
 
@@ -161,7 +161,7 @@ def fail(message: str, code: int = 2) -> int:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): None if isinstance(item, str) and not item else _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, float):
