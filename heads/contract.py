@@ -136,7 +136,8 @@ class Head(nn.Module, ABC):
 
     In a stackable head no shape or branch of a forward pass depends on values, only on the config and the batch's
     shapes, and whatever a training step remembers is a buffer that it changes in place: heads of one config can be
-    stacked under `torch.func.vmap`, captured, and never wait for the device.
+    stacked under `torch.func.vmap`, captured, and never wait for the device. Layers that save rows where shapes may
+    follow values ask `ifcar.heads.distinct.may_shape` first.
     """
 
     name: ClassVar[str]
