@@ -165,6 +165,11 @@ def read_source(
         clips = _named(dataset, listing, clip_ids)
     if not clips:
         first = f" The first problem: {listing.problems[0]}" if listing.problems else ""
+        if config.boxes is not None and not needs_pixels:
+            first += (
+                f". --boxes {config.boxes} does not change that: where no pixels are read, a clip is what the boxes of "
+                "its data set span; give it these as its own, or take a backbone that reads pixels"
+            )
         raise InputError(f"{dataset.root}: no clip can be extracted.{first}")
     if opened is None:
         protocols, notes = dataset.protocols([clip.clip_id for clip in clips])
