@@ -221,7 +221,7 @@ def test_a_grid_line_learns_from_the_runs_of_its_seed(
         ({"single": []}, "distil_from: 'single' has tasks; name those that are meant: third/activity, audio/activity"),
         ({"singel": []}, "distil_from: no system 'singel', did you mean 'single'"),
         ({"single": ["ego/activity"]}, "distil_from: 'single' has no task 'ego/activity'"),
-        ({"static": ["ego/activity"]}, "distil_from: 'static' is made from another system itself"),
+        ({"static": ["ego/activity"]}, "distil_from names the system itself"),
     ],
 )
 def test_teachers_that_a_grid_does_not_have_are_one_line(path: Path, change: object, message: str) -> None:

@@ -103,8 +103,10 @@ def prepare(
         InputError, MissingDataError: options or files are not usable.
     """
     config = settled(config)
-    if config.part is not None and (config.limit is not None or config.cameras):
-        raise InputError(f"--part {config.part}: a part is one of all clips; leave --limit and --cameras out")
+    if config.part is not None:
+        part_of(config.part)  # before a data set is read
+        if config.limit is not None or config.cameras:
+            raise InputError(f"--part {config.part}: a part is one of all clips; leave --limit and --cameras out")
     backbone_spec = backbone_of(config)
     policy = view_policy(config)  # before a data set is read, or made
     needs_pixels = backbone_spec.reads != "nothing"
@@ -144,8 +146,8 @@ def _part_of(whole: Preparation, part: str) -> Preparation:
     count = -(-len(whole.source.clips) // clips)
     if count < of:
         raise InputError(
-            f"--part {part}: {len(whole.source.clips)} clips of {rows} rows are to be divided after every {clips}; "
-            f"expected at most {count} parts"
+            f"--part {part}: {len(whole.source.clips)} clips of {rows} rows each are divided after every {clips} "
+            f"clips; expected at most {count} parts"
         )
     start, stop = (clips * (count * k // of) for k in (number - 1, number))
     identity = whole.identity()

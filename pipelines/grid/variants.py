@@ -91,8 +91,13 @@ def check_sources(variants: Sequence[Variant]) -> None:
         own = variant.system
         bases = [("start", by_name[own.start])] if own.start is not None else []
         for what, base in [*bases, *(("distil_from", teacher) for teacher, _ in teachers_of(own, variants))]:
+            if base is own:
+                raise InputError(f"system {own.name!r}: {what} names the system itself; expected another one")
             if base.start is not None or base.distil_from:
-                raise InputError(f"system {own.name!r}: {what}: {base.name!r} is made from another system itself")
+                raise InputError(
+                    f"system {own.name!r}: {what}: {base.name!r} is made from another system itself; expected one that "
+                    "has neither start nor distil_from"
+                )
 
 
 def teachers_of(system: SystemConfig, variants: Sequence[Variant]) -> list[tuple[SystemConfig, str]]:

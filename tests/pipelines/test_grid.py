@@ -364,7 +364,11 @@ def test_shipped_grids_of_orn_start_both_heads_from_the_object_head_of_the_same_
         ({"few_shot": {"shots": [7]}, "protocols": []}, "no protocol 'fewshot-7'"),
         ({"systems": [{**LAYOUT, "parts": ["mlp"]}]}, "name it as start"),
         ({"systems": [LAYOUT, {**LAYOUT, "name": "b", "start": "bass"}]}, "no system 'bass', did you mean 'base'"),
-        ({"systems": [{**LAYOUT, "start": "base"}]}, "start: 'base' is made from another system itself"),
+        ({"systems": [{**LAYOUT, "start": "base"}]}, "start names the system itself"),
+        (
+            {"systems": [LAYOUT, *({**LAYOUT, "name": n, "start": b} for n, b in (("b", "base"), ("c", "b")))]},
+            "start: 'b' is made from another system itself",
+        ),
         (
             {"systems": [LAYOUT, {**LAYOUT, "name": "b", "start": "base", "parts": ["mpl"]}]},
             "no part 'mpl', did you mean 'mlp'",

@@ -115,7 +115,7 @@ def test_parts_of_other_split_files_are_refused_until_extracted_again(folder: Pa
 @pytest.mark.slow
 def test_a_part_that_cannot_be_is_refused_before_anything_is_written(folder: Path, tmp_path: Path) -> None:
     for given, said in {
-        (("part", "1/4"),): r"--part 1/4: 300 clips of 2 rows .* after every 128; expected at most 3 parts",
+        (("part", "1/4"),): r"--part 1/4: 300 clips of 2 rows .* after every 128 clips; expected at most 3 parts",
         (("part", "3/2"),): r"part '3/2': expected K/N",
         (("part", "1/2"), ("limit", 5)): r"--part 1/2: .*leave --limit and --cameras out",
     }.items():

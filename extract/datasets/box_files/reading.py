@@ -191,7 +191,8 @@ def form_of(file: BoxFile) -> BoxForm:
         raise InputError(f"{file.path}: written by `ifcar detect`; expected its boxes in `ifcar extract --boxes`")
     own = [form for name in FORMS.names() if (form := FORMS.get(name)).owns(file)]
     if not own:
-        raise InputError(f"{file.path}: boxes in no known form; expected one of {', '.join(FORMS.names())}")
+        what = "boxes in no known form" if file.begin.strip() else "is empty"
+        raise InputError(f"{file.path}: {what}; expected one of {', '.join(FORMS.names())}")
     if len(own) > 1:
         names = " and ".join(form.name for form in own)
         raise InputError(f"{file.path}: has what marks {names}; expected boxes in one form, export them again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ class CsvTable(BoxForm):
     def owns(self, file: BoxFile) -> bool:
         """See `BoxForm`."""
         first = file.begin.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].decode("utf-8", "replace")
-        return {"frame", "x1"} <= {name.strip().strip('"') for name in first.split(",")}
+        names = {name.strip().strip('"') for name in re.split("[,;\\t]", first)}
+        return "frame" in names and not names.isdisjoint({"label", *_CORNERS})
 
     def read(self, file: BoxFile) -> FileBoxes:
         """See `BoxForm`."""
