@@ -20,8 +20,8 @@ from ifcar.pipelines.runs.schedule import WEIGHT_DECAY, ScheduleConfig
 from ifcar.pipelines.scoring.pooling import Pool
 
 ENSEMBLE = "ensemble"
-LATER_OPTIONS = (("layout", "motion"),)
-"""Switches of heads that earlier runs do not know: where they are off, a run's id stays what it is."""
+LATER_OPTIONS = (("layout", "motion", False), ("layout", "attention_scale", 1.0), ("layout", "embedding_scale", 1.0))
+"""Options of heads that earlier runs do not know, and what these did: where that is meant, a run's id stays."""
 LATER_IN_SCHEDULES = ("coupled_decay", "patience", "least_lr")
 """The same of published schedules."""
 ID_LENGTH = 12  # hexadecimal digits of a run's id that its folder's name shows
@@ -184,9 +184,9 @@ def without_places(config: RunConfig) -> dict[str, Any]:
                 del schedule["published"][key]
     # Options once said too which auxiliary losses are on; with them the ids of earlier runs stay what they are.
     content["options"] |= {name: name in config.aux_weights for name in _auxiliary(config.head)}
-    for section, name in LATER_OPTIONS:
-        if not content["options"].get(section, {}).get(name, True):
-            del content["options"][section][name]
+    for section, name, before in LATER_OPTIONS:
+        if (own := content["options"].get(section, {})).get(name) == before:
+            del own[name]
     if content["fine_tune"] is not None:
         for key in ("base", *(() if content["fine_tune"]["parts"] else ("parts",))):
             del content["fine_tune"][key]

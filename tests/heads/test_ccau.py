@@ -232,7 +232,7 @@ def test_a_cache_by_itself_is_one_stream_with_the_runs_own_labels() -> None:
         ({"spaces": ("atomic",)}, (), "expected the run's own, activity"),
         ({"distil": "cooperative"}, (), r"distil is 'cooperative'; expected off.*--aux distil=1"),
         ({"streams": ("ego",)}, ("align",), "the loss 'align' is between streams and there is one, ego"),
-        ({"streams": ("ego", "nose")}, (), "nose/grid_features"),
+        ({"streams": ("ego", "nose")}, (), "streams names 'nose'. This is a join of ego, third, audio"),
         ({"plain": ("ego",)}, ("align",), "expected clip, for streams without blocks"),
     ],
 )

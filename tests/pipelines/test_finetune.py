@@ -251,7 +251,7 @@ def test_protocol_is_the_one_given_or_the_only_one(tmp_path: Path) -> None:
     (root / "splits" / "compositional").rename(root / "splits" / "mine")
     with pytest.raises(InputError, match="no protocol 'mien', did you mean 'mine'"):
         trainer_of(small_i3d(root, protocol="mien"))
-    with pytest.raises(InputError, match="no protocol 'compositional'; known: mine"):
+    with pytest.raises(InputError, match="no protocol 'compositional'\\. Known: mine"):
         trainer_of(small_i3d(root, protocol="compositional"))
     setting = open_setting(small_i3d(root), ALONE, Silent())
     assert setting.config.protocol == setting.protocol.name == "mine"

@@ -34,7 +34,7 @@ from ifcar.pipelines.grid.config import GridConfig, SystemConfig
 from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.labels.kinds import SingleLabel
 from ifcar.pipelines.progress import Silent
-from ifcar.pipelines.runs.config import FineTuneConfig, RunConfig, run_id
+from ifcar.pipelines.runs.config import FineTuneConfig, RunConfig, run_id, without_places
 from ifcar.pipelines.runs.finished import Run, open_run, read_config, write_config
 from ifcar.pipelines.runs.questions import EvaluateConfig
 from ifcar.pipelines.runs.resolve import default_protocol, make_run_config, resolve
@@ -341,7 +341,8 @@ def test_config_that_still_names_its_auxiliary_losses_among_the_options_is_the_s
         read_config(tmp_path / "config.yaml")
 
 
-NEW = tuple((key, None) for key in ("live", "labels", "views", "augmented_views"))  # what an earlier run did not state
+# what an earlier run did not state
+NEW = tuple((key, None) for key in ("live", "labels", "views", "augmented_views", "distil_from"))
 
 
 def id_of(stated: dict[str, object]) -> str:
@@ -349,6 +350,15 @@ def id_of(stated: dict[str, object]) -> str:
     content = {key: value for key, value in stated.items() if key != "cache" and (key, value) not in NEW}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_options_that_earlier_runs_do_not_know_leave_their_ids_as_they_are(cache: Path) -> None:
+    reader = open_cache(cache)
+    later = {"motion", "attention_scale", "embedding_scale"}
+    for preset, known in (("small", set()), ("tuned", later)):
+        chosen = config(cache, "stlt", preset=preset, streams=None)
+        chosen = resolve(chosen, reader, reader.protocol(chosen.protocol))
+        assert without_places(chosen)["options"]["layout"].keys() & later == known
 
 
 @pytest.mark.parametrize(
