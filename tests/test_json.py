@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fixtures.blobs import draw
+from fixtures.buckets import BUCKET, Store, settings
 from fixtures.json_shapes import documented, shape_of
 from fixtures.something_else import write_dataset, write_few_shot
 
@@ -15,6 +17,7 @@ from ifcar.cli import main
 
 PAGE = documented((Path(ifcar.__file__).parent / "docs" / "json.md").read_text(encoding="utf-8"))
 CACHE = "caches/boxes.zarr"
+BUCKET_CACHE = f"s3://{BUCKET}/boxes.zarr"
 SHORT = ("--cache", CACHE, "--streams", "layout", "--preset", "small", "--epochs", "1", "--device", "cpu")
 GRID = """
 name: g
@@ -66,6 +69,8 @@ COMMANDS = {  # in this order: each leaves what later ones need
     },
     "report": ("report", "--clips", "0"),
     "runs rm RUN": ("runs", "rm", "runs/e"),
+    "cache push CACHE URL": ("cache", "push", CACHE, BUCKET_CACHE),
+    "cache pull URL CACHE": ("cache", "pull", BUCKET_CACHE, "caches/pulled.zarr"),
 }
 BEFORE = {
     "ensemble RUN …": ("fit-head", "base", *SHORT, "--out", "runs/b", "--seed", "1"),
@@ -73,9 +78,17 @@ BEFORE = {
 }
 
 
+@pytest.fixture
+def store() -> Iterator[int]:
+    """Serve a store of objects; return its port."""
+    pytest.importorskip("obstore", reason="the extra `cloud` is not installed")
+    with Store().serve() as port:
+        yield port
+
+
 @pytest.mark.slow
 def test_what_commands_print_is_what_the_page_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: int
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for kind in ("DATA", "CACHES", "RUNS", "WEIGHTS"):
@@ -88,6 +101,8 @@ def test_what_commands_print_is_what_the_page_says(
     (tmp_path / "grid.yaml").write_text(GRID)
     wrong = []
     assert PAGE.keys() == COMMANDS.keys()
+    for name, value in settings(store).items():
+        monkeypatch.setenv(name, value)
     for name, words in COMMANDS.items():
         if name in BEFORE:
             printed(capsys, *BEFORE[name])
