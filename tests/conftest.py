@@ -21,11 +21,6 @@ hypothesis.settings.register_profile("ifcar", deadline=None, suppress_health_che
 hypothesis.settings.load_profile("ifcar")
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return one process more than there are cores, for tests that wait for the processes they start."""
-    return (os.cpu_count() or 1) + 1
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     seconds: Counter[Path] = Counter()
     for item in items:
