@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtr, ndtri, stdtr, stdtrit  # a sixth of scipy.stats's time to import
+from scipy.special import bdtr, ndtri, stdtr, stdtrit  # a third of scipy.stats's time to import
 
 from ifcar.pipelines.labels.contract import LabelKind
 from ifcar.pipelines.labels.population_ap import population_precision, precisions_without
