@@ -162,8 +162,10 @@ class ViewDataset(Dataset[Decoded]):
         return view if self.complete is None else self.complete(clip, view)
 
     def _past_end(self, clip: Clip, info: VideoInfo) -> str:
-        tracks = self.tracks(clip.clip_id)
-        return past_end(clip.span_sec, tracks, info, self.annotation_fps, clip.origin_sec)
+        own = past_end(clip.span_sec, self.tracks(clip.clip_id), info, self.annotation_fps, clip.origin_sec)
+        if own or self.proposals is None:
+            return own
+        return past_end(None, self.proposals(clip.clip_id), info, self.proposals_fps, clip.origin_sec)
 
     def _known(self, clip: Clip) -> VideoInfo | None:
         """Return the info of the clip's source if it was the last to be probed.

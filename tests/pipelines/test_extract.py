@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -92,6 +94,18 @@ def test_bad_video_fails_alone_and_can_be_retried(tmp_path: Path) -> None:
     for name in ("instance_features", "boxes"):
         a, b = (open_cache(tmp_path / f"{k}.zarr").read_rows(name, np.arange(8)) for k in "ab")
         np.testing.assert_allclose(a.astype(np.float32), b.astype(np.float32), rtol=2e-2, atol=2e-3)
+
+
+def test_boxes_of_a_file_that_lie_past_the_end_of_their_source_are_said(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "d")
+    content = json.loads((root / "annotations.json").read_text())
+    for clip_id, frames in content.items():
+        for number, frame in enumerate(frames):
+            frame["name"] = f"{clip_id}/{number + 101:04d}.jpg"
+    (tmp_path / "late.json").write_text(json.dumps(content))
+    result = extract(config(root, tmp_path / "a.zarr", boxes=tmp_path / "late.json", limit=2), Silent())
+    line = r"2 clips reach past the end .*100: \d+ annotated frames up to number 1\d\d"
+    assert [note for note in result.notes if re.search(line, note)]
 
 
 @pytest.mark.slow
