@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ from ifcar.commands.detect import detect
 from ifcar.commands.diagnose import diagnose
 from ifcar.commands.ensemble import ensemble
 from ifcar.commands.extract import extract
-from ifcar.commands.finetune import app as finetune_app
+from ifcar.commands.finetune import finetune_i3d, finetune_joint
 from ifcar.commands.fit import evaluate, fit_head
 from ifcar.commands.grid import few_shot, grid
 from ifcar.commands.listing import list_
@@ -31,6 +32,24 @@ from ifcar.heap import keep_freed_memory
 from ifcar.plugins import VARIABLE, use_plugin
 from ifcar.terminal import DEBUG, quiet_libraries
 
+
+class InterruptedCommandError(Exception):
+    """A command was interrupted; says what it leaves and how to go on."""
+
+
+def saying(left: str, function: Callable[..., None]) -> Callable[..., None]:
+    """Return the command, which says what is left of it when it is interrupted."""
+
+    @functools.wraps(function)
+    def command(**values: Any) -> None:
+        try:
+            function(**values)
+        except KeyboardInterrupt:
+            raise InterruptedCommandError(left) from None
+
+    return command
+
+
 SIGNALLED = 128  # a shell's exit code of a command that a signal ended, less the signal's number
 
 app = typer.Typer(
@@ -41,42 +60,51 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.command()(demo)
-app.command()(detect)
-app.command()(extract)
-app.command("fit-head")(fit_head)
-app.command()(evaluate)
-app.command()(diagnose)
-app.command()(predict)
-app.command()(ensemble)
-app.command()(grid)
-app.command("few-shot")(few_shot)
-app.command()(report)
-app.command()(compare)
-app.command("list")(list_)
 cache_app = typer.Typer(help="Look at, check, repair, draw, export, push and pull caches.", no_args_is_help=True)
-for command in (
-    cache.info,
-    cache.join,
-    cache.parts,
-    cache.verify,
-    cache.repair,
-    cache.export,
-    cache.show,
-    transfer.push,
-    transfer.pull,
-):
-    cache_app.command()(command)
-app.add_typer(cache_app, name="cache")
 data_app = typer.Typer(help="Look at a data set before it is extracted.", no_args_is_help=True)
-data_app.command("check")(data.check)
-data_app.callback()(data.commands)
-app.add_typer(data_app, name="data")
-app.add_typer(finetune_app, name="finetune")
+finetune_app = typer.Typer(
+    help="Train the backbone, alone or with a head from a cache; its file goes back to `ifcar extract --weights`. "
+    "Several GPUs: `torchrun --nproc-per-node N --no-python ifcar finetune …`.",
+    no_args_is_help=True,
+)
 runs_app = typer.Typer(help="Compare and remove runs; `ifcar list runs` shows them.", no_args_is_help=True)
-runs_app.command("diff")(compare)
-runs_app.command()(runs.rm)
-app.add_typer(runs_app, name="runs")
+data_app.callback()(data.commands)
+
+GOES_ON = "what is finished is kept, go on with the same command"
+RESUMES = f"{GOES_ON}, --resume and --out"
+AGAIN = "the same command begins anew"
+for group, name, function, left in (
+    (app, "demo", demo, GOES_ON),
+    (app, "detect", detect, GOES_ON),
+    (app, "extract", extract, GOES_ON),
+    (app, "fit-head", fit_head, RESUMES),
+    (app, "evaluate", evaluate, AGAIN),
+    (app, "diagnose", diagnose, AGAIN),
+    (app, "predict", predict, AGAIN),
+    (app, "ensemble", ensemble, AGAIN),
+    (app, "grid", grid, GOES_ON),
+    (app, "few-shot", few_shot, GOES_ON),
+    (app, "report", report, AGAIN),
+    (app, "compare", compare, AGAIN),
+    (app, "list", list_, AGAIN),
+    (cache_app, "info", cache.info, AGAIN),
+    (cache_app, "join", cache.join, AGAIN),
+    (cache_app, "parts", cache.parts, AGAIN),
+    (cache_app, "verify", cache.verify, AGAIN),
+    (cache_app, "repair", cache.repair, GOES_ON),
+    (cache_app, "export", cache.export, AGAIN),
+    (cache_app, "show", cache.show, AGAIN),
+    (cache_app, "push", transfer.push, GOES_ON),
+    (cache_app, "pull", transfer.pull, GOES_ON),
+    (data_app, "check", data.check, AGAIN),
+    (finetune_app, "i3d", finetune_i3d, RESUMES),
+    (finetune_app, "joint", finetune_joint, RESUMES),
+    (runs_app, "diff", compare, AGAIN),
+    (runs_app, "rm", runs.rm, GOES_ON),
+):
+    group.command(name)(saying(left, function))
+for name, group in (("cache", cache_app), ("data", data_app), ("finetune", finetune_app), ("runs", runs_app)):
+    app.add_typer(group, name=name)
 
 REPLACED = {"--graphs": "write --set graphs=NAME", "--non-local": "write --set non_local=true"}
 """Options that are no longer there, and what to write now."""
@@ -144,11 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             raise
         code = fail(str(error))
-    except (KeyboardInterrupt, typer.Abort):
-        code = fail(
-            "interrupted; what is finished is kept, go on with the same command (fit-head, finetune: --resume --out)",
-            SIGNALLED + stop,
-        )
+    except (InterruptedCommandError, KeyboardInterrupt, typer.Abort) as error:
+        code = fail(f"interrupted; {str(error) or AGAIN}", SIGNALLED + stop)
     except OSError as error:
         if debug:
             raise

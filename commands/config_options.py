@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import typer
 
 from ifcar.config_fields import Field, fields_of
-from ifcar.errors import InputError
+from ifcar.errors import IfcarError, InputError
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -86,7 +86,10 @@ class OptionsOf:
         elif field.choices or _is_listed(field):
             kind = list[str] if typing.get_origin(kind) is Mapping else str
         option = typer.Option(
-            flag, help=self.of + field.option.help, show_default=stated or field.option.default or True
+            flag,
+            help=self.of + field.option.help,
+            show_default=stated or field.option.default or True,
+            **reading(flag, kind),
         )
         return inspect.Parameter(
             name,
@@ -98,6 +101,22 @@ class OptionsOf:
     def given(self, context: typer.Context, values: Mapping[str, Any]) -> Given:
         """Return what was given of these fields, out of the values of all parameters."""
         return Given({field: values[name] for name, field in self.fields.items() if was_given(context, name)})
+
+
+def reading(flag: str, kind: Any) -> dict[str, Any]:
+    """Return how typer reads an option of a kind: a number by us, whose message is one line as all others are."""
+    if kind not in (int, float):
+        return {}
+
+    def read(text: Any) -> Any:
+        try:
+            return kind(text)
+        except ValueError:
+            expected = "a whole number" if kind is int else "a number"
+            # an InputError is a ValueError too, which typer would put into words of its own
+            raise IfcarError(f"{flag} is {text!r:.200}; expected {expected}") from None
+
+    return {"parser": read, "metavar": f"<{kind.__name__}>"}
 
 
 def _is_listed(field: Field) -> bool:

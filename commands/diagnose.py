@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ifcar.commands.config_options import Given, OptionsOf, with_config_options
+from ifcar.commands.config_options import Given, OptionsOf, reading, with_config_options
 from ifcar.commands.options import Json, place, say
 from ifcar.console import Screen, print_json, print_table
 from ifcar.pipelines.training.machine import MachineConfig
@@ -28,7 +28,10 @@ def diagnose(
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="The runs' cache, when it was moved.", callback=place)] = None,
     draw_seed: Annotated[
-        int | None, typer.Option(help="Of random orders, jitter, and which clip stands in; default: 0.", min=0)
+        int | None,
+        typer.Option(
+            help="Of random orders, jitter, and which clip stands in; default: 0.", **reading("--draw-seed", int)
+        ),
     ] = None,
     machine: Annotated[Given, OptionsOf(MachineConfig, only=("device", "memory"))],
     out: Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ifcar.commands.config_options import Given, OptionsOf, with_config_options
+from ifcar.commands.config_options import Given, OptionsOf, reading, with_config_options
 from ifcar.commands.options import (
     ConfigFile,
     Json,
@@ -53,16 +53,11 @@ STATED = dict.fromkeys(
 STATED |= {"held_out": "0", "protocol": "compositional, or the only one"}
 BY_HEAD = {"frames": "the head's, as it must be", "instances": "the head's, as it must be", "seed": "the head's run's"}
 
-Workers = Annotated[int | None, typer.Option(help="Decoding processes of each training process.")]
-
-app = typer.Typer(
-    help="Train the backbone, alone or with a head from a cache; its file goes back to `ifcar extract --weights`. "
-    "Several GPUs: `torchrun --nproc-per-node N --no-python ifcar finetune …`.",
-    no_args_is_help=True,
-)
+Workers = Annotated[
+    int | None, typer.Option(help="Decoding processes of each training process.", **reading("--workers", int))
+]
 
 
-@app.command("i3d")
 @with_config_options
 def finetune_i3d(
     context: typer.Context,
@@ -70,7 +65,9 @@ def finetune_i3d(
     dataset: Annotated[str | None, typer.Option(help="One of `ifcar list datasets`; not with --config.")] = None,
     preset: Annotated[str, typer.Option(help="paper (Yan et al. 2020) or wang-gupta (2018, 100,000 steps).")] = "paper",
     options: Annotated[Given, OptionsOf(*CONFIGS, without=(*NOT_LIVE, "background"), stated=STATED)],
-    dropout: Annotated[float | None, typer.Option(help="Before the classifier; default: 0.3.")] = None,
+    dropout: Annotated[
+        float | None, typer.Option(help="Before the classifier; default: 0.3.", **reading("--dropout", float))
+    ] = None,
     config: ConfigFile = None,
     workers: Workers = None,
     machine: Annotated[Given, OptionsOf(MachineConfig, only=("device",))],
@@ -89,7 +86,6 @@ def finetune_i3d(
     _run(chosen, out, resume=resume, workers=workers, as_json=as_json, **machine.read())
 
 
-@app.command("joint")
 @with_config_options
 def finetune_joint(
     context: typer.Context,

@@ -12,10 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+from fixtures.interrupts import interrupted_after
 from fixtures.processes import call
 from fixtures.something_else import write_dataset
 
 from ifcar.cli import main
+from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -121,6 +123,10 @@ def test_cache_commands(place: Path, caplog: pytest.LogCaptureFixture) -> None:
         (("nonsense",), "No such command"),
         (("fit-hed",), "Did you mean 'fit-head'? See `ifcar --help`"),
         (("list",), "name what to list: one of datasets, "),
+        (("fit-head", "sfi", "--epochs", "three"), "ifcar: --epochs is 'three'; expected a whole number\n"),
+        (("fit-head", "sfi", "--lr", "slow"), "ifcar: --lr is 'slow'; expected a number\n"),
+        (("finetune", "i3d", "--workers", "2.5"), "ifcar: --workers is '2.5'; expected a whole number\n"),
+        (("diagnose", "runs/none", "--draw-seed", "-1"), "ifcar: --draw-seed is -1; expected at least 0\n"),
         (("few-shot", "sif"), "unknown head 'sif', did you mean 'sfi'?"),
         (("grid", "."), ".: is a folder; expected a grid file"),
         (
@@ -167,6 +173,18 @@ def test_interrupt_keeps_the_checkpoint_and_resume_finishes(place: Path) -> None
     resumed = run(place, "fit-head", "--resume", "--out", "stopped", "--json")
     assert resumed.returncode == 0, resumed.stderr
     assert not (place / "stopped" / "checkpoint.safetensors").exists()
+
+
+def test_an_interrupted_command_says_what_is_left_of_it_and_of_no_other(place: Path) -> None:
+    checked = ("data", "check", "--dataset", "something-else", "--annotations-only", "--out", "checked.html")
+    short = ("fit-head", "base", "--streams", "layout", "--preset", "small", "--epochs", "2", "--out", "runs/left")
+    for file, command, left in (
+        ("checked.html", checked, "the same command begins anew"),
+        (CHECKPOINT, short, "what is finished is kept, go on with the same command, --resume and --out"),
+    ):
+        with interrupted_after(file, 0):
+            done = run(place, *command)
+        assert done.returncode == 130 and done.stderr.splitlines()[-1] == f"ifcar: interrupted; {left}", done.stderr
 
 
 def test_several_caches_ask_for_one(tmp_path: Path) -> None:

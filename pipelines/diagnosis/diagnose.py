@@ -76,10 +76,12 @@ def diagnose(
         out: another folder for the two files.
 
     Raises:
-        MissingDataError, InputError: not finished runs of one system, or an unknown intervention.
+        MissingDataError, InputError: not finished runs of one system, an unknown intervention, or a seed below 0.
         CacheMismatchError: a cache is not the one that it should be.
     """
     chosen = choose_interventions(only)
+    if draw_seed is not None and draw_seed < 0:
+        raise InputError(f"--draw-seed is {draw_seed}; expected at least 0")
     if draw_seed is not None and not any(intervention.drawn for intervention in chosen):
         names = ", ".join(intervention.name for intervention in INTERVENTIONS if intervention.drawn)
         raise InputError(f"--draw-seed would be ignored: nothing is drawn for --only {only[0]}; it belongs to {names}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,36 @@ def save_checkpoint(folder: Path, trainer: Trainer, state: TrainState) -> None:
     for number, member in enumerate(state.members):
         tensors |= {f"best/{number}/{k}": v for k, v in member.best_weights.items()}
         members.append(member.facts())
-    facts = {"phase": state.phase, "step": state.step, "order": state.order, "members": members}
+    facts = {
+        "phase": state.phase,
+        "step": state.step,
+        "order": state.order,
+        "members": members,
+        "runs": list(state.runs),
+    }
     save_tensors(folder / NAME, tensors, {"state": json.dumps(facts)})
 
 
-def load_state(folder: Path) -> TrainState | None:
-    """Return the training state of a checkpoint, or None when there is none."""
-    if not (folder / NAME).is_file():
+def load_state(folder: Path, runs: Sequence[str]) -> TrainState | None:
+    """Return the training state of a checkpoint of these runs, named by their ids, or None when there is none.
+
+    Raises:
+        InputError: it is damaged, or of other runs.
+    """
+    path = folder / NAME
+    if not path.is_file():
         return None
     tensors, facts = read_checkpoint(folder)
+    # Earlier versions wrote no ids.
+    if facts.get("runs", list(runs)) != list(runs) or len(facts["members"]) != len(runs):
+        raise InputError(
+            f"{path}: the checkpoint of other runs than those that are trained here; expected a folder with theirs, or "
+            "without any; name another, or remove it"
+        )
     members = [
         RunState.of_facts(member, below(tensors, f"best/{number}/")) for number, member in enumerate(facts["members"])
     ]
-    return TrainState(phase=facts["phase"], step=int(facts["step"]), order=facts["order"], members=members)
+    return TrainState(phase=facts["phase"], step=int(facts["step"]), order=facts["order"], members=members, runs=runs)
 
 
 def restore(folder: Path, trainer: Trainer) -> None:

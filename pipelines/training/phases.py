@@ -19,7 +19,7 @@ from ifcar.pipelines.feed.batches import BatchReader
 from ifcar.pipelines.feed.examples import Examples
 from ifcar.pipelines.feed.held_out import Division
 from ifcar.pipelines.progress import Progress
-from ifcar.pipelines.runs.config import RunConfig
+from ifcar.pipelines.runs.config import RunConfig, run_id
 from ifcar.pipelines.runs.finished import write_history
 from ifcar.pipelines.runs.heads import build_head
 from ifcar.pipelines.runs.resolve import head_arrays
@@ -94,7 +94,10 @@ class Outcome:
 def train_phases(entries: Sequence[PreparedRun], data: Data, folder: Path, progress: Progress) -> list[Outcome]:
     """Train by the runs' plans, from the checkpoint in `folder` where there is one; return one outcome a run."""
     schedule, plan = entries[0].config.schedule, entries[0].plan
-    state = load_state(folder) or TrainState(members=[RunState() for _ in entries], order=data.batches.order)
+    ids = [run_id(entry.config) for entry in entries]
+    state = load_state(folder, ids) or TrainState(
+        members=[RunState() for _ in entries], order=data.batches.order, runs=ids
+    )
     fitting, held_out = data.division.fitting, data.division.held_out
     if len(entries) == 1:  # a grid says how long its fleets take as they go
         _say_time(entries[0], data, state, progress)

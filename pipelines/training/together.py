@@ -86,7 +86,8 @@ def fit_together(
         For each run what it became, or why its numbers stopped being finite.
 
     Raises:
-        InputError, CacheMismatchError: config, cache and folder of a run do not go together.
+        InputError, CacheMismatchError: config, cache and folder of a run do not go together, or the checkpoint is of
+            other runs.
         LockedError: another process trains one of the runs.
     """
     with ExitStack() as locks:

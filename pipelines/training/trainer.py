@@ -96,12 +96,14 @@ class TrainState:
         phase: "fit", or "refit" for the second training on the whole training split.
         step: optimiser steps done in this phase.
         order: of the clips in an epoch; what it was at the start, wherever the rows are kept later.
+        runs: ids of the runs, in the same order.
     """
 
     members: list[RunState]
     phase: Literal["fit", "refit"] = "fit"
     step: int = 0
     order: Order = "full"
+    runs: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,16 @@ from pyarrow import parquet
 
 from ifcar.cache.schema import Category
 from ifcar.errors import InputError
+from ifcar.extract.datasets.box_files.contract import Box
 from ifcar.extract.datasets.box_files.one_video import read_one_video
-from ifcar.extract.datasets.box_files.reading import SeenIn, box_paths, read_box_files, subject_kinds, tracks_of
+from ifcar.extract.datasets.box_files.reading import (
+    SeenIn,
+    VideoBoxes,
+    box_paths,
+    read_box_files,
+    subject_kinds,
+    tracks_of,
+)
 from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.datasets.proposals import read_proposals
@@ -327,8 +335,11 @@ def test_a_frame_in_two_files_and_a_track_twice_in_a_frame_are_refused(tmp_path:
     with pytest.raises(InputError, match=r"frame 4 of video 'Tür' is in .* too"):
         read(tmp_path)
     write(tmp_path / "boxes" / "more.csv", f"{HEADER},track\nTür,9,1,1,2,2,cup,5\nTür,9,3,3,5,5,cup,5")
-    with pytest.raises(InputError, match="frame 8 from 0: two boxes of 'cup' are of track '5'"):
+    with pytest.raises(InputError, match="frame 9 from 1: two boxes of 'cup' are of track '5'"):
         read(tmp_path)
+    box = Box(520, "cup", (1, 1, 2, 2))
+    assert VideoBoxes(path=tmp_path, in_shares=False, in_ms=True).place(box) == "second 0.52"
+    assert VideoBoxes(path=tmp_path, in_shares=False).place(box) == "frame 520 from 0"
 
 
 def test_a_coco_file_in_place_of_something_elses_is_named(tmp_path: Path) -> None:

@@ -102,6 +102,6 @@ def test_feature_that_is_no_number_stops_training_before_the_weights_move(tmp_pa
 
 def test_tensors_without_a_training_state_are_no_checkpoint(tmp_path: Path) -> None:
     save_file({"x": np.zeros(1)}, tmp_path / "checkpoint.safetensors")
-    for load in (load_state, lambda folder: load_live(folder, cast(LiveTrainer, None))):
+    for load in (lambda folder: load_state(folder, ["a"]), lambda folder: load_live(folder, cast(LiveTrainer, None))):
         with pytest.raises(InputError, match=r"checkpoint\.safetensors: is no checkpoint"):
             load(tmp_path)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Split
+from ifcar.errors import InputError
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head, InstanceBatch
 from ifcar.heads.schedules import Schedule
@@ -466,7 +467,7 @@ def test_fleet_that_raises_is_taken_apart(cache: Path) -> None:
     assert all(record["fleet"] == 1 for record in read_history(fleet.jobs[0].path))
 
 
-def test_stopped_single_run_stays_single(cache: Path) -> None:
+def test_stopped_single_run_stays_single_and_its_checkpoint_is_no_other_runs(cache: Path) -> None:
     jobs = [Job(config=c, path=run_folder(c)) for c in (config(cache, seed=seed) for seed in range(3))]
     with interrupted_after(CHECKPOINT, 2), pytest.raises(KeyboardInterrupt):
         fit(jobs[0].config, Silent(), out=jobs[0].path)
@@ -476,6 +477,9 @@ def test_stopped_single_run_stays_single(cache: Path) -> None:
         (jobs[1].path, jobs[2].path),
         (jobs[0].path,),
     ]
+    for others in (jobs[1:2], jobs):
+        with pytest.raises(InputError, match=f"{CHECKPOINT}: the checkpoint of other runs than those"):
+            fit_together(others, jobs[0].path, Silent(), device="cpu")
 
 
 @pytest.mark.slow

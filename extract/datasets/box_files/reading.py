@@ -32,6 +32,7 @@ class VideoBoxes:
         path: the file, or the first of them.
         in_shares: whether corners are shares of the frame's sides and not pixels.
         in_ms: whether frame numbers are milliseconds of the video's clock.
+        first: the number that the file gives the first frame.
         boxes: with frame numbers from 0.
         frames: numbers of the frames that the files list, from 0.
     """
@@ -39,6 +40,7 @@ class VideoBoxes:
     path: Path
     in_shares: bool
     in_ms: bool = False
+    first: int = 0
     boxes: list[Box] = field(default_factory=list)
     frames: set[int] = field(default_factory=set)
 
@@ -46,6 +48,10 @@ class VideoBoxes:
     def stated_in(self) -> str:
         """What corners and frames are stated in, in words."""
         return f"{'shares of the sides' if self.in_shares else 'pixels'} by {'seconds' if self.in_ms else 'frames'}"
+
+    def place(self, box: Box) -> str:
+        """Return where a box is, as the file states it."""
+        return f"second {box.frame / 1000:g}" if self.in_ms else f"frame {box.frame + self.first} from {self.first}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,7 +169,7 @@ def read_box_files(paths: Sequence[tuple[Path, PurePosixPath]], videos: Collecti
 def _add(
     collected: dict[str, VideoBoxes], video: str, path: Path, own: FileBoxes, frames: set[int], first: int
 ) -> None:
-    here = VideoBoxes(path=path, in_shares=own.in_shares, in_ms=own.numbered == "in ms")
+    here = VideoBoxes(path=path, in_shares=own.in_shares, in_ms=own.numbered == "in ms", first=first)
     into = collected.setdefault(video, here)
     twice = frames & into.frames
     if twice:
@@ -243,14 +249,14 @@ def tracks_of(name: str, video: VideoBoxes, subjects: Collection[str], seen_in: 
         key = box.kind if box.track is None else f"{box.kind} {box.track}"
         if box.track is not None and (box.frame, key) in seen:
             raise InputError(
-                f"{video.path}: video {name!r:.80}, frame {box.frame} from 0: two boxes of {box.kind!r:.40} are of "
+                f"{video.path}: video {name!r:.80}, {video.place(stated)}: two boxes of {box.kind!r:.40} are of "
                 f"track {box.track!r:.40}; expected each track once in a frame"
             )
         seen.add((box.frame, key))
         if x2 > x1 and y2 > y1:
             by_frame[box.frame].append(Detection(key=key, is_subject=box.kind in subjects, box=(x1, y1, x2, y2)))
         else:
-            box_notes.add_flat(f"{box.kind!r} of video {name!r}, frame {box.frame} from 0: {(x1, y1, x2, y2)}")
+            box_notes.add_flat(f"{box.kind!r} of video {name!r}, {video.place(stated)}: {(x1, y1, x2, y2)}")
     frames = np.array(sorted(by_frame), np.int64)
     tracks = link(frames, [by_frame[int(frame)] for frame in frames])
     box_notes.add_clip(f"{name!r} of {video.path}", tracks.boxes, tracks.categories, (box.kind for box in video.boxes))
