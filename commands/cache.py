@@ -13,7 +13,7 @@ from ifcar.commands.config_options import Given, OptionsOf, with_config_options
 from ifcar.commands.options import CacheArgument, Json, places, say
 from ifcar.console import Screen, json_rows, print_json, print_table
 from ifcar.errors import InputError, nearest_of
-from ifcar.pipelines.extraction.recomputing import RecomputeConfig
+from ifcar.pipelines.extraction.cache_options import ExportConfig, RecomputeConfig, ShowConfig
 from ifcar.shell_words import command
 
 if TYPE_CHECKING:
@@ -191,22 +191,17 @@ def repair(cache: CacheArgument, as_json: Json = False) -> None:
         say(f"{cache}: nothing to drop")
 
 
-def export(
-    cache: CacheArgument,
-    out: Annotated[Path | None, typer.Option(help="The file; default: the cache's name with .h5.")] = None,
-    format_: Annotated[str, typer.Option("--format", help="hdf5.")] = "hdf5",
-    as_json: Json = False,
-) -> None:
+@with_config_options
+def export(cache: CacheArgument, options: Annotated[Given, OptionsOf(ExportConfig)], as_json: Json = False) -> None:
     """Write a finished cache as one HDF5 file; every command that takes --cache reads it back."""
     from ifcar.cache.export import export_hdf5
     from ifcar.cache.open import refuse_address
     from ifcar.pipelines.progress import counter
 
-    if format_ != "hdf5":
-        raise InputError(f"--format is {format_!r}; expected hdf5")
-    if out is None:
+    config = ExportConfig(**options.read())
+    if config.out is None:
         refuse_address(cache, "name the file with --out")
-    path = out or cache.with_suffix(".h5")
+    path = config.out or cache.with_suffix(".h5")
     export_hdf5(cache, path, counter(Screen(quiet=as_json), "exporting"))
     if as_json:
         print_json({"path": path, "bytes": path.stat().st_size})
@@ -214,19 +209,15 @@ def export(
         say(f"{path}: {path.stat().st_size / 2**20:,.1f} MiB")
 
 
-def show(
-    cache: CacheArgument,
-    clip: Annotated[list[str] | None, typer.Option(help="Clip to draw; again for more; default: ten.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("pictures"),
-    data_root: Annotated[Path | None, typer.Option(help="The dataset's folder; default: data/DATASET.")] = None,
-    as_json: Json = False,
-) -> None:
+@with_config_options
+def show(cache: CacheArgument, options: Annotated[Given, OptionsOf(ShowConfig)], as_json: Json = False) -> None:
     """Draw clips as PNG: the sampled frames with the boxes that heads are given."""
     from ifcar.cache.open import open_cache
     from ifcar.pipelines.pictures.clips import draw_clips
 
-    paths = draw_clips(open_cache(cache), clip or [], out, data_root)
+    config = ShowConfig(**options.read())
+    paths = draw_clips(open_cache(cache), config.clip, config.out, config.data_root)
     if as_json:
         print_json({"pictures": paths})
     else:
-        say(f"{len(paths)} pictures in {out}/")
+        say(f"{len(paths)} pictures in {config.out}/")

@@ -104,19 +104,22 @@ class OptionsOf:
 
 
 def reading(flag: str, kind: Any) -> dict[str, Any]:
-    """Return how typer reads an option of a kind: a number by us, whose message is one line as all others are."""
-    if kind not in (int, float):
+    """Return how typer reads an option of a kind: numbers by us, whose message is one line as all others are."""
+    several = typing.get_origin(kind) is list
+    number = typing.get_args(kind)[0] if several else kind
+    if number not in (int, float):
         return {}
 
     def read(text: Any) -> Any:
         try:
-            return kind(text)
+            return number(text)
         except ValueError:
-            expected = "a whole number" if kind is int else "a number"
+            expected = "a whole number" if number is int else "a number"
             # an InputError is a ValueError too, which typer would put into words of its own
             raise IfcarError(f"{flag} is {text!r:.200}; expected {expected}") from None
 
-    return {"parser": read, "metavar": f"<{kind.__name__}>"}
+    name = number.__name__
+    return {"parser": read, "metavar": f"<list[{name}]>" if several else f"<{name}>"}
 
 
 def _is_listed(field: Field) -> bool:

@@ -7,13 +7,11 @@ from typing import Annotated
 import typer
 
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
-from ifcar.commands.options import Json, say
+from ifcar.commands.options import MOST_NOTES, Json, say, say_notes
 from ifcar.console import Screen, print_json, print_table
 from ifcar.pipelines.data_check.config import OF_EXTRACTION, DataCheckConfig
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.shell_words import quoted
-
-MOST_NOTES = 20
 
 
 def commands() -> None:
@@ -56,10 +54,7 @@ def check(
             }
         )
     else:
-        for note in result.notes[:MOST_NOTES]:
-            say(f"note: {note}")
-        if len(result.notes) > MOST_NOTES:
-            say(f"note: … and {len(result.notes) - MOST_NOTES} more (all with --json)")
+        say_notes(result.notes, MOST_NOTES)
         rows = []
         for found in result.found:
             first = f"{result.clip_ids[found.examples[0][0]]}: {found.examples[0][1].text}" if found.examples else ""

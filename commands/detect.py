@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
-from ifcar.commands.options import Json, say
+from ifcar.commands.options import Json, say, say_notes
 from ifcar.console import Screen, print_json, print_table
 from ifcar.pipelines.detection.config import DetectConfig
 from ifcar.shell_words import command
@@ -37,8 +37,7 @@ def detect(
     if as_json:
         print_json(asdict(result))
     else:
-        for note in result.notes:
-            say(f"note: {note}")
+        say_notes(result.notes)
         counts = (result.num_clips, result.num_computed, result.num_boxes, result.num_tracks, result.num_subjects)
         print_table(
             str(result.boxes),

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ifcar.commands.config_options import Given, OptionsOf, reading, with_config_options
-from ifcar.commands.options import Json, place, say
+from ifcar.commands.options import Json, place, say, say_notes
 from ifcar.console import Screen, print_json, print_table
 from ifcar.pipelines.training.machine import MachineConfig
 from ifcar.shell_words import command
@@ -65,8 +65,7 @@ def diagnose(
     say(caption(found))
     if found.seen is not None:
         say(seen_sentence(found))
-    for note in found.notes:
-        say(f"note: {note}")
+    say_notes(found.notes)
     say(f"Written: {', '.join(map(str, result.files))}.")
     if out is None:
         say(f"Next: {command('ifcar', 'report', *found.runs)} draws it beside the runs.")

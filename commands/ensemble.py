@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
-from ifcar.commands.options import Json, RunFolder, measured, say
+from ifcar.commands.options import Json, RunFolder, measured, say, say_notes
 from ifcar.console import print_json, print_table
 from ifcar.pipelines.runs.questions import FusionWeights
 
@@ -40,7 +40,6 @@ def ensemble(
         for run, share, test, own in zip(lines, shares, tests, percents, strict=True)
     ]
     print_table("late fusion, test clips", ["run", "weight", "n", *titles], rows)
-    for note in result.run.data().notes:
-        say(f"note: {note}")
+    say_notes(result.run.data().notes)
     if not runs:
         say("Fused: the newest finished i3d run and the newest finished relational run of the same cache and protocol.")

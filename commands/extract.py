@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
-from ifcar.commands.options import Json, refuse_ignored, say
+from ifcar.commands.options import MOST_NOTES, Json, refuse_ignored, say, say_notes
 from ifcar.console import Screen, print_json, print_table
 from ifcar.pipelines.engines.cluster import EngineConfig, RayConfig
 from ifcar.pipelines.extraction.config import ExtractConfig
@@ -48,10 +48,7 @@ def extract(
     if as_json:
         print_json(asdict(result))
     else:
-        for note in result.notes[:20]:
-            say(f"note: {note}")
-        if len(result.notes) > 20:
-            say(f"note: … and {len(result.notes) - 20} more (all with --json)")
+        say_notes(result.notes, MOST_NOTES)
         print_table(
             str(result.cache),
             ["clips", "rows", "computed now", "failed"],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
-from ifcar.commands.options import HEAD, CacheOption, Json, refuse_ignored, say, schedule_from
+from ifcar.commands.options import HEAD, CacheOption, Json, refuse_ignored, say, say_notes, schedule_from
 from ifcar.console import Screen, json_rows, print_json, print_table
 from ifcar.errors import InputError
 from ifcar.pipelines.engines.cluster import EngineConfig, RayConfig
@@ -141,8 +141,7 @@ def show_grid(result: GridResult, *, as_json: bool) -> None:
         header, rows = cells(comparison)
         print_table(comparison.title or comparison.name, header, rows)
         say(caption(comparison))
-        for note in comparison.notes:
-            say(f"note: {note}")
+        say_notes(comparison.notes)
         say(f"{result.num_runs} runs, {result.num_made} of them made now; tables: {result.folder}/table.md, .tex, .csv")
         say(f"Next: {command('ifcar', 'report', result.folder)}")
     if result.failures:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ifcar.commands.config_options import Given, OptionsOf, with_config_options
 from ifcar.commands.options import Json, say
+from ifcar.config_fields import words_of
 from ifcar.console import json_rows, print_json, print_table
 from ifcar.errors import InputError, nearest
 from ifcar.pipelines.folders import folder
+from ifcar.pipelines.runs.query import RunQuery
 
 
+@with_config_options
 def list_(
     what: Annotated[
         str | None,
@@ -21,24 +24,13 @@ def list_(
     weights: Annotated[
         str | None, typer.Option(help="With backbones: those that this folder of weights fits, and what it gives.")
     ] = None,
-    head: Annotated[str | None, typer.Option(help="With runs: those of this head.")] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="With runs: those of this cache, its path or the end of it.")
-    ] = None,
-    protocol: Annotated[str | None, typer.Option(help="With runs: those of this protocol.")] = None,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(help="With runs: COLUMN>VALUE, as 'top1>60', or with = != ~ < <= >=; again for more."),
-    ] = None,
-    sort: Annotated[
-        str | None, typer.Option(help="With runs: the column to sort by; -COLUMN: the largest first.")
-    ] = None,
+    *,
+    query: Annotated[Given, OptionsOf(RunQuery)],
     as_json: Json = False,
 ) -> None:
     """List what there is."""
     from ifcar.pipelines.labels.contract import MEASURES
     from ifcar.pipelines.listing import LISTINGS, list_backbones, list_runs
-    from ifcar.pipelines.runs.query import RunQuery
 
     if what is None:
         raise InputError(f"name what to list: one of {', '.join(LISTINGS)}")
@@ -46,17 +38,15 @@ def list_(
         raise InputError(f"cannot list {what!r}{nearest(what, LISTINGS, '.')} Expected one of {', '.join(LISTINGS)}")
     if weights is not None and what != "backbones":
         raise InputError(f"--weights {weights} would be ignored: it belongs to `ifcar list backbones`")
-    of_runs = {"head": head, "cache": cache, "protocol": protocol, "where": where, "sort": sort}
-    given = [name for name, value in of_runs.items() if value]
+    given = query.read()
     if given and what != "runs":
-        raise InputError(f"--{given[0]} {of_runs[given[0]]} would be ignored: it belongs to `ifcar list runs`")
+        words = " ".join(map(str, words_of(RunQuery(**given))))
+        raise InputError(f"{words} would be ignored: it belongs to `ifcar list runs`")
     if what == "published" and not as_json:
         _print_published()
         return
     if what == "runs":
-        columns, rows = list_runs(
-            RunQuery(head=head, cache=cache, protocol=protocol, where=tuple(where or ()), sort=sort)
-        )
+        columns, rows = list_runs(RunQuery(**given))
     else:
         columns, rows = LISTINGS[what]() if weights is None else list_backbones(weights)
     if as_json:

@@ -45,6 +45,7 @@ ConfigFile = Annotated[Path | None, typer.Option(help="A run's config.yaml, in p
 RunFolder = Annotated[Path | None, typer.Option(help="Run folder; default: a fresh one in runs/.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the stopped run in --out.")]
 
+MOST_NOTES = 20
 HEAD = ("streams", "aux_weight", "aux_weights", "settings")
 """Fields of a `SystemConfig` that say how its head differs from the preset."""
 
@@ -98,8 +99,7 @@ def print_metrics(run: Run) -> None:
     titles, percents = measured(run.metrics)
     rows = [[m.split, str(m.n), *own, f"{m.loss:.3f}"] for m, own in zip(run.metrics, percents, strict=True)]
     print_table(str(run.path), ["part", "n", *titles, "loss"], rows)
-    for note in run.data().notes:
-        say(f"note: {note}")
+    say_notes(run.data().notes)
 
 
 def measured(metrics: Sequence[Metrics]) -> tuple[list[str], list[list[str]]]:
@@ -109,6 +109,14 @@ def measured(metrics: Sequence[Metrics]) -> tuple[list[str], list[list[str]]]:
     keys = [key for key in MEASURES if any(key in m.measures() for m in metrics)]
     percents = [[f"{100 * m.measures()[key]:.1f}" if key in m.measures() else "–" for key in keys] for m in metrics]
     return [MEASURES[key] for key in keys], percents
+
+
+def say_notes(notes: Sequence[str], most: int | None = None) -> None:
+    """Print notes to stdout, a line each, `most` of them."""
+    for note in notes[:most]:
+        say(f"note: {note}")
+    if most is not None and len(notes) > most:
+        say(f"note: … and {len(notes) - most} more (all with --json)")
 
 
 def say(line: str) -> None:

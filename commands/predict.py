@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
-from ifcar.commands.options import Json, say
+from ifcar.commands.options import Json, say, say_notes
 from ifcar.console import Screen, print_json, print_table
 from ifcar.pipelines.detection.config import DetectorConfig
 from ifcar.pipelines.runs.questions import PredictConfig
@@ -66,8 +66,7 @@ def predict(
         f"Seen of clip {result.clip_id!r}: {result.num_subjects + result.num_objects} of {result.num_tracks} tracks "
         f"(subjects {result.num_subjects}, objects {result.num_objects}), {views} of {result.num_frames} frames."
     )
-    for note in result.notes:
-        say(f"note: {note}")
+    say_notes(result.notes)
 
 
 def _percent(box: Sequence[float]) -> str:

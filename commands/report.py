@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
-from ifcar.commands.options import Json, say
+from ifcar.commands.options import Json, say, say_notes
 from ifcar.console import Screen, print_json, print_table
 from ifcar.pipelines.report.config import ReportConfig
 from ifcar.shell_words import quoted
@@ -46,6 +46,5 @@ def report(
     for title, a, b in result.pairs:
         if b:
             say(f"{title}: A is {a}, B is {b}; choose others with --compare A --with B")
-    for note in result.notes:
-        say(f"note: {note}")
+    say_notes(result.notes)
     say(f"Next: open {quoted(result.page)} in a browser; it needs no network")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ifcar.cache.arrays import CacheSpec
+from ifcar.config_fields import check_fields
 from ifcar.heads.activities import ActivityScores
 from ifcar.heads.contract import (
     Head,
@@ -21,7 +22,7 @@ from ifcar.heads.contract import (
     require_widths,
 )
 from ifcar.heads.observations import Observations, Query, channel_scale
-from ifcar.heads.positions import FEATURES, Features, grouped_channels, read_arrays, read_positions
+from ifcar.heads.positions import Features, grouped_channels, read_arrays, read_positions
 from ifcar.heads.rows import RowNorm, masked_mean
 from ifcar.heads.schedules import ZHANG
 
@@ -57,8 +58,7 @@ class ActivitySpecificConfig:
     dropout: float = 0.5
 
     def __post_init__(self) -> None:
-        require(self.features in FEATURES, "features", self.features, "one of " + ", ".join(FEATURES))
-        require(self.query in ("last", "mean"), "query", self.query, "last or mean")
+        check_fields(self)
         require(
             self.features == "grid" or self.query == "mean" or not self.specific,
             "query",

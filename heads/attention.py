@@ -12,7 +12,6 @@ from ifcar.heads.rows import RowNorm, masked_softmax
 from ifcar.heads.zero_linear import ZeroLinear
 
 Similarity = Literal["softmax", "dot"]
-SIMILARITIES: tuple[Similarity, ...] = ("softmax", "dot")
 
 
 class Attention(nn.Module):

@@ -9,7 +9,8 @@ from typing import ClassVar, Literal
 from torch import nn
 
 from ifcar.cache.arrays import CacheSpec
-from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require, require_widths_or_off
+from ifcar.config_fields import check_fields
+from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require_widths_or_off
 from ifcar.heads.joint import JointConfig, JointFrontEnd
 from ifcar.heads.rows import RowLayers, linear_norm_relu, masked_mean
 from ifcar.heads.schedules import YAN_RELEASED
@@ -34,8 +35,7 @@ class BaseConfig:
     hidden_dim: int = 512
 
     def __post_init__(self) -> None:
-        require(self.pool in ("steps", "nodes"), "pool", self.pool, "steps or nodes")
-        require(self.mlp in ("norm", "relu"), "mlp", self.mlp, "norm or relu")
+        check_fields(self)
         require_widths_or_off(hidden_dim=self.hidden_dim)
 
 

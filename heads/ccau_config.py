@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ifcar.cache.streams import ONLY
+from ifcar.config_fields import check_fields
 from ifcar.heads.contract import require, require_fraction, require_widths, require_widths_or_off
 
 
@@ -66,6 +67,7 @@ class CCAUConfig:
     input_norm: bool = True
 
     def __post_init__(self) -> None:
+        check_fields(self)
         require_widths(embedding_dim=self.embedding_dim, num_blocks=self.num_blocks)
         require_widths_or_off(projection_dim=self.projection_dim)
         require_fraction(gru_dropout=self.gru_dropout, dropout=self.dropout, distil_weight=self.distil_weight)

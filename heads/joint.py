@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ifcar.cache.arrays import CacheSpec
+from ifcar.config_fields import check_fields
 from ifcar.heads.contract import InstanceBatch, require, require_fraction, require_widths, require_widths_or_off
 from ifcar.heads.distinct import distinct_rows
 from ifcar.heads.dropout import Dropout
@@ -24,7 +25,6 @@ from ifcar.heads.rows import RowLayers, RowNorm, keep_real, linear_norm_relu, st
 from ifcar.heads.standardise import rows_linear
 
 Streams = Literal["appearance", "layout", "both"]
-STREAMS: tuple[Streams, ...] = ("appearance", "layout", "both")
 NUM_CATEGORIES = 3
 BOX_DIM = 4
 
@@ -69,11 +69,10 @@ class JointConfig:
     scale_grad_by_freq: bool = False
 
     def __post_init__(self) -> None:
-        require(self.streams in STREAMS, "streams", self.streams, "one of " + ", ".join(STREAMS))
+        check_fields(self)
         require_widths(appearance_dim=self.appearance_dim, layout_dim=self.layout_dim)
         require(self.layout_dim % 2 == 0, "layout_dim", self.layout_dim, "an even number")
-        require_widths_or_off(layout_layers=self.layout_layers)
-        require_widths_or_off(reduction_dim=self.reduction_dim)
+        require_widths_or_off(layout_layers=self.layout_layers, reduction_dim=self.reduction_dim)
         require_fraction(dropout=self.dropout)
 
     @classmethod

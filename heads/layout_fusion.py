@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ifcar.cache.arrays import CacheSpec
+from ifcar.config_fields import check_fields
 from ifcar.heads.appearance import AppearanceEncoder
-from ifcar.heads.contract import InstanceBatch, require, require_widths
+from ifcar.heads.contract import InstanceBatch, require_widths
 from ifcar.heads.dropout import Dropout
 from ifcar.heads.layouts import LayoutConfig, LayoutEncoder
 from ifcar.heads.transformer import MultiHeadAttention, attention_dropout, causal_mask
@@ -33,6 +34,7 @@ class FusionConfig:
     input_norm: bool = True
 
     def __post_init__(self) -> None:
+        check_fields(self)
         require_widths(appearance_layers=self.appearance_layers)
 
     @classmethod
@@ -77,7 +79,6 @@ class CrossFusionConfig(FusionConfig):
     def __post_init__(self) -> None:
         FusionConfig.__post_init__(self)
         require_widths(fusion_layers=self.fusion_layers)
-        require(self.appearance_ffn in ("mlp", "attention"), "appearance_ffn", self.appearance_ffn, "mlp or attention")
 
     @classmethod
     def released(cls) -> Self:

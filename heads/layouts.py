@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ifcar.cache.arrays import CacheSpec
+from ifcar.config_fields import check_fields
 from ifcar.heads.contract import InstanceBatch, require, require_fraction, require_widths
 from ifcar.heads.dropout import Dropout
 from ifcar.heads.embedding import OneHotEmbedding, ScaledEmbedding
@@ -18,9 +19,7 @@ from ifcar.heads.motion import MOTION_DIM, motion_of
 from ifcar.heads.transformer import Encoder, causal_mask
 
 Frames = Literal["view", "layout"]
-FRAMES: tuple[Frames, ...] = ("view", "layout")
 Classes = Literal["categories", "object_classes"]
-CLASSES: tuple[Classes, ...] = ("categories", "object_classes")
 NUM_FRAME_TYPES = 5
 CLS_BOX = (0.0, 0.0, 1.0, 1.0)
 
@@ -65,8 +64,7 @@ class LayoutConfig:
     attention_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        require(self.frames in FRAMES, "frames", self.frames, "one of " + ", ".join(FRAMES))
-        require(self.classes in CLASSES, "classes", self.classes, "one of " + ", ".join(CLASSES))
+        check_fields(self)
         if self.frames == "view":
             require(not self.scores, "scores", True, "False where frames is view, which has none")
         else:

@@ -9,7 +9,8 @@ from typing import ClassVar
 from torch import nn
 
 from ifcar.cache.arrays import CacheSpec
-from ifcar.heads.attention import SIMILARITIES, NonLocal, Similarity, SubsampledNonLocal
+from ifcar.config_fields import check_fields
+from ifcar.heads.attention import NonLocal, Similarity, SubsampledNonLocal
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require, require_widths
 from ifcar.heads.joint import JointConfig, JointFrontEnd
 from ifcar.heads.rows import keep_real, masked_mean, slot_mask
@@ -42,8 +43,8 @@ class NLConfig:
     hidden_dim: int = 512
 
     def __post_init__(self) -> None:
+        check_fields(self)
         require_widths(blocks=self.blocks, key_dim=self.key_dim, step_dim=self.step_dim, hidden_dim=self.hidden_dim)
-        require(self.attention in SIMILARITIES, "attention", self.attention, "one of " + ", ".join(SIMILARITIES))
         if self.subsample:
             require(self.attention == "dot", "attention", self.attention, "dot, the only one that subsample has")
             require(not self.joint.mask_empty, "joint.mask_empty", True, "False beside subsample, which masks nothing")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ifcar.config_fields import check_fields
 from ifcar.heads.contract import require, require_fraction, require_widths
 
 Feature = Literal["visual", "shape", "class"]
@@ -67,9 +68,7 @@ class ORNConfig:
     input_norm: bool = True
 
     def __post_init__(self) -> None:
-        for name, known in _CHOICES.items():
-            value = getattr(self, name)
-            require(value in known, name, value, "one of " + ", ".join(map(str, known)))
+        check_fields(self)
         known_once = len(set(self.features)) == len(self.features) and {*self.features} <= {*FEATURES}
         require(bool(self.features) and known_once, "features", self.features, "some of " + ", ".join(FEATURES))
         require_widths(class_dim=self.class_dim, mask_dim=self.mask_dim, relation_dim=self.relation_dim)
@@ -128,18 +127,3 @@ class ORNConfig:
             binary_masks=True,
             input_norm=False,
         )
-
-
-_CHOICES: dict[str, tuple[object, ...]] = {
-    "heads": ("object", "activity", "both"),
-    "objects": ("coco", "pixel"),
-    "pairs": ("inter", "intra"),
-    "f": ("gru", "mlp", "avg"),
-    "clique": (1, 2, 3),
-    "class_code": ("one-hot", "mlp"),
-    "gate": ("presence", "sums"),
-    "state_pool": ("sum", "mean"),
-    "aggregate": ("gru", "mean"),
-    "logits": ("mean", "sum"),
-    "class_reduction": ("sum", "mean"),
-}

@@ -13,7 +13,6 @@ from ifcar.heads.contract import InstanceBatch
 from ifcar.heads.rows import step_index
 
 Features = Literal["grid", "instances"]
-FEATURES: tuple[Features, ...] = ("grid", "instances")
 
 
 def read_arrays(features: Features) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ifcar.cache.arrays import CacheSpec
+from ifcar.config_fields import check_fields
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch, register_head, require, require_widths
 from ifcar.heads.joint import JointConfig, JointFeatures, JointFrontEnd
 from ifcar.heads.recurrent import FlowLSTM
@@ -62,19 +63,11 @@ class SFIConfig:
     prediction_reduction: Literal["sum", "mean"] = "sum"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         require_widths(
             lstm_layers=self.lstm_layers,
             temporal_hidden_dim=self.temporal_hidden_dim,
             temporal_dim=self.temporal_dim,
-        )
-        require(self.residual in ("identity", "linear"), "residual", self.residual, "identity or linear")
-        require(self.pool in ("mean", "sum"), "pool", self.pool, "mean or sum")
-        require(self.history in ("prefix", "window"), "history", self.history, "prefix or window")
-        require(
-            self.prediction_reduction in ("sum", "mean"),
-            "prediction_reduction",
-            self.prediction_reduction,
-            "sum or mean",
         )
 
     @classmethod

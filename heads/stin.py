@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ifcar.cache.arrays import CacheSpec
+from ifcar.config_fields import check_fields
 from ifcar.heads.contract import (
     Head,
     HeadOutput,
     InstanceBatch,
     register_head,
-    require,
     require_widths,
     require_widths_or_off,
 )
@@ -28,7 +28,6 @@ from ifcar.heads.rows import RowLayers, keep_real, linear_norm_relu, masked_mean
 from ifcar.heads.schedules import YAN_RELEASED
 
 Fusion = Literal["mlp", "linear"]
-FUSIONS: tuple[Fusion, ...] = ("mlp", "linear")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,10 +52,9 @@ class STINConfig:
     classifier_dim: int = 0
 
     def __post_init__(self) -> None:
-        require(self.fusion in FUSIONS, "fusion", self.fusion, "one of " + ", ".join(FUSIONS))
+        check_fields(self)
         require_widths(hidden_dim=self.hidden_dim)
-        require_widths_or_off(step_dim=self.step_dim)
-        require_widths_or_off(classifier_dim=self.classifier_dim)
+        require_widths_or_off(step_dim=self.step_dim, classifier_dim=self.classifier_dim)
 
     @classmethod
     def released(cls, *, category: bool = True) -> STINConfig:

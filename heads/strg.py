@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ifcar.cache.arrays import CacheSpec
+from ifcar.config_fields import check_fields
 from ifcar.errors import CacheMismatchError
 from ifcar.heads.attention import NonLocal
 from ifcar.heads.contract import (
@@ -18,7 +19,6 @@ from ifcar.heads.contract import (
     HeadOutput,
     InstanceBatch,
     register_head,
-    require,
     require_fraction,
     require_widths,
     require_widths_or_off,
@@ -31,7 +31,6 @@ from ifcar.heads.rows import add_up, masked_mean
 from ifcar.heads.schedules import ANY, WANG_GUPTA, YAN_RELEASED, Schedules
 
 Graphs = Literal["similarity", "spatial-temporal", "joint"]
-GRAPHS: tuple[Graphs, ...] = ("similarity", "spatial-temporal", "joint")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,11 +77,9 @@ class STRGConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self.graphs in GRAPHS, "graphs", self.graphs, "one of " + ", ".join(GRAPHS))
+        check_fields(self)
         require_widths(layers=self.layers, key_dim=self.key_dim)
-        require(self.pool in ("steps", "nodes"), "pool", self.pool, "steps or nodes")
-        require_widths_or_off(hidden_dim=self.hidden_dim)
-        require_widths_or_off(frame_dim=self.frame_dim)
+        require_widths_or_off(hidden_dim=self.hidden_dim, frame_dim=self.frame_dim)
         require_fraction(dropout=self.dropout)
 
     @classmethod

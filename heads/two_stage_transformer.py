@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ifcar.cache.arrays import CacheSpec
+from ifcar.config_fields import check_fields
 from ifcar.heads.contract import (
     Head,
     HeadOutput,
@@ -20,7 +21,7 @@ from ifcar.heads.contract import (
 )
 from ifcar.heads.dropout import Dropout
 from ifcar.heads.observations import GroupedLinear
-from ifcar.heads.positions import FEATURES, Features, grouped_channels, read_arrays, read_positions
+from ifcar.heads.positions import Features, grouped_channels, read_arrays, read_positions
 from ifcar.heads.rows import RowNorm, keep_real, masked_mean, masked_softmax
 from ifcar.heads.schedules import ZHANG
 
@@ -44,7 +45,7 @@ class TwoStageTransformerConfig:
     dropout: float = 0.5
 
     def __post_init__(self) -> None:
-        require(self.features in FEATURES, "features", self.features, "one of " + ", ".join(FEATURES))
+        check_fields(self)
         require_widths(num_groups=self.num_groups, key_dim=self.key_dim)
         divides = self.key_dim % self.num_groups == 0
         require(divides, "key_dim", self.key_dim, f"a multiple of num_groups, {self.num_groups}")

@@ -8,7 +8,7 @@ them augmented, with features rounded to float16 and logits averaged over views.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -16,20 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from ifcar.cache.arrays import ArraySpec, RowArrays
+from ifcar.cache.arrays import ArraySpec
 from ifcar.cache.schema import Category
 from ifcar.cache.streams import in_stream, stream_of
 from ifcar.devices import choose_device
-from ifcar.errors import CacheMismatchError, InputError
+from ifcar.errors import InputError
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.decode import probe
 from ifcar.extract.decoded_views import ViewDataset
-from ifcar.extract.engine import EngineOptions, FeatureExtractor, fault_of_features
 from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.roi import pooled_with
 from ifcar.extract.tracks import Tracks
-from ifcar.extract.view_content import View
-from ifcar.extract.weights import kept_weights
 from ifcar.pipelines.detection.file_boxes import check_boxes, use_of_boxes
 from ifcar.pipelines.detection.video_boxes import (
     VideoBoxes,
@@ -38,12 +35,11 @@ from ifcar.pipelines.detection.video_boxes import (
     detector_config,
     differing,
 )
-from ifcar.pipelines.extraction.backbones import load_backbone
-from ifcar.pipelines.folders import folder
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.runs.answers import Answer, answer_of, answered, asked_about, members_of, on_stream
 from ifcar.pipelines.runs.data import RunData
 from ifcar.pipelines.runs.finished import open_run
+from ifcar.pipelines.runs.new_video import live_features, view_arrays
 from ifcar.pipelines.runs.questions import PredictConfig
 from ifcar.pipelines.runs.recipe import Recipe, read_recipe
 
@@ -135,9 +131,9 @@ def predict(
     if not reads_features and weights is not None:
         raise InputError(f"--weights {weights} would be ignored: {run} reads boxes only")
     seen = [views.plan(row) for row in range(len(views))]
-    arrays = _view_arrays(run, data, seen, reads)
+    arrays = view_arrays(run, data, seen, reads)
     if reads_features:
-        arrays |= _live_features(run, data, recipe, views, weights, on, progress)
+        arrays |= live_features(run, data, recipe, views, weights, on, progress)
     arrays = {in_stream(stream, name): array for name, array in arrays.items()}
     fewer = {member.config.views for member in members} - {None, len(seen)}
     notes += [f"scored by {len(seen)} views; the run's test clips by {own}, see views in its config" for own in fewer]
@@ -270,56 +266,3 @@ def _num_top(top: int | None, num_classes: int) -> int:
     if not 1 <= top <= num_classes:
         raise InputError(f"--top is {top}; expected 1 to {num_classes}, the run's classes")
     return top
-
-
-def _view_arrays(run: Path, data: RunData, views: Sequence[View], reads: Sequence[str]) -> RowArrays:
-    """Return what the heads read of the views besides features, each (V, …)."""
-    rows = [view.row() for view in views]
-    wanted = [name for name in reads if data.spec.array(name).role != "feature"]
-    for name in wanted:
-        if name not in rows[0]:
-            raise InputError(
-                f"{run}: reads the array {name!r}, which {data.identity['dataset']['name']} gives and a video with "
-                "boxes does not, nor does its detector; `ifcar evaluate` scores it from its cache"
-            )
-    return {name: np.stack([row[name] for row in rows]) for name in wanted}
-
-
-def _live_features(
-    run: Path,
-    data: RunData,
-    recipe: Recipe,
-    views: ViewDataset,
-    weights: str | None,
-    device: str,
-    progress: Progress,
-) -> RowArrays:
-    """Return the arrays over views that a cache would hold, float16, by name."""
-    assert recipe.pooled is not None and recipe.precision is not None
-    if weights is None:
-        kept = kept_weights(recipe.weights, folder("weights"))
-        weights = recipe.weights if recipe.weights.startswith("random:") else str(kept or "published")
-    backbone, found = load_backbone(recipe.backbone, weights, progress)
-    if found != recipe.weights:
-        raise CacheMismatchError(
-            f"{run}: trained on {recipe.backbone.name} weights {recipe.weights}, but {weights} are {found}; "
-            "name the run's own with --weights"
-        )
-    options = EngineOptions(num_workers=0, device=device, precision=recipe.precision)
-    extractor = FeatureExtractor(backbone, data.spec, recipe.pooled, options)
-    parts: list[RowArrays] = []
-    progress.start("running the backbone", len(views))
-    for start in range(0, len(views), options.batch_size):
-        batch = [views[row] for row in range(start, min(start + options.batch_size, len(views)))]
-        _refuse(item.failure for item in batch)
-        parts.append(extractor(batch))
-        _refuse(fault_of_features(parts[-1], place) for place in range(len(batch)))
-        progress.advance(len(batch))
-    progress.finish()
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _refuse(faults: Iterable[str]) -> None:
-    """Raise InputError with the first fault that is not empty."""
-    for fault in filter(None, faults):
-        raise InputError(fault)

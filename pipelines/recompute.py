@@ -24,8 +24,8 @@ from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Status
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.pipelines.engines.local import engine_options
+from ifcar.pipelines.extraction.cache_options import RecomputeConfig
 from ifcar.pipelines.extraction.preparation import Preparation, prepare
-from ifcar.pipelines.extraction.recomputing import RecomputeConfig
 from ifcar.pipelines.extraction.remake import options_of
 from ifcar.pipelines.progress import Progress
 

@@ -125,6 +125,7 @@ def test_cache_commands(place: Path, caplog: pytest.LogCaptureFixture) -> None:
         (("list",), "name what to list: one of datasets, "),
         (("fit-head", "sfi", "--epochs", "three"), "ifcar: --epochs is 'three'; expected a whole number\n"),
         (("fit-head", "sfi", "--lr", "slow"), "ifcar: --lr is 'slow'; expected a number\n"),
+        (("few-shot", "sfi", "--shots", "5", "--shots", "ten"), "ifcar: --shots is 'ten'; expected a whole number\n"),
         (("finetune", "i3d", "--workers", "2.5"), "ifcar: --workers is '2.5'; expected a whole number\n"),
         (("diagnose", "runs/none", "--draw-seed", "-1"), "ifcar: --draw-seed is -1; expected at least 0\n"),
         (("few-shot", "sif"), "unknown head 'sif', did you mean 'sfi'?"),

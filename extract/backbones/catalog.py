@@ -16,7 +16,7 @@ import ifcar.extract.backbones.slowfast_r50
 import ifcar.extract.backbones.timm_image
 import ifcar.extract.backbones.torchvision_video
 import ifcar.extract.backbones.transformers_video
-import ifcar.extract.backbones.vggish  # noqa: F401  (these imports fill the registry)
+import ifcar.extract.backbones.vggish
 from ifcar.errors import InputError
 from ifcar.extract.backbones.base import BACKBONES, Backbone, BackboneFamily
 from ifcar.extract.backbones.reduced import ReducedBackbone

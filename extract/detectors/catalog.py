@@ -9,7 +9,7 @@ import ifcar.extract.detectors.mediapipe_hands
 import ifcar.extract.detectors.mediapipe_objects
 import ifcar.extract.detectors.torchvision_detection
 import ifcar.extract.detectors.transformers_detection
-import ifcar.extract.detectors.transformers_phrases  # noqa: F401  (these imports fill the registry)
+import ifcar.extract.detectors.transformers_phrases
 from ifcar.errors import InputError, MissingDataError, nearest_of
 from ifcar.extract.detectors.contract import DETECTORS, Detector, DetectorFamily, DetectorRequest
 

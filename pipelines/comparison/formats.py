@@ -167,10 +167,16 @@ def _latex(text: str) -> str:
 def numbers(comparison: Comparison) -> str:
     """Return the table as CSV: one line a system and protocol, shares unrounded, each run in its own column."""
     columns = number_columns(comparison)
+    rows = [[column.value(row) for column in columns] for row in comparison.rows]
+    return csv_text([column.title for column in columns], rows)
+
+
+def csv_text(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return numbers as CSV; None is an empty cell."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([column.title for column in columns])
-    writer.writerows([column.value(row) for column in columns] for row in comparison.rows)
+    writer.writerow(columns)
+    writer.writerows(rows)
     return out.getvalue()
 
 

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ifcar.errors import InputError
-from ifcar.pipelines.comparison.statistics import (
-    Jackknifed,
-    PairedTest,
-    bootstrap_interval,
-    holm,
-    mcnemar,
-    paired_bootstrap,
-    population_map,
-)
-from ifcar.pipelines.labels.contract import LabelKind
-from ifcar.pipelines.labels.kinds import TOP_K, target_ranks
+from ifcar.pipelines.comparison.statistics import PairedTest, holm
+from ifcar.pipelines.comparison.tested import PairedTestName, TestResults, read_results
 from ifcar.pipelines.runs.finished import Run
 from ifcar.pipelines.runs.tasks import on_task
-from ifcar.pipelines.scoring.scores import Predictions, pooled_units
-
-PairedTestName = Literal["bootstrap", "mcnemar"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,7 +148,7 @@ def summarise(
     Raises:
         InputError: two systems of a protocol were tested on different clips, or McNemar's test meets several seeds.
     """
-    tested = [_test_results(system) for system in systems]
+    tested = [read_results(system.name, [own.runs for own in system.replicates]) for system in systems]
     rows = [_row(system, r) for system, r in zip(systems, tested, strict=True)]
     of_baseline = {s.protocol: r for s, r in zip(systems, tested, strict=True) if s.name == baseline}
     tests: dict[int, PairedTest] = {}
@@ -177,99 +163,7 @@ def summarise(
     return [replace(row, against=tests.get(place), p_corrected=corrected.get(place)) for place, row in enumerate(rows)]
 
 
-class _TestResults(ABC):
-    """What the replicates of a system say of the test clips, in the order of the runs' predictions."""
-
-    top5: tuple[float, ...] = ()
-
-    def __init__(self, clip_ids: NDArray[np.str_], replicates: Sequence[Sequence[Predictions]]) -> None:
-        self.clip_ids = clip_ids
-        self.kind: LabelKind = replicates[0][0].kind
-        self.targets = np.concatenate([p.targets for p in replicates[0]])
-        self.units, self.is_grouped = pooled_units(replicates[0])
-        self.logits = [np.concatenate([p.logits for p in parts]) for parts in replicates]
-
-    @abstractmethod
-    def primary(self) -> NDArray[np.float64]:
-        """Return (S,) the measure that decides."""
-
-    @abstractmethod
-    def population(self) -> float:
-        """Return the mean that endlessly many such clips would give."""
-
-    @abstractmethod
-    def interval(self) -> tuple[float, float]:
-        """Return the 95 % interval over clips of `population`."""
-
-    @abstractmethod
-    def compare(self, other: Any, paired_test: PairedTestName) -> PairedTest:
-        """Test the difference to another system of the same protocol. Raises InputError where the test does not fit."""
-
-
-class _Right(_TestResults):
-    """Which clips are right, (S, n) 1 where the replicate is; the measure is the mean."""
-
-    def __init__(self, clip_ids: NDArray[np.str_], replicates: Sequence[Sequence[Predictions]]) -> None:
-        super().__init__(clip_ids, replicates)
-        ranks = np.stack([target_ranks(logits, self.targets) for logits in self.logits])
-        self.matrix = (ranks < TOP_K["top1"]).astype(np.float64)
-        self.top5 = tuple(float(v) for v in (ranks < TOP_K["top5"]).mean(axis=1))
-
-    def primary(self) -> NDArray[np.float64]:
-        return np.asarray(self.matrix.mean(axis=1))
-
-    def population(self) -> float:
-        return float(self.matrix.mean())
-
-    def interval(self) -> tuple[float, float]:
-        return bootstrap_interval(self.matrix.mean(axis=0), self.units)
-
-    def compare(self, other: Any, paired_test: PairedTestName) -> PairedTest:
-        if paired_test != "mcnemar":
-            return paired_bootstrap(self.matrix.mean(axis=0), other.matrix.mean(axis=0), self.units)
-        if self.matrix.shape[0] > 1 or other.matrix.shape[0] > 1:
-            raise InputError("test 'mcnemar' compares single runs; name one seed, or take test: bootstrap")
-        if len(np.unique(self.units)) < len(self.units):
-            raise InputError(
-                "test 'mcnemar' takes clips that are independent, and these share segments or groups, as persons of "
-                "one clip or clips of one video do; take test: bootstrap"
-            )
-        return mcnemar(self.matrix[0], other.matrix[0])
-
-
-class _Ranked(_TestResults):
-    """Rankings of clips by each of several labels; the measure is mAP."""
-
-    def __init__(self, clip_ids: NDArray[np.str_], replicates: Sequence[Sequence[Predictions]]) -> None:
-        super().__init__(clip_ids, replicates)
-        self.estimate = Jackknifed.mean([population_map(logits, self.targets, self.kind) for logits in self.logits])
-
-    def primary(self) -> NDArray[np.float64]:
-        return np.array([self.kind.measures(logits, self.targets)[self.kind.measure] for logits in self.logits])
-
-    def population(self) -> float:
-        return self.estimate.value
-
-    def interval(self) -> tuple[float, float]:
-        return self.estimate.interval(self.units)
-
-    def compare(self, other: Any, paired_test: PairedTestName) -> PairedTest:
-        if paired_test == "mcnemar":
-            raise InputError("test 'mcnemar' needs one class a clip; take test: bootstrap for a multi-label protocol")
-        difference: Jackknifed = self.estimate - other.estimate
-        return difference.test(self.units)
-
-
-def _test_results(system: System) -> _Right | _Ranked:
-    replicates = [[run.predictions("test") for run in replicate.runs] for replicate in system.replicates]
-    ids = [np.concatenate([p.clip_ids for p in parts]) for parts in replicates]
-    for replicate, own in zip(system.replicates, ids, strict=True):
-        if not np.array_equal(own, ids[0]):
-            raise InputError(f"{replicate.runs[0].path}: tested on other clips than {system.name}'s other runs")
-    return (_Right if replicates[0][0].kind.exclusive else _Ranked)(ids[0], replicates)
-
-
-def _row(system: System, tested: _Right | _Ranked) -> ResultRow:
+def _row(system: System, tested: TestResults) -> ResultRow:
     runs = [run for replicate in system.replicates for run in replicate.runs]
     return ResultRow(
         system=system.name,
@@ -295,7 +189,7 @@ def _row(system: System, tested: _Right | _Ranked) -> ResultRow:
     )
 
 
-def _unit(tested: _Right | _Ranked, run: Run) -> str:
+def _unit(tested: TestResults, run: Run) -> str:
     """Return what intervals take whole."""
     if tested.is_grouped:
         return run.data().group_kind or "group"

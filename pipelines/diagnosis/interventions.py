@@ -43,17 +43,9 @@ class Intervention:
     drawn: bool = False
 
 
-def _is_category(array: ArraySpec, spec: CacheSpec) -> bool:
-    return array.is_category
-
-
 def _is_kind(array: ArraySpec, spec: CacheSpec) -> bool:
     """Whether it says what an instance is: its category, or its class of the data set."""
     return array.is_category or (array.role == "layout" and bool(array.classes))
-
-
-def _is_feature(array: ArraySpec, spec: CacheSpec) -> bool:
-    return array.role == "feature"
 
 
 def _is_place(array: ArraySpec, spec: CacheSpec) -> bool:
@@ -158,7 +150,7 @@ INTERVENTIONS = (
         name="categories-swapped",
         does="subjects are called objects, and objects subjects",
         fall="the head uses which instance is the hand or person",
-        touches=_is_category,
+        touches=lambda array, _: array.is_category,
         change=swapped,
     ),
     Intervention(
@@ -172,14 +164,14 @@ INTERVENTIONS = (
         name="appearance-averaged",
         does="all features are their average over training clips",
         fall="the head uses what the clip looks like",
-        touches=_is_feature,
+        touches=lambda array, _: array.role == "feature",
         change=averaged,
     ),
     Intervention(
         name="appearance-of-another",
         does="all features are another test clip's",
         fall="the head uses what the clip looks like, and is misled by another look",
-        touches=_is_feature,
+        touches=lambda array, _: array.role == "feature",
         change=of_another,
         drawn=True,
     ),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 
 from ifcar.cache.durable import write_atomic
 from ifcar.errors import InputError
+from ifcar.pipelines.comparison.formats import csv_text
 from ifcar.pipelines.comparison.statistics import PairedTest
 from ifcar.pipelines.configs import from_plain, to_plain
 from ifcar.text_files import read_text
@@ -155,23 +154,21 @@ def read_diagnosis(folder: Path) -> Diagnosis | None:
 
 def numbers(diagnosis: Diagnosis) -> str:
     """Return the table as CSV: a line for the clips as they are and one an intervention, shares unrounded."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    key = diagnosis.metric
-    writer.writerow(
-        ["intervention", "state", "arrays", "n"]
-        + [f"{key}_mean", f"{key}_low", f"{key}_high", "difference", "difference_low", "difference_high", "p", "p_holm"]
-        + [f"{key}_seed{seed}" for seed in diagnosis.seeds]
-        + [f"{diagnosis.class_metric}: {name}" for name in diagnosis.classes]
-    )
+    key, rows = diagnosis.metric, list[list[object]]()
+    measured = [f"{key}_mean", f"{key}_low", f"{key}_high"]
+    tested = ["difference", "difference_low", "difference_high", "p", "p_holm"]
+    seeds = [f"{key}_seed{seed}" for seed in diagnosis.seeds]
+    classes = [f"{diagnosis.class_metric}: {name}" for name in diagnosis.classes]
     for row in diagnosis.rows:
-        t, scored = row.against, bool(row.primary)
-        writer.writerow(
-            [row.name, row.state, " ".join(row.arrays), diagnosis.n if scored else ""]
-            + ([float(np.mean(row.primary)), *row.interval] if scored else ["", "", ""])
-            + (["", "", "", ""] if t is None else [t.difference, t.low, t.high, t.p])
-            + ["" if row.p_corrected is None else row.p_corrected]
-            + (list(row.primary) if scored else [""] * len(diagnosis.seeds))
-            + [*(["" if value is None else value for value in row.class_scores] or [""] * len(diagnosis.classes))]
+        test, scored = row.against, bool(row.primary)
+        rows.append(
+            [
+                *(row.name, row.state, " ".join(row.arrays), diagnosis.n if scored else None),
+                *([float(np.mean(row.primary)), *row.interval] if scored else [None] * len(measured)),
+                *([None] * 4 if test is None else [test.difference, test.low, test.high, test.p]),
+                row.p_corrected,
+                *(row.primary or [None] * len(seeds)),
+                *(row.class_scores or [None] * len(classes)),
+            ]
         )
-    return out.getvalue()
+    return csv_text(["intervention", "state", "arrays", "n", *measured, *tested, *seeds, *classes], rows)

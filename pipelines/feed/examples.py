@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -73,13 +73,10 @@ class Examples:
 
     def part(self, name: str, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Examples:
         """Return the clips where `chosen` (n,) is True, or those at its places in its order, under another name."""
-        fields = ("names", "clips", "segments", "targets", "rows", "usable", "plain", "per_rate")
-        arrays: dict[str, Any] = {field: getattr(self, field)[chosen] for field in fields}
-        for name_of in ("groups", "orders", "teachers"):
-            own = getattr(self, name_of)
-            arrays[name_of] = None if own is None else own[chosen]
-        arrays["further"] = {s: replace(own, targets=own.targets[chosen]) for s, own in self.further.items()}
-        return replace(self, name=name, **arrays)
+        values = {own.name: getattr(self, own.name) for own in fields(self)}
+        arrays: dict[str, Any] = {k: value[chosen] for k, value in values.items() if isinstance(value, np.ndarray)}
+        further = {space: replace(own, targets=own.targets[chosen]) for space, own in self.further.items()}
+        return replace(self, name=name, further=further, **arrays)
 
     def labels_in(self, space: str) -> SpaceLabels:
         """Return the labels of a space; "" is that of `targets`."""

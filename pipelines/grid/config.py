@@ -229,14 +229,13 @@ class GridConfig:
             raise InputError("streams and extraction exclude each other; each stream names its own options")
         for name in self.streams:
             self.stream_config(name)
-        if not self.systems:
-            raise InputError("systems: there are none; name at least one")
+        for what, named in (("systems", self.systems), ("seeds", self.seeds)):
+            if not named:
+                raise InputError(f"{what}: there are none; name at least one")
         for what, values in (("seeds", self.seeds), ("protocols", self.protocols)):
             for value, count in Counter(values).items():
                 if count > 1:
                     raise InputError(f"{what}: {value!r} is named {count} times")
-        if not self.seeds:
-            raise InputError("seeds: there are none; name at least one")
         if self.few_shot is not None and any(system.start or system.distil_from for system in self.systems):
             raise InputError(
                 "few_shot and a system's start or distil_from exclude each other; few-shot runs start from base classes"
@@ -269,8 +268,7 @@ class GridConfig:
         caches = {name: folder("caches") / f"{start}-{name}.zarr" for name in self.streams}
         made = [extract_words(replace(self.stream_config(own, dataset), out=path)) for own, path in caches.items()]
         named = [f"{name}={path}" for name, path in caches.items()]
-        joined = ["ifcar", "cache", "join", *named, "--out", folder("caches") / f"{start}{JOIN_SUFFIX}"]
-        return [*made, joined]
+        return [*made, ["ifcar", "cache", "join", *named, "--out", folder("caches") / f"{start}{JOIN_SUFFIX}"]]
 
     def figures(self, line: str, own: Mapping[str, float]) -> Mapping[str, float]:
         """Return the published figures of a line: the table's, or the file's own."""

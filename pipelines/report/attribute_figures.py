@@ -140,7 +140,7 @@ def draw_attribute(chapter: Chapter, attribute: Attribute) -> Drawing:
     axes.set_xlim(-0.5, len(places) - 0.5)
     axes.set_xlabel(attribute.axis)
     axes.set_ylabel(f"test {measure} (%)")
-    axes.grid(axis="y", color="#e3e3e3", lw=0.8)
+    axes.grid(visible=True, axis="y")
     axes.legend(loc="best")
     missing = int((attribute.groups < 0).sum())
     caption = (
@@ -196,7 +196,7 @@ def draw_company(chapter: Chapter, gains: Sequence[ClassGain], labels: NDArray[n
         words.append(f"{letter} {', '.join(f'{m:.1f}' for m in means)}")
     axes.set_xlabel("other activities in a clip of the class, mean")
     axes.set_ylabel("test AP (%)")
-    axes.grid(color="#e3e3e3", lw=0.8)
+    axes.grid(visible=True)
     axes.legend(loc="best")
     return Drawing(
         name="company",

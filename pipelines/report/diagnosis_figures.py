@@ -58,7 +58,7 @@ def draw_diagnosis(system: str, diagnosis: Diagnosis, name: str) -> Drawing:
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(f"difference in test {title} (points)")
-    axes.grid(axis="x", color="#e3e3e3", lw=0.8)
+    axes.grid(visible=True, axis="x")
     share = 100 * float(before.mean())
     return Drawing(
         name=name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import textwrap
 import unicodedata
@@ -18,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ifcar.cache.durable import write_atomic
+from ifcar.pipelines.comparison.formats import csv_text
 from ifcar.pipelines.pictures.fonts import fit_fonts, write_codes
 from ifcar.pipelines.report.paper import column_pdf
 
@@ -32,6 +32,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": INK,
+    "grid.color": "#e3e3e3",
     "legend.frameon": False,
     "legend.fontsize": 10.0,
     "lines.linewidth": 2.0,
@@ -101,15 +102,6 @@ def short(text: str, width: int = 30, lines: int = 2) -> str:
     rest = clean[len(" ".join(head)) :]
     tail = textwrap.wrap(rest[::-1], width - 2)[0][::-1]
     return "\n".join([*head, f"… {tail}"])
-
-
-def csv_text(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return numbers as CSV; None is an empty cell."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return out.getvalue()
 
 
 def svg_bytes(figure: Figure) -> bytes:

@@ -13,9 +13,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ifcar import __version__
+from ifcar.pipelines.comparison.formats import csv_text
 from ifcar.pipelines.report.answer import Answer
 from ifcar.pipelines.report.dark import with_dark_mode
-from ifcar.pipelines.report.drawing import Drawing, csv_text
+from ifcar.pipelines.report.drawing import Drawing
 from ifcar.pipelines.report.gallery import Gallery
 from ifcar.pipelines.report.tables import Table
 

@@ -101,7 +101,7 @@ def draw_gains(chapter: Chapter, gains: Sequence[ClassGain]) -> Drawing:
     axes.set_yticks(range(len(shown)), names, fontsize=10)
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlabel(f"A − B, {measure} (points)")
-    axes.grid(axis="x", color="#e3e3e3", lw=0.8, zorder=0)
+    axes.grid(visible=True, axis="x", zorder=0)
     ahead, behind = sum(g.difference > 0 for g in gains), sum(g.difference < 0 for g in gains)
     what = "All classes" if len(shown) == len(gains) else f"The {num} classes with the largest and the {num} with the "
     what += "" if len(shown) == len(gains) else "smallest difference"

@@ -108,19 +108,22 @@ def _published(chapter: Chapter) -> list[Section]:
 
 
 def _weights(chapter: Chapter, figures: FigureFolder) -> Section:
-    curves = weight_curves(chapter)
-    names = ["lambda" if place == 0 else f"lambda-{place + 1}" for place in range(len(curves))]
-    shown = [figures.save(draw_weights(chapter, c, name)) for c, name in zip(curves, names, strict=True)]
+    curves = enumerate(weight_curves(chapter))
+    shown = [figures.save(draw_weights(chapter, curve, _numbered("lambda", place))) for place, curve in curves]
     text = "" if shown else f"Left out: no {FEWEST_WEIGHTS} systems of the table differ in the weight λ only."
     return Section(name="lambda", title="Weight λ", text=text, figures=shown)
 
 
 def _views(chapter: Chapter, views: CachedViews | str, figures: FigureFolder) -> list[Section]:
     """Return the section on views where systems differ in those alone; a table seldom is about that."""
-    curves = view_curves(chapter, views)
-    names = ["views" if place == 0 else f"views-{place + 1}" for place in range(len(curves))]
-    shown = [figures.save(draw_views(chapter, c, name)) for c, name in zip(curves, names, strict=True)]
+    curves = enumerate(view_curves(chapter, views))
+    shown = [figures.save(draw_views(chapter, curve, _numbered("views", place))) for place, curve in curves]
     return [Section(name="views", title="Views of a clip", figures=shown)] if shown else []
+
+
+def _numbered(name: str, place: int) -> str:
+    """Return the name of the files of one of several figures, from 0."""
+    return name if place == 0 else f"{name}-{place + 1}"
 
 
 def _gains(chapter: Chapter, figures: FigureFolder) -> Section:
@@ -244,11 +247,10 @@ def _diagnoses(chapter: Chapter, figures: FigureFolder) -> list[Section]:
         return []
     shown, by_class, tables, said = list[ShownFigure](), list[ShownFigure](), [], []
     for place, (system, diagnosis) in enumerate(found):
-        end = "" if place == 0 else f"-{place + 1}"
-        shown.append(figures.save(draw_diagnosis(system, diagnosis, f"shortcuts{end}")))
-        if (drawing := draw_class_changes(system, diagnosis, f"shortcuts-classes{end}")) is not None:
+        shown.append(figures.save(draw_diagnosis(system, diagnosis, _numbered("shortcuts", place))))
+        if (drawing := draw_class_changes(system, diagnosis, _numbered("shortcuts-classes", place))) is not None:
             by_class.append(figures.save(drawing))
-        tables.append(diagnosis_table(system, diagnosis, f"shortcuts{end}"))
+        tables.append(diagnosis_table(system, diagnosis, _numbered("shortcuts", place)))
         said += [f"{system}: {line.rstrip('.')}." for line in (seen_sentence(diagnosis), *diagnosis.notes) if line]
     text = " ".join(said)
     return [Section(name="shortcuts", title=title, text=text, figures=[*shown, *by_class], tables=tables, folded=True)]

@@ -40,7 +40,7 @@ def draw_accuracies(chapter: Chapter) -> Drawing:
     axes.set_yticks(range(len(rows)), [short(name, 24) for name in names])
     axes.set_ylim(len(rows) - 0.5, -0.6)
     axes.set_xlabel(f"test {title} (%)")
-    axes.grid(axis="x", color="#e3e3e3", lw=0.8)
+    axes.grid(visible=True, axis="x")
     many = " for endlessly many clips, which lies below the mAP of few" if has_map(chapter.comparison) else ""
     caption = (
         f"Test {title} on {chapter.protocol}, n = {rows[0].n:,} clips. Large dot: mean over seeds; bar: its 95 % "
@@ -109,7 +109,7 @@ def draw_weights(chapter: Chapter, curve: WeightCurve, name: str) -> Drawing:
     axes.set_xlabel("weight λ of the auxiliary loss (no unit)")
     axes.set_ylabel(f"test {title} (%)")
     axes.set_xticks(curve.weights, [f"{w:g}" for w in curve.weights])
-    axes.grid(axis="y", color="#e3e3e3", lw=0.8)
+    axes.grid(visible=True, axis="y")
     axes.legend(loc="best")
     counts = sorted({len(values) for values in percents})
     runs = " or ".join(map(str, counts))

@@ -20,14 +20,13 @@ from ifcar.pipelines.comparison.columns import (
     points,
     title_of,
 )
-from ifcar.pipelines.comparison.formats import caption
+from ifcar.pipelines.comparison.formats import caption, csv_text
 from ifcar.pipelines.comparison.store import Comparison
 from ifcar.pipelines.diagnosis.store import Diagnosis
 from ifcar.pipelines.diagnosis.table import caption as diagnosis_caption
 from ifcar.pipelines.diagnosis.table import columns_of as diagnosis_columns
 from ifcar.pipelines.published.cards import COLUMNS, Card
 from ifcar.pipelines.report.chapter import Chapter
-from ifcar.pipelines.report.drawing import csv_text
 from ifcar.pipelines.report.pair_figures import ClassGain
 from ifcar.pipelines.runs.finished import Run
 

@@ -61,7 +61,7 @@ def _draw(
         ends.append(f"{letter} ({system}) ends at {mean[-1]:.3g} after {steps[-1]} steps")
     axes.set_xlabel("optimiser steps")
     axes.set_ylabel(label)
-    axes.grid(color="#e3e3e3", lw=0.8)
+    axes.grid(visible=True)
     if ends or others:
         axes.legend(loc="best")
     return Drawing(

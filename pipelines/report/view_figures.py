@@ -96,7 +96,7 @@ def draw_views(chapter: Chapter, points: Sequence[ViewPoint], name: str) -> Draw
             axes.annotate(text, (at, values.mean()), (0, 7), textcoords="offset points", ha="center", fontsize=9)
     axes.set_xlabel("size of the views used (GB)")
     axes.set_ylabel(f"test {title} (%)")
-    axes.grid(axis="y", color="#e3e3e3", lw=0.8)
+    axes.grid(visible=True, axis="y")
     axes.margins(y=0.15)
     axes.legend(loc="best")
     first = points[0].row

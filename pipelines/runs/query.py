@@ -7,10 +7,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from ifcar.config_fields import Option
 from ifcar.errors import InputError, nearest
-from ifcar.pipelines.runs.finished import Run
+
+if TYPE_CHECKING:
+    from ifcar.pipelines.runs.finished import Run  # torch: the command reads these options before it needs it
 
 COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
@@ -40,11 +43,14 @@ class RunQuery:
         sort: the column to sort by, a number or a text; "-COLUMN" for the largest first; None: oldest first.
     """
 
-    head: str | None = None
-    cache: Path | None = None
-    protocol: str | None = None
-    where: tuple[str, ...] = ()
-    sort: str | None = None
+    head: Annotated[str | None, Option("With runs: those of this head.")] = None
+    cache: Annotated[Path | None, Option("With runs: those of this cache, its path or the end of it.")] = None
+    protocol: Annotated[str | None, Option("With runs: those of this protocol.")] = None
+    where: Annotated[
+        tuple[str, ...],
+        Option("With runs: COLUMN>VALUE, as 'top1>60', or with = != ~ < <= >=; again for more.", repeated=True),
+    ] = ()
+    sort: Annotated[str | None, Option("With runs: the column to sort by; -COLUMN: the largest first.")] = None
 
     def names(self, run: Run) -> bool:
         """Return whether the run is of the head, cache and protocol that are asked for."""

@@ -91,6 +91,28 @@ class Outcome:
     refit: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Phase:
+    """What one phase trains.
+
+    Args:
+        entries: the runs, with the plans of this phase.
+        data: what they are trained on.
+        stops: the step at which each run stops.
+        chooses: whether the held-out part chooses the stopping points, and the rest is trained on; else all is.
+    """
+
+    entries: Sequence[PreparedRun]
+    data: Data
+    stops: Sequence[int]
+    chooses: bool = False
+
+    @property
+    def examples(self) -> Examples:
+        """The clips that are trained on."""
+        return self.data.division.fitting if self.chooses else self.data.trained
+
+
 def train_phases(entries: Sequence[PreparedRun], data: Data, folder: Path, progress: Progress) -> list[Outcome]:
     """Train by the runs' plans, from the checkpoint in `folder` where there is one; return one outcome a run."""
     schedule, plan = entries[0].config.schedule, entries[0].plan
@@ -98,23 +120,22 @@ def train_phases(entries: Sequence[PreparedRun], data: Data, folder: Path, progr
     state = load_state(folder, ids) or TrainState(
         members=[RunState() for _ in entries], order=data.batches.order, runs=ids
     )
-    fitting, held_out = data.division.fitting, data.division.held_out
     if len(entries) == 1:  # a grid says how long its fleets take as they go
         _say_time(entries[0], data, state, progress)
-    if held_out is None:
-        stops = [plan.num_steps] * len(entries)
-        weights = _run_phase(entries, data, data.trained, None, stops, state, folder, progress)
+    if data.division.held_out is None:
+        phase = _Phase(entries=entries, data=data, stops=[plan.num_steps] * len(entries))
+        weights = _run_phase(phase, state, folder, progress)
         ends = zip(state.members, weights, strict=True)
         return [_outcome(member, own, plan.num_steps, chosen=False, refit=False) for member, own in ends]
-    fit_plan = for_all_clips(plan, len(fitting))
+    fit_plan = for_all_clips(plan, len(data.division.fitting))
     if state.phase == "fit":
-        shorter = [replace(e, plan=replace(fit_plan, lr=e.plan.lr, weight_decay=e.plan.weight_decay)) for e in entries]
-        stops = [fit_plan.num_steps] * len(entries)
+        shorter = [_with_steps_of(fit_plan, entry) for entry in entries]
         after = plan.num_steps if schedule.refit else 0
         if after:
             said = f"{fit_plan.num_steps:,} steps choose the stopping point; then the refit on all training clips"
             progress.say(f"{entries[0].config.head}: {said}, at most {after:,} steps")
-        _run_phase(shorter, data, fitting, held_out, stops, state, folder, progress, after=after)
+        phase = _Phase(entries=shorter, data=data, stops=[fit_plan.num_steps] * len(entries), chooses=True)
+        _run_phase(phase, state, folder, progress, after=after)
     steps, weights = [m.best_step for m in state.members], [m.best_weights for m in state.members]
     if schedule.refit:
         if state.phase == "fit":
@@ -123,7 +144,7 @@ def train_phases(entries: Sequence[PreparedRun], data: Data, folder: Path, progr
                 member.best_step = 0 if member.failure else member.best_step
         per_step = plan.num_steps / fit_plan.num_steps
         steps = [max(1, round(m.best_step * per_step)) if m.best_step else 0 for m in state.members]
-        weights = _run_phase(entries, data, data.trained, None, steps, state, folder, progress)
+        weights = _run_phase(_Phase(entries=entries, data=data, stops=steps), state, folder, progress)
     return [
         _outcome(member, own, count, chosen=True, refit=schedule.refit)
         for member, own, count in zip(state.members, weights, steps, strict=True)
@@ -151,25 +172,12 @@ def _outcome(member: RunState, weights: dict[str, Tensor], steps: int, *, chosen
 
 
 def _run_phase(
-    entries: Sequence[PreparedRun],
-    data: Data,
-    examples: Examples,
-    held_out: Examples | None,
-    stops: Sequence[int],
-    state: TrainState,
-    folder: Path,
-    progress: Progress,
-    *,
-    after: int = 0,
+    phase: _Phase, state: TrainState, folder: Path, progress: Progress, *, after: int = 0
 ) -> list[dict[str, Tensor]]:
     """Train one phase from where `state` is, showing progress and saving a checkpoint every round.
 
     Args:
-        entries: the runs.
-        data: what they are trained on.
-        examples: the clips of this phase.
-        held_out: the clips that choose the stopping points, or None.
-        stops: the step at which each run stops.
+        phase: what is trained.
         state: where training is.
         folder: of the checkpoint.
         progress: told about every round.
@@ -178,11 +186,12 @@ def _run_phase(
     Returns:
         The runs' states at the end.
     """
-    order, trainer = _trainer(entries, data, examples, held_out, stops, state)
+    order, trainer = _trainer(phase, state)
+    entries = phase.entries
     if state.step:
         restore(folder, trainer)
     name = entries[0].path.name + (f" and {len(entries) - 1} more" if len(entries) > 1 else "")
-    progress.start(f"{name} {state.phase}", max(stops), done=state.step, after=after)
+    progress.start(f"{name} {state.phase}", max(phase.stops), done=state.step, after=after)
     last = state.step
 
     def on_round(state: TrainState) -> None:
@@ -198,20 +207,23 @@ def _run_phase(
     return [trainer.stack.state(order.index(number)) for number in range(len(entries))]
 
 
+def _with_steps_of(plan: Plan, entry: PreparedRun) -> PreparedRun:
+    """Return a run that is trained for the steps of a plan, at its own rate and decay."""
+    return replace(entry, plan=replace(plan, lr=entry.plan.lr, weight_decay=entry.plan.weight_decay))
+
+
 def _say_time(entry: PreparedRun, data: Data, state: TrainState, progress: Progress) -> None:
     """Say how long what is left of a run's training takes, and the same with the narrow preset, where it is long."""
-    held_out, plan, refit = data.division.held_out, entry.plan, entry.config.schedule.refit
-    examples = data.trained if held_out is None else data.division.fitting
-    first = plan if held_out is None else for_all_clips(plan, len(examples))
-    after = plan.num_steps if held_out is not None and refit else 0
+    chooses, plan = data.division.held_out is not None, entry.plan
+    first = for_all_clips(plan, len(data.division.fitting)) if chooses else plan
+    after = plan.num_steps if chooses and entry.config.schedule.refit else 0
     now = first.num_steps - state.step if state.phase == "fit" else 0
     num_steps = now + (after if state.phase == "fit" else plan.num_steps - state.step)
     num_rounds = now / (first.epochs_per_round * first.steps_per_epoch)
 
     def seconds(own: PreparedRun) -> float:
-        trial = TrainState(members=[RunState()], order=state.order)
-        tried = [replace(own, plan=replace(first, lr=plan.lr, weight_decay=plan.weight_decay))]
-        _, trainer = _trainer(tried, data, examples, held_out, [first.num_steps], trial)
+        tried = _Phase(entries=[_with_steps_of(first, own)], data=data, stops=[first.num_steps], chooses=chooses)
+        _, trainer = _trainer(tried, TrainState(members=[RunState()], order=state.order))
         return seconds_of(trainer, num_steps, num_rounds)
 
     if num_steps < LEAST_STEPS:
@@ -228,23 +240,17 @@ def _say_time(entry: PreparedRun, data: Data, state: TrainState, progress: Progr
     progress.say(f"{entry.config.head}: {line}")
 
 
-def _trainer(
-    entries: Sequence[PreparedRun],
-    data: Data,
-    examples: Examples,
-    held_out: Examples | None,
-    stops: Sequence[int],
-    state: TrainState,
-) -> tuple[list[int], Trainer]:
-    """Return what trains a phase from its start, see `_run_phase`, and the number of the run in each of its places."""
+def _trainer(phase: _Phase, state: TrainState) -> tuple[list[int], Trainer]:
+    """Return what trains a phase from its start, and the number of the run in each of its places."""
+    entries, data = phase.entries, phase.data
     for entry in entries:
-        entry.head.learn_labels(examples.labels(len(data.protocol.labels.classes)))
-    order = sorted(range(len(entries)), key=lambda number: -stops[number])
+        entry.head.learn_labels(phase.examples.labels(len(data.protocol.labels.classes)))
+    order = sorted(range(len(entries)), key=lambda number: -phase.stops[number])
     stack = stack_heads([entries[number].head for number in order], data.batches.device)
     members = [
         FleetRun(
             plan=entries[number].plan,
-            stop_step=stops[number],
+            stop_step=phase.stops[number],
             aux_weights=entries[number].config.aux_weights,
             seed=entries[number].config.seed,
             state=state.members[number],
@@ -257,8 +263,8 @@ def _trainer(
         members=members,
         optimizer=make_optimizer(stack, members),
         batches=data.batches,
-        examples=examples,
-        held_out=held_out,
+        examples=phase.examples,
+        held_out=data.division.held_out if phase.chooses else None,
         label_smoothing=config.schedule.label_smoothing,
         precision=config.schedule.precision,
         classifier_only=config.fine_tune is not None and config.fine_tune.train == "classifier",

@@ -16,8 +16,8 @@ from ifcar.cache.open import open_cache
 from ifcar.cache.parts import write_parts
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.pipelines.extract import extract
+from ifcar.pipelines.extraction.cache_options import RecomputeConfig
 from ifcar.pipelines.extraction.config import ExtractConfig
-from ifcar.pipelines.extraction.recomputing import RecomputeConfig
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.recompute import recompute

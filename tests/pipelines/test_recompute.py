@@ -21,8 +21,8 @@ from ifcar.cache.tables import commit_tables
 from ifcar.cli import app
 from ifcar.errors import CacheMismatchError, InputError, MissingDataError
 from ifcar.pipelines.extract import extract
+from ifcar.pipelines.extraction.cache_options import RecomputeConfig
 from ifcar.pipelines.extraction.config import ExtractConfig
-from ifcar.pipelines.extraction.recomputing import RecomputeConfig
 from ifcar.pipelines.extraction.remake import options_of
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.recompute import FEATURE_BOUNDS, Recomputed, drawn_rows, recompute

@@ -1,10 +1,10 @@
-"""The options of computing rows of a cache again, `ifcar cache verify --recompute`."""
+"""What is asked of a cache: the options of `ifcar cache verify`, `export` and `show`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from ifcar.config_fields import Bounds, Option, check_fields
 
@@ -37,3 +37,31 @@ class RecomputeConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportConfig:
+    """Where a cache is written as one file.
+
+    Args:
+        out: the file; default: the cache's name with .h5.
+        format: of the file.
+    """
+
+    out: Annotated[Path | None, Option("The file; default: the cache's name with .h5.")] = None
+    format: Annotated[Literal["hdf5"], Option("hdf5.")] = "hdf5"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShowConfig:
+    """Which clips of a cache are drawn, and where.
+
+    Args:
+        clip: their ids; empty for the first ten.
+        out: folder for the pictures.
+        data_root: the dataset's folder, when it is not at its default place.
+    """
+
+    clip: Annotated[tuple[str, ...], Option("Clip to draw; again for more; default: ten.", repeated=True)] = ()
+    out: Annotated[Path, Option("Folder for the pictures.")] = Path("pictures")
+    data_root: Annotated[Path | None, Option("The dataset's folder; default: data/DATASET.")] = None
