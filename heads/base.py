@@ -63,11 +63,6 @@ class Base(Head):
     relational = False
     simple = True
 
-    @classmethod
-    def reads(cls, config: BaseConfig) -> tuple[str, ...]:
-        """Return the arrays of the chosen streams."""
-        return config.joint.reads()
-
     def __init__(self, config: BaseConfig, spec: CacheSpec, num_classes: int) -> None:
         super().__init__(config, spec, num_classes)
         self.joint = JointFrontEnd(config.joint, spec)

@@ -52,11 +52,6 @@ class CACNF(Head):
     }
     schedules = RADEVSKI
 
-    @classmethod
-    def reads(cls, config: CrossFusionConfig) -> tuple[str, ...]:
-        """Return the arrays of both branches."""
-        return config.reads()
-
     def __init__(self, config: CrossFusionConfig, spec: CacheSpec, num_classes: int) -> None:
         super().__init__(config, spec, num_classes)
         width, eps = config.layout.hidden_dim, config.layout.norm_eps

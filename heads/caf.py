@@ -38,11 +38,6 @@ class CAF(Head):
     }
     schedules = RADEVSKI
 
-    @classmethod
-    def reads(cls, config: CrossFusionConfig) -> tuple[str, ...]:
-        """Return the arrays of both branches."""
-        return config.reads()
-
     def __init__(self, config: CrossFusionConfig, spec: CacheSpec, num_classes: int) -> None:
         super().__init__(config, spec, num_classes)
         width = config.layout.hidden_dim

@@ -102,9 +102,19 @@ class Head(nn.Module, ABC):
         return tuple(dict.fromkeys((*cls.reads(config), *(name for loss in losses for name in cls.auxiliary[loss]))))
 
     @classmethod
-    @abstractmethod
     def reads(cls, config: Any) -> tuple[str, ...]:
-        """Return the names of the cache's arrays that a head of this config reads, whatever losses are on."""
+        """Return the names of the cache's arrays that a head of this config reads, whatever losses are on.
+
+        By default what the config says, or those parts of it that have a `reads()` of their own.
+
+        Raises:
+            InputError: neither the head nor its config says it.
+        """
+        parts = [config] if hasattr(config, "reads") else [getattr(config, own.name) for own in fields(config)]
+        found = tuple(dict.fromkeys(name for part in parts if hasattr(part, "reads") for name in part.reads()))
+        if not found:
+            raise InputError(f"head {cls.name!r} ({cls.__module__}) names no array; give it a class method `reads`")
+        return found
 
     @classmethod
     def check_reads(cls, config: Any, spec: CacheSpec, losses: Collection[str] = ()) -> None:

@@ -39,11 +39,6 @@ class LCF(Head):
     }
     schedules = RADEVSKI
 
-    @classmethod
-    def reads(cls, config: FusionConfig) -> tuple[str, ...]:
-        """Return the arrays of both branches."""
-        return config.reads()
-
     def __init__(self, config: FusionConfig, spec: CacheSpec, num_classes: int) -> None:
         super().__init__(config, spec, num_classes)
         width = config.layout.hidden_dim

@@ -80,11 +80,6 @@ class NL(Head):
     }
     schedules = YAN_RELEASED
 
-    @classmethod
-    def reads(cls, config: NLConfig) -> tuple[str, ...]:
-        """Return the arrays of the chosen streams."""
-        return config.joint.reads()
-
     def __init__(self, config: NLConfig, spec: CacheSpec, num_classes: int) -> None:
         super().__init__(config, spec, num_classes)
         width = config.joint.joint_dim()

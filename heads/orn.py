@@ -164,11 +164,6 @@ class ORN(Head):
     }
     classifier: HeadsClassifier
 
-    @classmethod
-    def reads(cls, config: ORNConfig) -> tuple[str, ...]:
-        """Return the arrays of the chosen heads and features."""
-        return config.reads()
-
     def __init__(self, config: ORNConfig, spec: CacheSpec, num_classes: int, losses: Collection[str] = ()) -> None:
         if "object_class" in losses:
             config.check_class_loss()

@@ -167,11 +167,6 @@ class STIN(Head):
     }
     schedules = YAN_RELEASED
 
-    @classmethod
-    def reads(cls, config: STINConfig) -> tuple[str, ...]:
-        """Return the arrays of the chosen streams."""
-        return config.joint.reads()
-
     def __init__(self, config: STINConfig, spec: CacheSpec, num_classes: int) -> None:
         super().__init__(config, spec, num_classes)
         self.joint = JointFrontEnd(config.joint, spec)

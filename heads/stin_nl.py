@@ -23,6 +23,7 @@ from ifcar.heads.contract import (
 )
 from ifcar.heads.joint import JointConfig, JointFeatures, JointFrontEnd
 from ifcar.heads.rows import keep_real, linear_norm_relu, masked_mean, slot_mask
+from ifcar.heads.standardise import EPS
 from ifcar.heads.stin import Interaction, mlp_and_classifier
 
 
@@ -59,13 +60,12 @@ class STINNLConfig:
         )
 
 
-def slots_normalised(values: Tensor, mask: Tensor, eps: float = 1e-5) -> Tensor:
+def slots_normalised(values: Tensor, mask: Tensor) -> Tensor:
     """Standardise each clip over its real slots and all channels at once: GroupNorm with one group, without gains.
 
     Args:
         values: (B, N, D).
         mask: (B, N), True = real.
-        eps: added to the variance.
 
     Returns:
         (B, N, D), zero where the mask is False.
@@ -74,7 +74,7 @@ def slots_normalised(values: Tensor, mask: Tensor, eps: float = 1e-5) -> Tensor:
     count = (weights.sum((1, 2), keepdim=True) * values.shape[-1]).clamp(min=1)
     centred = (values - (values * weights).sum((1, 2), keepdim=True) / count) * weights
     variance = centred.square().sum((1, 2), keepdim=True) / count
-    return centred / (variance + eps).sqrt()
+    return centred / (variance + EPS).sqrt()
 
 
 class SlotNonLocal(nn.Module):
@@ -139,11 +139,6 @@ class STINNL(Head):
             classifier_dim=64,
         ),
     }
-
-    @classmethod
-    def reads(cls, config: STINNLConfig) -> tuple[str, ...]:
-        """Return the arrays of the chosen streams."""
-        return config.joint.reads()
 
     def __init__(self, config: STINNLConfig, spec: CacheSpec, num_classes: int) -> None:
         super().__init__(config, spec, num_classes)

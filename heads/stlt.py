@@ -65,11 +65,6 @@ class STLT(Head):
     }
     schedules = RADEVSKI
 
-    @classmethod
-    def reads(cls, config: STLTConfig) -> tuple[str, ...]:
-        """Return the arrays of the layout."""
-        return config.layout.reads()
-
     def __init__(self, config: STLTConfig, spec: CacheSpec, num_classes: int) -> None:
         super().__init__(config, spec, num_classes)
         width = config.layout.hidden_dim

@@ -79,11 +79,11 @@ def _places(segments: Segments, n: int) -> tuple[NDArray[np.int64], int]:
     return places, len(names)
 
 
-def bootstrap_interval(values: FloatArray, segments: Segments = None, seed: int = 0) -> tuple[float, float]:
+def bootstrap_interval(values: FloatArray, segments: Segments = None) -> tuple[float, float]:
     """Return the 95 % percentile interval of the mean of (n,) shares over resampled segments; 0 … 1 for one segment."""
     if _places(segments, len(values))[1] < 2:
         return 0.0, 1.0
-    low, high = percentile_interval(bootstrap_means(values, segments, seed))
+    low, high = percentile_interval(bootstrap_means(values, segments))
     return max(0.0, low), min(1.0, high)
 
 
@@ -106,14 +106,13 @@ def percentile_interval(resampled: FloatArray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def paired_bootstrap(ours: FloatArray, other: FloatArray, segments: Segments = None, seed: int = 0) -> PairedTest:
+def paired_bootstrap(ours: FloatArray, other: FloatArray, segments: Segments = None) -> PairedTest:
     """Test whether two systems differ, by resampling the clips that both were tested on.
 
     Args:
         ours: (n,) share of the first system's runs that are right, clip by clip.
         other: (n,) the same of the second system.
         segments: of the clips.
-        seed: of the resampling.
 
     Returns:
         The difference, its interval, and p = 2 · min(P(mean ≤ 0), P(mean ≥ 0)) over resamples, each share counted with
@@ -124,7 +123,7 @@ def paired_bootstrap(ours: FloatArray, other: FloatArray, segments: Segments = N
     places, num_segments = _places(segments, len(differences))
     if num_segments < 2:
         return PairedTest(difference=difference, low=-1.0, high=1.0, p=1.0)
-    resampled = bootstrap_means(differences, segments, seed)
+    resampled = bootstrap_means(differences, segments)
     low, high = percentile_interval(resampled)
     below, above = (float((c.sum() + 1) / (len(resampled) + 1)) for c in (resampled <= 0, resampled >= 0))
     p = max(2 * min(below, above), smallest_p(np.bincount(places, weights=differences)))

@@ -114,10 +114,10 @@ def scaled(values: Map) -> Map:
     return (values - low) / (high - low) if high > low else np.zeros_like(values)
 
 
-def regions(values: Map, threshold: float = THRESHOLD) -> list[tuple[float, float, float, float]]:
+def regions(values: Map) -> list[tuple[float, float, float, float]]:
     """Return the boxes (cx, cy, w, h), in [0, 1], of the connected regions of a map (H, W) above the threshold."""
     large = cv2.resize(values, (MAP_SIDE, MAP_SIDE), interpolation=cv2.INTER_LINEAR)
-    _, _, stats, _ = cv2.connectedComponentsWithStats((large > threshold).astype(np.uint8), connectivity=4)
+    _, _, stats, _ = cv2.connectedComponentsWithStats((large > THRESHOLD).astype(np.uint8), connectivity=4)
     return [
         ((x + w / 2) / MAP_SIDE, (y + h / 2) / MAP_SIDE, w / MAP_SIDE, h / MAP_SIDE)
         for x, y, w, h in (tuple(int(v) for v in row[:4]) for row in stats[1:])

@@ -85,22 +85,17 @@ def panel_figure(
     return figure, axes
 
 
-def show_frame(axes: Axes, clip: ClipSteps, place: int, *, faint: bool = False) -> None:
-    """Draw the frame of the shown step `place`; blank without pixels, lighter when faint."""
+def show_frame(axes: Axes, clip: ClipSteps, place: int) -> None:
+    """Draw the frame of the shown step `place`; blank without pixels."""
     if clip.pixels is None:
         axes.imshow(np.full((2, 2, 3), BLANK, np.uint8), extent=(0, 1, 1, 0))
         return
-    pixels = clip.pixels[place]
-    if faint:
-        pixels = (0.45 * pixels + 0.55 * 255).astype(np.uint8)
-    axes.imshow(pixels, extent=(0, 1, 1, 0), interpolation="bilinear")
+    axes.imshow(clip.pixels[place], extent=(0, 1, 1, 0), interpolation="bilinear")
 
 
-def draw_box(
-    axes: Axes, box: Sequence[float] | NDArray[np.float32], colour: str, *, width: float = 1.8, style: str = "-"
-) -> None:
+def draw_box(axes: Axes, box: Sequence[float] | NDArray[np.float32], colour: str, *, width: float = 1.8) -> None:
     """Draw a box (cx, cy, w, h), on a light edge so that it is seen on any ground."""
     cx, cy, w, h = (float(v) for v in box)
     corner = (cx - w / 2, cy - h / 2)
     axes.add_patch(Rectangle(corner, w, h, fill=False, ec="white", lw=width + 1.2))
-    axes.add_patch(Rectangle(corner, w, h, fill=False, ec=colour, lw=width, ls=style))
+    axes.add_patch(Rectangle(corner, w, h, fill=False, ec=colour, lw=width))

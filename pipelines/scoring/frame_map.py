@@ -68,17 +68,15 @@ def average_precision(right: NDArray[np.bool_], num_true: int) -> float:
     return float(highest_from_here[right].sum() / num_true)
 
 
-def highest_of_frame(
-    frames: NDArray[np.int64], scores: NDArray[Any], count: int = DETECTIONS_A_FRAME
-) -> NDArray[np.bool_]:
-    """Return (n, K) True for the `count` highest scores of each frame, over its boxes and classes together."""
+def highest_of_frame(frames: NDArray[np.int64], scores: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return (n, K) True for the `DETECTIONS_A_FRAME` highest scores of each frame, over its boxes and classes."""
     num_classes = scores.shape[1]
     frame_of = np.repeat(frames, num_classes)
     order = np.lexsort((-scores.ravel(), frame_of))
     ordered = frame_of[order]
     starts = np.searchsorted(ordered, ordered)  # where each one's frame begins
     kept = np.zeros(len(order), np.bool_)
-    kept[order[np.arange(len(order)) - starts < count]] = True
+    kept[order[np.arange(len(order)) - starts < DETECTIONS_A_FRAME]] = True
     return kept.reshape(scores.shape)
 
 

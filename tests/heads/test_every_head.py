@@ -183,3 +183,12 @@ def test_layout_stream_needs_no_pixels_unless_the_head_reads_the_frame() -> None
         assert set(HEADS.get(name).reads(config)) == {"boxes", "categories"}
     for name, preset in (("i3d", "paper"), ("proposal-avg", "paper"), ("i3d-stin-nl", "paper"), ("strg", "full")):
         assert "frame_features" in HEADS.get(name).reads(HEADS.get(name).presets[preset])
+
+
+def test_a_head_reads_what_it_or_its_config_or_a_part_of_that_says_and_else_is_refused() -> None:
+    for name, parts in (("stin", "joint"), ("stlt", "layout"), ("caf", None)):
+        config = HEADS.get(name).config_type()
+        assert HEADS.get(name).reads(config) == (getattr(config, parts) if parts else config).reads()
+    silent = type("Silent", (HEADS.get("stin"),), {})
+    with pytest.raises(InputError, match=r"head 'stin' \(.*\) names no array; give it a class method `reads`"):
+        silent.reads(HEADS.get("i3d").config_type())
