@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ifcar.cache.durable import write_atomic
@@ -35,7 +35,7 @@ class PictureFolder:
         name = f"{self.prefix}{place:05d}.jpg"
         write_atomic(self.path / name, base64.b64decode(strip.jpeg.partition(",")[2]))
         self.written.append(name)
-        return strip.with_picture(f"{PICTURES}/{name}")
+        return replace(strip, jpeg=f"{PICTURES}/{name}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -73,10 +73,6 @@ class Strip:
     boxes: Sequence[Box]
     jpeg: str
     alt: str
-
-    def with_picture(self, address: str) -> Strip:
-        """Return the same strip with its picture elsewhere."""
-        return replace(self, jpeg=address)
 
 
 def make_strip(views: CachedViews, clip_id: str) -> Strip | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,20 +56,19 @@ class CachedViews:
 
     def num_instances(self, clip_ids: Sequence[str]) -> NDArray[np.int64]:
         """Return (n,) how many slots of each clip hold an instance in at least one frame; −1 for a clip without row."""
-        rows = np.array([self.rows.get(clip_id, -1) for clip_id in clip_ids], np.int64)
-        counts = np.full(len(rows), -1, np.int64)
-        known = rows >= 0
-        categories = self.reader.read_rows("categories", rows[known])
-        counts[known] = (categories != Category.EMPTY).any(axis=1).sum(axis=1)
-        return counts
+        return self._counted(clip_ids, "categories", lambda own: (own != Category.EMPTY).any(axis=1).sum(axis=1))
 
     def num_frames(self, clip_ids: Sequence[str]) -> NDArray[np.int64]:
         """Return (n,) frames of the video from a view's first sampled one to its last; −1 for a clip without row."""
+        return self._counted(clip_ids, "frame_indices", lambda own: own.max(axis=1) - own.min(axis=1) + 1)
+
+    def _counted(
+        self, clip_ids: Sequence[str], array: str, count: Callable[[NDArray[Any]], NDArray[Any]]
+    ) -> NDArray[np.int64]:
+        """Return (n,) what is counted in an array of each clip's row; −1 for a clip without row."""
         rows = np.array([self.rows.get(clip_id, -1) for clip_id in clip_ids], np.int64)
         counts = np.full(len(rows), -1, np.int64)
-        known = rows >= 0
-        numbers = self.reader.read_rows("frame_indices", rows[known])
-        counts[known] = numbers.max(axis=1) - numbers.min(axis=1) + 1
+        counts[rows >= 0] = count(self.reader.read_rows(array, rows[rows >= 0]))
         return counts
 
 

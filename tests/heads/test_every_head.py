@@ -6,7 +6,7 @@ import importlib
 import inspect
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -15,7 +15,7 @@ from ifcar.cache.arrays import CacheSpec
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
-from ifcar.heads.joint import STREAMS
+from ifcar.heads.joint import Streams
 from ifcar.testing.batches import LAYOUT_SPEC, spec_with
 from ifcar.testing.built_heads import WithLosses
 from ifcar.testing.head_contract import CHECKS
@@ -98,7 +98,7 @@ def variants() -> list[Any]:
         for preset, config in head.presets.items():
             configs = {preset: narrow(config)}
             if any(f.name == "joint" for f in fields(config)):
-                for stream in STREAMS:
+                for stream in get_args(Streams):
                     if stream != config.joint.streams:
                         changed = replace(narrow(config), joint=replace(narrow(config).joint, streams=stream))
                         configs[f"{preset}-{stream}"] = changed
