@@ -114,6 +114,8 @@ def test_streams_train_together_and_answer_alone_from_their_own_cache(caches: Pa
             evaluate(tmp_path / "run", EvaluateConfig(stream="audio"))
         with pytest.raises(InputError, match="no stream 'eg', did you mean 'ego'"):
             evaluate(tmp_path / "run", EvaluateConfig(stream="eg"))
+        with pytest.raises(MissingDataError, match=r"run: there is no cache at .*j.join.json; name it with --cache"):
+            evaluate(tmp_path / "run", EvaluateConfig(stream="ego", cache=tmp_path / "j.join.json"))
     finally:
         shutil.move(hidden, caches / "sound.zarr")
 
