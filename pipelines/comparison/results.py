@@ -83,6 +83,8 @@ class ResultRow:
         metric: the measure that decides, "top1", or "map" on a multi-label protocol.
         primary: that measure on the test clips, of each replicate.
         top5: test top-5 of each replicate; empty on a multi-label protocol.
+        weighted_map: test mAP of each replicate with each class weighted by its clips; empty elsewhere, and where an
+            earlier version made the table.
         train_primary: the measure on the training clips of each replicate; empty where they were not scored.
         population: the measure, mean over replicates, that endlessly many such clips would give: of accuracy its mean,
             of mAP what `population_map` estimates, for the mAP of few clips lies above that.
@@ -117,6 +119,20 @@ class ResultRow:
     unit: str = "clip"
     task: str = ""
     costs: Costs | None = None
+    weighted_map: tuple[float, ...] = ()
+
+    @property
+    def stage(self) -> str:
+        """The protocol without the task, which a table of several protocols writes behind it."""
+        return self.protocol.removesuffix(f", {self.task}")
+
+    def values(self, measure: str) -> tuple[float, ...]:
+        """Return a measure on the test clips, of each replicate; empty where it is none of theirs.
+
+        Args:
+            measure: key in `MEASURES`.
+        """
+        return {"top5": self.top5, "weighted_map": self.weighted_map, self.metric: self.primary}.get(measure, ())
 
     def replicates(self, opened: Callable[[Path], Run]) -> list[list[Run]]:
         """Return the runs of each replicate, one or one a pooled protocol, on the row's task.
@@ -173,8 +189,9 @@ def _row(system: System, tested: TestResults) -> ResultRow:
         n=len(tested.clip_ids),
         seeds=tuple(replicate.seed for replicate in system.replicates),
         metric=tested.kind.measure,
-        primary=tuple(float(v) for v in tested.primary()),
-        top5=tested.top5,
+        primary=tested.values(tested.kind.measure),
+        top5=tested.values("top5"),
+        weighted_map=tested.values("weighted_map"),
         train_primary=_train_primary(system),
         population=tested.population(),
         interval=tested.interval(),

@@ -29,18 +29,17 @@ PairedTestName = Literal["bootstrap", "mcnemar"]
 class TestResults(ABC):
     """What the replicates of a system say of the test clips, in the order of the runs' predictions."""
 
-    top5: tuple[float, ...] = ()
-
     def __init__(self, clip_ids: NDArray[np.str_], replicates: Sequence[Sequence[Predictions]]) -> None:
         self.clip_ids = clip_ids
         self.kind: LabelKind = replicates[0][0].kind
         self.targets = np.concatenate([p.targets for p in replicates[0]])
         self.units, self.is_grouped = pooled_units(replicates[0])
         self.logits = [np.concatenate([p.logits for p in parts]) for parts in replicates]
+        self.measured = [self.kind.measures(logits, self.targets) for logits in self.logits]
 
-    @abstractmethod
-    def primary(self) -> NDArray[np.float64]:
-        """Return (S,) the measure that decides."""
+    def values(self, measure: str) -> tuple[float, ...]:
+        """Return a measure of each replicate; empty where it is none of the labels'."""
+        return tuple(own[measure] for own in self.measured if measure in own)
 
     @abstractmethod
     def population(self) -> float:
@@ -62,10 +61,6 @@ class _Right(TestResults):
         super().__init__(clip_ids, replicates)
         ranks = np.stack([target_ranks(logits, self.targets) for logits in self.logits])
         self.matrix = (ranks < TOP_K["top1"]).astype(np.float64)
-        self.top5 = tuple(float(v) for v in (ranks < TOP_K["top5"]).mean(axis=1))
-
-    def primary(self) -> NDArray[np.float64]:
-        return np.asarray(self.matrix.mean(axis=1))
 
     def population(self) -> float:
         return float(self.matrix.mean())
@@ -92,9 +87,6 @@ class _Ranked(TestResults):
     def __init__(self, clip_ids: NDArray[np.str_], replicates: Sequence[Sequence[Predictions]]) -> None:
         super().__init__(clip_ids, replicates)
         self.estimate = Jackknifed.mean([population_map(logits, self.targets, self.kind) for logits in self.logits])
-
-    def primary(self) -> NDArray[np.float64]:
-        return np.array([self.kind.measures(logits, self.targets)[self.kind.measure] for logits in self.logits])
 
     def population(self) -> float:
         return self.estimate.value
