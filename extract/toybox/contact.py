@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from ifcar.cache.schema import Category
-from ifcar.extract.toybox.looks import LOOKS, SHAPES, draw_object
-from ifcar.extract.toybox.motion import GRIP, HandPath, Rng, ease
+from ifcar.extract.toybox.looks import LOOKS, SHAPES
+from ifcar.extract.toybox.motion import GRIP, HandPath, ease
 from ifcar.extract.toybox.render import render_frames, tight_boxes, visible_masks
-from ifcar.extract.toybox.scene import Scene, Track, changing_light, hand_tracks, shaken_camera
-from ifcar.extract.toybox.splits import video_id
+from ifcar.extract.toybox.scene import Scene, changing_light, hand_tracks, plain_object, shaken_camera
+from ifcar.extract.toybox.splits import numbered, protocol_files, video_id
 from ifcar.extract.toybox.sprites import FloatArray, Image
 from ifcar.extract.tracks import Tracks
 
@@ -150,7 +150,8 @@ def build_contact(plan: ContactPlan, seed: int) -> Scene:
         base = np.array([_COLUMNS[column] + rng.uniform(-2, 2), rng.uniform(66, 84)])
         carries = place in carried_by and MOVES_OBJECT[plan.motion]
         way = hand_ways[carried_by[place]] if carries else still
-        objects.append(_object(rng, noun, place, base + way))
+        tilt, longest = float(rng.uniform(-8, 8)), float(rng.uniform(40, 48))
+        objects.append(plain_object(noun, place, tilt, longest, base + way, depth=2))
     hands = []
     for reach, way in hand_ways.items():
         above = objects[reach.object_place]
@@ -179,22 +180,6 @@ def _way(motion: int, u: FloatArray) -> FloatArray:
         return np.outer(28 * (1 - amount), [0.0, 1.0])
     dip = 18 * np.sin(np.pi * amount) if motion == 3 else np.zeros_like(u)
     return np.stack([28 * amount - 14, dip], axis=1)
-
-
-def _object(rng: Rng, noun: str, slot: int, centre: FloatArray) -> Track:
-    look = next(look for look in LOOKS if look.noun == noun)
-    sprite = draw_object(look, float(rng.uniform(-8, 8)))
-    return Track(
-        category=noun,
-        slot=slot,
-        sprite=sprite,
-        scale=float(rng.uniform(40, 48)) / max(sprite.extent()),
-        angle=0.0,
-        centre=centre,
-        depth=2,
-        effect="none",
-        progress=np.zeros(NUM_FRAMES),
-    )
 
 
 def contact_tracks(plan: ContactPlan, seed: int) -> Tracks:
@@ -242,12 +227,9 @@ def contact_files(plans: Sequence[ContactPlan], seed: int) -> dict[str, Any]:
     """Return the content of every label and split file by its path below `splits/`."""
     orders = [name for both in MOTIONS for name in both]
     labels = {"contact": [_contact_class(shape) for shape in SHAPES], "order": orders}
-    files: dict[str, Any] = {}
-    for protocol, classes in labels.items():
-        files[f"{protocol}/labels.json"] = {name: number for number, name in enumerate(classes)}
-        files[f"{protocol}/train.json"] = [plan.entry() for plan in plans if plan.is_train]
-        files[f"{protocol}/validation.json"] = [plan.entry() for plan in plans if not plan.is_train]
-    return files
+    train = {plan.number for plan in plans if plan.is_train}
+    parts = (protocol_files(name, numbered(classes), plans, train) for name, classes in labels.items())
+    return {path: content for part in parts for path, content in part.items()}
 
 
 def _contact_class(shape: str) -> str:

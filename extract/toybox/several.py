@@ -28,7 +28,7 @@ from ifcar.extract.toybox.scene import (
     hand_tracks,
     shaken_camera,
 )
-from ifcar.extract.toybox.splits import label_map, video_id
+from ifcar.extract.toybox.splits import label_map, protocol_files, video_id
 from ifcar.extract.toybox.sprites import FloatArray
 
 NUM_CLIPS = 300
@@ -187,9 +187,6 @@ def several_files(plans: Sequence[SeveralPlan], seed: int) -> dict[str, Any]:
         "compositional": {plan.number for plan in plans if plan.is_train},
         "shuffled": {plans[k].number for k in chosen},
     }
-    files: dict[str, Any] = {}
-    for name, train in parts.items():
-        files[f"{name}/labels.json"] = label_map(range(len(ACTIONS)))
-        files[f"{name}/train.json"] = [plan.entry() for plan in plans if plan.number in train]
-        files[f"{name}/validation.json"] = [plan.entry() for plan in plans if plan.number not in train]
-    return files
+    labels = label_map(range(len(ACTIONS)))
+    own = (protocol_files(name, labels, plans, train) for name, train in parts.items())
+    return {path: content for files in own for path, content in files.items()}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,6 +24,17 @@ _SHOTS = {"finetune_5shot_training": 5, "finetune_10shot_train": 10}
 _NUM_DRAWS = 3
 _POOL = 15
 """Clips of a novel class that shots are drawn from; the three draws of five shots share none."""
+
+
+class SplitPlan(Protocol):
+    """What split files say of a clip."""
+
+    @property
+    def number(self) -> int:
+        """See `ClipPlan`."""
+
+    def entry(self) -> dict[str, Any]:
+        """Return the clip's entry in a split file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,17 +99,24 @@ def split_files(plans: Sequence[ClipPlan], seed: int) -> dict[str, Any]:
     """Return the content of every label and split file by its path below `splits/`."""
     labels = label_map(range(len(ACTIONS)))
     shuffled = _shuffled_train(plans, seed)
-    files: dict[str, Any] = {
-        "compositional/labels.json": labels,
+    return {
+        **protocol_files("compositional", labels, plans, {p.number for p in plans if p.is_train}),
         "compositional/objectsA.json": list(nouns_of("A")),
         "compositional/objectsB.json": list(nouns_of("B")),
-        "compositional/train.json": [p.entry() for p in plans if p.is_train],
-        "compositional/validation.json": [p.entry() for p in plans if not p.is_train],
-        "shuffled/labels.json": labels,
-        "shuffled/train.json": [p.entry() for p in plans if p.number in shuffled],
-        "shuffled/validation.json": [p.entry() for p in plans if p.number not in shuffled],
+        **protocol_files("shuffled", labels, plans, shuffled),
+        **_few_shot_files(plans, seed, shuffled),
     }
-    return files | _few_shot_files(plans, seed, shuffled)
+
+
+def protocol_files(
+    name: str, labels: Mapping[str, int], plans: Sequence[SplitPlan], train: Collection[int]
+) -> dict[str, Any]:
+    """Return a protocol's label file and its two parts, of which the first has the plans of these numbers."""
+    return {
+        f"{name}/labels.json": labels,
+        f"{name}/train.json": [plan.entry() for plan in plans if plan.number in train],
+        f"{name}/validation.json": [plan.entry() for plan in plans if plan.number not in train],
+    }
 
 
 def video_id(seed: int, number: int) -> str:
@@ -108,8 +126,12 @@ def video_id(seed: int, number: int) -> str:
 
 def label_map(classes: Sequence[int]) -> dict[str, int]:
     """Return {class name: target} of these actions, targets in the order of the names."""
-    names = sorted(ACTIONS[k].name for k in classes)
-    return {name: target for target, name in enumerate(names)}
+    return numbered(sorted(ACTIONS[k].name for k in classes))
+
+
+def numbered(classes: Iterable[str]) -> dict[str, int]:
+    """Return {class name: target} of classes in the order of their targets."""
+    return {name: target for target, name in enumerate(classes)}
 
 
 def _by_class(plans: Sequence[ClipPlan], seed: int) -> list[list[ClipPlan]]:
