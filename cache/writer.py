@@ -174,10 +174,9 @@ class CacheWriter:
 
         Args:
             block: a block that is not committed, or that was reopened.
-            arrays: every array of the spec, with all rows of the block.
-            failures: row number in the cache → why it failed; `status` must be FAILED exactly there, and NOT_WANTED of
-                augmented views only.
-            notes: row number in the cache → what is to be said of it; those of a reopened block stay.
+            arrays: see `BlockStage.stage_block`.
+            failures: see there.
+            notes: see there; those of a reopened block stay.
 
         Raises:
             InputError: the block is committed already, or an array or a status does not fit.
