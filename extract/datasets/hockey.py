@@ -16,14 +16,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.schema import Split
 from ifcar.errors import InputError, MissingDataError, nearest
 from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.box_records import read_tracks, stream_records
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
+from ifcar.extract.datasets.folder_labels import SPLITS, checked_span
 from ifcar.extract.datasets.multi_label import multi_label_table
 from ifcar.extract.datasets.pixel_sources import Place, find_sources
 from ifcar.extract.datasets.text_rows import class_names, column_rows, finite_number
@@ -33,9 +32,7 @@ from ifcar.extract.track_store import TrackStore
 from ifcar.extract.tracks import Tracks
 
 COLUMNS = ("clip_id", "video", "start_sec", "end_sec", "split", "labels")
-SPLITS = {"train": Split.TRAIN, "test": Split.TEST, "": Split.NONE}
 VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".avi")
-MAX_SECONDS = 1e5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,11 +115,7 @@ class Hockey(Dataset):
 
     def tracks(self, clip_id: str) -> Tracks:
         """Return the clip's boxes; none where boxes.json has none."""
-        if clip_id in self._tracks:
-            return self._tracks.get(clip_id)
-        start, stop = self._annotations[clip_id].span_sec
-        frames = np.arange(int(start * self.annotation_fps), int(np.ceil(stop * self.annotation_fps)))
-        return Tracks(frames=frames, boxes=np.zeros((len(frames), 0, 4), np.float32), categories=np.zeros(0, np.uint8))
+        return self._tracks.get_or_none(clip_id)
 
     def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
         """Return `official`, the split of annotations.csv; groups are videos."""
@@ -175,11 +168,7 @@ def read_annotations(path: Path, classes: Sequence[str], digest: hashlib._Hash) 
 
 
 def _annotation(where: str, fields: Mapping[str, str], number_of: Mapping[str, int]) -> Annotation:
-    start, stop = (finite_number(where, name, fields[name]) for name in ("start_sec", "end_sec"))
-    if not 0 <= start < stop <= MAX_SECONDS:
-        raise InputError(
-            f"{where}: the clip is from {start:g} to {stop:g} s; expected 0 ≤ start < end ≤ {MAX_SECONDS:g}"
-        )
+    span = checked_span(where, *(finite_number(where, name, fields[name]) for name in ("start_sec", "end_sec")))
     if fields["split"] not in SPLITS:
         raise InputError(f"{where}: split is {fields['split']!r:.40}; expected train, test, or nothing")
     labels = [label.strip() for label in fields["labels"].split(";") if label.strip()]
@@ -188,7 +177,7 @@ def _annotation(where: str, fields: Mapping[str, str], number_of: Mapping[str, i
         raise InputError(f"{where}: classes.txt has no {unknown!r:.60}{nearest(unknown, number_of)}")
     return Annotation(
         video=fields["video"],
-        span_sec=(start, stop),
+        span_sec=span,
         split=SPLITS[fields["split"]],
         classes=frozenset(number_of[label] for label in labels),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ifcar.cache.protocols import UNKNOWN, LabelSpace, ProtocolTable
 from ifcar.cache.schema import Split
@@ -56,6 +57,13 @@ def single_labels(classes: Sequence[str], clip_ids: Sequence[str], labels: Mappi
     return LabelSpace(kind="single", classes=tuple(classes), targets=targets)
 
 
+def incomplete(table: ProtocolTable, split: Mapping[str, Split], clip_ids: Sequence[str]) -> list[str]:
+    """Return a line each for clips of a protocol that are not in the data, and for classes without a training clip."""
+    targets = table.labels.targets[table.split == Split.TRAIN]
+    trained = np.nonzero(targets == 1)[1] if table.labels.kind == "multi" else targets
+    return absent_clips(table.name, split, clip_ids) + empty_class_notes(table.name, table.labels.classes, trained)
+
+
 def absent_clips(name: str, split: Mapping[str, Split], clip_ids: Sequence[str]) -> list[str]:
     """Return one line for each part of a protocol that lists clips which are not in the data."""
     known = set(clip_ids)
@@ -65,3 +73,12 @@ def absent_clips(name: str, split: Mapping[str, Split], clip_ids: Sequence[str])
         if absent:
             notes.append(f"protocol {name}: {absent} {part.name.lower()} clips are not in the data")
     return notes
+
+
+def empty_class_notes(name: str, classes: Sequence[str], targets: NDArray[np.integer]) -> list[str]:
+    """Return one line when some classes have no training clip while others do."""
+    empty = sorted(set(range(len(classes))) - set(targets.tolist()))
+    if not empty or not len(targets):
+        return []
+    first = classes[empty[0]]
+    return [f"protocol {name}: {len(empty)} of {len(classes)} classes have no training clip, the first: {first!r}"]

@@ -17,11 +17,8 @@ from ifcar.cache.protocols import LabelSpace, ProtocolTable
 from ifcar.cache.schema import Split
 from ifcar.data_files import subfolders
 from ifcar.errors import InputError
-from ifcar.extract.datasets.label_tables import absent_clips, protocol_table
-from ifcar.extract.datasets.splits import class_number, empty_class_notes, read_class_names, read_entries
-
-LABELS = "labels.json"
-PARTS = {"train.json": Split.TRAIN, "validation.json": Split.TEST}
+from ifcar.extract.datasets.label_tables import incomplete, protocol_table
+from ifcar.extract.datasets.splits import ProtocolFiles, class_number, read_entries
 
 
 def multi_label_table(
@@ -60,18 +57,14 @@ def read_multi_protocols(splits: Path, clip_ids: Sequence[str]) -> tuple[list[Pr
 
 def read_multi_protocol(folder: Path, clip_ids: Sequence[str], notes: list[str]) -> ProtocolTable | None:
     """Read one protocol's folder; see `ifcar.extract.datasets.splits.read_protocol`."""
-    if not (folder / LABELS).is_file():
-        notes.append(f"protocol {folder.name}: left out, {folder / LABELS} is missing")
+    files = ProtocolFiles(name=folder.name)
+    classes = files.read_classes(folder, notes)
+    if classes is None:
         return None
-    classes = read_class_names(folder / LABELS)
     number_of = {name: number for number, name in enumerate(classes)}
     labels: dict[str, set[int]] = {}
     split: dict[str, Split] = {}
-    for name, part in PARTS.items():
-        path = folder / name
-        if not path.is_file():
-            notes.append(f"protocol {folder.name}: no {part.name.lower()} clips, {path} is missing")
-            continue
+    for part, path in files.lists(folder, notes):
         for entry in read_entries(path):
             clip_id = entry["id"]
             if clip_id in split:
@@ -79,8 +72,7 @@ def read_multi_protocol(folder: Path, clip_ids: Sequence[str], notes: list[str])
             split[clip_id] = part
             labels[clip_id] = {class_number(path, clip_id, own, number_of) for own in _actions(path, entry)}
     table = multi_label_table(folder.name, classes, clip_ids, labels, split)
-    notes += absent_clips(folder.name, split, clip_ids)
-    notes += empty_class_notes(folder.name, classes, np.nonzero(table.labels.targets[table.split == Split.TRAIN])[1])
+    notes += incomplete(table, split, clip_ids)
     return table
 
 

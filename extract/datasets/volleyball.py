@@ -29,17 +29,7 @@ from ifcar.extract.limits import MAX_COORDINATE, MAX_FRAME_NUMBER, DecodeError
 from ifcar.extract.tracks import Tracks
 
 GROUP_ACTIVITIES = ("r_set", "r_spike", "r-pass", "r_winpoint", "l_winpoint", "l-pass", "l-spike", "l_set")
-PERSONAL_ACTIONS = (
-    "waiting",
-    "setting",
-    "digging",
-    "falling",
-    "spiking",
-    "blocking",
-    "jumping",
-    "moving",
-    "standing",
-)
+PERSONAL_ACTIONS = ("waiting", "setting", "digging", "falling", "spiking", "blocking", "jumping", "moving", "standing")
 REACH_FRAMES = 20
 """Frames of a clip on each side of its key frame."""
 TRAIN_VIDEOS = (1, 3, 6, 7, 10, 13, 15, 16, 18, 22, 23, 31, 32, 36, 38, 39, 40, 41, 42, 48, 50, 52, 53, 54)
@@ -98,11 +88,11 @@ class Volleyball(Dataset):
     annotation_fps = None  # frames go by their own numbers, at no stated rate
     errata = (
         Erratum(
-            text=("Players are boxed in the key frame alone. Their boxes are held over the 41 frames around it."),
+            "Players are boxed in the key frame alone. Their boxes are held over the 41 frames around it.",
             source="videos/V/annotations.txt",
         ),
         Erratum(
-            text=("Names of group activities mix _ and -: r_set beside r-pass. They are read as they are written."),
+            "Names of group activities mix _ and -: r_set beside r-pass. They are read as they are written.",
             source="videos/V/annotations.txt",
         ),
     )
@@ -147,11 +137,7 @@ class Volleyball(Dataset):
         frame = self._frames[clip_id]
         first = max(0, frame.number - 1 - REACH_FRAMES)  # picture K.jpg is frame K − 1
         frames = np.arange(first, frame.number + REACH_FRAMES)
-        return Tracks(
-            frames=frames,
-            boxes=np.broadcast_to(frame.boxes, (len(frames), *frame.boxes.shape)),
-            categories=frame.categories(),
-        )
+        return Tracks.held(frames, frame.boxes)
 
     def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
         """Return `official` over the official videos; its validation videos count as training.
