@@ -18,12 +18,12 @@ from ifcar.extract.toybox.actions import ACTIONS
 from ifcar.extract.toybox.encode import FRAMES_PER_SECOND
 from ifcar.extract.toybox.looks import nouns_of
 from ifcar.extract.toybox.several import Act
+from ifcar.extract.toybox.splits import BLOCKS, TRAIN_BLOCKS
 
 NUM_RECORDINGS = 240
 SECONDS = 8
 ANNOTATION_FPS = 30
 """What numbers of annotated frames count in, from 1."""
-_BLOCKS, _TRAIN_BLOCKS = 3, 2
 _LENGTHS = {3: ((2, 3, 3),), 4: ((2, 2, 2, 2), (1, 2, 2, 3))}
 """Seconds of each act, in any order, by the number of acts."""
 _PLAN_STREAM = 9
@@ -136,8 +136,8 @@ class RecordingPlan:
 def plan_recording(seed: int, number: int) -> RecordingPlan:
     """Return what recording `number` shows: activities take turns, two of three recordings are for training."""
     rng = np.random.default_rng([seed, number, _PLAN_STREAM])
-    turn, place = divmod(number, _BLOCKS)
-    is_train = place < _TRAIN_BLOCKS
+    turn, place = divmod(number, BLOCKS)
+    is_train = place < TRAIN_BLOCKS
     activity = list(ACTIVITIES)[turn % len(ACTIVITIES)]
     names = ACTIVITIES[activity]
     choices = _LENGTHS[len(names)]

@@ -23,7 +23,7 @@ from ifcar.extract.toybox.looks import LOOKS, SHAPES
 from ifcar.extract.toybox.motion import GRIP, HandPath, ease
 from ifcar.extract.toybox.render import render_frames, tight_boxes, visible_masks
 from ifcar.extract.toybox.scene import Scene, changing_light, hand_tracks, plain_object, shaken_camera
-from ifcar.extract.toybox.splits import numbered, protocol_files, video_id
+from ifcar.extract.toybox.splits import BLOCKS, TRAIN_BLOCKS, numbered, protocol_files, video_id
 from ifcar.extract.toybox.sprites import FloatArray, Image
 from ifcar.extract.tracks import Tracks
 
@@ -41,7 +41,6 @@ MOVES_OBJECT = (False, True, True, True)
 """Whether what the first hand touches moves with it, by motion."""
 CLASSES = ("background", "hand", *SHAPES)
 """Of `object_classes`."""
-_BLOCKS, _TRAIN_BLOCKS = 3, 2
 _COLUMNS = (40.0, 120.0, 200.0, 280.0)
 _AWAY = 130.0
 _PLAN_STREAM, _SCENE_STREAM = 7, 8
@@ -127,8 +126,8 @@ def plan_contact(seed: int, number: int) -> ContactPlan:
     return ContactPlan(
         number=number,
         video_id=video_id(seed, number),
-        is_train=scene % _BLOCKS < _TRAIN_BLOCKS,
-        motion=scene // _BLOCKS % len(MOTIONS),
+        is_train=scene % BLOCKS < TRAIN_BLOCKS,
+        motion=scene // BLOCKS % len(MOTIONS),
         nouns=tuple(nouns[k] for k in order),
         columns=tuple(int(k) for k in rng.permutation(len(_COLUMNS))[:num_objects]),
         reaches=tuple(
@@ -192,10 +191,7 @@ def contact_tracks(plan: ContactPlan, seed: int) -> Tracks:
         frames=np.arange(NUM_FRAMES),
         boxes=tight_boxes(masks).astype(np.float32),
         categories=np.where(is_hand, Category.SUBJECT, Category.OBJECT).astype(np.uint8),
-        values={
-            "masks": masks,
-            "object_classes": np.broadcast_to(np.array(numbers, np.int16), masks.shape[:2]),
-        },
+        values={"masks": masks, "object_classes": np.broadcast_to(np.array(numbers, np.int16), masks.shape[:2])},
     )
 
 

@@ -138,9 +138,4 @@ def _hole(sprite: Sprite, amount: float) -> Image:
     return paint_over(sprite.image, as_image(picture))
 
 
-_EFFECTS: dict[str, Callable[[Sprite, float], Image]] = {
-    "tear": _tear,
-    "fold": _fold,
-    "paint": _paint,
-    "hole": _hole,
-}
+_EFFECTS: dict[str, Callable[[Sprite, float], Image]] = {"tear": _tear, "fold": _fold, "paint": _paint, "hole": _hole}

@@ -105,12 +105,7 @@ def _annotated(
     def records(plan: P, seed: int) -> Records:
         return annotation_records(lay_out(plan, seed), plan.video_id, seed, plan.number)
 
-    return {
-        "num_clips": num_clips,
-        "plan": plan,
-        "records": records,
-        **_something_else(frames, files, "compositional"),
-    }
+    return {"num_clips": num_clips, "plan": plan, "records": records, **_something_else(frames, files, "compositional")}
 
 
 def _single(size: str) -> Kind[splits.ClipPlan]:

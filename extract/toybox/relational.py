@@ -28,7 +28,7 @@ from ifcar.extract.toybox.looks import LOOKS, SHAPES
 from ifcar.extract.toybox.motion import HandPath, Rng, ease
 from ifcar.extract.toybox.render import render_frames
 from ifcar.extract.toybox.scene import Scene, changing_light, hand_tracks, plain_object
-from ifcar.extract.toybox.splits import numbered, protocol_files, video_id
+from ifcar.extract.toybox.splits import BLOCKS, TRAIN_BLOCKS, numbered, protocol_files, video_id
 from ifcar.extract.toybox.sprites import FloatArray, Image
 
 NUM_CLIPS = 720
@@ -40,7 +40,6 @@ PAIRS = (
 )
 """The classes; scenes take turns, and each makes a clip of both classes of a pair."""
 TOUCH, HOLD, SWAP = range(len(PAIRS))
-_BLOCKS, _TRAIN_BLOCKS = 3, 2
 _SIDE = 46.0
 """Of every box, in pixels."""
 _PLAN_STREAM, _SCENE_STREAM = 9, 10
@@ -102,7 +101,7 @@ def plan_relational(seed: int, number: int) -> RelationalPlan:
     return RelationalPlan(
         number=number,
         video_id=video_id(seed, number),
-        is_train=scene // len(PAIRS) % _BLOCKS < _TRAIN_BLOCKS,
+        is_train=scene // len(PAIRS) % BLOCKS < TRAIN_BLOCKS,
         nouns=(first, second),
         things_cross=things,
         hands_cross=hands,

@@ -28,12 +28,11 @@ from ifcar.extract.toybox.scene import (
     hand_tracks,
     shaken_camera,
 )
-from ifcar.extract.toybox.splits import label_map, protocol_files, video_id
+from ifcar.extract.toybox.splits import BLOCKS, TRAIN_BLOCKS, label_map, protocol_files, video_id
 from ifcar.extract.toybox.sprites import FloatArray
 
 NUM_CLIPS = 300
 NUM_FRAMES = 64
-_TRAIN_BLOCKS, _BLOCKS = 2, 3
 _PLACES = 4
 """Two lanes times two parts; place p is lane p % 2 in part p // 2."""
 _SCALE = 0.66
@@ -100,8 +99,8 @@ class SeveralPlan:
 def plan_several(seed: int, number: int) -> SeveralPlan:
     """Return what clip `number` shows: two, three and four actions take turns, two of three clips are for training."""
     rng = np.random.default_rng([seed, number, _PLAN_STREAM])
-    turn, place_in_block = divmod(number, _BLOCKS)
-    is_train = place_in_block < _TRAIN_BLOCKS
+    turn, place_in_block = divmod(number, BLOCKS)
+    is_train = place_in_block < TRAIN_BLOCKS
     count = 2 + turn % 3
     boundaries = [NUM_FRAMES // 2 + int(rng.integers(-4, 5)) for _ in range(2)]
     pools = {group: list(rng.permutation(nouns_of(group))) for group in ("A", "B")}

@@ -13,9 +13,8 @@ from ifcar.extract.toybox.looks import Group, nouns_of
 
 NUM_CLIPS: dict[str, int] = {"small": 486, "standard": 5994}
 """Clips of each size: 18 + 9 and 222 + 111 for training and test of each of the 18 classes."""
-_TRAIN_BLOCKS = 2
-_BLOCKS = 3
-"""Of every three clips of a class two are for training."""
+BLOCKS, TRAIN_BLOCKS = 3, 2
+"""Of every three clips of a class, or of three scenes or recordings, two are for training."""
 _ID_PRIME = 220_873
 _ID_STEP = 100_003
 _SHUFFLE_STREAM = 1 << 40
@@ -76,12 +75,12 @@ def plan_clip(seed: int, number: int) -> ClipPlan:
     """Return what clip `number` shows: classes take turns, and each class goes through all its objects in turn."""
     turn, class_number = divmod(number, len(ACTIONS))
     action = ACTIONS[class_number]
-    is_train = turn % _BLOCKS < _TRAIN_BLOCKS
+    is_train = turn % BLOCKS < TRAIN_BLOCKS
     group: Group = "A" if (action.verb_group == 1) == is_train else "B"
     nouns = nouns_of(group)
     order = np.random.default_rng([seed, class_number, int(is_train)]).permutation(len(nouns))
-    block, place = divmod(turn, _BLOCKS)
-    first = int(order[(block * _TRAIN_BLOCKS + place if is_train else block) % len(nouns)])
+    block, place = divmod(turn, BLOCKS)
+    first = int(order[(block * TRAIN_BLOCKS + place if is_train else block) % len(nouns)])
     others = np.random.default_rng([seed, number, 4]).permutation([k for k in range(len(nouns)) if k != first])
     chosen = [first, *(int(other) for other in others)]
     count = action.num_placeholders
