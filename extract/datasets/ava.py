@@ -24,7 +24,7 @@ from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.contract import Clip, Dataset, Erratum, Listing, Progress, register_dataset
 from ifcar.extract.datasets.instance_labels import LabelledInstance, instance_space
 from ifcar.extract.datasets.key_frames import Corners, KeyFrameBox
-from ifcar.extract.datasets.multi_label import multi_label_table
+from ifcar.extract.datasets.label_tables import protocol_table
 from ifcar.extract.datasets.pixel_sources import Place, find_sources
 from ifcar.extract.decode import frame_size
 from ifcar.extract.tracks import Tracks
@@ -156,16 +156,10 @@ class Ava(Dataset):
         classes = [f"{number} {name}" for number, name in self._actions.items()]
         frames = {clip_id: self._frames[clip_id] for clip_id in clip_ids}
         persons = {clip_id: frame.labelled() for clip_id, frame in frames.items()}
-        table = multi_label_table(
-            "official",
-            classes,
-            clip_ids,
-            {},
-            {clip_id: frame.split for clip_id, frame in frames.items()},
-            groups={clip_id: frame.video for clip_id, frame in frames.items()},
-            group_kind="video",
-        )
-        return [replace(table, spaces=(instance_space("actions", "multi", classes, clip_ids, persons),))], []
+        space = instance_space("actions", "multi", classes, clip_ids, persons)
+        split = {clip_id: frame.split for clip_id, frame in frames.items()}
+        videos = {clip_id: frame.video for clip_id, frame in frames.items()}
+        return [protocol_table("official", [space], clip_ids, split, videos, "video")], []
 
     def _add(self, frame: _KeyFrame) -> None:
         """List a key frame, with more persons than a row has slots for as several clips."""

@@ -31,8 +31,7 @@ from ifcar.extract.datasets.charades_files import (
     read_videos,
 )
 from ifcar.extract.datasets.contract import WHOLE_VIDEO_SEC, Clip, Dataset, Erratum, Listing, Progress, register_dataset
-from ifcar.extract.datasets.label_tables import absent_clips
-from ifcar.extract.datasets.multi_label import multi_label_table
+from ifcar.extract.datasets.label_tables import absent_clips, multi_labels, protocol_table
 from ifcar.extract.datasets.pixel_sources import Place, find_sources
 from ifcar.extract.decode import frame_size
 from ifcar.extract.track_store import TrackStore
@@ -139,14 +138,11 @@ class Charades(Dataset):
         chosen += [("action-genome", annotated)] if annotated else []
         subjects = {video: row.subject for video, row in self._videos.items()}
         labels = {video: row.classes for video, row in self._videos.items()}
+        space = multi_labels(list(self._classes.values()), clip_ids, labels)
         tables, notes = [], []
         for name, videos in chosen:
             split = {video: self._videos[video].split for video in videos}
-            tables.append(
-                multi_label_table(
-                    name, list(self._classes.values()), clip_ids, labels, split, groups=subjects, group_kind="subject"
-                )
-            )
+            tables.append(protocol_table(name, [space], clip_ids, split, subjects, "subject"))
             notes += absent_clips(name, split, clip_ids)
         num_reversed = sum(row.reversed_actions for row in self._videos.values())
         notes += [f"{num_reversed} actions end before they begin; their classes count"] if num_reversed else []

@@ -136,7 +136,7 @@ class EpicKitchens(Dataset):
         tables, notes = [], []
         for name, last in LAST_TRAINING_PERSON.items():
             split = {uid: Split.TRAIN if action.person <= last else Split.TEST for uid, action in self._actions.items()}
-            table = protocol_table(name, space, clip_ids, split, persons, "person")
+            table = protocol_table(name, [space], clip_ids, split, persons, "person")
             tables.append(table)
             notes += incomplete(table, split, clip_ids)
         return tables, notes

@@ -34,8 +34,7 @@ from ifcar.extract.datasets.folder_labels import (
     read_labels,
     split_note,
 )
-from ifcar.extract.datasets.label_tables import incomplete, protocol_table, single_labels
-from ifcar.extract.datasets.multi_label import multi_label_table
+from ifcar.extract.datasets.label_tables import incomplete, multi_labels, protocol_table, single_labels
 from ifcar.extract.datasets.pixel_sources import Place, find_sources
 from ifcar.extract.decode import probe
 from ifcar.extract.frame_folder import frame_files
@@ -135,13 +134,12 @@ class Folder(Dataset):
             split = draw_split(drawn, groups)
         number_of = {name: number for number, name in enumerate(file.classes)}
         numbers = {clip_id: [number_of[name] for name in own] for clip_id, own in labels.items()}
-        if not file.is_multi:
-            split = {clip_id: part for clip_id, part in split.items() if clip_id in labels}
-            single = {clip_id: own[0] for clip_id, own in numbers.items()}
-            space = single_labels(file.classes, clip_ids, single)
-            table = protocol_table(PROTOCOL, space, clip_ids, split, groups, kind)
+        if file.is_multi:
+            space = multi_labels(file.classes, clip_ids, numbers)
         else:
-            table = multi_label_table(PROTOCOL, file.classes, clip_ids, numbers, split, groups, kind)
+            split = {clip_id: part for clip_id, part in split.items() if clip_id in labels}
+            space = single_labels(file.classes, clip_ids, {clip_id: own[0] for clip_id, own in numbers.items()})
+        table = protocol_table(PROTOCOL, [space], clip_ids, split, groups, kind)
         return [table], [
             *label_notes(file, len(rows) - len(labels)),
             *([] if file.has_split else [split_note(split, groups, kind)]),

@@ -23,7 +23,7 @@ from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.box_records import read_tracks, stream_records
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
 from ifcar.extract.datasets.folder_labels import SPLITS, checked_span
-from ifcar.extract.datasets.multi_label import multi_label_table
+from ifcar.extract.datasets.label_tables import multi_labels, protocol_table
 from ifcar.extract.datasets.pixel_sources import Place, find_sources
 from ifcar.extract.datasets.text_rows import class_names, column_rows, finite_number
 from ifcar.extract.decode import frame_size
@@ -120,16 +120,10 @@ class Hockey(Dataset):
     def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
         """Return `official`, the split of annotations.csv; groups are videos."""
         rows = self._annotations
-        table = multi_label_table(
-            "official",
-            self._classes,
-            clip_ids,
-            {clip_id: row.classes for clip_id, row in rows.items()},
-            {clip_id: row.split for clip_id, row in rows.items()},
-            groups={clip_id: row.video for clip_id, row in rows.items()},
-            group_kind="video",
-        )
-        return [table], []
+        space = multi_labels(self._classes, clip_ids, {clip_id: row.classes for clip_id, row in rows.items()})
+        split = {clip_id: row.split for clip_id, row in rows.items()}
+        videos = {clip_id: row.video for clip_id, row in rows.items()}
+        return [protocol_table("official", [space], clip_ids, split, videos, "video")], []
 
     def _read_boxes(self, path: Path, digest: hashlib._Hash) -> list[str]:
         """Read boxes.json where there is one; return a line for boxes without area, and for those of no clip."""

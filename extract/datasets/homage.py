@@ -139,8 +139,7 @@ class Homage(Dataset):
         tables = []
         for name, part_of in parts.items():
             split = {clip_id: part_of[own] for clip_id, own in recordings.items() if own in part_of}
-            table = protocol_table(name, spaces[0], clip_ids, split, recordings, "recording")
-            tables.append(replace(table, spaces=spaces))
+            tables.append(protocol_table(name, spaces, clip_ids, split, recordings, "recording"))
         return tables, notes
 
     def _few_shot_lists(self) -> tuple[dict[str, str], dict[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from ifcar.cache.schema import Split
 
 def protocol_table(
     name: str,
-    space: LabelSpace,
+    spaces: Sequence[LabelSpace],
     clip_ids: Sequence[str],
     split: Mapping[str, Split],
     groups: Mapping[str, str] | None = None,
@@ -23,7 +23,7 @@ def protocol_table(
 
     Args:
         name: the protocol's name.
-        space: the labels of these clips.
+        spaces: the labels of these clips, those that a run learns where it names none first.
         clip_ids: the cache's clips, in order.
         split: the part of a clip, by its id; a clip that it lacks is in none.
         groups: the group of a clip, by its id; used to hold out whole groups, see `ProtocolTable`.
@@ -37,7 +37,7 @@ def protocol_table(
             own[place] = numbers.setdefault(groups[clip_id], len(numbers))
     return ProtocolTable(
         name=name,
-        spaces=(space,),
+        spaces=tuple(spaces),
         split=parts,
         groups=own,
         group_names=tuple(numbers),
@@ -55,6 +55,14 @@ def single_labels(classes: Sequence[str], clip_ids: Sequence[str], labels: Mappi
     """
     targets = np.array([labels.get(clip_id, UNKNOWN) for clip_id in clip_ids], np.int16)
     return LabelSpace(kind="single", classes=tuple(classes), targets=targets)
+
+
+def multi_labels(classes: Sequence[str], clip_ids: Sequence[str], labels: Mapping[str, Collection[int]]) -> LabelSpace:
+    """Return the classes, any number, of every clip; none where there are no labels, see `single_labels`."""
+    targets = np.zeros((len(clip_ids), len(classes)), np.uint8)
+    for place, clip_id in enumerate(clip_ids):
+        targets[place, list(labels.get(clip_id, ()))] = 1
+    return LabelSpace(kind="multi", classes=tuple(classes), targets=targets)
 
 
 def incomplete(table: ProtocolTable, split: Mapping[str, Split], clip_ids: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Multi-label protocol tables: from the labels of each clip, and from split files that list several actions a clip.
+"""Multi-label protocol tables, from split files that list several actions a clip.
 
 splits/PROTOCOL/labels.json      {"Moving something up": 5, …}
 splits/PROTOCOL/train.json       [{"id", "actions": [{"template", "start_sec", "end_sec", …}, …]}, …]
@@ -7,45 +7,16 @@ splits/PROTOCOL/validation.json  the same; these are the test clips
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ifcar.cache.protocols import LabelSpace, ProtocolTable
+from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.schema import Split
 from ifcar.data_files import subfolders
 from ifcar.errors import InputError
-from ifcar.extract.datasets.label_tables import incomplete, protocol_table
+from ifcar.extract.datasets.label_tables import incomplete, multi_labels, protocol_table
 from ifcar.extract.datasets.splits import ProtocolFiles, class_number, read_entries
-
-
-def multi_label_table(
-    name: str,
-    classes: Sequence[str],
-    clip_ids: Sequence[str],
-    labels: Mapping[str, Collection[int]],
-    split: Mapping[str, Split],
-    groups: Mapping[str, str] | None = None,
-    group_kind: str = "",
-) -> ProtocolTable:
-    """Return a protocol over these clips.
-
-    Args:
-        name: the protocol's name.
-        classes: K class names.
-        clip_ids: the cache's clips, in order.
-        labels: the classes of a clip, by its id; may be empty.
-        split: the part of a clip, by its id; a clip that it lacks is in none.
-        groups: the group of a clip, by its id; used to hold out whole groups, see `ProtocolTable`.
-        group_kind: what a group is.
-    """
-    targets = np.zeros((len(clip_ids), len(classes)), np.uint8)
-    for place, clip_id in enumerate(clip_ids):
-        targets[place, list(labels.get(clip_id, ()))] = 1
-    space = LabelSpace(kind="multi", classes=tuple(classes), targets=targets)
-    return protocol_table(name, space, clip_ids, split, groups, group_kind)
 
 
 def read_multi_protocols(splits: Path, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
@@ -71,7 +42,7 @@ def read_multi_protocol(folder: Path, clip_ids: Sequence[str], notes: list[str])
                 raise InputError(f"{path}: clip {clip_id!r:.80} is listed twice; a clip is in one part once")
             split[clip_id] = part
             labels[clip_id] = {class_number(path, clip_id, own, number_of) for own in _actions(path, entry)}
-    table = multi_label_table(folder.name, classes, clip_ids, labels, split)
+    table = protocol_table(folder.name, [multi_labels(classes, clip_ids, labels)], clip_ids, split)
     notes += incomplete(table, split, clip_ids)
     return table
 

@@ -72,5 +72,5 @@ class SomethingSomethingV1(SomethingSomething):
     def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
         """Return `official`: trained on the train list, tested on the validation list."""
         space = single_labels(self._classes, clip_ids, self._labels)
-        table = protocol_table(PROTOCOL, space, clip_ids, self._split)
+        table = protocol_table(PROTOCOL, [space], clip_ids, self._split)
         return [table], incomplete(table, self._split, clip_ids)

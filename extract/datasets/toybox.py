@@ -127,4 +127,4 @@ def _with_scenes(table: ProtocolTable, clip_ids: Sequence[str], scenes: Mapping[
     """Return the protocol with each clip's scene as its group."""
     groups = {clip_id: f"scene {scene}" for clip_id, scene in scenes.items()}
     parts = {clip_id: Split(part) for clip_id, part in zip(clip_ids, table.split.tolist(), strict=True)}
-    return protocol_table(table.name, table.labels, clip_ids, parts, groups, "scene")
+    return protocol_table(table.name, table.spaces, clip_ids, parts, groups, "scene")

@@ -173,7 +173,7 @@ class Vlog(Dataset):
                 clip_id: Split.TRAIN if own in train else Split.TEST if own in test else Split.NONE
                 for clip_id, own in zip(self._lines, splits, strict=True)
             }
-            tables.append(protocol_table(name, space, clip_ids, split, groups, "uploader"))
+            tables.append(protocol_table(name, [space], clip_ids, split, groups, "uploader"))
             notes += absent_clips(name, split, clip_ids)
         return tables, notes
 

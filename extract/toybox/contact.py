@@ -23,7 +23,7 @@ from ifcar.extract.toybox.looks import LOOKS, SHAPES
 from ifcar.extract.toybox.motion import GRIP, HandPath, ease
 from ifcar.extract.toybox.render import render_frames, tight_boxes, visible_masks
 from ifcar.extract.toybox.scene import Scene, changing_light, hand_tracks, plain_object, shaken_camera
-from ifcar.extract.toybox.splits import BLOCKS, TRAIN_BLOCKS, numbered, protocol_files, video_id
+from ifcar.extract.toybox.splits import BLOCKS, TRAIN_BLOCKS, Plan, numbered, protocol_files, video_id
 from ifcar.extract.toybox.sprites import FloatArray, Image
 from ifcar.extract.tracks import Tracks
 
@@ -60,31 +60,20 @@ class Reach:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ContactPlan:
-    """What one clip shows.
+class ContactPlan(Plan):
+    """What one clip shows: its scene, in reverse where its number is odd; for training in both protocols or none.
 
     Args:
-        number: of the clip; its scene is `number` // 2, shown in reverse where it is odd.
-        video_id: its name in all files.
-        is_train: whether it is for training, in both protocols.
         motion: of the first hand, index into `MOTIONS`.
         nouns: the objects, of different shapes.
         columns: where each object stands.
         reaches: of the hands.
     """
 
-    number: int
-    video_id: str
-    is_train: bool
     motion: int
     nouns: tuple[str, ...]
     columns: tuple[int, ...]
     reaches: tuple[Reach, ...]
-
-    @property
-    def scene(self) -> int:
-        """Number of the scene."""
-        return self.number // 2
 
     @property
     def is_reversed(self) -> bool:

@@ -28,7 +28,7 @@ from ifcar.extract.toybox.looks import LOOKS, SHAPES
 from ifcar.extract.toybox.motion import HandPath, Rng, ease
 from ifcar.extract.toybox.render import render_frames
 from ifcar.extract.toybox.scene import Scene, changing_light, hand_tracks, plain_object
-from ifcar.extract.toybox.splits import BLOCKS, TRAIN_BLOCKS, numbered, protocol_files, video_id
+from ifcar.extract.toybox.splits import BLOCKS, TRAIN_BLOCKS, Plan, numbered, protocol_files, video_id
 from ifcar.extract.toybox.sprites import FloatArray, Image
 
 NUM_CLIPS = 720
@@ -46,31 +46,20 @@ _PLAN_STREAM, _SCENE_STREAM = 9, 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RelationalPlan:
+class RelationalPlan(Plan):
     """What one clip shows.
 
     Args:
-        number: of the clip; its scene is `number` // 2.
-        video_id: its name in all files.
-        is_train: whether it is for training.
         nouns: the two things, of different shapes.
         things_cross: whether the things exchange their ways where they meet.
         hands_cross: whether two hands do.
         sides: where the one hand of "touch" goes first and last, 0 = left, 1 = right.
     """
 
-    number: int
-    video_id: str
-    is_train: bool
     nouns: tuple[str, str]
     things_cross: bool
     hands_cross: bool
     sides: tuple[int, int]
-
-    @property
-    def scene(self) -> int:
-        """Number of the scene."""
-        return self.number // 2
 
     @property
     def pair(self) -> int:

@@ -28,7 +28,7 @@ from ifcar.extract.toybox.scene import (
     hand_tracks,
     shaken_camera,
 )
-from ifcar.extract.toybox.splits import BLOCKS, TRAIN_BLOCKS, label_map, protocol_files, video_id
+from ifcar.extract.toybox.splits import BLOCKS, TRAIN_BLOCKS, Plan, label_map, protocol_files, video_id
 from ifcar.extract.toybox.sprites import FloatArray
 
 NUM_CLIPS = 300
@@ -76,19 +76,13 @@ class Act:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SeveralPlan:
-    """What one clip shows.
+class SeveralPlan(Plan):
+    """What a clip of several actions shows.
 
     Args:
-        number: 0-based number that, with the seed, decides all of its content.
-        video_id: its name in all files.
-        is_train: True for the training part of the compositional protocol.
         acts: two to four, of different classes and with different objects.
     """
 
-    number: int
-    video_id: str
-    is_train: bool
     acts: tuple[Act, ...]
 
     def entry(self) -> dict[str, Any]:

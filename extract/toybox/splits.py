@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -25,34 +25,41 @@ _POOL = 15
 """Clips of a novel class that shots are drawn from; the three draws of five shots share none."""
 
 
-class SplitPlan(Protocol):
-    """What split files say of a clip."""
-
-    @property
-    def number(self) -> int:
-        """See `ClipPlan`."""
-
-    def entry(self) -> dict[str, Any]:
-        """Return the clip's entry in a split file."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ClipPlan:
+class Plan:
     """What one clip shows.
 
     Args:
         number: 0-based number that, with the seed, decides all of its content.
         video_id: its name in all files; says nothing about the class.
-        class_number: index into `ACTIONS`.
-        is_train: True for the training part of the compositional protocol.
-        nouns: acting objects, one for each placeholder.
-        distractor: an object of the same group that may lie about.
+        is_train: whether it is for training, in the protocol that is called as the kind, or `compositional`.
     """
 
     number: int
     video_id: str
-    class_number: int
     is_train: bool
+
+    @property
+    def scene(self) -> int:
+        """Number of the scene, where each makes two clips."""
+        return self.number // 2
+
+    def entry(self) -> dict[str, Any]:
+        """Return the clip's entry in a split file, where the kind has such files."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipPlan(Plan):
+    """What a clip of one action shows.
+
+    Args:
+        class_number: index into `ACTIONS`.
+        nouns: acting objects, one for each placeholder.
+        distractor: an object of the same group that may lie about.
+    """
+
+    class_number: int
     nouns: tuple[str, ...]
     distractor: str
 
@@ -108,7 +115,7 @@ def split_files(plans: Sequence[ClipPlan], seed: int) -> dict[str, Any]:
 
 
 def protocol_files(
-    name: str, labels: Mapping[str, int], plans: Sequence[SplitPlan], train: Collection[int]
+    name: str, labels: Mapping[str, int], plans: Sequence[Plan], train: Collection[int]
 ) -> dict[str, Any]:
     """Return a protocol's label file and its two parts, of which the first has the plans of these numbers."""
     return {
