@@ -128,7 +128,7 @@ class ShardPool:
             self._shards.clear()
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class ShardedArray:
     """Rows of one sharded array.
 

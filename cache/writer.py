@@ -135,7 +135,7 @@ class CacheWriter:
         if removed:
             logger.info("%s: removed %d files of a killed writer", path, len(removed))
         for block in writer.pending_blocks():
-            writer._remove_block_files(block)
+            remove_files(path / name for name in reader.manifest.block_files(block).values())
         if not same_protocols(reader, protocols):
             logger.info("%s: protocols changed, writing them anew", path)
             replace_protocols(path, reader.manifest, protocols)
@@ -218,9 +218,6 @@ class CacheWriter:
     def _check_open(self, block: int) -> None:
         if block in self._commits:
             raise InputError(f"block {block} of {self.path} is committed; call reopen_block first")
-
-    def _remove_block_files(self, block: int) -> None:
-        remove_files(self.path / name for name in self._manifest.block_files(block).values())
 
 
 def _clip_table(ids: Sequence[str], segments: Sequence[str], cameras: Sequence[str]) -> ClipTable:

@@ -76,7 +76,7 @@ READERS.register("pixels", _read_pixels, __name__)
 READERS.register("audio", _read_audio, __name__)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class ViewDataset(Dataset[Decoded]):
     """Row number → decoded view.
 
