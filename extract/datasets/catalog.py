@@ -12,7 +12,7 @@ import ifcar.extract.datasets.something_something_v2
 import ifcar.extract.datasets.toybox
 import ifcar.extract.datasets.toybox_views
 import ifcar.extract.datasets.vlog
-import ifcar.extract.datasets.volleyball  # noqa: F401  (these imports fill the registry)
+import ifcar.extract.datasets.volleyball
 from ifcar.extract.datasets.contract import DATASETS
 
 __all__ = ["DATASETS"]

@@ -7,7 +7,7 @@ import ifcar.extract.datasets.box_files.something_else_json
 import ifcar.extract.datasets.box_files.tables
 import ifcar.extract.datasets.box_files.via3_json
 import ifcar.extract.datasets.box_files.via_json
-import ifcar.extract.datasets.box_files.voc_xml  # noqa: F401  (these imports fill the registry)
+import ifcar.extract.datasets.box_files.voc_xml
 from ifcar.extract.datasets.box_files.contract import FORMS
 
 __all__ = ["FORMS"]
