@@ -26,7 +26,7 @@ from ifcar.cache.protocols import UNKNOWN, LabelSpace, ProtocolTable, check_prot
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Provenance
 from ifcar.cache.single import PARTS_SUFFIX, listed, open_listed, open_single
-from ifcar.errors import CacheMismatchError, InputError
+from ifcar.errors import CacheMismatchError, InputError, MissingDataError
 from ifcar.text_files import read_text
 
 PARTS_VERSION = 1
@@ -153,7 +153,7 @@ def open_one(path: Path) -> CacheReader:
 
 
 def part_places(path: Path) -> list[Path]:
-    """Return where the parts that a file lists are. Raises InputError when it lists none."""
+    """Return where the parts that a file lists are. Raises MissingDataError for no file, InputError for no list."""
     places = [place_of(str(entry["cache"])) for entry in _read(path)]
     return [place if isinstance(place, Address) else path.parent / place for place in places]
 
@@ -180,6 +180,8 @@ def write_parts(caches: Sequence[Path], out: Path) -> PartsReader:
 
 
 def _read(path: Path) -> Sequence[Mapping[str, Any]]:
+    if not path.exists():
+        raise MissingDataError(f"there is no list of parts at {path}; make one with `ifcar cache parts`")
     text = read_text(path)
     try:
         content = json.loads(text)

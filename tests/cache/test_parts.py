@@ -6,7 +6,7 @@ import itertools
 import json
 import pickle
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -218,6 +218,12 @@ def test_a_list_that_is_none_is_one_line(content: bytes, tmp_path: Path) -> None
     with pytest.raises(InputError, match=r"w\.parts\.json.*(not a list of parts|version 2|UTF-8)") as said:
         open_cache(tmp_path / "w.parts.json")
     assert "\n" not in str(said.value)
+
+
+@pytest.mark.parametrize("use", [open_cache, repair_cache, part_places])
+def test_a_list_that_is_not_there_is_one_line(use: Callable[[Path], object], tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match=r"no list of parts at .*w\.parts\.json; make one with"):
+        use(tmp_path / "w.parts.json")
 
 
 @pytest.mark.slow
