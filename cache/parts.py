@@ -147,8 +147,6 @@ def open_one(path: Path) -> CacheReader:
     place = place_of(path)
     if not place.name.endswith(PARTS_SUFFIX):
         return open_single(place)
-    if isinstance(place, Address):
-        raise InputError(f"{place}: a list of parts is read on this machine, its parts anywhere; fetch the file")
     return open_parts(place)
 
 
@@ -180,6 +178,8 @@ def write_parts(caches: Sequence[Path], out: Path) -> PartsReader:
 
 
 def _read(path: Path) -> Sequence[Mapping[str, Any]]:
+    if isinstance(path, Address):
+        raise InputError(f"{path}: a list of parts is read on this machine, its parts anywhere; fetch the file")
     if not path.exists():
         raise MissingDataError(f"there is no list of parts at {path}; make one with `ifcar cache parts`")
     text = read_text(path)

@@ -19,6 +19,7 @@ from fixtures.buckets import BUCKET, Store, settings
 from fixtures.processes import files_below
 
 import ifcar
+from ifcar.cache.addresses import place_of
 from ifcar.cache.block_cache import FOLDER
 from ifcar.cache.export import export_hdf5
 from ifcar.cache.joining import join_caches
@@ -221,9 +222,11 @@ def test_a_list_that_is_none_is_one_line(content: bytes, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("use", [open_cache, repair_cache, part_places])
-def test_a_list_that_is_not_there_is_one_line(use: Callable[[Path], object], tmp_path: Path) -> None:
+def test_a_list_that_is_not_there_or_in_a_bucket_is_one_line(use: Callable[[Path], object], tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match=r"no list of parts at .*w\.parts\.json; make one with"):
         use(tmp_path / "w.parts.json")
+    with pytest.raises(InputError, match=r"s3://lab/w\.parts\.json: a list of parts is read on this machine"):
+        use(place_of("s3://lab/w.parts.json"))
 
 
 @pytest.mark.slow
