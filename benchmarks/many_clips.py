@@ -137,7 +137,7 @@ def main() -> None:
                 "base", cache, protocol=PROTOCOL, streams="layout", preset="small", schedule=schedule
             )
             result = fit(config, out=root / "run", device="cpu")
-        print({own.split: own.n for own in result.metrics})
+        print({own.split: own.n for own in result.run.metrics})
         print(save("many-clips", {**facts(), **vars(given), "bytes_a_row": SPEC.row_bytes(SPEC.names()), **found}))
 
 
