@@ -13,13 +13,13 @@ import secrets
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Semaphore
 
 from ifcar.cache.bucket import Bucket, ObjectFacts, WholeOnlyError
 from ifcar.errors import InputError
 
 PIECE_BYTES = 1 << 18
-READERS = 4  # more only delay the pieces that are waited for
+READERS = 4  # requests at once; more only delay the pieces that are waited for
 REQUEST_BYTES = 1 << 23  # pieces that lie side by side come by one request up to this size
 FOLDER, BOUND = "IFCAR_BLOCKS", "IFCAR_BLOCKS_GIB"
 DEFAULT_GIB = 20.0
@@ -74,7 +74,9 @@ class BlockCache:
 
     def __init__(self, bucket: Bucket, folder: Path, limit: int) -> None:
         self._bucket, self._folder, self._limit = bucket, folder, limit
-        self._executor = ThreadPoolExecutor(READERS, thread_name_prefix="bucket")
+        # as many again write to disk, where writers of one file wait for each other, while the next requests go out
+        self._executor = ThreadPoolExecutor(2 * READERS, thread_name_prefix="bucket")
+        self._requests = Semaphore(READERS)
         self._read, self._lock = 0, Lock()
 
     def open(self, name: str, facts: ObjectFacts) -> CachedObject:
@@ -133,7 +135,9 @@ class BlockCache:
     def _get(self, found: CachedObject, run: range) -> None:
         try:
             start, stop = run.start * PIECE_BYTES, min(run.stop * PIECE_BYTES, found.facts.size)
-            found.store(run.start, self._bucket.get_range(found.name, start, stop, found.facts.tag))
+            with self._requests:
+                data = self._bucket.get_range(found.name, start, stop, found.facts.tag)
+            found.store(run.start, data)
         except WholeOnlyError:
             with found.whole:  # one thread fetches for all that wait
                 if not found.present[run.start]:

@@ -78,8 +78,7 @@ class VerifyReport:
         num_failed: rows that extraction marked as failed, which is no damage.
         pending_blocks: blocks without a commit record, which is no damage either.
         metadata_usable: False when attributes and ids do not match the fingerprint; no row was checked then.
-        damages: everything that is wrong.
-        damaged: of parts, where those are that are damaged.
+        damages: everything that is wrong; of parts, with the part before the file.
     """
 
     path: Path
@@ -89,7 +88,6 @@ class VerifyReport:
     pending_blocks: tuple[int, ...] = ()
     metadata_usable: bool = True
     damages: tuple[Damage, ...] = ()
-    damaged: tuple[Path, ...] = ()
 
     @property
     def ok(self) -> bool:

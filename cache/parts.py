@@ -27,7 +27,7 @@ from ifcar.cache.protocols import ProtocolTable, check_protocols
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Provenance
 from ifcar.cache.single import PARTS_SUFFIX, listed, open_listed, open_single, place_listed
-from ifcar.errors import CacheMismatchError, InputError
+from ifcar.errors import CacheMismatchError, InputError, MissingDataError
 from ifcar.text_files import read_text
 
 PARTS_VERSION = 1
@@ -148,13 +148,11 @@ def open_one(path: Path) -> CacheReader:
     place = place_of(path)
     if not place.name.endswith(PARTS_SUFFIX):
         return open_single(place)
-    if isinstance(place, Address):
-        raise InputError(f"{place}: a list of parts is read on this machine, its parts anywhere; fetch the file")
     return open_parts(place)
 
 
 def part_places(path: Path) -> list[Path]:
-    """Return where the parts that a file lists are. Raises InputError when it lists none."""
+    """Return where the parts that a file lists are. Raises MissingDataError for no file, InputError for no list."""
     return [place_listed(path, entry) for entry in _read(path)]
 
 
@@ -180,6 +178,10 @@ def write_parts(caches: Sequence[Path], out: Path) -> PartsReader:
 
 
 def _read(path: Path) -> Sequence[Mapping[str, Any]]:
+    if isinstance(path, Address):
+        raise InputError(f"{path}: a list of parts is read on this machine, its parts anywhere; fetch the file")
+    if not path.exists():
+        raise MissingDataError(f"there is no list of parts at {path}; make one with `ifcar cache parts`")
     text = read_text(path)
     try:
         content = json.loads(text)

@@ -1,9 +1,7 @@
-"""Re-read a cache byte by byte, name all that is damaged, and drop it so that extraction computes just that."""
+"""Re-read a cache byte by byte, and name all that is damaged."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -22,24 +20,21 @@ from ifcar.cache.commits import (
     read_tables,
 )
 from ifcar.cache.damage import Damage, DamageKind, VerifyReport
-from ifcar.cache.durable import list_files, remove_files, write_atomic
-from ifcar.cache.layout import PROTOCOLS, read_clips, read_manifest, write_skeleton
-from ifcar.cache.lock import locked
+from ifcar.cache.durable import list_files
+from ifcar.cache.layout import PROTOCOLS, read_clips, read_manifest
 from ifcar.cache.manifest import COMPRESSIONS, Manifest, check_fingerprint, describe_row
-from ifcar.cache.open import refuse_address
 from ifcar.cache.parts import open_parts, part_places
 from ifcar.cache.schema import ROWS_PER_SHARD
 from ifcar.cache.shards import ShardedArray, ShardPool
 from ifcar.cache.single import HDF5_SUFFIXES, JOIN_SUFFIX, PARTS_SUFFIX
-from ifcar.cache.tables import commit_tables
 from ifcar.cache.zarr_reader import read_table_block
 from ifcar.errors import CacheDamageError, IfcarError, InputError, MissingDataError
 
 Progress = Callable[[int, int], None]
 
 
-def _check_form(path: Path) -> None:
-    """Raise InputError for a join."""
+def check_form(path: Path) -> None:
+    """Raise InputError for a join, whose rows are those of other caches."""
     if path.name.endswith(JOIN_SUFFIX):
         raise InputError(f"{path} is a join and has no rows of its own; give the caches that it joins, one by one")
 
@@ -55,7 +50,7 @@ def verify_cache(path: Path, progress: Progress | None = None) -> VerifyReport:
         MissingDataError: there is nothing at `path`.
         InputError: it is no cache, or one of another format version.
     """
-    _check_form(path)
+    check_form(path)
     path = place_of(path)
     if isinstance(path, Address):
         # object storage needs a package of its own
@@ -90,71 +85,7 @@ def _verify_parts(path: Path, progress: Progress | None) -> VerifyReport:
         num_failed=sum(report.num_failed for report in reports),
         metadata_usable=all(report.metadata_usable for report in reports),
         damages=tuple(replace(own, path=f"{r.path}/{own.path}") for r in reports for own in r.damages),
-        damaged=tuple(report.path for report in reports if not report.ok),
     )
-
-
-def repair_cache(path: Path) -> list[int]:
-    """Drop damaged blocks and stray files, and write damaged metadata anew, so that extraction mends the cache.
-
-    Damaged protocols are marked as such; the next `extract` writes them again.
-
-    Args:
-        path: a `.zarr` folder.
-
-    Returns:
-        The blocks dropped, ascending.
-
-    Raises:
-        InputError: `path` is an HDF5 export.
-        CacheDamageError: clip ids or attributes are damaged, which only the fingerprint could give back.
-        LockedError: another process writes the cache.
-    """
-    _check_form(path)
-    refuse_address(path, "pull the cache, repair it here, and push it again")
-    if path.name.endswith(PARTS_SUFFIX):
-        raise InputError(f"{path} lists parts; give those that `ifcar cache verify {path}` names, one by one")
-    path = Path(path)
-    if path.suffix in HDF5_SUFFIXES:
-        raise InputError(f"{path} is an export and cannot be repaired; export it again")
-    if not path.exists():
-        raise MissingDataError(f"there is no cache at {path}; make one with `ifcar extract`")
-    with locked(path):
-        return _repair(path)
-
-
-def _repair(path: Path) -> list[int]:
-    report = verify_cache(path)
-    if not report.metadata_usable:
-        raise CacheDamageError(
-            f"{path}: attributes or clip ids are damaged beyond repair ({report.damages[0]}); "
-            "restore zarr.json and clips/ from a copy, or extract anew with --overwrite"
-        )
-    manifest = read_manifest(path)
-    dropped = report.damaged_blocks()
-    for block in dropped:
-        remove_files([path / commit_name(block)])
-        remove_files(path / name for name in manifest.block_files(block).values())
-    remove_files(path / damage.path for damage in report.damages if damage.kind is DamageKind.STRAY)
-    broken = [damage.path for damage in report.damages if damage.kind is DamageKind.METADATA]
-    if broken:
-        sound = not any(name == TABLES_RECORD or name.startswith(PROTOCOLS) for name in broken)
-        _rewrite_metadata(path, manifest, protocols_complete=sound)
-    return dropped
-
-
-def _rewrite_metadata(path: Path, manifest: Manifest, *, protocols_complete: bool) -> None:
-    """Write metadata and ids from the fingerprinted attributes, then record their checksums."""
-    clips = read_clips(path)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        fresh = Path(folder, "cache")
-        write_skeleton(fresh, manifest, clips)
-        for name in sorted(list_files(fresh)):
-            if not name.startswith(f"{PROTOCOLS}/"):
-                write_atomic(path / name, (fresh / name).read_bytes())
-    if not protocols_complete:
-        shutil.rmtree(path / PROTOCOLS, ignore_errors=True)
-    commit_tables(path, manifest, protocols_complete=protocols_complete)
 
 
 class _Verification:

@@ -140,7 +140,7 @@ def verify(
     else:
         for line in lines:
             say(line)
-        mend = " and ".join(command("ifcar", "cache", "repair", own) for own in report.damaged or (cache,))
+        mend = command("ifcar", "cache", "repair", cache)
         say(f"{cache}: {f'{len(lines)} damaged; mend with {mend}' if lines else 'clean'}")
         if again is not None:
             _print_recomputed(again)
@@ -179,16 +179,17 @@ def _print_recomputed(again: Recomputed) -> None:
 
 
 def repair(cache: CacheArgument, as_json: Json = False) -> None:
-    """Drop damaged blocks, so that running `ifcar extract` again computes just those."""
-    from ifcar.cache.verify import repair_cache
+    """Drop damaged blocks, of each part where there are parts, so that running `ifcar extract` again computes those."""
+    from ifcar.cache.repair import repair_cache
 
-    blocks = repair_cache(cache)
+    dropped = repair_cache(cache)
     if as_json:
-        print_json({"dropped": blocks})
-    elif blocks:
-        say(f"{cache}: dropped blocks {', '.join(map(str, blocks))}; run the same `ifcar extract` again")
-    else:
-        say(f"{cache}: nothing to drop")
+        parts = [{"cache": place, "dropped": blocks} for place, blocks in dropped.items()]
+        print_json({"dropped": dropped[cache]} if cache in dropped else {"parts": parts})
+        return
+    for place, blocks in dropped.items():
+        said = f"dropped blocks {', '.join(map(str, blocks))}; run the same `ifcar extract` again"
+        say(f"{place}: {said if blocks else 'nothing to drop'}")
 
 
 @with_config_options

@@ -30,7 +30,7 @@ def extract(
     from ifcar.extract.datasets.catalog import DATASETS
     from ifcar.pipelines.engines.choice import cluster_config, extract_engine
     from ifcar.pipelines.extract import extract as run_extract
-    from ifcar.pipelines.folders import cache_paths
+    from ifcar.pipelines.folders import default_caches
 
     backbone: str = context.params["backbone"] or DATASETS.get(context.params["dataset"]).default_backbone
     reads_nothing = get_backbone(backbone).build is None
@@ -54,7 +54,7 @@ def extract(
             ["clips", "rows", "computed now", "failed"],
             [[str(v) for v in (result.num_clips, result.num_rows, result.num_computed, result.num_failed)]],
         )
-        named = [] if cache_paths() == [result.cache] else ["--cache", result.cache]
+        named = [] if default_caches() == [result.cache] else ["--cache", result.cache]
         named += [] if result.protocol is None else ["--protocol", result.protocol]
         streams = ["--streams", "layout"] if reads_nothing else []
         if config.part is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from ifcar.cache.addresses import place_of
+from ifcar.cache.single import PARTS_SUFFIX
 from ifcar.data_files import entries
 from ifcar.errors import CacheMismatchError, InputError
 
@@ -36,6 +37,23 @@ def cache_paths() -> list[Path]:
     return [path for path in entries(folder("caches"), ".zarr") if entries(path)]
 
 
+def default_caches() -> list[Path]:
+    """Return what `only_cache` chooses from: the caches in the caches folder, a list of parts in place of its parts."""
+    lists = [path for path in entries(folder("caches")) if path.name.endswith(PARTS_SUFFIX) and path.is_file()]
+    parts = {part.absolute() for path in lists for part in _parts_in(path)}
+    return sorted([*lists, *(path for path in cache_paths() if path.absolute() not in parts)])
+
+
+def _parts_in(path: Path) -> list[Path]:
+    """Return the parts that a file lists; none where it lists none, which is said once it is opened."""
+    from ifcar.cache.parts import part_places  # costs start-up time that folders without such a file need not pay
+
+    try:
+        return part_places(path)
+    except InputError:
+        return []
+
+
 def only_cache(cache: Path | None) -> Path:
     """Return the cache to work on: the named one, or the only one there is.
 
@@ -44,7 +62,7 @@ def only_cache(cache: Path | None) -> Path:
     """
     if cache is not None:
         return place_of(cache)
-    found = cache_paths()
+    found = default_caches()
     if not found:
         raise CacheMismatchError(
             f"no cache in {folder('caches')}/; make one with `ifcar extract --dataset toybox`, or name one with --cache"

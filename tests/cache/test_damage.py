@@ -11,7 +11,8 @@ from ifcar.cache.commits import encode_commit, read_commit
 from ifcar.cache.damage import DamageKind, VerifyReport
 from ifcar.cache.durable import list_files
 from ifcar.cache.open import open_cache
-from ifcar.cache.verify import repair_cache, verify_cache
+from ifcar.cache.repair import repair_cache
+from ifcar.cache.verify import verify_cache
 from ifcar.errors import CacheDamageError, IfcarError, InputError, MissingDataError
 
 CLIPS = 270
@@ -179,7 +180,7 @@ def test_an_unfinished_cache_is_ok_and_its_pending_blocks_are_listed(cache: Path
 def test_repair_drops_just_the_damaged_block_and_resume_restores_it(cache: Path, intact: Path, name: str) -> None:
     flip(cache / name, -9)
     (cache / "flip/c.7.0.partial").write_text("x")
-    assert repair_cache(cache) == [0]
+    assert repair_cache(cache) == {cache: [0]}
     assert verify_cache(cache).ok
     writer = resume_writer(cache, CLIPS)
     assert writer.pending_blocks() == [0]
@@ -208,7 +209,7 @@ def test_repair_writes_metadata_anew_and_resume_the_protocols(
         flip(cache / name, 4)
     with pytest.raises(IfcarError):
         open_cache(cache).protocol_names()
-    assert repair_cache(cache) == []
+    assert repair_cache(cache) == {cache: []}
     assert resume_writer(cache, CLIPS).pending_blocks() == []
     assert_same_files(cache, intact)
 

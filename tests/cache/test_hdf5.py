@@ -9,7 +9,8 @@ from ifcar.cache.damage import DamageKind
 from ifcar.cache.export import export_hdf5
 from ifcar.cache.layout import protocol_arrays, protocol_attributes
 from ifcar.cache.open import open_cache
-from ifcar.cache.verify import repair_cache, verify_cache
+from ifcar.cache.repair import repair_cache
+from ifcar.cache.verify import verify_cache
 from ifcar.errors import CacheDamageError, CacheMismatchError, IfcarError, InputError
 
 CLIPS, VIEWS = 140, 2

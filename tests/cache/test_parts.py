@@ -6,11 +6,12 @@ import itertools
 import json
 import pickle
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from cache_cases import PROVENANCE, SPEC, make_cache, protocols
@@ -18,6 +19,7 @@ from fixtures.buckets import BUCKET, Store, settings
 from fixtures.processes import files_below
 
 import ifcar
+from ifcar.cache.addresses import place_of
 from ifcar.cache.block_cache import FOLDER
 from ifcar.cache.export import export_hdf5
 from ifcar.cache.joining import join_caches
@@ -25,11 +27,13 @@ from ifcar.cache.open import open_cache
 from ifcar.cache.parts import PART, WHOLE, PartsReader, part_of, part_places, write_parts
 from ifcar.cache.protocols import protocol_arrays, protocol_attributes
 from ifcar.cache.reader import CacheReader
+from ifcar.cache.repair import repair_cache
 from ifcar.cache.schema import Provenance, Status
 from ifcar.cache.segments import Stream
-from ifcar.cache.verify import repair_cache, verify_cache
+from ifcar.cache.verify import verify_cache
 from ifcar.cache.writer import CacheWriter
 from ifcar.errors import CacheMismatchError, IfcarError, InputError, MissingDataError
+from ifcar.pipelines.folders import only_cache
 
 CLIPS = 40
 
@@ -217,8 +221,16 @@ def test_a_list_that_is_none_is_one_line(content: bytes, tmp_path: Path) -> None
     assert "\n" not in str(said.value)
 
 
+@pytest.mark.parametrize("use", [open_cache, repair_cache, part_places])
+def test_a_list_that_is_not_there_or_in_a_bucket_is_one_line(use: Callable[[Path], object], tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match=r"no list of parts at .*w\.parts\.json; make one with"):
+        use(tmp_path / "w.parts.json")
+    with pytest.raises(InputError, match=r"s3://lab/w\.parts\.json: a list of parts is read on this machine"):
+        use(place_of("s3://lab/w.parts.json"))
+
+
 @pytest.mark.slow
-def test_verification_names_the_damaged_part_and_repair_asks_for_it(whole: Path, tmp_path: Path) -> None:
+def test_verification_names_the_damaged_part_and_repair_drops_its_blocks_alone(whole: Path, tmp_path: Path) -> None:
     write_parts(cut(tmp_path, whole, 7), tmp_path / "w.parts.json").close()
     place, told = tmp_path / "w.parts.json", list[tuple[int, int]]()
     report = verify_cache(place, lambda done, total: told.append((done, total)))
@@ -228,12 +240,44 @@ def test_verification_names_the_damaged_part_and_repair_asks_for_it(whole: Path,
     data[100] ^= 1
     shard.write_bytes(data)
     report = verify_cache(place)
-    assert report.damaged == (tmp_path / "7.zarr",) and str(shard) in str(report.damages[0])
-    with pytest.raises(InputError, match="lists parts; give those that"):
-        repair_cache(place)
-    assert repair_cache(report.damaged[0]) == [0]
+    assert [own.path for own in report.damages] == [str(shard)]
+    kept = files_below(tmp_path / "0.zarr")
+    assert repair_cache(place) == {tmp_path / "0.zarr": [], tmp_path / "7.zarr": [0]}
+    assert files_below(tmp_path / "0.zarr") == kept and verify_cache(tmp_path / "7.zarr").ok
     with pytest.raises(InputError, match=r"7\.zarr lacks 66 of 66 rows"):
         open_cache(place)
+
+
+def test_repair_changes_no_part_where_a_damaged_one_cannot_be_repaired(whole: Path, tmp_path: Path) -> None:
+    cut(tmp_path, whole, 7)
+    export = tmp_path / "0.h5"
+    export_hdf5(tmp_path / "0.zarr", export)
+    write_parts([export, tmp_path / "7.zarr"], tmp_path / "w.parts.json").close()
+    assert repair_cache(tmp_path / "w.parts.json") == {export: [], tmp_path / "7.zarr": []}
+    with h5py.File(export) as file:
+        offset = file["instance_features"].id.get_chunk_info_by_coord((9, 0, 0, 0, 0, 0)).byte_offset
+    for path, place in ((export, offset), (tmp_path / "7.zarr" / "boxes" / "c.0.0.0.0", 0)):
+        data = bytearray(path.read_bytes())
+        data[place + 6] ^= 0x40
+        path.write_bytes(data)
+    before = files_below(tmp_path)
+    with pytest.raises(InputError, match=r"0\.h5 is an export and cannot be repaired"):
+        repair_cache(tmp_path / "w.parts.json")
+    assert files_below(tmp_path) == before
+
+
+def test_a_list_of_parts_is_the_only_cache_beside_its_parts(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IFCAR_CACHES", str(tmp_path))
+    cut(tmp_path, whole, 7)
+    with pytest.raises(InputError, match=r"several caches.*0\.zarr.*7\.zarr"):
+        only_cache(None)
+    (tmp_path / "w.parts.json").write_text("not a list")
+    with pytest.raises(InputError, match=r"several caches.*0\.zarr.*7\.zarr.*w\.parts\.json"):
+        only_cache(None)
+    write_parts([tmp_path / "0.zarr", tmp_path / "7.zarr"], tmp_path / "w.parts.json").close()
+    assert only_cache(None) == tmp_path / "w.parts.json"
 
 
 @pytest.mark.slow

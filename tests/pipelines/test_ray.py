@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from fixtures.buckets import BUCKET, rclone, settings
 from fixtures.own_head import heads_forgotten, write_plugin
 from fixtures.processes import ROOT, Command, files_below
 from fixtures.ray_cluster import (
@@ -31,6 +32,7 @@ from fixtures.ray_cluster import (
 from fixtures.something_else import write_dataset
 from typer.testing import CliRunner
 
+from ifcar.cache.block_cache import FOLDER
 from ifcar.cache.durable import PARTIAL_SUFFIX
 from ifcar.cache.verify import verify_cache
 from ifcar.cli import app
@@ -164,6 +166,26 @@ def test_killed_driver_goes_on_and_a_second_one_is_refused(
     result = extract_on(cluster.address, options, Witness())
     assert 0 < result.num_computed <= NUM_ROWS - 256 * kept
     assert files_below(out) == whole
+
+
+def test_killed_actor_changes_no_byte_of_an_extraction_into_a_bucket(
+    cluster: Any, data: Path, tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("obstore", reason="the extra `cloud` is not installed")
+    raylets, bucket = [raylet_of(node) for node in cluster.list_all_nodes()], tmp_path / "s3" / BUCKET / "c.zarr"
+
+    def both_at_work() -> bool:
+        return num_committed(bucket) >= 1 and len(actors_below(*raylets)) == 2
+
+    witness = Witness((both_at_work, lambda: kill(actors_below(*raylets)[0])))
+    with rclone(tmp_path / "s3") as port:
+        for name, value in {**settings(port), FOLDER: str(tmp_path / "blocks")}.items():
+            monkeypatch.setenv(name, value)
+        result = extract_on(cluster.address, boxes(data, Path(f"s3://{BUCKET}/c.zarr")), witness)
+        assert verify_cache(result.cache).ok
+    assert witness.heard("its process died; its blocks go to others") and not witness.deeds
+    assert files_below(bucket) == whole
+    assert not list((tmp_path / "blocks").rglob(f"*{PARTIAL_SUFFIX}"))
 
 
 def test_nodes_that_cannot_do_the_work_are_refused_with_what_they_see(

@@ -12,8 +12,9 @@ from fixtures.version_one import unpack
 from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.export import export_hdf5
 from ifcar.cache.open import open_cache
+from ifcar.cache.repair import repair_cache
 from ifcar.cache.schema import Status, fingerprint
-from ifcar.cache.verify import repair_cache, verify_cache
+from ifcar.cache.verify import verify_cache
 from ifcar.cache.writer import CacheWriter
 from ifcar.errors import CacheMismatchError
 from ifcar.pipelines.evaluate import evaluate
@@ -136,7 +137,7 @@ def test_repair_writes_a_version_1_cache_s_metadata_as_it_was(place: Path) -> No
     before = files_below(cache)
     (cache / "boxes" / "zarr.json").write_bytes(b"{}")
     assert not verify_cache(cache).ok
-    assert repair_cache(cache) == []
+    assert repair_cache(cache) == {cache: []}
     after = files_below(cache)
     kept = {name for name in before if not name.startswith(("protocols", "commits"))}
     assert {name: json.loads(after[name]) for name in kept if name.endswith(".json")} == {
