@@ -1,10 +1,14 @@
 """One thread for torch, here and in processes that tests start: networks are so small that a second one only waits.
 
+Temporary folders lie in memory where it has room: every block that a cache commits waits for the disk some 20 times,
+which took longer than all of the block's work. A test's folder goes with it unless it failed.
+
 Files whose slow tests take longest go first, so that no process is left alone with one of them (pytest-xdist hands out
 whole files in this order). A slow test counts for one second, or for what its mark states: slow(seconds=60).
 """
 
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -15,10 +19,17 @@ import pytest
 import torch
 from fixtures.browser import browser  # noqa: F401  (a fixture)
 
+from ifcar.pipelines.feed.memory import free_bytes
+
+IN_MEMORY, ROOM = Path("/dev/shm"), 8 * 2**30
+
 torch.set_num_threads(1)
 # How long an example takes says how busy the machine is, not whether the code is right.
 hypothesis.settings.register_profile("ifcar", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("ifcar")
+
+if os.access(IN_MEMORY, os.W_OK) and min(shutil.disk_usage(IN_MEMORY).free, free_bytes()) > ROOM:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
