@@ -5,10 +5,13 @@ which took longer than all of the block's work. A test's folder goes with it unl
 
 Files whose slow tests take longest go first, so that no process is left alone with one of them (pytest-xdist hands out
 whole files in this order). A slow test counts for one second, or for what its mark states: slow(seconds=60).
+
+The server that processes are forks of begins before the first test, lest a grid begins one that has read less.
 """
 
 import os
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -38,3 +41,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         mark = item.get_closest_marker("slow")
         seconds[item.path] += 0 if mark is None else mark.kwargs.get("seconds", 1)
     items.sort(key=lambda item: -seconds[item.path])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _server() -> None:
+    if processes := sys.modules.get("fixtures.processes"):
+        processes.start_server()
