@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_rows import Rows
-from head_steps import PRECISIONS, SYSTEMS, System, measure
+from head_steps import PRECISIONS, SYSTEMS, measure
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
@@ -18,12 +18,11 @@ from fixtures.flops import PAPER_BATCH
 def run(rows: Rows) -> None:
     """Measure SFI in both precisions first, then the other heads."""
     clips, rounds = (4, 1) if rows.small else (PAPER_BATCH, 15)
-    name, _, losses = SYSTEMS[-1]
-    systems: list[System] = [(name, "small", losses)] if rows.small else SYSTEMS
+    systems = [SYSTEMS[-1]._replace(preset="small")] if rows.small else SYSTEMS
     for some in (systems[:1], systems[1:]):
         for precision in PRECISIONS:
             for system in some:
-                name = f"{system[0]}, {system[1]}, {precision}"
+                name = f"{system.label}, {system.preset}, {precision}"
                 rows.measure(name, partial(one, system, precision, rows.device, clips, rounds), expected=5)
 
 

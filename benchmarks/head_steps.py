@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from machine import interleaved, matmul_size, median, synchronise
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
@@ -27,16 +28,32 @@ from fixtures.plain_sfi import PlainSFI
 
 from ifcar.cache.arrays import CacheSpec
 
-System = tuple[str, str, list[str]]  # head, preset, auxiliary losses
-SYSTEMS: list[System] = [
-    ("sfi", "paper", ["prediction"]),
-    ("sfi", "released", ["prediction"]),
-    ("strg", "paper", []),
-    ("nl", "paper", []),
-    ("stin", "paper", []),
-    ("stin-nl", "paper", []),
-    ("base", "paper", []),
-    ("orn", "paper", ["object_class"]),
+
+class System(NamedTuple):
+    """What is measured: a head, its preset, the auxiliary losses that are on, its streams where not the preset's."""
+
+    head: str
+    preset: str
+    losses: tuple[str, ...] = ()
+    streams: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The head, and its streams where they are not the preset's."""
+        return self.head if self.streams is None else f"{self.head}, {self.streams}"
+
+
+SYSTEMS = [
+    System("sfi", "paper", ("prediction",)),
+    System("sfi", "released", ("prediction",)),
+    System("strg", "paper"),
+    System("nl", "paper"),
+    System("stin", "paper"),
+    System("stin-nl", "paper"),
+    System("base", "paper"),
+    System("stin", "paper", streams="layout"),
+    System("stin", "small", streams="layout"),
+    System("orn", "paper", ("object_class",)),
 ]
 PLAIN: dict[str, Callable[[Any], torch.nn.Module]] = {"sfi": PlainSFI, "orn": plain_orn}
 COUNTED_PLAIN = ("orn",)  # the plain SFI has `nn.LSTM`, which torch's counter does not see
@@ -88,29 +105,36 @@ def profiled(step: Callable[[], None], device: str, count: int = 3) -> tuple[flo
     return total / count / 1e6, float(products / total)
 
 
+def count(step: Callable[[], None]) -> int:
+    """Return the operations of a step, counted while it runs."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return int(counter.get_total_flops())
+
+
 def measure(
     system: System, precision: str, device: str, num_clips: int, rounds: int, *, size: int | None = None
 ) -> dict[str, Any]:
     """Return one row of the table; `size` is the side of the product beside it, a large one unless given."""
-    name, preset, losses = system
+    name, preset, losses, streams = system
     torch.manual_seed(0)
     spec, own_clips = paper_size(name)
     num_clips = min(num_clips, own_clips)
-    head = build_at_paper_size(name, preset, losses=losses)
+    head = build_at_paper_size(name, preset, losses, streams)
     matmul, matmul_flops = make_matmul(device, PRECISIONS[precision], size or matmul_size(device))
     step = make_step(head, spec, device, num_clips, precision)
     sides: dict[str, Callable[[], object]] = {"matmul": matmul, "step": step}
     if name in PLAIN:
         sides["plain"] = make_step(PLAIN[name](head), spec, device, num_clips, precision)
     seconds = {side: median(values) for side, values in interleaved(sides, rounds, device).items()}
-    flops = count_training_flops(name, preset, num_clips=num_clips, losses=losses)
+    flops = count(step)
     plain_flops = None
     if name in COUNTED_PLAIN:
         plain_flops = count_training_flops(name, preset, num_clips=num_clips, form=PLAIN[name], losses=losses)
     rate = matmul_flops / seconds["matmul"]
     profiled_seconds, share = profiled(step, device, min(3, rounds))
     return {
-        "head": name,
+        "head": system.label,
         "preset": preset,
         "precision": precision,
         "parameters": sum(p.numel() for p in head.parameters()),

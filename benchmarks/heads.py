@@ -5,7 +5,9 @@ forward, backward and SGD with momentum, in fp32 and under bf16 autocast, in tur
 same type, medians over rounds. "ratio" is the step's time over the time that its counted operations take at that
 product's rate; "products" is the part of the step that is spent in matrix products, by torch's profiler, the rest goes
 into moving bytes. ORN is measured at its own paper's size: batch 32, T′ = 8, N = 10, 2048 channels, 28 × 28 masks, 81
-object classes. SFI and ORN stand beside their straightforward forms, `tests/fixtures/plain_sfi.py` and `plain_orn.py`.
+object classes. STIN is measured on boxes alone too. Operations are those that torch counts while a step runs: rows
+that are the same are computed once (`heads/distinct.py`). SFI and ORN stand beside their straightforward forms,
+`tests/fixtures/plain_sfi.py` and `plain_orn.py`.
 
 --small takes 12 clips and 2 rounds: it shows that the command works, not how fast the heads are.
 """
@@ -53,14 +55,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--precision", choices=PRECISIONS, nargs="+", default=list(PRECISIONS))
-    parser.add_argument("--heads", choices=sorted({name for name, _, _ in SYSTEMS}), nargs="+")
+    parser.add_argument("--heads", choices=sorted({system.head for system in SYSTEMS}), nargs="+")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     keep_freed_memory()  # as every command does
     num_clips, rounds = (12, 2) if options.small else (PAPER_BATCH, options.rounds)
     before = facts(choose_device(options.device))
-    chosen = [s for s in SYSTEMS if options.heads is None or s[0] in options.heads]
+    chosen = [s for s in SYSTEMS if options.heads is None or s.head in options.heads]
     rows = [measure(s, p, options.device, num_clips, rounds) for p in options.precision for s in chosen]
     print(table(rows))
     if not options.small:

@@ -59,7 +59,10 @@ class JoinedReader(CacheReader):
         manifest = _manifest(content, segments)
         super().__init__(path, manifest, ClipTable(ids=segments, segments=segments, cameras=[""] * len(segments)))
         self._readers = {name: _open(path, name, known[name]) for name in self._names}
-        self._streams = {name: Stream(cache=Path(), cameras=tuple(known[name]["cameras"])) for name in self._names}
+        self._streams = {
+            name: Stream(cache=Path(), cameras=tuple(known[name]["cameras"]), shuffled="shuffled" in known[name])
+            for name in self._names
+        }
         self._identities: dict[str, dict[str, Any]] = {name: known[name]["identity"] for name in self._names}
         self._protocols: dict[str, ProtocolTable] = {}
         self._place(content)
@@ -91,6 +94,18 @@ class JoinedReader(CacheReader):
     def identity_of(self, stream: str) -> dict[str, Any]:
         """Return the identity of the cache behind a stream."""
         return self._identities[stream]
+
+    def cameras_of(self, stream: str) -> set[str]:
+        """Return the named cameras whose clips a stream takes."""
+        return {*self._streams[stream].cameras} or self.cameras_behind(stream)
+
+    def cameras_behind(self, stream: str) -> set[str]:
+        """Return the named cameras of all clips of a stream's cache."""
+        return self._readers[stream].cameras_of(stream)
+
+    def shuffled_streams(self) -> list[str]:
+        """Return the streams that show other recordings."""
+        return [name for name, stream in self._streams.items() if stream.shuffled]
 
     def spec_of(self, protocol: str) -> CacheSpec:
         """Return the spec of all streams with the label spaces of a protocol, which are all learned together."""

@@ -78,6 +78,18 @@ class CacheReader(ABC):
         """Return the identity of the cache behind a stream: of a cache by itself its own."""
         return self.identity
 
+    def cameras_of(self, stream: str) -> set[str]:
+        """Return the named cameras whose clips a stream takes: of a cache by itself those of all clips."""
+        return {*self.clips.cameras} - {""}
+
+    def cameras_behind(self, stream: str) -> set[str]:
+        """Return the named cameras of all clips of a stream's cache, of which the stream may take some."""
+        return self.cameras_of(stream)
+
+    def shuffled_streams(self) -> list[str]:
+        """Return the streams of a join that show other recordings; none where this is one cache."""
+        return []
+
     def spec_of(self, protocol: str) -> CacheSpec:
         """Return what a head for a protocol is built for: a join's spec with the protocol's label spaces, else `spec`.
 

@@ -141,8 +141,8 @@ def evaluate(
     if as_json:
         print_json(result.record())
     else:
-        m, multi = result.metrics, result.weighted_map is not None
-        columns = {"ap": "AP"} if multi else {"top1": "top-1"}
+        m = result.metrics
+        columns = {"top1": "top-1"} if m.map is None else {"ap": "AP"}
         if result.frame_map is not None:
             columns["frame_ap"] = "frame AP"
         print_table(
@@ -152,8 +152,6 @@ def evaluate(
         )
         titles, (percents,) = measured([m])
         parts = [f"{name} {value}" for name, value in zip(titles, percents, strict=True)]
-        if result.weighted_map is not None:
-            parts[-1] += f" ({100 * result.weighted_map:.1f} weighted by clips)"
         say(f"test, n = {m.n}: {', '.join([*parts, f'loss {m.loss:.3f}'])}")
         if result.by_group is not None:
             group, n, *scores = result.by_group.items()

@@ -51,6 +51,7 @@ class Decoded:
     note: str = ""
 
 
+_MOST_PROBED = 8  # sources whose index is kept: more than cameras film one moment
 Reader = Callable[[PictureSource, VideoInfo, View, ViewPolicy], NDArray[Any]]
 READERS: Registry[Reader] = Registry("kind of input")
 """What a view is read as, by `BackboneSpec.reads`: the open source, its info, the view and the policy → an array.
@@ -110,7 +111,7 @@ class ViewDataset(Dataset[Decoded]):
         self.read = None if reads == "nothing" else READERS.get(reads)
         self.proposals, self.proposals_fps = proposals, proposals_fps
         self.carried, self.complete = carried, complete
-        self._last_probed: tuple[tuple[Path | None, float | None], VideoInfo] | None = None
+        self._probed_last: dict[tuple[Path | None, float | None], VideoInfo] = {}
 
     def __len__(self) -> int:
         return len(self.clips) * self.policy.rows_per_clip
@@ -168,16 +169,19 @@ class ViewDataset(Dataset[Decoded]):
         return past_end(None, self.proposals(clip.clip_id), info, self.proposals_fps, clip.origin_sec)
 
     def _known(self, clip: Clip) -> VideoInfo | None:
-        """Return the info of the clip's source if it was the last to be probed.
+        """Return the info of the clip's source if it was among the last to be probed.
 
-        Probing walks the whole file, and the views of a clip and the clips of a video follow each other.
+        Probing walks the whole file. The views of a clip and the clips of a video follow each other, those of several
+        cameras in turn.
         """
-        which = (clip.source, clip.source_fps)
-        return self._last_probed[1] if self._last_probed and self._last_probed[0] == which else None
+        return self._probed_last.get((clip.source, clip.source_fps))
 
     def _probed(self, clip: Clip, source: PictureSource) -> VideoInfo:
-        info = self._known(clip) or clip_info(clip, source)
-        self._last_probed = ((clip.source, clip.source_fps), info)
+        which = (clip.source, clip.source_fps)
+        info = self._probed_last.pop(which, None) or clip_info(clip, source)
+        self._probed_last[which] = info  # as the newest
+        if len(self._probed_last) > _MOST_PROBED:
+            del self._probed_last[next(iter(self._probed_last))]
         return info
 
     def _annotated_info(self, clip: Clip) -> VideoInfo:

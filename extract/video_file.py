@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
+import av
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
@@ -31,6 +32,8 @@ from ifcar.extract.video_stream import Placed, VideoStream
 _CUT_OFF_SEC = 0.5
 _CUT_OFF_SHARE = 0.1
 _MOST_KEPT_BYTES = 64 << 20  # of packets, between a walk and the pictures asked for after it
+# PyAV 17 began to convert each frame in a thread for every core, whose waiting takes longer than the conversion.
+_ONE_THREAD: dict[str, int] = {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
 _MOST_LATE = 16  # frames that a decoder may hand out before one that is shown before them
 
 
@@ -149,7 +152,7 @@ class VideoFile:
 
     def _picture(self, frame: Any, to_rgb: VideoReformatter) -> Image.Image:
         with self._stream.reading():
-            rgb = to_rgb.reformat(frame, format="rgb24")
+            rgb = to_rgb.reformat(frame, format="rgb24", **_ONE_THREAD)
         plane = rgb.planes[0]
         picture = Image.frombytes("RGB", (rgb.width, rgb.height), bytes(plane), "raw", "RGB", plane.line_size)
         return upright(self.path, frame, picture)

@@ -133,7 +133,7 @@ class _RowsLinear(torch.autograd.Function):
         """Return the gradients of rows and weight."""
         rows, mask, weight, mean, var = ctx.saved_tensors
         bins, product = ctx.bins, ctx.product_type
-        d_weight = torch.empty_like(weight)
+        d_weights = []
         d_rows = rows.new_zeros(rows.shape) if ctx.needs_input_grad[0] else None
         for heads, own in _parts(len(weight), rows):
             part = _take(rows[own], mask[own], weight.dtype)
@@ -147,7 +147,7 @@ class _RowsLinear(torch.autograd.Function):
             products = _weight_gradient(kept.to(product), values.to(product)).to(weight.dtype)
             if inverse is not None:
                 products.addcmul_(kept.sum(1).to(weight.dtype).unsqueeze(2), left, value=-1).mul_(inverse)
-            d_weight[heads] = products
+            d_weights.append(products)
             if d_rows is not None:
                 through = (kept.to(product) @ weight[heads].to(product)).to(weight.dtype)
                 if ctx.by_batch:
@@ -156,7 +156,7 @@ class _RowsLinear(torch.autograd.Function):
                 d_own = part.spread(through, through.new_empty(len(through), *rows.shape[1:]).flatten(2))
                 d_own = d_own.view(-1, *rows.shape[1:]).to(rows.dtype)
                 d_rows[own] += d_own.sum(0, keepdim=True) if len(rows) == 1 else d_own
-        return d_rows, None, None, None, d_weight, None
+        return d_rows, None, None, None, d_weights[0] if len(d_weights) == 1 else torch.cat(d_weights), None
 
 
 class _Part(NamedTuple):

@@ -24,7 +24,6 @@ class Evaluation:
     Args:
         metrics: of the test part.
         classes: per class: name, clips, top-1 or average precision; worst first. With `frame_map`, frame AP as well.
-        weighted_map: mAP with each class weighted by its clips; None where there is no mAP.
         by_group: of one class a clip: "group", what the protocol's groups are, "n" of them, and measures of the mean
             logits of each; None where a group's clips are of several classes, or each clip is its own.
         frame_map: frame mAP where clips are boxes at key frames, see `ifcar.pipelines.scoring.frame_map`; else None.
@@ -34,7 +33,6 @@ class Evaluation:
 
     metrics: Metrics
     classes: Sequence[dict[str, Any]]
-    weighted_map: float | None
     by_group: dict[str, Any] | None
     frame_map: float | None
     agrees: bool | None
@@ -82,7 +80,6 @@ def evaluate(path: Path, options: EvaluateConfig = EvaluateConfig()) -> Evaluati
     return Evaluation(
         metrics=metrics,
         classes=classes,
-        weighted_map=predictions.kind.weighted_measure(*scored),
         by_group=_by_group(predictions, trained.protocol.group_kind),
         frame_map=None if detected is None else detected.frame_map,
         agrees=gives_stored(trained.run, predictions) if as_trained else None,

@@ -9,21 +9,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fixtures.finetuning import SMALL
 from fixtures.something_else import write_dataset
+from fixtures.weights import random_weights
 
 from ifcar.cache.export import export_hdf5
+from ifcar.cache.joining import join_caches
 from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.schema import Split
+from ifcar.cache.segments import Stream
 from ifcar.cli import main
-from ifcar.errors import InputError
+from ifcar.errors import CacheMismatchError, InputError
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.datasets.contract import Listing
 from ifcar.extract.datasets.something_else import SomethingElse
+from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.finetune.run import finetune
+from ifcar.pipelines.finetune.start import i3d_config, joint_config
 from ifcar.pipelines.fit import fit
+from ifcar.pipelines.predict import predict
 from ifcar.pipelines.progress import Silent
+from ifcar.pipelines.runs.questions import EvaluateConfig, PredictConfig
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
@@ -51,11 +60,23 @@ class TwoCameras(SomethingElse):
         return [replace(tables[0], split=split, groups=alone, group_names=(), group_kind="")], notes
 
 
+class OneLabel(TwoCameras):
+    """A moment has one label, whichever camera sees it."""
+
+    name = "two-cameras-one-label"
+
+    def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
+        (table,), notes = super().protocols(clip_ids)
+        labels = np.array([int(clip_id) // 2 % 2 for clip_id in clip_ids], table.labels.targets.dtype)
+        return [replace(table, spaces=(replace(table.labels, targets=labels),))], notes
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _registered() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DATASETS, "_items", dict(DATASETS._items))
-        DATASETS.register(TwoCameras.name, TwoCameras, __name__)
+        for own in (TwoCameras, OneLabel):
+            DATASETS.register(own.name, own, __name__)
         yield
 
 
@@ -112,3 +133,43 @@ def test_protocol_that_divides_a_moment_is_refused_before_anything_is_extracted(
     with pytest.raises(InputError, match="clips '100' and '101' of the segment 'moment 50' are not in the same part"):
         extract(config, Silent())
     assert not (tmp_path / "c.zarr").exists()
+
+
+@pytest.mark.slow
+def test_a_stream_whose_backbone_was_fine_tuned_on_its_camera_is_known_as_that_stream(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "d", num_clips=16)
+    given = {**SMALL, "frames": 8, "spatial_stride": 16, "weights": random_weights(tmp_path, "i3d_inception")}
+    config = i3d_config(OneLabel.name, data_root=root, cameras=("ego",), epochs=1, **given)
+    tuned = finetune(config, Silent(), out=tmp_path / "tuned", workers=1)
+    own = extract(replace(tuned.extraction, out=tmp_path / "own.zarr", workers=0), Silent()).cache
+    assert set(open_cache(own).clips.cameras) == {"ego"} and evaluate(tuned.run.path, EvaluateConfig(cache=own)).agrees
+
+    third = replace(tuned.extraction, cameras=("third",), weights=given["weights"])
+    caches = {
+        name: extract(replace(made, grid=True, out=tmp_path / f"{name}.zarr", workers=0), Silent()).cache
+        for name, made in (("ego", tuned.extraction), ("third", third))
+    }
+    streams = {name: Stream(cache=cache) for name, cache in caches.items()}
+    path = join_caches(streams, tmp_path / "both.join.json").path
+    schedule = ScheduleConfig(kind="stretched", epochs=2, batch_size=8, refit=False, held_out=0.0)
+    options = {"num_blocks": 2, "embedding_dim": 8, "spaces": ["labels"]}
+    learned = make_run_config("ccau", path, preset="small", settings=options, schedule=schedule)
+    run = fit(learned, Silent(), out=tmp_path / "run").run
+    told, tested = np.load(run.path / "tasks.npz"), run.predictions("test").clip_ids.tolist()
+    for number, (stream, weights) in enumerate((("ego", str(tuned.backbone)), ("third", given["weights"]))):
+        found = evaluate(run.path, EvaluateConfig(stream=stream))
+        tasks = json.loads((run.path / "tasks.json").read_text())
+        assert found.metrics.top1 == tasks[f"{stream}/labels"]["top1"] and found.agrees in (True, None)
+        video = root / "frames" / f"{104 + number}"
+        said = predict(run.path, video, Silent(), PredictConfig(stream=stream, weights=weights))
+        place = tested.index("moment 52")
+        np.testing.assert_allclose(said.answers[0].logits[0], told[f"{stream}/labels/logits"][place], atol=1e-3)
+    with pytest.raises(InputError, match="these weights do not fit backbone 'i3d_inception'"):
+        predict(run.path, video, Silent(), PredictConfig(stream="ego", weights=given["weights"]))
+
+    alone = fit(make_run_config("i3d", own, preset="small", schedule=schedule), Silent(), out=tmp_path / "alone").run
+    joint = joint_config(alone.path, weights=str(tuned.backbone), data_root=root, epochs=1)
+    with pytest.raises(
+        CacheMismatchError, match=r"the cameras ego, third have .*name those of its cache with --cameras"
+    ):
+        finetune(joint, Silent(), out=tmp_path / "joint", workers=1)

@@ -114,6 +114,8 @@ def test_streams_train_together_and_answer_alone_from_their_own_cache(caches: Pa
             evaluate(tmp_path / "run", EvaluateConfig(stream="audio"))
         with pytest.raises(InputError, match="no stream 'eg', did you mean 'ego'"):
             evaluate(tmp_path / "run", EvaluateConfig(stream="eg"))
+        with pytest.raises(MissingDataError, match=r"run: there is no cache at .*j.join.json; name it with --cache"):
+            evaluate(tmp_path / "run", EvaluateConfig(stream="ego", cache=tmp_path / "j.join.json"))
     finally:
         shutil.move(hidden, caches / "sound.zarr")
 
@@ -303,11 +305,33 @@ def test_tasks_that_cannot_be_rows_are_one_line(caches: Path, change: object, me
         ({"ego": {}, "top": {}}, r"no stream 'top'; tasks needs a join made with `ifcar extract .*cache join ego="),
         ({"ego": {"frames": 8}}, r"stream 'ego' has 4 frames; tasks needs --frames 8: make it with `ifcar extract"),
         ({"ego": {"frame": 8}}, "streams ego: unknown key 'frame', did you mean 'frames'"),
+        ({"ego": {"cameras": ["left"]}}, "stream 'ego' takes the cameras ego; tasks needs left: make the join with"),
+        ({"third": {"cameras": ["left"]}}, "stream 'third' takes the cameras left, right; tasks needs left: make"),
+        ({"audio": {"shuffled": True}}, r"stream 'audio' shows its own recordings; .*--shuffled audio --out caches/"),
+        ({"ego": {"shuffled": "no"}}, "streams ego: shuffled is 'no'; expected true or false"),
+        ({"ego": {"cameras": "ego"}}, r"streams ego: cameras is 'ego'; expected a list of names, as \[ego\]"),
     ],
 )
 def test_a_grid_refuses_a_join_of_other_streams(caches: Path, streams: object, message: str) -> None:
     with pytest.raises(IfcarError, match=message):
         plan_grid(from_plain(GridConfig, {**TASKS, "streams": streams}, "grid"), join(caches).path)
+
+
+def test_a_grid_takes_a_shuffled_join_where_it_asks_for_one_and_says_so(caches: Path, tmp_path: Path) -> None:
+    streams = {"ego": Stream(cache=caches / "video.zarr", cameras=("ego",)),
+               "third": Stream(cache=caches / "video.zarr", cameras=("left", "right"), shuffled=True)}  # fmt: skip
+    path = join_caches(streams, tmp_path / "shuffled.join.json").path
+    cameras = {"cameras": ["left", "right", "of another kitchen"]}
+    for own in ({"ego": {}, "third": cameras}, {"third": {}}):
+        with pytest.raises(CacheMismatchError, match="stream 'third' shows the recordings of other segments"):
+            plan_grid(from_plain(GridConfig, {**TASKS, "streams": own}, "grid"), path)
+    content = {**TASKS, "baseline": None, "seeds": [0], "systems": TASKS["systems"][:1]}  # type: ignore[index]
+    content["schedule"] = {"kind": "stretched", "epochs": 1, "refit": False}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IFCAR_RUNS", str(tmp_path / "runs"))
+        asked = from_plain(GridConfig, {**content, "streams": {"ego": {}, "third": {**cameras, "shuffled": True}}}, "g")
+        made = run_grid(plan_grid(asked, path), Silent(), MachineConfig(processes=1, device="cpu"))
+    assert any("a control: other recordings are shown in third" in note for note in made.comparison.notes)
 
 
 def test_a_join_whose_rows_changed_is_refused(tmp_path: Path) -> None:

@@ -67,11 +67,20 @@ def read_classes(path: Path, digest: hashlib._Hash) -> list[str]:
         if found is None:
             raise InputError(f"{where}: {line!r:.80} is not a number and a class, as '1 take_off_shoes'")
         number, name = int(found[1]), canonical(found[2])
-        if number in names or name in names.values():
-            raise InputError(f"{where}: number {number} or class {name!r:.80} is listed twice; expected each once")
+        if number in names:
+            both = f"{names[number]!r:.80} and {name!r:.80}"
+            raise InputError(f"{where}: number {number} is listed twice, of {both}; expected each once")
+        if name in names.values():
+            raise InputError(f"{where}: class {name!r:.80} is listed twice; expected each once")
         names[number] = name
-    if not names or sorted(names) != list(range(1, len(names) + 1)):
-        raise InputError(f"{path}: {len(names)} classes, whose numbers are not 1 to {len(names) or 'K'}, each once")
+    if not names:
+        raise InputError(f"{path}: lists no class; expected lines as '1 take_off_shoes'")
+    gap = next((number for number in range(1, max(names) + 1) if number not in names), None)
+    if gap is not None or min(names) < 1:
+        raise InputError(
+            f"{path}: {len(names)} classes, and {f'none has the number {gap}' if gap else 'one has the number 0'}; "
+            f"expected numbers from 1 to {len(names)}, each once"
+        )
     return [names[number] for number in sorted(names)]
 
 

@@ -74,6 +74,12 @@ def title_of(comparison: Comparison) -> str:
     return MEASURES.get(metric_of(comparison), BOTH_MEASURES)
 
 
+def second_measures(comparison: Comparison) -> list[str]:
+    """Return the keys of the measures that rows have beside those that decide."""
+    deciding = {row.metric for row in comparison.rows}
+    return [key for key in MEASURES if key not in deciding and any(row.values(key) for row in comparison.rows)]
+
+
 def has_map(comparison: Comparison) -> bool:
     """Return whether a row's measure is mAP, which few clips overstate."""
     return any(row.metric == "map" for row in comparison.rows)
@@ -86,7 +92,7 @@ def has_costs(comparison: Comparison) -> bool:
 
 def columns_of(comparison: Comparison) -> list[Column[ResultRow]]:
     """Return the columns that a comparison's rows fill, in order."""
-    title, ranked = title_of(comparison), any(row.top5 for row in comparison.rows)
+    title, seconds = title_of(comparison), second_measures(comparison)
     columns: list[Column[ResultRow]] = [Column("system", lambda row: row.system)]
     if len({row.protocol for row in comparison.rows}) > 1:
         columns.append(Column(TASK if any(row.task for row in comparison.rows) else PROTOCOL, lambda row: row.protocol))
@@ -101,8 +107,7 @@ def columns_of(comparison: Comparison) -> list[Column[ResultRow]]:
         Column("n", lambda row: str(row.n), lambda row: row.n),
         Column("runs", lambda row: str(len(row.seeds)), lambda row: len(row.seeds)),
     ]
-    if ranked:
-        columns.append(_mean("top-5", lambda row: row.top5))
+    columns += [_mean(MEASURES[key], _values(key)) for key in seconds]
     columns.append(_mean(f"train {title}", lambda row: row.train_primary))
     if has_costs(comparison):
         columns += [
@@ -111,8 +116,7 @@ def columns_of(comparison: Comparison) -> list[Column[ResultRow]]:
         ]
     if any(row.published for row in comparison.rows):
         columns.append(_published(title, lambda row: row.metric))
-        if ranked:
-            columns.append(_published("top-5", lambda _: "top5"))
+        columns += [_published(MEASURES[key], _constant(key)) for key in seconds]
     return columns
 
 
@@ -153,7 +157,7 @@ def number_columns(comparison: Comparison) -> list[Column[ResultRow]]:
     name, rows = metric_of(comparison), comparison.rows
     most = max((len(row.seeds) for row in rows), default=0)
     factors = sorted({factor for row in rows for factor in row.factors})
-    fives = any(row.top5 for row in rows)
+    seconds = second_measures(comparison)
     return [
         Column("system", lambda row: row.system),
         Column("protocol", lambda row: row.protocol),
@@ -167,7 +171,7 @@ def number_columns(comparison: Comparison) -> list[Column[ResultRow]]:
         _number(f"{name}_high", lambda row: row.interval[1]),
         _number("num_units", lambda row: row.num_units),
         Column("unit", lambda row: row.unit),
-        *(_mean_and_deviation("top5", lambda row: row.top5) if fives else ()),
+        *(column for key in seconds for column in _mean_and_deviation(key, _values(key))),
         _number(f"train_{name}_mean", lambda row: _mean_of(row.train_primary)),
         _of_test("difference", lambda test: test.difference),
         _of_test("difference_low", lambda test: test.low),
@@ -175,8 +179,8 @@ def number_columns(comparison: Comparison) -> list[Column[ResultRow]]:
         _of_test("p", lambda test: test.p),
         _number("p_holm", lambda row: row.p_corrected),
         *([_number("minutes", _minutes), _number("gigabytes", _gigabytes)] if has_costs(comparison) else ()),
-        _number(f"published_{name}_percent", lambda row: row.published.get(row.metric)),
-        *([_number("published_top5_percent", lambda row: row.published.get("top5"))] if fives else ()),
+        _number(f"published_{name}_percent", _published_number(lambda row: row.metric)),
+        *(_number(f"published_{key}_percent", _published_number(_constant(key))) for key in seconds),
         *(_of_run(f"{name}_run{place}_seed", place, lambda row: row.seeds) for place in range(most)),
         *(_of_run(f"{name}_run{place}", place, lambda row: row.primary) for place in range(most)),
     ]
@@ -223,8 +227,20 @@ def _published(title: str, key: Callable[[ResultRow], str]) -> Column[ResultRow]
     return Column(
         f"published {title}",
         lambda row: f"{row.published[key(row)]:.1f}" if key(row) in row.published else NONE,
-        lambda row: row.published.get(key(row)),
+        _published_number(key),
     )
+
+
+def _published_number(key: Callable[[ResultRow], str]) -> Callable[[ResultRow], float | None]:
+    return lambda row: row.published.get(key(row))
+
+
+def _constant(key: str) -> Callable[[ResultRow], str]:
+    return lambda _: key
+
+
+def _values(key: str) -> Callable[[ResultRow], Sequence[float]]:
+    return lambda row: row.values(key)
 
 
 def _minutes(row: ResultRow) -> float | None:

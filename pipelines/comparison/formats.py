@@ -18,6 +18,7 @@ from ifcar.pipelines.comparison.columns import (
     has_map,
     metric_of,
     number_columns,
+    second_measures,
     title_of,
 )
 from ifcar.pipelines.comparison.results import ResultRow
@@ -52,6 +53,8 @@ def caption(comparison: Comparison) -> str:
             " The mAP of n clips lies above that of endlessly many such clips, the more so the fewer clips a class "
             "has: n → ∞ is an estimate of the latter for these trained models, and intervals, Δ and p are of it."
         )
+    if "weighted_map" in second_measures(comparison):
+        text += " Weighted mAP: each class counts by the number of its clips."
     if comparison.baseline:
         text += (
             f" Δ: difference in {title_of(comparison)} points to {comparison.baseline}, its 95 % interval over {over}, "

@@ -97,6 +97,8 @@ class ResultRow:
         metric: the measure that decides, "top1", or "map" on a multi-label protocol.
         primary: that measure on the test clips, of each replicate.
         top5: test top-5 of each replicate; empty on a multi-label protocol.
+        weighted_map: test mAP of each replicate with each class weighted by its clips; empty elsewhere, and where an
+            earlier version made the table.
         train_primary: the measure on the training clips of each replicate; empty where they were not scored.
         population: the measure, mean over replicates, that endlessly many such clips would give: of accuracy its mean,
             of mAP what `population_map` estimates, for the mAP of few clips lies above that.
@@ -131,6 +133,20 @@ class ResultRow:
     unit: str = "clip"
     task: str = ""
     costs: Costs | None = None
+    weighted_map: tuple[float, ...] = ()
+
+    @property
+    def stage(self) -> str:
+        """The protocol without the task, which a table of several protocols writes behind it."""
+        return self.protocol.removesuffix(f", {self.task}")
+
+    def values(self, measure: str) -> tuple[float, ...]:
+        """Return a measure on the test clips, of each replicate; empty where it is none of theirs.
+
+        Args:
+            measure: key in `MEASURES`.
+        """
+        return {"top5": self.top5, "weighted_map": self.weighted_map, self.metric: self.primary}.get(measure, ())
 
     def replicates(self, opened: Callable[[Path], Run]) -> list[list[Run]]:
         """Return the runs of each replicate, one or one a pooled protocol, on the row's task.
@@ -180,18 +196,17 @@ def summarise(
 class _TestResults(ABC):
     """What the replicates of a system say of the test clips, in the order of the runs' predictions."""
 
-    top5: tuple[float, ...] = ()
-
     def __init__(self, clip_ids: NDArray[np.str_], replicates: Sequence[Sequence[Predictions]]) -> None:
         self.clip_ids = clip_ids
         self.kind: LabelKind = replicates[0][0].kind
         self.targets = np.concatenate([p.targets for p in replicates[0]])
         self.units, self.is_grouped = pooled_units(replicates[0])
         self.logits = [np.concatenate([p.logits for p in parts]) for parts in replicates]
+        self.measured = [self.kind.measures(logits, self.targets) for logits in self.logits]
 
-    @abstractmethod
-    def primary(self) -> NDArray[np.float64]:
-        """Return (S,) the measure that decides."""
+    def values(self, measure: str) -> tuple[float, ...]:
+        """Return a measure of each replicate; empty where it is none of the labels'."""
+        return tuple(own[measure] for own in self.measured if measure in own)
 
     @abstractmethod
     def population(self) -> float:
@@ -213,10 +228,6 @@ class _Right(_TestResults):
         super().__init__(clip_ids, replicates)
         ranks = np.stack([target_ranks(logits, self.targets) for logits in self.logits])
         self.matrix = (ranks < TOP_K["top1"]).astype(np.float64)
-        self.top5 = tuple(float(v) for v in (ranks < TOP_K["top5"]).mean(axis=1))
-
-    def primary(self) -> NDArray[np.float64]:
-        return np.asarray(self.matrix.mean(axis=1))
 
     def population(self) -> float:
         return float(self.matrix.mean())
@@ -243,9 +254,6 @@ class _Ranked(_TestResults):
     def __init__(self, clip_ids: NDArray[np.str_], replicates: Sequence[Sequence[Predictions]]) -> None:
         super().__init__(clip_ids, replicates)
         self.estimate = Jackknifed.mean([population_map(logits, self.targets, self.kind) for logits in self.logits])
-
-    def primary(self) -> NDArray[np.float64]:
-        return np.array([self.kind.measures(logits, self.targets)[self.kind.measure] for logits in self.logits])
 
     def population(self) -> float:
         return self.estimate.value
@@ -279,8 +287,9 @@ def _row(system: System, tested: _Right | _Ranked) -> ResultRow:
         n=len(tested.clip_ids),
         seeds=tuple(replicate.seed for replicate in system.replicates),
         metric=tested.kind.measure,
-        primary=tuple(float(v) for v in tested.primary()),
-        top5=tested.top5,
+        primary=tested.values(tested.kind.measure),
+        top5=tested.values("top5"),
+        weighted_map=tested.values("weighted_map"),
         train_primary=_train_primary(system),
         population=tested.population(),
         interval=tested.interval(),

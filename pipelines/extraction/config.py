@@ -29,6 +29,7 @@ class FeatureConfig(SampledViews):
     Args:
         dataset: registered name.
         data_root: the dataset's folder; default: its name under the data folder.
+        cameras: only clips of these; default: of all.
         subjects: classes of a folder's or a file's boxes that are subjects, with commas between; default: hand,person.
         backbone: registered name.
         backbone_options: the backbone's own, by name.
@@ -40,6 +41,10 @@ class FeatureConfig(SampledViews):
 
     dataset: Annotated[str, Option("One of `ifcar list datasets`.")]
     data_root: Annotated[Path | None, Option("The dataset's folder; default: data/DATASET.")] = None
+    cameras: Annotated[
+        tuple[str, ...],
+        Option("Only clips of these cameras, as ego,third-1: of sound, say, the one that hears."),
+    ] = ()
     subjects: Annotated[
         str | None,
         Option(
@@ -94,7 +99,6 @@ class ExtractConfig(FeatureConfig, AugmentedViews, LayoutViews):
         precision: "fp32" or "bf16".
         compile: run the backbone through torch.compile.
         device: "cpu", "cuda", "cuda:1", …; default: cuda where there is one.
-        cameras: only clips of these; default: of all.
         limit: only the first so many clips.
         part: only part K of N, as "1/4", of a cache that `ifcar cache parts` reads as one; in blocks.
         retry_failed: also compute the rows that failed before.
@@ -113,10 +117,6 @@ class ExtractConfig(FeatureConfig, AugmentedViews, LayoutViews):
     precision: Annotated[Literal["fp32", "bf16"], Option("fp32 or bf16.")] = "fp32"
     compile: Annotated[bool, Option("torch.compile the backbone: slower to begin, faster on many clips.")] = False
     device: Device = None
-    cameras: Annotated[
-        tuple[str, ...],
-        Option("Only clips of these cameras, as ego,third-1: a cache of sound, where one camera hears."),
-    ] = ()
     limit: Annotated[int | None, Option("Only the first so many clips."), Bounds(least=1)] = None
     part: Annotated[
         str | None,

@@ -139,7 +139,7 @@ def open_setting(config: RunConfig, group: Group, progress: Progress) -> Setting
     spec = spec.resized(C=backbone.spec.channels)
     head = build_head(config, spec, len(protocol.labels.classes))
     if live.base is not None:
-        _load_base(live, spec, source, head, len(protocol.labels.classes))
+        _load_base(live, spec, source, head, protocol)
     live = replace(live, weights_identity=identity, boxes_identity=boxes, reduction=backbone.spec.reduction)
     freeze(backbone, live.freeze_to, norms=live.batch_norm == "frozen")
     if not any(parameter.requires_grad for parameter in backbone.parameters()):
@@ -208,7 +208,7 @@ def _build_backbone(
     return backbone, identity
 
 
-def _load_base(live: LiveConfig, spec: CacheSpec, source: Source, head: Head, num_classes: int) -> None:
+def _load_base(live: LiveConfig, spec: CacheSpec, source: Source, head: Head, protocol: ProtocolTable) -> None:
     """Put the base run's weights into the head, which must have been trained on features like these."""
     assert live.base is not None
     run = open_run(live.base)
@@ -220,11 +220,18 @@ def _load_base(live: LiveConfig, spec: CacheSpec, source: Source, head: Head, nu
                 f"{live.base}: its head was trained on {symbol} = {trained}, but these videos and this backbone give "
                 f"{symbol} = {found}; name the run's own weights and dataset"
             )
-    if data.spec.pooled_size != spec.pooled_size or len(data.classes) != num_classes:
+    if data.spec.pooled_size != spec.pooled_size or len(data.classes) != len(protocol.labels.classes):
         raise CacheMismatchError(f"{live.base}: trained with another pooled size or number of classes; train it anew")
     if data.identity["dataset"]["annotations"] != source.digest:
         raise CacheMismatchError(
             f"{source.dataset.root}: its annotations are not those that {live.base} was trained on; name the run's "
             "dataset with --data-root, or extract and train again"
+        )
+    there = sorted({clip.camera for clip in source.clips} - {""})
+    clips = len(protocol.clips(Split.TRAIN))
+    if len(there) > 1 and clips != data.num_train:
+        raise CacheMismatchError(
+            f"{live.base}: its head was trained on {data.num_train:,} clips, and the cameras {', '.join(there)} have "
+            f"{clips:,}; name those of its cache with --cameras"
         )
     head.load_state_dict(load_tensors(live.base / "model.safetensors"))

@@ -39,10 +39,11 @@ def check_extraction(config: GridConfig, reader: CacheReader, dataset: str) -> N
 def _check_streams(config: GridConfig, reader: CacheReader, dataset: str) -> None:
     made = "; ".join(command(*words) for words in config.cache_commands(dataset))
     there = {name: stream_spec(reader.spec, name) for name in stream_names(reader.spec.names())}
-    for name, options in config.streams.items():
+    for name in config.streams:
         if name not in there:
             raise CacheMismatchError(f"{reader.path}: no stream {name!r}; {config.name} needs a join made with {made}")
-        wanted, asked = config.stream_config(name, dataset), {own: v for own, v in options.items() if own != "cameras"}
+        _check_shown(config, reader, name, made)
+        wanted, asked = config.stream_config(name, dataset), config.stream_options(name)
         names = unmet(wanted, asked, reader.identity_of(name), there[name])
         if names:
             has = described(names, reader.identity_of(name), there[name])
@@ -50,6 +51,26 @@ def _check_streams(config: GridConfig, reader: CacheReader, dataset: str) -> Non
                 f"{reader.path}: stream {name!r} has {has}; {config.name} needs {asked_for(wanted, names)}: make it "
                 f"with {made}"
             )
+
+
+def _check_shown(config: GridConfig, reader: CacheReader, stream: str, made: str) -> None:
+    """Refuse a stream that takes other cameras than are asked for, or shows other recordings where it must not.
+
+    A camera that the stream's cache does not have is passed over: fewer may have filmed.
+    """
+    asked, taken = {*config.stream_config(stream).cameras}, reader.cameras_of(stream)
+    if asked and taken != asked & reader.cameras_behind(stream):
+        raise CacheMismatchError(
+            f"{reader.path}: stream {stream!r} takes the cameras {', '.join(sorted(taken))}; {config.name} needs "
+            f"{', '.join(sorted(asked))}: make the join with {made}"
+        )
+    ways = {True: "the recordings of other segments (--shuffled)", False: "its own recordings"}
+    found, wanted = (stream in own.shuffled_streams() for own in (reader, config))
+    if found != wanted:
+        raise CacheMismatchError(
+            f"{reader.path}: stream {stream!r} shows {ways[found]}; {config.name} needs {ways[wanted]}: make the join "
+            f"with {made}"
+        )
 
 
 def check_feedable(

@@ -23,6 +23,7 @@ from ifcar.pipelines.runs.schedule import ScheduleConfig
 SHIPPED = Path(__file__).with_name("files")
 SINGLE_FACTORS = ("head", "preset", "streams", "aux_weight", "views", "augmented_views")
 GROUP_FACTORS = ("settings", "schedule", "aux_weights")
+OF_JOIN = ("cameras", "shuffled")  # what a stream says of the join, beside options of its extraction
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +50,7 @@ class SystemConfig:
             Systems whose tasks are others may have one name, as a single stream of each.
         product: for each factor its values: head, preset, streams, aux_weight, views, augmented_views,
             aux_weights.LOSS, settings.OPTION or schedule.FIELD.
-        published: "top1", "top5" or "map" in percent from a paper that ifcar does not know.
+        published: "top1", "top5", "map" or "weighted_map" in percent from a paper that ifcar does not know.
     """
 
     name: str
@@ -181,7 +182,8 @@ class GridConfig:
         dataset: registered name of the data that the file is meant for; None for any.
         extraction: the options of `ifcar extract` that its cache must be made with, by field of `ExtractConfig`; an
             option that is not named may be any.
-        streams: the same of each stream, by name, where its cache is a join; `cameras` names those of the stream.
+        streams: the same of each stream, by name, where its cache is a join; `cameras` names those of the stream, and
+            `shuffled: true` says that it must show other recordings, as in `ifcar cache join --shuffled`.
         protocols: names of the protocols; empty takes "compositional" or the only one.
         labels: the label space of each protocol; None takes its first.
         pool: put the test clips of all protocols together (leave one group out), one line a system.
@@ -257,9 +259,21 @@ class GridConfig:
 
     def stream_config(self, stream: str, dataset: str = "DATASET") -> ExtractConfig:
         """Return the extraction that makes the cache of a stream."""
-        options = {name: value for name, value in self.streams[stream].items() if name != "cameras"}
-        wanted = needed(options, self.dataset or dataset, f"streams {stream}")
-        return replace(wanted, cameras=tuple(self.streams[stream].get("cameras", ())))
+        where, own = f"streams {stream}", self.streams[stream]
+        if not isinstance(own.get("shuffled", False), bool):
+            raise InputError(f"{where}: shuffled is {own['shuffled']!r}; expected true or false")
+        cameras = own.get("cameras", ())
+        if not isinstance(cameras, (list, tuple)) or not all(isinstance(camera, str) for camera in cameras):
+            raise InputError(f"{where}: cameras is {cameras!r}; expected a list of names, as [ego]")
+        return replace(needed(self.stream_options(stream), self.dataset or dataset, where), cameras=tuple(cameras))
+
+    def stream_options(self, stream: str) -> dict[str, Any]:
+        """Return the options of `ifcar extract` that a stream's cache must be made with, by field."""
+        return {name: value for name, value in self.streams[stream].items() if name not in OF_JOIN}
+
+    def shuffled_streams(self) -> list[str]:
+        """Return the streams that must show other recordings."""
+        return [name for name, own in self.streams.items() if own.get("shuffled", False)]
 
     def cache_commands(self, dataset: str = "DATASET") -> list[list[Any]]:
         """Return the words of each command that its cache is made with."""
@@ -269,8 +283,10 @@ class GridConfig:
         caches = {name: folder("caches") / f"{start}-{name}.zarr" for name in self.streams}
         made = [extract_words(replace(self.stream_config(own, dataset), out=path)) for own, path in caches.items()]
         named = [f"{name}={path}" for name, path in caches.items()]
-        joined = ["ifcar", "cache", "join", *named, "--out", folder("caches") / f"{start}{JOIN_SUFFIX}"]
-        return [*made, joined]
+        shuffled = self.shuffled_streams()
+        out = folder("caches") / f"{start}{'-shuffled' if shuffled else ''}{JOIN_SUFFIX}"
+        options = [word for name in shuffled for word in ("--shuffled", name)]
+        return [*made, ["ifcar", "cache", "join", *named, *options, "--out", out]]
 
     def figures(self, line: str, own: Mapping[str, float]) -> Mapping[str, float]:
         """Return the published figures of a line: the table's, or the file's own."""

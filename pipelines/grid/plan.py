@@ -67,6 +67,7 @@ class GridPlan:
         replicates: in the table's order.
         other_data: for each stage's label in what its data are not those of the published figures, or an empty text.
         num_rows: of the cache.
+        shuffled: streams of the cache that show other recordings.
         sizes: bytes that a variant reads of the cache at a stage, by its number and the stage's label.
     """
 
@@ -79,6 +80,7 @@ class GridPlan:
     replicates: Sequence[PlannedReplicate]
     other_data: Mapping[str, str] = field(default_factory=dict)
     num_rows: int = 0
+    shuffled: Sequence[str] = ()
     sizes: Mapping[tuple[int, str], int] = field(default_factory=dict)
 
     def jobs(self) -> list[Job]:
@@ -134,6 +136,7 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
         replicates=replicates,
         other_data=other_data,
         num_rows=reader.manifest.num_rows,
+        shuffled=reader.shuffled_streams(),
         sizes=sizes,
     )
     reader.close()

@@ -133,6 +133,9 @@ def _compare(plan: GridPlan, failures: list[FailedRun]) -> Comparison:
     data = [run.data() for system in systems for replicate in system.replicates for run in replicate.runs]
     notes += dict.fromkeys(f"{own.protocol}: {note}" for own in data for note in own.notes)
     notes += [note_of(choice, plan.variants) for choice in plan.config.choices]
+    if plan.shuffled:
+        shown = f"other recordings are shown in {' and '.join(plan.shuffled)} (--shuffled)"
+        notes.append(f"a control: {shown}, so that what {' or '.join(plan.shuffled)} answers by itself means nothing")
     if baseline is not None and not any(s.name == baseline for s in systems):
         notes.append(f"no run of the baseline {baseline!r} is finished: nothing is tested")
     return Comparison(

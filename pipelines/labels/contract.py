@@ -15,7 +15,12 @@ from ifcar.errors import InputError
 from ifcar.pipelines.labels.mean_ap import rankings
 
 FloatArray = NDArray[np.float64]
-MEASURES = {"top1": "top-1", "top5": "top-5", "map": "mAP"}  # keys of metrics.json and what tables call them
+MEASURES = {  # keys of metrics.json and what tables call them
+    "top1": "top-1",
+    "top5": "top-5",
+    "map": "mAP",
+    "weighted_map": "weighted mAP",
+}
 
 
 class LabelKind(ABC):
@@ -87,10 +92,6 @@ class LabelKind(ABC):
     @abstractmethod
     def measures(self, logits: NDArray[np.float32], targets: NDArray[Any]) -> dict[str, float]:
         """Return the measures by their keys, the one that decides first; none where no clip has a label."""
-
-    def weighted_measure(self, logits: NDArray[np.float32], targets: NDArray[Any]) -> float | None:
-        """Return the measure with each class weighted by its clips, or None where there is no such measure."""
-        return None
 
     @abstractmethod
     def class_scores(self, logits: NDArray[np.float32], targets: NDArray[Any]) -> FloatArray:

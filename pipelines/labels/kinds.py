@@ -2,7 +2,8 @@
 
 single   targets (n,) int64, one class a clip: softmax and cross entropy; top-1 and top-5
 multi    targets (n, K) int8, 1 where the clip shows the class, 0 where not, −1 where that is not known: a sigmoid and
-         binary cross entropy for each class, averaged over the known ones; mean average precision
+         binary cross entropy for each class, averaged over the known ones; mean average precision, and that weighted
+         by the clips of each class
 
 What is not known counts nowhere: not in the loss, nor in a measure, nor in a resample of it.
 """
@@ -162,13 +163,13 @@ class MultiLabel(LabelKind):
         return logits.astype(np.float64)
 
     def measures(self, logits: NDArray[np.float32], targets: NDArray[Any]) -> dict[str, float]:
-        """Return mAP, where a clip has a label."""
-        return {"map": mean_average_precision(logits, targets, self.unlabelled)} if (targets > 0).any() else {}
-
-    def weighted_measure(self, logits: NDArray[np.float32], targets: NDArray[Any]) -> float | None:
-        """Return mAP with each class weighted by its clips."""
-        shown = bool((targets > 0).any())
-        return mean_average_precision(logits, targets, self.unlabelled, weighted=True) if shown else None
+        """Return mAP, and mAP with each class weighted by its clips, where a clip has a label."""
+        if not (targets > 0).any():
+            return {}
+        ways = {"map": False, "weighted_map": True}
+        return {
+            key: mean_average_precision(logits, targets, self.unlabelled, weighted=own) for key, own in ways.items()
+        }
 
     def class_scores(self, logits: NDArray[np.float32], targets: NDArray[Any]) -> FloatArray:
         """Return each class's average precision."""

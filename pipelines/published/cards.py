@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ifcar.data_files import subfolders
 from ifcar.errors import IfcarError
-from ifcar.pipelines.comparison.columns import mean_and_deviation
+from ifcar.pipelines.comparison.columns import interval_of, mean_and_deviation
 from ifcar.pipelines.comparison.results import ResultRow
 from ifcar.pipelines.comparison.store import NAME as RESULTS
 from ifcar.pipelines.comparison.store import Comparison, read_comparison
@@ -95,7 +95,7 @@ def _card(table: PublishedTable, row: PublishedRow, protocol: str, comparisons: 
     ours, settings = NOT_RUN if table.grid and row.line else "no grid", ""
     for comparison in comparisons:
         for result in comparison.rows:
-            if result.system == row.line and protocol in ("", result.protocol, result.task):
+            if result.system == row.line and protocol in ("", result.protocol, result.task, result.stage):
                 ours, settings = _ours(table, row, result, next(iter(figures)))
     return Card(table=table, row=row, protocol=protocol, published=said, ours=ours, settings=settings)
 
@@ -115,9 +115,9 @@ def _ours(table: PublishedTable, row: PublishedRow, result: ResultRow, measure: 
         reason = "test clips of several protocols together"
     if reason:
         return f"other data: {reason}", ""
-    if result.metric != measure:
+    if not result.values(measure):
         return f"another measure: {MEASURES[result.metric]}", ""
-    low, high = (f"{100 * end:.1f}" for end in result.interval)
+    interval = f" {interval_of(result)}" if measure == result.metric else ""
     seeds = f"{len(result.seeds)} seed{'s' if len(result.seeds) > 1 else ''}"
-    score = f"{MEASURES[measure]} {mean_and_deviation(result.primary)} [{low}, {high}], {seeds}"
+    score = f"{MEASURES[measure]} {mean_and_deviation(result.values(measure))}{interval}, {seeds}"
     return score, "; ".join(f"{d.fact.name} {d.a}, the paper's {d.b}" for d in found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ifcar.errors import InputError, nearest, nearest_of
 from ifcar.pipelines.configs import from_plain, read_yaml
+from ifcar.pipelines.labels.contract import MEASURES
 from ifcar.pipelines.runs.facts import ANNOTATED, Fact
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class PublishedRow:
 
     Args:
         name: as the paper calls it.
-        figures: "top1", "top5" or "map" in percent, or KEY@PROTOCOL for one protocol, KEY@STREAM/SPACE for one task.
+        figures: in percent by their keys in `MEASURES`, as KEY@PROTOCOL of one protocol, KEY@STREAM/SPACE of one task.
         system: the line of the table's grid that reproduces it; None: the line of its name; "": none does.
         facts: what is stated of this row beside the table's.
         note: what else belongs to it.
@@ -161,9 +161,11 @@ class Published:
 def check_figures(where: str, figures: Mapping[str, float]) -> None:
     """Refuse keys of a published figure that no table has."""
     for key in figures:
-        if not re.fullmatch(r"(top1|top5|map)(@\S+)?", key):
+        measure, at, protocol = key.partition("@")
+        if measure not in MEASURES or bool(at) != bool(protocol) or " " in protocol:
             raise InputError(
-                f"{where}: unknown key {key!r} in published; expected top1, top5, map, or KEY@PROTOCOL for one protocol"
+                f"{where}: unknown key {key!r} in published; expected {', '.join(MEASURES)}, or KEY@PROTOCOL for one "
+                "protocol"
             )
 
 

@@ -202,7 +202,7 @@ def without_places(config: RunConfig) -> dict[str, Any]:
                 del content["live"][name]
         data = content["live"]["data"]
         # What an earlier run's config does not know is left out where it says nothing: the run's id stays what it is.
-        later = ("backbone_options", "background", "sampling", "sampling_fps", "sampling_rates", "subjects")
+        later = ("backbone_options", "background", "sampling", "sampling_fps", "sampling_rates", "subjects", "cameras")
         silent = [name for name in later if not data[name]]
         for name in ("data_root", "weights", "boxes", *silent):
             del data[name]

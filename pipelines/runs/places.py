@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ifcar.cache.addresses import place_of
+from ifcar.cache.joined import JoinedReader
 from ifcar.cache.layout import read_manifest
 from ifcar.cache.open import open_cache
 from ifcar.cache.reader import CacheReader
@@ -55,14 +56,18 @@ def _holds(path: Path, fingerprint: str) -> bool:
         return False
 
 
-def open_its_cache(cache: Path, whose: object) -> CacheReader:
-    """Open the cache that a run or config names. Raises MissingDataError that says `--cache` where there is none."""
+def open_its_cache(cache: Path, whose: object, streams: Sequence[str] | None = None) -> CacheReader:
+    """Open the cache that a run or config names, of a join these streams alone.
+
+    Raises:
+        MissingDataError: there is none; it says `--cache`.
+    """
     cache = place_of(cache)
     if not cache.exists():
         raise MissingDataError(
             f"{whose}: there is no cache at {cache}; name it with --cache, or make it with `ifcar extract`"
         )
-    return open_cache(cache)
+    return open_cache(cache) if streams is None else JoinedReader(cache, streams)
 
 
 def absolute_places(config: RunConfig | EnsembleConfig) -> RunConfig | EnsembleConfig:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.cache.joined import JoinedReader
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
@@ -177,7 +176,7 @@ def _its_cache(path: Path, config: RunConfig, cache: Path | None, stream: str | 
     place = cache or config.cache
     if stream is not None and not place.name.endswith(JOIN_SUFFIX):
         raise InputError(f"--stream {stream} would be ignored: {place} is one cache, not a join; leave it out")
-    reader = open_its_cache(place, path) if stream is None else JoinedReader(place, (stream,))
+    reader = open_its_cache(place, path, None if stream is None else (stream,))
     if reader.fingerprint != config.fingerprint:
         raise CacheMismatchError(
             f"{reader.path}: fingerprint {reader.fingerprint[:12]}…, but {path} was trained from "

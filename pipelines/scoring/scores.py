@@ -57,6 +57,7 @@ class Metrics:
         top1: share of clips whose class scores highest.
         top5: share of clips whose class is among the five highest (of all classes when there are fewer).
         map: mean average precision, see `ifcar.pipelines.labels.mean_ap`.
+        weighted_map: the same with each class weighted by its clips.
         loss: mean class loss.
         seconds: wall time of the predictions.
         seed: of the run.
@@ -67,6 +68,7 @@ class Metrics:
     top1: float | None = None
     top5: float | None = None
     map: float | None = None
+    weighted_map: float | None = None
     loss: float
     seconds: float
     seed: int

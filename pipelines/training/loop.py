@@ -95,10 +95,11 @@ def train_step(
     total = torch.stack(list(losses.values())).sum(0)
     stack.fill_gradients(total)
     losses = {name: loss.detach().double() for name, loss in losses.items()}
-    stop_non_finite(trainer, state.step, losses, (stack.gradients.sum(1) + total.detach()).isfinite().tolist(), places)
+    norms = torch.linalg.vector_norm(stack.gradients, dim=1)
+    stop_non_finite(trainer, state.step, losses, (norms + total.detach()).isfinite().tolist(), places)
     plan = members[0].plan
     if plan.clip_gradient is not None:
-        clip_gradients(stack.gradients, plan.clip_gradient)
+        clip_gradients(stack.gradients, norms, plan.clip_gradient)
     for place, group in enumerate(trainer.optimizer.param_groups):
         moves = place < len(stack) and members[place].state.failure is None
         group["params"][0].grad = stack.gradients[place] if moves else None

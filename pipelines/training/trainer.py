@@ -171,10 +171,11 @@ def make_optimizer(stack: Stack, members: Sequence[FleetRun]) -> torch.optim.Opt
     return kind(groups, lr=0.0, fused=True)
 
 
-def clip_gradients(gradients: Tensor, largest: float) -> None:
-    """Scale each row of (M, W) whose norm is above `largest` down to it, as `clip_grad_norm_` does for one head."""
-    norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
-    gradients.mul_((largest / (norms + 1e-6)).clamp(max=1.0))
+def clip_gradients(gradients: Tensor, norms: Tensor, largest: float) -> None:
+    """Scale each row of (M, W) whose norm, of `norms` (M,), is above `largest` down to it, like `clip_grad_norm_`."""
+    factors = (largest / (norms + 1e-6)).clamp(max=1.0)
+    if (factors < 1).any():  # multiplying all by 1 would read and write every gradient for nothing
+        gradients.mul_(factors.unsqueeze(1))
 
 
 def decay_matrices(stack: Stack, place: int, factor: float) -> None:

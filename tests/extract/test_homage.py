@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -215,16 +216,8 @@ def both_parts(root: Path) -> None:
     list_path(root / "hacgen", 1, "test").write_text("p0001_r001_a000,wash_dishes\n")
 
 
-def doubled_class(root: Path) -> None:
-    (root / "hacgen/classInd.txt").write_text("1 wash dishes\n2,wash_dishes\n")
-
-
-def gap_in_classes(root: Path) -> None:
-    (root / "hacgen/classInd.txt").write_text("1 wash dishes\n3 set_table\n")
-
-
-def bare_class(root: Path) -> None:
-    (root / "hacgen/classInd.txt").write_text("wash dishes\n")
+def classes(text: str) -> Callable[[Path], object]:
+    return lambda root: (root / "hacgen/classInd.txt").write_text(text)
 
 
 def bad_action(root: Path) -> None:
@@ -246,9 +239,12 @@ def strange_action(root: Path) -> None:
         (bad_number, "activity 3 is no number of a class; expected 1 to 2"),
         (empty_list, "lists no recording"),
         (both_parts, r"test_list\.csv line 1: p0001_r001_a000 is in the train list too \(.*train_list\.csv line 1\)"),
-        (doubled_class, r"classInd\.txt line 2: number 2 or class 'wash_dishes' is listed twice"),
-        (gap_in_classes, r"2 classes, whose numbers are not 1 to 2"),
-        (bare_class, r"classInd\.txt line 1: 'wash dishes' is not a number and a class"),
+        (classes("1 wash dishes\n2,wash_dishes\n"), r"classInd\.txt line 2: class 'wash_dishes' is listed twice"),
+        (classes("1 a\n1 b\n"), r"classInd\.txt line 2: number 1 is listed twice, of 'a' and 'b'"),
+        (classes(""), r"classInd\.txt: lists no class; expected lines as '1 take_off_shoes'"),
+        (classes("0 a\n1 b\n"), r"classInd\.txt: 2 classes, and one has the number 0; expected num"),
+        (classes("1 a\n3 b\n"), r"2 classes, and none has the number 2; expected numbers from 1 to 2, each once"),
+        (classes("wash dishes\n"), r"classInd\.txt line 1: 'wash dishes' is not a number and a class"),
         (bad_action, r"aa\.json entry 1: frame_start 0 to frame_end 30; expected whole numbers from 1"),
         (strange_action, r"aa\.json entry 1: class 'hold_cop' is not in classInd_atomic\.txt, did you mean 'hold_cup'"),
     ],

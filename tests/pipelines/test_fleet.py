@@ -235,7 +235,7 @@ def test_clipping_and_the_decay_of_matrices_are_torch_s_for_each_member() -> Non
                 stack.gradients[place, first:end] = parameter.grad.flatten()
             torch.nn.utils.clip_grad_norm_(head.parameters(), largest)
             single.step()
-        clip_gradients(stack.gradients, largest)
+        clip_gradients(stack.gradients, torch.linalg.vector_norm(stack.gradients, dim=1), largest)
         for place, group in enumerate(made.param_groups):
             group["lr"], group["params"][0].grad = rates[place], stack.gradients[place]
             decay_matrices(stack, place, 1 - rates[place] * decays[place])

@@ -287,6 +287,13 @@ def test_shipped_grids_are_valid_and_published_figures_stand_beside_their_lines(
     for number in range(2, 8):
         own, twin = (grids[f"{data}-table{number}"].systems for data in ("homage", "toybox-views"))
         assert [(s.name, s.tasks, s.aux_weights) for s in own] == [(s.name, s.tasks, s.aux_weights) for s in twin]
+    table = grids["toybox-views-table2"]
+    lines = {(s.name, s.settings["streams"][0]): (s.settings, s.aux_weights) for s in table.systems}
+    for name in ("control-shuffled", "control-private", "design"):  # the same training, of other streams or recordings
+        control = grids[f"toybox-views-{name}"]
+        assert (control.seeds, control.schedule, control.preset) == (table.seeds, table.schedule, table.preset)
+        assert all(lines[s.name, s.settings["streams"][0]] == (s.settings, s.aux_weights) for s in control.systems)
+    assert grids["toybox-views-control-shuffled"].shuffled_streams() == ["third", "audio"]
     assert grids["table1"].figures("I3D", {}) == {"top1": 40.0, "top5": 69.3}
     assert grids["table1"].figures("I3D, SFI + Pred", {}) == {"top1": 61.0, "top5": 86.5}
     assert grids["table2"].figures("STIN", {})["top1"] == 57.5
@@ -407,7 +414,9 @@ def test_every_shipped_grid_names_the_command_that_makes_its_cache() -> None:
         if grid.streams:  # the join names the caches that the commands before it make
             outs = [str(words[words.index("--out") + 1]) for words in made]
             named = [f"{stream}={out}" for stream, out in zip(grid.streams, outs, strict=False)]
-            assert made[-1] == ["ifcar", "cache", "join", *named, "--out", folder("caches") / Path(outs[-1]).name]
+            shuffled = [word for stream in grid.shuffled_streams() for word in ("--shuffled", stream)]
+            out = folder("caches") / Path(outs[-1]).name
+            assert made[-1] == ["ifcar", "cache", "join", *named, *shuffled, "--out", out]
     words = extract_words(read_grid(Path("charades-table3")).extract_config())
     assert {" ".join(map(str, pair)) for pair in itertools.pairwise(words)} >= {"--frames 32", "--sampling-rates 4"}
     assert words[2:4] == ["--dataset", "charades"] and "--grid" in words

@@ -170,7 +170,7 @@ def test_run_learns_labels_and_stores_map_alone(cache: Path) -> None:
     shown = {row["class"]: row["n"] for row in result.classes}
     assert shown == {name: n for name, n in zip(NAMES, stored.targets.sum(0), strict=True) if n}
     weighted = mean_average_precision(stored.logits, stored.targets, weighted=True)
-    assert result.weighted_map == pytest.approx(weighted, abs=1e-6)
+    assert test.weighted_map == result.metrics.weighted_map == pytest.approx(weighted, abs=1e-6)
 
 
 @pytest.mark.slow
@@ -202,6 +202,7 @@ def test_ensembles_average_sigmoids_and_tables_rank_by_map(cache: Path, capsys: 
         stored = run.predictions("test")
         assert row.metric == "map" and row.top5 == () and row.n == 16
         assert row.primary[0] == pytest.approx(mean_average_precision(stored.logits, stored.targets))
+        assert row.weighted_map == pytest.approx((run.metric("test").weighted_map,), abs=1e-9)  # type: ignore[union-attr]
         assert row.interval[0] <= row.population <= row.interval[1] and row.population <= row.primary[0] + 1e-9
     assert rows[0].against is not None
     assert rows[0].against.difference == pytest.approx(rows[0].population - rows[1].population)
@@ -211,7 +212,7 @@ def test_ensembles_average_sigmoids_and_tables_rank_by_map(cache: Path, capsys: 
         main(["evaluate", str(runs[0].path), "--pool", "max"])
     assert ended.value.code == 0
     printed = capsys.readouterr().out
-    assert "mAP" in printed and "weighted by clips" in printed and "top-1" not in printed
+    assert "weighted mAP" in printed and "top-1" not in printed
 
 
 def test_labels_other_than_0_and_1_are_refused(tmp_path: Path, cache: Path) -> None:

@@ -108,6 +108,8 @@ def test_no_shipped_grid_has_figures_of_its_own_and_no_row_is_named_twice() -> N
             "rai2021-table6:cooperative compositional, ego",
             {"top1@ego/activity": 34.9, "map@ego/atomic": 29.3},
         ),
+        ("rai2021-table4:cooperative, audio", {"weighted_map@audio/atomic": 13.2}),
+        ("rai2021-table7:CCAU, 20 shots", {"map@fewshot-20": 49.4}),
         ("zhang-table3:c, complete", {"map": 49.2}),
     ],
 )
@@ -166,6 +168,29 @@ def test_figures_of_other_data_are_not_printed_but_the_reason_is(
     assert card.ours == f"other data: {reason}"
     compared = compare(str(tmp_path / "runs" / "sfi-0"), f"{TABLE}:Ours-SFI")
     assert compared.published == {} and compared.unprinted == reason
+
+
+def test_a_measure_beside_the_one_that_decides_stands_beside_the_papers_without_an_interval(tmp_path: Path) -> None:
+    comparison = made_comparison(tmp_path)
+    (row,) = comparison.rows
+    of_many = replace(row, metric="map", top5=(), weighted_map=(0.5, 0.6))
+    table = published_table(TABLE)
+    line = replace(table.rows[5], figures={"weighted_map": 28.5})
+    measures = {"weighted": of_many, "one class a clip": row}
+    made = {
+        name: table_cards(replace(table, rows=(line,)), [replace(comparison, rows=(own,))])[0].ours
+        for name, own in measures.items()
+    }
+    assert made == {
+        "weighted": "weighted mAP 55.0 ± 7.1, 2 seeds",
+        "one class a clip": "another measure: top-1",
+    }
+    few = replace(table.rows[5], figures={"map@fewshot-5": 36.9})
+    shots = [
+        replace(of_many, protocol=f"fewshot-{k}, ego/atomic", task="ego/atomic", primary=(k / 10,) * 2) for k in (1, 5)
+    ]
+    (card,) = table_cards(replace(table, rows=(few,)), [replace(comparison, rows=tuple(shots))])
+    assert (card.protocol, card.ours[:10]) == ("fewshot-5", "mAP 50.0 ±")
 
 
 def test_several_draws_are_other_data(tmp_path: Path) -> None:
