@@ -10,19 +10,20 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ifcar.cache.addresses import Address
-from ifcar.errors import InputError, MissingDataError, UnavailableError, one_line
+from ifcar.cache.bucket_errors import saying
+from ifcar.errors import InputError, UnavailableError
 
 PARALLEL = 16  # requests at a time
 PART_BYTES = 16 << 20  # larger objects are sent in parts
 _RETRY = {"max_retries": 6, "retry_timeout": timedelta(minutes=3)}
 _CLIENT = {"timeout": "300s", "connect_timeout": "10s"}
-_SHOWN = 300
 
 
 class ConflictError(InputError):
@@ -75,10 +76,8 @@ class Bucket:
             options["client_options"]["allow_http"] = True
         if self.address.scheme == "s3":
             options |= _shared_credentials()
-        try:
+        with saying(str(self.address)):
             return store.from_url(str(self.address), **options)
-        except Exception as error:
-            raise self._said("", error) from error
 
     def where(self, name: str) -> str:
         """Return an object's address for messages."""
@@ -86,12 +85,9 @@ class Bucket:
 
     def head(self, name: str) -> ObjectFacts | None:
         """Return what the store says of an object, None where there is none."""
-        try:
+        with saying(self.where(name)), suppress(FileNotFoundError):
             return _facts(self._obstore.head(self._store, name))
-        except FileNotFoundError:
-            return None
-        except Exception as error:
-            raise self._said(name, error) from error
+        return None
 
     def get(self, name: str) -> bytes | None:
         """Return an object whole, None where there is none.
@@ -104,15 +100,14 @@ class Bucket:
 
     def get_tagged(self, name: str) -> tuple[bytes, str] | None:
         """Return an object whole and its tag, None where there is none."""
-        try:
-            result = self._obstore.get(self._store, name)
-            return bytes(result.bytes()), _facts(result.meta).tag
-        except FileNotFoundError as error:
-            if "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error):
-                raise self._said(name, error) from error
-            return None
-        except Exception as error:
-            raise self._said(name, error) from error
+        with saying(self.where(name)):
+            try:
+                result = self._obstore.get(self._store, name)
+                return bytes(result.bytes()), _facts(result.meta).tag
+            except FileNotFoundError as error:
+                if "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error):
+                    raise
+        return None
 
     def stream(self, name: str) -> Iterator[Any]:
         """Yield an object in parts.
@@ -120,10 +115,8 @@ class Bucket:
         Raises:
             MissingDataError: it is not there.
         """
-        try:
+        with saying(self.where(name)):
             yield from self._obstore.get(self._store, name).stream(min_chunk_size=PART_BYTES)
-        except Exception as error:
-            raise self._said(name, error) from error
 
     def get_range(self, name: str, start: int, stop: int, tag: str) -> memoryview:
         """Return bytes `start` to `stop` of an object that must still be the one with this tag.
@@ -132,16 +125,15 @@ class Bucket:
             ConflictError: it was replaced.
             WholeOnlyError: the server gives no ranges.
         """
-        try:
-            result = self._obstore.get(self._store, name, options={"range": (start, stop)})
-            self._check_same(name, _facts(result.meta).tag, tag)
-            data = memoryview(result.bytes())
-        except InputError:
-            raise
-        except Exception as error:
-            if "non-partial response" in str(error):
+        with saying(self.where(name)):
+            try:
+                result = self._obstore.get(self._store, name, options={"range": (start, stop)})
+                self._check_same(name, _facts(result.meta).tag, tag)
+                data = memoryview(result.bytes())
+            except Exception as error:
+                if "non-partial response" not in str(error):
+                    raise
                 raise WholeOnlyError(f"{self.where(name)}: the server gives objects as a whole only") from error
-            raise self._said(name, error) from error
         if len(data) != stop - start:
             raise UnavailableError(
                 f"{self.where(name)}: {len(data)} bytes came of {stop - start}; run the command again"
@@ -172,10 +164,8 @@ class Bucket:
             UnavailableError: the store holds something else.
         """
         in_parts = len(data) > PART_BYTES
-        try:
+        with saying(self.where(name)):
             answer = self._obstore.put(self._store, name, data, use_multipart=in_parts, chunk_size=PART_BYTES)
-        except Exception as error:
-            raise self._said(name, error) from error
         if _bare(answer["e_tag"]) != expected_tag(data) and not self._holds(name, data):
             raise UnavailableError(f"{self.where(name)}: the store holds other bytes than were sent; run it again")
 
@@ -192,16 +182,15 @@ class Bucket:
         """
         from obstore.exceptions import AlreadyExistsError, NotModifiedError, PreconditionError
 
-        try:
-            mode: Any = "create" if replacing is None else self._as_it_was(name, replacing)
-            self._obstore.put(self._store, name, data, mode=mode, use_multipart=False)
-        except (AlreadyExistsError, PreconditionError, NotModifiedError) as error:
-            if self.get(name) != data:
-                raise ConflictError(
-                    f"{self.where(name)}: another process wrote there; let one at a time write, and run it again"
-                ) from error
-        except Exception as error:
-            raise self._said(name, error) from error
+        with saying(self.where(name)):
+            try:
+                mode: Any = "create" if replacing is None else self._as_it_was(name, replacing)
+                self._obstore.put(self._store, name, data, mode=mode, use_multipart=False)
+            except (AlreadyExistsError, PreconditionError, NotModifiedError) as error:
+                if self.get(name) != data:
+                    raise ConflictError(
+                        f"{self.where(name)}: another process wrote there; let one at a time write, and run it again"
+                    ) from error
         if not self._holds(name, data):
             raise ConflictError(f"{self.where(name)}: the store holds another record than was sent; run it again")
 
@@ -220,12 +209,8 @@ class Bucket:
 
     def delete(self, name: str) -> None:
         """Delete an object that may be gone already."""
-        try:
+        with saying(self.where(name)), suppress(FileNotFoundError):
             self._obstore.delete(self._store, name)
-        except FileNotFoundError:
-            return
-        except Exception as error:
-            raise self._said(name, error) from error
 
     def names(self) -> set[str]:
         """Return the names of all objects.
@@ -233,56 +218,21 @@ class Bucket:
         Raises:
             InputError: it is a web server's address, which lists nothing.
         """
-        try:
+        with saying(str(self.address)):
             return {str(entry["path"]) for batch in self._obstore.list(self._store) for entry in batch}
-        except Exception as error:
-            raise self._said("", error) from error
+
+    def digest(self, name: str, copy: IO[bytes] | None = None) -> tuple[int, str]:
+        """Return the size and SHA-256 of an object, read in parts and perhaps copied into a file, see `stream`."""
+        found, size = hashlib.sha256(), 0
+        for part in self.stream(name):
+            found.update(part)
+            size += len(part)
+            if copy is not None:
+                copy.write(part)
+        return size, found.hexdigest()
 
     def _holds(self, name: str, data: bytes | memoryview) -> bool:
-        digest = hashlib.sha256()
-        for part in self.stream(name):
-            digest.update(part)
-        return digest.digest() == hashlib.sha256(data).digest()
-
-    def _said(self, name: str, error: Exception) -> InputError | MissingDataError:
-        """Return what a store's error means, on one line that holds neither its request nor a credential."""
-        text = str(error).partition("Debug source:")[0]
-        code = match[1] if (match := re.search(r"<Code>(\w+)</Code>", text)) else ""
-        place = self.where(name)
-        for kind, known, meaning in _MEANINGS:
-            if kind in type(error).__name__ + code or any(word in text for word in known):
-                missing = kind == "NotFound"
-                return (MissingDataError if missing else UnavailableError)(f"{place}: {meaning}{code and f' ({code})'}")
-        return UnavailableError(f"{place}: {one_line(_without_requests(text))[:_SHOWN]}")
-
-
-_MEANINGS: tuple[tuple[str, tuple[str, ...], str], ...] = (
-    ("NoSuchBucket", ("ContainerNotFound",), "there is no such bucket; make it, or correct the name"),
-    (
-        "RequestTimeTooSkewed",
-        ("RequestExpired", "is too far in the", "Signature not yet current"),
-        "this machine's clock is wrong by more than the store allows; set it, and run the command again",
-    ),
-    (
-        "InvalidAccessKeyId",
-        ("SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "AuthenticationFailed"),
-        "the store does not know these credentials; see the variables AWS_…, GOOGLE_… or AZURE_… of the environment",
-    ),
-    (
-        "NoCredentials",
-        ("169.254.169.254", "169.254.170.2", "metadata.google.internal", "missing AccountName", "Account must be"),
-        "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE, GOOGLE_…, AZURE_…); for a "
-        "public bucket AWS_SKIP_SIGNATURE=true",
-    ),
-    ("PermissionDenied", ("403 Forbidden",), "the store refuses this; ask for the right to do it, or correct the name"),
-    ("Unauthenticated", ("401 Unauthorized",), "the store asks for credentials; put them into the environment"),
-    ("NotFound", (), "there is no such object"),
-    (
-        "Unreachable",
-        ("error sending request", "dns error", "Connection refused", "connection closed", "timed out"),
-        "the store cannot be reached; see the network and the endpoint (AWS_ENDPOINT_URL), and run the command again",
-    ),
-)
+        return self.digest(name)[1] == hashlib.sha256(data).hexdigest()
 
 
 def expected_tag(data: bytes | memoryview) -> str:
@@ -309,10 +259,6 @@ def _facts(meta: Mapping[str, Any]) -> ObjectFacts:
 
 def _bare(tag: str | None) -> str:
     return (tag or "").removeprefix("W/").strip('"')
-
-
-def _without_requests(text: str) -> str:
-    return re.sub(r"https?://\S+", "…", text)
 
 
 def _insecure(scheme: str) -> bool:

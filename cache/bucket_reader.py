@@ -23,7 +23,7 @@ from ifcar.cache.addresses import Address
 from ifcar.cache.block_cache import BlockCache, CachedObject, block_folder, block_limit
 from ifcar.cache.bucket import PARALLEL, Bucket, ObjectFacts
 from ifcar.cache.commits import TABLES_RECORD, CommitRecord
-from ifcar.cache.pull import fetch, read_remote_commit, read_remote_tables
+from ifcar.cache.pull import fetch, read_remote_commits, read_remote_tables
 from ifcar.cache.push import everything
 from ifcar.cache.shards import Shard, ShardPool
 from ifcar.cache.zarr_reader import ZarrReader
@@ -54,10 +54,10 @@ class BucketReader(ZarrReader):
         self._blocks.close()
 
     def _read_commits(self, blocks: Iterable[int] | None) -> dict[int, CommitRecord]:
-        numbers = list(range(self.manifest.num_blocks) if blocks is None else blocks)
+        numbers = range(self.manifest.num_blocks) if blocks is None else blocks
         with ThreadPoolExecutor(PARALLEL) as pool:
-            found = everything(pool, lambda block: read_remote_commit(self._bucket, self.manifest, block), numbers)
-        return {record.block: record for record in found if record is not None}
+            found = read_remote_commits(pool, self._bucket, self.manifest, numbers)
+        return {record.block: record for record in found}
 
     def _open_pool(self) -> ShardPool:
         return _BucketPool(self.path, self.manifest.rows_per_shard, self._bucket, self._blocks)

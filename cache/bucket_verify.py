@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 
 from ifcar.cache.addresses import Address
 from ifcar.cache.bucket import PARALLEL, Bucket
 from ifcar.cache.commits import TABLES_RECORD, CommitRecord, FileDigest, commit_name
 from ifcar.cache.damage import Damage, DamageKind, VerifyReport
-from ifcar.cache.layout import parse_root
 from ifcar.cache.manifest import Manifest
-from ifcar.cache.pull import fetch, read_remote_commit, read_remote_tables
-from ifcar.cache.push import ROOT, Progress, counted, everything
+from ifcar.cache.pull import read_remote_commit, read_remote_manifest, read_remote_tables
+from ifcar.cache.push import Progress, counted, everything
 from ifcar.errors import CacheDamageError, MissingDataError
 
 
@@ -29,7 +27,7 @@ def verify_bucket(address: Address, progress: Progress | None = None) -> VerifyR
     """
     bucket = Bucket(address)
     _, tables = read_remote_tables(bucket)
-    manifest = parse_root(address, fetch(bucket, ROOT, tables.files[ROOT]))
+    manifest = read_remote_manifest(bucket, tables)
     check = _Check(bucket, manifest)
     with ThreadPoolExecutor(PARALLEL) as pool:
         everything(pool, lambda item: check.file(*item, DamageKind.METADATA, None), tables.files.items())
@@ -75,14 +73,11 @@ class _Check:
             self.file(name, digest, DamageKind.FOREIGN, block)
 
     def file(self, name: str, digest: FileDigest, kind: DamageKind, block: int | None) -> None:
-        found, size = hashlib.sha256(), 0
         try:
-            for part in self._bucket.stream(name):
-                found.update(part)
-                size += len(part)
+            size, sha256 = self._bucket.digest(name)
         except MissingDataError:
             self.add(DamageKind.MISSING, name, "is missing; push the cache again", block)
             return
-        if size != digest.size or found.hexdigest() != digest.sha256:
+        if (size, sha256) != (digest.size, digest.sha256):
             problem = f"is not what was committed ({size} bytes, expected {digest.size}); delete it and push again"
             self.add(kind, name, problem, block)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Self
 
 
 class DamageKind(StrEnum):
@@ -44,6 +46,23 @@ class Damage:
     clip_id: str | None = None
     view: int | None = None
 
+    @classmethod
+    def of_row(
+        cls, path: str, problem: str, array: str, row: int, clips: tuple[Sequence[str], int], block: int | None = None
+    ) -> Self:
+        """Return the damage of a row of a cache with these clips: their ids, and the rows of each."""
+        clip, view = divmod(row, clips[1])
+        return cls(
+            kind=DamageKind.ROW,
+            path=path,
+            problem=problem,
+            block=block,
+            array=array,
+            row=row,
+            clip_id=clips[0][clip],
+            view=view,
+        )
+
     def __str__(self) -> str:
         return f"{self.kind}: {self.path}: {self.problem}"
 
@@ -80,7 +99,3 @@ class VerifyReport:
     def damaged_blocks(self) -> list[int]:
         """Return the blocks that must be computed again, ascending."""
         return sorted({damage.block for damage in self.damages if damage.block is not None})
-
-    def damaged_rows(self) -> list[int]:
-        """Return the rows that are damaged by themselves, ascending."""
-        return sorted({damage.row for damage in self.damages if damage.row is not None})

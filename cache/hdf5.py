@@ -192,16 +192,5 @@ def _damaged_rows(reader: HDF5Reader, name: str) -> list[Damage]:
         try:
             reader.read_rows(name, np.array([row]))
         except CacheDamageError as error:
-            clip_id, view = reader.clip_ids[row // reader.rows_per_clip], row % reader.rows_per_clip
-            damages.append(
-                Damage(
-                    kind=DamageKind.ROW,
-                    path=name,
-                    problem=str(error),
-                    array=name,
-                    row=row,
-                    clip_id=clip_id,
-                    view=view,
-                )
-            )
+            damages.append(Damage.of_row(name, str(error), name, row, (reader.clip_ids, reader.rows_per_clip)))
     return damages

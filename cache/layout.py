@@ -46,15 +46,7 @@ def write_skeleton(root: Path, manifest: Manifest, clips: ClipTable) -> None:
         group.create_group(PROTOCOLS)
         table = group.create_group(CLIPS)
         for name, texts in clips.arrays().items():
-            stored = table.create_array(
-                name,
-                shape=(len(texts),),
-                dtype="string",
-                chunks=(len(texts),),
-                compressors=[Crc32cCodec()],
-                chunk_key_encoding=_FLAT_KEYS,
-            )
-            stored[:] = np.array(texts, dtype=object)
+            _write_whole(table, name, np.array(texts, dtype=object))
         for array in manifest.spec.arrays:
             shape = manifest.spec.shape(array.name)
             block = (manifest.rows_per_shard, *shape)
@@ -97,15 +89,20 @@ def write_protocol(root: Path, table: ProtocolTable) -> None:
         group = zarr.open_group(root, mode="r+", zarr_format=3).create_group(f"{PROTOCOLS}/{table.name}")
         group.attrs.put(protocol_attributes(table))
         for name, values in protocol_arrays(table).items():
-            stored = group.create_array(
-                name,
-                shape=values.shape,
-                dtype="string" if values.dtype == object else values.dtype,
-                chunks=tuple(max(1, size) for size in values.shape),
-                compressors=[Crc32cCodec()],
-                chunk_key_encoding=_FLAT_KEYS,
-            )
-            stored[...] = values
+            _write_whole(group, name, values)
+
+
+def _write_whole(group: zarr.Group, name: str, values: NDArray[Any]) -> None:
+    """Write an array over clips, numbers or text, as one chunk."""
+    stored = group.create_array(
+        name,
+        shape=values.shape,
+        dtype="string" if values.dtype == object else values.dtype,
+        chunks=tuple(max(1, size) for size in values.shape),
+        compressors=[Crc32cCodec()],
+        chunk_key_encoding=_FLAT_KEYS,
+    )
+    stored[...] = values
 
 
 def read_manifest(root: Path) -> Manifest:

@@ -16,9 +16,15 @@ from ifcar.cache.block_cache import block_folder
 from ifcar.cache.bucket import PARALLEL, Bucket, ConflictError
 from ifcar.cache.commits import TABLES_RECORD, CommitRecord, commit_name, encode_commit, parse_commit
 from ifcar.cache.durable import fsync_path, remove_files, write_atomic
-from ifcar.cache.layout import parse_root
 from ifcar.cache.manifest import Manifest
-from ifcar.cache.pull import fetch, pull_tables, read_remote_commit, read_remote_tables
+from ifcar.cache.pull import (
+    fetch,
+    pull_tables,
+    read_remote_commit,
+    read_remote_commits,
+    read_remote_manifest,
+    read_remote_tables,
+)
 from ifcar.cache.push import ROOT, Push, claim, everything, push_tables
 from ifcar.cache.writer import CacheWriter
 from ifcar.errors import InputError
@@ -55,12 +61,10 @@ class Outbox:
         if self._bucket.get(TABLES_RECORD) is None:
             return
         data, tables = read_remote_tables(self._bucket)
-        manifest = parse_root(self.address, fetch(self._bucket, ROOT, tables.files[ROOT]))
+        manifest = read_remote_manifest(self._bucket, tables)
         pull_tables(self._pool, self._bucket, self.folder, manifest, tables, data)
-        read = everything(
-            self._pool, lambda block: read_remote_commit(self._bucket, manifest, block), range(manifest.num_blocks)
-        )
-        self._there = {record.block: record for record in read if record is not None}
+        records = read_remote_commits(self._pool, self._bucket, manifest, range(manifest.num_blocks))
+        self._there = {record.block: record for record in records}
         everything(self._pool, lambda record: self._receive(manifest, record), self._there.values())
         fsync_path(self.folder)
 

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
@@ -56,15 +56,12 @@ def pull_cache(address: Address, cache: Path, progress: Progress | None = None) 
     """
     bucket = Bucket(address)
     data, tables = read_remote_tables(bucket)
-    manifest = parse_root(address, fetch(bucket, ROOT, tables.files[ROOT]))
+    manifest = read_remote_manifest(bucket, tables)
     pull = _Pull(bucket, cache)
     with locked(cache), ThreadPoolExecutor(PARALLEL) as pool:
         pull_tables(pool, bucket, cache, manifest, tables, data)
         remove_partials(cache)
-        records = everything(
-            pool, lambda block: read_remote_commit(bucket, manifest, block), range(manifest.num_blocks)
-        )
-        found = [record for record in records if record is not None]
+        found = read_remote_commits(pool, bucket, manifest, range(manifest.num_blocks))
         local = {block for block in range(manifest.num_blocks) if (cache / commit_name(block)).exists()}
         with ThreadPoolExecutor(BLOCKS_AT_ONCE) as blocks:
             everything(blocks, counted(lambda record: pull.block(pool, record), len(found), progress), found)
@@ -104,6 +101,19 @@ def read_remote_commit(bucket: Bucket, manifest: Manifest, block: int) -> Commit
     if data is None:
         return None
     return check_commit(bucket.address / name, parse_commit(data, bucket.address / name), manifest, block)
+
+
+def read_remote_commits(
+    pool: Executor, bucket: Bucket, manifest: Manifest, blocks: Iterable[int]
+) -> list[CommitRecord]:
+    """Return the commit records of those of these blocks that are committed there, see `read_remote_commit`."""
+    found = everything(pool, lambda block: read_remote_commit(bucket, manifest, block), blocks)
+    return [record for record in found if record is not None]
+
+
+def read_remote_manifest(bucket: Bucket, tables: TablesRecord) -> Manifest:
+    """Return what the cache there is. Raises CacheDamageError when its root metadata are not those of the record."""
+    return parse_root(bucket.address, fetch(bucket, ROOT, tables.files[ROOT]))
 
 
 def fetch(bucket: Bucket, name: str, digest: FileDigest) -> bytes:
@@ -208,17 +218,13 @@ class _Pull:
             raise
 
     def _stage(self, staged: StagedBlock, name: str, digest: FileDigest) -> None:
-        found, size = hashlib.sha256(), 0
         path = staged_path(self._cache, name, staged.attempt)
         try:
             with path.open("wb") as file:
-                for part in self._bucket.stream(name):
-                    file.write(part)
-                    found.update(part)
-                    size += len(part)
+                size, sha256 = self._bucket.digest(name, copy=file)
         except MissingDataError as error:
             raise CacheDamageError(f"{self._bucket.where(name)} {_fault(None, digest)}") from error
-        if found.hexdigest() != digest.sha256:
+        if sha256 != digest.sha256:
             raise CacheDamageError(f"{self._bucket.where(name)} {_fault(size, digest)}")
         fsync_path(path)
         self.moved.files += 1

@@ -11,6 +11,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,7 @@ class ShardPool:
             self._shards.clear()
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ShardedArray:
     """Rows of one sharded array.
 
@@ -140,25 +142,17 @@ class ShardedArray:
         describe: row number → text for messages, with the clip id.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        row_bytes: int,
-        rows_per_shard: int,
-        compressed: bool,
-        files: Mapping[int, tuple[str, int]],
-        pool: ShardPool,
-        describe: Callable[[int], str],
-    ) -> None:
-        self.name = name
-        self._row_bytes = row_bytes
-        self._rows_per_shard = rows_per_shard
-        self._compressed = compressed
-        self._files = files
-        self._pool = pool
-        self._describe = describe
-        self._merge_rows = max(1, min(_MERGE_ROWS, MERGE_BYTES // max(1, self._row_bytes)))
+    name: str
+    row_bytes: int
+    rows_per_shard: int
+    compressed: bool
+    files: Mapping[int, tuple[str, int]]
+    pool: ShardPool
+    describe: Callable[[int], str]
+    _merge_rows: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._merge_rows = max(1, min(_MERGE_ROWS, MERGE_BYTES // max(1, self.row_bytes)))
 
     def read(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Fill `out` with rows of committed blocks, in the order asked for.
@@ -173,12 +167,12 @@ class ShardedArray:
         if not len(rows):
             return
         flat = out.reshape(len(rows), -1).view(np.uint8)
-        blocks = rows // self._rows_per_shard
+        blocks = rows // self.rows_per_shard
         used, first = np.unique(blocks, return_index=True)
         shards = {block: self._shard(block, int(rows[at])) for block, at in zip(used.tolist(), first, strict=True)}
-        read = self._read_zstd if self._compressed else self._read_plain
+        read = self._read_zstd if self.compressed else self._read_plain
         numbers = rows.tolist()
-        self._pool.fetch(shards, numbers)
+        self.pool.fetch(shards, numbers)
         read(numbers, flat, shards)
 
     def advise(self, rows: NDArray[np.int64]) -> None:
@@ -191,12 +185,12 @@ class ShardedArray:
         """
         spans: dict[Shard, list[tuple[int, int]]] = {}
         for row in rows.tolist():
-            block, local = divmod(row, self._rows_per_shard)
-            if block in self._files:
+            block, local = divmod(row, self.rows_per_shard)
+            if block in self.files:
                 shard = self._shard(block, row)
                 if size := shard.sizes[local]:  # to the system 0 means to the file's end
                     spans.setdefault(shard, []).append((shard.offsets[local], size))
-        self._pool.advise(spans)
+        self.pool.advise(spans)
 
     def check_row(self, row: int) -> str | None:
         """Return what is wrong with a row's chunk, or None.
@@ -204,8 +198,8 @@ class ShardedArray:
         Raises:
             CacheDamageError: the shard's index is unusable.
         """
-        shard = self._shard(row // self._rows_per_shard, row)
-        if not shard.sizes[row % self._rows_per_shard]:
+        shard = self._shard(row // self.rows_per_shard, row)
+        if not shard.sizes[row % self.rows_per_shard]:
             return None
         try:
             self._read_chunk(shard, row)
@@ -215,18 +209,18 @@ class ShardedArray:
 
     def _shard(self, block: int, row: int) -> Shard:
         try:
-            return self._pool.get(*self._files[block])
+            return self.pool.get(*self.files[block])
         except CacheDamageError as error:
-            raise CacheDamageError(f"{self.name}, {self._describe(row)}: {error}") from error
+            raise CacheDamageError(f"{self.name}, {self.describe(row)}: {error}") from error
 
     def _read_plain(self, rows: list[int], flat: NDArray[np.uint8], shards: Mapping[int, Shard]) -> None:
         """Read rows in the order asked for: a fresh `flat` is then first written, and so mapped, from start to end."""
-        size = self._row_bytes + CRC_BYTES
+        size = self.row_bytes + CRC_BYTES
         trailers = np.empty((len(rows), CRC_BYTES), np.uint8)
         found: list[int] = []
         begin = 0
         while begin < len(rows):
-            block, local = divmod(rows[begin], self._rows_per_shard)
+            block, local = divmod(rows[begin], self.rows_per_shard)
             shard = shards[block]
             if not shard.sizes[local]:
                 flat[begin], trailers[begin] = 0, 0
@@ -247,11 +241,11 @@ class ShardedArray:
         wrong = np.flatnonzero(np.array(found, dtype=np.uint32) != trailers.view("<u4")[:, 0])
         if wrong.size:
             row = rows[wrong[0]]
-            raise self._damage(shards[row // self._rows_per_shard], row, "does not match its checksum")
+            raise self._damage(shards[row // self.rows_per_shard], row, "does not match its checksum")
 
     def _run_length(self, rows: list[int], begin: int, local: int, shard: Shard) -> int:
         """Return how many rows from `begin` on, at least 1, lie side by side in the shard and go into one call."""
-        most = min(len(rows) - begin, self._rows_per_shard - local, self._merge_rows)
+        most = min(len(rows) - begin, self.rows_per_shard - local, self._merge_rows)
         length = 1
         while length < most and rows[begin + length] == rows[begin] + length and shard.follows[local + length]:
             length += 1
@@ -260,8 +254,8 @@ class ShardedArray:
     def _read_zstd(self, rows: list[int], flat: NDArray[np.uint8], shards: Mapping[int, Shard]) -> None:
         decoder = Zstd()
         for row, target in zip(rows, flat, strict=True):
-            shard = shards[row // self._rows_per_shard]
-            if not shard.sizes[row % self._rows_per_shard]:
+            shard = shards[row // self.rows_per_shard]
+            if not shard.sizes[row % self.rows_per_shard]:
                 target[:] = 0
                 continue
             frame = self._read_chunk(shard, row)[:-CRC_BYTES]
@@ -272,7 +266,7 @@ class ShardedArray:
 
     def _read_chunk(self, shard: Shard, row: int) -> bytes:
         """Read one chunk, its checksum included, in as many calls as it takes, and verify it."""
-        local = row % self._rows_per_shard
+        local = row % self.rows_per_shard
         offset, size = shard.offsets[local], shard.sizes[local]
         parts, missing = [], size
         while missing and (part := os.pread(shard.descriptor, missing, offset + size - missing)):
@@ -283,9 +277,9 @@ class ShardedArray:
             raise self._damage(shard, row, f"ends after {len(chunk)} bytes, expected {size}")
         if google_crc32c.value(chunk[:-CRC_BYTES]) != int.from_bytes(chunk[-CRC_BYTES:], "little"):
             raise self._damage(shard, row, "does not match its checksum")
-        if not self._compressed and size != self._row_bytes + CRC_BYTES:
-            raise self._damage(shard, row, f"has {size} bytes, expected {self._row_bytes + CRC_BYTES}")
+        if not self.compressed and size != self.row_bytes + CRC_BYTES:
+            raise self._damage(shard, row, f"has {size} bytes, expected {self.row_bytes + CRC_BYTES}")
         return chunk
 
     def _damage(self, shard: Shard, row: int, problem: str) -> CacheDamageError:
-        return CacheDamageError(f"{self.name}, {self._describe(row)} {problem} ({shard.path}){shard.remedy}")
+        return CacheDamageError(f"{self.name}, {self.describe(row)} {problem} ({shard.path}){shard.remedy}")

@@ -45,6 +45,12 @@ def listed(cache: Path, file: Path) -> str:
     return str(place) if isinstance(place, Address) else os.path.relpath(place.absolute(), file.absolute().parent)
 
 
+def place_listed(file: Path, entry: Mapping[str, Any]) -> Path:
+    """Return where a cache is that a file lists, see `listed`."""
+    place = place_of(str(entry["cache"]))
+    return place if isinstance(place, Address) else file.parent / place
+
+
 def open_listed(
     file: Path, what: str, entry: Mapping[str, Any], remedy: str, open_one: Callable[[Path], CacheReader]
 ) -> CacheReader:
@@ -61,8 +67,7 @@ def open_listed(
         MissingDataError: there is none.
         CacheMismatchError: it is another.
     """
-    place = place_of(str(entry["cache"]))
-    place = place if isinstance(place, Address) else file.parent / place
+    place = place_listed(file, entry)
     if not place.exists():
         raise MissingDataError(f"{file}: {what}: there is no cache at {place}; {remedy}")
     reader = open_one(place)

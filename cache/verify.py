@@ -248,7 +248,7 @@ class _Verification:
         """Name the damaged rows of a shard, or its index."""
         name = manifest.block_files(record.block)[array]
         sharded = ShardedArray(
-            array,
+            name=array,
             row_bytes=manifest.spec.row_bytes([array]),
             rows_per_shard=manifest.rows_per_shard,
             compressed=manifest.compression is not None,
@@ -261,19 +261,8 @@ class _Verification:
             for row in range(record.start, record.stop):
                 if text := sharded.check_row(row):
                     found = True
-                    clip_id, view = self.clip_ids[row // manifest.rows_per_clip], row % manifest.rows_per_clip
-                    self.damages.append(
-                        Damage(
-                            kind=DamageKind.ROW,
-                            path=name,
-                            problem=text,
-                            block=record.block,
-                            array=array,
-                            row=row,
-                            clip_id=clip_id,
-                            view=view,
-                        )
-                    )
+                    clips = self.clip_ids, manifest.rows_per_clip
+                    self.damages.append(Damage.of_row(name, text, array, row, clips, block=record.block))
         except CacheDamageError as error:
             problem = f"{error}; {self._span(manifest, record.block)}"
             self._add(DamageKind.INDEX, name, problem, record.block, array)

@@ -135,7 +135,7 @@ class CacheWriter:
         if removed:
             logger.info("%s: removed %d files of a killed writer", path, len(removed))
         for block in writer.pending_blocks():
-            writer._remove_block_files(block)
+            remove_files(path / name for name in reader.manifest.block_files(block).values())
         if not same_protocols(reader, protocols):
             logger.info("%s: protocols changed, writing them anew", path)
             replace_protocols(path, reader.manifest, protocols)
@@ -174,10 +174,9 @@ class CacheWriter:
 
         Args:
             block: a block that is not committed, or that was reopened.
-            arrays: every array of the spec, with all rows of the block.
-            failures: row number in the cache → why it failed; `status` must be FAILED exactly there, and NOT_WANTED of
-                augmented views only.
-            notes: row number in the cache → what is to be said of it; those of a reopened block stay.
+            arrays: see `BlockStage.stage_block`.
+            failures: see there.
+            notes: see there; those of a reopened block stay.
 
         Raises:
             InputError: the block is committed already, or an array or a status does not fit.
@@ -219,9 +218,6 @@ class CacheWriter:
     def _check_open(self, block: int) -> None:
         if block in self._commits:
             raise InputError(f"block {block} of {self.path} is committed; call reopen_block first")
-
-    def _remove_block_files(self, block: int) -> None:
-        remove_files(self.path / name for name in self._manifest.block_files(block).values())
 
 
 def _clip_table(ids: Sequence[str], segments: Sequence[str], cameras: Sequence[str]) -> ClipTable:

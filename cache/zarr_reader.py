@@ -74,7 +74,7 @@ class ZarrReader(CacheReader):
         """Return the raw rows of a sharded array."""
         paths = {block: self.manifest.block_files(block)[name] for block in self.commits}
         return ShardedArray(
-            name,
+            name=name,
             row_bytes=self.spec.row_bytes([name]),
             rows_per_shard=self.manifest.rows_per_shard,
             compressed=self.manifest.compression is not None,

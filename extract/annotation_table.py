@@ -128,13 +128,7 @@ class TabledClips(Sequence[Clip]):
         return [getattr(clip, name) for clip in self]
 
 
-PLAIN: Mapping[str, Any] = {
-    "span_sec": None,
-    "source_fps": None,
-    "frames_on_clock": False,
-    "segment": "",
-    "camera": "",
-}
+PLAIN: Mapping[str, Any] = {"span_sec": None, "source_fps": None, "frames_on_clock": False, "segment": "", "camera": ""}
 """Fields of clips that a table does not hold, and what each clip in one has there."""
 
 

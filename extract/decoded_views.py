@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, InitVar, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,7 @@ READERS.register("pixels", _read_pixels, __name__)
 READERS.register("audio", _read_audio, __name__)
 
 
+@dataclass(eq=False, repr=False)
 class ViewDataset(Dataset[Decoded]):
     """Row number → decoded view.
 
@@ -93,24 +94,19 @@ class ViewDataset(Dataset[Decoded]):
         complete: adds the dataset's own arrays to a view.
     """
 
-    def __init__(
-        self,
-        clips: Sequence[Clip],
-        tracks: Callable[[str], Tracks],
-        annotation_fps: float | None,
-        policy: ViewPolicy,
-        *,
-        reads: Reads,
-        proposals: Callable[[str], Tracks] | None = None,
-        proposals_fps: float | None = None,
-        carried: Sequence[ArraySpec] = (),
-        complete: Callable[[Clip, View], View] | None = None,
-    ) -> None:
-        self.clips, self.policy = clips, policy
-        self.tracks, self.annotation_fps = tracks, annotation_fps
+    clips: Sequence[Clip]
+    tracks: Callable[[str], Tracks]
+    annotation_fps: float | None
+    policy: ViewPolicy
+    _: KW_ONLY
+    reads: InitVar[Reads]
+    proposals: Callable[[str], Tracks] | None = None
+    proposals_fps: float | None = None
+    carried: Sequence[ArraySpec] = ()
+    complete: Callable[[Clip, View], View] | None = None
+
+    def __post_init__(self, reads: Reads) -> None:
         self.read = None if reads == "nothing" else READERS.get(reads)
-        self.proposals, self.proposals_fps = proposals, proposals_fps
-        self.carried, self.complete = carried, complete
         self._probed_last: dict[tuple[Path | None, float | None], VideoInfo] = {}
 
     def __len__(self) -> int:
@@ -205,11 +201,8 @@ def past_end_lines(notes: Mapping[str, str]) -> list[str]:
     if not notes:
         return []
     first, text = next(iter(notes.items()))
-    clips = (
-        "1 clip reaches past the end of its source"
-        if len(notes) == 1
-        else (f"{len(notes)} clips reach past the end of their source")
-    )
+    one, several = "1 clip reaches past the end of its source", f"{len(notes)} clips reach past the end of their source"
+    clips = one if len(notes) == 1 else several
     return [f"{clips}, which ends them there, the first: {first}: {text}"]
 
 

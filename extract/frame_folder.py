@@ -37,6 +37,8 @@ _TURNS: Mapping[int, Image.Transpose] = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)
+# What PIL raises for a damaged image.
+_FAULTS = (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error, Image.DecompressionBombError)
 
 
 def frame_files(folder: Path) -> dict[int, Path]:
@@ -134,15 +136,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                 yield image
     except DecodeError:
         raise
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        TypeError,
-        LookupError,
-        struct.error,
-        Image.DecompressionBombError,
-    ) as error:
+    except _FAULTS as error:
         raise DecodeError(f"{path}: damaged or no image ({one_line(error)}); expected a whole image file") from error
 
 

@@ -23,6 +23,7 @@ from ifcar.errors import InputError
 _SMALLEST_SIDE = 1e-6
 # A crop read back from float32 may stick out of the frame by this much.
 _CROP_TOLERANCE = 1e-5
+_LARGEST_ASPECT = 1.1  # of a random crop's width over height, beside the frame's own
 _SCALES = (1.0, 0.875, 0.75, 0.66)
 
 
@@ -135,24 +136,6 @@ def _area_shares(num_elements: int, centre: float, side: float, num_cells: int) 
     return shares
 
 
-def cxcywh_to_xyxy(boxes: ArrayLike, width: float, height: float) -> NDArray[np.float32]:
-    """Return normalised boxes as pixel boxes of the resized crop.
-
-    Args:
-        boxes: (..., 4) float, (cx, cy, w, h) normalised to the crop.
-        width: width of the resized crop in pixels.
-        height: height of the resized crop in pixels.
-
-    Returns:
-        (..., 4) float32, (x1, y1, x2, y2) in pixels.
-    """
-    values = np.asarray(boxes, dtype=np.float64)
-    centre, half = values[..., :2], values[..., 2:] / 2
-    corners = np.concatenate([centre - half, centre + half], axis=-1)
-    pixels: NDArray[np.float64] = corners * np.array([width, height, width, height], dtype=np.float64)
-    return pixels.astype(np.float32)
-
-
 def center_crop(frame_size: tuple[int, int], fraction: float) -> Crop:
     """Return the centred square whose side is `fraction` of the frame's short side.
 
@@ -179,35 +162,28 @@ def side_crop(frame_size: tuple[int, int], place: float) -> Crop:
         frame_size: (width, height) in pixels.
         place: in [0, 1].
     """
-    width, height = frame_size
-    side = min(width, height)
-    w, h = side / width, side / height
-    return Crop(w / 2 + place * (1 - w), h / 2 + place * (1 - h), w, h)
+    return _square_at(frame_size, 1.0, place, place)
 
 
-def random_crop(rng: np.random.Generator, min_scale: float = 0.7, aspect_jitter: float = 0.1) -> Crop:
+def random_crop(rng: np.random.Generator, min_scale: float = 0.7) -> Crop:
     """Draw a crop of random scale, position and slightly changed aspect ratio inside the frame.
 
-    The scale s is uniform in [min_scale, 1] and the aspect factor a log-uniform in [1 / (1 + j), 1 + j] with
-    j = `aspect_jitter`; the crop is s·√a of the frame's width by s/√a of its height, both at most 1, at a
-    uniform position. Four numbers are drawn from `rng`, always.
+    The scale s is uniform in [min_scale, 1] and the aspect factor a log-uniform in [1 / 1.1, 1.1]; the crop is s·√a of
+    the frame's width by s/√a of its height, both at most 1, at a uniform position. Four numbers are drawn from `rng`,
+    always.
 
     Args:
         rng: source of the draws.
         min_scale: smallest scale, in (0, 1].
-        aspect_jitter: largest relative change of width over height, at least 0.
 
     Raises:
-        InputError: `min_scale` or `aspect_jitter` is out of range.
+        InputError: `min_scale` is out of range.
     """
-    if not 0 < min_scale <= 1 or aspect_jitter < 0:
-        raise InputError(
-            f"random crop has min_scale {min_scale:g} and aspect_jitter {aspect_jitter:g}; expected min_scale in "
-            "(0, 1] and aspect_jitter of at least 0"
-        )
+    if not 0 < min_scale <= 1:
+        raise InputError(f"random crop has min_scale {min_scale:g}; expected min_scale in (0, 1]")
     scale_draw, aspect_draw, x_draw, y_draw = rng.random(4)
     scale = min_scale + (1 - min_scale) * scale_draw
-    root_aspect = (1 + aspect_jitter) ** (aspect_draw - 0.5)
+    root_aspect = _LARGEST_ASPECT ** (aspect_draw - 0.5)
     w, h = min(scale * root_aspect, 1.0), min(scale / root_aspect, 1.0)
     return Crop(w / 2 + (1 - w) * x_draw, h / 2 + (1 - h) * y_draw, w, h)
 

@@ -97,6 +97,10 @@ class TrackStore:
         """Return how many tracks a clip has."""
         return self._places[clip_id][2]
 
+    def get_or_none(self, clip_id: str) -> Tracks:
+        """Read a clip's tracks; those of a clip without annotation where there are none."""
+        return self.get(clip_id) if clip_id in self else Tracks.none()
+
     def get(self, clip_id: str) -> Tracks:
         """Read a clip's tracks. Raises KeyError for an unknown clip."""
         start, num_frames, num_tracks, size_bytes = self._places[clip_id]

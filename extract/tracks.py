@@ -60,6 +60,12 @@ class Tracks:
         no_boxes = np.zeros((0, 0, 4), np.float32)
         return cls(frames=np.zeros(0, np.int64), boxes=no_boxes, categories=np.zeros(0, np.uint8))
 
+    @classmethod
+    def held(cls, frames: NDArray[np.int64], boxes: FloatArray) -> Self:
+        """Return the tracks of subjects whose boxes (M, 4) are the same in all frames."""
+        subjects = np.full(len(boxes), Category.SUBJECT, np.uint8)
+        return cls(frames=frames, boxes=np.broadcast_to(boxes, (len(frames), *boxes.shape)), categories=subjects)
+
     def keep(self, num_instances: int) -> Tracks:
         """Keep at most N tracks: subjects first, then the tracks with most boxes, then the order of the keys."""
         lengths = np.isfinite(self.boxes[..., 0]).sum(axis=0)

@@ -14,6 +14,7 @@ import itertools
 from bisect import bisect_left
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Self
 
@@ -186,7 +187,7 @@ class VideoFile:
         with self._stream.reading():
             if self._kept:
                 self._stream.restart()
-                packets = itertools.islice(self._kept, bisect_left(self._kept, start, key=_place_of), None)
+                packets = itertools.islice(self._kept, bisect_left(self._kept, start, key=itemgetter(0)), None)
             elif self._index.stamps:
                 packets = self._stream.sought(self._index, start)
             if packets is not None:
@@ -278,7 +279,3 @@ class VideoFile:
                 f"{self.path}: cut off after {end_sec:.1f} s ({num_frames} frames); expected {stated_sec:.1f} s, fetch "
                 "it again"
             )
-
-
-def _place_of(placed: Placed) -> int:
-    return placed[0]

@@ -104,8 +104,7 @@ def fill_slots(
     }
     values |= {"boxes": boxes, "categories": np.broadcast_to(tracks.categories, present.shape)}
     for array in carried:
-        own = [axis if isinstance(axis, int) else PICTURE_SIZES[axis] for axis in array.axes[2:]]
-        arrays[array.name] = np.full((num_frames, num_instances, *own), array.empty, np.dtype(array.dtype))
+        arrays[array.name] = _empty(array, num_frames, num_instances)
     for name, filled in arrays.items() if num_tracks else ():
         filled[:, :num_tracks][present] = values[name][present]
     return arrays
@@ -138,9 +137,7 @@ def with_background(
     values = {}
     for array in carried:
         given = _given(tracks, array) if num_tracks else None
-        own = [axis if isinstance(axis, int) else PICTURE_SIZES[axis] for axis in array.axes[2:]]
-        shape = own if given is None else given.shape[2:]
-        more = np.full((*places, *shape), array.empty, np.dtype(array.dtype))
+        more = _empty(array, *places, sides=None if given is None else given.shape[2:])
         if array.name == MASKS.name:
             there = np.isfinite(tracks.boxes[..., 0])[..., None, None]
             more[:, -1] = FULL_MASK - (0 if given is None else np.where(there, given, 0).max(axis=1))
@@ -156,6 +153,12 @@ def with_background(
         categories=np.concatenate([categories, np.full(places, Category.OBJECT, np.uint8)], axis=1),
         values=values,
     )
+
+
+def _empty(array: ArraySpec, *leading: int, sides: tuple[int, ...] | None = None) -> NDArray[Any]:
+    """Return an array over frames and slots without anything in it, of the spec's own further axes or of these."""
+    own = [axis if isinstance(axis, int) else PICTURE_SIZES[axis] for axis in array.axes[2:]]
+    return np.full((*leading, *(own if sides is None else sides)), array.empty, np.dtype(array.dtype))
 
 
 def _given(tracks: Tracks, array: ArraySpec) -> NDArray[Any]:

@@ -43,15 +43,7 @@ from ifcar.extract.picture_source import VideoInfo
 from ifcar.extract.sampling import place_of_view, plain_places, segment_frames, strided_frames
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.view_content import View, fill_slots, with_background
-from ifcar.extract.view_options import (
-    FRAMES,
-    SIDES,
-    AugmentedViews,
-    CroppedViews,
-    LayoutViews,
-    SampledViews,
-    Sampling,
-)
+from ifcar.extract.view_options import FRAMES, SIDES, AugmentedViews, CroppedViews, LayoutViews, SampledViews, Sampling
 
 CENTER_FRACTION = 224 / 256
 CROP_PLACES = (0.5, 0.0, 1.0)  # along the long side, of three crops

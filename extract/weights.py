@@ -15,13 +15,10 @@ from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.catalog import get_backbone
 from ifcar.extract.backbones.downloads import download, sha256_file
 from ifcar.extract.backbones.spec import BackboneSpec
-from ifcar.extract.backbones.state_files import SUFFIXES
+from ifcar.extract.backbones.state_files import SUFFIXES, faults_of_state, not_finite
 from ifcar.text_files import read_text
 
 logger = logging.getLogger(__name__)
-
-_OPTIONAL_KEY = "num_batches_tracked"
-_NUM_NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,24 +160,11 @@ def load_file_into(backbone: Backbone, path: Path, known: Sequence[str] = ()) ->
     check_there(path, known)
     found = backbone.adapt_state(backbone.read_state(path))
     expected = backbone.state_dict()
-    missing = [key for key in expected if key not in found and not key.endswith(_OPTIONAL_KEY)]
-    unexpected = [key for key in found if key not in expected]
-    reshaped = [
-        f"{key} {tuple(value.shape)} for {tuple(expected[key].shape)}"
-        for key, value in found.items()
-        if key in expected and value.shape != expected[key].shape
-    ]
-    faults = [
-        f"{len(keys)} {what} ({', '.join(keys[:_NUM_NAMED])}{', …' if len(keys) > _NUM_NAMED else ''})"
-        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
-        if keys
-    ]
-    if faults:
+    if faults := faults_of_state(found, expected):
         raise InputError(
-            f"{path}: these weights do not fit backbone {backbone.spec.name!r}: {'; '.join(faults)}; expected its "
-            f"{len(expected)} parameters and buffers, each once"
+            f"{path}: these weights do not fit backbone {backbone.spec.name!r}: {faults}; expected its {len(expected)} "
+            "parameters and buffers, each once"
         )
-    broken = [key for key, value in found.items() if value.is_floating_point() and not value.isfinite().all()]
-    if broken:
+    if broken := not_finite(found):
         raise InputError(f"{path}: {broken[0]} holds NaN or infinity; expected finite weights, fetch it again")
     backbone.load_state_dict({**expected, **found}, strict=True)

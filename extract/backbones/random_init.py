@@ -107,10 +107,7 @@ def synthetic_videos(num_clips: int, num_frames: int, size: int, generator: torc
     time = torch.linspace(0, 1, num_frames)[None, :, None]
     for _ in range(3):
         start, drift = (torch.rand((num_clips, 1, 2), generator=generator) for _ in range(2))
-        radius, colour = (
-            torch.rand((num_clips, 1), generator=generator),
-            torch.rand((num_clips, 3), generator=generator),
-        )
+        radius, colour = (torch.rand((num_clips, count), generator=generator) for count in (1, 3))
         centre = start + (drift - 0.5) * time  # (B, T, 2)
         bumps = torch.exp(-((axis - centre[..., None]) ** 2) / (0.005 + 0.04 * radius[..., None, None]))  # (B, T, 2, S)
         mask = (bumps[:, :, 1, :, None] * bumps[:, :, 0, None, :])[:, :, None]  # (B, T, 1, S, S)

@@ -11,29 +11,16 @@ Differs: PyTorchVideo's demonstration picks the slow frames by `linspace(0, T �
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ifcar.extract.backbones.base import BACKBONES, Backbone, BackboneFamily, Maps
-from ifcar.extract.backbones.pytorchvideo_blocks import build_blocks
-from ifcar.extract.backbones.spec import INSTANCES, BackboneRequest, BackboneSpec, Normalisation, PublishedWeights
+from ifcar.extract.backbones.base import BACKBONES, BackboneFamily, Maps
+from ifcar.extract.backbones.pytorchvideo_blocks import HubResNet, hub_weights
+from ifcar.extract.backbones.spec import INSTANCES, BackboneRequest, BackboneSpec
 
 ALPHA = 4
-_STAGES = ("conv1", "res2", "res3", "res4", "res5")
-_CLASSIFIER_BLOCK = 6
-
-
-def _published(name: str) -> Mapping[str, PublishedWeights]:
-    return {
-        "kinetics-400": PublishedWeights(
-            address="https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/SLOWFAST_8x8_R50.pyth",
-            license="Apache-2.0 (PyTorchVideo)",
-            normalisation=Normalisation.of_all(0.45, 0.225),
-        )
-    }
 
 
 def _resolve(request: BackboneRequest) -> BackboneSpec:
@@ -45,31 +32,26 @@ def _resolve(request: BackboneRequest) -> BackboneSpec:
     )
 
 
-class SlowFastResNet50(Backbone):
-    """SlowFast up to res5 of both pathways; keys are those of SLOWFAST_8x8_R50.pyth."""
+class SlowFastResNet50(HubResNet):
+    """SlowFast up to res5 of both pathways, each stage with the fusion behind it.
 
-    def __init__(self, spec: BackboneSpec) -> None:
-        super().__init__(spec)
-        dilated = spec.spatial_stride == 16
+    Keys are those of SLOWFAST_8x8_R50.pyth. The windows have equal length, so what `classify` averages equals the
+    average of the published head at 32 × 224 × 224.
+    """
 
-        def build() -> Any:
-            from pytorchvideo.models.slowfast import create_slowfast
+    stage_names = ("conv1", "res2", "res3", "res4", "res5")
+    classifier_block = 6
 
-            # The arguments of pytorchvideo.models.hub.slowfast_r50, and res5's stride and dilation.
-            strides = (1, 2, 2, 1 if dilated else 2)
-            dilations = (*((1, 1, 1),) * 3, (1, 2, 2) if dilated else (1, 1, 1))
-            return create_slowfast(
-                model_depth=50,
-                slowfast_fusion_conv_kernel_size=(7, 1, 1),
-                stage_spatial_strides=(strides, strides),
-                stage_conv_b_dilations=(dilations, dilations),
-            )
+    def create(self, strides: tuple[int, ...], dilations: tuple[tuple[int, int, int], ...]) -> Any:
+        """Return the network: the arguments of pytorchvideo.models.hub.slowfast_r50, and res5's stride and dilation."""
+        from pytorchvideo.models.slowfast import create_slowfast
 
-        self.blocks = build_blocks(build)
-
-    def stages(self) -> Mapping[str, nn.Module]:
-        """Return conv1 to res5 of both pathways, each with the fusion behind it."""
-        return dict(zip(_STAGES, self.blocks, strict=False))
+        return create_slowfast(
+            model_depth=50,
+            slowfast_fusion_conv_kernel_size=(7, 1, 1),
+            stage_spatial_strides=(strides, strides),
+            stage_conv_b_dilations=(dilations, dilations),
+        )
 
     def forward(self, video: Tensor) -> Maps:
         """Return both pathways (B, 2304, T/4, H, W) for a normalised video (B, 3, T, S, S)."""
@@ -80,16 +62,9 @@ class SlowFastResNet50(Backbone):
         fast = fast.reshape(*fast.shape[:2], -1, ALPHA, *fast.shape[3:]).mean(dim=3)
         return {INSTANCES: torch.cat([slow, fast], dim=1)}
 
-    def classify(self, video: Tensor) -> Tensor:
-        """Return logits (B, 400): the published linear layer on the global average of both pathways.
-
-        The windows have equal length, so this average equals that of the published head at 32 × 224 × 224.
-        """
-        head: Any = self.blocks[_CLASSIFIER_BLOCK]
-        logits: Tensor = head.proj(self(video)[INSTANCES].mean(dim=(2, 3, 4)))
-        return logits
-
 
 BACKBONES.register(
-    "slowfast_r50", BackboneFamily(resolve=_resolve, build=SlowFastResNet50, published=_published), __name__
+    "slowfast_r50",
+    BackboneFamily(resolve=_resolve, build=SlowFastResNet50, published=lambda _: hub_weights("SLOWFAST_8x8_R50.pyth")),
+    __name__,
 )

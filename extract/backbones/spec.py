@@ -160,6 +160,17 @@ class BackboneRequest:
             )
         return self.spatial_stride
 
+    def spec_of_frames(self, reads: Reads, **facts: Any) -> BackboneSpec:
+        """Return the facts of what looks at each frame's time by itself and takes any number of them, T′ = T.
+
+        Raises:
+            InputError: no frame is asked for.
+        """
+        frames, size = self.num_frames, self.crop_size
+        if frames < 1:
+            raise InputError(f"backbone {self.name!r} cannot take {frames} frames; expected at least 1")
+        return BackboneSpec(name=self.name, reads=reads, num_frames=frames, num_steps=frames, crop_size=size, **facts)
+
     def spec(
         self,
         *,

@@ -16,6 +16,8 @@ from ifcar.errors import InputError, MissingDataError
 _TORCH_SUFFIXES = (".pyth", ".pt", ".pth")
 _SAFE = ".safetensors"
 SUFFIXES = (_SAFE, *_TORCH_SUFFIXES)
+_OPTIONAL_KEY = "num_batches_tracked"
+_NUM_NAMED = 3
 
 
 def read_state(path: Path, wrappers: Sequence[str]) -> dict[str, Tensor]:
@@ -64,3 +66,33 @@ def read_state(path: Path, wrappers: Sequence[str]) -> dict[str, Tensor]:
         raise InputError(f"{path}: entry {strays[0]!r} is no tensor; expected a state dict of named tensors")
     prefix = "module." if all(key.startswith("module.") for key in content) else ""
     return {key.removeprefix(prefix): value for key, value in content.items()}
+
+
+def faults_of_state(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """Return what of a state dict does not fit the tensors that a network has, in words; "" where all does.
+
+    BatchNorm's `num_batches_tracked` may be absent.
+    """
+    both = found.keys() & expected.keys()
+    reshaped = [key for key in found if key in both and found[key].shape != expected[key].shape]
+    return listed_faults(
+        {
+            "missing": [key for key in expected if key not in both and not key.endswith(_OPTIONAL_KEY)],
+            "unexpected": [key for key in found if key not in both],
+            "of another shape": [f"{k} {tuple(found[k].shape)} for {tuple(expected[k].shape)}" for k in reshaped],
+        }
+    )
+
+
+def listed_faults(faults: Mapping[str, Sequence[str]]) -> str:
+    """Return how many keys have each fault, with the first few of them; "" where none has any."""
+    return "; ".join(
+        f"{len(keys)} {what} ({', '.join(keys[:_NUM_NAMED])}{', …' if len(keys) > _NUM_NAMED else ''})"
+        for what, keys in faults.items()
+        if keys
+    )
+
+
+def not_finite(state: Mapping[str, Tensor]) -> list[str]:
+    """Return the keys of tensors that hold NaN or infinity."""
+    return [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]

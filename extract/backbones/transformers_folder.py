@@ -9,9 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from ifcar.errors import InputError, MissingDataError, one_line
+from ifcar.extract.backbones.state_files import listed_faults
 from ifcar.text_files import read_text
 
 CONFIG = "config.json"
@@ -75,14 +74,10 @@ def read_statistics(folder: str) -> dict[str, list[float]]:
         if path.is_file():
             content = json.loads(read_text(path))
             found = {ours: content.get(theirs) for ours, theirs in (("mean", "image_mean"), ("std", "image_std"))}
-            if not all(isinstance(v, list) and len(v) == 3 and all(map(_is_number, v)) for v in found.values()):
+            if not all(isinstance(v, list) and len(v) == 3 and {*map(type, v)} <= {int, float} for v in found.values()):
                 raise InputError(f"{path}: expected image_mean and image_std, three numbers each")
             return {key: [float(number) for number in value] for key, value in found.items()}
     return {}
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def whole_config(config_type: Any, stated: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -93,14 +88,6 @@ def whole_config(config_type: Any, stated: Mapping[str, Any], where: str) -> dic
         raise InputError(f"{where}: transformers refuses this config ({one_line(error)})") from error
     plain = json.loads(json.dumps({k: v for k, v in filled.items() if k not in _NOT_JSON}, default=str))
     return dict(plain)
-
-
-def read_folder(
-    model_type: Any, folder: Path, config: Any, unused: tuple[str, ...], **kwargs: Any
-) -> dict[str, Tensor]:
-    """Return the tensors of a folder under the model's own keys; see `read_model`."""
-    state: dict[str, Tensor] = read_model(model_type, folder, config, unused, **kwargs).state_dict()
-    return state
 
 
 def read_model(model_type: Any, folder: Path, config: Any, unused: tuple[str, ...], **kwargs: Any) -> Any:
@@ -128,12 +115,9 @@ def read_model(model_type: Any, folder: Path, config: Any, unused: tuple[str, ..
         )
     except Exception as error:  # transformers and safetensors raise errors of many kinds
         raise InputError(f"{folder}: cannot be read as weights ({one_line(error)}); fetch it again") from error
-    missing = sorted(info["missing_keys"])
-    unexpected = sorted(key for key in info["unexpected_keys"] if not key.startswith(unused))
-    reshaped = sorted(str(key) for key in info.get("mismatched_keys", ()))
-    for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped)):
-        if keys:
-            raise InputError(
-                f"{folder}: these weights do not fit {type(model).__name__}: {len(keys)} {what} ({', '.join(keys[:3])})"
-            )
+    unexpected = [key for key in info["unexpected_keys"] if not key.startswith(unused)]
+    reshaped = map(str, info.get("mismatched_keys", ()))
+    faults = {"missing": info["missing_keys"], "unexpected": unexpected, "of another shape": reshaped}
+    if said := listed_faults({what: sorted(keys) for what, keys in faults.items()}):
+        raise InputError(f"{folder}: these weights do not fit {type(model).__name__}: {said}")
     return model

@@ -11,7 +11,13 @@ from ifcar.extract.backbones.spec import IMAGENET, Normalisation
 Order = Literal["t h w", "h w t", "frames"]
 HALF: Final = Normalisation.of_all(0.5, 0.5)
 _TINY: Final = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-_TINY_MLP: Final = {**_TINY, "intermediate_size": 96}
+_TINY_WIDTH: Final = {"hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 96}
+_TINY_MLP: Final = {**_TINY, **_TINY_WIDTH}
+
+
+def side_of(value: Any) -> int:
+    """Return the side of a square that a config states as a number or as a pair."""
+    return int(value[0] if isinstance(value, list | tuple) else value)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,8 +27,8 @@ class Model:
     Args:
         classes: names of the model's and of its config's class.
         model_types: of config.json → key of the vision tower's config, or "".
-        tubelet: config → (frames, pixels) of a token.
-        sized: config, T, S → what of the config follows from the view's size.
+        tubelet: config → (frames, pixels) of a token; default: a patch of one frame.
+        sized: config, T, S → what of the config follows from the view's size; default: nothing.
         blocks: dotted name of its list of blocks.
         norm: dotted name of its last norm; "" where it has none.
         order: of tokens: of the clip, or of every frame by itself.
@@ -36,11 +42,11 @@ class Model:
 
     classes: tuple[str, str]
     model_types: Mapping[str, str]
-    tubelet: Callable[[Mapping[str, Any]], tuple[int, int]]
-    sized: Callable[[Mapping[str, Any], int, int], Mapping[str, Any]]
-    blocks: str
-    norm: str
-    order: Order
+    tubelet: Callable[[Mapping[str, Any]], tuple[int, int]] = lambda config: (1, side_of(config["patch_size"]))
+    sized: Callable[[Mapping[str, Any], int, int], Mapping[str, Any]] = lambda config, num_frames, size: {}
+    blocks: str = "encoder.layer"
+    norm: str = "layernorm"
+    order: Order = "frames"
     leading: Callable[[Mapping[str, Any]], int] = lambda config: 0
     is_fixed: bool = False
     tiny: Mapping[str, Any] = field(default_factory=lambda: _TINY_MLP)
@@ -49,22 +55,20 @@ class Model:
     call: Mapping[str, Any] = field(default_factory=dict)
 
 
-def side_of(value: Any) -> int:
-    """Return the side of a square that a config states as a number or as a pair."""
-    return int(value[0] if isinstance(value, list | tuple) else value)
-
-
 def _clip(config: Mapping[str, Any], num_frames: int, size: int) -> Mapping[str, Any]:
     return {"image_size": size, "num_frames": num_frames}
+
+
+def _tubelet(config: Mapping[str, Any]) -> tuple[int, int]:
+    return config["tubelet_size"], side_of(config["patch_size"])
 
 
 MODELS: Final[Mapping[str, Model]] = {
     "vjepa2": Model(
         classes=("VJEPA2Model", "VJEPA2Config"),
         model_types={"vjepa2": ""},
-        tubelet=lambda c: (c["tubelet_size"], side_of(c["patch_size"])),
+        tubelet=_tubelet,
         sized=lambda c, t, s: {"crop_size": s, "frames_per_clip": t},
-        blocks="encoder.layer",
         norm="encoder.layernorm",
         order="t h w",
         tiny={**_TINY, "pred_hidden_size": 24, "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1},
@@ -73,20 +77,15 @@ MODELS: Final[Mapping[str, Model]] = {
     "videomae": Model(
         classes=("VideoMAEModel", "VideoMAEConfig"),
         model_types={"videomae": ""},
-        tubelet=lambda c: (c["tubelet_size"], side_of(c["patch_size"])),
+        tubelet=_tubelet,
         sized=_clip,
-        blocks="encoder.layer",
-        norm="layernorm",
         order="t h w",
         is_fixed=True,
     ),
     "timesformer": Model(
         classes=("TimesformerModel", "TimesformerConfig"),
         model_types={"timesformer": ""},
-        tubelet=lambda c: (1, side_of(c["patch_size"])),
         sized=_clip,
-        blocks="encoder.layer",
-        norm="layernorm",
         order="h w t",
         leading=lambda c: 1,
         is_fixed=True,
@@ -97,7 +96,6 @@ MODELS: Final[Mapping[str, Model]] = {
         tubelet=lambda c: (c["tubelet_size"][0], c["tubelet_size"][1]),
         sized=_clip,
         blocks="layers",
-        norm="layernorm",
         order="t h w",
         leading=lambda c: 1,
         is_fixed=True,
@@ -113,56 +111,33 @@ MODELS: Final[Mapping[str, Model]] = {
         norm="layernorm2",
         order="t h w",
         is_fixed=True,
-        tiny={
-            "hidden_size": 48,
-            "num_attention_heads": 4,
-            "intermediate_size": 96,
-            "num_spatial_layers": 2,
-            "num_temporal_layers": 1,
-            "num_auxiliary_layers": 1,
-        },
+        tiny={**_TINY_WIDTH, "num_spatial_layers": 2, "num_temporal_layers": 1, "num_auxiliary_layers": 1},
     ),
     "dinov2": Model(
         classes=("Dinov2Model", "Dinov2Config"),
         model_types={"dinov2": ""},
-        tubelet=lambda c: (1, side_of(c["patch_size"])),
-        sized=lambda c, t, s: {},
-        blocks="encoder.layer",
-        norm="layernorm",
-        order="frames",
         leading=lambda c: 1,
         tiny=_TINY,
     ),
     "dinov2-registers": Model(
         classes=("Dinov2WithRegistersModel", "Dinov2WithRegistersConfig"),
         model_types={"dinov2_with_registers": ""},
-        tubelet=lambda c: (1, side_of(c["patch_size"])),
-        sized=lambda c, t, s: {},
-        blocks="encoder.layer",
-        norm="layernorm",
-        order="frames",
         leading=lambda c: 1 + c["num_register_tokens"],
         tiny={**_TINY, "patch_size": 14},
     ),
     "dinov3": Model(
         classes=("DINOv3ViTModel", "DINOv3ViTConfig"),
         model_types={"dinov3_vit": ""},
-        tubelet=lambda c: (1, side_of(c["patch_size"])),
-        sized=lambda c, t, s: {},
         blocks="model.layer",
         norm="norm",
-        order="frames",
         leading=lambda c: 1 + c["num_register_tokens"],
         tiny={**_TINY_MLP, "num_register_tokens": 4},
     ),
     "siglip": Model(
         classes=("SiglipVisionModel", "SiglipVisionConfig"),
         model_types={"siglip_vision_model": "", "siglip": "vision_config"},
-        tubelet=lambda c: (1, side_of(c["patch_size"])),
-        sized=lambda c, t, s: {},
         blocks="encoder.layers",
         norm="post_layernorm",
-        order="frames",
         normalisation=HALF,
         call={"interpolate_pos_encoding": True},
     ),
@@ -173,7 +148,6 @@ MODELS: Final[Mapping[str, Model]] = {
         sized=lambda c, t, s: {"image_size": [s, s]},
         blocks="encoder.stages",
         norm="",
-        order="frames",
         is_fixed=True,
         tiny={"embed_dim": 12, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]},
         call={"output_hidden_states": True},

@@ -21,7 +21,7 @@ from ifcar.errors import InputError
 from ifcar.extract.backbones.base import BACKBONES, Backbone, BackboneFamily, Maps
 from ifcar.extract.backbones.spec import INSTANCES, BackboneRequest, BackboneSpec
 from ifcar.extract.backbones.state_files import read_state
-from ifcar.extract.backbones.transformers_folder import library, read_config, read_folder, read_statistics, whole_config
+from ifcar.extract.backbones.transformers_folder import library, read_config, read_model, read_statistics, whole_config
 from ifcar.extract.backbones.transformers_models import MODELS, side_of
 
 _UNUSED: Final = (
@@ -87,8 +87,9 @@ class VideoTransformer(Backbone):
 
     def read_state(self, path: Path) -> dict[str, Tensor]:
         """Return the tensors of a folder of transformers, or of Meta's V-JEPA 2 file, under this network's keys."""
+        state: Mapping[str, Tensor]
         if path.is_dir():
-            state = read_folder(self._class(0), path, self._config(), _UNUSED, **self.model.build)
+            state = read_model(self._class(0), path, self._config(), _UNUSED, **self.model.build).state_dict()
         else:
             state = super().read_state(path)
             state = from_meta(state) if self.spec.name == "vjepa2" else state

@@ -7,7 +7,6 @@ the patch's time and columns over its bands.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 import torch
@@ -72,14 +71,8 @@ class Vggish(Backbone):
 
 
 def _resolve(request: BackboneRequest) -> BackboneSpec:
-    if request.num_frames < 1:
-        raise InputError(f"backbone {NAME!r} cannot take {request.num_frames} frames; expected at least 1")
-    return BackboneSpec(
-        name=request.name,
-        reads="audio",
-        num_frames=request.num_frames,
-        num_steps=request.num_frames,
-        crop_size=request.crop_size,
+    return request.spec_of_frames(
+        "audio",
         layer_channels=max(_LAYERS),
         maps={FRAMES: (NUM_FRAMES // _STRIDE, NUM_BANDS // _STRIDE)},
         spatial_stride=request.stride_among((_STRIDE,)),
@@ -88,8 +81,4 @@ def _resolve(request: BackboneRequest) -> BackboneSpec:
     )
 
 
-def _published(name: str) -> Mapping[str, PublishedWeights]:
-    return _PUBLISHED
-
-
-BACKBONES.register(NAME, BackboneFamily(resolve=_resolve, build=Vggish, published=_published), __name__)
+BACKBONES.register(NAME, BackboneFamily(resolve=_resolve, build=Vggish, published=lambda name: _PUBLISHED), __name__)

@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from ifcar.cache.protocols import ProtocolTable
-from ifcar.cache.schema import Category, Split
-from ifcar.errors import InputError, MissingDataError
+from ifcar.cache.schema import Split
+from ifcar.errors import InputError
 from ifcar.extract.datasets.ava_files import read_action_list, read_excluded, read_key_frames
 from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.contract import Clip, Dataset, Erratum, Listing, Progress, register_dataset
 from ifcar.extract.datasets.instance_labels import LabelledInstance, instance_space
 from ifcar.extract.datasets.key_frames import Corners, KeyFrameBox
-from ifcar.extract.datasets.multi_label import multi_label_table
+from ifcar.extract.datasets.label_tables import protocol_table
 from ifcar.extract.datasets.pixel_sources import Place, find_sources
 from ifcar.extract.decode import frame_size
 from ifcar.extract.tracks import Tracks
@@ -78,18 +78,14 @@ class Ava(Dataset):
     frames_on_clock = True
     errata = (
         Erratum(
-            text=(
-                "Seconds count from the beginning of the video as published, and folders of frames begin with "
-                "second 900. Frame 1 of a folder is taken as second 900."
-            ),
+            "Seconds count from the beginning of the video as published, and folders of frames begin with "
+            "second 900. Frame 1 of a folder is taken as second 900.",
             source="ava_train_v2.2.csv, ava_val_v2.2.csv, and how the field cuts frames",
         ),
         Erratum(
-            text=(
-                "Some rows are there twice, some seconds are to be left out, and only 60 of 80 actions are "
-                "evaluated. Rows count once, those seconds are left out, and a person with none of the 60 has no "
-                "label."
-            ),
+            "Some rows are there twice, some seconds are to be left out, and only 60 of 80 actions are "
+            "evaluated. Rows count once, those seconds are left out, and a person with none of the 60 has no "
+            "label.",
             source="the published lists of v2.2",
         ),
     )
@@ -103,13 +99,11 @@ class Ava(Dataset):
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Check that the annotations are there."""
-        names = [ACTION_LIST, *(self._part_files(part)[0].name for part in PARTS)]
-        missing = [name for name in names if not (self.root / name).is_file()]
-        if missing:
-            raise MissingDataError(
-                f"{self.root}: no {missing[0]}; unpack the annotations of AVA v2.2 (ava_train_v2.2.csv, "
-                f"ava_val_v2.2.csv, the excluded timestamps of both, {ACTION_LIST}) there, and the videos into videos/"
-            )
+        self.require_files(
+            (ACTION_LIST, *(self._part_files(part)[0].name for part in PARTS)),
+            "unpack the annotations of AVA v2.2 (ava_train_v2.2.csv, ava_val_v2.2.csv, the excluded timestamps of "
+            f"both, {ACTION_LIST}) there, and the videos into videos/",
+        )
 
     def listing(self, *, needs_pixels: bool) -> Listing:
         """Read both parts; boxes of videos that are not there are left out, counted in one line a video."""
@@ -151,11 +145,7 @@ class Ava(Dataset):
         start, stop = self._span(frame)
         first, last = int(start * self.annotation_fps), int(stop * self.annotation_fps)
         frames = np.arange(max(0, first - _MARGIN_FRAMES), last + _MARGIN_FRAMES)
-        return Tracks(
-            frames=frames,
-            boxes=np.broadcast_to(boxes.astype(np.float32), (len(frames), *boxes.shape)),
-            categories=np.full(len(boxes), Category.SUBJECT, np.uint8),
-        )
+        return Tracks.held(frames, boxes.astype(np.float32))
 
     def num_tracks(self, clip_id: str) -> int:
         """Return how many persons a clip has."""
@@ -166,16 +156,10 @@ class Ava(Dataset):
         classes = [f"{number} {name}" for number, name in self._actions.items()]
         frames = {clip_id: self._frames[clip_id] for clip_id in clip_ids}
         persons = {clip_id: frame.labelled() for clip_id, frame in frames.items()}
-        table = multi_label_table(
-            "official",
-            classes,
-            clip_ids,
-            {},
-            {clip_id: frame.split for clip_id, frame in frames.items()},
-            groups={clip_id: frame.video for clip_id, frame in frames.items()},
-            group_kind="video",
-        )
-        return [replace(table, spaces=(instance_space("actions", "multi", classes, clip_ids, persons),))], []
+        space = instance_space("actions", "multi", classes, clip_ids, persons)
+        split = {clip_id: frame.split for clip_id, frame in frames.items()}
+        videos = {clip_id: frame.video for clip_id, frame in frames.items()}
+        return [protocol_table("official", [space], clip_ids, split, videos, "video")], []
 
     def _add(self, frame: _KeyFrame) -> None:
         """List a key frame, with more persons than a row has slots for as several clips."""
@@ -245,12 +229,8 @@ class Ava(Dataset):
         return frame.second - FRAMES_BEGIN_SEC
 
     def _find_sources(self) -> tuple[dict[str, Path], list[str]]:
-        sources, notes = find_sources(
-            [Place(folder=self.root / "frames"), Place(folder=self.root / "videos", endings=VIDEO_ENDINGS)]
+        return find_sources(
+            [Place(folder=self.root / "frames"), Place(folder=self.root / "videos", endings=VIDEO_ENDINGS)],
+            f"{self.root}: no pixels; put AVA's videos there as videos/VIDEO_ID.mp4, .mkv or .webm, or frames as "
+            "frames/VIDEO_ID/, or extract boxes only with --backbone none",
         )
-        if not sources:
-            raise MissingDataError(
-                f"{self.root}: no pixels; put AVA's videos there as videos/VIDEO_ID.mp4, .mkv or .webm, or frames as "
-                "frames/VIDEO_ID/, or extract boxes only with --backbone none"
-            )
-        return sources, notes

@@ -12,7 +12,6 @@ A clip is a whole video. Protocol `official` has every video of the lists, `acti
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,6 @@ from pathlib import Path
 import numpy as np
 
 from ifcar.cache.protocols import ProtocolTable
-from ifcar.errors import MissingDataError
 from ifcar.extract.datasets.action_genome import AnnotatedVideo, Size, read_action_genome
 from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.charades_files import (
@@ -32,9 +30,8 @@ from ifcar.extract.datasets.charades_files import (
     read_rates,
     read_videos,
 )
-from ifcar.extract.datasets.contract import Clip, Dataset, Erratum, Listing, Progress, register_dataset
-from ifcar.extract.datasets.label_tables import absent_clips
-from ifcar.extract.datasets.multi_label import multi_label_table
+from ifcar.extract.datasets.contract import WHOLE_VIDEO_SEC, Clip, Dataset, Erratum, Listing, Progress, register_dataset
+from ifcar.extract.datasets.label_tables import absent_clips, multi_labels, protocol_table
 from ifcar.extract.datasets.pixel_sources import Place, find_sources
 from ifcar.extract.decode import frame_size
 from ifcar.extract.track_store import TrackStore
@@ -42,7 +39,6 @@ from ifcar.extract.tracks import Tracks
 
 VIDEOS, FRAMES, ANNOTATIONS = "Charades_v1_480", "Charades_v1_rgb", "annotations"
 FRAMES_PER_SECOND = 24.0
-_WHOLE_VIDEO_SEC = (0.0, math.inf)
 
 
 @register_dataset
@@ -56,25 +52,21 @@ class Charades(Dataset):
     default_sampling = "annotated"
     errata = (
         Erratum(
-            text=(
-                "Action Genome has two orders in its boxes: persons are x1, y1, x2, y2 and objects x, y, width, "
-                "height. Each is read in its own."
-            ),
+            "Action Genome has two orders in its boxes: persons are x1, y1, x2, y2 and objects x, y, width, "
+            "height. Each is read in its own.",
             source="person_bbox.pkl and object_bbox_and_relationship.pkl (Ji et al. 2020)",
         ),
         Erratum(
-            text=(
-                "Frame numbers of Action Genome count the 480p video's own frames from 1, not Charades' frames "
-                "at 24 a second. They are brought to the frames that are there."
-            ),
+            "Frame numbers of Action Genome count the 480p video's own frames from 1, not Charades' frames "
+            "at 24 a second. They are brought to the frames that are there.",
             source="the script with which Action Genome writes its frames",
         ),
         Erratum(
-            text=("Person boxes are a detector's and not annotated: a frame may have none, or several persons."),
+            "Person boxes are a detector's and not annotated: a frame may have none, or several persons.",
             source="person_bbox.pkl (Ji et al. 2020)",
         ),
         Erratum(
-            text=("Some actions end before they begin, or after their video. Their classes count."),
+            "Some actions end before they begin, or after their video. Their classes count.",
             source="Charades_v1_train.csv and Charades_v1_test.csv",
         ),
     )
@@ -90,13 +82,12 @@ class Charades(Dataset):
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Check that the lists are there."""
-        missing = next((name for name in (*PARTS, CLASSES) if not (self.root / name).is_file()), None)
-        if missing is not None:
-            raise MissingDataError(
-                f"{self.root}: no {missing}; put Charades_v1_train.csv, Charades_v1_test.csv and {CLASSES} there, the "
-                f"480p videos into {VIDEOS}/ or the 24-fps frames into {FRAMES}/, and Action Genome's pickles into "
-                f"{ANNOTATIONS}/, or name the folder with --data-root"
-            )
+        self.require_files(
+            (*PARTS, CLASSES),
+            f"put Charades_v1_train.csv, Charades_v1_test.csv and {CLASSES} there, the 480p videos into {VIDEOS}/ or "
+            f"the 24-fps frames into {FRAMES}/, and Action Genome's pickles into {ANNOTATIONS}/, or name the folder "
+            "with --data-root",
+        )
 
     def listing(self, *, needs_pixels: bool) -> Listing:
         """Read lists and boxes; videos without what they need are listed and left out."""
@@ -127,10 +118,8 @@ class Charades(Dataset):
 
     def tracks(self, clip_id: str) -> Tracks:
         """Return a video's boxes in pixels of its source; none where Action Genome does not annotate it."""
-        if clip_id not in self._tracks:
-            return Tracks.none()
-        tracks = self._tracks.get(clip_id)
-        annotated, source = self._annotated_sizes[clip_id], self._sources.get(clip_id)
+        tracks = self._tracks.get_or_none(clip_id)
+        annotated, source = self._annotated_sizes.get(clip_id), self._sources.get(clip_id)
         if annotated is None or source is None:
             return tracks
         if clip_id not in self._shown_sizes:
@@ -149,29 +138,22 @@ class Charades(Dataset):
         chosen += [("action-genome", annotated)] if annotated else []
         subjects = {video: row.subject for video, row in self._videos.items()}
         labels = {video: row.classes for video, row in self._videos.items()}
+        space = multi_labels(list(self._classes.values()), clip_ids, labels)
         tables, notes = [], []
         for name, videos in chosen:
             split = {video: self._videos[video].split for video in videos}
-            tables.append(
-                multi_label_table(
-                    name, list(self._classes.values()), clip_ids, labels, split, groups=subjects, group_kind="subject"
-                )
-            )
+            tables.append(protocol_table(name, [space], clip_ids, split, subjects, "subject"))
             notes += absent_clips(name, split, clip_ids)
         num_reversed = sum(row.reversed_actions for row in self._videos.values())
         notes += [f"{num_reversed} actions end before they begin; their classes count"] if num_reversed else []
         return tables, notes
 
     def _find_sources(self) -> tuple[dict[str, Path], list[str]]:
-        sources, notes = find_sources(
-            [Place(folder=self.root / VIDEOS, endings=(".mp4",)), Place(folder=self.root / FRAMES)]
+        return find_sources(
+            [Place(folder=self.root / VIDEOS, endings=(".mp4",)), Place(folder=self.root / FRAMES)],
+            f"{self.root}: no pixels; put the 480p videos there as {VIDEOS}/ID.mp4 or the 24-fps frames as "
+            f"{FRAMES}/ID/ID-000001.jpg, or extract boxes only with --backbone none",
         )
-        if not sources:
-            raise MissingDataError(
-                f"{self.root}: no pixels; put the 480p videos there as {VIDEOS}/ID.mp4 or the 24-fps frames as "
-                f"{FRAMES}/ID/ID-000001.jpg, or extract boxes only with --backbone none"
-            )
-        return sources, notes
 
     def _read_boxes(self, digest: hashlib._Hash, box_notes: BoxNotes) -> list[str]:
         """Read Action Genome's boxes where they are; return what is incomplete."""
@@ -212,6 +194,6 @@ class Charades(Dataset):
             clip_id=video,
             source=source,
             frame_size=None if source is not None else self._annotated_sizes[video],
-            span_sec=None if source is None else _WHOLE_VIDEO_SEC,
+            span_sec=None if source is None else WHOLE_VIDEO_SEC,
             source_fps=FRAMES_PER_SECOND if source is not None and source.is_dir() else None,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 
 from ifcar.cache.arrays import PICTURE_SIZES, ArraySpec, CacheSpec
 from ifcar.cache.protocols import ProtocolTable
-from ifcar.errors import InputError
+from ifcar.errors import InputError, MissingDataError
 from ifcar.extract.tracks import Tracks
 from ifcar.extract.view_content import View
 from ifcar.extract.view_options import Sampling
 from ifcar.registry import Registry
 
 Progress = Callable[[int, int], None]
+WHOLE_VIDEO_SEC = (0.0, math.inf)
+"""Span of a clip that is all of its source."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +64,7 @@ class Clip:
         return 0.0 if self.frames_on_clock else None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Erratum:
     """What is known to be odd about a data set as it is published.
 
@@ -149,6 +151,12 @@ class Dataset(ABC):
         Raises:
             MissingDataError: a file is missing; the message says what to download and where to put it.
         """
+
+    def require_files(self, names: Iterable[str], what_to_do: str) -> None:
+        """Raise MissingDataError, which says what to do, for the first of these files that the root lacks."""
+        for name in names:
+            if not (self.root / name).is_file():
+                raise MissingDataError(f"{self.root}: no {name}; {what_to_do}")
 
     @abstractmethod
     def listing(self, *, needs_pixels: bool) -> Listing:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +57,7 @@ class BoxFileFacts:
 
     def to_plain(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        return {
-            "boxes_sha256": self.boxes_sha256,
-            "detector": dict(self.detector),
-            "classes": list(self.classes),
-            "has_masks": self.has_masks,
-            "fps": self.fps,
-        }
+        return {**asdict(self), "classes": list(self.classes)}
 
 
 def arrays_of(classes: Sequence[str], *, has_masks: bool) -> tuple[ArraySpec, ...]:
@@ -95,13 +89,8 @@ def read_facts(boxes: Path) -> BoxFileFacts | None:
         raise InputError(f"{path}: its classes are not different names; expected {_EXPECTED}")
     if not 0 < content["fps"] < 1e6:
         raise InputError(f"{path}: fps is {content['fps']!r}; expected frames per second")
-    return BoxFileFacts(
-        boxes_sha256=content["boxes_sha256"],
-        detector=content["detector"],
-        classes=classes,
-        has_masks=content["has_masks"],
-        fps=float(content["fps"]),
-    )
+    own = {name: content[name] for name in kinds}
+    return BoxFileFacts(**{**own, "classes": classes, "fps": float(content["fps"])})
 
 
 def read_detected(

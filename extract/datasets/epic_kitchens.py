@@ -18,16 +18,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.schema import Split
 from ifcar.data_files import subfolders
 from ifcar.errors import InputError, MissingDataError
 from ifcar.extract.datasets.contract import Clip, Dataset, Erratum, Listing, Progress, register_dataset
-from ifcar.extract.datasets.label_tables import absent_clips, protocol_table, single_labels
+from ifcar.extract.datasets.label_tables import incomplete, protocol_table, single_labels
 from ifcar.extract.datasets.pixel_sources import Place, find_sources
-from ifcar.extract.datasets.splits import empty_class_notes
 from ifcar.extract.datasets.text_rows import column_rows, whole_number
 from ifcar.extract.tracks import Tracks
 
@@ -68,25 +65,21 @@ class EpicKitchens(Dataset):
     default_root = "epic-kitchens"
     errata = (
         Erratum(
-            text=(
-                "start_frame and stop_frame count at 60 a second, which no video has: they have 59.94, 29.97, "
-                "48, 90 or varying rates. The timestamps count."
-            ),
+            "start_frame and stop_frame count at 60 a second, which no video has: they have 59.94, 29.97, "
+            "48, 90 or varying rates. The timestamps count.",
             source="EPIC_train_action_labels.csv",
         ),
         Erratum(
-            text=("Frame files count from 1, frame_0000000001.jpg, at 60 a second. They are read so."),
+            "Frame files count from 1, frame_0000000001.jpg, at 60 a second. They are read so.",
             source="the published frames of EPIC-KITCHENS-55",
         ),
         Erratum(
-            text=("Object boxes are top, left, height, width, of few frames and without masks. They are not read."),
+            "Object boxes are top, left, height, width, of few frames and without masks. They are not read.",
             source="EPIC_train_object_labels.csv",
         ),
         Erratum(
-            text=(
-                "Persons 1 to 25 have 23,191 actions and the others 5,281, where Baradel et al. print 22,675 and "
-                "5,886. Protocol orn-24 leaves person 25 to the test part and has 22,679 and 5,793."
-            ),
+            "Persons 1 to 25 have 23,191 actions and the others 5,281, where Baradel et al. print 22,675 and "
+            "5,886. Protocol orn-24 leaves person 25 to the test part and has 22,679 and 5,793.",
             source="Baradel et al. 2018, and EPIC_train_action_labels.csv, counted",
         ),
     )
@@ -98,12 +91,11 @@ class EpicKitchens(Dataset):
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Check that the lists are there."""
-        missing = next((name for name in (ACTIONS, VERBS) if not (self.root / name).is_file()), None)
-        if missing is not None:
-            raise MissingDataError(
-                f"{self.root}: no {missing}; download the annotations of EPIC-KITCHENS-55 and put {ACTIONS} and "
-                f"{VERBS} there, and the training videos as videos/PNN_MM.MP4, or name the folder with --data-root"
-            )
+        self.require_files(
+            (ACTIONS, VERBS),
+            f"download the annotations of EPIC-KITCHENS-55 and put {ACTIONS} and {VERBS} there, and the training "
+            "videos as videos/PNN_MM.MP4, or name the folder with --data-root",
+        )
 
     def listing(self, *, needs_pixels: bool) -> Listing:
         """List the actions whose video is there."""
@@ -144,10 +136,9 @@ class EpicKitchens(Dataset):
         tables, notes = [], []
         for name, last in LAST_TRAINING_PERSON.items():
             split = {uid: Split.TRAIN if action.person <= last else Split.TEST for uid, action in self._actions.items()}
-            table = protocol_table(name, space, clip_ids, split, persons, "person")
+            table = protocol_table(name, [space], clip_ids, split, persons, "person")
             tables.append(table)
-            notes += absent_clips(name, split, clip_ids)
-            notes += empty_class_notes(name, self._verbs, space.targets[table.split == Split.TRAIN].astype(np.int64))
+            notes += incomplete(table, split, clip_ids)
         return tables, notes
 
     def _find_sources(self) -> tuple[dict[str, Path], list[str]]:

@@ -18,27 +18,24 @@ from pathlib import Path
 from unicodedata import normalize
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ifcar.cache.protocols import LabelSpace, ProtocolTable
-from ifcar.cache.schema import Split
+from ifcar.cache.protocols import ProtocolTable
 from ifcar.data_files import entries, subfolders
 from ifcar.errors import InputError, MissingDataError, nearest
-from ifcar.extract.datasets.box_files.reading import (
-    SeenIn,
-    box_paths,
-    check_subjects,
-    read_box_files,
-    subject_kinds,
-    tracks_of,
-)
+from ifcar.extract.datasets.box_files import reading
 from ifcar.extract.datasets.box_notes import BoxNotes
-from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
-from ifcar.extract.datasets.folder_labels import LabelFile, LabelRow, draw_split, read_labels
-from ifcar.extract.datasets.label_tables import absent_clips, protocol_table, single_labels
-from ifcar.extract.datasets.multi_label import multi_label_table
+from ifcar.extract.datasets.contract import WHOLE_VIDEO_SEC, Clip, Dataset, Listing, Progress, register_dataset
+from ifcar.extract.datasets.folder_labels import (
+    LABELS,
+    LabelFile,
+    LabelRow,
+    draw_split,
+    label_notes,
+    read_labels,
+    split_note,
+)
+from ifcar.extract.datasets.label_tables import incomplete, multi_labels, protocol_table, single_labels
 from ifcar.extract.datasets.pixel_sources import Place, find_sources
-from ifcar.extract.datasets.splits import empty_class_notes
 from ifcar.extract.decode import probe
 from ifcar.extract.frame_folder import frame_files
 from ifcar.extract.frame_times import frames_of_span
@@ -46,7 +43,6 @@ from ifcar.extract.limits import DecodeError
 from ifcar.extract.track_store import TrackStore
 from ifcar.extract.tracks import Tracks
 
-LABELS = "labels.csv"
 PROTOCOL = "own"
 VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
 
@@ -116,8 +112,7 @@ class Folder(Dataset):
     def tracks(self, clip_id: str) -> Tracks:
         """Return the boxes of the clip's video; none where there are none."""
         own = self._clips[clip_id]
-        name = _stem(own.row.video)
-        found = self._tracks.get(name) if name in self._tracks else Tracks.none()
+        found = self._tracks.get_or_none(_stem(own.row.video))
         return found if own.frames is None else found.at(np.arange(*own.frames))
 
     def num_tracks(self, clip_id: str) -> int:
@@ -139,18 +134,16 @@ class Folder(Dataset):
             split = draw_split(drawn, groups)
         number_of = {name: number for number, name in enumerate(file.classes)}
         numbers = {clip_id: [number_of[name] for name in own] for clip_id, own in labels.items()}
-        if not file.is_multi:
-            split = {clip_id: part for clip_id, part in split.items() if clip_id in labels}
-            single = {clip_id: own[0] for clip_id, own in numbers.items()}
-            space = single_labels(file.classes, clip_ids, single)
-            table = protocol_table(PROTOCOL, space, clip_ids, split, groups, kind)
+        if file.is_multi:
+            space = multi_labels(file.classes, clip_ids, numbers)
         else:
-            table = multi_label_table(PROTOCOL, file.classes, clip_ids, numbers, split, groups, kind)
+            split = {clip_id: part for clip_id, part in split.items() if clip_id in labels}
+            space = single_labels(file.classes, clip_ids, {clip_id: own[0] for clip_id, own in numbers.items()})
+        table = protocol_table(PROTOCOL, [space], clip_ids, split, groups, kind)
         return [table], [
-            *_label_notes(file, len(rows) - len(labels)),
-            *([] if file.has_split else [_split_note(split, groups, kind)]),
-            *absent_clips(PROTOCOL, split, clip_ids),
-            *empty_class_notes(PROTOCOL, file.classes, _trained_classes(table.labels, table.split)),
+            *label_notes(file, len(rows) - len(labels)),
+            *([] if file.has_split else [split_note(split, groups, kind)]),
+            *incomplete(table, split, clip_ids),
         ]
 
     def _sources(self) -> tuple[dict[str, Path], list[str]]:
@@ -169,22 +162,22 @@ class Folder(Dataset):
         """Read the files of boxes; return what they were taken for, and what is strange about them."""
         spans = [(clip_id, own.row.span_sec, own.row.fps) for clip_id, own in self._clips.items()]
         self._digest = hashlib.sha256(repr(spans).encode())
-        paths = box_paths(self.root)
+        paths = reading.box_paths(self.root)
         if not paths and self.subjects is not None:
             raise InputError(f"--subjects {self.subjects} would be ignored: {self.root} has neither boxes/ nor boxes.*")
-        found, box_notes = read_box_files(paths, sources), BoxNotes()
+        found, box_notes = reading.read_box_files(paths, sources), BoxNotes()
         self._digest.update(found.digest.encode())
         if self.subjects is not None:
-            check_subjects(self.subjects, found.kinds(), self.root)
-        subjects = subject_kinds(self.subjects, found.kinds())
+            reading.check_subjects(self.subjects, found.kinds(), self.root)
+        subjects = reading.subject_kinds(self.subjects, found.kinds())
         of_clips = {_stem(own.row.video): own.source for own in self._clips.values()}
         for name in sorted(of_clips.keys() & found.videos.keys()):
             video = found.videos[name]
             try:
-                seen_in = SeenIn.of(video, of_clips[name])
+                seen_in = reading.SeenIn.of(video, of_clips[name])
             except DecodeError:
                 continue  # its clips fail with the reason
-            self._tracks.add(name, tracks_of(name, video, subjects, seen_in, box_notes))
+            self._tracks.add(name, reading.tracks_of(name, video, subjects, seen_in, box_notes))
         notes = [*found.notes, *box_notes.lines()]
         strange, without = found.videos.keys() - of_clips.keys(), of_clips.keys() - found.videos.keys()
         if strange and of_clips and not of_clips.keys() & found.videos.keys():
@@ -223,7 +216,7 @@ class Folder(Dataset):
             if not needs_pixels:
                 problems.append(f"{clip_id}: left out, {error}")
                 return None  # with pixels it fails when it is decoded, with the same reason
-        span = row.span_sec if row.span_sec is not None or source.is_dir() else (0.0, float("inf"))
+        span = row.span_sec if row.span_sec is not None or source.is_dir() else WHOLE_VIDEO_SEC
         return Clip(clip_id=clip_id, source=source, frame_size=None, span_sec=span, source_fps=row.fps)
 
     def _past_end(self, clip_id: str, num_frames: int) -> list[str]:
@@ -279,34 +272,3 @@ def _check_rate(row: LabelRow, source: Path) -> None:
         )
     if row.fps is not None and not source.is_dir():
         raise InputError(f"{row.where}: fps would be ignored, as {source} states its own rate; leave it empty")
-
-
-def _label_notes(file: LabelFile, num_unlabelled: int) -> list[str]:
-    """Return what the labels are taken as."""
-    num = len(file.rows)
-    kind = (
-        f"several labels a clip (some of {num} rows have more than one), {len(file.classes)} classes, measured by mAP"
-        if file.is_multi
-        else f"one label a clip, {len(file.classes)} classes, measured by top-1"
-    )
-    lines = [f"{LABELS}: {kind}"]
-    if num_unlabelled:
-        what = "show none of the classes" if file.is_multi else "are neither trained nor tested on"
-        lines.append(f"{LABELS}: {num_unlabelled} of {num} rows have no label and {what}")
-    return lines
-
-
-def _split_note(split: dict[str, Split], groups: dict[str, str], kind: str) -> str:
-    test = [clip_id for clip_id, part in split.items() if part == Split.TEST]
-    num_groups, num_test = len({groups[c] for c in split}), len({groups[c] for c in test})
-    drawn = (
-        f"{len(test)} of {len(split)} clips, {num_test} of {num_groups} {kind}s, are for test, drawn with a fixed seed"
-    )
-    if not test:
-        drawn = f"no {kind} can be spared for test, as each alone has some label"
-    return f"{LABELS} has no column split: {drawn}; a column split with train and test says otherwise"
-
-
-def _trained_classes(space: LabelSpace, split: NDArray[np.uint8]) -> NDArray[np.integer]:
-    targets = space.targets[split == Split.TRAIN]
-    return np.nonzero(targets == 1)[1] if space.kind == "multi" else targets

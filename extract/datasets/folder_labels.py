@@ -15,6 +15,7 @@ from ifcar.cache.schema import Split
 from ifcar.errors import InputError, nearest
 from ifcar.extract.datasets.text_rows import column_rows, finite_number
 
+LABELS = "labels.csv"
 REQUIRED, OPTIONAL = ("video", "label"), ("split", "start_sec", "end_sec", "group", "fps")
 SPLITS = {"train": Split.TRAIN, "test": Split.TEST, "": Split.NONE}
 MAX_SECONDS = 1e5
@@ -129,11 +130,16 @@ def _span(where: str, fields: Mapping[str, str]) -> tuple[float, float] | None:
         finite_number(where, "start_sec", start) if start else 0.0,
         finite_number(where, "end_sec", stop) if stop else float("inf"),
     )
-    if not 0 <= span[0] < span[1] or span[0] > MAX_SECONDS or MAX_SECONDS < span[1] < float("inf"):
+    return checked_span(where, *span)
+
+
+def checked_span(where: str, start: float, stop: float) -> tuple[float, float]:
+    """Return the seconds of a clip, whose end may be infinite. Raises InputError when they are none."""
+    if not 0 <= start < stop or start > MAX_SECONDS or MAX_SECONDS < stop < float("inf"):
         raise InputError(
-            f"{where}: the clip is from {span[0]:g} to {span[1]:g} s; expected 0 ≤ start < end ≤ {MAX_SECONDS:g}"
+            f"{where}: the clip is from {start:g} to {stop:g} s; expected 0 ≤ start < end ≤ {MAX_SECONDS:g}"
         )
-    return span
+    return start, stop
 
 
 def draw_split(labels: Mapping[str, Sequence[str]], groups: Mapping[str, str]) -> dict[str, Split]:
@@ -169,3 +175,30 @@ def draw_split(labels: Mapping[str, Sequence[str]], groups: Mapping[str, str]) -
             wanted[label] = max(0.0, wanted[label] - count)
             holders[label] -= 1
     return {clip: Split.TEST if name in chosen else Split.TRAIN for name, own in members.items() for clip in own}
+
+
+def label_notes(file: LabelFile, num_unlabelled: int) -> list[str]:
+    """Return what the labels are taken as."""
+    num = len(file.rows)
+    kind = (
+        f"several labels a clip (some of {num} rows have more than one), {len(file.classes)} classes, measured by mAP"
+        if file.is_multi
+        else f"one label a clip, {len(file.classes)} classes, measured by top-1"
+    )
+    lines = [f"{LABELS}: {kind}"]
+    if num_unlabelled:
+        what = "show none of the classes" if file.is_multi else "are neither trained nor tested on"
+        lines.append(f"{LABELS}: {num_unlabelled} of {num} rows have no label and {what}")
+    return lines
+
+
+def split_note(split: Mapping[str, Split], groups: Mapping[str, str], kind: str) -> str:
+    """Return what was drawn for a file without a column split, by groups of this kind."""
+    test = [clip_id for clip_id, part in split.items() if part == Split.TEST]
+    num_groups, num_test = len({groups[c] for c in split}), len({groups[c] for c in test})
+    drawn = (
+        f"{len(test)} of {len(split)} clips, {num_test} of {num_groups} {kind}s, are for test, drawn with a fixed seed"
+    )
+    if not test:
+        drawn = f"no {kind} can be spared for test, as each alone has some label"
+    return f"{LABELS} has no column split: {drawn}; a column split with train and test says otherwise"

@@ -16,15 +16,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.schema import Split
 from ifcar.errors import InputError, MissingDataError, nearest
 from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.box_records import read_tracks, stream_records
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress, register_dataset
-from ifcar.extract.datasets.multi_label import multi_label_table
+from ifcar.extract.datasets.folder_labels import SPLITS, checked_span
+from ifcar.extract.datasets.label_tables import multi_labels, protocol_table
 from ifcar.extract.datasets.pixel_sources import Place, find_sources
 from ifcar.extract.datasets.text_rows import class_names, column_rows, finite_number
 from ifcar.extract.decode import frame_size
@@ -33,9 +32,7 @@ from ifcar.extract.track_store import TrackStore
 from ifcar.extract.tracks import Tracks
 
 COLUMNS = ("clip_id", "video", "start_sec", "end_sec", "split", "labels")
-SPLITS = {"train": Split.TRAIN, "test": Split.TEST, "": Split.NONE}
 VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".avi")
-MAX_SECONDS = 1e5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,25 +115,15 @@ class Hockey(Dataset):
 
     def tracks(self, clip_id: str) -> Tracks:
         """Return the clip's boxes; none where boxes.json has none."""
-        if clip_id in self._tracks:
-            return self._tracks.get(clip_id)
-        start, stop = self._annotations[clip_id].span_sec
-        frames = np.arange(int(start * self.annotation_fps), int(np.ceil(stop * self.annotation_fps)))
-        return Tracks(frames=frames, boxes=np.zeros((len(frames), 0, 4), np.float32), categories=np.zeros(0, np.uint8))
+        return self._tracks.get_or_none(clip_id)
 
     def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
         """Return `official`, the split of annotations.csv; groups are videos."""
         rows = self._annotations
-        table = multi_label_table(
-            "official",
-            self._classes,
-            clip_ids,
-            {clip_id: row.classes for clip_id, row in rows.items()},
-            {clip_id: row.split for clip_id, row in rows.items()},
-            groups={clip_id: row.video for clip_id, row in rows.items()},
-            group_kind="video",
-        )
-        return [table], []
+        space = multi_labels(self._classes, clip_ids, {clip_id: row.classes for clip_id, row in rows.items()})
+        split = {clip_id: row.split for clip_id, row in rows.items()}
+        videos = {clip_id: row.video for clip_id, row in rows.items()}
+        return [protocol_table("official", [space], clip_ids, split, videos, "video")], []
 
     def _read_boxes(self, path: Path, digest: hashlib._Hash) -> list[str]:
         """Read boxes.json where there is one; return a line for boxes without area, and for those of no clip."""
@@ -175,11 +162,7 @@ def read_annotations(path: Path, classes: Sequence[str], digest: hashlib._Hash) 
 
 
 def _annotation(where: str, fields: Mapping[str, str], number_of: Mapping[str, int]) -> Annotation:
-    start, stop = (finite_number(where, name, fields[name]) for name in ("start_sec", "end_sec"))
-    if not 0 <= start < stop <= MAX_SECONDS:
-        raise InputError(
-            f"{where}: the clip is from {start:g} to {stop:g} s; expected 0 ≤ start < end ≤ {MAX_SECONDS:g}"
-        )
+    span = checked_span(where, *(finite_number(where, name, fields[name]) for name in ("start_sec", "end_sec")))
     if fields["split"] not in SPLITS:
         raise InputError(f"{where}: split is {fields['split']!r:.40}; expected train, test, or nothing")
     labels = [label.strip() for label in fields["labels"].split(";") if label.strip()]
@@ -188,7 +171,7 @@ def _annotation(where: str, fields: Mapping[str, str], number_of: Mapping[str, i
         raise InputError(f"{where}: classes.txt has no {unknown!r:.60}{nearest(unknown, number_of)}")
     return Annotation(
         video=fields["video"],
-        span_sec=(start, stop),
+        span_sec=span,
         split=SPLITS[fields["split"]],
         classes=frozenset(number_of[label] for label in labels),
     )

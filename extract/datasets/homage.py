@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,52 +23,19 @@ import numpy as np
 
 from ifcar.cache.protocols import UNKNOWN, LabelSpace, ProtocolTable
 from ifcar.cache.schema import Split
-from ifcar.data_files import entries, subfolders
-from ifcar.errors import InputError, MissingDataError
+from ifcar.errors import MissingDataError
 from ifcar.extract.container import stated_sec
 from ifcar.extract.datasets.contract import Clip, Dataset, Erratum, Listing, Progress, register_dataset
 from ifcar.extract.datasets.homage_few_shot import few_shot_parts
-from ifcar.extract.datasets.homage_files import (
-    ANNOTATION_FPS,
-    Action,
-    Listed,
-    parse_name,
-    read_actions,
-    read_classes,
-    read_list,
-)
+from ifcar.extract.datasets.homage_files import ANNOTATION_FPS
+from ifcar.extract.datasets.homage_recordings import FILMS, HELD_OUT, LISTS, TRAIN, HomageFolder, counted
 from ifcar.extract.datasets.label_tables import protocol_table, single_labels
-from ifcar.extract.datasets.pixel_sources import Place, find_sources
 from ifcar.extract.limits import DecodeError
 from ifcar.extract.tracks import Tracks
 
-FILMS = ("action_split_data/V1.0", "ego-and-3rd-person-view")
-LISTS = ("list_with_activity_labels", "activity_lists")
-ACTIONS = ("annotation_files/atomic_actions", "annotations/atomic_actions")
-SCENE_GRAPHS = ("annotation_files/scene_graph_annotations", "annotations/scene_graph_annotations")
-ACTIVITY_CLASSES, ATOMIC_CLASSES = "classInd.txt", "classInd_atomic.txt"
-TRAIN, HELD_OUT = "train", {"split-1": "val", "split-2": "test"}
 MOST_TEST_WINDOWS = 50
-_ENDINGS = (".mkv", ".mp4", ".webm", ".avi")
 _ROUNDED_SEC = 0.1  # by which a window may reach past the end of its recording
 _UNEQUAL_SEC = 1.0  # between the ends of cameras of a recording, from which on it is said
-
-
-@dataclass(kw_only=True, slots=True)
-class Recording:
-    """What is known of a recording.
-
-    Args:
-        activity: its class.
-        parts: the lists that have it.
-        films: view → file.
-        actions: its atomic actions; None where they are not annotated.
-    """
-
-    activity: str
-    parts: set[str]
-    films: dict[int, Path] = field(default_factory=dict)
-    actions: list[Action] | None = None
 
 
 @register_dataset
@@ -86,24 +53,18 @@ class Homage(Dataset):
     default_root = "homage"
     errata: ClassVar[Sequence[Erratum]] = (
         Erratum(
-            text=(
-                "45 files of atomic actions are empty. Their recordings have an activity; their atomic actions are not "
-                "known, and count neither in training nor in a measure."
-            ),
+            "45 files of atomic actions are empty. Their recordings have an activity; their atomic actions are not "
+            "known, and count neither in training nor in a measure.",
             source="the published lists and annotation files, 825 sequences",
         ),
         Erratum(
-            text=(
-                "p0030_r001_a000 is listed with two activities, so it is left out. Of 825 sequences 782 have the ego "
-                "view, and none of p0001, which are for validation."
-            ),
+            "p0030_r001_a000 is listed with two activities, so it is left out. Of 825 sequences 782 have the ego "
+            "view, and none of p0001, which are for validation.",
             source="the published activity lists",
         ),
         Erratum(
-            text=(
-                "Frame numbers of atomic actions count from 1 and include the last: start mod 30 is 1, end mod 30 "
-                "is 0. The numbers of frames that the films' headers state are wrong."
-            ),
+            "Frame numbers of atomic actions count from 1 and include the last: start mod 30 is 1, end mod 30 "
+            "is 0. The numbers of frames that the films' headers state are wrong.",
             source="9,703 segments of the published annotation files",
         ),
     )
@@ -116,22 +77,13 @@ class Homage(Dataset):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self._recordings: dict[str, Recording] = {}
-        self._activities: Sequence[str] = ()
-        self._atomic: Sequence[str] = ()
-        self._parts: set[str] = set()
+        self._files = HomageFolder(root)
         self._clips: dict[str, tuple[str, tuple[float, float]]] = {}  # id → recording, span in seconds
-
-    @property
-    def base(self) -> Path:
-        """The folder that holds the layout's folders."""
-        inner = self.root / "hacgen"
-        return inner if inner.is_dir() else self.root
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Check that the train list and one of the others are there."""
-        missing = self._list_of(TRAIN) is None or not any(self._list_of(part) for part in HELD_OUT.values())
-        if missing:
+        files = HomageFolder(self.root)
+        if files.list_of(TRAIN) is None or not any(files.list_of(part) for part in HELD_OUT.values()):
             raise MissingDataError(
                 f"{self.root}: no {LISTS[0]}/ or {LISTS[1]}/ with train_list.csv and test_list.csv or val_list.csv; "
                 f"put Home Action Genome's lists there and its films into {FILMS[0]}/ or {FILMS[1]}/, or name the "
@@ -141,17 +93,13 @@ class Homage(Dataset):
     def listing(self, *, needs_pixels: bool) -> Listing:
         """Read lists, atomic actions and the lengths of films; recordings without a film are listed and left out."""
         digest = hashlib.sha256()
-        notes: list[str] = []
         problems: list[str] = []
-        self._activities = self._classes(ACTIVITY_CLASSES, digest)
-        self._atomic = self._classes(ATOMIC_CLASSES, digest)
-        self._read_lists(digest, problems)
-        notes += self._read_actions(digest)
-        notes += self._find_films()
+        self._files = HomageFolder(self.root)
+        notes = self._files.read(digest, problems)
         clips: list[Clip] = []
         unequal: list[str] = []
         long = 0
-        for name, recording in self._recordings.items():
+        for name, recording in self._files.recordings.items():
             length_sec, problem = _length(recording.films, name, unequal)
             if length_sec is None:
                 problems.append(f"{name}: left out, {problem}")
@@ -161,20 +109,18 @@ class Homage(Dataset):
             long += is_tested and len(spans) > MOST_TEST_WINDOWS
             clips += self._clips_of(name, spans[: MOST_TEST_WINDOWS if is_tested else None], needs_pixels)
         self._clips = {clip.clip_id: (clip.segment.rpartition("_")[0], _span(clip)) for clip in clips}
-        without = [name for name, recording in self._recordings.items() if recording.films and 0 not in recording.films]
-        notes += _counted(without, "recordings have no ego camera (v000)")
+        without = [
+            name for name, recording in self._files.recordings.items() if recording.films and 0 not in recording.films
+        ]
+        notes += counted(without, "recordings have no ego camera (v000)")
         notes += [f"{len(unequal)} recordings are cut at their shortest camera, as {first}" for first in unequal[:1]]
         notes += [f"{long} recordings of tests keep their first {MOST_TEST_WINDOWS} windows"] if long else []
-        notes += self._scene_graphs()
+        notes += self._files.scene_graphs()
         return Listing(clips=clips, notes=notes, problems=problems, digest=digest.hexdigest())
 
     def tracks(self, clip_id: str) -> Tracks:
         """Return no boxes: those of scene graphs are not read."""
         return Tracks.none()
-
-    def num_tracks(self, clip_id: str) -> int:
-        """Return 0."""
-        return 0
 
     def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
         """Return `split-1` (tested on the val list), `split-2` (on the test list) and few-shot ones, by recordings."""
@@ -182,141 +128,54 @@ class Homage(Dataset):
         spaces = (self._activity_space(clip_ids, recordings), *self._atomic_spaces(clip_ids, recordings))
         parts, notes = dict[str, dict[str, Split]](), list[str]()
         for name, tested in HELD_OUT.items():
-            if tested in self._parts:
+            if tested in self._files.parts:
                 split_of = {TRAIN: Split.TRAIN, tested: Split.TEST}
-                known = self._recordings.items()
+                known = self._files.recordings.items()
                 parts[name] = {own: split_of[part] for own, r in known for part in r.parts & split_of.keys()}
             else:
                 notes.append(f"protocol {name}: left out, there is no {tested}_list.csv")
-        if self._atomic:
-            parts |= few_shot_parts(self._activities, *self._few_shot_lists())
+        if self._files.atomic:
+            parts |= few_shot_parts(self._files.activities, *self._few_shot_lists())
         tables = []
         for name, part_of in parts.items():
             split = {clip_id: part_of[own] for clip_id, own in recordings.items() if own in part_of}
-            table = protocol_table(name, spaces[0], clip_ids, split, recordings, "recording")
-            tables.append(replace(table, spaces=spaces))
+            tables.append(protocol_table(name, spaces, clip_ids, split, recordings, "recording"))
         return tables, notes
 
     def _few_shot_lists(self) -> tuple[dict[str, str], dict[str, str]]:
         """Return the activities of the recordings for training, and of those for the tests of the first protocol."""
-        tested = next(part for part in HELD_OUT.values() if part in self._parts)
-        listed = [{name: r.activity for name, r in self._recordings.items() if p in r.parts} for p in (TRAIN, tested)]
+        tested = next(part for part in HELD_OUT.values() if part in self._files.parts)
+        listed = [
+            {name: r.activity for name, r in self._files.recordings.items() if p in r.parts} for p in (TRAIN, tested)
+        ]
         return listed[0], listed[1]
 
     def _activity_space(self, clip_ids: Sequence[str], recordings: Mapping[str, str]) -> LabelSpace:
-        number_of = {name: number for number, name in enumerate(self._activities)}
-        labels = {own: number_of[self._recordings[name].activity] for own, name in recordings.items()}
-        return replace(single_labels(self._activities, clip_ids, labels), name="activity")
+        number_of = {name: number for number, name in enumerate(self._files.activities)}
+        labels = {own: number_of[self._files.recordings[name].activity] for own, name in recordings.items()}
+        return replace(single_labels(self._files.activities, clip_ids, labels), name="activity")
 
     def _atomic_spaces(self, clip_ids: Sequence[str], recordings: Mapping[str, str]) -> tuple[LabelSpace, ...]:
         """Return every action that overlaps a window; all are unknown where a recording's are not annotated."""
-        if not self._atomic:
+        if not self._files.atomic:
             return ()
-        number_of = {name: number for number, name in enumerate(self._atomic)}
-        targets = np.zeros((len(clip_ids), len(self._atomic)), np.int8)
+        number_of = {name: number for number, name in enumerate(self._files.atomic)}
+        targets = np.zeros((len(clip_ids), len(self._files.atomic)), np.int8)
         for place, clip_id in enumerate(clip_ids):
-            actions = self._recordings[recordings[clip_id]].actions
+            actions = self._files.recordings[recordings[clip_id]].actions
             if actions is None:
                 targets[place] = UNKNOWN
                 continue
             shown = [number_of[own.name] for own in actions if own.overlaps(self._clips[clip_id][1])]
             targets[place, shown] = 1
-        classes = tuple(self._atomic)
+        classes = tuple(self._files.atomic)
         return (LabelSpace(name="atomic", kind="multi", classes=classes, targets=targets, unlabelled="negative"),)
-
-    def _list_of(self, part: str) -> Path | None:
-        places = (self.base / folder / f"{part}_list.csv" for folder in LISTS)
-        return next((path for path in places if path.is_file()), None)
-
-    def _classes(self, name: str, digest: hashlib._Hash) -> Sequence[str]:
-        folders = (self.base, *(self.base / own for own in (*LISTS, *ACTIONS, "annotation_files", "annotations")))
-        path = next((folder / name for folder in folders if (folder / name).is_file()), None)
-        return () if path is None else read_classes(path, digest)
-
-    def _read_lists(self, digest: hashlib._Hash, problems: list[str]) -> None:
-        """Gather the lists' rows by recording; one with several activities is left out."""
-        rows: dict[str, list[tuple[str, Listed]]] = {}
-        self._parts, self._recordings = set(), {}
-        for part in (TRAIN, *HELD_OUT.values()):
-            path = self._list_of(part)
-            if path is not None:
-                self._parts.add(part)
-                for row in read_list(path, self._activities, digest):
-                    rows.setdefault(row.recording, []).append((part, row))
-        doubled: list[str] = []
-        for name, found in rows.items():
-            parts = {part for part, _ in found}
-            activities = list(dict.fromkeys(row.activity for _, row in found))
-            if len(activities) > 1:
-                places = (next(row.where for _, row in found if row.activity == own) for own in activities[:2])
-                stated = " and ".join(f"{own} ({where})" for own, where in zip(activities, places, strict=False))
-                problems.append(f"{name}: left out, listed with two activities, {stated}")
-                continue
-            if TRAIN in parts and len(parts) > 1:
-                raise InputError(
-                    f"{found[-1][1].where}: {name} is in the train list too ({found[0][1].where}); expected each "
-                    "recording trained on or tested on"
-                )
-            doubled += [f"{name} ({found[-1][1].where})"] if len(found) > len(parts) else []
-            self._recordings[name] = Recording(activity=activities[0], parts=parts)
-        problems += _counted(doubled, "recordings are listed twice in a list, and count once")
-        if not self._activities:
-            self._activities = sorted({own.activity for own in self._recordings.values()})
-            problems.append(
-                f"no {ACTIVITY_CLASSES}: the {len(self._activities)} activities of the lists are the classes"
-            )
-
-    def _read_actions(self, digest: hashlib._Hash) -> list[str]:
-        """Read the atomic actions of listed recordings; return what is incomplete."""
-        empty, strange = list[Path](), list[Path]()
-        for path in _below(self.base, ACTIONS, (".json",)):
-            named = parse_name(path.stem.removesuffix("aa").rstrip("_"))
-            recording = None if named is None else self._recordings.get(named[0])
-            if recording is None:
-                strange.append(path)
-                continue
-            actions = read_actions(path, self._atomic, digest)
-            empty += [] if actions else [path]
-            recording.actions = actions or recording.actions
-        annotated = [own.actions for own in self._recordings.values() if own.actions is not None]
-        notes = _counted(empty, "files of atomic actions are empty: their recordings have an activity alone")
-        notes += _counted(strange, "files of atomic actions are of no listed recording, and are not read")
-        absent = len(self._recordings) - len(annotated) - len(empty)
-        notes += [f"{absent} recordings have no file of atomic actions: they have an activity alone"] if absent else []
-        if not self._atomic and annotated:
-            self._atomic = sorted({action.name for actions in annotated for action in actions})
-            notes.append(f"no {ATOMIC_CLASSES}: the {len(self._atomic)} atomic actions of the files are the classes")
-        return notes
-
-    def _find_films(self) -> list[str]:
-        """Give recordings their films; return what is not read."""
-        folders = [self.base / own for own in FILMS]
-        places = [Place(folder=place, endings=_ENDINGS) for own in folders for place in (own, *subfolders(own))]
-        sources, notes = find_sources(places)
-        strange, other = list[Path](), list[Path]()
-        for stem, path in sorted(sources.items()):
-            named = parse_name(stem)
-            if named is None or named[1] is None:
-                strange.append(path)
-            elif named[0] in self._recordings:
-                self._recordings[named[0]].films[named[1]] = path
-            else:
-                other.append(path)
-        if not any(recording.films for recording in self._recordings.values()):
-            raise MissingDataError(
-                f"{self.base}: no film of a listed recording; put the films there as "
-                f"{FILMS[0]}/p0003/p0003_r001_v000_a011.mkv or in {FILMS[1]}/; their lengths are needed with "
-                "--backbone none too"
-            )
-        notes += _counted(other, "films are of recordings that no list names, and are not read")
-        notes += _counted(strange, "films are not named as p0003_r001_v000_a011, and are not read")
-        return notes
 
     def _clips_of(self, name: str, spans: Sequence[tuple[float, float]], needs_pixels: bool) -> Iterator[Clip]:
         start, _, activity = name.rpartition("_")
         for span in spans:
             second = f"t{span[0]:04.0f}"
-            for view, path in sorted(self._recordings[name].films.items()):
+            for view, path in sorted(self._files.recordings[name].films.items()):
                 yield Clip(
                     clip_id=f"{start}_v{view:03d}_{activity}_{second}",
                     source=path if needs_pixels else None,
@@ -325,15 +184,6 @@ class Homage(Dataset):
                     segment=f"{name}_{second}",
                     camera=f"third-{view}" if view else "ego",
                 )
-
-    def _scene_graphs(self) -> list[str]:
-        found = sum(1 for _ in _below(self.base, SCENE_GRAPHS, (".json",)))
-        return [f"{found} files of scene graphs are found, not read"] if found else []
-
-
-def _counted(found: Sequence[object], what: str) -> list[str]:
-    """Return a line on how many there are of something, with the first; none where there are none."""
-    return [f"{len(found)} {what}; the first: {found[0]}"] if found else []
 
 
 def windows(length_sec: float, window_sec: float, stride_sec: float) -> list[tuple[float, float]]:
@@ -374,10 +224,3 @@ def _length(films: Mapping[int, Path], name: str, unequal: list[str]) -> tuple[f
 def _span(clip: Clip) -> tuple[float, float]:
     assert clip.span_sec is not None
     return clip.span_sec
-
-
-def _below(base: Path, places: Sequence[str], endings: tuple[str, ...]) -> Iterator[Path]:
-    """Yield the files in these folders and in the folders in them, by name."""
-    for place in places:
-        for folder in (base / place, *subfolders(base / place)):
-            yield from entries(folder, *endings)

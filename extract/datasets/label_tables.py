@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ifcar.cache.protocols import UNKNOWN, LabelSpace, ProtocolTable
 from ifcar.cache.schema import Split
@@ -12,7 +13,7 @@ from ifcar.cache.schema import Split
 
 def protocol_table(
     name: str,
-    space: LabelSpace,
+    spaces: Sequence[LabelSpace],
     clip_ids: Sequence[str],
     split: Mapping[str, Split],
     groups: Mapping[str, str] | None = None,
@@ -22,7 +23,7 @@ def protocol_table(
 
     Args:
         name: the protocol's name.
-        space: the labels of these clips.
+        spaces: the labels of these clips, those that a run learns where it names none first.
         clip_ids: the cache's clips, in order.
         split: the part of a clip, by its id; a clip that it lacks is in none.
         groups: the group of a clip, by its id; used to hold out whole groups, see `ProtocolTable`.
@@ -36,7 +37,7 @@ def protocol_table(
             own[place] = numbers.setdefault(groups[clip_id], len(numbers))
     return ProtocolTable(
         name=name,
-        spaces=(space,),
+        spaces=tuple(spaces),
         split=parts,
         groups=own,
         group_names=tuple(numbers),
@@ -56,6 +57,21 @@ def single_labels(classes: Sequence[str], clip_ids: Sequence[str], labels: Mappi
     return LabelSpace(kind="single", classes=tuple(classes), targets=targets)
 
 
+def multi_labels(classes: Sequence[str], clip_ids: Sequence[str], labels: Mapping[str, Collection[int]]) -> LabelSpace:
+    """Return the classes, any number, of every clip; none where there are no labels, see `single_labels`."""
+    targets = np.zeros((len(clip_ids), len(classes)), np.uint8)
+    for place, clip_id in enumerate(clip_ids):
+        targets[place, list(labels.get(clip_id, ()))] = 1
+    return LabelSpace(kind="multi", classes=tuple(classes), targets=targets)
+
+
+def incomplete(table: ProtocolTable, split: Mapping[str, Split], clip_ids: Sequence[str]) -> list[str]:
+    """Return a line each for clips of a protocol that are not in the data, and for classes without a training clip."""
+    targets = table.labels.targets[table.split == Split.TRAIN]
+    trained = np.nonzero(targets == 1)[1] if table.labels.kind == "multi" else targets
+    return absent_clips(table.name, split, clip_ids) + empty_class_notes(table.name, table.labels.classes, trained)
+
+
 def absent_clips(name: str, split: Mapping[str, Split], clip_ids: Sequence[str]) -> list[str]:
     """Return one line for each part of a protocol that lists clips which are not in the data."""
     known = set(clip_ids)
@@ -65,3 +81,12 @@ def absent_clips(name: str, split: Mapping[str, Split], clip_ids: Sequence[str])
         if absent:
             notes.append(f"protocol {name}: {absent} {part.name.lower()} clips are not in the data")
     return notes
+
+
+def empty_class_notes(name: str, classes: Sequence[str], targets: NDArray[np.integer]) -> list[str]:
+    """Return one line when some classes have no training clip while others do."""
+    empty = sorted(set(range(len(classes))) - set(targets.tolist()))
+    if not empty or not len(targets):
+        return []
+    first = classes[empty[0]]
+    return [f"protocol {name}: {len(empty)} of {len(classes)} classes have no training clip, the first: {first!r}"]

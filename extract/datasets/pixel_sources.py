@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ifcar.data_files import entries, subfolders
+from ifcar.errors import MissingDataError
 from ifcar.extract.frame_folder import has_frames
 
 
@@ -29,7 +30,7 @@ class Place:
         return [(path.stem, path) for path in reversed(entries(self.folder, *self.endings))]
 
 
-def find_sources(places: Sequence[Place]) -> tuple[dict[str, Path], list[str]]:
+def find_sources(places: Sequence[Place], absent: str = "") -> tuple[dict[str, Path], list[str]]:
     """Return the source of each name, and one line for each kind of sources that are not read.
 
     A name's source is the first that holds something: a file with bytes, a folder with a picture. Where none does it is
@@ -37,11 +38,17 @@ def find_sources(places: Sequence[Place]) -> tuple[dict[str, Path], list[str]]:
 
     Args:
         places: where sources are, the preferred ones first.
+        absent: what to say where there is none.
+
+    Raises:
+        MissingDataError: there is none, and something is to be said of that.
     """
     found: dict[str, list[Path]] = {}
     for place in places:
         for name, path in place.sources():
             found.setdefault(name, []).append(path)
+    if absent and not found:
+        raise MissingDataError(absent)
     doubled, empty = [], []
     for name, paths in found.items():
         if len(paths) == 1:

@@ -74,12 +74,13 @@ def read_npz_rows(path: Path, digest: hashlib._Hash) -> Iterator[tuple[str, Prop
         while content := file.read(1 << 20):
             digest.update(content)
     try:
-        clip, frame, box = read_arrays(path, ("clip", "frame", "box")).values()
+        arrays = read_arrays(path, ("clip", "frame", "box"), ("score",))
     except KeyError as error:
         raise InputError(f"{path}: {error.args[0]}; expected {_ARRAYS}") from error
     except NpzError as error:
         raise InputError(f"{path}: {error}; expected {_ARRAYS}") from error
-    score = _scores(path)
+    clip, frame, box, score = (arrays.get(name) for name in ("clip", "frame", "box", "score"))
+    assert clip is not None and frame is not None and box is not None
     kinds = clip.dtype.kind == "U" and frame.dtype.kind in "iu" and box.dtype.kind in "iuf"
     shapes = clip.ndim == 1 and frame.shape == clip.shape and box.shape == (len(clip), 4)
     if not kinds or not shapes or (score is not None and (score.shape != clip.shape or score.dtype.kind not in "iuf")):
@@ -100,13 +101,3 @@ def read_npz_rows(path: Path, digest: hashlib._Hash) -> Iterator[tuple[str, Prop
                 score=None if score is None else score[rows].astype(np.float64),
             ),
         )
-
-
-def _scores(path: Path) -> NDArray[Any] | None:
-    try:
-        (score,) = read_arrays(path, ("score",)).values()
-    except KeyError:
-        return None
-    except NpzError as error:
-        raise InputError(f"{path}: {error}; expected {_ARRAYS}") from error
-    return score

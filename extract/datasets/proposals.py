@@ -73,7 +73,7 @@ class Proposals:
 
     def boxes(self, clip_id: str) -> Tracks:
         """Return a clip's boxes; none where the file lacks it."""
-        return self.store.get(clip_id) if clip_id in self.store else Tracks.none()
+        return self.store.get_or_none(clip_id)
 
 
 def read_proposals(
@@ -163,10 +163,8 @@ class _Reading:
     def add(self, clip_id: str, tracks: Tracks, counts: NDArray[np.int64]) -> None:
         """Keep a clip, which has so many boxes in each of its frames."""
         self.store.add(clip_id, tracks)
-        self.num_frames, self.num_full = (
-            self.num_frames + len(counts),
-            self.num_full + int((counts > self.num_slots).sum()),
-        )
+        self.num_frames += len(counts)
+        self.num_full += int((counts > self.num_slots).sum())
         self.num_boxes += int(counts.clip(max=self.num_slots).sum())
 
     def add_tracks(self, clip_id: str, tracks: Tracks) -> None:

@@ -40,12 +40,10 @@ class SomethingElse(Dataset):
     default_root = "something-else"
     errata: ClassVar[Sequence[Erratum]] = (
         Erratum(
-            text="A record's place in its clip's list is not its frame's number: that in its name counts, from 1.",
+            "A record's place in its clip's list is not its frame's number: that in its name counts, from 1.",
             source="annotations.json",
         ),
-        Erratum(
-            text="All hands of a clip have one name. They are linked over time by overlap.", source="annotations.json"
-        ),
+        Erratum("All hands of a clip have one name. They are linked over time by overlap.", source="annotations.json"),
     )
 
     def __init__(self, root: Path) -> None:
@@ -126,15 +124,11 @@ class SomethingElse(Dataset):
         return entries(self.root / "annotations", ".json")
 
     def _sources(self) -> tuple[dict[str, Path], list[str]]:
-        sources, notes = find_sources(
-            [Place(folder=self.root / "frames"), Place(folder=self.root / "videos", endings=VIDEO_ENDINGS)]
+        return find_sources(
+            [Place(folder=self.root / "frames"), Place(folder=self.root / "videos", endings=VIDEO_ENDINGS)],
+            f"{self.root}: no pixels; put frames/ID/0001.jpg … or videos/ID.webm there (Something-Something v2), or "
+            "extract boxes only with --backbone none",
         )
-        if not sources:
-            raise MissingDataError(
-                f"{self.root}: no pixels; put frames/ID/0001.jpg … or videos/ID.webm there (Something-Something v2), "
-                "or extract boxes only with --backbone none"
-            )
-        return sources, notes
 
     def _sizes(self) -> dict[str, tuple[int, int]]:
         path = self.root / "videoid2size.json"

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
-from ifcar.errors import InputError, MissingDataError
+from ifcar.errors import InputError
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress
 from ifcar.extract.datasets.pixel_sources import Place, find_sources
 from ifcar.extract.tracks import Tracks
@@ -36,18 +36,15 @@ class SomethingSomething(Dataset):
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Check that the lists are there."""
-        missing = next((name for name in self.lists if not (self.root / name).is_file()), None)
-        if missing is not None:
-            raise MissingDataError(f"{self.root}: no {missing}; {self.download}, or name the folder with --data-root")
+        self.require_files(self.lists, f"{self.download}, or name the folder with --data-root")
 
     def listing(self, *, needs_pixels: bool) -> Listing:
         """List the videos of all lists that are there, train first."""
         if not needs_pixels:
             raise InputError(f"{self.name} has no boxes, so that nothing is left without pixels; choose a backbone")
         folder = self.root / self.pixels
-        sources, notes = find_sources([Place(folder=folder), Place(folder=folder, endings=VIDEO_ENDINGS)])
-        if not sources:
-            raise MissingDataError(f"{folder}: no pixels; {self.download}")
+        places = [Place(folder=folder), Place(folder=folder, endings=VIDEO_ENDINGS)]
+        sources, notes = find_sources(places, f"{folder}: no pixels; {self.download}")
         listed = self.listed()
         absent = [clip_id for clip_id in listed if clip_id not in sources]
         problems = []

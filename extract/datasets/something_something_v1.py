@@ -12,15 +12,12 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.schema import Split
 from ifcar.errors import InputError, nearest
 from ifcar.extract.datasets.contract import Erratum, register_dataset
-from ifcar.extract.datasets.label_tables import absent_clips, protocol_table, single_labels
+from ifcar.extract.datasets.label_tables import incomplete, protocol_table, single_labels
 from ifcar.extract.datasets.something_something import PROTOCOL, SomethingSomething
-from ifcar.extract.datasets.splits import empty_class_notes
 from ifcar.extract.datasets.text_rows import class_names, text_rows
 
 LABELS = "something-something-v1-labels.csv"
@@ -39,7 +36,7 @@ class SomethingSomethingV1(SomethingSomething):
     test_list = "something-something-v1-test.csv"
     errata = (
         Erratum(
-            text=("The lists have 174 classes, where Baradel et al. 2018 speak of 157."),
+            "The lists have 174 classes, where Baradel et al. 2018 speak of 157.",
             source="something-something-v1-labels.csv",
         ),
     )
@@ -75,7 +72,5 @@ class SomethingSomethingV1(SomethingSomething):
     def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
         """Return `official`: trained on the train list, tested on the validation list."""
         space = single_labels(self._classes, clip_ids, self._labels)
-        table = protocol_table(PROTOCOL, space, clip_ids, self._split)
-        trained = space.targets[table.split == Split.TRAIN].astype(np.int64)
-        notes = absent_clips(PROTOCOL, self._split, clip_ids)
-        return [table], notes + empty_class_notes(PROTOCOL, self._classes, trained)
+        table = protocol_table(PROTOCOL, [space], clip_ids, self._split)
+        return [table], incomplete(table, self._split, clip_ids)

@@ -9,23 +9,21 @@ splits/fewshot/…                 base and novel classes, under the names in wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ifcar.cache.protocols import LabelSpace, ProtocolTable
 from ifcar.cache.schema import Split
 from ifcar.data_files import subfolders
 from ifcar.errors import InputError
+from ifcar.extract.datasets.label_tables import empty_class_notes
 from ifcar.extract.datasets.strict_json import read_json
 
 _MAX_CLASSES = 1 << 15  # class numbers are stored as int16
-TRAIN_NAMES = ("train.json",)
-TEST_NAMES = ("validation.json",)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,9 +40,26 @@ class ProtocolFiles:
 
     name: str
     labels: tuple[str, ...] = ("labels.json",)
-    train: tuple[str, ...] = TRAIN_NAMES
-    test: tuple[str, ...] = TEST_NAMES
+    train: tuple[str, ...] = ("train.json",)
+    test: tuple[str, ...] = ("validation.json",)
     optional: bool = False
+
+    def read_classes(self, folder: Path, notes: list[str]) -> list[str] | None:
+        """Return the class names, or None, and a note, where there is no such protocol."""
+        if self.optional and _first(folder, self.train) is None:
+            return None
+        path = _first(folder, self.labels)
+        if path is None:
+            notes.append(f"protocol {self.name}: left out, {folder / self.labels[0]} is missing")
+        return None if path is None else read_class_names(path)
+
+    def lists(self, folder: Path, notes: list[str]) -> Iterator[tuple[Split, Path]]:
+        """Yield the lists that are there, each with its part; a note says which is not."""
+        for part, names in ((Split.TRAIN, self.train), (Split.TEST, self.test)):
+            if (path := _first(folder, names)) is not None:
+                yield part, path
+            else:
+                notes.append(f"protocol {self.name}: no {part.name.lower()} clips, {folder / names[0]} is missing")
 
 
 NOVEL_TEST = ("finetune_validation.json", "finetune_validation_set.json")
@@ -119,13 +134,9 @@ def read_protocol(
     Raises:
         InputError: a file is not what it should be.
     """
-    if files.optional and _first(folder, files.train) is None:
+    classes = files.read_classes(folder, notes)
+    if classes is None:
         return None
-    labels_path = _first(folder, files.labels)
-    if labels_path is None:
-        notes.append(f"protocol {files.name}: left out, {folder / files.labels[0]} is missing")
-        return None
-    classes = read_class_names(labels_path)
     number = {clip_id: i for i, clip_id in enumerate(clip_ids)}
     target_of = {name: k for k, name in enumerate(classes)}
     split = np.zeros(len(clip_ids), np.uint8)
@@ -133,11 +144,7 @@ def read_protocol(
     groups = np.full(len(clip_ids), -1, np.int32)
     group_of: dict[str, int] = {}
     part_of: dict[str, Split] = {}
-    for part, names in ((Split.TRAIN, files.train), (Split.TEST, files.test)):
-        path = _first(folder, names)
-        if path is None:
-            notes.append(f"protocol {files.name}: no {part.name.lower()} clips, {folder / names[0]} is missing")
-            continue
+    for part, path in files.lists(folder, notes):
         absent = twice = 0
         for entry in read_entries(path):
             clip_id = entry["id"]
@@ -193,15 +200,6 @@ def _whole_number(path: Path, name: str, value: Any) -> int:
     if type(value) is not int:
         raise InputError(f"{path}: class {name!r:.80} has the number {value!r:.80}; expected a whole number")
     return value
-
-
-def empty_class_notes(name: str, classes: Sequence[str], targets: NDArray[np.integer]) -> list[str]:
-    """Return one line when some classes have no training clip while others do."""
-    empty = sorted(set(range(len(classes))) - set(targets.tolist()))
-    if not empty or not len(targets):
-        return []
-    first = classes[empty[0]]
-    return [f"protocol {name}: {len(empty)} of {len(classes)} classes have no training clip, the first: {first!r}"]
 
 
 def _group(path: Path, entry: Mapping[str, Any]) -> str:

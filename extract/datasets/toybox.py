@@ -126,8 +126,5 @@ class ToyboxRelational(Toybox):
 def _with_scenes(table: ProtocolTable, clip_ids: Sequence[str], scenes: Mapping[str, int]) -> ProtocolTable:
     """Return the protocol with each clip's scene as its group."""
     groups = {clip_id: f"scene {scene}" for clip_id, scene in scenes.items()}
-    return protocol_table(table.name, table.labels, clip_ids, _parts(table, clip_ids), groups, "scene")
-
-
-def _parts(table: ProtocolTable, clip_ids: Sequence[str]) -> dict[str, Split]:
-    return {clip_id: Split(part) for clip_id, part in zip(clip_ids, table.split.tolist(), strict=True)}
+    parts = {clip_id: Split(part) for clip_id, part in zip(clip_ids, table.split.tolist(), strict=True)}
+    return protocol_table(table.name, table.spaces, clip_ids, parts, groups, "scene")

@@ -9,7 +9,6 @@ ranks clips that touch nothing where they score.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from ifcar.cache.protocols import UNKNOWN, LabelSpace, ProtocolTable
 from ifcar.cache.schema import Split
 from ifcar.errors import MissingDataError
 from ifcar.extract.coco import CLASSES, MASK_SIDE
-from ifcar.extract.datasets.contract import Clip, Dataset, Erratum, Listing, Progress, register_dataset
+from ifcar.extract.datasets.contract import WHOLE_VIDEO_SEC, Clip, Dataset, Erratum, Listing, Progress, register_dataset
 from ifcar.extract.datasets.label_tables import absent_clips, protocol_table
 from ifcar.extract.datasets.text_rows import class_names
 from ifcar.extract.datasets.vlog_files import (
@@ -41,7 +40,6 @@ from ifcar.extract.decode import frame_size
 from ifcar.extract.tracks import Tracks
 
 VIDEOS, MASK_FILES = "videos", "masks/preds_100x100_50"
-_WHOLE_VIDEO_SEC = (0.0, math.inf)
 PROTOCOLS = {"official": ({1, 2, 3}, {0}), "orn-val": ({1, 2}, {3})}
 """Training and test splits; the second is that of Baradel et al. 2018."""
 
@@ -58,24 +56,18 @@ class Vlog(Dataset):
     frames_on_clock = True
     errata = (
         Erratum(
-            text=(
-                "Masks count at exactly 30 a second, whatever the video's rate: 92 frames at 29 a second have 95 "
-                "masks, 154 at 23 have 201. They are matched by time."
-            ),
+            "Masks count at exactly 30 a second, whatever the video's rate: 92 frames at 29 a second have 95 "
+            "masks, 154 at 23 have 201. They are matched by time.",
             source="two published clips, counted",
         ),
         Erratum(
-            text=(
-                "6,817 of 113,839 paths do not follow from the ends of their video's id, and a folder's letters "
-                "may have another case than in the list. Paths are taken as listed, and in any case."
-            ),
+            "6,817 of 113,839 paths do not follow from the ends of their video's id, and a folder's letters "
+            "may have another case than in the list. Paths are taken as listed, and in any case.",
             source="meta/manifest.txt, counted",
         ),
         Erratum(
-            text=(
-                "A label of 0 is inconclusive, and not a negative, which is −1. It is left out of the loss and "
-                "of every measure."
-            ),
+            "A label of 0 is inconclusive, and not a negative, which is −1. It is left out of the loss and "
+            "of every measure.",
             source="meta/hand_object/hand_object.npy and the official evaluation",
         ),
     )
@@ -90,13 +82,11 @@ class Vlog(Dataset):
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Check that the lists are there."""
-        missing = next((name for name in (MANIFEST, SPLITS, LABEL_NAMES) if not (self.root / name).is_file()), None)
-        if missing is not None:
-            raise MissingDataError(
-                f"{self.root}: no {missing}; download VLOG's annotations (version 1.1) and put their meta/ there, its "
-                f"videos as {VIDEOS}/PATH/clip.mp4 and masks as {MASK_FILES}/PATH/clip.pkl, or name the folder with "
-                "--data-root"
-            )
+        self.require_files(
+            (MANIFEST, SPLITS, LABEL_NAMES),
+            "download VLOG's annotations (version 1.1) and put their meta/ there, its videos as "
+            f"{VIDEOS}/PATH/clip.mp4 and masks as {MASK_FILES}/PATH/clip.pkl, or name the folder with --data-root",
+        )
 
     def listing(self, *, needs_pixels: bool) -> Listing:
         """List the clips of the manifest whose videos are there; without pixels, those with masks."""
@@ -118,7 +108,7 @@ class Vlog(Dataset):
                 clip_id=clip_id,
                 source=self._sources.get(clip_id),
                 frame_size=None if needs_pixels else (MASK_SIDE, MASK_SIDE),
-                span_sec=_WHOLE_VIDEO_SEC if needs_pixels else None,
+                span_sec=WHOLE_VIDEO_SEC if needs_pixels else None,
                 frames_on_clock=self.frames_on_clock,
             )
             for clip_id in listed
@@ -183,7 +173,7 @@ class Vlog(Dataset):
                 clip_id: Split.TRAIN if own in train else Split.TEST if own in test else Split.NONE
                 for clip_id, own in zip(self._lines, splits, strict=True)
             }
-            tables.append(protocol_table(name, space, clip_ids, split, groups, "uploader"))
+            tables.append(protocol_table(name, [space], clip_ids, split, groups, "uploader"))
             notes += absent_clips(name, split, clip_ids)
         return tables, notes
 

@@ -22,24 +22,14 @@ from ifcar.errors import InputError, MissingDataError, nearest_of
 from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.contract import Clip, Dataset, Erratum, Listing, Progress, register_dataset
 from ifcar.extract.datasets.instance_labels import LabelledInstance, instance_space
-from ifcar.extract.datasets.multi_label import multi_label_table
+from ifcar.extract.datasets.label_tables import multi_labels, protocol_table
 from ifcar.extract.datasets.text_rows import finite_number, whole_number, word_rows
 from ifcar.extract.frame_folder import shown_size
 from ifcar.extract.limits import MAX_COORDINATE, MAX_FRAME_NUMBER, DecodeError
 from ifcar.extract.tracks import Tracks
 
 GROUP_ACTIVITIES = ("r_set", "r_spike", "r-pass", "r_winpoint", "l_winpoint", "l-pass", "l-spike", "l_set")
-PERSONAL_ACTIONS = (
-    "waiting",
-    "setting",
-    "digging",
-    "falling",
-    "spiking",
-    "blocking",
-    "jumping",
-    "moving",
-    "standing",
-)
+PERSONAL_ACTIONS = ("waiting", "setting", "digging", "falling", "spiking", "blocking", "jumping", "moving", "standing")
 REACH_FRAMES = 20
 """Frames of a clip on each side of its key frame."""
 TRAIN_VIDEOS = (1, 3, 6, 7, 10, 13, 15, 16, 18, 22, 23, 31, 32, 36, 38, 39, 40, 41, 42, 48, 50, 52, 53, 54)
@@ -98,11 +88,11 @@ class Volleyball(Dataset):
     annotation_fps = None  # frames go by their own numbers, at no stated rate
     errata = (
         Erratum(
-            text=("Players are boxed in the key frame alone. Their boxes are held over the 41 frames around it."),
+            "Players are boxed in the key frame alone. Their boxes are held over the 41 frames around it.",
             source="videos/V/annotations.txt",
         ),
         Erratum(
-            text=("Names of group activities mix _ and -: r_set beside r-pass. They are read as they are written."),
+            "Names of group activities mix _ and -: r_set beside r-pass. They are read as they are written.",
             source="videos/V/annotations.txt",
         ),
     )
@@ -147,11 +137,7 @@ class Volleyball(Dataset):
         frame = self._frames[clip_id]
         first = max(0, frame.number - 1 - REACH_FRAMES)  # picture K.jpg is frame K − 1
         frames = np.arange(first, frame.number + REACH_FRAMES)
-        return Tracks(
-            frames=frames,
-            boxes=np.broadcast_to(frame.boxes, (len(frames), *frame.boxes.shape)),
-            categories=frame.categories(),
-        )
+        return Tracks.held(frames, frame.boxes)
 
     def protocols(self, clip_ids: Sequence[str]) -> tuple[list[ProtocolTable], list[str]]:
         """Return `official` over the official videos; its validation videos count as training.
@@ -161,21 +147,13 @@ class Volleyball(Dataset):
         """
         frames = {clip_id: self._frames[clip_id] for clip_id in clip_ids}
         split = {clip_id: _SPLIT.get(frame.video, Split.NONE) for clip_id, frame in frames.items()}
-        table = multi_label_table(
-            "official",
-            PERSONAL_ACTIONS,
-            clip_ids,
-            {clip_id: {PERSONAL_ACTIONS.index(a) for a in frame.actions} for clip_id, frame in frames.items()},
-            split,
-            groups={clip_id: f"video {frame.video}" for clip_id, frame in frames.items()},
-            group_kind="video",
-        )
         activities = np.array([GROUP_ACTIVITIES.index(frame.activity) for frame in frames.values()], np.int16)
+        shown = {clip_id: {PERSONAL_ACTIONS.index(a) for a in frame.actions} for clip_id, frame in frames.items()}
         players = {clip_id: frame.players()[: self.num_instances] for clip_id, frame in frames.items()}
         spaces = (
             LabelSpace(name="group", kind="single", classes=GROUP_ACTIVITIES, targets=activities),
             instance_space("personal", "single", PERSONAL_ACTIONS, clip_ids, players),
-            replace(table.labels, name="actions"),
+            replace(multi_labels(PERSONAL_ACTIONS, clip_ids, shown), name="actions"),
         )
         others = sum(part == Split.NONE for part in split.values())
         lost = [len(frame.boxed) - len(players[clip_id]) for clip_id, frame in frames.items()]
@@ -185,7 +163,8 @@ class Volleyball(Dataset):
                 f"protocol official: {sum(lost):,} of {sum(len(frame.boxed) for frame in frames.values()):,} players "
                 f"have no slot, so that their actions are not among the labels of {spaces[1].name!r}"
             )
-        return [replace(table, spaces=spaces)], notes
+        videos = {clip_id: f"video {frame.video}" for clip_id, frame in frames.items()}
+        return [protocol_table("official", spaces, clip_ids, split, videos, "video")], notes
 
     def _annotation_files(self) -> list[Path]:
         paths = [folder / "annotations.txt" for folder in subfolders(self.root / "videos")]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.errors import MissingDataError
-from ifcar.extract.backbones.spec import Normalisation, PublishedWeights
+from ifcar.extract.backbones.spec import PublishedWeights
 from ifcar.extract.coco import CLASSES
 from ifcar.extract.datasets.detections import FrameDetections
 from ifcar.registry import Registry
@@ -96,20 +96,6 @@ class DetectorFamily:
 
 
 DETECTORS: Registry[DetectorFamily] = Registry("detector")
-
-
-def published_detector(
-    address: str, licence: str, sha256: str, fetch: Callable[[PublishedWeights, Path], Path]
-) -> PublishedWeights:
-    """Return the record of weights that are fetched; no random ones stand in for them."""
-    return PublishedWeights(
-        address=address,
-        license=licence,
-        normalisation=Normalisation(),
-        sha256=sha256,
-        fetch=fetch,
-        ways_out="fetch it elsewhere and give it as --weights FILE, or take another --detector",
-    )
 
 
 def existing(request: DetectorRequest, what: str) -> Path:

@@ -9,7 +9,6 @@ MediaPipe's own square of 2.6 by 0.49. Weights: package @mediapipe/hands, fetche
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -17,16 +16,9 @@ from numpy.typing import NDArray
 
 from ifcar.extract.backbones.downloads import PackageFile
 from ifcar.extract.datasets.detections import FrameDetections
-from ifcar.extract.detectors.contract import (
-    BACKGROUND,
-    DETECTORS,
-    Detector,
-    DetectorFamily,
-    DetectorRequest,
-    Picture,
-)
+from ifcar.extract.detectors.contract import BACKGROUND, DETECTORS, DetectorFamily, Picture
 from ifcar.extract.detectors.suppression import suppressed
-from ifcar.extract.detectors.tflite import PackedNetwork, centres, resized, shares
+from ifcar.extract.detectors.tflite import PackedDetector, PackedNetwork, centres, resized, shares
 
 NAME: Final = "mediapipe-hands"
 NETWORK: Final = PackedNetwork(
@@ -51,22 +43,15 @@ _PALM_OVERLAP: Final = 0.3  # above which two palms are one, as in MediaPipe
 _HAND_SIDE, _HAND_SHIFT = 1.8, 0.25
 
 
-class MediapipeHands(Detector):
+class MediapipeHands(PackedDetector):
     """Hands, each an upright square around the palm and fingers."""
 
     classes = (BACKGROUND, "hand")
 
-    def __init__(self, request: DetectorRequest) -> None:
-        self._network = NETWORK.read(request, PUBLISHED)
-        self._least_score = request.least_score
-        self.identity = NETWORK.sha256
-        self.description = f"{PUBLISHED.address}; licence: {PUBLISHED.license}"
+    network, published = NETWORK, PUBLISHED
 
-    def detect(self, pictures: Sequence[Picture]) -> list[FrameDetections]:
-        """Return the hands of each picture."""
-        return [self._hands(picture) for picture in pictures]
-
-    def _hands(self, picture: Picture) -> FrameDetections:
+    def found(self, picture: Picture) -> FrameDetections:
+        """Return the hands of a picture."""
         pixels, scale, corner = _on_square(picture)
         scores = shares(self._network.run(pixels, _SCORES)[:, 0])
         likely = scores >= self._least_score

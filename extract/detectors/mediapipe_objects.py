@@ -10,7 +10,6 @@ Lite's own runtime gives the same ones: a person who fills a picture gets 0.47. 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -18,15 +17,8 @@ from numpy.typing import NDArray
 
 from ifcar.extract.backbones.downloads import PackageFile
 from ifcar.extract.datasets.detections import FrameDetections
-from ifcar.extract.detectors.contract import (
-    BACKGROUND,
-    DETECTORS,
-    Detector,
-    DetectorFamily,
-    DetectorRequest,
-    Picture,
-)
-from ifcar.extract.detectors.tflite import PackedNetwork, centres, resized, shares
+from ifcar.extract.detectors.contract import BACKGROUND, DETECTORS, DetectorFamily, DetectorRequest, Picture
+from ifcar.extract.detectors.tflite import PackedDetector, PackedNetwork, centres, resized, shares
 
 NAME: Final = "mediapipe-objects"
 CLASSES: Final = (
@@ -74,22 +66,19 @@ def anchors() -> NDArray[np.float64]:
     return np.concatenate([middle, np.concatenate(sides)], axis=1)
 
 
-class MediapipeObjects(Detector):
+class MediapipeObjects(PackedDetector):
     """Boxes of 23 classes."""
 
     classes = CLASSES
 
+    network, published = NETWORK, PUBLISHED
+
     def __init__(self, request: DetectorRequest) -> None:
-        self._network = NETWORK.read(request, PUBLISHED)
-        self._least_score, self._anchors = request.least_score, anchors()
-        self.identity = NETWORK.sha256
-        self.description = f"{PUBLISHED.address}; licence: {PUBLISHED.license}"
+        super().__init__(request)
+        self._anchors = anchors()
 
-    def detect(self, pictures: Sequence[Picture]) -> list[FrameDetections]:
-        """Return the objects of each picture."""
-        return [self._objects(picture) for picture in pictures]
-
-    def _objects(self, picture: Picture) -> FrameDetections:
+    def found(self, picture: Picture) -> FrameDetections:
+        """Return the objects of a picture."""
         height, width = picture.shape[:2]
         pixels = resized(picture, _SIDE, _SIDE).astype(np.float32) / 127.5 - 1
         scores = shares(self._network.run(pixels, _SCORES))

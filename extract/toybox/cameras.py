@@ -14,10 +14,9 @@ import numpy as np
 
 from ifcar.extract.toybox.activities import SECONDS, RecordingPlan
 from ifcar.extract.toybox.encode import FRAMES_PER_SECOND
-from ifcar.extract.toybox.looks import LOOK_BY_NOUN, draw_object
-from ifcar.extract.toybox.motion import Rng, idle_hand
+from ifcar.extract.toybox.motion import idle_hand
 from ifcar.extract.toybox.render import render_frames
-from ifcar.extract.toybox.scene import HEIGHT, WIDTH, Scene, Track, changing_light, hand_tracks, shaken_camera
+from ifcar.extract.toybox.scene import HEIGHT, WIDTH, Scene, changing_light, hand_tracks, plain_object, shaken_camera
 from ifcar.extract.toybox.several import act_tracks
 from ifcar.extract.toybox.sprites import FloatArray, Image, as_image
 
@@ -67,7 +66,11 @@ def build_stage(plan: RecordingPlan, seed: int, *, acts: bool = True) -> Stage:
     rng = np.random.default_rng([seed, plan.number, _SCENE_STREAM])
     style = [seed, plan.number, _SCENE_STREAM, 1]
     places = rng.permutation(_CORNERS)
-    tracks = [_bystander(rng, noun, place) for noun, place in zip(plan.bystanders, places, strict=False)]
+    tracks = []
+    for noun, place in zip(plan.bystanders, places, strict=False):
+        tilt, longest = float(rng.uniform(-20, 20)), float(rng.uniform(38, 48))
+        centre = np.tile(place + rng.uniform(-12, 12, 2), (NUM_FRAMES, 1))
+        tracks.append(plain_object(noun, 0, tilt, longest, centre, depth=0))
     acting = []
     for number, act in enumerate(plan.acts if acts else ()):
         own = np.random.default_rng([seed, plan.number, _SCENE_STREAM, 2, number])
@@ -79,21 +82,6 @@ def build_stage(plan: RecordingPlan, seed: int, *, acts: bool = True) -> Stage:
     still = np.zeros((NUM_FRAMES, 2))
     scene = Scene(tracks=tuple(tracks), placeholders=(), camera=still, brightness=np.ones(NUM_FRAMES))
     return Stage(scene=scene, acting=tuple(acting))
-
-
-def _bystander(rng: Rng, noun: str, place: FloatArray) -> Track:
-    sprite = draw_object(LOOK_BY_NOUN[noun], float(rng.uniform(-20, 20)))
-    return Track(
-        category=noun,
-        slot=0,
-        sprite=sprite,
-        scale=float(rng.uniform(38, 48)) / max(sprite.extent()),
-        angle=0.0,
-        centre=np.tile(place + rng.uniform(-12, 12, 2), (NUM_FRAMES, 1)),
-        depth=0,
-        effect="none",
-        progress=np.zeros(NUM_FRAMES),
-    )
 
 
 def camera_of(name: str, plan: RecordingPlan, stage: Stage, seed: int) -> Camera:

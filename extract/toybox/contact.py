@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from ifcar.cache.schema import Category
-from ifcar.extract.toybox.looks import LOOKS, SHAPES, draw_object
-from ifcar.extract.toybox.motion import GRIP, HandPath, Rng, ease
+from ifcar.extract.toybox.looks import LOOKS, SHAPES
+from ifcar.extract.toybox.motion import GRIP, HandPath, ease
 from ifcar.extract.toybox.render import render_frames, tight_boxes, visible_masks
-from ifcar.extract.toybox.scene import Scene, Track, changing_light, hand_tracks, shaken_camera
-from ifcar.extract.toybox.splits import video_id
+from ifcar.extract.toybox.scene import Scene, changing_light, hand_tracks, plain_object, shaken_camera
+from ifcar.extract.toybox.splits import BLOCKS, TRAIN_BLOCKS, Plan, numbered, protocol_files, video_id
 from ifcar.extract.toybox.sprites import FloatArray, Image
 from ifcar.extract.tracks import Tracks
 
@@ -41,7 +41,6 @@ MOVES_OBJECT = (False, True, True, True)
 """Whether what the first hand touches moves with it, by motion."""
 CLASSES = ("background", "hand", *SHAPES)
 """Of `object_classes`."""
-_BLOCKS, _TRAIN_BLOCKS = 3, 2
 _COLUMNS = (40.0, 120.0, 200.0, 280.0)
 _AWAY = 130.0
 _PLAN_STREAM, _SCENE_STREAM = 7, 8
@@ -61,31 +60,20 @@ class Reach:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ContactPlan:
-    """What one clip shows.
+class ContactPlan(Plan):
+    """What one clip shows: its scene, in reverse where its number is odd; for training in both protocols or none.
 
     Args:
-        number: of the clip; its scene is `number` // 2, shown in reverse where it is odd.
-        video_id: its name in all files.
-        is_train: whether it is for training, in both protocols.
         motion: of the first hand, index into `MOTIONS`.
         nouns: the objects, of different shapes.
         columns: where each object stands.
         reaches: of the hands.
     """
 
-    number: int
-    video_id: str
-    is_train: bool
     motion: int
     nouns: tuple[str, ...]
     columns: tuple[int, ...]
     reaches: tuple[Reach, ...]
-
-    @property
-    def scene(self) -> int:
-        """Number of the scene."""
-        return self.number // 2
 
     @property
     def is_reversed(self) -> bool:
@@ -127,8 +115,8 @@ def plan_contact(seed: int, number: int) -> ContactPlan:
     return ContactPlan(
         number=number,
         video_id=video_id(seed, number),
-        is_train=scene % _BLOCKS < _TRAIN_BLOCKS,
-        motion=scene // _BLOCKS % len(MOTIONS),
+        is_train=scene % BLOCKS < TRAIN_BLOCKS,
+        motion=scene // BLOCKS % len(MOTIONS),
         nouns=tuple(nouns[k] for k in order),
         columns=tuple(int(k) for k in rng.permutation(len(_COLUMNS))[:num_objects]),
         reaches=tuple(
@@ -150,7 +138,8 @@ def build_contact(plan: ContactPlan, seed: int) -> Scene:
         base = np.array([_COLUMNS[column] + rng.uniform(-2, 2), rng.uniform(66, 84)])
         carries = place in carried_by and MOVES_OBJECT[plan.motion]
         way = hand_ways[carried_by[place]] if carries else still
-        objects.append(_object(rng, noun, place, base + way))
+        tilt, longest = float(rng.uniform(-8, 8)), float(rng.uniform(40, 48))
+        objects.append(plain_object(noun, place, tilt, longest, base + way, depth=2))
     hands = []
     for reach, way in hand_ways.items():
         above = objects[reach.object_place]
@@ -181,22 +170,6 @@ def _way(motion: int, u: FloatArray) -> FloatArray:
     return np.stack([28 * amount - 14, dip], axis=1)
 
 
-def _object(rng: Rng, noun: str, slot: int, centre: FloatArray) -> Track:
-    look = next(look for look in LOOKS if look.noun == noun)
-    sprite = draw_object(look, float(rng.uniform(-8, 8)))
-    return Track(
-        category=noun,
-        slot=slot,
-        sprite=sprite,
-        scale=float(rng.uniform(40, 48)) / max(sprite.extent()),
-        angle=0.0,
-        centre=centre,
-        depth=2,
-        effect="none",
-        progress=np.zeros(NUM_FRAMES),
-    )
-
-
 def contact_tracks(plan: ContactPlan, seed: int) -> Tracks:
     """Return what is seen of each instance in the clip's own order of frames: exact boxes, masks and classes."""
     scene = build_contact(plan, seed)
@@ -207,10 +180,7 @@ def contact_tracks(plan: ContactPlan, seed: int) -> Tracks:
         frames=np.arange(NUM_FRAMES),
         boxes=tight_boxes(masks).astype(np.float32),
         categories=np.where(is_hand, Category.SUBJECT, Category.OBJECT).astype(np.uint8),
-        values={
-            "masks": masks,
-            "object_classes": np.broadcast_to(np.array(numbers, np.int16), masks.shape[:2]),
-        },
+        values={"masks": masks, "object_classes": np.broadcast_to(np.array(numbers, np.int16), masks.shape[:2])},
     )
 
 
@@ -242,12 +212,9 @@ def contact_files(plans: Sequence[ContactPlan], seed: int) -> dict[str, Any]:
     """Return the content of every label and split file by its path below `splits/`."""
     orders = [name for both in MOTIONS for name in both]
     labels = {"contact": [_contact_class(shape) for shape in SHAPES], "order": orders}
-    files: dict[str, Any] = {}
-    for protocol, classes in labels.items():
-        files[f"{protocol}/labels.json"] = {name: number for number, name in enumerate(classes)}
-        files[f"{protocol}/train.json"] = [plan.entry() for plan in plans if plan.is_train]
-        files[f"{protocol}/validation.json"] = [plan.entry() for plan in plans if not plan.is_train]
-    return files
+    train = {plan.number for plan in plans if plan.is_train}
+    parts = (protocol_files(name, numbered(classes), plans, train) for name, classes in labels.items())
+    return {path: content for part in parts for path, content in part.items()}
 
 
 def _contact_class(shape: str) -> str:

@@ -8,17 +8,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from ifcar.extract.toybox.sprites import (
-    CANVAS,
-    FloatArray,
-    Image,
-    Sprite,
-    as_image,
-    cut,
-    over,
-    paint_over,
-    premultiply,
-)
+from ifcar.extract.toybox.sprites import CANVAS, FloatArray, Image, Sprite, as_image, cut, over, paint_over, premultiply
 
 EffectName = Literal["none", "tear", "fold", "spin", "paint", "hole"]
 
@@ -36,14 +26,13 @@ def apply_effect(sprite: Sprite, name: EffectName, progress: FloatArray, frame: 
     Args:
         sprite: the untouched object.
         name: which effect.
-        progress: (F,) values from 0 (untouched) to 1 (finished), not decreasing.
+        progress: (F,) values from 0 (untouched) to 1 (finished), not decreasing; not looked at without an effect.
         frame: 0-based frame number.
 
     Returns:
         (160, 160, 4) uint8, premultiplied.
     """
-    amount = float(progress[frame])
-    if name == "none" or amount <= 0.0:
+    if name == "none" or (amount := float(progress[frame])) <= 0.0:
         return sprite.image
     if name == "spin":
         return _spin(sprite, amount, float(progress[: frame + 1].sum()) * _SPIN_STEP_DEGREES)
@@ -149,9 +138,4 @@ def _hole(sprite: Sprite, amount: float) -> Image:
     return paint_over(sprite.image, as_image(picture))
 
 
-_EFFECTS: dict[str, Callable[[Sprite, float], Image]] = {
-    "tear": _tear,
-    "fold": _fold,
-    "paint": _paint,
-    "hole": _hole,
-}
+_EFFECTS: dict[str, Callable[[Sprite, float], Image]] = {"tear": _tear, "fold": _fold, "paint": _paint, "hole": _hole}

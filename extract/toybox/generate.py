@@ -18,8 +18,9 @@ import cv2
 
 from ifcar.data_files import entries, subfolders
 from ifcar.errors import InputError
-from ifcar.extract.toybox.kinds import KINDS, Plan, Records, Size
+from ifcar.extract.toybox.kinds import KINDS, Records, Size
 from ifcar.extract.toybox.looks import LOOKS
+from ifcar.extract.toybox.splits import Plan
 from ifcar.terminal import quiet_libraries
 from ifcar.text_files import read_text
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from ifcar.extract.toybox import activities, contact, relational, several, splits
 from ifcar.extract.toybox.actions import ACTIONS
@@ -22,23 +22,7 @@ Size = Literal["small", "standard", "multi", "contact", "relational", "views", "
 Records = list[dict[str, Any]]
 
 
-class Plan(Protocol):
-    """What one clip shows."""
-
-    @property
-    def number(self) -> int:
-        """0-based number that, with the seed, decides all of its content."""
-
-    @property
-    def video_id(self) -> str:
-        """Its name in all files."""
-
-    @property
-    def is_train(self) -> bool:
-        """Whether it is for training."""
-
-
-P = TypeVar("P", bound=Plan)
+P = TypeVar("P", bound=splits.Plan)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,12 +89,7 @@ def _annotated(
     def records(plan: P, seed: int) -> Records:
         return annotation_records(lay_out(plan, seed), plan.video_id, seed, plan.number)
 
-    return {
-        "num_clips": num_clips,
-        "plan": plan,
-        "records": records,
-        **_something_else(frames, files, "compositional"),
-    }
+    return {"num_clips": num_clips, "plan": plan, "records": records, **_something_else(frames, files, "compositional")}
 
 
 def _single(size: str) -> Kind[splits.ClipPlan]:

@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from ifcar.extract.toybox.looks import LOOK_BY_NOUN, LOOKS, SHAPES, draw_object
+from ifcar.extract.toybox.looks import LOOKS, SHAPES
 from ifcar.extract.toybox.motion import HandPath, Rng, ease
 from ifcar.extract.toybox.render import render_frames
-from ifcar.extract.toybox.scene import Scene, Track, changing_light, hand_tracks
-from ifcar.extract.toybox.splits import video_id
+from ifcar.extract.toybox.scene import Scene, changing_light, hand_tracks, plain_object
+from ifcar.extract.toybox.splits import BLOCKS, TRAIN_BLOCKS, Plan, numbered, protocol_files, video_id
 from ifcar.extract.toybox.sprites import FloatArray, Image
 
 NUM_CLIPS = 720
@@ -40,38 +40,26 @@ PAIRS = (
 )
 """The classes; scenes take turns, and each makes a clip of both classes of a pair."""
 TOUCH, HOLD, SWAP = range(len(PAIRS))
-_BLOCKS, _TRAIN_BLOCKS = 3, 2
 _SIDE = 46.0
 """Of every box, in pixels."""
 _PLAN_STREAM, _SCENE_STREAM = 9, 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RelationalPlan:
+class RelationalPlan(Plan):
     """What one clip shows.
 
     Args:
-        number: of the clip; its scene is `number` // 2.
-        video_id: its name in all files.
-        is_train: whether it is for training.
         nouns: the two things, of different shapes.
         things_cross: whether the things exchange their ways where they meet.
         hands_cross: whether two hands do.
         sides: where the one hand of "touch" goes first and last, 0 = left, 1 = right.
     """
 
-    number: int
-    video_id: str
-    is_train: bool
     nouns: tuple[str, str]
     things_cross: bool
     hands_cross: bool
     sides: tuple[int, int]
-
-    @property
-    def scene(self) -> int:
-        """Number of the scene."""
-        return self.number // 2
 
     @property
     def pair(self) -> int:
@@ -102,7 +90,7 @@ def plan_relational(seed: int, number: int) -> RelationalPlan:
     return RelationalPlan(
         number=number,
         video_id=video_id(seed, number),
-        is_train=scene // len(PAIRS) % _BLOCKS < _TRAIN_BLOCKS,
+        is_train=scene // len(PAIRS) % BLOCKS < TRAIN_BLOCKS,
         nouns=(first, second),
         things_cross=things,
         hands_cross=hands,
@@ -116,7 +104,7 @@ def build_relational(plan: RelationalPlan, seed: int) -> Scene:
     u = np.linspace(0.0, 1.0, NUM_FRAMES)
     ways = _ways(rng, u, upright=plan.pair == SWAP)
     things = [
-        _thing(noun, slot, way)
+        plain_object(noun, slot, 0.0, _SIDE, way, depth=2)
         for slot, (noun, way) in enumerate(zip(plan.nouns, _cast(ways, plan.things_cross), strict=True))
     ]
     below = np.array([0.0, 0.0 if plan.pair == SWAP else 0.7 * _SIDE])
@@ -165,21 +153,6 @@ def _reach(u: FloatArray, places: tuple[FloatArray, FloatArray]) -> FloatArray:
     return np.asarray(home + np.outer(leaves, places[0] - home) + np.outer(comes, places[1] - home))
 
 
-def _thing(noun: str, slot: int, centre: FloatArray) -> Track:
-    sprite = draw_object(LOOK_BY_NOUN[noun], 0.0)
-    return Track(
-        category=noun,
-        slot=slot,
-        sprite=sprite,
-        scale=_SIDE / max(sprite.extent()),
-        angle=0.0,
-        centre=centre,
-        depth=2,
-        effect="none",
-        progress=np.zeros(NUM_FRAMES),
-    )
-
-
 def relational_frames(plan: RelationalPlan, seed: int) -> Iterable[Image]:
     """Return the clip's pictures in order."""
     return render_frames(build_relational(plan, seed), seed, plan.scene)
@@ -214,9 +187,5 @@ def _square(centre: FloatArray) -> dict[str, float]:
 
 def relational_files(plans: Sequence[RelationalPlan], seed: int) -> dict[str, Any]:
     """Return the content of every label and split file by its path below `splits/`."""
-    classes = [name for both in PAIRS for name in both]
-    return {
-        "relational/labels.json": {name: number for number, name in enumerate(classes)},
-        "relational/train.json": [plan.entry() for plan in plans if plan.is_train],
-        "relational/validation.json": [plan.entry() for plan in plans if not plan.is_train],
-    }
+    train = {plan.number for plan in plans if plan.is_train}
+    return protocol_files("relational", numbered(name for both in PAIRS for name in both), plans, train)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -31,11 +31,11 @@ class Track:
         slot: an object's number in annotations, −1 for hands.
         sprite: its picture.
         scale: frame pixels a canvas pixel.
-        angle: turn in radians; positive turns x towards y.
         centre: (F, 2) where the sprite's anchor lies, in pixels before camera shake.
         depth: drawing order; higher is nearer to the camera.
+        angle: turn in radians; positive turns x towards y.
         effect: what happens to its picture.
-        progress: (F,) progress of the effect.
+        progress: (F,) progress of the effect; empty where there is none.
         out: unit vector along the arm, hands only.
         style: colours, hands only.
     """
@@ -44,29 +44,30 @@ class Track:
     slot: int
     sprite: Sprite
     scale: float
-    angle: float
     centre: FloatArray
     depth: int
-    effect: EffectName
-    progress: FloatArray
+    angle: float = 0.0
+    effect: EffectName = "none"
+    progress: FloatArray = field(default_factory=lambda: np.zeros(0))
     out: FloatArray | None = None
     style: HandStyle | None = None
 
     def placement(self, frame: int, shift: FloatArray) -> FloatArray:
         """Return the (2, 3) affine matrix from canvas to frame pixels."""
-        cosine, sine = np.cos(self.angle) * self.scale, np.sin(self.angle) * self.scale
-        linear = np.array([[cosine, -sine], [sine, cosine]])
+        linear = self._linear()
         offset = self.centre[frame] + shift - linear @ np.array(self.sprite.anchor)
         return np.column_stack([linear, offset])
 
     def boxes(self, shift: FloatArray) -> FloatArray:
         """Return the (F, 4) tight boxes (x1, y1, x2, y2) in pixels under camera shake `shift` (F, 2)."""
-        cosine, sine = np.cos(self.angle) * self.scale, np.sin(self.angle) * self.scale
-        linear = np.array([[cosine, -sine], [sine, cosine]])
-        hull = (self.sprite.hull - np.array(self.sprite.anchor)) @ linear.T
+        hull = (self.sprite.hull - np.array(self.sprite.anchor)) @ self._linear().T
         place = self.centre + shift
         # Hull points are pixel numbers, box corners are pixel borders: pixel i spans i to i + 1.
         return np.concatenate([place + hull.min(axis=0), place + hull.max(axis=0) + 1.0], axis=1)
+
+    def _linear(self) -> FloatArray:
+        cosine, sine = np.cos(self.angle) * self.scale, np.sin(self.angle) * self.scale
+        return np.array([[cosine, -sine], [sine, cosine]])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +139,6 @@ def acting_objects(rng: Rng, action: Action, nouns: Sequence[str], u: FloatArray
             slot=slot,
             sprite=sprites[slot],
             scale=scales[slot],
-            angle=0.0,
             centre=path.centre,
             depth=path.depth,
             effect=action.effect if slot == 0 else "none",
@@ -150,9 +150,9 @@ def acting_objects(rng: Rng, action: Action, nouns: Sequence[str], u: FloatArray
 
 def _cast(rng: Rng, action: Action, nouns: Sequence[str]) -> list[tuple[str, float]]:
     """Return noun and tilt in degrees of every acting object."""
-    if not action.has_copies:
+    if not action.num_copies:
         return [(noun, float(rng.uniform(-10, 10))) for noun in nouns]
-    count = action.num_objects if rng.random() < 0.5 else action.num_objects - 1
+    count = action.num_copies + int(rng.random() < 0.5)
     return [(nouns[0], float(rng.uniform(-10, 10))) for _ in range(count)]
 
 
@@ -167,25 +167,20 @@ def _size(sprite: Sprite, scale: float) -> Size:
 
 def _bystander(rng: Rng, motion: Motion, noun: str, slot: int) -> Track | None:
     """Return a still object away from all that moves, now and then, when there is room."""
-    sprite = draw_object(LOOK_BY_NOUN[noun], float(rng.uniform(-20, 20)))
-    scale = _scale(sprite, float(rng.uniform(50, 66)))
+    tilt, longest = float(rng.uniform(-20, 20)), float(rng.uniform(50, 66))
     places = rng.uniform((55, 50), (WIDTH - 55, HEIGHT - 45), (12, 2))
     busy = np.concatenate([path.centre for path in motion.objects] + [hand.tip for hand in motion.hands])
     clearance = np.linalg.norm(places[:, None] - busy[None], axis=2).min(axis=1)
     if rng.random() > 0.45 or clearance.max() < 72:
         return None
     centre = np.tile(places[int(clearance.argmax())], (len(motion.objects[0].centre), 1))
-    return Track(
-        category=noun,
-        slot=slot,
-        sprite=sprite,
-        scale=scale,
-        angle=0.0,
-        centre=centre,
-        depth=0,
-        effect="none",
-        progress=np.zeros(len(centre)),
-    )
+    return plain_object(noun, slot, tilt, longest, centre, depth=0)
+
+
+def plain_object(noun: str, slot: int, tilt_degrees: float, longest: float, centre: FloatArray, *, depth: int) -> Track:
+    """Return an object that nothing happens to, its longer side of so many pixels."""
+    sprite = draw_object(LOOK_BY_NOUN[noun], tilt_degrees)
+    return Track(category=noun, slot=slot, sprite=sprite, scale=_scale(sprite, longest), centre=centre, depth=depth)
 
 
 def hand_tracks(rng: Rng, hands: Sequence[HandPath]) -> list[Track]:
@@ -200,11 +195,9 @@ def hand_tracks(rng: Rng, hands: Sequence[HandPath]) -> list[Track]:
                 slot=-1,
                 sprite=sprite,
                 scale=HAND_SCALE,
-                angle=float(np.arctan2(-hand.out[0], hand.out[1])),
                 centre=hand.tip,
                 depth=hand.depth,
-                effect="none",
-                progress=np.zeros(len(hand.tip)),
+                angle=float(np.arctan2(-hand.out[0], hand.out[1])),
                 out=hand.out,
                 style=style,
             )

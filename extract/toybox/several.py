@@ -28,12 +28,11 @@ from ifcar.extract.toybox.scene import (
     hand_tracks,
     shaken_camera,
 )
-from ifcar.extract.toybox.splits import label_map, video_id
+from ifcar.extract.toybox.splits import BLOCKS, TRAIN_BLOCKS, Plan, label_map, protocol_files, video_id
 from ifcar.extract.toybox.sprites import FloatArray
 
 NUM_CLIPS = 300
 NUM_FRAMES = 64
-_TRAIN_BLOCKS, _BLOCKS = 2, 3
 _PLACES = 4
 """Two lanes times two parts; place p is lane p % 2 in part p // 2."""
 _SCALE = 0.66
@@ -77,19 +76,13 @@ class Act:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SeveralPlan:
-    """What one clip shows.
+class SeveralPlan(Plan):
+    """What a clip of several actions shows.
 
     Args:
-        number: 0-based number that, with the seed, decides all of its content.
-        video_id: its name in all files.
-        is_train: True for the training part of the compositional protocol.
         acts: two to four, of different classes and with different objects.
     """
 
-    number: int
-    video_id: str
-    is_train: bool
     acts: tuple[Act, ...]
 
     def entry(self) -> dict[str, Any]:
@@ -100,8 +93,8 @@ class SeveralPlan:
 def plan_several(seed: int, number: int) -> SeveralPlan:
     """Return what clip `number` shows: two, three and four actions take turns, two of three clips are for training."""
     rng = np.random.default_rng([seed, number, _PLAN_STREAM])
-    turn, place_in_block = divmod(number, _BLOCKS)
-    is_train = place_in_block < _TRAIN_BLOCKS
+    turn, place_in_block = divmod(number, BLOCKS)
+    is_train = place_in_block < TRAIN_BLOCKS
     count = 2 + turn % 3
     boundaries = [NUM_FRAMES // 2 + int(rng.integers(-4, 5)) for _ in range(2)]
     pools = {group: list(rng.permutation(nouns_of(group))) for group in ("A", "B")}
@@ -187,9 +180,6 @@ def several_files(plans: Sequence[SeveralPlan], seed: int) -> dict[str, Any]:
         "compositional": {plan.number for plan in plans if plan.is_train},
         "shuffled": {plans[k].number for k in chosen},
     }
-    files: dict[str, Any] = {}
-    for name, train in parts.items():
-        files[f"{name}/labels.json"] = label_map(range(len(ACTIONS)))
-        files[f"{name}/train.json"] = [plan.entry() for plan in plans if plan.number in train]
-        files[f"{name}/validation.json"] = [plan.entry() for plan in plans if plan.number not in train]
-    return files
+    labels = label_map(range(len(ACTIONS)))
+    own = (protocol_files(name, labels, plans, train) for name, train in parts.items())
+    return {path: content for files in own for path, content in files.items()}

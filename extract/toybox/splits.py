@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,8 @@ from ifcar.extract.toybox.looks import Group, nouns_of
 
 NUM_CLIPS: dict[str, int] = {"small": 486, "standard": 5994}
 """Clips of each size: 18 + 9 and 222 + 111 for training and test of each of the 18 classes."""
-_TRAIN_BLOCKS = 2
-_BLOCKS = 3
-"""Of every three clips of a class two are for training."""
+BLOCKS, TRAIN_BLOCKS = 3, 2
+"""Of every three clips of a class, or of three scenes or recordings, two are for training."""
 _ID_PRIME = 220_873
 _ID_STEP = 100_003
 _SHUFFLE_STREAM = 1 << 40
@@ -27,22 +26,40 @@ _POOL = 15
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ClipPlan:
+class Plan:
     """What one clip shows.
 
     Args:
         number: 0-based number that, with the seed, decides all of its content.
         video_id: its name in all files; says nothing about the class.
-        class_number: index into `ACTIONS`.
-        is_train: True for the training part of the compositional protocol.
-        nouns: acting objects, one for each placeholder.
-        distractor: an object of the same group that may lie about.
+        is_train: whether it is for training, in the protocol that is called as the kind, or `compositional`.
     """
 
     number: int
     video_id: str
-    class_number: int
     is_train: bool
+
+    @property
+    def scene(self) -> int:
+        """Number of the scene, where each makes two clips."""
+        return self.number // 2
+
+    def entry(self) -> dict[str, Any]:
+        """Return the clip's entry in a split file, where the kind has such files."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipPlan(Plan):
+    """What a clip of one action shows.
+
+    Args:
+        class_number: index into `ACTIONS`.
+        nouns: acting objects, one for each placeholder.
+        distractor: an object of the same group that may lie about.
+    """
+
+    class_number: int
     nouns: tuple[str, ...]
     distractor: str
 
@@ -65,12 +82,12 @@ def plan_clip(seed: int, number: int) -> ClipPlan:
     """Return what clip `number` shows: classes take turns, and each class goes through all its objects in turn."""
     turn, class_number = divmod(number, len(ACTIONS))
     action = ACTIONS[class_number]
-    is_train = turn % _BLOCKS < _TRAIN_BLOCKS
+    is_train = turn % BLOCKS < TRAIN_BLOCKS
     group: Group = "A" if (action.verb_group == 1) == is_train else "B"
     nouns = nouns_of(group)
     order = np.random.default_rng([seed, class_number, int(is_train)]).permutation(len(nouns))
-    block, place = divmod(turn, _BLOCKS)
-    first = int(order[(block * _TRAIN_BLOCKS + place if is_train else block) % len(nouns)])
+    block, place = divmod(turn, BLOCKS)
+    first = int(order[(block * TRAIN_BLOCKS + place if is_train else block) % len(nouns)])
     others = np.random.default_rng([seed, number, 4]).permutation([k for k in range(len(nouns)) if k != first])
     chosen = [first, *(int(other) for other in others)]
     count = action.num_placeholders
@@ -88,17 +105,24 @@ def split_files(plans: Sequence[ClipPlan], seed: int) -> dict[str, Any]:
     """Return the content of every label and split file by its path below `splits/`."""
     labels = label_map(range(len(ACTIONS)))
     shuffled = _shuffled_train(plans, seed)
-    files: dict[str, Any] = {
-        "compositional/labels.json": labels,
+    return {
+        **protocol_files("compositional", labels, plans, {p.number for p in plans if p.is_train}),
         "compositional/objectsA.json": list(nouns_of("A")),
         "compositional/objectsB.json": list(nouns_of("B")),
-        "compositional/train.json": [p.entry() for p in plans if p.is_train],
-        "compositional/validation.json": [p.entry() for p in plans if not p.is_train],
-        "shuffled/labels.json": labels,
-        "shuffled/train.json": [p.entry() for p in plans if p.number in shuffled],
-        "shuffled/validation.json": [p.entry() for p in plans if p.number not in shuffled],
+        **protocol_files("shuffled", labels, plans, shuffled),
+        **_few_shot_files(plans, seed, shuffled),
     }
-    return files | _few_shot_files(plans, seed, shuffled)
+
+
+def protocol_files(
+    name: str, labels: Mapping[str, int], plans: Sequence[Plan], train: Collection[int]
+) -> dict[str, Any]:
+    """Return a protocol's label file and its two parts, of which the first has the plans of these numbers."""
+    return {
+        f"{name}/labels.json": labels,
+        f"{name}/train.json": [plan.entry() for plan in plans if plan.number in train],
+        f"{name}/validation.json": [plan.entry() for plan in plans if plan.number not in train],
+    }
 
 
 def video_id(seed: int, number: int) -> str:
@@ -108,8 +132,12 @@ def video_id(seed: int, number: int) -> str:
 
 def label_map(classes: Sequence[int]) -> dict[str, int]:
     """Return {class name: target} of these actions, targets in the order of the names."""
-    names = sorted(ACTIONS[k].name for k in classes)
-    return {name: target for target, name in enumerate(names)}
+    return numbered(sorted(ACTIONS[k].name for k in classes))
+
+
+def numbered(classes: Iterable[str]) -> dict[str, int]:
+    """Return {class name: target} of classes in the order of their targets."""
+    return {name: target for target, name in enumerate(classes)}
 
 
 def _by_class(plans: Sequence[ClipPlan], seed: int) -> list[list[ClipPlan]]:

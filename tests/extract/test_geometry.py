@@ -6,21 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from ifcar.errors import InputError
 from ifcar.extract.decode import read_frames
-from ifcar.extract.geometry import (
-    FULL_FRAME,
-    Crop,
-    boxes_to_crop,
-    center_crop,
-    cxcywh_to_xyxy,
-    random_crop,
-)
+from ifcar.extract.geometry import FULL_FRAME, Crop, boxes_to_crop, center_crop, random_crop
 
 FRAME = (320, 240)
 CENTRE = center_crop(FRAME, 224 / 256)
+
+
+def cxcywh_to_xyxy(boxes: ArrayLike, width: float, height: float) -> NDArray[np.float64]:
+    """Return normalised boxes as (x1, y1, x2, y2) in pixels of the resized crop."""
+    values = np.asarray(boxes, dtype=np.float64)
+    centre, half = values[..., :2], values[..., 2:] / 2
+    return np.concatenate([centre - half, centre + half], axis=-1) * np.array([width, height] * 2)
 
 
 def test_center_crop_of_the_worked_example_is_210_pixels_square() -> None:

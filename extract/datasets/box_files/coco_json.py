@@ -11,15 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ifcar.errors import InputError
-from ifcar.extract.datasets.box_files.contract import (
-    Box,
-    BoxFile,
-    BoxForm,
-    FileBoxes,
-    corners,
-    frame_number,
-    register_form,
-)
+from ifcar.extract.datasets.box_files.contract import BoxFile, BoxForm, FileBoxes, corners, frame_number, register_form
 
 _LISTS = ("images", "annotations", "categories")
 _TRACKS = ("track_id", "instance_id")
@@ -28,16 +20,12 @@ _FRAMES = ("frame_id", "frame_index")
 
 @register_form
 class CocoJson(BoxForm):
-    """See above."""
-
     name = "COCO JSON"
 
     def owns(self, file: BoxFile) -> bool:
-        """See `BoxForm`."""
         return isinstance(file.json, dict) and all(isinstance(file.json.get(key), list) for key in _LISTS)
 
     def read(self, file: BoxFile) -> FileBoxes:
-        """See `BoxForm`."""
         content, found = file.json, FileBoxes(numbered="as named")
         kinds = {key: _text(file, row, "name") for key, row in _by_id(file, content, "categories").items()}
         videos = _by_id(file, content, "videos") if isinstance(content.get("videos"), list) else {}
@@ -56,7 +44,7 @@ class CocoJson(BoxForm):
                 raise InputError(f"{where}: no bbox; expected [x, y, width, height]")
             video, frame = pictures[row["image_id"]]
             kind = kinds[row["category_id"]]
-            found.add(video, Box(frame, kind, corners(where, box, sides=True), _track(row)))
+            found.add(video, frame, kind, corners(where, box, sides=True), _track(row))
         return found
 
 

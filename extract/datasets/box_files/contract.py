@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection
@@ -64,10 +65,10 @@ class FileBoxes:
         self.boxes.setdefault(video, [])
         self.frames.setdefault(video, set()).add(frame)
 
-    def add(self, video: str, box: Box) -> None:
-        """Add a box and its frame."""
-        self.add_frame(video, box.frame)
-        self.boxes[video].append(box)
+    def add(self, video: str, frame: int, kind: str, corners: Corners, track: str | None = None) -> None:
+        """Add a box, see `Box`, and its frame."""
+        self.add_frame(video, frame)
+        self.boxes[video].append(Box(frame, kind, corners, track))
 
 
 class BoxFile:
@@ -84,9 +85,9 @@ class BoxFile:
 
     @cached_property
     def begin(self) -> bytes:
-        """The first bytes."""
+        """The first bytes, without UTF-8's byte order mark."""
         with self.path.open("rb") as file:
-            return file.read(_BEGIN_BYTES)
+            return file.read(_BEGIN_BYTES).removeprefix(codecs.BOM_UTF8)
 
     @cached_property
     def text(self) -> str:
@@ -96,7 +97,7 @@ class BoxFile:
     @property
     def is_json(self) -> bool:
         """Whether the file begins as JSON."""
-        return self.begin.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
+        return self.begin.lstrip()[:1] in (b"{", b"[")
 
     @cached_property
     def json(self) -> Any:
@@ -106,7 +107,7 @@ class BoxFile:
     @cached_property
     def xml(self) -> ElementTree.Element | None:
         """The root of the file's XML, None where it does not begin as XML. Raises InputError when it is damaged."""
-        if self.begin.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] != b"<":
+        if self.begin.lstrip()[:1] != b"<":
             return None
         size = self.path.stat().st_size
         if size > _MAX_XML_BYTES:

@@ -11,7 +11,6 @@ from xml.etree.ElementTree import Element
 
 from ifcar.errors import InputError
 from ifcar.extract.datasets.box_files.contract import (
-    Box,
     BoxFile,
     BoxForm,
     Corners,
@@ -28,16 +27,12 @@ _OTHER_SHAPES = ("polygon", "polyline", "points", "ellipse", "cuboid", "mask", "
 
 @register_form
 class CvatXml(BoxForm):
-    """See above."""
-
     name = "CVAT XML"
 
     def owns(self, file: BoxFile) -> bool:
-        """See `BoxForm`."""
         return file.xml is not None and file.xml.tag == "annotations"
 
     def read(self, file: BoxFile) -> FileBoxes:
-        """See `BoxForm`."""
         root = file.xml
         assert root is not None
         tracks, pictures = root.findall("track"), root.findall("image")
@@ -71,7 +66,7 @@ def _read_tracks(file: BoxFile, tracks: list[Element], sources: dict[str, str]) 
             own = corners(f"{where}, frame {frame}", [box.get(name) for name in _CORNERS], sides=False)
             listed[frame] = own, box.get("outside") == "1"
         for frame, own in sorted(_between(listed).items()):
-            found.add(video, Box(frame, kind, own, str(track.get("id", place))))
+            found.add(video, frame, kind, own, str(track.get("id", place)))
     return found
 
 
@@ -107,7 +102,7 @@ def _read_pictures(file: BoxFile, pictures: list[Element], sources: dict[str, st
         found.add_frame(video, frame)
         for box in picture.findall("box"):
             own = corners(where, [box.get(corner) for corner in _CORNERS], sides=False)
-            found.add(video, Box(frame, _label(where, box), own))
+            found.add(video, frame, _label(where, box), own)
     return found
 
 

@@ -10,15 +10,7 @@ import re
 from pathlib import Path
 
 from ifcar.errors import InputError
-from ifcar.extract.datasets.box_files.contract import (
-    Box,
-    BoxFile,
-    BoxForm,
-    FileBoxes,
-    corners,
-    frame_number,
-    register_form,
-)
+from ifcar.extract.datasets.box_files.contract import BoxFile, BoxForm, FileBoxes, corners, frame_number, register_form
 from ifcar.text_files import read_text
 
 CLASS_FILES = ("labels.txt", "classes.txt", "obj.names")
@@ -39,11 +31,9 @@ class MotText(BoxForm):
     first_pixel = 1
 
     def owns(self, file: BoxFile) -> bool:
-        """See `BoxForm`."""
         return _first_row(file, _MOT_ROW)
 
     def read(self, file: BoxFile) -> FileBoxes:
-        """See `BoxForm`."""
         names, found, video = _class_names(file.path), FileBoxes(numbered="from 1"), file.video()
         for where, line in _lines(file):
             fields = [field.strip() for field in line.split(",")]
@@ -57,7 +47,7 @@ class MotText(BoxForm):
             kind = _kind(where, names, number, first=1) if number > 0 else "object"
             track = None if float(fields[1]) < 0 else f"{float(fields[1]):g}"
             own = corners(where, fields[2:6], sides=True, first_pixel=self.first_pixel)
-            found.add(video, Box(frame, kind, own, track))
+            found.add(video, frame, kind, own, track)
         return found
 
 
@@ -75,7 +65,6 @@ class YoloText(BoxForm):
         return file.inside.suffix == ".txt" and (not file.begin.strip() or _first_row(file, _YOLO_ROW))
 
     def read(self, file: BoxFile) -> FileBoxes:
-        """See `BoxForm`."""
         names, found = _class_names(file.path), FileBoxes(numbered="as named", in_shares=True)
         video, frame = file.picture(str(file.inside), str(file.path))
         found.add_frame(video, frame)
@@ -89,12 +78,12 @@ class YoloText(BoxForm):
                 raise InputError(f"{where}: box {fields[1:5]}; expected shares of the frame's sides, 0 to 1")
             kind = _kind(where, names, int(fields[0]), first=0)
             own = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
-            found.add(video, Box(frame, kind, own, fields[-1] if has_tracks else None))
+            found.add(video, frame, kind, own, fields[-1] if has_tracks else None)
         return found
 
 
 def _first_row(file: BoxFile, form: re.Pattern[str]) -> bool:
-    first = next((line for line in file.begin.removeprefix(b"\xef\xbb\xbf").splitlines() if line.strip()), b"")
+    first = next((line for line in file.begin.splitlines() if line.strip()), b"")
     return form.fullmatch(first.decode("utf-8", "replace")) is not None
 
 

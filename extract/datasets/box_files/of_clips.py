@@ -8,14 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unicodedata import normalize
 
-from ifcar.extract.datasets.box_files.reading import (
-    SeenIn,
-    check_subjects,
-    given_paths,
-    read_box_files,
-    subject_kinds,
-    tracks_of,
-)
+from ifcar.extract.datasets.box_files import reading
 from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.tracks import Tracks
@@ -48,20 +41,20 @@ def read_clip_boxes(path: Path, clips: Sequence[Clip], subjects: str | None, box
         box_notes: looks at the boxes as they are taken.
 
     Raises:
-        InputError: see `read_box_files`; or no box is of a class that is to be a subject.
+        InputError: see `reading.read_box_files`; or no box is of a class that is to be a subject.
     """
     named = _named(clips)
-    found = read_box_files(given_paths(path), named)
+    found = reading.read_box_files(reading.given_paths(path), named)
     if subjects is not None:
-        check_subjects(subjects, found.kinds(), path)
-    kinds = subject_kinds(subjects, found.kinds())
+        reading.check_subjects(subjects, found.kinds(), path)
+    kinds = reading.subject_kinds(subjects, found.kinds())
 
     def of_clips() -> Iterator[tuple[str, Tracks]]:
         for name in sorted(found.videos.keys() & named.keys()):
             video = found.videos[name]
             for clip in named[name]:
-                seen_in = SeenIn.of(video, clip.source, clip.frame_size)
-                yield clip.clip_id, tracks_of(name, video, kinds, seen_in, box_notes)
+                seen_in = reading.SeenIn.of(video, clip.source, clip.frame_size)
+                yield clip.clip_id, reading.tracks_of(name, video, kinds, seen_in, box_notes)
 
     others = sorted(found.videos.keys() - named.keys())
     digest = found.digest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ifcar.extract.datasets.box_files.contract import Box, BoxFile, BoxForm, FileBoxes, register_form
+from ifcar.extract.datasets.box_files.contract import BoxFile, BoxForm, FileBoxes, register_form
 from ifcar.extract.datasets.box_records import FRAME_NAME, read_tracks
 from ifcar.extract.datasets.something_else import COCO_KEYS
 
@@ -14,14 +14,12 @@ class SomethingElseJson(BoxForm):
     name = "Something-Else JSON"
 
     def owns(self, file: BoxFile) -> bool:
-        """See `BoxForm`."""
         if not isinstance(file.json, dict) or not COCO_KEYS.isdisjoint(file.json):
             return False
         first = next(iter(file.json.values()), None)
         return isinstance(first, list) and all(isinstance(record, dict) and "name" in record for record in first)
 
     def read(self, file: BoxFile) -> FileBoxes:
-        """See `BoxForm`."""
         found = FileBoxes(numbered="from 1")
         for name, records in file.json.items():
             read_tracks(file.path, name, records)  # refuses what is not of the form
@@ -35,5 +33,5 @@ class SomethingElseJson(BoxForm):
                     x1, y1, x2, y2 = (float(label["box2d"][corner]) for corner in ("x1", "y1", "x2", "y2"))
                     track = label.get("track")
                     own = None if track is None else str(track)
-                    found.add(video, Box(frame, label["standard_category"], (x1, y1, x2, y2), own))
+                    found.add(video, frame, label["standard_category"], (x1, y1, x2, y2), own)
         return found

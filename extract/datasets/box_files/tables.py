@@ -9,15 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ifcar.errors import InputError, MissingDataError, one_line
-from ifcar.extract.datasets.box_files.contract import (
-    Box,
-    BoxFile,
-    BoxForm,
-    FileBoxes,
-    corners,
-    frame_number,
-    register_form,
-)
+from ifcar.extract.datasets.box_files.contract import BoxFile, BoxForm, FileBoxes, corners, frame_number, register_form
 from ifcar.extract.datasets.text_rows import column_rows, fault_of_columns
 
 _CORNERS = ("x1", "y1", "x2", "y2")
@@ -35,13 +27,11 @@ class CsvTable(BoxForm):
     name = "CSV"
 
     def owns(self, file: BoxFile) -> bool:
-        """See `BoxForm`."""
-        first = file.begin.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].decode("utf-8", "replace")
+        first = file.begin.split(b"\n", 1)[0].decode("utf-8", "replace")
         names = {name.strip().strip('"') for name in re.split("[,;\\t]", first)}
         return "frame" in names and not names.isdisjoint({"label", *_CORNERS})
 
     def read(self, file: BoxFile) -> FileBoxes:
-        """See `BoxForm`."""
         what = f"a header and rows of {', '.join((*_COLUMNS, *_OPTIONAL))}"
         return _boxes_of(file, column_rows(file.path, hashlib.sha256(), _COLUMNS, what, optional=_OPTIONAL))
 
@@ -53,7 +43,6 @@ class ParquetTable(BoxForm):
     name = "Parquet"
 
     def owns(self, file: BoxFile) -> bool:
-        """See `BoxForm`."""
         return file.begin.startswith(_PARQUET)
 
     def read(self, file: BoxFile) -> FileBoxes:
@@ -69,7 +58,7 @@ def _boxes_of(file: BoxFile, rows: Rows) -> FileBoxes:
             raise InputError(f"{where}: label is {'empty' if label in (None, '') else repr(label)}; expected the class")
         frame = frame_number(where, row["frame"], least=1)
         own = corners(where, [row[name] for name in _CORNERS], sides=False)
-        found.add(file.video(row.get("video") or None), Box(frame, label, own, _track(row.get("track"))))
+        found.add(file.video(row.get("video") or None), frame, label, own, _track(row.get("track")))
     return found
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ifcar.errors import InputError
-from ifcar.extract.datasets.box_files.contract import Box, BoxFile, BoxForm, FileBoxes, corners, register_form
+from ifcar.extract.datasets.box_files.contract import BoxFile, BoxForm, FileBoxes, corners, register_form
 from ifcar.extract.datasets.box_files.via_json import class_and_track
 from ifcar.extract.limits import MAX_FRAME_NUMBER
 
@@ -26,16 +26,12 @@ _RECTANGLE = 2
 
 @register_form
 class Via3Json(BoxForm):
-    """See above."""
-
     name = "VIA 3 JSON"
 
     def owns(self, file: BoxFile) -> bool:
-        """See `BoxForm`."""
         return isinstance(file.json, dict) and set(_KEYS) <= set(file.json)
 
     def read(self, file: BoxFile) -> FileBoxes:
-        """See `BoxForm`."""
         content: dict[str, Mapping[str, Any]] = {}
         for key in _KEYS[1:]:
             content[key] = _mapping(f"{file.path}: {key}", file.json[key])
@@ -58,7 +54,7 @@ class Via3Json(BoxForm):
                 (file.video(name), _milliseconds(where, region.get("z"))) if of_videos else file.picture(name, where)
             )
             kind, track = class_and_track(where, _named(where, content["attribute"], region.get("av")))
-            found.add(video, Box(frame, kind, corners(where, shape[1:], sides=True), track))
+            found.add(video, frame, kind, corners(where, shape[1:], sides=True), track)
         return found
 
 

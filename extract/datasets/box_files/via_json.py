@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ifcar.errors import InputError
-from ifcar.extract.datasets.box_files.contract import Box, BoxFile, BoxForm, FileBoxes, corners, register_form
+from ifcar.extract.datasets.box_files.contract import BoxFile, BoxForm, Corners, FileBoxes, corners, register_form
 
 _PICTURES = "_via_img_metadata"
 _CLASSES = ("class", "label", "name", "type", "category")
@@ -19,16 +19,12 @@ _TRACKS = ("track", "track_id", "id")
 
 @register_form
 class ViaJson(BoxForm):
-    """See above."""
-
     name = "VIA JSON"
 
     def owns(self, file: BoxFile) -> bool:
-        """See `BoxForm`."""
         return _pictures(file.json) is not None
 
     def read(self, file: BoxFile) -> FileBoxes:
-        """See `BoxForm`."""
         found = FileBoxes(numbered="as named")
         for key, picture in (_pictures(file.json) or {}).items():
             where = f"{file.path}: picture {key!r:.80}"
@@ -41,7 +37,7 @@ class ViaJson(BoxForm):
             if not isinstance(listed, list):
                 raise InputError(f"{where}: regions are {regions!r:.40}; expected a list")
             for place, region in enumerate(listed):
-                found.add(video, _box(f"{where}, region {place + 1}", region, frame))
+                found.add(video, frame, *_box(f"{where}, region {place + 1}", region))
         return found
 
 
@@ -54,7 +50,8 @@ def _pictures(content: Any) -> Mapping[str, Any] | None:
     return inner if is_via and isinstance(inner, dict) else None
 
 
-def _box(where: str, region: Any, frame: int) -> Box:
+def _box(where: str, region: Any) -> tuple[str, Corners, str | None]:
+    """Return a region's class, corners and track."""
     shape = region.get("shape_attributes") if isinstance(region, dict) else None
     attributes = region.get("region_attributes") if isinstance(region, dict) else None
     if not isinstance(shape, dict) or not isinstance(attributes, dict):
@@ -63,7 +60,7 @@ def _box(where: str, region: Any, frame: int) -> Box:
         raise InputError(f"{where}: a {shape.get('name')!r:.40}; expected rect, boxes alone")
     kind, track = class_and_track(where, attributes)
     own = corners(where, [shape.get(name) for name in ("x", "y", "width", "height")], sides=True)
-    return Box(frame, kind, own, track)
+    return kind, own, track
 
 
 def class_and_track(where: str, attributes: Mapping[str, Any]) -> tuple[str, str | None]:

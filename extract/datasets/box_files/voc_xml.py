@@ -9,38 +9,31 @@ The picture's filename says which frame it is, with its folder where that names 
 from __future__ import annotations
 
 from ifcar.errors import InputError
-from ifcar.extract.datasets.box_files.contract import Box, BoxFile, BoxForm, FileBoxes, corners, register_form
+from ifcar.extract.datasets.box_files.contract import BoxFile, BoxForm, FileBoxes, corners, register_form
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 @register_form
 class VocXml(BoxForm):
-    """See above."""
-
     name = "Pascal VOC XML"
     first_pixel = 1
 
     def owns(self, file: BoxFile) -> bool:
-        """See `BoxForm`."""
         return file.xml is not None and file.xml.tag == "annotation"
 
     def read(self, file: BoxFile) -> FileBoxes:
-        """See `BoxForm`."""
         root, found = file.xml, FileBoxes(numbered="as named")
         assert root is not None
         folder, name = root.findtext("folder", "").strip(), root.findtext("filename", "").strip()
         video, frame = file.picture("/".join(filter(None, (folder, name or file.inside.name))), str(file.path))
         found.add_frame(video, frame)
         for place, element in enumerate(root.findall("object")):
-            where, kind, box = (
-                f"{file.path}: object {place + 1}",
-                element.findtext("name", "").strip(),
-                element.find("bndbox"),
-            )
+            where, box = f"{file.path}: object {place + 1}", element.find("bndbox")
+            kind = element.findtext("name", "").strip()
             if not kind or box is None:
                 raise InputError(f"{where}: no {'bndbox' if kind else 'name'}; expected a name and a bndbox for each")
             values = [box.findtext(corner) for corner in _CORNERS]
             own = corners(where, values, sides=False, first_pixel=self.first_pixel)
-            found.add(video, Box(frame, kind, own, element.findtext("track_id")))
+            found.add(video, frame, kind, own, element.findtext("track_id"))
         return found
