@@ -223,11 +223,12 @@ def check_overfits_8_clips(head: type[Head], config: Any, spec: CacheSpec) -> No
     model = build(head, without_dropout(config), spec).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(1000):
-        optimizer.zero_grad()
-        total_loss(model, batch, labels).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        if (model(batch).logits.argmax(1) == labels).all():
+        out = model(batch)
+        if (out.logits.argmax(1) == labels).all():
             return
+        optimizer.zero_grad()
+        loss_of(out, labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
     raise AssertionError("1000 Adam steps did not fit 8 clips")
 
 

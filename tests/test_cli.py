@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from fixtures.interrupts import interrupted_after
-from fixtures.processes import call
+from fixtures.processes import Command, call
 from fixtures.something_else import write_dataset
 
 from ifcar.cli import main
@@ -148,20 +148,10 @@ def test_bad_input_is_one_line_and_exit_2(place: Path, arguments: tuple[str, ...
 
 @pytest.mark.slow
 def test_interrupt_keeps_the_checkpoint_and_resume_finishes(place: Path) -> None:
-    options = ("--streams", "layout", "--preset", "small", "--schedule", "stretched")
-    command = [sys.executable, "-c", "from ifcar.cli import main; main()", "fit-head", "sfi", *options]
-    command += ["--out", "stopped", "--no-refit", "--epochs", "500"]
-    process = subprocess.Popen(
-        command,
-        cwd=place,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # may be ignored in a background
-    )
-    deadline = time.monotonic() + 120
-    while not (place / "stopped" / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    options = ("--streams", "layout", "--preset", "small", "--schedule", "stretched", "--no-refit", "--epochs", "300")
+    process = Command(["fit-head", "sfi", *options, "--out", "stopped"], place)
+    while not (place / "stopped" / "checkpoint.safetensors").exists() and process.poll() is None:
+        time.sleep(0.005)
     process.send_signal(signal.SIGSTOP)
     second = run(place, "fit-head", "--resume", "--out", "stopped")
     process.send_signal(signal.SIGCONT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import shutil
 import subprocess
@@ -11,7 +10,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from fixtures.processes import CLI, call, extract, files_below, run, run_program
+from fixtures.capabilities import obey_modes
+from fixtures.processes import call, extract, files_below, run
 from fixtures.something_else import write_dataset
 
 from ifcar.cache.verify import verify_cache
@@ -98,13 +98,10 @@ def test_read_only_disk_is_one_line(data: Path, whole: Path, disk: Path, tmp_pat
 
 @pytest.mark.slow
 def test_folder_without_permission_is_one_line(data: Path, whole: Path, tmp_path: Path) -> None:
-    bound = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
-    if bound and (shutil.which("setpriv") is None or subprocess.run([*bound, "true"], check=False).returncode):
-        pytest.skip("root, and setpriv cannot give up its rights here")
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o555)
     for command in (extract(data, closed / "c.zarr"), [*FIT, "--cache", whole, "--out", closed / "run"]):
-        code, error = run_program([*bound, *CLI, *command], tmp_path)
+        code, error = run(command, tmp_path, obey_modes)
         assert code == 2
         assert_last_line(error, "Permission denied", str(closed))
 

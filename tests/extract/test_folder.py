@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from fixtures.own_videos import NUM_FRAMES, SIZE, VIDEOS, label_of, write_own_videos
 from fixtures.videos import write_frames, write_video
+from fixtures.weights import random_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -182,9 +183,8 @@ def test_without_boxes_frames_are_learned_from_and_a_relational_head_is_refused(
 ) -> None:
     monkeypatch.setenv("IFCAR_RUNS", str(tmp_path / "runs"))
     root, out = write_own_videos(tmp_path / "data", boxes=False), tmp_path / "c.zarr"
-    config = ExtractConfig(
-        dataset="folder", data_root=root, out=out, weights="random:0", crop=32, frames=8, instances=1, workers=0
-    )
+    pixels = {"weights": random_weights(out), "crop": 32, "frames": 8, "workers": 0}
+    config = ExtractConfig(dataset="folder", data_root=root, out=out, instances=1, **pixels)  # type: ignore[arg-type]
     assert not extract(config, Silent()).has_boxes
     with pytest.raises(InputError, match="none of the 6 training clips has a box"):
         fit(make_run_config("sfi", out, preset="small"), Silent())

@@ -248,6 +248,7 @@ def said_of_bombs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return dict(json.loads(done.stdout))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", bombs())
 def test_bombs_are_refused_in_bounded_memory_and_time(said_of_bombs: dict[str, str], name: str) -> None:
     said = said_of_bombs[name]

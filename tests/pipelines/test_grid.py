@@ -155,7 +155,7 @@ def test_a_switch_that_earlier_runs_do_not_know_changes_their_id_only_where_it_i
 
 def wait_for(process: Command, happened: Callable[[], bool]) -> None:
     while process.poll() is None and not happened():
-        time.sleep(0.005)
+        time.sleep(0.02)
 
 
 @pytest.mark.slow(seconds=30)

@@ -41,6 +41,8 @@ from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.pipelines.scoring.scores import Predictions, measure
 
+pytestmark = pytest.mark.slow  # most share what takes seconds to make
+
 CLASSES = (
     '<script>alert("1")</script>',
     "Moving \"quotes\" & 'ticks' $x^2$ 左へ",
@@ -284,7 +286,6 @@ def test_training_numbers_are_the_histories(world: World) -> None:
         assert float(row["classification_loss"]) == pytest.approx(expected)
 
 
-@pytest.mark.slow
 def test_same_inputs_give_the_same_bytes_and_old_figures_go(world: World, tmp_path: Path) -> None:
     out = tmp_path / "again"
     arguments: dict[str, Any] = {"compare": A, "baseline": B, "out": out, "data_root": world.data}
@@ -305,7 +306,6 @@ def test_clips_are_shared_evenly_between_outcomes() -> None:
     assert len(choose_clips(outcomes, np.zeros(43, np.int64), ["x"] * 43, 100)) == 43
 
 
-@pytest.mark.slow
 def test_report_works_without_its_cache(world: World, tmp_path: Path) -> None:
     result = report(
         [world.comparison],
@@ -319,7 +319,6 @@ def test_report_works_without_its_cache(world: World, tmp_path: Path) -> None:
     assert (tmp_path / "r" / "figures" / "gains.csv").exists() and page.count('<li class="card"') == 24
 
 
-@pytest.mark.slow
 def test_cache_of_another_fingerprint_is_not_used(world: World, tmp_path: Path) -> None:
     other = tmp_path / "other.zarr"
     options = ExtractConfig(
@@ -332,7 +331,6 @@ def test_cache_of_another_fingerprint_is_not_used(world: World, tmp_path: Path) 
     assert any("has the fingerprint" in note for note in result.notes)
 
 
-@pytest.mark.slow
 def test_boxes_are_drawn_when_the_videos_are_gone(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -349,7 +347,6 @@ def test_boxes_are_drawn_when_the_videos_are_gone(
     assert any("other annotations" in note for note in again.notes)
 
 
-@pytest.mark.slow
 def test_table_stays_when_runs_are_gone(world: World, tmp_path: Path) -> None:
     moved = tmp_path / "runs" / "weights"
     shutil.copytree(world.comparison, moved)
@@ -618,7 +615,6 @@ def test_downloads_hold_the_figures_numbers(world: World, browser: Any) -> None:
         assert content == (world.out / "figures" / name).read_bytes()
 
 
-@pytest.mark.slow
 def test_box_drawings_are_described_where_there_are_no_frames(world: World, browser: Any, tmp_path: Path) -> None:
     result = report([world.comparison], Silent(), ReportConfig(out=tmp_path / "r", num_clips=4))
     open_page(browser, result.page, 390)

@@ -28,6 +28,8 @@ from ifcar.pipelines.runs.finished import Run
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
+pytestmark = pytest.mark.slow  # most share what takes seconds to make
+
 CLASSES = ("opening", "closing", "holding", "pouring")
 SPEC = CacheSpec.standard(num_frames=8, num_steps=4, num_instances=3, channels=8, pooled_size=1, grid_size=(3, 3))
 NUM_CLIPS = 80
@@ -114,7 +116,6 @@ def precision_of_many(targets: np.ndarray, logits: np.ndarray) -> float:
     return sum(found) / m
 
 
-@pytest.mark.slow
 def test_gains_are_differences_of_precision_among_endlessly_many_clips(world: World) -> None:
     a, b = (world.runs[head].predictions("test") for head in ("activity-specific", "strg"))
     rows = {row["class"]: row for row in world.numbers("gains")}
