@@ -92,12 +92,20 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     return _scalar(hint, value, where)
 
 
+_SWITCHES = {"yes": True, "on": True, "no": False, "off": False}
 _EXPECTED: Mapping[Any, str] = {float: "a finite number", int: "a whole number below 2^53"}
+
+
+def _truth(value: Any) -> Any:
+    """Return True or False for yes, on, no and off, and anything else as it is."""
+    return _SWITCHES.get(value.lower(), value) if isinstance(value, str) else value
 
 
 def _scalar(hint: Any, value: Any, where: str) -> Any:
     if hint is Any:
         return value
+    if hint is bool:
+        value = _truth(value)
     if hint is Path and isinstance(value, str):
         return Path(value)
     if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
@@ -116,7 +124,15 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """The safe loader, which also refuses a key that a mapping names twice, and aliases, which unfold without end."""
+    """The safe loader, which also refuses a key that a mapping names twice, and aliases, which unfold without end.
+
+    Only `true` and `false` are truth values: whether `off` is one or the name of a choice depends on the option.
+    """
+
+    yaml_implicit_resolvers = {  # by a value's first letter  # noqa: RUF012
+        first: [(tag, form) for tag, form in forms if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]
+        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -179,4 +195,4 @@ def set_option(content: dict[str, Any], key: str, value: Any) -> None:
         place = inner
     if last not in place:
         raise InputError(f"option {key!r}: unknown key {last!r:.80}{nearest_of(last[:80], place)}")
-    place[last] = value
+    place[last] = _truth(value) if isinstance(place[last], bool) else value

@@ -26,7 +26,8 @@ from ifcar.cli import main
 from ifcar.errors import CacheDamageError, InputError
 from ifcar.extract.datasets.something_else import SomethingElse, read_one_clip
 from ifcar.extract.datasets.strict_json import read_json
-from ifcar.pipelines.configs import parse_assignment, read_yaml
+from ifcar.pipelines.configs import from_plain, parse_assignment, read_yaml, set_option
+from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 ANNOTATION_MB = int(os.environ.get("IFCAR_ANNOTATION_MB", "16"))
 
@@ -165,6 +166,18 @@ def test_set_refuses_aliases_and_calls() -> None:
     for value in ("[&a [x], *a]", "!!python/object/apply:os.system [x]", "2001-99-99"):
         with pytest.raises(InputError, match="not valid YAML"):
             parse_assignment(f"pool={value}")
+
+
+def test_off_is_the_name_of_a_choice_and_no_where_an_option_is_true_or_false(tmp_path: Path) -> None:
+    assert parse_assignment("attention=off") == ("attention", "off")
+    for value, truth in {"on": True, "Yes": True, "true": True, "off": False, "NO": False, "False": False}.items():
+        content: dict[str, Any] = {"joint": {"motion": not truth}}
+        set_option(content, *parse_assignment(f"joint.motion={value}"))
+        assert content == {"joint": {"motion": truth}}
+        (tmp_path / "schedule.yaml").write_text(f"refit: {value}")
+        assert from_plain(ScheduleConfig, read_yaml(tmp_path / "schedule.yaml"), "schedule").refit is truth
+    with pytest.raises(InputError, match="refit is 'maybe'; expected"):
+        from_plain(ScheduleConfig, {"refit": "maybe"}, "schedule")
 
 
 def npy_header(shape: tuple[int, ...], kind: str) -> bytes:
