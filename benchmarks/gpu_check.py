@@ -33,7 +33,7 @@ from fixtures.something_else import write_dataset
 
 from ifcar.cache.arrays import MASKS, CacheSpec, object_classes
 from ifcar.cache.open import open_cache
-from ifcar.extract.engine import EngineOptions, FeatureExtractor
+from ifcar.extract.extractor import EngineOptions, FeatureExtractor
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head, InstanceBatch
 from ifcar.pipelines.extract import extract
@@ -46,7 +46,9 @@ from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.pipelines.runs.weights import load_tensors
 from ifcar.testing.batches import random_batch
 
-LIMITS = {"logits": 1e-4, "gradient": 1e-3, "features": 2e-3, "weights": 1e-3, "fleet": 1e-4, "fp32": 1e-5, "bf16": 1e-3}
+LIMITS = {
+    "logits": 1e-4, "gradient": 1e-3, "features": 2e-3, "weights": 1e-3, "fleet": 1e-4, "fp32": 1e-5, "bf16": 1e-3
+}  # fmt: skip
 """Largest ‖found − expected‖ / ‖expected‖. Features are rounded to float16 (5e-4) and weights have been moved by
 several steps; a gradient also crosses ReLUs, where rounding decides."""
 
