@@ -12,6 +12,7 @@ from torch import Tensor
 from ifcar.pipelines.stacks.stack import Stack
 
 logger = logging.getLogger(__name__)
+MOST_FAILURES = 2  # to record a step, before no more is tried
 Named = Mapping[str, Tensor]
 
 
@@ -77,7 +78,7 @@ class StepRecorder:
     def __init__(self) -> None:
         self._stack: Stack | None = None
         self._records: dict[Shapes, _Record] = {}
-        self._gave_up = False
+        self._failures = 0
 
     @property
     def is_recording(self) -> bool:
@@ -86,7 +87,7 @@ class StepRecorder:
 
     def __call__(self, stack: Stack, compute: Compute, inputs: StepInputs) -> StepResult:
         """Return what `compute` finds of these inputs; its tensors hold until the next call."""
-        if stack.weights.device.type != "cuda" or not stack.template.stackable or self._gave_up:
+        if stack.weights.device.type != "cuda" or not stack.template.stackable or self._failures == MOST_FAILURES:
             return compute(inputs)
         if self._stack is not stack:
             self._stack, self._records = stack, {}
@@ -97,8 +98,8 @@ class StepRecorder:
             except RuntimeError as error:
                 if isinstance(error, torch.OutOfMemoryError):
                     raise
-                self._gave_up = True
-                logger.warning("steps are launched kernel by kernel, which is slower: %s", str(error).splitlines()[0])
+                self._failures += 1
+                logger.warning("this step is launched kernel by kernel, which is slower: %s", _cause(error))
                 return compute(inputs)
         record = self._records[shapes]
         for (_, held), (_, value) in zip(record.inputs.tensors(), inputs.tensors(), strict=True):
@@ -121,9 +122,16 @@ class StepRecorder:
                 stack.constants[name].copy_(value)
         pool = next((record.graph.pool() for record in self._records.values()), None)  # one step runs at a time
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, stream=stream):
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             result = compute(held)
         return _Record(graph, held, result)
+
+
+def _cause(error: BaseException) -> str:
+    """Return the first line of what went wrong first; torch's last error is that recording had to end."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error).splitlines()[0]
 
 
 def _copy(value: Tensor) -> Tensor:
