@@ -82,21 +82,41 @@ def _processes(initializer: Callable[[], None], number: int) -> Iterator[Process
 
 
 def _context() -> BaseContext:
-    """Return how processes begin: on Linux as forks of one server that reads the libraries once and does no work.
+    """Return how processes begin: on Linux as forks of a server that has read what this process has and does no work.
 
-    Elsewhere a system's own libraries do not bear a fork, and every process reads all anew. The server does not know
-    this process's `sys.path`, so that each fork reads our own modules itself.
+    Elsewhere a system's own libraries do not bear a fork, and every process reads all anew.
     """
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "zarr"])
+    own = sorted(name for name in sys.modules if name.partition(".")[0] == "ifcar")
+    context.set_forkserver_preload(["torch", "zarr", *([] if sys.flags.ignore_environment else own)])
     unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # while it reads, Ctrl-C is this process's
     try:
-        forkserver.ensure_running()
+        with _found_alike():
+            forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
     return context
+
+
+@contextmanager
+def _found_alike() -> Iterator[None]:
+    """Let Python programs that begin in this block find modules where this process does, not first in its own folder.
+
+    A folder `ifcar` in that, as a clone makes one, would be read as the package.
+    """
+    changed = {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1"}
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _begin(initializer: Callable[[], None], environment: Mapping[str, str]) -> None:

@@ -202,6 +202,8 @@ def test_stopped_grid_takes_its_processes_along_and_a_second_one_is_refused_befo
     data: Path, tmp_path: Path, whole: dict[str, bytes], number: signal.Signals
 ) -> None:
     command = ["grid", grid_file(tmp_path, 100_000), "--cache", data.parent / "whole.zarr"]
+    (tmp_path / "ifcar").mkdir()  # where the grid stands, but not where its workers find the package
+    (tmp_path / "ifcar" / "__init__.py").write_text("raise SystemExit")
     process = Command(command, tmp_path)
     while process.poll() is None and len(list((tmp_path / "runs").glob("*/config.yaml"))) < 4:
         time.sleep(0.05)
