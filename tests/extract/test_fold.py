@@ -55,6 +55,7 @@ def test_folded_backbone_bears_bfloat16_and_compiles_to_one_graph(name: str) -> 
     backbone = build_backbone(resolve_backbone(name, num_frames=8))
     load_weights(backbone, "random:0")
     video = video_of(backbone)
+    torch.compiler.reset()  # or numbers in which networks before this one differ are traced as symbols, for minutes
     whole = torch.compile(folded(backbone), fullgraph=True, backend="eager")
     with torch.no_grad():
         expected = backbone(video)[INSTANCES]
