@@ -108,7 +108,7 @@ def test_streams_that_are_aligned_find_one_anothers_moments(seed: int, tmp_path:
             preset="small",
             settings={"num_blocks": 2},
             aux_weights=weights,
-            schedule=ScheduleConfig(kind="paper", epochs=80, batch_size=32),
+            schedule=ScheduleConfig(kind="paper", epochs=40, batch_size=32),
         )
         fit(config, Silent(), out=tmp_path / name)
         trained = open_trained(tmp_path / name)
