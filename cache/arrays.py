@@ -14,7 +14,7 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.errors import CacheMismatchError, InputError, nearest
+from ifcar.errors import CacheMismatchError, InputError, nearest, one_of
 
 RowArrays = dict[str, NDArray[Any]]  # of some rows, by name
 Role = Literal["feature", "layout", "bookkeeping"]
@@ -61,7 +61,7 @@ class ArraySpec:
                 raise InputError(f"array {self.name!r} has the axis {axis!r}; expected a letter or 1 to {MAX_SIDE:,}")
         for what, value, known in (("type", self.dtype, DTYPES), ("role", self.role, get_args(Role))):
             if value not in known:
-                raise InputError(f"array {self.name!r} has the {what} {value!r}; expected one of " + ", ".join(known))
+                raise InputError(f"array {self.name!r} has the {what} {value!r}; expected {one_of(known)}")
 
     @property
     def is_by_slot(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ifcar.errors import CacheMismatchError, InputError
+from ifcar.errors import CacheMismatchError, InputError, one_of
 from ifcar.heads.contract import Head
 
 Prefixes = tuple[tuple[str, str], ...]  # theirs, ours; the first that fits counts
@@ -82,7 +82,7 @@ def load_released(head: Head, state: Mapping[str, Tensor]) -> Mapping[str, str]:
         CacheMismatchError: an array is missing or has another shape than the head's.
     """
     if head.name not in NAMES:
-        raise InputError(f"head {head.name!r} has no released layout transformer; expected one of " + ", ".join(NAMES))
+        raise InputError(f"head {head.name!r} has no released layout transformer; expected {one_of(NAMES)}")
     expected, found, aside = head.state_dict(), {}, {}
     for key, value in state.items():
         name = next((ours + key[len(theirs) :] for theirs, ours in NAMES[head.name] if key.startswith(theirs)), None)

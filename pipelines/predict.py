@@ -19,6 +19,7 @@ import numpy as np
 from ifcar.cache.arrays import ArraySpec
 from ifcar.cache.schema import Category
 from ifcar.cache.streams import in_stream, stream_of
+from ifcar.counts import count_of
 from ifcar.devices import choose_device
 from ifcar.errors import InputError
 from ifcar.extract.datasets.contract import Clip
@@ -136,7 +137,8 @@ def predict(
         arrays |= live_features(run, data, recipe, views, weights, on, progress)
     arrays = {in_stream(stream, name): array for name, array in arrays.items()}
     fewer = {member.config.views for member in members} - {None, len(seen)}
-    notes += [f"scored by {len(seen)} views; the run's test clips by {own}, see views in its config" for own in fewer]
+    views_seen = count_of(len(seen), "view")
+    notes += [f"scored by {views_seen}; the run's test clips by {own}, see views in its config" for own in fewer]
     slots = np.stack([view.categories for view in seen]).max(axis=(0, 1))  # (N,)
     boxes_seen = np.stack([view.boxes for view in seen])
     asked: Sequence[int | None] = [None] if data.over == "clip" else asked_about(slots)

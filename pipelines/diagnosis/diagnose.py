@@ -10,6 +10,7 @@ import numpy as np
 
 from ifcar.cache.arrays import ArraySpec
 from ifcar.cache.schema import Split
+from ifcar.counts import count_of
 from ifcar.errors import InputError, nearest_of
 from ifcar.heads.contract import Head, InstanceBatch
 from ifcar.pipelines.comparison.results import Replicate, ResultRow, System, summarise
@@ -100,7 +101,7 @@ def diagnose(
     boxes = None if detected is None else open_detected(detected, trained)
     seed = draw_seed or 0
     scorer = _Scorer(trained, runs, boxes, seed, device, memory)
-    progress.start(f"diagnosing {len(runs)} runs", 1 + len(chosen) + (boxes is not None))
+    progress.start(f"diagnosing {count_of(len(runs), 'run')}", 1 + len(chosen) + (boxes is not None))
     before = scorer.score()
     progress.advance()
     rows: list[tuple[DiagnosisRow, list[Predictions]]] = [

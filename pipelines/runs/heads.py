@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.streams import led_by
+from ifcar.counts import count_of
 from ifcar.errors import CacheMismatchError, InputError, nearest_of, one_line
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
@@ -71,8 +72,9 @@ def start_from_base(config: RunConfig, fine_tune: FineTuneConfig, head: Head) ->
     if fine_tune.parts:
         taken = _parts_of(weights, own, fine_tune.parts, base.path)
         absent = [key for key in own if key not in taken]
-        note = f"{len(taken)} weights of {', '.join(fine_tune.parts)} are another run's"
-        note += f"; {len(absent)} start from the seed: {', '.join(absent)}" if absent else ""
+        of_parts = ", ".join(fine_tune.parts)
+        note = f"{count_of(len(taken), f'weight of {of_parts} is', f'weights of {of_parts} are')} another run's"
+        note += f"; {count_of(len(absent), 'starts', 'start')} from the seed: {', '.join(absent)}" if absent else ""
         weights = {**own, **taken}
     kept = {k for k in own if k.startswith("classifier.") and weights[k].shape != own[k].shape}
     head.load_state_dict({k: own[k] if k in kept else v for k, v in weights.items()})

@@ -51,7 +51,7 @@ def test_rows_are_clips_with_their_labels_parts_groups_and_spans(tmp_path: Path)
     assert protocol.labels.targets.tolist() == [[1, 1], [0, 0], [0, 1], [1, 0]]
     assert protocol.split.tolist() == [Split.TRAIN, Split.TRAIN, Split.TEST, Split.NONE]
     assert [protocol.group_names[k] for k in protocol.groups] == ["x", "x", "y", "z"] and protocol.group_kind == "group"
-    assert "several labels a clip" in notes[0] and "1 of 4 rows have no label" in notes[1]
+    assert "several labels a clip" in notes[0] and "1 of 4 rows has no label" in notes[1]
 
 
 def test_one_label_a_row_is_single_label_and_a_split_is_drawn_and_said(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_one_label_a_row_is_single_label_and_a_split_is_drawn_and_said(tmp_path:
     assert "no column split: 1 of 4 clips, 1 of 4 videos, are for test, drawn with a fixed seed" in notes[1]
     assert listing.problems == ["gone: left out, neither videos/ nor frames/ has 'gone'"]
     assert listing.notes == [
-        "1 of 5 videos are not in labels.csv, the first: not listed.mp4",
+        "1 of 5 videos is not in labels.csv, the first: not listed.mp4",
         "labels.csv: columns that are not read: 'notes'",
     ]
 
@@ -140,7 +140,7 @@ def test_boxes_of_none_of_the_videos_are_refused_with_the_nearest_name(tmp_path:
     (root / "boxes" / "b").mkdir(parents=True)
     (root / "boxes" / "b" / "gt.txt").write_text("1,1,1,1,8,8,1,-1,1\n")
     notes = listed(root)[1].notes
-    assert any("boxes of 1 videos that no clip shows are not read, the first: 'Tase.mp4'" in note for note in notes)
+    assert any("boxes of 1 video that no clip shows are not read, the first: 'Tase.mp4'" in note for note in notes)
 
 
 def test_subjects_that_would_be_ignored_are_refused(tmp_path: Path) -> None:

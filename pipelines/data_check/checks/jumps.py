@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ifcar.counts import count_of
 from ifcar.pipelines.data_check.contract import Check, Finding, Seen, Severity, register_check
 
 MOST_STEP = 1.25
@@ -42,7 +43,7 @@ class Jumps(Check):
         frame, track = places[0]
         before, after = centres[frame, track], centres[frame + 1, track]
         text = (
-            f"{len(places)} {'jump' if len(places) == 1 else 'jumps'}; track {track} from ({before[0]:.0f}, "
+            f"{count_of(len(places), 'jump')}; track {track} from ({before[0]:.0f}, "
             f"{before[1]:.0f}) in frame {tracks.frames[frame] + 1} to ({after[0]:.0f}, {after[1]:.0f}) in the next, "
             f"{steps[frame, track]:.1f} diagonals of its box"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+from ifcar.counts import count_of
 from ifcar.extract.frame_folder import frame_files
 from ifcar.extract.limits import DecodeError
 from ifcar.pipelines.data_check.contract import Check, Finding, Seen, Severity, register_check
@@ -36,5 +37,6 @@ class MissingFrames(Check):
             return None
         count = max(numbers) - min(numbers) + 1 - len(numbers)
         listed = ", ".join(map(str, first)) + (", …" if count > len(first) else "")
-        text = f"{count} of {max(numbers) - min(numbers) + 1} frames are not there: {listed}"
+        frames = f"{max(numbers) - min(numbers) + 1} frames"
+        text = f"{count_of(count, 'is', 'are', of=frames)} not there: {listed}"
         return Finding(text=text, severity=Severity.FAILS, amount=count)
