@@ -30,7 +30,7 @@ from machine import facts, interleaved, matmul_rate, median, save, synchronise
 
 from ifcar.devices import choose_device
 from ifcar.extract.backbones.spec import INSTANCES
-from ifcar.extract.engine import BATCHES_AHEAD, decode_ahead
+from ifcar.extract.decode_ahead import BATCHES_AHEAD, decode_ahead
 from ifcar.heap import keep_freed_memory
 from ifcar.pipelines.engines.local import engine_options
 from ifcar.pipelines.extract import extract
@@ -190,7 +190,7 @@ def decode_rate(config: ExtractConfig) -> float:
     options = engine_options(config, os.cpu_count() or 1)
     begun = BATCHES_AHEAD * options.batch_size
     started, count = 0.0, 0
-    for count, _ in enumerate(decode_ahead(prepare(config, Silent()).views(), range(config.limit or 0), options), 1):
+    for count, _ in enumerate(decode_ahead(prepare(config, Silent()).views(), [range(config.limit or 0)], options), 1):
         started = time.perf_counter() if count == begun else started
     if count <= begun:
         raise ValueError(

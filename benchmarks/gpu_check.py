@@ -22,6 +22,7 @@ from fleet_steps import FleetSteps, open_rows
 from fleets import make_config, write_rows
 from gpu_rows import Rows
 from machine import copy_rate, median, peaks, repeated, synchronise, tf32
+from stack_steps import StackStep
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
@@ -32,7 +33,7 @@ from fixtures.something_else import write_dataset
 
 from ifcar.cache.arrays import MASKS, CacheSpec, object_classes
 from ifcar.cache.open import open_cache
-from ifcar.extract.engine import EngineOptions, FeatureExtractor
+from ifcar.extract.extractor import EngineOptions, FeatureExtractor
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import InstanceBatch
 from ifcar.pipelines.extract import extract
@@ -45,9 +46,13 @@ from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.pipelines.runs.weights import load_tensors
 from ifcar.testing.batches import random_batch
 
-LIMITS = {"logits": 1e-4, "gradient": 1e-3, "features": 2e-3, "weights": 1e-3, "fleet": 1e-4}
+LIMITS = {
+    "logits": 1e-4, "gradient": 1e-3, "features": 2e-3, "weights": 1e-3, "fleet": 1e-4, "fp32": 1e-5, "bf16": 1e-3
+}  # fmt: skip
 """Largest ‖found − expected‖ / ‖expected‖. Features are rounded to float16 (5e-4) and weights have been moved by
-several steps; a gradient also crosses ReLUs, where rounding decides."""
+several steps; a gradient also crosses ReLUs, where rounding decides. fp32 and bf16: a step that is recorded against the
+same launched kernel by kernel; some kernels add up in any order."""
+RECORDED = ("fp32_recorded", "bf16_recorded")
 
 
 def run(rows: Rows) -> None:
@@ -153,7 +158,7 @@ def float32_error(device: str) -> dict[str, Any]:
 
 
 def head_error(name: str, device: str, small: bool) -> dict[str, Any]:
-    """Compare a head's logits and gradient with the CPU's, in float32 and evaluation mode."""
+    """Compare a head's logits and gradient with the CPU's, in float32 and evaluation mode, and its recorded steps."""
     torch.manual_seed(0)
     kind = HEADS.get(name)
     preset = "small" if small and "small" in kind.presets else "paper"
@@ -175,10 +180,34 @@ def head_error(name: str, device: str, small: bool) -> dict[str, Any]:
         return head(batch.to(torch.device(where))).logits.cpu(), gradient
 
     expected, found = outcome("cpu"), outcome(device)
-    logits, gradient = (difference(*pair) for pair in zip(found, expected, strict=True))
-    limits = {"logits_limit": LIMITS["logits"], "gradient_limit": LIMITS["gradient"]}
-    ok = logits <= LIMITS["logits"] and gradient <= LIMITS["gradient"]
-    return {"preset": preset, "logits": logits, "gradient": gradient, **limits, "ok": ok}
+    errors = dict(zip(("logits", "gradient"), map(difference, found, expected), strict=True))
+    recorded = {}
+    if device.startswith("cuda"):
+        for precision in ("fp32", "bf16"):
+            step = StackStep(head, batch, labels, device, precision)
+            errors[precision], recorded[f"{precision}_same_bits"] = record_error(step)
+            recorded[f"{precision}_recorded"] = step.is_recorded
+    ok = all(error <= LIMITS[name] for name, error in errors.items())
+    return {"preset": preset, **errors, **recorded, "ok": ok and False not in (recorded.get(k) for k in RECORDED)}
+
+
+def record_error(step: StackStep) -> tuple[float, bool]:
+    """Compare gradients and statistics of a step launched kernel by kernel with those of the same step, recorded.
+
+    Returns:
+        The largest difference of two recorded ones; whether all have the same bits.
+    """
+    before = {name: value.clone() for name, value in step.stack.constants.items()}
+    left = []
+    for compute in (step.launched, step.computed, step.computed):
+        with torch.no_grad():
+            step.stack.gradients.fill_(torch.nan)
+            for name, value in before.items():
+                step.stack.constants[name].copy_(value)
+        compute()
+        left.append(torch.cat([v.flatten().float() for v in (step.stack.gradients, *step.stack.constants.values())]))
+    launched, *recorded = left
+    return max(difference(own, launched) for own in recorded), all(torch.equal(own, launched) for own in recorded)
 
 
 def golden_error(folder: Path, file: str, device: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from machine import interleaved, matmul_size, median, synchronise
+from stack_steps import StackStep
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
@@ -61,10 +62,10 @@ PRODUCTS = ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def make_step(
+def make_plain_step(
     model: torch.nn.Module, spec: CacheSpec, device: str, num_clips: int, precision: str
 ) -> Callable[[], None]:
-    """Return a function that does one training step on the same clips."""
+    """Return a function that does one training step of any module on the same clips."""
     model = model.to(device).train()
     batch = paper_batch(num_clips, spec).to(torch.device(device))
     labels = torch.arange(num_clips, device=device) % PAPER_CLASSES
@@ -105,7 +106,7 @@ def profiled(step: Callable[[], None], device: str, count: int = 3) -> tuple[flo
     return total / count / 1e6, float(products / total)
 
 
-def count(step: Callable[[], None]) -> int:
+def count(step: Callable[[], object]) -> int:
     """Return the operations of a step, counted while it runs."""
     with FlopCounterMode(display=False) as counter:
         step()
@@ -122,12 +123,14 @@ def measure(
     num_clips = min(num_clips, own_clips)
     head = build_at_paper_size(name, preset, losses, streams)
     matmul, matmul_flops = make_matmul(device, PRECISIONS[precision], size or matmul_size(device))
-    step = make_step(head, spec, device, num_clips, precision)
+    labels = torch.arange(num_clips) % PAPER_CLASSES
+    plain = make_plain_step(PLAIN[name](head), spec, device, num_clips, precision) if name in PLAIN else None
+    step = StackStep(head, paper_batch(num_clips, spec), labels, device, precision)
     sides: dict[str, Callable[[], object]] = {"matmul": matmul, "step": step}
-    if name in PLAIN:
-        sides["plain"] = make_step(PLAIN[name](head), spec, device, num_clips, precision)
+    if plain is not None:
+        sides["plain"] = plain
     seconds = {side: median(values) for side, values in interleaved(sides, rounds, device).items()}
-    flops = count(step)
+    flops = count(step.launched)
     plain_flops = None
     if name in COUNTED_PLAIN:
         plain_flops = count_training_flops(name, preset, num_clips=num_clips, form=PLAIN[name], losses=losses)

@@ -23,7 +23,7 @@ ROOMS = {
     "extract": [
         "ifcar.extract.views:plan_view",
         "ifcar.extract.decoded_views:ViewDataset.__getitem__",
-        "ifcar.extract.engine:FeatureExtractor.__call__",
+        "ifcar.extract.extractor:FeatureExtractor.__call__",
         "ifcar.cache.writer:CacheWriter.write_block",
     ],
     "a cache": ["ifcar.cache.open:open_cache", "ifcar.cache.reader:CacheReader.protocol"],

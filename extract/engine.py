@@ -3,126 +3,23 @@
 from __future__ import annotations
 
 import itertools
-import logging
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Self, TypeVar
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as RowDataset
 
 from ifcar.cache.arrays import CacheSpec, RowArrays
 from ifcar.cache.blocks import BlockStage
 from ifcar.cache.schema import Status
-from ifcar.config_fields import check_fields
-from ifcar.errors import InputError, is_out_of_memory
-from ifcar.extract.backbones.base import Backbone
-from ifcar.extract.backbones.fold import channels_last, folded
+from ifcar.extract.decode_ahead import decode_ahead
 from ifcar.extract.decoded_views import Decoded, ViewDataset, naming_lost_decoders
-from ifcar.extract.limits import BATCH_SIZES, WORKERS
-from ifcar.extract.roi import arrays_of_maps, pooled_with
-from ifcar.extract.view_options import PooledMode
-from ifcar.priority import give_way
+from ifcar.extract.extractor import EngineOptions, FeatureExtractor, fault_of_features, present
 
-logger = logging.getLogger(__name__)
 T = TypeVar("T")
-BATCHES_AHEAD = 4  # decoded before they are asked for
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EngineOptions:
-    """How fast, not what: nothing here but `precision` changes a feature by more than rounding.
-
-    Args:
-        batch_size: views per forward pass.
-        num_workers: decoding processes; 0 decodes in the main process.
-        device: where the backbone runs.
-        precision: of the backbone's weights and activations, "fp32" or "bf16".
-        compile: run the backbone through torch.compile, which takes minutes to begin with.
-    """
-
-    batch_size: Annotated[int, BATCH_SIZES] = 8
-    num_workers: Annotated[int, WORKERS] = 1
-    device: str = "cpu"
-    precision: Literal["fp32", "bf16"] = "fp32"
-    compile: bool = False
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-
-class FeatureExtractor:
-    """Pixels and boxes to the cache's feature arrays.
-
-    Args:
-        backbone: loaded network, or None where nothing is read.
-        spec: the cache's dimensions.
-        pooled: how instances are pooled.
-        options: device and precision.
-
-    Attributes:
-        views_at_once: views that go through the network together, at most; halved when they do not fit in memory.
-    """
-
-    def __init__(self, backbone: Backbone | None, spec: CacheSpec, pooled: PooledMode, options: EngineOptions) -> None:
-        self.device = torch.device(options.device)
-        self.backbone = backbone
-        self.dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
-        if backbone is not None:
-            self.backbone = channels_last(folded(backbone).to(self.device, self.dtype))
-            if options.compile:
-                self.backbone.compile()
-        self.spec, self.pooled = spec, pooled
-        self.views_at_once = options.batch_size
-
-    def __call__(self, batch: Sequence[Decoded]) -> RowArrays:
-        """Return the feature arrays of a batch of decoded views, each (len(batch), …) float16.
-
-        A batch that does not fit in the device's memory is halved, and so are those after it.
-
-        Raises:
-            InputError: a single view does not fit.
-        """
-        if self.backbone is None:
-            return {}
-        parts: list[RowArrays] = []
-        while (done := sum(len(part["frame_features"]) for part in parts)) < len(batch):
-            part = batch[done : done + self.views_at_once]
-            try:
-                parts.append(self._features(part))
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if len(part) == 1:
-                    raise InputError(
-                        f"one view does not fit in the memory of {self.device}; take fewer --frames, a smaller --crop, "
-                        "or --device cpu"
-                    ) from error
-                self.views_at_once = len(part) // 2
-                logger.warning("%d views at once do not fit in memory; going on with %d", len(part), self.views_at_once)
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    @torch.inference_mode()
-    def _features(self, batch: Sequence[Decoded]) -> RowArrays:
-        assert self.backbone is not None
-        inputs = torch.stack([_present(d.inputs) for d in batch]).to(self.device)
-        of_view = {
-            name: torch.stack([torch.from_numpy(_present(d.view).arrays[name]) for d in batch]).to(self.device)
-            for name in pooled_with(self.pooled)
-        }
-        maps = self.backbone.checked(self.backbone(self.backbone.normalise(inputs).to(self.dtype)))
-        out = arrays_of_maps(maps, of_view, self.pooled, self.spec.names("feature"), self.spec.grid_size)
-        return {name: value.half().cpu().numpy() for name, value in out.items()}
-
-
-def _present(value: Any) -> Any:
-    assert value is not None
-    return value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,103 +66,143 @@ def extract_rows(
     """
     taken: deque[BlockTask] = deque()
 
-    def order() -> Iterator[int]:
+    def order() -> Iterator[Sequence[int]]:
         for task in tasks:
             taken.append(task)
-            yield from task.rows
+            yield task.rows
 
     decoded = decode_ahead(views, order(), options)
-    with naming_lost_decoders(), ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer") as thread:
+    with (
+        naming_lost_decoders(),
+        _cores_for_decoders(extractor.device),
+        ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer") as thread,
+    ):
         writing: Future[object] | None = None
-        while (first := next(decoded, None)) is not None:
-            started = time.perf_counter()
-            task = taken.popleft()
-            items = itertools.chain([first], decoded)
-            filled, failures, notes = _compute_block(stage, task, items, extractor, options, on_rows)
-            if writing is not None:
-                writing.result()
-            writing = thread.submit(on_block, task.block, filled, failures, notes)
-            logger.debug("block %d computed in %.1f s", task.block, time.perf_counter() - started)
+        begun = _begun(stage, taken, decoded, extractor, options.batch_size, on_rows)
+        for block, batch, features, is_last in begun if extractor.device.type == "cpu" else _one_ahead(begun):
+            bad = block.fill(batch, features())
+            on_rows(len(batch), bad)
+            if is_last:
+                if writing is not None:
+                    writing.result()
+                writing = thread.submit(on_block, block.number, block.arrays(), block.failures, block.notes)
         if writing is not None:
             writing.result()
 
 
-def decode_ahead(views: RowDataset[T], rows: Iterable[int], options: EngineOptions) -> Iterator[T]:
-    """Return the decoded rows in their order; worker processes decode some batches before they are asked for.
-
-    What is decoded and not yet taken lies in shared memory and costs file descriptors, so it is bounded for all workers
-    together; each has at least two rows in hand, so that none waits for its next one.
-    """
-    workers = options.num_workers
-    loader = DataLoader(
-        views,
-        sampler=rows,
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=max(2, -(-BATCHES_AHEAD * options.batch_size // workers)) if workers else None,
-        multiprocessing_context="fork" if workers else None,
-        worker_init_fn=(lambda worker: give_way()) if options.device == "cpu" else None,
-    )
-    return iter(loader)
-
-
-def _compute_block(
+def _begun(
     stage: BlockStage,
-    task: BlockTask,
+    taken: deque[BlockTask],
     decoded: Iterator[Decoded],
     extractor: FeatureExtractor,
-    options: EngineOptions,
+    batch_size: int,
     on_rows: Callable[[int, int], None],
-) -> tuple[RowArrays, dict[int, str], dict[int, str]]:
-    """Compute one block's rows; return its arrays, the reasons of its failed rows and the notes on others."""
-    first, num_rows = stage.rows_of(task.block).start, len(stage.rows_of(task.block))
-    if task.replaces:
-        filled = stage.read_block(task.block)
-    else:
-        filled = extractor.spec.empty_rows(num_rows)
+) -> Iterator[_Begun]:
+    """Yield batch after batch, given to the device; a block's last one may be empty."""
+    while (first := next(decoded, None)) is not None:
+        task = taken.popleft()
+        block = _Block.of_task(stage, task, extractor.spec)
+        batch: list[Decoded] = []
+        for left, item in zip(reversed(range(len(task.rows))), itertools.chain([first], decoded), strict=False):
+            if item.failure:
+                block.failures[item.row] = item.failure
+                on_rows(1, 1)
+            else:
+                batch.append(item)
+            if len(batch) == batch_size or not left:
+                features = extractor.begin(batch)
+                yield _Begun(block, [replace(item, inputs=None) for item in batch], features, not left)
+                batch = []
+
+
+def _one_ahead(values: Iterator[T]) -> Iterator[T]:
+    """Yield each value when the one after it is there: a GPU has its next batch before its last one is taken."""
+    before = next(values, None)
+    while before is not None:
+        after = next(values, None)
+        yield before
+        before = after
+
+
+@contextmanager
+def _cores_for_decoders(device: torch.device) -> Iterator[None]:
+    """Beside a GPU, copy in one thread: several would wait for each other on cores that decode."""
+    threads = torch.get_num_threads()
+    try:
+        if device.type != "cpu":
+            torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A block's rows, as far as they are there.
+
+    Args:
+        number: of the block.
+        first: its first row.
+        spec: the cache's dimensions.
+        filled: its arrays.
+        failures: row → why it failed.
+        notes: row → what is to be said of it.
+    """
+
+    number: int
+    first: int
+    spec: CacheSpec
+    filled: RowArrays
+    failures: dict[int, str] = field(default_factory=dict)
+    notes: dict[int, str] = field(default_factory=dict)
+
+    @classmethod
+    def of_task(cls, stage: BlockStage, task: BlockTask, spec: CacheSpec) -> Self:
+        """Return the block with its committed rows, where it has some."""
+        rows = stage.rows_of(task.block)
+        if task.replaces:
+            return cls(task.block, rows.start, spec, stage.read_block(task.block))
+        filled = spec.empty_rows(len(rows))
         filled["status"][:] = Status.NOT_WANTED
-    failures: dict[int, str] = {}
-    notes: dict[int, str] = {}
-    batch: list[Decoded] = []
-    for count in range(len(task.rows)):
-        item = next(decoded)
-        if item.failure:
-            failures[item.row] = item.failure
-            on_rows(1, 1)
-        else:
-            batch.append(item)
-            notes.update({item.row: item.note} if item.note else {})
-        if batch and (len(batch) == options.batch_size or count == len(task.rows) - 1):
-            bad = _fill(filled, batch, extractor(batch), first)
-            failures.update(bad)
-            on_rows(len(batch), len(bad))
-            batch = []
-    nothing = extractor.spec.empty_rows(1)
-    for row in failures:
-        for name in filled:
-            filled[name][row - first] = nothing[name][0]
-        filled["status"][row - first] = Status.FAILED
-        notes.pop(row, None)
-    return filled, failures, notes
+        return cls(task.block, rows.start, spec, filled)
+
+    def fill(self, batch: Sequence[Decoded], features: RowArrays) -> int:
+        """Put a batch's results in; return how many rows failed since their features are not finite in float16."""
+        bad = 0
+        for place, item in enumerate(batch):
+            view, i = present(item.view), item.row - self.first
+            own = {name: values[place] for name, values in features.items()}
+            for name, value in {**view.row(), **own, "status": Status.DONE}.items():
+                self.filled[name][i] = value
+            fault = fault_of_features(features, place)
+            if fault:
+                self.failures[item.row] = fault
+                bad += 1
+            elif item.note:
+                self.notes[item.row] = item.note
+        return bad
+
+    def arrays(self) -> RowArrays:
+        """Return the whole block; failed rows hold nothing."""
+        nothing = self.spec.empty_rows(1)
+        for row in self.failures:
+            for name in self.filled:
+                self.filled[name][row - self.first] = nothing[name][0]
+            self.filled["status"][row - self.first] = Status.FAILED
+        return self.filled
 
 
-def _fill(filled: RowArrays, batch: Sequence[Decoded], features: RowArrays, first: int) -> dict[int, str]:
-    """Put a batch's results into the block's arrays; return the rows whose features are not finite in float16."""
-    bad: dict[int, str] = {}
-    for place, item in enumerate(batch):
-        view, i = _present(item.view), item.row - first
-        own = {name: values[place] for name, values in features.items()}
-        for name, value in {**view.row(), **own, "status": Status.DONE}.items():
-            filled[name][i] = value
-        fault = fault_of_features(features, place)
-        if fault:
-            bad[item.row] = fault
-    return bad
+class _Begun(NamedTuple):
+    """A batch that the device was given.
 
+    Args:
+        block: it belongs to.
+        batch: its views, without pixels.
+        features: waits for what becomes of them.
+        is_last: whether the block is whole with it.
+    """
 
-def fault_of_features(features: RowArrays, place: int) -> str:
-    """Return why the features at this place of a batch cannot be used, or an empty string."""
-    for name, values in features.items():
-        if not np.isfinite(values[place]).all():
-            return f"{name} leave the range of float16 (±65504) or are not finite; check the weights"
-    return ""
+    block: _Block
+    batch: Sequence[Decoded]
+    features: Callable[[], RowArrays]
+    is_last: bool

@@ -41,7 +41,7 @@ def mask_features(feature_map: Tensor, masks: Tensor, categories: Tensor) -> Ten
             f"masks {tuple(masks.shape)} and categories {tuple(categories.shape)} do not fit a feature map "
             f"{tuple(feature_map.shape)}; expected (B, T, N, h, w) and (B, T, N) with the map's B"
         )
-    steps = torch.from_numpy(step_frames(masks.shape[1], num_steps)).to(masks.device)
+    steps = torch.from_numpy(step_frames(masks.shape[1], num_steps)).to(masks.device, non_blocking=True)
     present = categories.index_select(1, steps) != 0  # (B, T′, N)
     cover = masks.index_select(1, steps).float() / _FULL * present[..., None, None]
     rows = stretch(height, masks.shape[3], masks.device)

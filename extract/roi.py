@@ -97,7 +97,7 @@ def roi_features(feature_map: Tensor, boxes: Tensor, categories: Tensor, mode: P
             f"boxes {tuple(boxes.shape)} and categories {tuple(categories.shape)} do not fit a feature map "
             f"{tuple(feature_map.shape)}; expected (B, T, N, 4) and (B, T, N) with the map's B"
         )
-    steps = torch.from_numpy(step_frames(boxes.shape[1], num_steps)).to(boxes.device)
+    steps = torch.from_numpy(step_frames(boxes.shape[1], num_steps)).to(boxes.device, non_blocking=True)
     present = categories.index_select(1, steps) != 0  # (B, T′, N)
     # An empty slot may hold anything, NaN included; it is given an empty box and overwritten below.
     at_steps = torch.where(present[..., None], boxes.index_select(1, steps).float(), 0.0).flatten(0, 1)  # (B·T′, N, 4)

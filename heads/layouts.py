@@ -148,6 +148,8 @@ class LayoutEncoder(nn.Module):
     Source: Radevski et al. 2021, spatial and temporal transformer; released code.
     """
 
+    cls_box: Tensor
+
     def __init__(self, config: LayoutConfig, spec: CacheSpec) -> None:
         super().__init__()
         self.config, self.numbers = config, numbers_of(config, spec)
@@ -157,6 +159,7 @@ class LayoutEncoder(nn.Module):
         self.num_frames = num_frames
         boxes = (num_frames, num_slots + 1)
         options = (width, config.num_heads, config.dropout)
+        self.register_buffer("cls_box", torch.tensor(CLS_BOX), persistent=False)
         self.boxes = BoxEmbedding(config, self.numbers.num_categories, boxes)
         self.spatial = Encoder(config.spatial_layers, boxes, *options, "gelu", config.attention_scale)
         self.position_embeddings = ScaledEmbedding(config.num_positions, width, scale=config.embedding_scale)
@@ -185,7 +188,7 @@ class LayoutEncoder(nn.Module):
         boxes = torch.where(present.unsqueeze(-1), boxes, 0).to(self.layer_norm.weight.dtype)
         half = boxes[..., 2:] / 2
         corners = torch.cat([boxes[..., :2] - half, boxes[..., :2] + half], dim=-1)
-        cls = corners.new_tensor(CLS_BOX)
+        cls = self.cls_box.to(corners.dtype)
         if self.config.motion:
             corners = torch.cat([corners, motion_of(boxes, present)], dim=-1)
             cls = F.pad(cls, (0, MOTION_DIM))

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import Head, InstanceBatch
@@ -20,6 +21,9 @@ from ifcar.testing.batches import random_batch, spec_with
 from ifcar.testing.built_heads import NUM_CLASSES, build, build_moved, give_noise, loss_of, total_loss, without_dropout
 from ifcar.testing.changed_batches import constant, fill_empty_slots, in_double, junk, map_batch
 from ifcar.testing.noise import draw_noise
+
+MADE_OF_NUMBERS = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
+MOVED = (Tensor.to, Tensor.cuda)
 
 
 def check_shape_and_finite(head: type[Head], config: Any, spec: CacheSpec) -> None:
@@ -149,14 +153,33 @@ def check_stacks(head: type[Head], config: Any, spec: CacheSpec) -> None:
 
 
 def check_looks_at_no_value(head: type[Head], config: Any, spec: CacheSpec) -> None:
-    """A step runs on tensors without values: no shape, branch or wait depends on what they hold."""
+    """A step runs on tensors without values: no shape, branch or wait depends on them, and none are sent there.
+
+    Such a step can be recorded on a GPU, and launched as a whole.
+    """
     if not head.stackable:
         return
     batch = random_batch(6, spec).to(torch.device("meta"))
     model = build(head, config, spec).to("meta").train()
-    with torch.device("meta"):
-        total_loss(model, batch, torch.zeros(6, dtype=torch.long)).backward()  # type: ignore[no-untyped-call]
+    labels = torch.zeros(6, dtype=torch.long, device="meta")
+    with _NothingSent():
+        total_loss(model, batch, labels).backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is not None and p.grad.shape == p.shape for p in model.parameters() if p.requires_grad)
+
+
+class _NothingSent(TorchFunctionMode):
+    """Refuses to send numbers from Python or the CPU to another device."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, Tensor) and out.device.type != "cpu":
+            assert func not in MADE_OF_NUMBERS, f"a step sends {args[-1]} to the device; keep it there as a buffer"
+            assert func not in MOVED or args[0].device == out.device, f"a step sends {args[0]} to the device"
+            index = args[1] if func is Tensor.__getitem__ else ()
+            parts = index if isinstance(index, tuple) else (index,)
+            listed = [p for p in parts if isinstance(p, list) or (isinstance(p, Tensor) and p.device.type == "cpu")]
+            assert not listed, f"a step sends the index {listed} to the device; keep it there as a buffer"
+        return out
 
 
 def check_trains_in_bf16(head: type[Head], config: Any, spec: CacheSpec) -> None:

@@ -72,7 +72,7 @@ def test_the_loss_is_of_labels_and_of_the_mean_soft_cross_entropy_of_the_teacher
     teachers = Teachers(logits=answers, weight=weight, temperature=tau)
     labels = {"": Labels(targets=targets, kind=label_kind("single"), teachers=teachers)}
     out = HeadOutput(logits=scores)
-    found = losses_of(out, (Task(weight=1.0),), labels, [{}, {}], 0.0)
+    found = losses_of(out, (Task(weight=1.0),), labels, {}, 0.0)
     for head in range(heads):
         of_labels = of_teachers = 0.0
         for clip in range(clips):
@@ -85,7 +85,7 @@ def test_the_loss_is_of_labels_and_of_the_mean_soft_cross_entropy_of_the_teacher
                     of_teachers -= q / sum(theirs) * math.log(p / sum(soft)) / students
         assert float(found["classification"][head]) == pytest.approx((1 - weight) * of_labels / clips, rel=1e-9)
         assert float(found["teachers"][head]) == pytest.approx(weight * tau**2 * of_teachers / clips, rel=1e-9)
-    plain = losses_of(out, (Task(),), {"": replace(labels[""], teachers=None)}, [{}, {}], 0.0)
+    plain = losses_of(out, (Task(),), {"": replace(labels[""], teachers=None)}, {}, 0.0)
     assert list(plain) == ["classification"]
 
 

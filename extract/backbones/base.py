@@ -60,8 +60,9 @@ class Backbone(nn.Module):
                 f"frames are {inputs.dtype} {tuple(inputs.shape)}; expected torch.uint8 (B, T, S, S, 3) RGB"
             )
         mean, std = self.spec.normalisation.mean, self.spec.normalisation.std
-        factors = torch.tensor([1 / (255 * s) for s in std], device=inputs.device)
-        shifts = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=inputs.device)
+        # A tensor made on a GPU of numbers waits for all that the GPU was given before.
+        factors = torch.tensor([1 / (255 * s) for s in std]).to(inputs.device, non_blocking=True)
+        shifts = torch.tensor([m / s for m, s in zip(mean, std, strict=True)]).to(inputs.device, non_blocking=True)
         video = inputs.permute(0, 4, 1, 2, 3).to(torch.float32, memory_format=torch.channels_last_3d)
         return video.mul_(factors.view(3, 1, 1, 1)).sub_(shifts.view(3, 1, 1, 1))
 

@@ -13,7 +13,7 @@ from ifcar.cache.durable import write_atomic
 from ifcar.errors import InputError
 from ifcar.extract.backbones.spec import Reads
 from ifcar.extract.datasets.contract import Erratum
-from ifcar.extract.engine import decode_ahead
+from ifcar.extract.decode_ahead import decode_ahead
 from ifcar.pipelines.data_check.cards import ClipCard, make_card
 from ifcar.pipelines.data_check.catalog import CHECKS
 from ifcar.pipelines.data_check.config import DataCheckConfig
@@ -82,7 +82,7 @@ def check_data(config: ExtractConfig, own: DataCheckConfig, progress: Progress) 
     numbers = _numbers(len(source.clips), own)
     tally = Tally(checks)
     progress.start(f"checking {config.dataset}", len(numbers))
-    for examined in decode_ahead(examiner, numbers, engine_options(config, os.cpu_count() or 1)):
+    for examined in decode_ahead(examiner, [numbers], engine_options(config, os.cpu_count() or 1)):
         tally.add(examined)
         progress.advance(1)
     progress.finish()

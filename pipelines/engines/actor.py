@@ -16,7 +16,8 @@ from ifcar.cache.arrays import RowArrays
 from ifcar.cache.blocks import BlockStage, StagedBlock
 from ifcar.errors import IfcarError
 from ifcar.extract.decoded_views import ViewDataset
-from ifcar.extract.engine import BlockTask, EngineOptions, FeatureExtractor, extract_rows
+from ifcar.extract.engine import BlockTask, extract_rows
+from ifcar.extract.extractor import EngineOptions, FeatureExtractor
 from ifcar.heap import keep_freed_memory
 from ifcar.pipelines.engines.local import engine_options
 from ifcar.pipelines.engines.same_place import DriverPlace

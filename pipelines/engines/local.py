@@ -7,22 +7,24 @@ from collections.abc import Sequence
 
 from ifcar.cache.writer import CacheWriter
 from ifcar.devices import choose_device
-from ifcar.extract.engine import BlockTask, EngineOptions, extract_rows
+from ifcar.extract.engine import BlockTask, extract_rows
+from ifcar.extract.extractor import EngineOptions
 from ifcar.heap import keep_freed_memory
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.extraction.preparation import Preparation
 from ifcar.pipelines.progress import Progress
 
-MOST_WORKERS = 8
+MOST_WORKERS, MOST_BESIDE_GPU = 8, 32
 
 
 def engine_options(config: ExtractConfig, default_workers: int) -> EngineOptions:
     """Return how the engine of one process runs, with this many decoders, up to a limit, where none are named."""
-    workers = min(MOST_WORKERS, default_workers) if config.workers is None else config.workers
+    device = choose_device(config.device)
+    most = MOST_WORKERS if device == "cpu" else MOST_BESIDE_GPU
     return EngineOptions(
         batch_size=config.batch_size,
-        num_workers=workers,
-        device=choose_device(config.device),
+        num_workers=min(most, default_workers) if config.workers is None else config.workers,
+        device=device,
         precision=config.precision,
         compile=config.compile,
     )

@@ -23,7 +23,7 @@ from ifcar.extract.annotation_table import column
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.spec import INSTANCES, BackboneSpec, Reads
 from ifcar.extract.decoded_views import ViewDataset
-from ifcar.extract.engine import EngineOptions, FeatureExtractor
+from ifcar.extract.extractor import EngineOptions, FeatureExtractor
 from ifcar.extract.roi import pooled_size
 from ifcar.extract.view_content import BACKGROUND, has_background
 from ifcar.extract.views import ViewPolicy

@@ -83,6 +83,7 @@ def train_step(trainer: LiveTrainer, step_batch: StepBatch, views: Iterator[Deco
     noise = draw_noise(
         trainer.model.head, [trainer.seed], "fit", step_batch.step, len(step_batch.places), trainer.group.device
     )
+    aux_weights = {name: torch.tensor([weight]) for name, weight in trainer.aux_weights.items()}
     sums: dict[str, torch.Tensor] = {}
     parts = np.array_split(step_batch.mine, math.ceil(len(step_batch.mine) / trainer.micro_batch))
     for number, part in enumerate(parts):
@@ -96,7 +97,7 @@ def train_step(trainer: LiveTrainer, step_batch: StepBatch, views: Iterator[Deco
             labels = {"": Labels(targets=targets[None], kind=trainer.examples.kind)}
             alone = {name: loss[None] for name, loss in extra.items()}
             out = HeadOutput(logits=outputs.mean(-2)[None], outputs=outputs[None], losses=alone)
-            losses = losses_of(out, (Task(),), labels, [trainer.aux_weights], trainer.label_smoothing)
+            losses = losses_of(out, (Task(),), labels, aux_weights, trainer.label_smoothing)
             share = len(places) / len(step_batch.places)
             # DistributedDataParallel divides by the number of processes.
             (torch.stack(list(losses.values())).sum() * share * trainer.group.size).backward()  # type: ignore[no-untyped-call]

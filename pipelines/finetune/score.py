@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from ifcar.errors import InputError
 from ifcar.extract.decoded_views import Decoded
-from ifcar.extract.engine import EngineOptions, FeatureExtractor, fault_of_features
+from ifcar.extract.extractor import EngineOptions, FeatureExtractor, fault_of_features
 from ifcar.pipelines.feed.examples import Examples
 from ifcar.pipelines.feed.subjects import ask_about, grouped
 from ifcar.pipelines.finetune.data import PREFETCHED, stack_views

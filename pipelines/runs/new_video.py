@@ -10,7 +10,7 @@ import numpy as np
 from ifcar.cache.arrays import RowArrays
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.extract.decoded_views import ViewDataset
-from ifcar.extract.engine import EngineOptions, FeatureExtractor, fault_of_features
+from ifcar.extract.extractor import EngineOptions, FeatureExtractor, fault_of_features
 from ifcar.extract.view_content import View
 from ifcar.extract.weights import kept_weights
 from ifcar.pipelines.extraction.backbones import load_backbone

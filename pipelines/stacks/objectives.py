@@ -49,7 +49,7 @@ def losses_of(
     out: HeadOutput,
     tasks: Sequence[Task],
     labels: Mapping[str, Labels],
-    aux_weights: Sequence[Mapping[str, float]],
+    aux_weights: Mapping[str, Tensor],
     label_smoothing: float,
 ) -> dict[str, Tensor]:
     """Return the losses of M heads by name; their sum is what each head's training lowers.
@@ -58,7 +58,7 @@ def losses_of(
         out: what the heads return of B clips, with the axis M in front.
         tasks: of the heads.
         labels: by the tasks' label spaces.
-        aux_weights: what a head's own losses are multiplied by, of each head.
+        aux_weights: (M,) what each head's own loss of a name is multiplied by.
         label_smoothing: of the class losses.
 
     Returns:
@@ -69,7 +69,7 @@ def losses_of(
         InputError: a head gave an auxiliary loss that has no weight.
     """
     for name in out.losses:
-        if not all(name in own for own in aux_weights):
+        if name not in aux_weights:
             raise InputError(
                 f"the head gave the auxiliary loss {name!r}, which has no weight in this run; a head gives those that "
                 "are named in its `losses` only"
@@ -84,7 +84,7 @@ def losses_of(
             spread = out.log_variances[task.name]
             loss = (-spread).exp() * loss + spread / 2
         terms.append(loss)
-    weighted = {name: loss * loss.new_tensor([own[name] for own in aux_weights]) for name, loss in out.losses.items()}
+    weighted = {name: loss * aux_weights[name].to(loss.dtype) for name, loss in out.losses.items()}
     return {"classification": add_up(terms), **({"teachers": add_up(taught)} if taught else {}), **weighted}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +14,8 @@ from torch import Tensor
 from ifcar.pipelines.feed.order import draw_order
 from ifcar.pipelines.runs.history import seconds_of
 from ifcar.pipelines.scoring.scores import measure, predict
-from ifcar.pipelines.stacks.noise import draw_noise
-from ifcar.pipelines.stacks.objectives import Labels, Teachers, losses_of
 from ifcar.pipelines.stacks.stack import Stack
+from ifcar.pipelines.training.step import compute_step, step_inputs
 from ifcar.pipelines.training.trainer import Trainer, TrainState, clip_gradients, decay_matrices, not_finite
 
 
@@ -81,22 +79,12 @@ def train_step(
     Returns:
         The losses by name, and "n", all (m,) float64.
     """
-    members, device, per_head = trainer.members[: len(stack)], trainer.batches.device, len(places) > 1
+    members = trainer.members[: len(stack)]
     stack.set_training(not trainer.classifier_only)
-    seeds = [member.seed for member in members]
-    noise = draw_noise(stack.template, seeds, state.phase, state.step, places.shape[1], device)
-    seen, asked = (rows, places) if per_head else (rows[0], places[0])
-    batch = trainer.batches.batch(seen, trainer.examples.order_of(asked))
-    with torch.autocast(device.type, torch.bfloat16, enabled=trainer.precision == "bf16"):
-        out = stack.score(batch, per_head=per_head, noise=noise)
-    tasks = stack.template.tasks
-    labels = {space: labels_of(trainer, space, places, len(stack)) for space in {task.space for task in tasks}}
-    losses = losses_of(out, tasks, labels, [member.aux_weights for member in members], trainer.label_smoothing)
-    total = torch.stack(list(losses.values())).sum(0)
-    stack.fill_gradients(total)
-    losses = {name: loss.detach().double() for name, loss in losses.items()}
-    norms = torch.linalg.vector_norm(stack.gradients, dim=1)
-    stop_non_finite(trainer, state.step, losses, (norms + total.detach()).isfinite().tolist(), places)
+    inputs = step_inputs(trainer, stack, state, places, rows)
+    losses, norms, finite = trainer.recorder(stack, partial(compute_step, trainer, stack), inputs)
+    losses = {name: loss.clone() for name, loss in losses.items()}
+    stop_non_finite(trainer, state.step, losses, finite.tolist(), places)
     plan = members[0].plan
     if plan.clip_gradient is not None:
         clip_gradients(stack.gradients, norms, plan.clip_gradient)
@@ -108,21 +96,6 @@ def train_step(
             decay_matrices(stack, place, 1 - group["lr"] * trainer.members[place].plan.weight_decay)
     trainer.optimizer.step()
     return losses | {"n": torch.ones_like(losses["classification"])}
-
-
-def labels_of(trainer: Trainer, space: str, places: NDArray[np.int64], num_heads: int) -> Labels:
-    """Return what the examples at `places`, (M, B), or (1, B) for all heads the same, are in a label space."""
-    examples, distil = trainer.examples, trainer.distil
-    own = examples.labels_in(space)
-
-    def at_places(values: NDArray[Any]) -> Tensor:
-        found = torch.from_numpy(values[places]).to(trainer.batches.device)
-        return found.expand(num_heads, *found.shape[1:])
-
-    teachers = None
-    if distil is not None and examples.teachers is not None and space in ("", examples.space):
-        teachers = Teachers(logits=at_places(examples.teachers), weight=distil.weight, temperature=distil.temperature)
-    return Labels(targets=at_places(own.targets), kind=own.kind, teachers=teachers)
 
 
 def stop_non_finite(

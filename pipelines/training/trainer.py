@@ -18,6 +18,7 @@ from ifcar.pipelines.runs.distil import DistilConfig
 from ifcar.pipelines.runs.schedule import Plan
 from ifcar.pipelines.scoring.scores import Metrics
 from ifcar.pipelines.stacks.stack import Stack
+from ifcar.pipelines.training.recorder import StepRecorder
 
 
 class NonFiniteError(IfcarError):
@@ -145,6 +146,7 @@ class Trainer:
         classifier_only: everything but the classifier is frozen and runs in evaluation mode.
         order: of the clips in an epoch.
         distil: how the examples' teachers count, None without.
+        recorder: computes its steps.
     """
 
     stack: Stack
@@ -158,6 +160,7 @@ class Trainer:
     classifier_only: bool
     order: Order = "full"
     distil: DistilConfig | None = None
+    recorder: StepRecorder = field(default_factory=StepRecorder)
 
 
 def make_optimizer(stack: Stack, members: Sequence[FleetRun]) -> torch.optim.Optimizer:

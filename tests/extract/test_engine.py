@@ -16,7 +16,9 @@ from ifcar.cache.arrays import CacheSpec
 from ifcar.devices import choose_device
 from ifcar.errors import InputError, is_out_of_memory
 from ifcar.extract.backbones.catalog import build_backbone, resolve_backbone
-from ifcar.extract.engine import EngineOptions, FeatureExtractor, decode_ahead
+from ifcar.extract.decode_ahead import decode_ahead
+from ifcar.extract.decoded_views import Decoded
+from ifcar.extract.extractor import EngineOptions, FeatureExtractor, fault_of_features
 from ifcar.extract.weights import load_weights
 
 SPEC = CacheSpec.standard(num_frames=8, num_steps=4, num_instances=2, channels=2048, pooled_size=3)
@@ -53,7 +55,7 @@ def test_batch_that_does_not_fit_is_halved_said_once_and_goes_on(
 ) -> None:
     views = decoded_views(5)
     whole, cramped = extractor(tmp_path, batch_size=5), extractor(tmp_path, batch_size=5, fits=2)
-    with caplog.at_level(logging.WARNING, logger="ifcar.extract.engine"):
+    with caplog.at_level(logging.WARNING, logger="ifcar.extract.extractor"):
         first, second = cramped(views), cramped(views)
     said = [record.getMessage() for record in caplog.records if "do not fit" in record.getMessage()]
     assert said == ["5 views at once do not fit in memory; going on with 2"]
@@ -86,21 +88,40 @@ def test_commands_compute_in_full_float32(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize(("workers", "batch_size"), [(1, 3), (2, 4), (2, 1)])
 def test_decoding_ahead_is_bounded_for_all_workers_together(workers: int, batch_size: int) -> None:
-    """A row is decoded when it is at most four batches, or two rows a worker, ahead of what was taken."""
+    """A row is decoded when it is at most five batches, or two rows a worker, ahead of what was taken."""
     asked: list[int] = []
 
-    def rows() -> Iterator[int]:
+    def tasks() -> Iterator[list[int]]:
         for row in range(100):
             asked.append(row)
-            yield row
+            yield [row]
 
-    views = decoded_views(100, crop=2)
     options = EngineOptions(batch_size=batch_size, num_workers=workers)
-    decoded = decode_ahead(views, rows(), options)  # type: ignore[arg-type]
-    bound = max(2 * workers, 4 * batch_size + workers - 1)
+    decoded = decode_ahead(decoded_views(100, crop=2), tasks(), options)  # type: ignore[arg-type]
     for taken in range(1, 20):
         assert next(decoded).row == taken - 1
-        assert len(asked) <= taken + bound
+        assert len(asked) <= taken + max(2 * workers, 5 * batch_size)
+    rows = decode_ahead(decoded_views(100, crop=2), [range(100)], options)  # type: ignore[arg-type]
+    assert [item.row for item in rows] == list(range(100))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_rows_sent_in_groups_keep_their_pixels_and_failures_have_none(workers: int) -> None:
+    views = decoded_views(11, crop=2)
+    views[3], views[8] = Decoded(row=3, failure="damaged"), Decoded(row=8, failure="missing")
+    found = list(decode_ahead(views, [range(7), range(7, 11)], EngineOptions(num_workers=workers)))  # type: ignore[arg-type]
+    assert [item.failure for item in found] == [item.failure for item in views]
+    for item, own in zip(found, views, strict=True):
+        assert (item.inputs is None) == bool(own.failure)
+        assert own.inputs is None or torch.equal(item.inputs, own.inputs)
+
+
+@pytest.mark.parametrize("bits", [0x7C00, 0xFC00, 0x7E01])
+def test_every_infinity_and_nan_of_float16_is_a_fault_and_the_largest_number_none(bits: int) -> None:
+    values = np.full((2, 3), 65504, np.float16)
+    values[1, 2] = np.uint16(bits).view(np.float16)
+    assert not fault_of_features({"a": values}, 0)
+    assert fault_of_features({"a": values}, 1).startswith("a leave the range of float16")
 
 
 def test_batch_size_changes_features_by_rounding_only(tmp_path: Path) -> None:
