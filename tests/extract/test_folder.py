@@ -21,6 +21,7 @@ from ifcar.extract.datasets.folder import Folder
 from ifcar.extract.datasets.folder_labels import draw_split
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.extraction.sources import read_source
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.resolve import make_run_config
@@ -141,6 +142,16 @@ def test_boxes_of_none_of_the_videos_are_refused_with_the_nearest_name(tmp_path:
     (root / "boxes" / "b" / "gt.txt").write_text("1,1,1,1,8,8,1,-1,1\n")
     notes = listed(root)[1].notes
     assert any("boxes of 1 video that no clip shows are not read, the first: 'Tase.mp4'" in note for note in notes)
+
+
+def test_a_damaged_file_in_boxes_belongs_to_the_data_set_and_stops_a_run_with_other_boxes_too(tmp_path: Path) -> None:
+    root = write_own_videos(tmp_path / "d")
+    other = (root / "boxes").rename(tmp_path / "other")
+    (root / "boxes.xml").write_text("<annotations><track")
+    for boxes in (None, other):
+        config = ExtractConfig(dataset="folder", data_root=root, out=tmp_path / "c.zarr", boxes=boxes)
+        with pytest.raises(InputError, match=r"d/boxes\.xml: damaged XML"):
+            read_source(config, Silent(), needs_pixels=True)
 
 
 def test_subjects_that_would_be_ignored_are_refused(tmp_path: Path) -> None:
