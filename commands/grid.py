@@ -15,7 +15,8 @@ from ifcar.console import Screen, json_rows, print_json, print_table
 from ifcar.counts import count_of
 from ifcar.errors import InputError
 from ifcar.pipelines.engines.cluster import EngineConfig, RayConfig
-from ifcar.pipelines.grid.config import FewShotConfig, GridConfig, SystemConfig
+from ifcar.pipelines.grid.config import FewShotConfig, GridConfig
+from ifcar.pipelines.grid.lines import SystemConfig
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.pipelines.training.machine import MachineConfig

@@ -12,7 +12,8 @@ from ifcar.cache.single import FILE_SUFFIXES
 from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.comparison.results import Replicate, ResultRow, System, summarise
 from ifcar.pipelines.comparison.store import NAME as RESULTS
-from ifcar.pipelines.grid.config import GridConfig, SystemConfig, read_grid
+from ifcar.pipelines.grid.config import GridConfig, read_grid
+from ifcar.pipelines.grid.lines import SystemConfig
 from ifcar.pipelines.grid.variants import expand
 from ifcar.pipelines.published.tables import BETWEEN, PublishedRow, PublishedTable, published_row
 from ifcar.pipelines.runs.differences import Difference, differences, silent_kinds

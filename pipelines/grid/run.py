@@ -25,8 +25,9 @@ from ifcar.pipelines.ensemble import fuse_runs
 from ifcar.pipelines.fleets.pool import fit_all
 from ifcar.pipelines.folders import folder, only_cache
 from ifcar.pipelines.grid.choice import chosen, note_of
-from ifcar.pipelines.grid.config import FusionConfig, GridConfig, read_grid
+from ifcar.pipelines.grid.config import GridConfig, read_grid
 from ifcar.pipelines.grid.costs import costs_of, extraction_note
+from ifcar.pipelines.grid.lines import FusionConfig
 from ifcar.pipelines.grid.plan import GridPlan, PlannedReplicate, Stage, plan_grid
 from ifcar.pipelines.labels.contract import MEASURES
 from ifcar.pipelines.progress import Progress, Silent

@@ -30,14 +30,8 @@ from ifcar.pipelines.extraction.needs import extract_words
 from ifcar.pipelines.few_shot import few_shot_grid
 from ifcar.pipelines.fleets.pool import fit_all
 from ifcar.pipelines.folders import folder
-from ifcar.pipelines.grid.config import (
-    SHIPPED,
-    FewShotConfig,
-    GridConfig,
-    SystemConfig,
-    read_grid,
-    shipped_grids,
-)
+from ifcar.pipelines.grid.config import SHIPPED, FewShotConfig, GridConfig, read_grid, shipped_grids
+from ifcar.pipelines.grid.lines import SystemConfig
 from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.grid.run import run_grid
 from ifcar.pipelines.grid.run_configs import run_config
