@@ -26,6 +26,7 @@ from ifcar.pipelines.feed.memory import Memory
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.runs.config import run_id, run_name, task_name
 from ifcar.pipelines.runs.finished import Run, open_run
+from ifcar.pipelines.runs.heads import trained_head
 from ifcar.pipelines.runs.resolve import head_options
 from ifcar.pipelines.runs.trained import (
     TrainedRun,
@@ -33,7 +34,6 @@ from ifcar.pipelines.runs.trained import (
     open_trained,
     own_config,
     same_logits,
-    trained_head,
 )
 from ifcar.pipelines.scoring.scores import Predictions, predict
 from ifcar.pipelines.stacks.stack import Stack, stack_heads
@@ -140,13 +140,14 @@ class _Scorer:
         device: str | None,
         memory: Memory,
     ) -> None:
-        reader = trained.reader
-        heads = [trained.head, *(trained_head(run, reader, trained.head.num_classes) for run in runs[1:])]
+        reader, first = trained.reader, trained.head
+        spec = reader.spec_of(trained.config.protocol)
+        others = [trained_head(own_config(run), run.path, spec, first.num_classes) for run in runs[1:]]
         self.trained, self.boxes, self.device, self.memory = trained, boxes, device, memory
         known = ("categories",) if "categories" in reader.spec else ()  # say where instances are
         self.arrays = tuple(dict.fromkeys((*trained.arrays, *known)))
         self.batches = open_batches(reader, self.arrays, [trained.tested], device, memory)
-        self.stacks = _stacks(heads, self.batches)
+        self.stacks = _stacks([first, *others], self.batches)
         self.stage = Stage(trained, self.batches, draw_seed)
         # What an auxiliary loss alone reads decides no score.
         self.reads = [reader.spec.array(name) for name in type(trained.head).reads(head_options(trained.config))]

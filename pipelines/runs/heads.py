@@ -84,6 +84,26 @@ def start_from_base(config: RunConfig, fine_tune: FineTuneConfig, head: Head) ->
     return replace(config, fine_tune=replace(fine_tune, base_id=base_id)), note
 
 
+def trained_head(config: RunConfig, run: Path, spec: CacheSpec, num_classes: int) -> Head:
+    """Return the head of a finished run with its weights, on the CPU and in evaluation mode.
+
+    Args:
+        config: the run's.
+        run: its folder.
+        spec: of its cache.
+        num_classes: K.
+
+    Raises:
+        InputError: the weights are damaged, or another head's.
+    """
+    head, path = build_head(config, spec, num_classes), run / "model.safetensors"
+    try:
+        head.load_state_dict(load_tensors(path))
+    except RuntimeError as error:
+        raise InputError(f"{path}: holds the weights of another head ({one_line(error)})") from error
+    return head.eval()
+
+
 def structure_of(config: RunConfig) -> dict[str, Any]:
     """Return what decides the layers of a run's head: its options, and which auxiliary losses are on."""
     return {**config.options, "auxiliary losses": sorted(config.aux_weights)}
