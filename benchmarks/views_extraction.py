@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from ifcar.extract.backbones.catalog import build_backbone
-from ifcar.extract.engine import EngineOptions, FeatureExtractor
+from ifcar.extract.extractor import EngineOptions, FeatureExtractor
 from ifcar.pipelines.extraction.backbones import backbone_of
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.extraction.preparation import cache_spec, view_policy

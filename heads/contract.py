@@ -55,9 +55,10 @@ class Head(nn.Module, ABC):
     Every initial weight comes from a module's own `reset_parameters`, under torch's seed.
 
     In a stackable head no shape or branch of a forward pass depends on values, only on the config and the batch's
-    shapes, and whatever a training step remembers is a buffer that it changes in place: heads of one config can be
-    stacked under `torch.func.vmap`, captured, and never wait for the device. Layers that save rows where shapes may
-    follow values ask `ifcar.heads.distinct.may_shape` first.
+    shapes; whatever a training step remembers is a buffer that it changes in place, and what a step needs besides its
+    batch is one too, not numbers sent to the device: heads of one config can be stacked under `torch.func.vmap`, and
+    on a GPU a step is recorded once and replayed (`ifcar.pipelines.training.recorder`). Layers that save rows where
+    shapes may follow values ask `ifcar.heads.distinct.may_shape` first.
     """
 
     name: ClassVar[str]

@@ -82,7 +82,8 @@ class BatchReader:
             large = self._ahead.take(rows)
         else:
             places = torch.from_numpy(np.searchsorted(self.rows, rows))
-            large = {name: _pick(value, places.to(value.device)) for name, value in self._loaded.items()}
+            places = places.to(self.device if self.place == "gpu" else "cpu", non_blocking=True)
+            large = {name: _pick(value, places) for name, value in self._loaded.items()}
         index = torch.from_numpy(rows)
         small = {name: table[index] for name, table in self.tables.items()}
         return ask_about(order, InstanceBatch({**small, **large}), self.reader.spec).to(self.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
@@ -79,6 +80,7 @@ class StepRecorder:
         self._stack: Stack | None = None
         self._records: dict[Shapes, _Record] = {}
         self._failures = 0
+        self._stream: torch.cuda.Stream | None = None
 
     @property
     def is_recording(self) -> bool:
@@ -96,8 +98,6 @@ class StepRecorder:
             try:
                 self._records[shapes] = self._record(stack, compute, inputs)
             except RuntimeError as error:
-                if isinstance(error, torch.OutOfMemoryError):
-                    raise
                 self._failures += 1
                 logger.warning("this step is launched kernel by kernel, which is slower: %s", _cause(error))
                 return compute(inputs)
@@ -112,7 +112,9 @@ class StepRecorder:
             inputs.per_head, *({name: _copy(value) for name, value in group.items()} for group in inputs[1:])
         )
         before = {name: value.clone() for name, value in stack.constants.items()}
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        # A step not yet collected would tie the weights' gradients to the stream that it ran on.
+        gc.collect()
+        stream = self._stream = self._stream or torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             compute(held)  # libraries set themselves up in their first calls, which must not be recorded
