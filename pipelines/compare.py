@@ -9,6 +9,7 @@ from pathlib import Path
 from ifcar.cache.addresses import Address, place_of
 from ifcar.cache.open import open_cache
 from ifcar.cache.single import FILE_SUFFIXES
+from ifcar.counts import count_of
 from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.comparison.results import Replicate, ResultRow, System, summarise
 from ifcar.pipelines.comparison.store import NAME as RESULTS
@@ -150,7 +151,8 @@ def _untested(a: Run, b: Run) -> str:
     shared = len({*ids[0]} & {*ids[1]})
     if shared == len(ids[0]) == len(ids[1]):
         return "they were tested on the same clips in another order"
-    return f"they were tested on {len(ids[0]):,} and {len(ids[1]):,} clips, of which {shared:,} are the same"
+    same = count_of(shared, "is", "are")
+    return f"they were tested on {len(ids[0]):,} and {len(ids[1]):,} clips, of which {same} the same"
 
 
 def _row_facts(table: PublishedTable, row: PublishedRow) -> Facts:
