@@ -148,7 +148,7 @@ def verify(
         mend = command("ifcar", "cache", "repair", cache)
         say(f"{cache}: {f'{len(lines)} damaged; mend with {mend}' if lines else 'clean'}")
         if report.num_pending and not lines:
-            rows = count_of(report.num_pending, "is", "are", of=count_of(report.num_rows, "row"))
+            rows = count_of(report.num_pending, "is", of=count_of(report.num_rows, "row"))
             say(f"{rows} not extracted yet; run the same `ifcar extract` to finish")
         if again is not None:
             _print_recomputed(again)

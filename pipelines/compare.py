@@ -151,8 +151,7 @@ def _untested(a: Run, b: Run) -> str:
     shared = len({*ids[0]} & {*ids[1]})
     if shared == len(ids[0]) == len(ids[1]):
         return "they were tested on the same clips in another order"
-    in_both = count_of(shared, "is", "are")
-    return f"they were tested on {len(ids[0]):,} and {len(ids[1]):,} clips, of which {in_both} the same"
+    return f"they were tested on {len(ids[0]):,} and {len(ids[1]):,} clips, of which {count_of(shared, 'is')} the same"
 
 
 def _row_facts(table: PublishedTable, row: PublishedRow) -> Facts:

@@ -206,7 +206,7 @@ def _result(
     more = []
     if without:
         link = detector.config.link()
-        count = count_of(len(without), "has", "have", of=f"{len(clips):,} clips")
+        count = count_of(len(without), "has", of=f"{len(clips):,} clips")
         more.append(
             f"{count} no box, the first: {without[0]}; tracks begin at "
             f"--new-score {link.new_score:g}, and lower scores find more"

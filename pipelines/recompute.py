@@ -85,13 +85,13 @@ class Recomputed:
         num, bad = len(self.rows), len(self.faults)
         why = WHY.get(self.precision, "no row has features, and all else has to be the same")
         if not bad:
-            return f"{count_of(num, 'row is', 'rows are')} what the cache holds: {why}"
+            return f"{count_of(num, 'row is')} what the cache holds: {why}"
         where = (
             "every one, so look at weights, code and decoder"
             if bad == num > 1
             else "not all, so their own videos or annotations have changed since, or their decoder reads them otherwise"
         )
-        return f"{count_of(bad, 'is', 'are', of=f'{num} rows')} not what the cache holds ({where}); {why}"
+        return f"{count_of(bad, 'is', of=f'{num} rows')} not what the cache holds ({where}); {why}"
 
 
 def recompute(cache: Path, config: RecomputeConfig, progress: Progress) -> Recomputed:

@@ -133,9 +133,8 @@ class Ava(Dataset):
                 for video, n in absent.items()
             ]
             file = boxes_path.name
-            at_excluded = count_of(excluded, f"box of {file} is", f"boxes of {file} are")
-            notes += [f"{at_excluded} at excluded timestamps"] if excluded else []
-            doubled = count_of(found.doubled, f"row of {file} is doubled, counts", f"rows of {file} are doubled, count")
+            notes += [f"{count_of(excluded, 'box', 'boxes')} of {file} at excluded timestamps"] if excluded else []
+            doubled = count_of(found.doubled, f"row of {file} is doubled, counts")
             notes += [f"{doubled} once"] if found.doubled else []
             notes += box_notes.lines()
         clips = [self._clip(clip_id, needs_pixels=needs_pixels) for clip_id in self._frames]
@@ -200,7 +199,7 @@ class Ava(Dataset):
         for frame in self._frames.values():
             persons[frame.name] += len(frame.persons)
         return [
-            f"{count_of(len(several), 'has', 'have', of=f'{len(rows)} key frames')} more than {self.num_instances} "
+            f"{count_of(len(several), 'has', of=f'{len(rows)} key frames')} more than {self.num_instances} "
             f"persons, in {sum(several)} clips; persons of different clips do not see each other; --instances "
             f"{max(persons.values())} keeps each key frame in one"
         ]

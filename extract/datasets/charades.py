@@ -146,12 +146,8 @@ class Charades(Dataset):
             tables.append(protocol_table(name, [space], clip_ids, split, subjects, "subject"))
             notes += absent_clips(name, split, clip_ids)
         num_reversed = sum(row.reversed_actions for row in self._videos.values())
-        reverse = count_of(
-            num_reversed,
-            "action ends before it begins; its class counts",
-            "actions end before they begin; their classes count",
-        )
-        notes += [reverse] if num_reversed else []
+        reverse = count_of(num_reversed, "action ends before it begins", "actions end before they begin")
+        notes += [f"{reverse}; the class counts"] if num_reversed else []
         return tables, notes
 
     def _find_sources(self) -> tuple[dict[str, Path], list[str]]:
@@ -179,11 +175,9 @@ class Charades(Dataset):
             if tracks is not None:
                 self._tracks.add(found.video, tracks)
         without = len(self._videos) - len(self._annotated_sizes)
-        strays = count_of(strange, "annotated video is", "annotated videos are")
-        notes = [f"{strays} in neither list"] if strange else []
+        notes = [f"{count_of(strange, 'video is')} annotated and in neither list"] if strange else []
         if without:
-            count = count_of(without, "video is", "videos are")
-            notes.append(f"{count} not annotated: no boxes, and in protocol official alone")
+            notes.append(f"{count_of(without, 'video is')} not annotated: no boxes, and in protocol official alone")
         return notes
 
     def _in_source_frames(self, found: AnnotatedVideo, fps: float | None) -> Tracks | None:

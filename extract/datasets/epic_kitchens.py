@@ -110,8 +110,8 @@ class EpicKitchens(Dataset):
         if absent:
             videos = list(dict.fromkeys(self._actions[uid].video for uid in absent))
             problems.append(
-                f"{count_of(len(absent), 'is', 'are', of=f'{len(self._actions):,} actions')} left out, as "
-                f"{count_of(len(videos), 'video is', 'videos are')} not there, the first: videos/{videos[0]}.MP4"
+                f"{count_of(len(absent), 'is', of=f'{len(self._actions):,} actions')} left out, as "
+                f"{count_of(len(videos), 'video is')} not there, the first: videos/{videos[0]}.MP4"
             )
         clips = [
             Clip(

@@ -103,7 +103,7 @@ class Folder(Dataset):
         used = {own.source for own in self._clips.values()}
         unused = [path for path in sources.values() if path not in used]
         if unused:
-            count = count_of(len(unused), "is", "are", of=f"{len(sources)} videos")
+            count = count_of(len(unused), "is", of=f"{len(sources)} videos")
             notes.append(f"{count} not in {LABELS}, the first: {unused[0].name}")
         if self._labels.unread:
             notes.append(f"{LABELS}: columns that are not read: {', '.join(map(repr, self._labels.unread))}")
@@ -193,7 +193,7 @@ class Folder(Dataset):
             videos = count_of(len(strange), "video")
             notes.append(f"boxes of {videos} that no clip shows are not read, the first: {min(strange)!r}")
         if paths and without:
-            count = count_of(len(without), "has", "have", of=f"{len(of_clips)} videos")
+            count = count_of(len(without), "has", of=f"{len(of_clips)} videos")
             notes.append(f"{count} no boxes, the first: {min(without)!r}")
         return notes
 

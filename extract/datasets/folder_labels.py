@@ -188,7 +188,7 @@ def label_notes(file: LabelFile, num_unlabelled: int) -> list[str]:
     )
     lines = [f"{LABELS}: {kind}"]
     if num_unlabelled:
-        rows = count_of(num_unlabelled, "has no label", "have no label", of=f"{num} rows")
+        rows = count_of(num_unlabelled, "has no label", of=f"{num} rows")
         lines.append(f"{LABELS}: {rows} and {'no class' if file.is_multi else 'no part in training and test'}")
     return lines
 

@@ -139,8 +139,7 @@ class Hockey(Dataset):
                 strange += 1
             elif len(tracks.frames):
                 self._tracks.add(clip_id, tracks)
-        name = path.name
-        strays = count_of(strange, f"clip of {name} is", f"clips of {name} are")
+        strays = count_of(strange, f"clip of {path.name} is")
         lines = [f"{strays} not in annotations.csv"] if strange else []
         return box_notes.lines() + lines
 

@@ -113,9 +113,9 @@ class Homage(Dataset):
         without = [
             name for name, recording in self._files.recordings.items() if recording.films and 0 not in recording.films
         ]
-        notes += counted(without, "recording has", "recordings have", " no ego camera (v000)")
-        cut = count_of(len(unequal), "recording is", "recordings are")
-        notes += [f"{cut} cut at the shortest camera, as {first}" for first in unequal[:1]]
+        notes += counted(without, "recording has", "no ego camera (v000)")
+        cut = f"{count_of(len(unequal), 'recording is')} cut at the shortest camera"
+        notes += [f"{cut}, as {first}" for first in unequal[:1]]
         kept = count_of(long, "recording of tests keeps its", "recordings of tests keep their")
         notes += [f"{kept} first {MOST_TEST_WINDOWS} windows"] if long else []
         notes += self._files.scene_graphs()

@@ -80,9 +80,7 @@ def absent_clips(name: str, split: Mapping[str, Split], clip_ids: Sequence[str])
     for part in (Split.TRAIN, Split.TEST):
         absent = sum(own == part and clip_id not in known for clip_id, own in split.items())
         if absent:
-            of_part = part.name.lower()
-            count = count_of(absent, f"{of_part} clip is", f"{of_part} clips are")
-            notes.append(f"protocol {name}: {count} not in the data")
+            notes.append(f"protocol {name}, {part.name.lower()}: {count_of(absent, 'clip is')} not in the data")
     return notes
 
 
@@ -92,5 +90,5 @@ def empty_class_notes(name: str, classes: Sequence[str], targets: NDArray[np.int
     if not empty or not len(targets):
         return []
     first = classes[empty[0]]
-    count = count_of(len(empty), "has", "have", of=f"{len(classes)} classes")
+    count = count_of(len(empty), "has", of=f"{len(classes)} classes")
     return [f"protocol {name}: {count} no training clip, the first: {first!r}"]

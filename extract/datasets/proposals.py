@@ -181,14 +181,12 @@ class _Reading:
         absent = [clip_id for clip_id in self.clip_ids if clip_id not in self.store]
         notes = self.box_notes.lines(expects_subjects=have_classes)
         if self.num_full:
-            frames = count_of(self.num_full, "has", "have", of=f"{self.num_frames} frames")
+            frames = count_of(self.num_full, "has", of=f"{self.num_frames} frames")
             notes.append(f"{frames} more than {self.num_slots} boxes; the others are left out")
         if absent:
-            notes.append(
-                f"{count_of(len(absent), 'clip has', 'clips have')} no boxes in {name}, the first: {absent[0]}"
-            )
+            notes.append(f"{count_of(len(absent), 'clip has')} no boxes in {name}, the first: {absent[0]}")
         if others:
-            count = count_of(len(others), f"clip of {name} is", f"clips of {name} are")
+            count = count_of(len(others), f"clip of {name} is")
             notes.append(f"{count} not extracted, the first: {others[0]}")
         return Proposals(
             store=self.store,

@@ -50,7 +50,7 @@ class SomethingSomething(Dataset):
         absent = [clip_id for clip_id in listed if clip_id not in sources]
         problems = []
         if absent:
-            count = count_of(len(absent), "is", "are", of=f"{len(listed):,} listed videos")
+            count = count_of(len(absent), "is", of=f"{len(listed):,} listed videos")
             problems.append(f"{count} not in {folder}, the first: {absent[0]}")
         clips = [
             Clip(clip_id=clip_id, source=sources[clip_id], frame_size=None) for clip_id in listed if clip_id in sources

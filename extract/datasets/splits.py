@@ -163,12 +163,11 @@ def read_protocol(
                 groups[i] = group_of.setdefault(_group(path, entry), len(group_of))
             twice += clip_id in part_of
             part_of[clip_id] = part
-        one, several = (f"{part.name.lower()} {noun} of {path.name}" for noun in ("clip", "clips"))
+        where = f"protocol {files.name}, {part.name.lower()}"
         if absent:
-            notes.append(f"protocol {files.name}: {count_of(absent, f'{one} is', f'{several} are')} not in the data")
+            notes.append(f"{where}: {count_of(absent, f'clip of {path.name} is')} not in the data")
         if twice:
-            count = count_of(twice, f"{one} is listed twice and counts", f"{several} are listed twice and count")
-            notes.append(f"protocol {files.name}: {count} once")
+            notes.append(f"{where}: {count_of(twice, f'clip of {path.name} is listed twice and counts')} once")
     notes += empty_class_notes(files.name, classes, targets[split == Split.TRAIN])
     return ProtocolTable(
         name=files.name,

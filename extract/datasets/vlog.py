@@ -119,10 +119,8 @@ class Vlog(Dataset):
         if len(clips) < len(listed):
             where = f"{VIDEOS}/PATH/clip.mp4" if needs_pixels else f"{MASK_FILES}/PATH/clip.pkl"
             first = next(clip_id for clip_id in listed if clip_id not in kept)
-            count = count_of(
-                len(listed) - len(clips), "is left out, it has", "are left out, they have", of=f"{len(listed):,} clips"
-            )
-            problems.append(f"{count} no {where}, the first: {first}")
+            count = count_of(len(listed) - len(clips), "is", of=f"{len(listed):,} clips")
+            problems.append(f"{count} left out, without {where}, the first: {first}")
         notes = self._notes_of_masks([clip.clip_id for clip in clips])
         return Listing(clips=clips, notes=notes, problems=problems, digest=self._digest(clips))
 
@@ -182,7 +180,7 @@ class Vlog(Dataset):
         without = [clip_id for clip_id in clip_ids if clip_id not in self._masks]
         notes = []
         if without:
-            count = count_of(len(without), "clip has", "clips have")
+            count = count_of(len(without), "clip has")
             notes.append(
                 f"{count} no masks, and so no boxes, the first: {without[0]}; put masks there as "
                 f"{self.root / MASK_FILES}/PATH/clip.pkl"

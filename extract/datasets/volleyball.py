@@ -158,12 +158,12 @@ class Volleyball(Dataset):
         )
         others = sum(part == Split.NONE for part in split.values())
         lost = [len(frame.boxed) - len(players[clip_id]) for clip_id, frame in frames.items()]
-        strays = count_of(others, "clip is", "clips are")
-        notes = [f"{strays} of videos other than 0 … 54, which no part of the split lists"] if others else []
+        strays = f"{count_of(others, 'clip is')} of videos other than 0 … 54, which no part of the split lists"
+        notes = [strays] if others else []
         if any(lost):
             players_in_all = f"{sum(len(frame.boxed) for frame in frames.values()):,} players"
             notes.append(
-                f"protocol official: {count_of(sum(lost), 'has', 'have', of=players_in_all)} no slot, so that their "
+                f"protocol official: {count_of(sum(lost), 'has', of=players_in_all)} no slot, so that their "
                 f"actions are not among the labels of {spaces[1].name!r}"
             )
         videos = {clip_id: f"video {frame.video}" for clip_id, frame in frames.items()}

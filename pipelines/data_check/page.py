@@ -92,8 +92,7 @@ def verdict(found: Sequence[Found]) -> str:
     if wrong:
         return f"{count_of(wrong, 'check finds', 'checks find')} what extraction would get wrong without a word"
     if others := sum(bool(own.num_clips) for own in found):
-        have = count_of(others, "check has", "checks have")
-        return f"Nothing would be silently wrong; {have} something to say"
+        return f"Nothing would be silently wrong; {count_of(others, 'check has')} something to say"
     return "Nothing was found"
 
 

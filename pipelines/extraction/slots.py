@@ -19,7 +19,7 @@ def slot_note(source: Source, num_slots: int) -> str:
     most, over = int(counts.max()), int((counts > num_slots).sum())
     if not over:
         return ""
-    line = f"{count_of(over, 'has', 'have', of=f'{len(counts):,} clips')} more than {num_slots} tracks; "
+    line = f"{count_of(over, 'has', of=f'{len(counts):,} clips')} more than {num_slots} tracks; "
     if most <= MANY_SLOTS:
         return line + f"--instances {most} keeps all"
     kept = counts.clip(max=num_slots).sum() / counts.sum()

@@ -259,7 +259,7 @@ def _named(dataset: Dataset, listing: Listing, clip_ids: Sequence[str]) -> list[
     if gone:
         about = next((f" ({problem})" for problem in listing.problems if gone[0] in problem), "")
         raise MissingDataError(
-            f"{dataset.root}: {count_of(len(gone), 'is', 'are', of=f'{len(clip_ids):,} clips')} not there now, the "
+            f"{dataset.root}: {count_of(len(gone), 'is', of=f'{len(clip_ids):,} clips')} not there now, the "
             f"first {gone[0]!r}{about}; put their files back"
         )
     return [clips[clip_id] for clip_id in clip_ids]

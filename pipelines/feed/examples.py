@@ -181,14 +181,14 @@ def _score_alike(examples: Examples, reader: CacheReader, num_views: int) -> Exa
     notes = []
     if more:
         notes.append(
-            f"{count_of(more, 'has', 'have', of=f'{len(examples)} {examples.name} clips')} up to {counts.max()} plain "
+            f"{count_of(more, 'has', of=f'{len(examples)} {examples.name} clips')} up to {counts.max()} plain "
             f"views and others {num_views}, as an earlier version made them: every clip is scored by {num_views}, "
             "spread over it; extract anew to have as many of all"
         )
         examples = spread_views(examples, reader, num_views)
     if fewer and examples.name == "test":
         notes.append(
-            f"{count_of(fewer, 'is', 'are', of=f'{len(examples)} test clips')} scored by fewer than {num_views} plain "
+            f"{count_of(fewer, 'is', of=f'{len(examples)} test clips')} scored by fewer than {num_views} plain "
             "views, for the others failed; `ifcar extract --retry-failed` tries them again"
         )
     return replace(examples, note="; ".join(notes))

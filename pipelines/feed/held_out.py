@@ -69,8 +69,7 @@ def hold_out(train: Examples, protocol: ProtocolTable, share: float) -> Division
     elif (groups < 0).all():
         why = "the protocol names none"
     else:
-        lost = count_of(int((groups < 0).sum()), "is", "are", of="the clips")
-        why = f"{lost} of no known {kind[:-1]}"
+        why = f"{count_of(int((groups < 0).sum()), 'is', 'are', of='the clips')} of no known {kind[:-1]}"
     chosen = _whole_segments(train.segments, share)
     flattered = "both parts may show the same ones, which flatters the held-out part"
     return _divide(train, chosen, share, f"one by one and not by {kind}, for {why}; {flattered}")

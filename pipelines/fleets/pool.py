@@ -62,7 +62,7 @@ def fit_all(
             _fit_waves(jobs, progress, replace(workers, memory=machine.memory), machine.fleet_size, failures)
         except KeyboardInterrupt:
             made = sum(is_finished(job.path) for job in jobs)
-            finished = count_of(made, "is", "are", of=count_of(len(jobs), "run"))
+            finished = count_of(made, "is", of=count_of(len(jobs), "run"))
             progress.say(f"{finished} finished; the same command goes on with the rest")
             raise
         progress.finish()

@@ -89,8 +89,7 @@ def draw_interactions(
     rows: list[list[object]] = []
     for place, (title, graph) in enumerate(graphs.items()):
         mean = graph.mean()
-        clips_seen = count_of(graph.num_clips, "clip")
-        panels[0, place].set_title(f"{short(title, 24)}\n{clips_seen}", fontsize=10)
+        panels[0, place].set_title(f"{short(title, 24)}\n{count_of(graph.num_clips, 'clip')}", fontsize=10)
         _draw_graph(panels[0, place], graph.pairs.astype(np.float64), names, GREY, "pairs")
         _draw_graph(panels[1, place], mean, names, COLOURS[1], "e")
         for a, b in np.argwhere(graph.pairs > 0):

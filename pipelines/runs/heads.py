@@ -73,7 +73,7 @@ def start_from_base(config: RunConfig, fine_tune: FineTuneConfig, head: Head) ->
         taken = _parts_of(weights, own, fine_tune.parts, base.path)
         absent = [key for key in own if key not in taken]
         of_parts = ", ".join(fine_tune.parts)
-        note = f"{count_of(len(taken), f'weight of {of_parts} is', f'weights of {of_parts} are')} another run's"
+        note = f"{count_of(len(taken), f'weight of {of_parts} is')} another run's"
         note += f"; {count_of(len(absent), 'starts', 'start')} from the seed: {', '.join(absent)}" if absent else ""
         weights = {**own, **taken}
     kept = {k for k in own if k.startswith("classifier.") and weights[k].shape != own[k].shape}

@@ -66,7 +66,7 @@ def extracted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     result = extract(config, Counting())
     hook.remove()
     assert (result.num_clips, result.num_failed) == (11, 0)
-    assert list(result.notes) == ["3 boxes of ava_val_v2.2.csv are at excluded timestamps"]
+    assert list(result.notes) == ["3 boxes of ava_val_v2.2.csv at excluded timestamps"]
     return out, views
 
 

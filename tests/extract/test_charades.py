@@ -52,7 +52,7 @@ def cache(root: Path) -> Path:
     assert (result.num_clips, result.num_failed) == (len(VIDEOS), 0)
     assert result.notes == [
         "1 video is not annotated: no boxes, and in protocol official alone",
-        "1 action ends before it begins; its class counts",
+        "1 action ends before it begins; the class counts",
     ]
     return out
 

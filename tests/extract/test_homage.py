@@ -119,7 +119,7 @@ def test_what_is_odd_in_the_files_is_said(seen: tuple[Path, ExtractResult]) -> N
         "p0030_r001_a000: left out, listed with two activities, set_table (",
         "train_list.csv line 3) and wash_dishes (",
         "1 recording has no ego camera (v000); the first: p0003_r001_a000",
-        "1 file of atomic actions is empty, so that there is an activity alone; the first: ",
+        "1 file of atomic actions is empty: an activity alone; the first: ",
         "p0004_r001_a001__aa.json",
         "1 recording is cut at the shortest camera, as p0003_r001_a000, p0003_r001_v001_a000.mkv of 7.5 s",
         "1 film is of recordings that no list names",

@@ -127,7 +127,7 @@ def test_masks_alone_need_no_videos(tmp_path: Path) -> None:
     )
     result = extract(config, Silent())
     assert result.num_clips == len(CLIPS) - 1
-    assert any("1 of 8 clips is left out, it has no masks/" in note for note in result.notes)
+    assert any("1 of 8 clips is left out, without masks/" in note for note in result.notes)
     reader = open_cache(out)
     frame = int(reader.table("frame_indices")[0, 0])
     assert reader.table("boxes")[0, 0, -2 if frame % 3 == 0 else 0].any()

@@ -76,7 +76,7 @@ class MissingFrames(Check):
         count = max(numbers) - min(numbers) + 1 - len(numbers)
         listed = ", ".join(map(str, first)) + (", …" if count > len(first) else "")
         frames = f"{max(numbers) - min(numbers) + 1} frames"
-        text = f"{count_of(count, 'is', 'are', of=frames)} not there: {listed}"
+        text = f"{count_of(count, 'is', of=frames)} not there: {listed}"
         return Finding(text=text, severity=Severity.FAILS, amount=count)
 
 

@@ -54,7 +54,7 @@ class EndsEarly(Check):
         last = int(source_frames(info, fps, annotated[-1:], seen.clip.origin_sec)[0]) + 1
         if last <= 0 or info.num_frames < _MUCH_LONGER * last:
             return None
-        text = f"{count_of(last, 'is', 'are', of=f'{info.num_frames} pictures')} within the annotations"
+        text = f"{count_of(last, 'is', of=f'{info.num_frames} pictures')} within the annotations"
         severity = Severity.NOTE
         if fps is not None and info.fps is None and last >= _LEAST_FRAMES:
             rates = [rate for rate in _USUAL_FPS if abs(info.num_frames / last / (rate / fps) - 1) < _SAME_SHARE]
