@@ -24,6 +24,21 @@ from ifcar.heads.recurrent import FlowGRU
 from ifcar.heads.rows import RowNorm, add_up
 from ifcar.heads.schedules import ANY, Schedule, Schedules
 
+RELEASED_NAMES: Mapping[str, str] = {
+    "COCO_Object_Class_from_Features.fc": "object.objects.classes",
+    "Encoder_Binary_Mask.encoder.linear_0": "object.objects.mask.linear_0",
+    "Encoder_Binary_Mask.encoder.linear_1": "object.objects.mask.linear_1",
+    "Encoder_COCO_Obj_Class.encoder.linear_0": "object.objects.code.linear_0",
+    "Encoder_COCO_Obj_Class.encoder.linear_1": "object.objects.code.linear_1",
+    "ORN.mlp_inter.encoder.linear_0": "object.relations.layers.linear_0",
+    "ORN.mlp_inter.encoder.linear_1": "object.relations.layers.linear_1",
+    "ORN.mlp_inter.encoder.linear_2": "object.relations.layers.linear_2",
+    "rnn_objects": "object.over_time",
+    "fc_classifier_object": "classifier.object",
+    "fc_classifier_context": "classifier.activity",
+}
+"""The released code's module → ours, in the preset `released`; parameters have the same names and shapes."""
+
 
 class ObjectHead(nn.Module):
     """Objects, their relations, and the reasoning state: r_t = f_φ(g_t, r_{t−1}), r = Σ_t r_t (Eq. 4–8)."""

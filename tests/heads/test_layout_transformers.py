@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from fixtures.layout_weights import load_released
 from torch import Tensor, nn
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head, InstanceBatch
+from ifcar.heads.layout_weights import load_released
 from ifcar.heads.layouts import LayoutConfig
 from ifcar.heads.motion import motion_of
 from ifcar.heads.stlt import STLT, STLTConfig

@@ -16,11 +16,12 @@ from ifcar.cache.arrays import MASKS, CacheSpec, object_classes
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.heads.contract import InstanceBatch
 from ifcar.heads.dropout import Dropout
-from ifcar.heads.orn import ORN
+from ifcar.heads.orn import ORN, RELEASED_NAMES
 from ifcar.heads.orn_config import ORNConfig
 from ifcar.testing.batches import FULL_SPEC, random_batch
-from ifcar.testing.built_heads import WithLosses, build_moved, draw_noise
+from ifcar.testing.built_heads import WithLosses, build_moved
 from ifcar.testing.changed_batches import in_double, map_batch
+from ifcar.testing.noise import draw_noise
 
 EXACT = {"rtol": 0, "atol": 1e-9}
 NARROW: dict[str, Any] = {"mask_dim": 5, "class_dim": 4, "relation_dim": 7, "state_dim": 6, "activity_dim": 8}
@@ -92,22 +93,6 @@ def test_first_layer_by_object_equals_every_pair_concatenated() -> None:
         (out.logits.square().sum() + out.losses["object_class"]).backward()
     gradients = [{name: p.grad for name, p in model.named_parameters()} for model in (head, plain)]
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-9, atol=1e-9)
-
-
-RELEASED_NAMES = {
-    "COCO_Object_Class_from_Features.fc": "object.objects.classes",
-    "Encoder_Binary_Mask.encoder.linear_0": "object.objects.mask.linear_0",
-    "Encoder_Binary_Mask.encoder.linear_1": "object.objects.mask.linear_1",
-    "Encoder_COCO_Obj_Class.encoder.linear_0": "object.objects.code.linear_0",
-    "Encoder_COCO_Obj_Class.encoder.linear_1": "object.objects.code.linear_1",
-    "ORN.mlp_inter.encoder.linear_0": "object.relations.layers.linear_0",
-    "ORN.mlp_inter.encoder.linear_1": "object.relations.layers.linear_1",
-    "ORN.mlp_inter.encoder.linear_2": "object.relations.layers.linear_2",
-    "rnn_objects": "object.over_time",
-    "fc_classifier_object": "classifier.object",
-    "fc_classifier_context": "classifier.activity",
-}
-"""The released code's module → ours, in the preset `released`; parameters have the same names and shapes."""
 
 
 def released_weights(head: ORN) -> dict[str, Tensor]:
