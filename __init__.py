@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ifcar.pipelines.extraction.config import ExtractConfig as ExtractConfig
     from ifcar.pipelines.fit import fit as fit
     from ifcar.pipelines.grid.config import GridConfig as GridConfig
-    from ifcar.pipelines.grid.config import SystemConfig as SystemConfig
+    from ifcar.pipelines.grid.lines import SystemConfig as SystemConfig
     from ifcar.pipelines.grid.run import grid as grid
     from ifcar.pipelines.predict import predict as predict
     from ifcar.pipelines.progress import Silent as Silent
@@ -35,31 +35,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Cache",
-    "CachedExamples",
-    "EvaluateConfig",
-    "ExtractConfig",
-    "GridConfig",
-    "IfcarError",
-    "MachineConfig",
-    "OpenedRun",
-    "PredictConfig",
-    "ReportConfig",
-    "ScheduleConfig",
-    "Screen",
-    "Silent",
-    "SystemConfig",
-    "extract",
-    "fit",
-    "grid",
-    "make_run_config",
-    "open_cache",
-    "open_run",
-    "predict",
-    "report",
-]
-
 _PLACES = {
     "ifcar.console": ("Screen",),
     "ifcar.errors": ("IfcarError",),
@@ -67,7 +42,8 @@ _PLACES = {
     "ifcar.library.runs": ("OpenedRun", "open_run"),
     "ifcar.pipelines.extraction.config": ("ExtractConfig",),
     "ifcar.pipelines.fit": ("fit",),
-    "ifcar.pipelines.grid.config": ("GridConfig", "SystemConfig"),
+    "ifcar.pipelines.grid.config": ("GridConfig",),
+    "ifcar.pipelines.grid.lines": ("SystemConfig",),
     "ifcar.pipelines.grid.run": ("grid",),
     "ifcar.pipelines.predict": ("predict",),
     "ifcar.pipelines.progress": ("Silent",),
@@ -78,6 +54,7 @@ _PLACES = {
     "ifcar.pipelines.runs.schedule": ("ScheduleConfig",),
     "ifcar.pipelines.training.machine": ("MachineConfig",),
 }
+__all__ = sorted({"extract", *(name for names in _PLACES.values() for name in names)})
 
 
 def __getattr__(name: str) -> Any:

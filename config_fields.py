@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ifcar.errors import InputError, nearest
+from ifcar.errors import InputError, nearest, one_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +116,8 @@ class Field:
 def check_choice(value: object, choices: Sequence[object], shown: str) -> None:
     """Raise InputError when a value, which messages call `shown`, is none of the choices."""
     if value not in choices:
-        known = [str(choice) for choice in choices]
-        hint = nearest(str(value)[:80], known)
-        raise InputError(f"{shown} is {value!r:.200}; expected one of {', '.join(known)}{hint}")
+        hint = nearest(str(value)[:80], map(str, choices)) if len(choices) > 1 else ""
+        raise InputError(f"{shown} is {value!r:.200}; expected {one_of(choices)}{hint}")
 
 
 @functools.cache

@@ -56,6 +56,12 @@ def nearest_of(name: str, known: Iterable[str]) -> str:
     return f"{nearest(name, known, '.')} Known: {', '.join(known) or 'none'}"
 
 
+def one_of(known: Iterable[object]) -> str:
+    """Return what is expected where these values are known: "one of a, b", or the only one."""
+    names = [str(name) for name in known]
+    return f"{'one of ' * (len(names) > 1)}{', '.join(names)}"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether memory ran out, here or on a device, as whichever library noticed it says so.
 

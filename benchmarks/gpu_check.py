@@ -62,7 +62,8 @@ def run(rows: Rows) -> None:
     rows.measure("peaks", partial(peaks, device, small=rows.small))
     rows.measure("copies", partial(copies, device, rows.small))
     rows.measure("float32 is float32", partial(float32_error, device))
-    for name in ("sfi", "strg", "nl", "stin", "stin-nl", "base", *sorted(HEADS.names())):
+    first = ("sfi", "strg", "nl", "stin", "stin-nl", "base", "orn", "ccau")
+    for name in first if rows.small else (*first, *sorted(HEADS.names())):
         if name not in done(rows):
             rows.measure(name, partial(head_error, name, device, rows.small))
     shared = os.environ.get("IFCAR_SHARED")

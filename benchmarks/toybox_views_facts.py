@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.datasets.toybox_views import ToyboxViews
 from ifcar.extract.toybox.activities import plan_recording
 from ifcar.extract.toybox.cameras import FILM_HEIGHT, FILM_WIDTH, acting_boxes
@@ -32,9 +33,9 @@ CAMERA_OF = {"ego": "ego", "third": "third-1"}
 
 
 @functools.cache
-def boxes_of(camera: str, number: int) -> NDArray[np.float64]:
-    """Return (F, 4) what acts in a recording, in a camera's picture."""
-    return acting_boxes(camera, plan_recording(ToyboxViews.seed, number), ToyboxViews.seed)
+def boxes_of(camera: str, number: int, seed: int) -> NDArray[np.float64]:
+    """Return (F, 4) what acts in a recording of the data set of this seed, in a camera's picture."""
+    return acting_boxes(camera, plan_recording(seed, number), seed)
 
 
 def covered(boxes: NDArray[np.float64], side: int) -> NDArray[np.float64]:
@@ -61,13 +62,13 @@ def retrieval(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return float(np.mean([(side.argmax(1) == own).float().mean() for side in (products, products.T)]))
 
 
-def attended(weights: NDArray[np.float32], segments: list[str], camera: str) -> tuple[float, float]:
+def attended(weights: NDArray[np.float32], segments: list[str], camera: str, seed: int) -> tuple[float, float]:
     """Return the mean share of p (n, N, HW) within what acts, and the share of the picture that this is."""
     blocks, cells = weights.shape[1:]
     side, mass, area = round(cells**0.5), [], []
     for own, segment in zip(weights, segments, strict=True):
         start = int(segment.rpartition("_t")[2]) * FRAMES_PER_SECOND
-        boxes = boxes_of(camera, int(segment[1:5]) - 1)[start : start + WINDOW].reshape(blocks, -1, 4)
+        boxes = boxes_of(camera, int(segment[1:5]) - 1, seed)[start : start + WINDOW].reshape(blocks, -1, 4)
         shares = np.stack([covered(block, side) for block in boxes])
         mass.append((own * shares).sum(1).mean())
         area.append(shares.mean())
@@ -84,13 +85,16 @@ def main(folder: Path) -> None:
         facts: dict[str, list[float]] = {}
         for path in row.runs:
             trained = open_trained(Path(path))
+            dataset = DATASETS.get(trained.reader.identity["dataset"]["name"])
+            if not issubclass(dataset, ToyboxViews):
+                sys.exit(f"{path}: learned from {dataset.name}; expected runs on one of the sets of toybox-views")
             found, segments = told(trained), trained.tested.names.tolist()
             streams = [name.removesuffix("/context") for name in found if name.endswith("/context")]
             for one, other in combinations(streams, 2):
                 value = retrieval(found[f"{one}/context"], found[f"{other}/context"])
                 facts.setdefault(f"R@1 {one} – {other} (1/n = {100 / len(segments):.1f})", []).append(value)
             for stream in CAMERA_OF.keys() & set(streams):
-                mass, area = attended(found[f"{stream}/attention"], segments, CAMERA_OF[stream])
+                mass, area = attended(found[f"{stream}/attention"], segments, CAMERA_OF[stream], dataset.seed)
                 facts.setdefault(f"mass {stream} (area {100 * area:.1f})", []).append(mass)
         for name, values in facts.items():
             print(f"| {row.system} | {name} | {mean_and_deviation(values)} |", flush=True)

@@ -14,7 +14,8 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.errors import CacheMismatchError, InputError, nearest
+from ifcar.cache.lacking import lacking
+from ifcar.errors import CacheMismatchError, InputError, one_of
 
 RowArrays = dict[str, NDArray[Any]]  # of some rows, by name
 Role = Literal["feature", "layout", "bookkeeping"]
@@ -61,7 +62,7 @@ class ArraySpec:
                 raise InputError(f"array {self.name!r} has the axis {axis!r}; expected a letter or 1 to {MAX_SIDE:,}")
         for what, value, known in (("type", self.dtype, DTYPES), ("role", self.role, get_args(Role))):
             if value not in known:
-                raise InputError(f"array {self.name!r} has the {what} {value!r}; expected one of " + ", ".join(known))
+                raise InputError(f"array {self.name!r} has the {what} {value!r}; expected {one_of(known)}")
 
     @property
     def is_by_slot(self) -> bool:
@@ -292,20 +293,3 @@ def object_classes(names: Sequence[str]) -> ArraySpec:
     return ArraySpec(
         name="object_classes", axes=("T", "N"), dtype="int16", role="layout", empty=-1, classes=tuple(names)
     )
-
-
-_BOXES_ONLY = "or read boxes only: `--streams layout`, of head base where this head has no streams"
-_MADE_BY = {
-    "instance_features": "extract with a backbone, not with --pooled none",
-    "frame_features": "extract with a backbone",
-    "grid_features": "extract with a backbone and --grid",
-}
-
-
-def lacking(name: str, known: Sequence[str]) -> str:
-    """Return "no array …" with what there is instead and what makes it, for messages about a missing array."""
-    hint = "" if name in _MADE_BY else nearest(name, known)
-    made_by = _MADE_BY.get(name, "extract a dataset that gives it")
-    if name in _MADE_BY and not {*_MADE_BY} & {*known}:  # a cache of boxes alone
-        made_by = f"{made_by}, {_BOXES_ONLY}"
-    return f"no array {name!r}{hint}; there are {', '.join(known)}; {made_by}"

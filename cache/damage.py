@@ -90,6 +90,11 @@ class VerifyReport:
     damages: tuple[Damage, ...] = ()
 
     @property
+    def num_pending(self) -> int:
+        """Return how many rows, of a cache or list of parts without damage, are not extracted yet."""
+        return self.num_rows - self.num_rows_checked
+
+    @property
     def ok(self) -> bool:
         """Whether nothing is wrong; a cache that is not finished yet can be ok."""
         return not self.damages

@@ -11,7 +11,7 @@ from typing import Any
 from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.schema import ROWS_PER_SHARD, Provenance, Status, fingerprint
 from ifcar.cache.stored_spec import FIRST_VERSION, FORMAT_VERSION, parse_spec, spec_content
-from ifcar.errors import CacheDamageError, CacheMismatchError, InputError
+from ifcar.errors import CacheDamageError, CacheMismatchError, InputError, one_of
 
 COMPRESSIONS = (None, "zstd")
 ANEW = "write to another place (--out), or start anew (--overwrite)"
@@ -115,7 +115,7 @@ def new_manifest(
         InputError: no clips, a doubled or unusable clip id, fewer than one plain view, an unknown compression.
     """
     if compression not in COMPRESSIONS:
-        raise InputError(f"compression {compression!r} is not known, expected one of {COMPRESSIONS}")
+        raise InputError(f"compression {compression!r} is not known, expected {one_of(COMPRESSIONS)}")
     if num_views < 1 or num_augmented_views < 0:
         raise InputError(
             f"a cache needs at least 1 view a clip and 0 augmented ones, found {num_views} and {num_augmented_views}"

@@ -132,15 +132,15 @@ def part_of(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def open_parts(path: Path) -> PartsReader:
-    """Open the parts that a file lists.
+def open_each(path: Path) -> list[CacheReader]:
+    """Open the parts that a file lists, finished or not, each by itself.
 
     Raises:
         MissingDataError: a part is not there.
-        InputError: the file lists no parts; or see `PartsReader`.
-        CacheMismatchError: a part is another cache than was listed; or see `PartsReader`.
+        InputError: the file lists no parts.
+        CacheMismatchError: a part is another cache than was listed.
     """
-    return PartsReader(path, [open_listed(path, "a part", entry, _REMEDY, open_single) for entry in _read(path)])
+    return [open_listed(path, "a part", entry, _REMEDY, open_single) for entry in _read(path)]
 
 
 def open_one(path: Path) -> CacheReader:
@@ -148,7 +148,7 @@ def open_one(path: Path) -> CacheReader:
     place = place_of(path)
     if not place.name.endswith(PARTS_SUFFIX):
         return open_single(place)
-    return open_parts(place)
+    return PartsReader(place, open_each(place))
 
 
 def part_places(path: Path) -> list[Path]:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.cache.arrays import ArraySpec, CacheSpec, lacking
+from ifcar.cache.arrays import ArraySpec, CacheSpec
 from ifcar.cache.clips import ClipTable
 from ifcar.cache.commits import FailedRow
+from ifcar.cache.lacking import lacking
 from ifcar.cache.manifest import Manifest, check_fingerprint, describe_row
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.errors import CacheMismatchError, InputError, nearest_of

@@ -23,7 +23,7 @@ from ifcar.cache.damage import Damage, DamageKind, VerifyReport
 from ifcar.cache.durable import list_files
 from ifcar.cache.layout import PROTOCOLS, read_clips, read_manifest
 from ifcar.cache.manifest import COMPRESSIONS, Manifest, check_fingerprint, describe_row
-from ifcar.cache.parts import open_parts, part_places
+from ifcar.cache.parts import PartsReader, open_each, part_places
 from ifcar.cache.schema import ROWS_PER_SHARD
 from ifcar.cache.shards import ShardedArray, ShardPool
 from ifcar.cache.single import HDF5_SUFFIXES, JOIN_SUFFIX, PARTS_SUFFIX
@@ -70,14 +70,16 @@ def verify_cache(path: Path, progress: Progress | None = None) -> VerifyReport:
 
 
 def _verify_parts(path: Path, progress: Progress | None) -> VerifyReport:
-    """Verify parts one after the other, then that they are what was listed; progress counts them."""
+    """Verify parts one after the other, that they are what was listed and, once all are finished, one cache."""
     places, reports = part_places(path), list[VerifyReport]()
     for place in places:
         reports.append(verify_cache(place))
         if progress:
             progress(len(reports), len(places))
     if all(report.ok for report in reports):
-        open_parts(path).close()
+        parts = open_each(path)
+        for part in parts if any(report.num_pending for report in reports) else [PartsReader(path, parts)]:
+            part.close()
     return VerifyReport(
         path=path,
         num_rows=sum(report.num_rows for report in reports),

@@ -154,11 +154,6 @@ class CacheWriter:
         """Return the blocks that are not committed, ascending."""
         return [block for block in range(self.num_blocks) if block not in self._commits]
 
-    def failed_rows(self) -> dict[int, str]:
-        """Return the reason of every failed row in a committed block."""
-        commits = (self._commits[block] for block in sorted(self._commits))
-        return {failure.row: failure.reason for commit in commits for failure in commit.failures}
-
     def notes(self) -> dict[int, str]:
         """Return what is to be said of rows of committed blocks."""
         return {row: text for block in sorted(self._commits) for row, text in self._commits[block].notes.items()}

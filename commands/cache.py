@@ -12,6 +12,7 @@ import typer
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
 from ifcar.commands.options import CacheArgument, Json, places, say
 from ifcar.console import Screen, json_rows, print_json, print_table
+from ifcar.counts import count_of
 from ifcar.errors import InputError, nearest_of
 from ifcar.pipelines.extraction.cache_options import ExportConfig, RecomputeConfig, ShowConfig
 from ifcar.shell_words import command
@@ -83,8 +84,11 @@ def join(
         print_json(asdict(made))
         return
     for name, count in made.dropped.items():
-        say(f"{name}: {count} segments dropped, which another stream lacks" if count else f"{name}: all segments")
-    say(f"{out}: {made.num_segments} segments. Next: {command('ifcar', 'fit-head', 'ccau', '--cache', out)}")
+        dropped = f"{count_of(count, 'segment')} dropped, which another stream lacks"
+        say(f"{name}: {dropped if count else 'all segments'}")
+    say(
+        f"{out}: {count_of(made.num_segments, 'segment')}. Next: {command('ifcar', 'fit-head', 'ccau', '--cache', out)}"
+    )
 
 
 def _with_cameras(text: str) -> tuple[str, str, str]:
@@ -113,7 +117,8 @@ def parts(
         facts = {"path": out, "parts": len(caches), "clips": reader.num_clips, "rows": reader.num_rows}
         print_json({**facts, "fingerprint": reader.fingerprint})
         return
-    say(f"{out}: {len(caches)} parts, {reader.num_clips:,} clips, {reader.num_rows:,} rows.")
+    counts = (len(caches), "part"), (reader.num_clips, "clip"), (reader.num_rows, "row")
+    say(f"{out}: {', '.join(count_of(*own) for own in counts)}.")
     say(f"Next: {command('ifcar', 'cache', 'info', out)}, or --cache {out} of any command.")
 
 
@@ -142,6 +147,9 @@ def verify(
             say(line)
         mend = command("ifcar", "cache", "repair", cache)
         say(f"{cache}: {f'{len(lines)} damaged; mend with {mend}' if lines else 'clean'}")
+        if report.num_pending and not lines:
+            rows = count_of(report.num_pending, "is", of=count_of(report.num_rows, "row"))
+            say(f"{rows} not extracted yet; run the same `ifcar extract` to finish")
         if again is not None:
             _print_recomputed(again)
     if lines or (again is not None and again.faults):
@@ -168,7 +176,7 @@ def _print_recomputed(again: Recomputed) -> None:
         for d in again.arrays
     ]
     columns = ["array", "largest difference", "mean", "lowest cosine", "relative to a row", "at most", "rows beyond"]
-    print_table(f"{len(again.rows)} rows computed again", columns, rows)
+    print_table(f"{count_of(len(again.rows), 'row')} computed again", columns, rows)
     if again.environment:
         print_table("what has changed since", ["what", "then", "now"], again.environment)
     else:
@@ -221,4 +229,4 @@ def show(cache: CacheArgument, options: Annotated[Given, OptionsOf(ShowConfig)],
     if as_json:
         print_json({"pictures": paths})
     else:
-        say(f"{len(paths)} pictures in {config.out}/")
+        say(f"{count_of(len(paths), 'picture')} in {config.out}/")

@@ -10,6 +10,7 @@ import typer
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
 from ifcar.commands.options import MOST_NOTES, Json, refuse_ignored, say, say_notes
 from ifcar.console import Screen, print_json, print_table
+from ifcar.counts import count_of
 from ifcar.pipelines.engines.cluster import EngineConfig, RayConfig
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.shell_words import command
@@ -68,5 +69,6 @@ def extract(
         root = [] if config.data_root is None else ["--data-root", config.data_root]
         say(f"Next: {step}, or {command('ifcar', 'cache', 'show', result.cache, *root)} for pictures.")
     if result.num_failed:
-        say(f"{result.num_failed} rows failed; reasons in {result.failures_file}; try again with --retry-failed")
+        failed = count_of(result.num_failed, "row")
+        say(f"{failed} failed; reasons in {result.failures_file}; try again with --retry-failed")
         raise typer.Exit(1)

@@ -20,7 +20,7 @@ from ifcar.commands.options import (
 from ifcar.config_fields import words_of
 from ifcar.console import Screen, print_json
 from ifcar.errors import InputError
-from ifcar.pipelines.grid.config import SystemConfig
+from ifcar.pipelines.grid.lines import SystemConfig
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.live import LiveConfig, LiveData
 from ifcar.pipelines.runs.schedule import ScheduleConfig

@@ -23,7 +23,7 @@ from ifcar.commands.options import (
 )
 from ifcar.console import Screen, print_json, print_table
 from ifcar.errors import InputError
-from ifcar.pipelines.grid.config import SystemConfig
+from ifcar.pipelines.grid.lines import SystemConfig
 from ifcar.pipelines.runs.config import FineTuneConfig, RunConfig
 from ifcar.pipelines.runs.distil import DistilConfig
 from ifcar.pipelines.runs.questions import EvaluateConfig

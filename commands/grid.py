@@ -12,9 +12,11 @@ import typer
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
 from ifcar.commands.options import HEAD, CacheOption, Json, refuse_ignored, say, say_notes, schedule_from
 from ifcar.console import Screen, json_rows, print_json, print_table
+from ifcar.counts import count_of
 from ifcar.errors import InputError
 from ifcar.pipelines.engines.cluster import EngineConfig, RayConfig
-from ifcar.pipelines.grid.config import FewShotConfig, GridConfig, SystemConfig
+from ifcar.pipelines.grid.config import FewShotConfig, GridConfig
+from ifcar.pipelines.grid.lines import SystemConfig
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.pipelines.training.machine import MachineConfig
@@ -125,7 +127,7 @@ def _print_plan(plan: GridPlan, *, as_json: bool) -> None:
     if as_json:
         print_json(json_rows(columns, rows))
         return
-    print_table(f"{plan.config.name}: {len(plan.jobs())} runs on {plan.cache}", columns, rows)
+    print_table(f"{plan.config.name}: {count_of(len(plan.jobs()), 'run')} on {plan.cache}", columns, rows)
     for fusion in plan.config.ensembles:
         say(f"fused: {fusion.name} = {' + '.join(fusion.members)}")
 
@@ -142,7 +144,8 @@ def show_grid(result: GridResult, *, as_json: bool) -> None:
         print_table(comparison.title or comparison.name, header, rows)
         say(caption(comparison))
         say_notes(comparison.notes)
-        say(f"{result.num_runs} runs, {result.num_made} of them made now; tables: {result.folder}/table.md, .tex, .csv")
+        runs = count_of(result.num_runs, "run")
+        say(f"{runs}, {result.num_made} of them made now; tables: {result.folder}/table.md, .tex, .csv")
         say(f"Next: {command('ifcar', 'report', result.folder)}")
     if result.failures:
         raise typer.Exit(1)

@@ -12,6 +12,7 @@ import typer
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
 from ifcar.commands.options import Json, say, say_notes
 from ifcar.console import Screen, print_json, print_table
+from ifcar.counts import count_of
 from ifcar.pipelines.detection.config import DetectorConfig
 from ifcar.pipelines.runs.questions import PredictConfig
 
@@ -61,7 +62,7 @@ def predict(
             ["class", "probability"],
             [[score.name, f"{score.probability:.3f}"] for score in answer.top],
         )
-    views = "1 view" if result.num_views == 1 else f"{result.num_views} views, averaged,"
+    views = count_of(result.num_views, "view", "views, averaged,")
     say(
         f"Seen of clip {result.clip_id!r}: {result.num_subjects + result.num_objects} of {result.num_tracks} tracks "
         f"(subjects {result.num_subjects}, objects {result.num_objects}), {views} of {result.num_frames} frames."

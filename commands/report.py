@@ -10,6 +10,7 @@ import typer
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
 from ifcar.commands.options import Json, say, say_notes
 from ifcar.console import Screen, print_json, print_table
+from ifcar.counts import count_of
 from ifcar.pipelines.report.config import ReportConfig
 from ifcar.shell_words import quoted
 
@@ -41,7 +42,7 @@ def report(
         return
     rows = [["the page", str(result.page), f"{result.size_bytes / 2**20:.1f} MiB"]]
     for title, files, count in result.figures:
-        rows.append([title, ", ".join([str(files[0]), *(path.suffix for path in files[1:])]), f"{count} rows"])
+        rows.append([title, ", ".join([str(files[0]), *(path.suffix for path in files[1:])]), count_of(count, "row")])
     print_table("report", ["what", "file", "size"], rows)
     for title, a, b in result.pairs:
         if b:

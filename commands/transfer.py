@@ -10,11 +10,13 @@ import typer
 
 from ifcar.commands.options import Json, place, say
 from ifcar.console import Screen, print_json
+from ifcar.counts import count_of
 from ifcar.errors import InputError
 from ifcar.shell_words import command
 
 if TYPE_CHECKING:
     from ifcar.cache.addresses import Address
+    from ifcar.cache.push import Moved
 
 AddressArgument = Annotated[
     Path, typer.Argument(help="As s3://BUCKET/NAME.zarr, gs://… or az://…; to pull also https://….", callback=place)
@@ -34,8 +36,7 @@ def push(
     if as_json:
         print_json({"address": str(address), **asdict(moved)})
         return
-    kept = f"; {moved.kept} blocks that only the bucket has stay there" if moved.kept else ""
-    say(f"{address}: {moved.blocks} blocks; {moved.files} files sent, {moved.size_bytes / 2**20:,.1f} MiB{kept}")
+    say(f"{address}: {_what_moved(moved, 'sent', 'the bucket')}")
 
 
 def pull(
@@ -51,10 +52,15 @@ def pull(
     if as_json:
         print_json({"cache": str(cache), **asdict(moved)})
         return
-    kept = f"; {moved.kept} blocks that only this folder has stay" if moved.kept else ""
-    mib = moved.size_bytes / 2**20
-    say(f"{cache}: {moved.blocks} blocks; {moved.files} files fetched, {mib:,.1f} MiB{kept}")
+    say(f"{cache}: {_what_moved(moved, 'fetched', 'this folder')}")
     say(f"Next: {command('ifcar', 'cache', 'info', cache)}")
+
+
+def _what_moved(moved: Moved, done: str, where: str) -> str:
+    """Return what was sent or fetched, and which blocks stay that only the receiving side has."""
+    kept = count_of(moved.kept, f"block that only {where} has stays", f"blocks that only {where} has stay")
+    blocks, files = count_of(moved.blocks, "block"), count_of(moved.files, "file")
+    return f"{blocks}; {files} {done}, {moved.size_bytes / 2**20:,.1f} MiB{f'; {kept}' if moved.kept else ''}"
 
 
 def _address(place: Path) -> Address:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ifcar.cache.arrays import ArraySpec
+from ifcar.counts import count_of
 from ifcar.errors import InputError, LostProcessError
 from ifcar.extract.audio import SAMPLE_RATE, Sound
 from ifcar.extract.backbones.spec import Reads
@@ -201,9 +202,8 @@ def past_end_lines(notes: Mapping[str, str]) -> list[str]:
     if not notes:
         return []
     first, text = next(iter(notes.items()))
-    one, several = "1 clip reaches past the end of its source", f"{len(notes)} clips reach past the end of their source"
-    clips = one if len(notes) == 1 else several
-    return [f"{clips}, which ends them there, the first: {first}: {text}"]
+    clips = count_of(len(notes), "clip reaches past the end of its", "clips reach past the end of their")
+    return [f"{clips} source, which ends them there, the first: {first}: {text}"]
 
 
 def clip_info(clip: Clip, source: PictureSource) -> VideoInfo:

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ifcar.cache.arrays import lacking
+from ifcar.cache.lacking import lacking
 from ifcar.errors import CacheMismatchError
 
 

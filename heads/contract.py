@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from ifcar.cache.arrays import CacheSpec, lacking
+from ifcar.cache.arrays import CacheSpec
+from ifcar.cache.lacking import lacking
 from ifcar.errors import CacheMismatchError, InputError, nearest
 from ifcar.heads.batch import HeadOutput as HeadOutput
 from ifcar.heads.batch import InstanceBatch as InstanceBatch

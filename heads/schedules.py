@@ -12,17 +12,13 @@ ANY = ""  # a data set of no schedule of its own
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Schedule:
-    """How a head was trained where it was published.
+class Optimisation:
+    """How a head's weights move.
 
     Args:
-        source: paper and section.
         optimizer: "sgd", or "adam" with decoupled weight decay (AdamW; without weight decay it is Adam).
         coupled_decay: Adam's weight decay is a part of the gradient in place of a factor of the weights.
         lr: initial learning rate.
-        epochs: passes over the training clips; None where steps are stated.
-        num_steps: optimiser steps; None where passes are stated.
-        milestones: epochs, or steps where these are stated, after which the learning rate is divided by 10.
         decay: "steps" at the milestones; "linear", or half a "cosine", to zero over all steps after the warm-up;
             "plateau": by 10 when the mean training loss has not fallen for more than `patience` epochs.
         patience: of a plateau, see `ifcar.pipelines.runs.schedule.num_plateaus`.
@@ -35,12 +31,8 @@ class Schedule:
         clip_gradient: largest norm of the gradient over all trained parameters of the head, or None.
     """
 
-    source: str
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: float = 1e-2
-    epochs: int | None = None
-    num_steps: int | None = None
-    milestones: tuple[int, ...] = ()
     decay: Literal["steps", "linear", "cosine", "plateau"] = "steps"
     warm_up: float = 0.0
     batch_size: int = 72
@@ -51,6 +43,23 @@ class Schedule:
     coupled_decay: bool = False
     patience: int = 0
     least_lr: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Schedule(Optimisation):
+    """How a head was trained where it was published.
+
+    Args:
+        source: paper and section.
+        epochs: passes over the training clips; None where steps are stated.
+        num_steps: optimiser steps; None where passes are stated.
+        milestones: epochs, or steps where these are stated, after which the learning rate is divided by 10.
+    """
+
+    source: str
+    epochs: int | None = None
+    num_steps: int | None = None
+    milestones: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.num_steps is None):

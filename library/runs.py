@@ -9,10 +9,9 @@ from ifcar.pipelines.evaluate import Evaluation, evaluate
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import Run
 from ifcar.pipelines.runs.finished import open_run as open_finished
-from ifcar.pipelines.runs.heads import build_head
+from ifcar.pipelines.runs.heads import trained_head
 from ifcar.pipelines.runs.questions import EvaluateConfig
 from ifcar.pipelines.runs.trained import own_config
-from ifcar.pipelines.runs.weights import load_head
 
 
 class OpenedRun(Run):
@@ -25,9 +24,7 @@ class OpenedRun(Run):
             InputError: an ensemble, which has no weights of its own; or the weights are damaged.
         """
         data = self.data()
-        head = build_head(own_config(self), data.spec, len(data.classes))
-        load_head(head, self.path / "model.safetensors")
-        return head.eval()
+        return trained_head(own_config(self), self.path, data.spec, len(data.classes))
 
     def score(self, cache: Path | str | None = None, options: EvaluateConfig | None = None) -> Evaluation:
         """Score the test clips again from the weights, as `ifcar evaluate` does.

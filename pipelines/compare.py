@@ -9,10 +9,12 @@ from pathlib import Path
 from ifcar.cache.addresses import Address, place_of
 from ifcar.cache.open import open_cache
 from ifcar.cache.single import FILE_SUFFIXES
+from ifcar.counts import count_of
 from ifcar.errors import InputError, MissingDataError
 from ifcar.pipelines.comparison.results import Replicate, ResultRow, System, summarise
 from ifcar.pipelines.comparison.store import NAME as RESULTS
-from ifcar.pipelines.grid.config import GridConfig, SystemConfig, read_grid
+from ifcar.pipelines.grid.config import GridConfig, read_grid
+from ifcar.pipelines.grid.lines import SystemConfig
 from ifcar.pipelines.grid.variants import expand
 from ifcar.pipelines.published.tables import BETWEEN, PublishedRow, PublishedTable, published_row
 from ifcar.pipelines.runs.differences import Difference, differences, silent_kinds
@@ -149,7 +151,7 @@ def _untested(a: Run, b: Run) -> str:
     shared = len({*ids[0]} & {*ids[1]})
     if shared == len(ids[0]) == len(ids[1]):
         return "they were tested on the same clips in another order"
-    return f"they were tested on {len(ids[0]):,} and {len(ids[1]):,} clips, of which {shared:,} are the same"
+    return f"they were tested on {len(ids[0]):,} and {len(ids[1]):,} clips, of which {count_of(shared, 'is')} the same"
 
 
 def _row_facts(table: PublishedTable, row: PublishedRow) -> Facts:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ifcar.cache.durable import file_digest, write_atomic, write_atomic_parts
 from ifcar.cache.lock import locked
+from ifcar.counts import count_of
 from ifcar.devices import choose_device
 from ifcar.errors import InputError
 from ifcar.extract.datasets.box_records import stream_records
@@ -133,7 +134,7 @@ def _write(out: Path, detector: ClipDetector, clips: Sequence[Clip], progress: P
     failures: dict[str, str] = {}
     try:
         left = [clip for clip in clips if clip.clip_id not in part]
-        progress.start(f"looking at {len(clips):,} clips", len(left))
+        progress.start(f"looking at {count_of(len(clips), 'clip')}", len(left))
         for clip in left:
             try:
                 found = detector.find(clip)
@@ -205,8 +206,9 @@ def _result(
     more = []
     if without:
         link = detector.config.link()
+        count = count_of(len(without), "has", of=f"{len(clips):,} clips")
         more.append(
-            f"{len(without):,} of {len(clips):,} clips have no box, the first: {without[0]}; tracks begin at "
+            f"{count} no box, the first: {without[0]}; tracks begin at "
             f"--new-score {link.new_score:g}, and lower scores find more"
         )
     if num_tracks and not num_subjects:

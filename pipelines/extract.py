@@ -21,7 +21,8 @@ from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import PREFERRED_PROTOCOL
 from ifcar.cache.schema import Status
 from ifcar.cache.writer import CacheWriter
-from ifcar.errors import CacheMismatchError, InputError
+from ifcar.counts import count_of
+from ifcar.errors import CacheMismatchError, InputError, LockedError
 from ifcar.extract.decoded_views import past_end_lines
 from ifcar.extract.engine import BlockTask
 from ifcar.pipelines.engines.contract import ExtractEngine
@@ -103,9 +104,9 @@ def _extract_away(place: Address, config: ExtractConfig, progress: Progress, eng
     outbox = Outbox(place)
     try:
         return replace(_extract(outbox.folder, config, progress, engine, outbox), cache=place)
-    except CacheMismatchError as error:
+    except (CacheMismatchError, LockedError) as error:
         said = str(error).replace(ANEW, "write to another place (--out), or delete what lies there")
-        raise CacheMismatchError(said.replace(str(outbox.folder), str(place))) from error
+        raise type(error)(said.replace(str(outbox.folder), str(place))) from error
     finally:
         outbox.close()
 
@@ -129,13 +130,15 @@ def _extract(
             _say_size(path, preparation, num_rows, progress, outbox)
             if lost:
                 progress.say(lost)
-            progress.start(f"extracting {len(preparation.source.clips)} clips", num_rows)
+            progress.start(f"extracting {count_of(len(preparation.source.clips), 'clip')}", num_rows)
             started = time.perf_counter()
             try:
                 engine.run(preparation, writer, tasks, progress)
             except KeyboardInterrupt:
-                kept = writer.num_blocks - len(writer.pending_blocks())
-                progress.say(f"{path}: {kept} of {writer.num_blocks} blocks are kept; the same command goes on")
+                blocks = count_of(writer.num_blocks, "block")
+                kept = count_of(writer.num_blocks - len(writer.pending_blocks()), "is", "are", of=blocks)
+                place = path if outbox is None else outbox.address
+                progress.say(f"{place}: {kept} kept; the same command goes on")
                 raise
             progress.finish()
             seconds = time.perf_counter() - started
@@ -149,9 +152,11 @@ def _say_size(path: Path, preparation: Preparation, num_rows: int, progress: Pro
     row_bytes = preparation.spec.row_bytes(preparation.spec.names())
     size, free = num_rows * row_bytes, shutil.disk_usage(path).free
     place, room = (path, f", {free / 2**20:,.0f} MiB free") if outbox is None else (outbox.address, "")
-    line = f"{place}: {num_rows:,} rows of {row_bytes / 2**10:,.0f} KiB, together {size / 2**20:,.0f} MiB{room}"
+    line = (
+        f"{place}: {count_of(num_rows, 'row')} of {row_bytes / 2**10:,.0f} KiB, together {size / 2**20:,.0f} MiB{room}"
+    )
     if left_out := int((~preparation.wanted()).sum()):
-        line += f"; {left_out:,} augmented views of clips that no protocol trains on are left out"
+        line += f"; {count_of(left_out, 'augmented view')} of clips that no protocol trains on left out"
     proposals, num_slots = preparation.source.proposals, preparation.spec.num_instances
     if proposals is not None:
         line += f"; boxes fill {100 * proposals.filled:.0f} % of {num_slots} slots a frame, the rest is padding"

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ifcar.heads.catalog import HEADS
-from ifcar.pipelines.grid.config import FewShotConfig, GridConfig, SystemConfig
+from ifcar.pipelines.grid.config import FewShotConfig, GridConfig
+from ifcar.pipelines.grid.lines import SystemConfig
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 

@@ -19,8 +19,10 @@ import numpy as np
 from ifcar.cache.arrays import ArraySpec
 from ifcar.cache.schema import Category
 from ifcar.cache.streams import in_stream, stream_of
+from ifcar.counts import count_of
 from ifcar.devices import choose_device
 from ifcar.errors import InputError
+from ifcar.extract.datasets.box_files.one_video import OneVideo
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.decode import probe
 from ifcar.extract.decoded_views import ViewDataset
@@ -29,9 +31,9 @@ from ifcar.extract.roi import pooled_with
 from ifcar.extract.tracks import Tracks
 from ifcar.pipelines.detection.file_boxes import check_boxes, use_of_boxes
 from ifcar.pipelines.detection.video_boxes import (
-    VideoBoxes,
     boxes_found,
     boxes_of_file,
+    carried,
     detector_config,
     differing,
 )
@@ -127,7 +129,7 @@ def predict(
     reads_features = data.spec.reads_features(reads)
     pooled = pooled_with(recipe.pooled) if reads_features and recipe.pooled is not None else ()
     reads = tuple(dict.fromkeys((*reads, *pooled)))
-    views = _views(clip_of_video, boxes, recipe, boxes.carried(run, data.spec, reads))
+    views = _views(clip_of_video, boxes, recipe, carried(boxes, run, data.spec, reads))
     if not reads_features and weights is not None:
         raise InputError(f"--weights {weights} would be ignored: {run} reads boxes only")
     seen = [views.plan(row) for row in range(len(views))]
@@ -136,7 +138,8 @@ def predict(
         arrays |= live_features(run, data, recipe, views, weights, on, progress)
     arrays = {in_stream(stream, name): array for name, array in arrays.items()}
     fewer = {member.config.views for member in members} - {None, len(seen)}
-    notes += [f"scored by {len(seen)} views; the run's test clips by {own}, see views in its config" for own in fewer]
+    views_seen = count_of(len(seen), "view")
+    notes += [f"scored by {views_seen}; the run's test clips by {own}, see views in its config" for own in fewer]
     slots = np.stack([view.categories for view in seen]).max(axis=(0, 1))  # (N,)
     boxes_seen = np.stack([view.boxes for view in seen])
     asked: Sequence[int | None] = [None] if data.over == "clip" else asked_about(slots)
@@ -163,7 +166,7 @@ def _boxes(
     progress: Progress,
     *,
     reads_boxes: bool,
-) -> VideoBoxes:
+) -> OneVideo:
     """Return the video's boxes; none where none are given and none are read."""
     if options.boxes is not None:
         if detector:
@@ -176,7 +179,7 @@ def _boxes(
         if detector:
             name = next(iter(detector)).replace("_", "-")
             raise InputError(f"--{name} would be ignored: {run} reads no boxes; leave it out")
-        return VideoBoxes(clip_id=clip.clip_id, tracks=Tracks.none())
+        return OneVideo(clip_id=clip.clip_id, tracks=Tracks.none())
     subjects = data.identity["dataset"].get("subjects")
     if detector and subjects is not None and recipe.detector is None and "subjects" not in detector:
         progress.say(f"subjects are boxes of the classes {subjects}, as in the training; --subjects names others")
@@ -190,7 +193,7 @@ def _boxes(
     return boxes_found(config, clip, device, progress)
 
 
-def _views(clip: Clip, boxes: VideoBoxes, recipe: Recipe, carried: Sequence[ArraySpec]) -> ViewDataset:
+def _views(clip: Clip, boxes: OneVideo, recipe: Recipe, carried: Sequence[ArraySpec]) -> ViewDataset:
     """Return the video's views.
 
     Boxes of a detector, or of a run on boxes of a file, are seen over all of it; others say which part is meant.
@@ -212,12 +215,12 @@ def _views(clip: Clip, boxes: VideoBoxes, recipe: Recipe, carried: Sequence[Arra
     )
 
 
-def _beside_the_clip(boxes: VideoBoxes, recipe: Recipe) -> bool:
+def _beside_the_clip(boxes: OneVideo, recipe: Recipe) -> bool:
     """Return whether boxes say nothing of which frames are the clip, as in the extraction behind the run."""
     return (boxes.facts is not None or bool(recipe.boxes)) and recipe.backbone.reads != "nothing"
 
 
-def _sees_all(boxes: VideoBoxes, recipe: Recipe) -> bool:
+def _sees_all(boxes: OneVideo, recipe: Recipe) -> bool:
     """Return whether frames are sampled from all of the video, wherever its boxes are."""
     return _beside_the_clip(boxes, recipe) or (boxes.of_source and recipe.policy.sampling != "annotated")
 
@@ -233,7 +236,7 @@ def _check_run(run: Path, recipe: Recipe) -> None:
 def _notes_of_boxes(
     run: Path,
     clip: Clip,
-    boxes: VideoBoxes,
+    boxes: OneVideo,
     info: VideoInfo,
     recipe: Recipe,
     options: PredictConfig,

@@ -22,6 +22,7 @@ from ifcar.cache.manifest import differing, new_manifest
 from ifcar.cache.open import open_cache
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Status
+from ifcar.counts import count_of
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.pipelines.engines.local import engine_options
 from ifcar.pipelines.extraction.cache_options import RecomputeConfig
@@ -84,13 +85,13 @@ class Recomputed:
         num, bad = len(self.rows), len(self.faults)
         why = WHY.get(self.precision, "no row has features, and all else has to be the same")
         if not bad:
-            return f"{num} rows are what the cache holds: {why}"
+            return f"{count_of(num, 'row is')} what the cache holds: {why}"
         where = (
             "every one, so look at weights, code and decoder"
             if bad == num > 1
             else "not all, so their own videos or annotations have changed since, or their decoder reads them otherwise"
         )
-        return f"{bad} of {num} rows are not what the cache holds ({where}); {why}"
+        return f"{count_of(bad, 'is', of=f'{num} rows')} not what the cache holds ({where}); {why}"
 
 
 def recompute(cache: Path, config: RecomputeConfig, progress: Progress) -> Recomputed:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import Head, HeadOutput, InstanceBatch
@@ -84,3 +85,21 @@ def without_dropout(config: Any) -> Any:
         elif hasattr(value, "__dataclass_fields__"):
             changes[f.name] = without_dropout(value)
     return replace(config, **changes)
+
+
+def draw_noise(head: nn.Module, num_clips: int, generator: torch.Generator | None = None) -> None:
+    """Set the noise of every layer of a head that draws, in the order of its modules.
+
+    Args:
+        head: its layers keep the noise until the next call.
+        num_clips: B of the batch that follows.
+        generator: of the CPU, so that the noise does not depend on the device; default: torch's global one.
+    """
+    for module in head.modules():
+        if isinstance(module, Noise):
+            size = math.prod((num_clips, *module.shape))
+            noise = torch.rand(size, generator=generator).view(num_clips, *module.shape)
+            if module.noise is not None and module.noise.shape == noise.shape:
+                module.noise.copy_(noise)  # in place: a captured graph reads it from here
+            else:
+                module.noise = noise.to(next(head.parameters(), noise).device)

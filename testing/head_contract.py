@@ -18,9 +18,17 @@ from torch.overrides import TorchFunctionMode
 from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.contract import Head, InstanceBatch
 from ifcar.testing.batches import random_batch, spec_with
-from ifcar.testing.built_heads import NUM_CLASSES, build, build_moved, give_noise, loss_of, total_loss, without_dropout
+from ifcar.testing.built_heads import (
+    NUM_CLASSES,
+    build,
+    build_moved,
+    draw_noise,
+    give_noise,
+    loss_of,
+    total_loss,
+    without_dropout,
+)
 from ifcar.testing.changed_batches import constant, fill_empty_slots, in_double, junk, map_batch
-from ifcar.testing.noise import draw_noise
 
 MADE_OF_NUMBERS = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
 MOVED = (Tensor.to, Tensor.cuda)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
-from ifcar.config_fields import Bounds, Field, Option, check_fields, fields_of, words_of
+from ifcar.config_fields import Bounds, Field, Option, check_choice, check_fields, fields_of, words_of
 from ifcar.errors import InputError
 from ifcar.extract.views import ViewPolicy
 from ifcar.pipelines.extraction.config import ExtractConfig
@@ -139,6 +139,13 @@ def test_a_command_is_told_what_was_given_and_nothing_else(app: Any, arguments: 
 def test_a_bad_option_is_named_as_it_was_given(app: Any, arguments: str, message: str) -> None:
     result = CliRunner().invoke(app[0], ["--name", "x", *arguments.split()])
     assert isinstance(result.exception, InputError) and message in str(result.exception)
+
+
+def test_the_only_choice_is_no_one_of_many() -> None:
+    with pytest.raises(InputError, match=r"^--as is 'hdf6'; expected hdf5$"):
+        check_choice("hdf6", ("hdf5",), "--as")
+    with pytest.raises(InputError, match=r"^--as is 'hdf6'; expected one of hdf5, zarr, did you mean 'hdf5'\?$"):
+        check_choice("hdf6", ("hdf5", "zarr"), "--as")
 
 
 @given(

@@ -39,7 +39,8 @@ from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.finetune.run import finetune
 from ifcar.pipelines.finetune.start import joint_config
 from ifcar.pipelines.fit import fit
-from ifcar.pipelines.grid.config import GridConfig, SystemConfig
+from ifcar.pipelines.grid.config import GridConfig
+from ifcar.pipelines.grid.lines import SystemConfig
 from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.listing import describe_cache
 from ifcar.pipelines.predict import predict

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from ifcar.errors import InputError
+from ifcar.errors import InputError, one_of
 
 Reads = Literal["pixels", "audio", "nothing"]
 Triple = tuple[float, float, float]
@@ -154,10 +154,8 @@ class BackboneRequest:
         if self.spatial_stride is None:
             return strides[0]
         if self.spatial_stride not in strides:
-            known = ", ".join(map(str, sorted(strides)))
-            raise InputError(
-                f"backbone {self.name!r} has no spatial stride {self.spatial_stride}; expected one of: {known}"
-            )
+            known = one_of(sorted(strides))
+            raise InputError(f"backbone {self.name!r} has no spatial stride {self.spatial_stride}; expected {known}")
         return self.spatial_stride
 
     def spec_of_frames(self, reads: Reads, **facts: Any) -> BackboneSpec:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ifcar.errors import InputError, MissingDataError
+from ifcar.errors import InputError, MissingDataError, one_of
 
 _TORCH_SUFFIXES = (".pyth", ".pt", ".pth")
 _SAFE = ".safetensors"
@@ -51,8 +51,8 @@ def read_state(path: Path, wrappers: Sequence[str]) -> dict[str, Tensor]:
         elif path.suffix in _TORCH_SUFFIXES:
             content = torch.load(path, map_location="cpu", weights_only=True)
         else:
-            known = ", ".join((_SAFE, *_TORCH_SUFFIXES))
-            raise InputError(f"{path}: unknown kind of weights file {path.suffix!r}; expected one of: {known}")
+            known = one_of((_SAFE, *_TORCH_SUFFIXES))
+            raise InputError(f"{path}: unknown kind of weights file {path.suffix!r}; expected {known}")
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise InputError(f"{path}: cannot be read as weights ({first_line}); fetch it again") from error

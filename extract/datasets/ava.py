@@ -18,6 +18,7 @@ import numpy as np
 
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.schema import Split
+from ifcar.counts import count_of
 from ifcar.errors import InputError
 from ifcar.extract.datasets.ava_files import read_action_list, read_excluded, read_key_frames
 from ifcar.extract.datasets.box_notes import BoxNotes
@@ -128,10 +129,13 @@ class Ava(Dataset):
                     continue
                 self._add(_KeyFrame(video=video, second=second, split=split, persons=persons))
             problems += [
-                f"{video}: {n} boxes left out, no videos/{video}.mp4 or frames/{video}/" for video, n in absent.items()
+                f"{video}: {count_of(n, 'box', 'boxes')} left out, no videos/{video}.mp4 or frames/{video}/"
+                for video, n in absent.items()
             ]
-            notes += [f"{excluded} boxes of {boxes_path.name} are at excluded timestamps"] if excluded else []
-            notes += [f"{found.doubled} rows of {boxes_path.name} are doubled, count once"] if found.doubled else []
+            file = boxes_path.name
+            notes += [f"{count_of(excluded, 'box', 'boxes')} of {file} at excluded timestamps"] if excluded else []
+            doubled = count_of(found.doubled, f"row of {file} is doubled, counts")
+            notes += [f"{doubled} once"] if found.doubled else []
             notes += box_notes.lines()
         clips = [self._clip(clip_id, needs_pixels=needs_pixels) for clip_id in self._frames]
         notes += [*self._cut_note(), *self._crowd_note()]
@@ -183,7 +187,8 @@ class Ava(Dataset):
 
     def _cut_note(self) -> list[str]:
         cut = [clip_id for clip_id, frame in self._frames.items() if self._middle_sec(frame) < CLIP_SEC / 2]
-        return [f"{len(cut)} clips begin before their source does and are cut, the first: {cut[0]}"] if cut else []
+        count = count_of(len(cut), "clip begins before its source and is", "clips begin before their source and are")
+        return [f"{count} cut, the first: {cut[0]}"] if cut else []
 
     def _crowd_note(self) -> list[str]:
         rows = Counter(frame.name for frame in self._frames.values())
@@ -194,8 +199,8 @@ class Ava(Dataset):
         for frame in self._frames.values():
             persons[frame.name] += len(frame.persons)
         return [
-            f"{len(several)} of {len(rows)} key frames have more than {self.num_instances} persons and take "
-            f"{sum(several)} clips; persons of different clips do not see each other; --instances "
+            f"{count_of(len(several), 'has', of=f'{len(rows)} key frames')} more than {self.num_instances} "
+            f"persons, in {sum(several)} clips; persons of different clips do not see each other; --instances "
             f"{max(persons.values())} keeps each key frame in one"
         ]
 

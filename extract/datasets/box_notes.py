@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.cache.schema import Category
+from ifcar.counts import count_of
 
 SHARES = (-0.5, 1.5)
 """What corners in shares of the picture's sides lie within, those of boxes that reach past its border too."""
@@ -75,7 +76,8 @@ class BoxNotes:
                 "that tell the two apart see objects alone"
             )
         if self.num_flat:
-            lines.append(f"{self.num_flat} boxes without area are left out, the first: {self.first_flat}")
+            count = count_of(self.num_flat, "box without area is", "boxes without area are")
+            lines.append(f"{count} left out, the first: {self.first_flat}")
         return lines
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ifcar.cache.protocols import ProtocolTable
+from ifcar.counts import count_of
 from ifcar.extract.datasets.action_genome import AnnotatedVideo, Size, read_action_genome
 from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.charades_files import (
@@ -145,7 +146,8 @@ class Charades(Dataset):
             tables.append(protocol_table(name, [space], clip_ids, split, subjects, "subject"))
             notes += absent_clips(name, split, clip_ids)
         num_reversed = sum(row.reversed_actions for row in self._videos.values())
-        notes += [f"{num_reversed} actions end before they begin; their classes count"] if num_reversed else []
+        reverse = count_of(num_reversed, "action ends before it begins", "actions end before they begin")
+        notes += [f"{reverse}; the class counts"] if num_reversed else []
         return tables, notes
 
     def _find_sources(self) -> tuple[dict[str, Path], list[str]]:
@@ -173,9 +175,9 @@ class Charades(Dataset):
             if tracks is not None:
                 self._tracks.add(found.video, tracks)
         without = len(self._videos) - len(self._annotated_sizes)
-        notes = [f"{strange} annotated videos are in neither list"] if strange else []
+        notes = [f"{count_of(strange, 'video is')} annotated and in neither list"] if strange else []
         if without:
-            notes.append(f"{without} videos are not annotated: no boxes, and in protocol official alone")
+            notes.append(f"{count_of(without, 'video is')} not annotated: no boxes, and in protocol official alone")
         return notes
 
     def _in_source_frames(self, found: AnnotatedVideo, fps: float | None) -> Tracks | None:

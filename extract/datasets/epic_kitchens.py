@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.schema import Split
+from ifcar.counts import count_of
 from ifcar.data_files import subfolders
 from ifcar.errors import InputError, MissingDataError
 from ifcar.extract.datasets.contract import Clip, Dataset, Erratum, Listing, Progress, register_dataset
@@ -109,8 +110,8 @@ class EpicKitchens(Dataset):
         if absent:
             videos = list(dict.fromkeys(self._actions[uid].video for uid in absent))
             problems.append(
-                f"{len(absent):,} of {len(self._actions):,} actions are left out, as {len(videos):,} videos are not "
-                f"there, the first: videos/{videos[0]}.MP4"
+                f"{count_of(len(absent), 'is', of=f'{len(self._actions):,} actions')} left out, as "
+                f"{count_of(len(videos), 'video is')} not there, the first: videos/{videos[0]}.MP4"
             )
         clips = [
             Clip(

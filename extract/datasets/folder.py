@@ -20,6 +20,7 @@ from unicodedata import normalize
 import numpy as np
 
 from ifcar.cache.protocols import ProtocolTable
+from ifcar.counts import count_of
 from ifcar.data_files import entries, subfolders
 from ifcar.errors import InputError, MissingDataError, nearest
 from ifcar.extract.datasets.box_files import reading
@@ -102,7 +103,8 @@ class Folder(Dataset):
         used = {own.source for own in self._clips.values()}
         unused = [path for path in sources.values() if path not in used]
         if unused:
-            notes.append(f"{len(unused)} of {len(sources)} videos are not in {LABELS}, the first: {unused[0].name}")
+            count = count_of(len(unused), "is", of=f"{len(sources)} videos")
+            notes.append(f"{count} not in {LABELS}, the first: {unused[0].name}")
         if self._labels.unread:
             notes.append(f"{LABELS}: columns that are not read: {', '.join(map(repr, self._labels.unread))}")
         notes += self._read_boxes(sources)
@@ -188,9 +190,11 @@ class Folder(Dataset):
                 "name, or move them out of the way to go on without boxes"
             )
         if strange:
-            notes.append(f"boxes of {len(strange)} videos that no clip shows are not read, the first: {min(strange)!r}")
+            videos = count_of(len(strange), "video")
+            notes.append(f"boxes of {videos} that no clip shows are not read, the first: {min(strange)!r}")
         if paths and without:
-            notes.append(f"{len(without)} of {len(of_clips)} videos have no boxes, the first: {min(without)!r}")
+            count = count_of(len(without), "has", of=f"{len(of_clips)} videos")
+            notes.append(f"{count} no boxes, the first: {min(without)!r}")
         return notes
 
     def _clip(self, clip_id: str, needs_pixels: bool, problems: list[str]) -> Clip | None:

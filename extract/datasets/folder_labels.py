@@ -12,6 +12,7 @@ from unicodedata import normalize
 import numpy as np
 
 from ifcar.cache.schema import Split
+from ifcar.counts import count_of
 from ifcar.errors import InputError, nearest
 from ifcar.extract.datasets.text_rows import column_rows, finite_number
 
@@ -187,8 +188,8 @@ def label_notes(file: LabelFile, num_unlabelled: int) -> list[str]:
     )
     lines = [f"{LABELS}: {kind}"]
     if num_unlabelled:
-        what = "show none of the classes" if file.is_multi else "are neither trained nor tested on"
-        lines.append(f"{LABELS}: {num_unlabelled} of {num} rows have no label and {what}")
+        rows = count_of(num_unlabelled, "has no label", of=f"{num} rows")
+        lines.append(f"{LABELS}: {rows} and {'no class' if file.is_multi else 'no part in training and test'}")
     return lines
 
 

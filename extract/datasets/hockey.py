@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.schema import Split
+from ifcar.counts import count_of
 from ifcar.errors import InputError, MissingDataError, nearest
 from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.box_records import read_tracks, stream_records
@@ -138,7 +139,8 @@ class Hockey(Dataset):
                 strange += 1
             elif len(tracks.frames):
                 self._tracks.add(clip_id, tracks)
-        lines = [f"{strange} clips of {path.name} are not in annotations.csv"] if strange else []
+        strays = count_of(strange, f"clip of {path.name} is")
+        lines = [f"{strays} not in annotations.csv"] if strange else []
         return box_notes.lines() + lines
 
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from ifcar.cache.protocols import UNKNOWN, LabelSpace, ProtocolTable
 from ifcar.cache.schema import Split
+from ifcar.counts import count_of
 from ifcar.errors import MissingDataError
 from ifcar.extract.container import stated_sec
 from ifcar.extract.datasets.contract import Clip, Dataset, Erratum, Listing, Progress, register_dataset
@@ -112,9 +113,11 @@ class Homage(Dataset):
         without = [
             name for name, recording in self._files.recordings.items() if recording.films and 0 not in recording.films
         ]
-        notes += counted(without, "recordings have no ego camera (v000)")
-        notes += [f"{len(unequal)} recordings are cut at their shortest camera, as {first}" for first in unequal[:1]]
-        notes += [f"{long} recordings of tests keep their first {MOST_TEST_WINDOWS} windows"] if long else []
+        notes += counted(without, "recording has", "no ego camera (v000)")
+        cut = f"{count_of(len(unequal), 'recording is')} cut at the shortest camera"
+        notes += [f"{cut}, as {first}" for first in unequal[:1]]
+        kept = count_of(long, "recording of tests keeps its", "recordings of tests keep their")
+        notes += [f"{kept} first {MOST_TEST_WINDOWS} windows"] if long else []
         notes += self._files.scene_graphs()
         return Listing(clips=clips, notes=notes, problems=problems, digest=digest.hexdigest())
 

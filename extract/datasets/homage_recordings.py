@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ifcar.counts import count_of
 from ifcar.data_files import entries, subfolders
 from ifcar.errors import InputError, MissingDataError
 from ifcar.extract.datasets.homage_files import Action, Listed, parse_name, read_actions, read_classes, read_list
@@ -100,7 +101,7 @@ class HomageFolder:
                 )
             doubled += [f"{name} ({found[-1][1].where})"] if len(found) > len(parts) else []
             self.recordings[name] = Recording(activity=activities[0], parts=parts)
-        problems += counted(doubled, "recordings are listed twice in a list, and count once")
+        problems += counted(doubled, "recording is listed twice in a list, and counts", "once")
         if not self.activities:
             self.activities = sorted({own.activity for own in self.recordings.values()})
             problems.append(
@@ -120,10 +121,10 @@ class HomageFolder:
             empty += [] if actions else [path]
             recording.actions = actions or recording.actions
         annotated = [own.actions for own in self.recordings.values() if own.actions is not None]
-        notes = counted(empty, "files of atomic actions are empty: their recordings have an activity alone")
-        notes += counted(strange, "files of atomic actions are of no listed recording, and are not read")
+        notes = counted(empty, "file of atomic actions is", "empty: an activity alone")
+        notes += counted(strange, "file of atomic actions is", "of no listed recording, not read")
         absent = len(self.recordings) - len(annotated) - len(empty)
-        notes += [f"{absent} recordings have no file of atomic actions: they have an activity alone"] if absent else []
+        notes += [f"{count_of(absent, 'recording has')} no file of atomic actions: an activity alone"] if absent else []
         if not self.atomic and annotated:
             self.atomic = sorted({action.name for actions in annotated for action in actions})
             notes.append(f"no {ATOMIC_CLASSES}: the {len(self.atomic)} atomic actions of the files are the classes")
@@ -149,19 +150,19 @@ class HomageFolder:
                 f"{FILMS[0]}/p0003/p0003_r001_v000_a011.mkv or in {FILMS[1]}/; their lengths are needed with "
                 "--backbone none too"
             )
-        notes += counted(other, "films are of recordings that no list names, and are not read")
-        notes += counted(strange, "films are not named as p0003_r001_v000_a011, and are not read")
+        notes += counted(other, "film is", "of recordings that no list names, not read")
+        notes += counted(strange, "film is", "not named as p0003_r001_v000_a011, not read")
         return notes
 
     def scene_graphs(self) -> list[str]:
         """Return a line on the files of scene graphs, which are not read, where there are some."""
         found = sum(1 for _ in _below(self.base, SCENE_GRAPHS, (".json",)))
-        return [f"{found} files of scene graphs are found, not read"] if found else []
+        return [f"{count_of(found, 'file of scene graphs is')} found, not read"] if found else []
 
 
-def counted(found: Sequence[object], what: str) -> list[str]:
-    """Return a line on how many there are of something, with the first; none where there are none."""
-    return [f"{len(found)} {what}; the first: {found[0]}"] if found else []
+def counted(found: Sequence[object], one: str, what: str) -> list[str]:
+    """Return a line on how many there are of something, see `count_of`, with the first; none where there are none."""
+    return [f"{count_of(len(found), one)} {what}; the first: {found[0]}"] if found else []
 
 
 def _below(base: Path, places: Sequence[str], endings: tuple[str, ...]) -> Iterator[Path]:

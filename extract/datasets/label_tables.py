@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ifcar.cache.protocols import UNKNOWN, LabelSpace, ProtocolTable
 from ifcar.cache.schema import Split
+from ifcar.counts import count_of
 
 
 def protocol_table(
@@ -79,7 +80,7 @@ def absent_clips(name: str, split: Mapping[str, Split], clip_ids: Sequence[str])
     for part in (Split.TRAIN, Split.TEST):
         absent = sum(own == part and clip_id not in known for clip_id, own in split.items())
         if absent:
-            notes.append(f"protocol {name}: {absent} {part.name.lower()} clips are not in the data")
+            notes.append(f"protocol {name}, {part.name.lower()}: {count_of(absent, 'clip is')} not in the data")
     return notes
 
 
@@ -89,4 +90,5 @@ def empty_class_notes(name: str, classes: Sequence[str], targets: NDArray[np.int
     if not empty or not len(targets):
         return []
     first = classes[empty[0]]
-    return [f"protocol {name}: {len(empty)} of {len(classes)} classes have no training clip, the first: {first!r}"]
+    count = count_of(len(empty), "has", of=f"{len(classes)} classes")
+    return [f"protocol {name}: {count} no training clip, the first: {first!r}"]

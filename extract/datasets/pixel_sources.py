@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ifcar.counts import count_of
 from ifcar.data_files import entries, subfolders
 from ifcar.errors import MissingDataError
 from ifcar.extract.frame_folder import has_frames
@@ -60,16 +61,12 @@ def find_sources(places: Sequence[Place], absent: str = "") -> tuple[dict[str, P
             doubled.append((filled[0], filled[1]))
     notes = []
     if doubled:
-        (read, other), count = doubled[0], _counted(len(doubled), "clip or video has", "clips or videos have")
+        (read, other), count = doubled[0], count_of(len(doubled), "clip or video has", "clips or videos have")
         notes.append(f"{count} two sources, of which one is read, the first: {read}, and not {other}")
     if empty:
-        count = _counted(len(empty), "source holds", "sources hold")
+        count = count_of(len(empty), "source holds", "sources hold")
         notes.append(f"{count} nothing, so that another of the same name is read, the first: {empty[0]}")
     return {name: paths[0] for name, paths in found.items()}, notes
-
-
-def _counted(count: int, one: str, several: str) -> str:
-    return f"{count:,} {one if count == 1 else several}"
 
 
 def holds_something(path: Path) -> bool:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from ifcar.cache.arrays import ArraySpec
 from ifcar.cache.schema import Category
+from ifcar.counts import count_of
 from ifcar.data_files import absence
 from ifcar.errors import InputError, MissingDataError
 from ifcar.extract.datasets.box_files.contract import BoxFile
@@ -180,14 +181,13 @@ class _Reading:
         absent = [clip_id for clip_id in self.clip_ids if clip_id not in self.store]
         notes = self.box_notes.lines(expects_subjects=have_classes)
         if self.num_full:
-            notes.append(
-                f"{self.num_full} of {self.num_frames} frames have more than {self.num_slots} boxes; "
-                "the others are left out"
-            )
+            frames = count_of(self.num_full, "has", of=f"{self.num_frames} frames")
+            notes.append(f"{frames} more than {self.num_slots} boxes; the others are left out")
         if absent:
-            notes.append(f"{len(absent)} clips have no boxes in {name}, the first: {absent[0]}")
+            notes.append(f"{count_of(len(absent), 'clip has')} no boxes in {name}, the first: {absent[0]}")
         if others:
-            notes.append(f"{len(others)} clips of {name} are not extracted, the first: {others[0]}")
+            count = count_of(len(others), f"clip of {name} is")
+            notes.append(f"{count} not extracted, the first: {others[0]}")
         return Proposals(
             store=self.store,
             digest=self.digest.hexdigest(),

@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
+from ifcar.counts import count_of
 from ifcar.errors import InputError
 from ifcar.extract.datasets.contract import Clip, Dataset, Listing, Progress
 from ifcar.extract.datasets.pixel_sources import Place, find_sources
@@ -49,9 +50,8 @@ class SomethingSomething(Dataset):
         absent = [clip_id for clip_id in listed if clip_id not in sources]
         problems = []
         if absent:
-            problems.append(
-                f"{len(absent):,} of {len(listed):,} listed videos are not in {folder}, the first: {absent[0]}"
-            )
+            count = count_of(len(absent), "is", of=f"{len(listed):,} listed videos")
+            problems.append(f"{count} not in {folder}, the first: {absent[0]}")
         clips = [
             Clip(clip_id=clip_id, source=sources[clip_id], frame_size=None) for clip_id in listed if clip_id in sources
         ]

@@ -18,6 +18,7 @@ import numpy as np
 
 from ifcar.cache.protocols import LabelSpace, ProtocolTable
 from ifcar.cache.schema import Split
+from ifcar.counts import count_of
 from ifcar.data_files import subfolders
 from ifcar.errors import InputError
 from ifcar.extract.datasets.label_tables import empty_class_notes
@@ -162,9 +163,11 @@ def read_protocol(
                 groups[i] = group_of.setdefault(_group(path, entry), len(group_of))
             twice += clip_id in part_of
             part_of[clip_id] = part
-        what = f"protocol {files.name}: {{}} {part.name.lower()} clips of {path.name} "
-        notes += [what.format(absent) + "are not in the data"] if absent else []
-        notes += [what.format(twice) + "are listed twice and count once"] if twice else []
+        where = f"protocol {files.name}, {part.name.lower()}"
+        if absent:
+            notes.append(f"{where}: {count_of(absent, f'clip of {path.name} is')} not in the data")
+        if twice:
+            notes.append(f"{where}: {count_of(twice, f'clip of {path.name} is listed twice and counts')} once")
     notes += empty_class_notes(files.name, classes, targets[split == Split.TRAIN])
     return ProtocolTable(
         name=files.name,

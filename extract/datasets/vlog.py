@@ -18,6 +18,7 @@ import numpy as np
 from ifcar.cache.arrays import MASKS, object_classes
 from ifcar.cache.protocols import UNKNOWN, LabelSpace, ProtocolTable
 from ifcar.cache.schema import Split
+from ifcar.counts import count_of
 from ifcar.errors import MissingDataError
 from ifcar.extract.coco import CLASSES, MASK_SIDE
 from ifcar.extract.datasets.contract import WHOLE_VIDEO_SEC, Clip, Dataset, Erratum, Listing, Progress, register_dataset
@@ -118,10 +119,8 @@ class Vlog(Dataset):
         if len(clips) < len(listed):
             where = f"{VIDEOS}/PATH/clip.mp4" if needs_pixels else f"{MASK_FILES}/PATH/clip.pkl"
             first = next(clip_id for clip_id in listed if clip_id not in kept)
-            problems.append(
-                f"{len(listed) - len(clips):,} of {len(listed):,} clips are left out, they have no {where}, the first: "
-                f"{first}"
-            )
+            count = count_of(len(listed) - len(clips), "is", of=f"{len(listed):,} clips")
+            problems.append(f"{count} left out, without {where}, the first: {first}")
         notes = self._notes_of_masks([clip.clip_id for clip in clips])
         return Listing(clips=clips, notes=notes, problems=problems, digest=self._digest(clips))
 
@@ -181,8 +180,9 @@ class Vlog(Dataset):
         without = [clip_id for clip_id in clip_ids if clip_id not in self._masks]
         notes = []
         if without:
+            count = count_of(len(without), "clip has")
             notes.append(
-                f"{len(without):,} clips have no masks, and so no boxes, the first: {without[0]}; put masks there as "
+                f"{count} no masks, and so no boxes, the first: {without[0]}; put masks there as "
                 f"{self.root / MASK_FILES}/PATH/clip.pkl"
             )
         if len(without) < len(clip_ids):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ifcar.cache.npz import NpzError, read_array
 from ifcar.cache.protocols import UNKNOWN
-from ifcar.errors import InputError
+from ifcar.errors import InputError, one_of
 from ifcar.extract.coco import BACKGROUND, CLASSES, MASK_SIDE, decode_mask
 from ifcar.extract.datasets.detections import FrameDetections, slots_of_detections
 from ifcar.extract.datasets.text_rows import text_rows
@@ -71,7 +71,7 @@ def read_splits(path: Path, num_clips: int) -> list[int]:
     lines = read_lines(path, num_clips)
     wrong = next((place for place, text in enumerate(lines) if text not in _SPLITS), None)
     if wrong is not None:
-        raise InputError(f"{path} line {wrong + 1}: split {lines[wrong]!r:.40}; expected one of {', '.join(_SPLITS)}")
+        raise InputError(f"{path} line {wrong + 1}: split {lines[wrong]!r:.40}; expected {one_of(_SPLITS)}")
     return [int(text) for text in lines]
 
 

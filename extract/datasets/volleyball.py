@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ifcar.cache.protocols import LabelSpace, ProtocolTable
 from ifcar.cache.schema import Category, Split
+from ifcar.counts import count_of
 from ifcar.data_files import subfolders
 from ifcar.errors import InputError, MissingDataError, nearest_of
 from ifcar.extract.datasets.box_notes import BoxNotes
@@ -157,11 +158,13 @@ class Volleyball(Dataset):
         )
         others = sum(part == Split.NONE for part in split.values())
         lost = [len(frame.boxed) - len(players[clip_id]) for clip_id, frame in frames.items()]
-        notes = [f"{others} clips are of videos other than 0 … 54, which no part of the split lists"] if others else []
+        strays = f"{count_of(others, 'clip is')} of videos other than 0 … 54, which no part of the split lists"
+        notes = [strays] if others else []
         if any(lost):
+            players_in_all = f"{sum(len(frame.boxed) for frame in frames.values()):,} players"
             notes.append(
-                f"protocol official: {sum(lost):,} of {sum(len(frame.boxed) for frame in frames.values()):,} players "
-                f"have no slot, so that their actions are not among the labels of {spaces[1].name!r}"
+                f"protocol official: {count_of(sum(lost), 'has', of=players_in_all)} no slot, so that their "
+                f"actions are not among the labels of {spaces[1].name!r}"
             )
         videos = {clip_id: f"video {frame.video}" for clip_id, frame in frames.items()}
         return [protocol_table("official", spaces, clip_ids, split, videos, "video")], notes

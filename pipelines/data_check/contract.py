@@ -96,7 +96,7 @@ class Finding:
 
 
 class Check(ABC):
-    """One thing that is looked for in every clip. A new one is a file in `checks`, and a line in the catalog.
+    """One thing that is looked for in every clip. A new one is a class in a file of `checks`, which the catalog names.
 
     Attributes:
         name: the registered name.

@@ -9,6 +9,7 @@ from typing import Any
 
 from ifcar.cache.protocols import LabelSpace, ProtocolTable
 from ifcar.cache.schema import Split
+from ifcar.counts import count_of
 from ifcar.extract.datasets.contract import Dataset
 from ifcar.pipelines.comparison.columns import Column
 from ifcar.pipelines.data_check.cards import ClipCard
@@ -89,12 +90,9 @@ def verdict(found: Sequence[Found]) -> str:
     """Return one sentence about what was found."""
     wrong = sum(bool(own.counts.get(Severity.WRONG)) for own in found)
     if wrong:
-        return (
-            f"{wrong} {'check finds' if wrong == 1 else 'checks find'} what extraction would get wrong without a word"
-        )
+        return f"{count_of(wrong, 'check finds', 'checks find')} what extraction would get wrong without a word"
     if others := sum(bool(own.num_clips) for own in found):
-        have = "check has" if others == 1 else "checks have"
-        return f"Nothing would be silently wrong; {others} {have} something to say"
+        return f"Nothing would be silently wrong; {count_of(others, 'check has')} something to say"
     return "Nothing was found"
 
 
@@ -131,7 +129,10 @@ def _summary(checked: Checked) -> Table:
         Column("%", lambda own: f"{100 * own.num_clips / num_clips:.1f}", lambda own: own.num_clips / num_clips),
     ]
     return Table(
-        name="checks", caption=f"What was looked for in {num_clips:,} clips", columns=columns, rows=checked.found
+        name="checks",
+        caption=f"What was looked for in {count_of(num_clips, 'clip')}",
+        columns=columns,
+        rows=checked.found,
     )
 
 

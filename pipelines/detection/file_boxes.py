@@ -8,16 +8,16 @@ from unicodedata import normalize
 import numpy as np
 
 from ifcar.errors import InputError
+from ifcar.extract.datasets.box_files.one_video import OneVideo
 from ifcar.extract.datasets.box_notes import in_shares, unit_note
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.frame_times import past_end, source_frames
 from ifcar.extract.geometry import FULL_FRAME, boxes_to_crop
 from ifcar.extract.picture_source import VideoInfo
-from ifcar.pipelines.detection.video_boxes import VideoBoxes
 
 
 def check_boxes(
-    boxes: Path, clip: Clip, of_video: VideoBoxes, info: VideoInfo, annotation_fps: float | None
+    boxes: Path, clip: Clip, of_video: OneVideo, info: VideoInfo, annotation_fps: float | None
 ) -> list[str]:
     """Refuse boxes that cannot belong to the video, and return what is strange about the others.
 
@@ -46,7 +46,7 @@ def check_boxes(
 
 def use_of_boxes(
     path: Path,
-    boxes: VideoBoxes,
+    boxes: OneVideo,
     video: Path,
     run: Path,
     *,

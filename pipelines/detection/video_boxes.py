@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from ifcar.cache.arrays import LAYOUT, SCORES, ArraySpec, CacheSpec, over_layout
 from ifcar.errors import InputError
-from ifcar.extract.datasets.box_files.one_video import read_one_video
+from ifcar.extract.datasets.box_files.one_video import OneVideo, read_one_video
 from ifcar.extract.datasets.box_notes import BoxNotes
 from ifcar.extract.datasets.catalog import DATASETS
 from ifcar.extract.datasets.contract import Clip
 from ifcar.extract.datasets.detected_boxes import BoxFileFacts, read_detected, read_facts
-from ifcar.extract.tracks import Tracks
 from ifcar.pipelines.detection.config import DetectorConfig
 from ifcar.pipelines.detection.detection import ClipDetector
 from ifcar.pipelines.progress import Progress
@@ -25,50 +24,31 @@ _NOT_STORED = ("detector_weights",)
 _OF_ALL = ("boxes", "categories")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VideoBoxes:
-    """The boxes of a video.
+def carried(boxes: OneVideo, run: Path, spec: CacheSpec, reads: Sequence[str]) -> tuple[ArraySpec, ...]:
+    """Return the arrays beside boxes that are read and that these tracks carry; all of them where there are none.
 
-    Args:
-        clip_id: the clip's id in the file, or the video's name.
-        tracks: the boxes.
-        facts: how they were detected, and at which rate their frame numbers count; None: those of a file of the
-            dataset's own kind, whose rate is the dataset's, or no boxes.
-        of_source: whether frame numbers of a file are those of the video's own frames instead.
-        notes: what is strange about the boxes, a line each.
+    Raises:
+        InputError: their classes are others than those that the run learned on.
     """
-
-    clip_id: str
-    tracks: Tracks
-    facts: BoxFileFacts | None = None
-    of_source: bool = False
-    notes: tuple[str, ...] = ()
-
-    def carried(self, run: Path, spec: CacheSpec, reads: Sequence[str]) -> tuple[ArraySpec, ...]:
-        """Return the arrays beside boxes that are read and that these tracks carry; all of them where there are none.
-
-        Raises:
-            InputError: their classes are others than those that the run learned on.
-        """
-        given = {array.name: array for array in (() if self.facts is None else self.facts.arrays())}
-        if self.facts is None and not self.tracks.boxes.shape[1]:
-            own = [array for array in spec.arrays if array.role == "layout" and not array.name.startswith(LAYOUT)]
-            given = {array.name: array for array in (*own, SCORES) if array.name not in _OF_ALL}
-        chosen = [SCORES] if over_layout(SCORES).name in reads and SCORES.name in given else []
-        for name in reads:
-            if name not in given:
-                continue
-            learned, now = spec.array(name).classes, given[name].classes
-            if learned != now:
-                raise InputError(
-                    f"{run}: learned on {name} of {len(learned)} classes ({', '.join(learned[1:4])}, …), and these "
-                    f"boxes have {len(now)} ({', '.join(now[1:4])}, …); take the detector that it was trained with"
-                )
-            chosen.append(given[name])
-        return tuple(chosen)
+    given = {array.name: array for array in (() if boxes.facts is None else boxes.facts.arrays())}
+    if boxes.facts is None and not boxes.tracks.boxes.shape[1]:
+        own = [array for array in spec.arrays if array.role == "layout" and not array.name.startswith(LAYOUT)]
+        given = {array.name: array for array in (*own, SCORES) if array.name not in _OF_ALL}
+    chosen = [SCORES] if over_layout(SCORES).name in reads and SCORES.name in given else []
+    for name in reads:
+        if name not in given:
+            continue
+        learned, now = spec.array(name).classes, given[name].classes
+        if learned != now:
+            raise InputError(
+                f"{run}: learned on {name} of {len(learned)} classes ({', '.join(learned[1:4])}, …), and these "
+                f"boxes have {len(now)} ({', '.join(now[1:4])}, …); take the detector that it was trained with"
+            )
+        chosen.append(given[name])
+    return tuple(chosen)
 
 
-def boxes_of_file(path: Path, clip: str | None, likely_id: str, source: Path, dataset: Mapping[str, Any]) -> VideoBoxes:
+def boxes_of_file(path: Path, clip: str | None, likely_id: str, source: Path, dataset: Mapping[str, Any]) -> OneVideo:
     """Return one video's boxes of a file; see `read_one_video`.
 
     Args:
@@ -85,13 +65,13 @@ def boxes_of_file(path: Path, clip: str | None, likely_id: str, source: Path, da
     own = DATASETS.get(dataset["name"]).takes_subjects and facts is None
     found = read_one_video(path, clip, likely_id, source, subjects=dataset.get("subjects"), own=own)
     if facts is None:
-        return VideoBoxes(clip_id=found.clip_id, tracks=found.tracks, of_source=found.of_source, notes=found.notes)
+        return found
     tracks = dict(read_detected(path, facts, hashlib.sha256(), {found.clip_id}, BoxNotes()))[found.clip_id]
     assert tracks is not None
-    return VideoBoxes(clip_id=found.clip_id, tracks=tracks, facts=facts)
+    return OneVideo(clip_id=found.clip_id, tracks=tracks, facts=facts)
 
 
-def boxes_found(config: DetectorConfig, clip: Clip, device: str, progress: Progress) -> VideoBoxes:
+def boxes_found(config: DetectorConfig, clip: Clip, device: str, progress: Progress) -> OneVideo:
     """Return what a detector finds in a clip.
 
     Raises:
@@ -103,7 +83,7 @@ def boxes_found(config: DetectorConfig, clip: Clip, device: str, progress: Progr
     found = detector.find(clip)
     progress.advance()
     progress.finish()
-    return VideoBoxes(clip_id=clip.clip_id, tracks=detector.tracks(clip, found), facts=detector.facts(""))
+    return OneVideo(clip_id=clip.clip_id, tracks=detector.tracks(clip, found), facts=detector.facts(""))
 
 
 def detector_config(stored: Mapping[str, Any] | None, given: Mapping[str, Any]) -> DetectorConfig | None:

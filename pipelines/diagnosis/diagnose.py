@@ -10,6 +10,7 @@ import numpy as np
 
 from ifcar.cache.arrays import ArraySpec
 from ifcar.cache.schema import Split
+from ifcar.counts import count_of
 from ifcar.errors import InputError, nearest_of
 from ifcar.heads.contract import Head, InstanceBatch
 from ifcar.pipelines.comparison.results import Replicate, ResultRow, System, summarise
@@ -25,6 +26,7 @@ from ifcar.pipelines.feed.memory import Memory
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.runs.config import run_id, run_name, task_name
 from ifcar.pipelines.runs.finished import Run, open_run
+from ifcar.pipelines.runs.heads import trained_head
 from ifcar.pipelines.runs.resolve import head_options
 from ifcar.pipelines.runs.trained import (
     TrainedRun,
@@ -32,7 +34,6 @@ from ifcar.pipelines.runs.trained import (
     open_trained,
     own_config,
     same_logits,
-    trained_head,
 )
 from ifcar.pipelines.scoring.scores import Predictions, predict
 from ifcar.pipelines.stacks.stack import Stack, stack_heads
@@ -100,7 +101,7 @@ def diagnose(
     boxes = None if detected is None else open_detected(detected, trained)
     seed = draw_seed or 0
     scorer = _Scorer(trained, runs, boxes, seed, device, memory)
-    progress.start(f"diagnosing {len(runs)} runs", 1 + len(chosen) + (boxes is not None))
+    progress.start(f"diagnosing {count_of(len(runs), 'run')}", 1 + len(chosen) + (boxes is not None))
     before = scorer.score()
     progress.advance()
     rows: list[tuple[DiagnosisRow, list[Predictions]]] = [
@@ -139,13 +140,14 @@ class _Scorer:
         device: str | None,
         memory: Memory,
     ) -> None:
-        reader = trained.reader
-        heads = [trained.head, *(trained_head(run, reader, trained.head.num_classes) for run in runs[1:])]
+        reader, first = trained.reader, trained.head
+        spec = reader.spec_of(trained.config.protocol)
+        others = [trained_head(own_config(run), run.path, spec, first.num_classes) for run in runs[1:]]
         self.trained, self.boxes, self.device, self.memory = trained, boxes, device, memory
         known = ("categories",) if "categories" in reader.spec else ()  # say where instances are
         self.arrays = tuple(dict.fromkeys((*trained.arrays, *known)))
         self.batches = open_batches(reader, self.arrays, [trained.tested], device, memory)
-        self.stacks = _stacks(heads, self.batches)
+        self.stacks = _stacks([first, *others], self.batches)
         self.stage = Stage(trained, self.batches, draw_seed)
         # What an auxiliary loss alone reads decides no score.
         self.reads = [reader.spec.array(name) for name in type(trained.head).reads(head_options(trained.config))]

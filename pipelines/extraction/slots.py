@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ifcar.counts import count_of
 from ifcar.pipelines.extraction.sources import Source
 
 MANY_SLOTS = 16  # beyond this, more slots are no advice: a row grows with every one
@@ -18,7 +19,7 @@ def slot_note(source: Source, num_slots: int) -> str:
     most, over = int(counts.max()), int((counts > num_slots).sum())
     if not over:
         return ""
-    line = f"{over:,} of {len(counts):,} clips have more than {num_slots} tracks; "
+    line = f"{count_of(over, 'has', of=f'{len(counts):,} clips')} more than {num_slots} tracks; "
     if most <= MANY_SLOTS:
         return line + f"--instances {most} keeps all"
     kept = counts.clip(max=num_slots).sum() / counts.sum()

@@ -16,6 +16,7 @@ from ifcar.cache.arrays import PICTURE, ArraySpec
 from ifcar.cache.clips import CAMERAS, IDS, SEGMENTS, ClipTable
 from ifcar.cache.protocols import ProtocolTable, protocol_digest
 from ifcar.cache.schema import Split
+from ifcar.counts import count_of
 from ifcar.errors import InputError, MissingDataError, nearest_of
 from ifcar.extract import annotation_writing
 from ifcar.extract.annotation_table import AnnotationTable, Key, TabledClips, column, key_of, open_table
@@ -258,8 +259,8 @@ def _named(dataset: Dataset, listing: Listing, clip_ids: Sequence[str]) -> list[
     if gone:
         about = next((f" ({problem})" for problem in listing.problems if gone[0] in problem), "")
         raise MissingDataError(
-            f"{dataset.root}: {len(gone):,} of {len(clip_ids):,} clips are not there now, the first {gone[0]!r}{about}"
-            "; put their files back"
+            f"{dataset.root}: {count_of(len(gone), 'is', of=f'{len(clip_ids):,} clips')} not there now, the "
+            f"first {gone[0]!r}{about}; put their files back"
         )
     return [clips[clip_id] for clip_id in clip_ids]
 

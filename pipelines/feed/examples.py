@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split, Status, share_views
+from ifcar.counts import count_of
 from ifcar.errors import InputError
 from ifcar.pipelines.feed.labelled import Labelled, read_labelled
 from ifcar.pipelines.feed.subjects import grouped, slot_order
@@ -180,15 +181,15 @@ def _score_alike(examples: Examples, reader: CacheReader, num_views: int) -> Exa
     notes = []
     if more:
         notes.append(
-            f"{more} of {len(examples)} {examples.name} clips have up to {counts.max()} plain views and others "
-            f"{num_views}, as an earlier version made them: every clip is scored by {num_views}, spread over it; "
-            "extract anew to have as many of all"
+            f"{count_of(more, 'has', of=f'{len(examples)} {examples.name} clips')} up to {counts.max()} plain "
+            f"views and others {num_views}, as an earlier version made them: every clip is scored by {num_views}, "
+            "spread over it; extract anew to have as many of all"
         )
         examples = spread_views(examples, reader, num_views)
     if fewer and examples.name == "test":
         notes.append(
-            f"{fewer} of {len(examples)} test clips are scored by fewer than {num_views} plain views, for the others "
-            "failed; `ifcar extract --retry-failed` tries them again"
+            f"{count_of(fewer, 'is', of=f'{len(examples)} test clips')} scored by fewer than {num_views} plain "
+            "views, for the others failed; `ifcar extract --retry-failed` tries them again"
         )
     return replace(examples, note="; ".join(notes))
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifcar.cache.protocols import ProtocolTable
+from ifcar.counts import count_of
 from ifcar.pipelines.feed.examples import Examples
 
 ROUNDING = 1e-9  # 18 of 80 clips are not more than 1.5 × 0.15 of them
@@ -68,7 +69,7 @@ def hold_out(train: Examples, protocol: ProtocolTable, share: float) -> Division
     elif (groups < 0).all():
         why = "the protocol names none"
     else:
-        why = f"{int((groups < 0).sum())} of the clips are of no known {kind[:-1]}"
+        why = f"{count_of(int((groups < 0).sum()), 'is', 'are', of='the clips')} of no known {kind[:-1]}"
     chosen = _whole_segments(train.segments, share)
     flattered = "both parts may show the same ones, which flatters the held-out part"
     return _divide(train, chosen, share, f"one by one and not by {kind}, for {why}; {flattered}")

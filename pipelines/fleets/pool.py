@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from ifcar.counts import count_of
 from ifcar.errors import IfcarError, InputError, one_line
 from ifcar.heap import keep_freed_memory
 from ifcar.pipelines.engines.cluster import RayConfig
@@ -56,12 +57,13 @@ def fit_all(
     if not num_left:
         return failures
     with _open_workers(jobs, progress, cluster, machine) as workers:
-        progress.start(f"training {num_left} runs", num_left)
+        progress.start(f"training {count_of(num_left, 'run')}", num_left)
         try:
             _fit_waves(jobs, progress, replace(workers, memory=machine.memory), machine.fleet_size, failures)
         except KeyboardInterrupt:
             made = sum(is_finished(job.path) for job in jobs)
-            progress.say(f"{made} of {len(jobs)} runs are finished; the same command goes on with the rest")
+            finished = count_of(made, "is", of=count_of(len(jobs), "run"))
+            progress.say(f"{finished} finished; the same command goes on with the rest")
             raise
         progress.finish()
     return failures

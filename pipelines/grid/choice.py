@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ifcar.errors import InputError
 from ifcar.pipelines.comparison.results import Replicate, System
-from ifcar.pipelines.grid.config import ChoiceConfig
+from ifcar.pipelines.grid.lines import ChoiceConfig
 from ifcar.pipelines.grid.variants import Variant
 from ifcar.pipelines.runs.config import RunConfig
 

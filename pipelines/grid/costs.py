@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ifcar.cache.reader import CacheReader
+from ifcar.counts import count_of
 from ifcar.pipelines.comparison.results import Costs, Replicate
 from ifcar.pipelines.extraction.hours import hours_a_row
 from ifcar.pipelines.feed.examples import Examples
@@ -32,4 +33,4 @@ def extraction_note(cache: Path, num_rows: int) -> str:
     """Return how long all rows of the cache took, as far as the file beside it says."""
     hours = hours_a_row(cache)
     took = "took a time that is not recorded" if hours is None else f"took {60 * hours * num_rows:.2g} minutes"
-    return f"all lines share one extraction: {num_rows:,} rows {took}"
+    return f"all lines share one extraction: {count_of(num_rows, 'row')} {took}"

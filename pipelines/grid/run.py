@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,8 +25,9 @@ from ifcar.pipelines.ensemble import fuse_runs
 from ifcar.pipelines.fleets.pool import fit_all
 from ifcar.pipelines.folders import folder, only_cache
 from ifcar.pipelines.grid.choice import chosen, note_of
-from ifcar.pipelines.grid.config import FusionConfig, GridConfig, read_grid
+from ifcar.pipelines.grid.config import GridConfig, read_grid
 from ifcar.pipelines.grid.costs import costs_of, extraction_note
+from ifcar.pipelines.grid.lines import FusionConfig
 from ifcar.pipelines.grid.plan import GridPlan, PlannedReplicate, Stage, plan_grid
 from ifcar.pipelines.labels.contract import MEASURES
 from ifcar.pipelines.progress import Progress, Silent
@@ -130,8 +132,7 @@ def _compare(plan: GridPlan, failures: list[FailedRun]) -> Comparison:
         systems += chosen(choice, plan.variants, systems)
     baseline = plan.config.baseline
     notes = [f"failed: {failure.path.name}: {failure.reason}" for failure in failures]
-    data = [run.data() for system in systems for replicate in system.replicates for run in replicate.runs]
-    notes += dict.fromkeys(f"{own.protocol}: {note}" for own in data for note in own.notes)
+    notes += _run_notes(systems)
     notes += [note_of(choice, plan.variants) for choice in plan.config.choices]
     if plan.shuffled:
         shown = f"other recordings are shown in {' and '.join(plan.shuffled)} (--shuffled)"
@@ -150,6 +151,19 @@ def _compare(plan: GridPlan, failures: list[FailedRun]) -> Comparison:
         fingerprint=plan.fingerprint,
         published_table=plan.config.published_table or "",
     )
+
+
+def _run_notes(systems: Sequence[System]) -> list[str]:
+    """Return what runs noted, each once, behind the protocols and, where not all lines' runs did, the lines."""
+    found = defaultdict[str, tuple[dict[str, None], dict[str, None]]](lambda: ({}, {}))
+    for system in systems:
+        for data in (run.data() for replicate in system.replicates for run in replicate.runs):
+            for note in data.notes:
+                protocols, lines = found[note]
+                protocols[data.protocol] = lines[system.name] = None
+    everyone = {system.name for system in systems}
+    of_some = {note: "" if {*lines} == everyone else f" ({', '.join(lines)})" for note, (_, lines) in found.items()}
+    return [f"{', '.join(protocols)}{of_some[note]}: {note}" for note, (protocols, _) in found.items()]
 
 
 def _check_folder(path: Path, plan: GridPlan) -> None:

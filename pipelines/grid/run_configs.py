@@ -16,7 +16,8 @@ from ifcar.errors import InputError
 from ifcar.heads.contract import Head
 from ifcar.pipelines.configs import from_plain, to_plain
 from ifcar.pipelines.folders import folder
-from ifcar.pipelines.grid.config import FewShotConfig, GridConfig, SystemConfig
+from ifcar.pipelines.grid.config import FewShotConfig, GridConfig
+from ifcar.pipelines.grid.lines import SystemConfig
 from ifcar.pipelines.grid.variants import Variant, teachers_of
 from ifcar.pipelines.runs.config import ID_LENGTH, FineTuneConfig, RunConfig, run_id, run_name
 from ifcar.pipelines.runs.distil import DistilConfig

@@ -9,7 +9,8 @@ from typing import Any
 
 from ifcar.errors import InputError, nearest_of
 from ifcar.pipelines.configs import from_plain, to_plain
-from ifcar.pipelines.grid.config import GridConfig, SystemConfig
+from ifcar.pipelines.grid.config import GridConfig
+from ifcar.pipelines.grid.lines import SystemConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ifcar.counts import count_of
 from ifcar.data_files import subfolders
 from ifcar.errors import IfcarError
 from ifcar.pipelines.comparison.columns import interval_of, mean_and_deviation
@@ -118,6 +119,6 @@ def _ours(table: PublishedTable, row: PublishedRow, result: ResultRow, measure: 
     if not result.values(measure):
         return f"another measure: {MEASURES[result.metric]}", ""
     interval = f" {interval_of(result)}" if measure == result.metric else ""
-    seeds = f"{len(result.seeds)} seed{'s' if len(result.seeds) > 1 else ''}"
+    seeds = count_of(len(result.seeds), "seed")
     score = f"{MEASURES[measure]} {mean_and_deviation(result.values(measure))}{interval}, {seeds}"
     return score, "; ".join(f"{d.fact.name} {d.a}, the paper's {d.b}" for d in found)

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from ifcar.counts import count_of
 from ifcar.pipelines.comparison.statistics import bootstrap_interval
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.drawing import COLOURS, Drawing, new_figure, short
@@ -148,7 +149,7 @@ def draw_attribute(chapter: Chapter, attribute: Attribute) -> Drawing:
         f"bootstrap interval over the n clips below each point, those of a segment or group drawn together. "
         f"n = {sum(counts):,} in all"
     )
-    caption += f"; {missing} clips have no view in the cache." if missing else "."
+    caption += f"; {count_of(missing, 'clip has')} no view in the cache." if missing else "."
     if len(chapter.systems) > len(pair):
         caption += " The numbers hold the other systems as well."
     return Drawing(

@@ -21,9 +21,8 @@ from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.trained import explains
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import Run, open_run
-from ifcar.pipelines.runs.heads import build_head
+from ifcar.pipelines.runs.heads import trained_head
 from ifcar.pipelines.runs.resolve import head_arrays
-from ifcar.pipelines.runs.weights import load_head
 
 NUM_NEIGHBOURS = 10
 BATCH_SIZE = 64
@@ -114,10 +113,9 @@ def load_stream(caches: StreamCaches, stream: str, run: Run) -> StreamHead | Non
     """
     assert isinstance(run.config, RunConfig)
     reader = caches.open(stream)
-    head = build_head(run.config, reader.spec_of(run.config.protocol), len(run.data().classes))
-    load_head(head, run.path / "model.safetensors")
+    head = trained_head(run.config, run.path, reader.spec_of(run.config.protocol), len(run.data().classes))
     arrays = tuple(name for name in head_arrays(run.config) if stream_of(name)[0] == stream)
-    loaded = StreamHead(stream=stream, run=run, head=head.eval(), reader=reader, arrays=arrays)
+    loaded = StreamHead(stream=stream, run=run, head=head, reader=reader, arrays=arrays)
     shown = loaded.explain(np.flatnonzero(reader.status() == Status.DONE)[:1])
     return loaded if {"context", "attention"} <= shown.keys() else None
 

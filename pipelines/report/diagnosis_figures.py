@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 
+from ifcar.counts import count_of
 from ifcar.pipelines.comparison.columns import points
 from ifcar.pipelines.diagnosis.store import Diagnosis, DiagnosisRow, read_diagnosis
 from ifcar.pipelines.labels.contract import MEASURES
@@ -65,7 +66,7 @@ def draw_diagnosis(system: str, diagnosis: Diagnosis, name: str) -> Drawing:
         title=f"What {system} goes by",
         caption=f"{system} on {diagnosis.n:,} test clips, {title} {share:.1f} % as trained, with the same weights on "
         "clips of which a part is swapped, hidden, out of order or jittered. Large dot: mean difference over "
-        f"{len(diagnosis.seeds)} seed{'s' if len(diagnosis.seeds) > 1 else ''}; bar: its 95 % interval over clips; "
+        f"{count_of(len(diagnosis.seeds), 'seed')}; bar: its 95 % interval over clips; "
         "rings: each seed; orange: the interval lies below zero. Not read: the head reads nothing that is changed; "
         "unchanged: it reads it, and no score changes.",
         alt=f"Dot plot of differences in test {title} in points: {'; '.join(words)}.",

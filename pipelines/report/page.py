@@ -15,10 +15,22 @@ from markupsafe import Markup
 from ifcar import __version__
 from ifcar.pipelines.comparison.formats import csv_text
 from ifcar.pipelines.report.answer import Answer
-from ifcar.pipelines.report.dark import with_dark_mode
 from ifcar.pipelines.report.drawing import Drawing
 from ifcar.pipelines.report.gallery import Gallery
 from ifcar.pipelines.report.tables import Table
+
+PAPER = "#1d2125"  # the page's sheet in the dark, see style.css
+LIGHT_INK = "#e9ecef"
+INVERTED = {
+    "#000000": LIGHT_INK,
+    "#222222": LIGHT_INK,
+    "#555555": "#a7b0ba",
+    "#bbbbbb": "#5a626b",
+    "#e3e3e3": "#373d44",
+    "#e8e8e8": "#373d44",
+    "#0072b2": "#4aa3dc",
+    "#d55e00": "#e8853f",
+}
 
 HERE = Path(__file__).parent
 SCRIPTS = ("page.js", "clips.js")
@@ -153,3 +165,18 @@ def _number(value: object) -> str:
     if value is None:
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def with_dark_mode(svg: bytes) -> bytes:
+    """Return an SVG of matplotlib's with a style for dark pages; pictures, and what is written on them, stay.
+
+    The files of a figure are without it: programs that read an SVG for print do not know what a reader prefers.
+    """
+    rules = [f"path[style*='fill: #ffffff'],use[style*='fill: #ffffff']{{fill:{PAPER} !important}}"]
+    rules.append(f"text:not([style*='fill: ']){{fill:{LIGHT_INK}}}")
+    for light, dark in INVERTED.items():
+        rules.append(f"[style*='fill: {light}']{{fill:{dark} !important}}")
+        rules.append(f"[style*='stroke: {light}']{{stroke:{dark} !important}}")
+    style = f"<style>@media (prefers-color-scheme: dark){{{''.join(rules)}}}</style></svg>"
+    head, _, tail = svg.rpartition(b"</svg>")
+    return head + style.encode() + tail

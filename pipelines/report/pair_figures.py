@@ -11,6 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
+from ifcar.counts import count_of
 from ifcar.pipelines.comparison.statistics import Jackknifed, paired_bootstrap, population_precisions
 from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.drawing import GAIN, INK, LOSS, ON_LIGHT, Drawing, new_figure, short
@@ -191,7 +192,7 @@ def draw_confusion(
     caption = (
         f"{letter} ({system.name}): classes (rows) and what they are taken for (columns), in clips; n = "
         f"{int(counts.sum()):,}, {errors:,} of them off the diagonal. Prediction: the most probable class of the "
-        f"probabilities averaged over {len(system.seeds)} seeds.{which}"
+        f"probabilities averaged over {count_of(len(system.seeds), 'seed')}.{which}"
     )
     pairs = [(int(counts[i, j]), classes[i], classes[j]) for i, j in zip(*np.nonzero(counts), strict=True) if i != j]
     worst = "; ".join(f"{m} of {i} as {j}" for m, i, j in sorted(pairs, key=lambda p: -p[0])[:5])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ifcar.cache.arrays import MASKS
 from ifcar.cache.schema import step_frames
+from ifcar.counts import count_of
 from ifcar.pipelines.report.drawing import GREY, INK, Drawing, short
 from ifcar.pipelines.report.panels import ClipSteps, draw_box, panel_figure, read_steps, show_frame
 from ifcar.pipelines.report.trained import TrainedHead, spread
@@ -88,8 +89,7 @@ def draw_interactions(
     rows: list[list[object]] = []
     for place, (title, graph) in enumerate(graphs.items()):
         mean = graph.mean()
-        clips_seen = f"{graph.num_clips} clip{'' if graph.num_clips == 1 else 's'}"
-        panels[0, place].set_title(f"{short(title, 24)}\n{clips_seen}", fontsize=10)
+        panels[0, place].set_title(f"{short(title, 24)}\n{count_of(graph.num_clips, 'clip')}", fontsize=10)
         _draw_graph(panels[0, place], graph.pairs.astype(np.float64), names, GREY, "pairs")
         _draw_graph(panels[1, place], mean, names, COLOURS[1], "e")
         for a, b in np.argwhere(graph.pairs > 0):

@@ -14,6 +14,7 @@ from PIL import Image
 
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Category
+from ifcar.counts import count_of
 from ifcar.extract.decode import probe
 from ifcar.extract.limits import DecodeError
 from ifcar.pipelines.pictures.clips import instance_colour, view_frames
@@ -217,8 +218,8 @@ def _words(cells: Sequence[FramePlace], categories: NDArray[np.uint8], *, has_pi
     counts = [
         int((categories == category).any(axis=0).sum()) for category in (int(Category.SUBJECT), int(Category.OBJECT))
     ]
-    subjects = f"{counts[0]} {'hand or person' if counts[0] == 1 else 'hands or persons'}"
-    objects = f"{counts[1]} {'object' if counts[1] == 1 else 'objects'}"
+    subjects = count_of(counts[0], "hand or person", "hands or persons")
+    objects = count_of(counts[1], "object")
     numbers = ", ".join(str(cell.number) for cell in cells)
     what = "Sampled frames with boxes" if has_pixels else "Boxes of the sampled frames, without pixels"
     return f"{what}: frames {numbers}; {subjects}, {objects}."

@@ -14,9 +14,8 @@ from ifcar.pipelines.report.chapter import Chapter
 from ifcar.pipelines.report.views import CachedViews
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import Run
-from ifcar.pipelines.runs.heads import build_head
+from ifcar.pipelines.runs.heads import trained_head
 from ifcar.pipelines.runs.resolve import head_arrays
-from ifcar.pipelines.runs.weights import load_head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +56,11 @@ def load_first(chapter: Chapter, views: CachedViews, names: Collection[str]) -> 
         if not isinstance(run.config, RunConfig) or not explains(run.config.head):
             continue
         try:
-            model = build_head(run.config, views.reader.spec_of(run.config.protocol), len(run.data().classes))
-            load_head(model, run.path / "model.safetensors")
+            spec, num_classes = views.reader.spec_of(run.config.protocol), len(run.data().classes)
+            head = trained_head(run.config, run.path, spec, num_classes)
         except (IfcarError, OSError):
             continue
-        trained = TrainedHead(system=system.name, run=run, head=model.eval(), reads=head_arrays(run.config))
+        trained = TrainedHead(system=system.name, run=run, head=head, reads=head_arrays(run.config))
         if views.rows and {*names} & {*trained.explain(views, next(iter(views.rows)))}:
             return trained
     return None

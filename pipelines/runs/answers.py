@@ -19,10 +19,9 @@ from ifcar.pipelines.feed.subjects import ask_about, slot_order
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.data import RunData
 from ifcar.pipelines.runs.finished import Run, open_run
-from ifcar.pipelines.runs.heads import build_head
+from ifcar.pipelines.runs.heads import trained_head
 from ifcar.pipelines.runs.resolve import head_arrays
 from ifcar.pipelines.runs.tasks import on_task
-from ifcar.pipelines.runs.weights import load_head
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,12 +168,11 @@ def _score(
     member: WeightedHead, data: RunData, arrays: Mapping[str, NDArray[Any]], order: torch.Tensor | None, device: str
 ) -> NDArray[np.float32]:
     """Return a head's logits (K,), averaged over the views, whose slots are asked about in this order."""
-    head = build_head(member.config, data.spec, member.num_classes)
-    load_head(head, member.path / "model.safetensors")
+    head = trained_head(member.config, member.path, data.spec, member.num_classes)
     read = InstanceBatch({name: torch.from_numpy(arrays[name]) for name in member.reads()})
     batch = ask_about(order, read, data.spec)
     on = torch.device(device)
-    out = head.to(on).eval()(batch.to(on))
+    out = head.to(on)(batch.to(on))
     scores = out.tasks[f"{member.stream}/{member.labels}"] if member.labels else out.logits
     logits = scores.float().cpu().numpy()
     mean: NDArray[np.float32] = logits.mean(axis=0, dtype=np.float64).astype(np.float32)

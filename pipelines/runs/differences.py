@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ifcar.counts import count_of
 from ifcar.pipelines.runs.facts import KINDS, Fact, Facts, Kind
 
 PLACES = {name: place for place, name in enumerate(KINDS)}
@@ -76,7 +77,8 @@ def _clip_differences(a: Facts, b: Facts) -> list[Difference]:
         changed = [clip for clip in ours if clip in shared and ours[clip] != theirs[clip]]
         if changed:
             first = changed[0]
-            said = [f"{len(changed):,} clips have others, the first {first}: {s[first]}" for s in (ours, theirs)]
+            count = count_of(len(changed), "clip has another", "clips have others")
+            said = [f"{count}, the first {first}: {s[first]}" for s in (ours, theirs)]
             fact = Fact(name=name.replace("clips", "labels"), value=len(changed))
             found.append(Difference(fact=fact, a=said[0], b=said[1]))
     return found

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.streams import led_by
+from ifcar.counts import count_of
 from ifcar.errors import CacheMismatchError, InputError, nearest_of, one_line
 from ifcar.heads.catalog import HEADS
 from ifcar.heads.contract import Head
@@ -71,8 +72,9 @@ def start_from_base(config: RunConfig, fine_tune: FineTuneConfig, head: Head) ->
     if fine_tune.parts:
         taken = _parts_of(weights, own, fine_tune.parts, base.path)
         absent = [key for key in own if key not in taken]
-        note = f"{len(taken)} weights of {', '.join(fine_tune.parts)} are another run's"
-        note += f"; {len(absent)} start from the seed: {', '.join(absent)}" if absent else ""
+        of_parts = ", ".join(fine_tune.parts)
+        note = f"{count_of(len(taken), f'weight of {of_parts} is')} another run's"
+        note += f"; {count_of(len(absent), 'starts', 'start')} from the seed: {', '.join(absent)}" if absent else ""
         weights = {**own, **taken}
     kept = {k for k in own if k.startswith("classifier.") and weights[k].shape != own[k].shape}
     head.load_state_dict({k: own[k] if k in kept else v for k, v in weights.items()})
@@ -80,6 +82,26 @@ def start_from_base(config: RunConfig, fine_tune: FineTuneConfig, head: Head) ->
         for name, parameter in head.named_parameters():
             parameter.requires_grad_(name.startswith("classifier."))
     return replace(config, fine_tune=replace(fine_tune, base_id=base_id)), note
+
+
+def trained_head(config: RunConfig, run: Path, spec: CacheSpec, num_classes: int) -> Head:
+    """Return the head of a finished run with its weights, on the CPU and in evaluation mode.
+
+    Args:
+        config: the run's.
+        run: its folder.
+        spec: of its cache.
+        num_classes: K.
+
+    Raises:
+        InputError: the weights are damaged, or another head's.
+    """
+    head, path = build_head(config, spec, num_classes), run / "model.safetensors"
+    try:
+        head.load_state_dict(load_tensors(path))
+    except RuntimeError as error:
+        raise InputError(f"{path}: holds the weights of another head ({one_line(error)})") from error
+    return head.eval()
 
 
 def structure_of(config: RunConfig) -> dict[str, Any]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Literal
 
 from ifcar.config_fields import Bounds, Option, check_fields
 from ifcar.errors import InputError
-from ifcar.heads.schedules import Schedule, common_schedule
+from ifcar.heads.schedules import Optimisation, Schedule, common_schedule
 
 STEPS = Bounds(least=1, most=100_000_000)
 WEIGHT_DECAY = 1e-4
@@ -80,54 +80,29 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """A schedule, resolved for a number of training clips.
+class Plan(Optimisation):
+    """A schedule, resolved for a number of training clips; see `Optimisation` for how weights move.
 
     Args:
         kind: "stretched", or the published schedule's name.
-        optimizer: "sgd" or "adam", see `Schedule`.
-        batch_size: clips per step.
-        lr: initial learning rate.
         epochs: passes over the training clips.
         steps_per_epoch: optimiser steps of a pass.
         milestones: steps from which the learning rate is divided by 10, once more at each (published).
         epochs_per_round: epochs between two evaluations, log lines and checkpoints.
         held_out: share of the training clips that choose the stopping point; 0 under a published schedule.
         steps: length in optimiser steps; None: all epochs.
-        decay: "steps" at the milestones; "linear" to zero, or half a "cosine" to a share of the rate; "plateau", see
-            `num_plateaus`.
         last_share: of the learning rate, where a cosine ends.
-        warm_up: steps over which the learning rate rises.
-        momentum: of SGD.
-        weight_decay: L2 factor; decoupled for Adam.
-        decay_vectors: whether weight decay moves parameters of one dimension too.
-        clip_gradient: largest norm of a run's gradient, or None.
-        coupled_decay: whether Adam's weight decay is a part of the gradient.
-        patience: of a plateau.
-        least_lr: of a plateau.
         source: of a published schedule that is not the common one.
     """
 
     kind: str
-    optimizer: Literal["sgd", "adam"]
-    batch_size: int
-    lr: float
     epochs: int
     steps_per_epoch: int
     milestones: tuple[int, ...]
     epochs_per_round: int
     held_out: float = 0.0
     steps: int | None = None
-    decay: Literal["steps", "linear", "cosine", "plateau"] = "steps"
     last_share: float = 0.0
-    warm_up: float = 0.0
-    momentum: float = 0.9
-    weight_decay: float = WEIGHT_DECAY
-    decay_vectors: bool = True
-    clip_gradient: float | None = None
-    coupled_decay: bool = False
-    patience: int = 0
-    least_lr: float = 0.0
     source: str = ""
 
     @property
@@ -219,25 +194,16 @@ def _published_plan(config: ScheduleConfig, num_clips: int, *, reads_appearance:
     epochs = config.epochs or published.epochs or math.ceil((steps or 1) / steps_per_epoch)
     in_steps = config.milestones is None and published.num_steps is not None
     milestones = published.milestones if config.milestones is None else config.milestones
+    weight_decay = published.weight_decay if config.weight_decay is None else config.weight_decay
+    own = replace(published, batch_size=batch_size, lr=config.lr or published.lr, weight_decay=weight_decay)
     return Plan(
+        **{field.name: getattr(own, field.name) for field in fields(Optimisation)},
         kind="paper" if config.kind in OWN_KINDS else config.kind,
-        optimizer=published.optimizer,
-        batch_size=batch_size,
-        lr=config.lr or published.lr,
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
         milestones=milestones if in_steps else tuple(epoch * steps_per_epoch for epoch in milestones),
         epochs_per_round=1 if steps is None else max(1, epochs // NUM_ROUNDS),
         steps=steps,
-        decay=published.decay,
-        warm_up=published.warm_up,
-        momentum=published.momentum,
-        weight_decay=published.weight_decay if config.weight_decay is None else config.weight_decay,
-        decay_vectors=published.decay_vectors,
-        clip_gradient=published.clip_gradient,
-        coupled_decay=published.coupled_decay,
-        patience=published.patience,
-        least_lr=published.least_lr,
         source="" if config.published is None else published.source,
     )
 

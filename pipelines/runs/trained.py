@@ -19,10 +19,9 @@ from ifcar.pipelines.feed.boxes import no_boxes
 from ifcar.pipelines.feed.examples import Examples, limit_views, read_examples
 from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig
 from ifcar.pipelines.runs.finished import Run, open_run
-from ifcar.pipelines.runs.heads import build_head
+from ifcar.pipelines.runs.heads import trained_head
 from ifcar.pipelines.runs.places import open_its_cache
 from ifcar.pipelines.runs.resolve import head_arrays
-from ifcar.pipelines.runs.weights import load_head
 from ifcar.pipelines.scoring.scores import Predictions
 from ifcar.shell_words import command
 
@@ -80,7 +79,7 @@ def open_trained(
     run = open_run(path)
     config = own_config(run)
     reader = _its_cache(path, config, cache, stream)
-    head = trained_head(run, reader, len(run.data().classes))
+    head = trained_head(config, run.path, reader.spec_of(config.protocol), len(run.data().classes))
     task = _task(head, stream, labels)
     protocol = _protocol(reader, config, task, labels)
     read = head_arrays(config, reader.spec)
@@ -113,14 +112,6 @@ def own_config(run: Run) -> RunConfig:
             f"{run.path}: an ensemble has no weights of its own; name its members instead, or see its metrics.json"
         )
     return run.config
-
-
-def trained_head(run: Run, reader: CacheReader, num_classes: int) -> Head:
-    """Return a run's head with its weights. Raises InputError when they are damaged or another head's."""
-    config = own_config(run)
-    head = build_head(config, reader.spec_of(config.protocol), num_classes)
-    load_head(head, run.path / "model.safetensors")
-    return head
 
 
 def gives_stored(run: Run, predictions: Predictions) -> bool:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from ifcar.cache.durable import write_atomic
-from ifcar.errors import InputError, one_line
+from ifcar.errors import InputError
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -24,11 +24,3 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no mapping)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: cannot be read ({error}); train the run again") from error
-
-
-def load_head(head: nn.Module, path: Path) -> None:
-    """Put a run's weights into a head of its config. Raises InputError when they are damaged or another head's."""
-    try:
-        head.load_state_dict(load_tensors(path))
-    except RuntimeError as error:
-        raise InputError(f"{path}: holds the weights of another head ({one_line(error)})") from error

@@ -16,6 +16,7 @@ from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Split
 from ifcar.cache.streams import space_sizes
+from ifcar.counts import count_of
 from ifcar.pipelines.feed.batches import open_batches
 from ifcar.pipelines.feed.boxes import check_boxes
 from ifcar.pipelines.feed.examples import Examples, limit_views, read_examples
@@ -160,7 +161,7 @@ def how_trained(jobs: Sequence[Job], device: torch.device) -> list[str]:
     alone; training enlarges the difference.
     """
     threads = torch.get_num_threads()
-    where = f"on {threads} thread{'s' if threads > 1 else ''}" if device.type == "cpu" else f"on {device.type}"
+    where = f"on {count_of(threads, 'thread')}" if device.type == "cpu" else f"on {device.type}"
     if len(jobs) == 1:
         again = f", with OMP_NUM_THREADS={threads}" if device.type == "cpu" else ", on the same kind of device"
         return [f"trained alone {where}; the same bytes again: ifcar fit-head --config with this file{again}"]

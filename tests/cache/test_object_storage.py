@@ -22,6 +22,7 @@ from cache_cases import (
 )
 from fixtures.buckets import BUCKET, SECRET, Store, rclone, settings
 from fixtures.dies_at import dies_at
+from fixtures.interrupts import interrupted_after
 from fixtures.processes import Command, call, files_below
 from fixtures.something_else import write_dataset
 
@@ -29,12 +30,16 @@ from ifcar.cache.addresses import Address, place_of
 from ifcar.cache.block_cache import FOLDER
 from ifcar.cache.bucket import Bucket
 from ifcar.cache.commits import TABLES_RECORD, commit_name
+from ifcar.cache.lock import locked
 from ifcar.cache.outbox import Outbox
 from ifcar.cache.pull import pull_cache
 from ifcar.cache.push import push_cache
 from ifcar.cache.schema import Status
 from ifcar.cache.verify import verify_cache
 from ifcar.errors import CacheDamageError, CacheMismatchError, IfcarError, InputError, MissingDataError
+from ifcar.pipelines.extract import extract
+from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.progress import Silent
 
 pytest.importorskip("obstore", reason="the extra `cloud` is not installed")
 SHARD = "instance_features/c.1.0.0.0.0.0"
@@ -322,6 +327,31 @@ def test_an_extraction_into_a_bucket_killed_anywhere_ends_with_the_bytes_of_one_
     assert not list(outbox.rglob("masks/c.*"))
     code, out, _ = call([*words, there, "--json"], tmp_path)
     assert code == 0 and json.loads(out)["num_computed"] == 0
+
+
+@pytest.mark.slow
+def test_what_stops_an_extraction_into_a_bucket_names_the_address_and_no_folder_of_ours(
+    bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, lines = write_dataset(tmp_path / "d", num_clips=8, pixels=False), list[str]()
+    monkeypatch.setenv(FOLDER, str(tmp_path / "outbox"))
+
+    class Lines(Silent):
+        def say(self, line: str) -> None:
+            lines.append(line)
+
+    config = ExtractConfig(
+        dataset="something-else", backbone="none", views=100, workers=0, data_root=data, out=address(bucket)
+    )
+    with interrupted_after(Path(commit_name(1)).name, 0), pytest.raises(KeyboardInterrupt):
+        extract(config, Lines())
+    assert lines[-1] == f"{address(bucket)}: 1 of 4 blocks is kept; the same command goes on"
+    outbox = Outbox(address(bucket))
+    outbox.close()
+    with locked(outbox.folder):
+        second = Command([*EXTRACT, "--data-root", data, "--out", address(bucket)], tmp_path)
+        said = second.communicate()[1]
+    assert second.returncode == 2 and f"{address(bucket)}: process" in said and str(outbox.folder) not in said
 
 
 def test_shards_leave_the_disk_once_they_are_sent_and_come_back_for_rows_that_are_computed_again(

@@ -244,6 +244,9 @@ def test_verification_names_the_damaged_part_and_repair_drops_its_blocks_alone(w
     kept = files_below(tmp_path / "0.zarr")
     assert repair_cache(place) == {tmp_path / "0.zarr": [], tmp_path / "7.zarr": [0]}
     assert files_below(tmp_path / "0.zarr") == kept and verify_cache(tmp_path / "7.zarr").ok
+    for own, rows in ((place, 2 * CLIPS), (tmp_path / "7.zarr", 66)):  # what is not extracted yet is no damage
+        report = verify_cache(own)
+        assert report.ok and (report.num_pending, report.num_rows) == (66, rows)
     with pytest.raises(InputError, match=r"7\.zarr lacks 66 of 66 rows"):
         open_cache(place)
 

@@ -66,7 +66,7 @@ def extracted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     result = extract(config, Counting())
     hook.remove()
     assert (result.num_clips, result.num_failed) == (11, 0)
-    assert list(result.notes) == ["3 boxes of ava_val_v2.2.csv are at excluded timestamps"]
+    assert list(result.notes) == ["3 boxes of ava_val_v2.2.csv at excluded timestamps"]
     return out, views
 
 
@@ -223,8 +223,8 @@ def test_persons_of_a_crowded_key_frame_take_further_rows_and_none_is_lost(tmp_p
     config = ExtractConfig(dataset="ava", data_root=root, out=out, backbone="none", instances=slots, workers=0)
     notes = extract(config, Silent()).notes
     crowded = {1: 11, 2: 5}[slots]  # with two or three persons, of which two are not over 2
-    (said,) = (note for note in notes if "persons and take" in note)
-    assert said.startswith(f"{crowded} of 11 key frames have more than {slots} persons and take ")
+    (said,) = (note for note in notes if "persons, in " in note)
+    assert said.startswith(f"{crowded} of 11 key frames have more than {slots} persons, in ")
     assert said.endswith("--instances 3 keeps each key frame in one")
     reader = open_cache(out)
     table = reader.protocol("official")
@@ -291,7 +291,7 @@ def test_clips_cut_at_the_beginning_of_their_source_are_noted(tmp_path: Path, se
     root = write_ava(tmp_path, pixels=False)
     (root / "ava_val_v2.2.csv").write_text(csv_line(("f6", second, 0.25, 0.5, 0.75, 1.0, 12, 0)))
     write_frames(root / "frames" / "f6", 3, "f6_{:06d}.jpg")
-    notes = [note for note in Ava(root).listing(needs_pixels=True).notes if "are cut" in note]
+    notes = [n for n in Ava(root).listing(needs_pixels=True).notes if "1 clip begins before its source and is cut" in n]
     assert len(notes) == num_cut and all(f"the first: f6,0{second}" in note for note in notes)
 
 
@@ -380,8 +380,8 @@ def test_doubled_and_flat_rows_are_noted(tmp_path: Path) -> None:
     (root / "ava_train_v2.2.csv").write_text("\n".join(rows))
     listing = Ava(root).listing(needs_pixels=False)
     assert listing.notes[:2] == [
-        "1 rows of ava_train_v2.2.csv are doubled, count once",
-        f"1 boxes without area are left out, the first: {root}/ava_train_v2.2.csv line 3: (0.1, 0.5, 0.5, 0.5)",
+        "1 row of ava_train_v2.2.csv is doubled, counts once",
+        f"1 box without area is left out, the first: {root}/ava_train_v2.2.csv line 3: (0.1, 0.5, 0.5, 0.5)",
     ]
     assert next(clip.clip_id for clip in listing.clips) == "a,0002"
 

@@ -85,7 +85,7 @@ def test_none_reads_no_pixels_and_builds_nothing() -> None:
         ("i3d_r50", 0, 32, "expected a positive multiple of 2"),
         ("slowfast_r50", 6, 16, "expected a positive multiple of 4"),
         ("i3d_inception", 12, 32, "expected a positive multiple of 8"),
-        ("i3d_r50", 8, 8, "expected one of: 16, 32"),
+        ("i3d_r50", 8, 8, "expected one of 16, 32"),
     ],
 )
 def test_unsupported_combinations_are_one_line(name: str, num_frames: int, spatial_stride: int, message: str) -> None:

@@ -51,8 +51,8 @@ def cache(root: Path) -> Path:
     result = extract(config, Silent())
     assert (result.num_clips, result.num_failed) == (len(VIDEOS), 0)
     assert result.notes == [
-        "1 videos are not annotated: no boxes, and in protocol official alone",
-        "1 actions end before they begin; their classes count",
+        "1 video is not annotated: no boxes, and in protocol official alone",
+        "1 action ends before it begins; the class counts",
     ]
     return out
 
@@ -307,7 +307,7 @@ def test_boxes_without_area_are_left_out_and_counted(tmp_path: Path) -> None:
     write_boxes(root, *spoilt("object", bbox=(5, 5, 0, 3))())
     dataset = Charades(root)
     listing = dataset.listing(needs_pixels=False)
-    assert any(line.startswith("1 boxes without area are left out, the first: 'book'") for line in listing.notes)
+    assert any(line.startswith("1 box without area is left out, the first: 'book'") for line in listing.notes)
     tracks = dataset.tracks("TRA0A")
     book = tracks.boxes[:, tracks.categories == Category.OBJECT]
     assert np.isnan(book[:, 0, 0]).tolist() == [True, False, False, False, False, False]

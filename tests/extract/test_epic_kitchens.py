@@ -31,7 +31,7 @@ def test_a_clip_is_the_seconds_of_an_action_and_parts_are_persons(tmp_path: Path
     )
     result = extract(config, Silent())
     assert (result.num_clips, result.num_failed) == (4, 0)
-    assert "protocol orn-24: 1 of 3 classes have no training clip, the first: 'put'" in result.notes
+    assert "protocol orn-24: 1 of 3 classes has no training clip, the first: 'put'" in result.notes
     reader = open_cache(out)
     assert reader.clip_ids == ["0", "4", "11", "12"]
     # middles of four parts of 24 … 71 and 48 … 95 at 48 a second, 0 … 59 at 60, and 7 or 8 … 82 at 30

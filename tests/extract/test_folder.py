@@ -21,6 +21,7 @@ from ifcar.extract.datasets.folder import Folder
 from ifcar.extract.datasets.folder_labels import draw_split
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
+from ifcar.pipelines.extraction.sources import read_source
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.resolve import make_run_config
@@ -51,7 +52,7 @@ def test_rows_are_clips_with_their_labels_parts_groups_and_spans(tmp_path: Path)
     assert protocol.labels.targets.tolist() == [[1, 1], [0, 0], [0, 1], [1, 0]]
     assert protocol.split.tolist() == [Split.TRAIN, Split.TRAIN, Split.TEST, Split.NONE]
     assert [protocol.group_names[k] for k in protocol.groups] == ["x", "x", "y", "z"] and protocol.group_kind == "group"
-    assert "several labels a clip" in notes[0] and "1 of 4 rows have no label" in notes[1]
+    assert "several labels a clip" in notes[0] and "1 of 4 rows has no label" in notes[1]
 
 
 def test_one_label_a_row_is_single_label_and_a_split_is_drawn_and_said(tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_one_label_a_row_is_single_label_and_a_split_is_drawn_and_said(tmp_path:
     assert "no column split: 1 of 4 clips, 1 of 4 videos, are for test, drawn with a fixed seed" in notes[1]
     assert listing.problems == ["gone: left out, neither videos/ nor frames/ has 'gone'"]
     assert listing.notes == [
-        "1 of 5 videos are not in labels.csv, the first: not listed.mp4",
+        "1 of 5 videos is not in labels.csv, the first: not listed.mp4",
         "labels.csv: columns that are not read: 'notes'",
     ]
 
@@ -140,7 +141,17 @@ def test_boxes_of_none_of_the_videos_are_refused_with_the_nearest_name(tmp_path:
     (root / "boxes" / "b").mkdir(parents=True)
     (root / "boxes" / "b" / "gt.txt").write_text("1,1,1,1,8,8,1,-1,1\n")
     notes = listed(root)[1].notes
-    assert any("boxes of 1 videos that no clip shows are not read, the first: 'Tase.mp4'" in note for note in notes)
+    assert any("boxes of 1 video that no clip shows are not read, the first: 'Tase.mp4'" in note for note in notes)
+
+
+def test_a_damaged_file_in_boxes_belongs_to_the_data_set_and_stops_a_run_with_other_boxes_too(tmp_path: Path) -> None:
+    root = write_own_videos(tmp_path / "d")
+    other = (root / "boxes").rename(tmp_path / "other")
+    (root / "boxes.xml").write_text("<annotations><track")
+    for boxes in (None, other):
+        config = ExtractConfig(dataset="folder", data_root=root, out=tmp_path / "c.zarr", boxes=boxes)
+        with pytest.raises(InputError, match=r"d/boxes\.xml: damaged XML"):
+            read_source(config, Silent(), needs_pixels=True)
 
 
 def test_subjects_that_would_be_ignored_are_refused(tmp_path: Path) -> None:

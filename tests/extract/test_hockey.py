@@ -130,7 +130,7 @@ def test_clips_without_video_or_boxes_are_noted(tmp_path: Path) -> None:
     (root / "boxes.json").write_text(json.dumps(boxes))
     pixels = Hockey(root).listing(needs_pixels=True)
     assert [clip.clip_id for clip in pixels.clips] == [clip_name("game2", clip) for clip in range(4)]
-    assert pixels.notes[0] == "1 clips of boxes.json are not in annotations.csv"
+    assert pixels.notes[0] == "1 clip of boxes.json is not in annotations.csv"
     assert pixels.problems[0] == "game1-0: left out, there is no videos/game1.mp4"
     layout = Hockey(root).listing(needs_pixels=False)
     assert [(clip.clip_id, clip.frame_size) for clip in layout.clips] == [("game2-0", (64, 48)), ("game2-1", (64, 48))]

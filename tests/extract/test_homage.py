@@ -118,11 +118,11 @@ def test_what_is_odd_in_the_files_is_said(seen: tuple[Path, ExtractResult]) -> N
     for said in (
         "p0030_r001_a000: left out, listed with two activities, set_table (",
         "train_list.csv line 3) and wash_dishes (",
-        "1 recordings have no ego camera (v000); the first: p0003_r001_a000",
-        "1 files of atomic actions are empty: their recordings have an activity alone; the first: ",
+        "1 recording has no ego camera (v000); the first: p0003_r001_a000",
+        "1 file of atomic actions is empty: an activity alone; the first: ",
         "p0004_r001_a001__aa.json",
-        "1 recordings are cut at their shortest camera, as p0003_r001_a000, p0003_r001_v001_a000.mkv of 7.5 s",
-        "1 films are of recordings that no list names",
+        "1 recording is cut at the shortest camera, as p0003_r001_a000, p0003_r001_v001_a000.mkv of 7.5 s",
+        "1 film is of recordings that no list names",
     ):
         assert said in notes
 
@@ -132,7 +132,7 @@ def test_layout_2_gives_the_same_windows_sound_to_vggish_and_leaves_scene_graphs
     root, out = write_homage(tmp_path / "layout-2", 2), tmp_path / "heard.zarr"
     result = extracted(root, out, backbone="vggish", weights="random:0", grid=True, frames=8, cameras=("ego",))
     notes = "\n".join(result.notes)
-    assert "1 files of scene graphs are found, not read" in notes
+    assert "1 file of scene graphs is found, not read" in notes
     assert "protocol split-1: left out, there is no val_list.csv" in notes
     assert "no classInd.txt: the 2 activities" in notes and "no classInd_atomic.txt: the 3 atomic actions" in notes
     reader = open_cache(out)
@@ -262,7 +262,7 @@ def test_a_row_twice_counts_once_and_numbers_name_classes(copied: Path) -> None:
     dataset = Homage(copied)
     listing = dataset.listing(needs_pixels=True)
     (said,) = [line for line in listing.problems if "twice" in line]
-    assert said.startswith("1 recordings are listed twice in a list, and count once; the first: p0001_r001_a000 (")
+    assert said.startswith("1 recording is listed twice in a list, and counts once; the first: p0001_r001_a000 (")
     assert said.endswith("train_list.csv line 3)")
     ids = [clip.clip_id for clip in listing.clips]
     targets = dataset.protocols(ids)[0][0].spaces[0].targets

@@ -48,7 +48,7 @@ def test_highest_scores_fill_the_slots_of_each_frame(tmp_path: Path) -> None:
     assert tracks.boxes[0].tolist() == [[8, 8, 24, 24], [4, 4, 12, 12]]
     assert tracks.boxes[1, 0].tolist() == [0, 0, 64, 48] and np.isnan(tracks.boxes[1, 1]).all()
     assert tracks.categories.tolist() == [2, 2] and proposals.filled == 3 / 4
-    assert proposals.notes[0] == "1 of 2 frames have more than 2 boxes; the others are left out"
+    assert proposals.notes[0] == "1 of 2 frames has more than 2 boxes; the others are left out"
     assert "7 clips have no boxes in p.json, the first: 101" in proposals.notes
     assert not proposals.boxes("101").boxes.size
 
@@ -77,7 +77,7 @@ def test_arrays_give_what_the_same_boxes_as_json_give(tmp_path: Path, scored: bo
         assert a.frames.tolist() == b.frames.tolist() == sorted(int(frame) - 1 for frame in boxes[clip])
     notes = [[note.split(", the first: clip")[0] for note in part.notes] for part in (written, packed)]
     assert [note.replace("json", "npz") for note in notes[0]] == notes[1]
-    assert "1 clips of p.npz are not extracted, the first: 999" in packed.notes
+    assert "1 clip of p.npz is not extracted, the first: 999" in packed.notes
     assert packed.digest == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -166,7 +166,7 @@ def test_any_number_of_boxes_a_frame_goes_from_file_to_cache_and_run(
     printed = capsys.readouterr()
     filled = round(100 * (per_frame - 0.5) / per_frame)
     assert f"boxes fill {filled} % of {per_frame} slots a frame" in printed.err
-    assert "1 clips have no boxes in p.json, the first: 107" in printed.out
+    assert "1 clip has no boxes in p.json, the first: 107" in printed.out
     reader = open_cache(out)
     assert reader.identity["boxes"] == {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     for row, clip in enumerate(reader.clip_ids):

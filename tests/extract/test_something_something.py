@@ -29,7 +29,7 @@ def test_every_listed_video_is_a_clip_with_its_class_and_part(name: str, tmp_pat
     config = ExtractConfig(dataset=name, data_root=root, out=out, weights=random_weights(out), crop=32, workers=0)
     result = extract(config, Silent())
     assert result.num_failed == 0
-    empty = "protocol official: 1 of 3 classes have no training clip, the first: 'Dropping something'"
+    empty = "protocol official: 1 of 3 classes has no training clip, the first: 'Dropping something'"
     assert empty in result.notes
     reader = open_cache(out)
     assert reader.clip_ids == [clip_id for ids in LISTS.values() for clip_id in ids]

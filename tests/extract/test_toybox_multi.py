@@ -160,7 +160,7 @@ def test_missing_lists_and_classes_without_clips_are_noted(tmp_path: Path) -> No
     tables, notes = ToyboxMulti(tmp_path).protocols(["1"])
     assert tables[0].labels.targets.tolist() == [[1, 0]] and notes == [
         f"protocol p: no test clips, {folder / 'validation.json'} is missing",
-        "protocol p: 1 of 2 classes have no training clip, the first: 'Turning'",
+        "protocol p: 1 of 2 classes has no training clip, the first: 'Turning'",
     ]
 
 

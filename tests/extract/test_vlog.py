@@ -57,7 +57,7 @@ def cache(root: Path) -> Path:
     result = extract(config, Silent())
     assert (result.num_clips, result.num_failed) == (len(CLIPS), 0)
     assert result.notes == [
-        f"1 clips have no masks, and so no boxes, the first: {WITHOUT_MASKS}; put masks there as "
+        f"1 clip has no masks, and so no boxes, the first: {WITHOUT_MASKS}; put masks there as "
         f"{root}/masks/preds_100x100_50/PATH/clip.pkl",
         "slots hold each frame's detections, persons first, then by score; what finds no slot is left out",
     ]
@@ -127,7 +127,7 @@ def test_masks_alone_need_no_videos(tmp_path: Path) -> None:
     )
     result = extract(config, Silent())
     assert result.num_clips == len(CLIPS) - 1
-    assert any("1 of 8 clips are left out, they have no masks/" in note for note in result.notes)
+    assert any("1 of 8 clips is left out, without masks/" in note for note in result.notes)
     reader = open_cache(out)
     frame = int(reader.table("frame_indices")[0, 0])
     assert reader.table("boxes")[0, 0, -2 if frame % 3 == 0 else 0].any()

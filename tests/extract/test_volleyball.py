@@ -149,13 +149,13 @@ def test_flat_boxes_missing_pictures_and_other_videos_are_noted(tmp_path: Path) 
     listing = dataset.listing(needs_pixels=False)
     ids = [clip.clip_id for clip in listing.clips]
     assert len(ids) == 10 and "4/100" not in ids and ids[-1] == "60/9"
-    assert "1 boxes without area are left out" in listing.notes[0] and "4/100: left out" in listing.problems[0]
+    assert "1 box without area is left out" in listing.notes[0] and "4/100: left out" in listing.problems[0]
     assert dataset.tracks("60/9").boxes.shape == (29, 1, 4)  # frames 0 … 28 of the clip around picture 9
     (table,), notes = dataset.protocols(ids)
     _, personal, actions = table.spaces
     assert table.split[-1] == Split.NONE and actions.targets[-1].sum() == 2  # the action counts without a box
     assert personal.instance_ids is not None and personal.instance_ids[-1, :2].tolist() == ["60/9/2", ""]
-    assert notes == ["1 clips are of videos other than 0 … 54, which no part of the split lists"]
+    assert notes == ["1 clip is of videos other than 0 … 54, which no part of the split lists"]
 
 
 def test_missing_folder_says_what_to_put_where(tmp_path: Path) -> None:

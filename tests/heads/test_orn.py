@@ -19,9 +19,8 @@ from ifcar.heads.dropout import Dropout
 from ifcar.heads.orn import ORN, RELEASED_NAMES
 from ifcar.heads.orn_config import ORNConfig
 from ifcar.testing.batches import FULL_SPEC, random_batch
-from ifcar.testing.built_heads import WithLosses, build_moved
+from ifcar.testing.built_heads import WithLosses, build_moved, draw_noise
 from ifcar.testing.changed_batches import in_double, map_batch
-from ifcar.testing.noise import draw_noise
 
 EXACT = {"rtol": 0, "atol": 1e-9}
 NARROW: dict[str, Any] = {"mask_dim": 5, "class_dim": 4, "relation_dim": 7, "state_dim": 6, "activity_dim": 8}

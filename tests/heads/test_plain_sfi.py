@@ -13,7 +13,7 @@ from fixtures.plain_sfi import PlainSFI
 from ifcar.cache.arrays import CacheSpec
 from ifcar.heads.sfi import SFI
 from ifcar.testing.batches import random_batch
-from ifcar.testing.noise import draw_noise
+from ifcar.testing.built_heads import draw_noise
 
 SPEC = CacheSpec.standard(num_frames=10, num_steps=5, num_instances=4, channels=24, pooled_size=3)
 

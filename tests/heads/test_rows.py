@@ -10,7 +10,7 @@ from torch import nn
 
 from ifcar.heads.dropout import Dropout
 from ifcar.heads.rows import RowLayers, RowNorm, linear_norm_relu
-from ifcar.testing.noise import draw_noise
+from ifcar.testing.built_heads import draw_noise
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 

@@ -20,7 +20,8 @@ from ifcar.pipelines.evaluate import evaluate
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.fit import fit
-from ifcar.pipelines.grid.config import GridConfig, SystemConfig
+from ifcar.pipelines.grid.config import GridConfig
+from ifcar.pipelines.grid.lines import SystemConfig
 from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig
@@ -134,7 +135,7 @@ def test_heads_that_read_frames_alone_are_told_from_those_that_read_instances() 
         (
             (2, 30, 3, 1),
             3,
-            "1 of 4 clips have more than 3 tracks; 25 % of all tracks are kept, and the fullest clip has 30",
+            "1 of 4 clips has more than 3 tracks; 25 % of all tracks are kept, and the fullest clip has 30",
         ),
     ],
 )
@@ -167,6 +168,6 @@ def test_tracks_without_a_slot_are_said_and_in_json(
             main([*command, "--workers", "0", "--instances", str(slots), "--json"])
         assert not done.value.code
         notes = json.loads(capsys.readouterr().out)["notes"]
-        assert [n for n in notes if "clips have more than" in n] == ([] if note is None else [note])
+        assert [n for n in notes if " tracks; " in n or " tracks are kept" in n] == ([] if note is None else [note])
     kept = open_cache(out).table("categories").max(axis=1).astype(bool).sum(axis=1)
     np.testing.assert_array_equal(kept, np.minimum(tracks, slots))

@@ -30,7 +30,8 @@ from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.feed.examples import read_examples
 from ifcar.pipelines.feed.held_out import hold_out
 from ifcar.pipelines.fit import fit
-from ifcar.pipelines.grid.config import GridConfig, SystemConfig
+from ifcar.pipelines.grid.config import GridConfig
+from ifcar.pipelines.grid.lines import SystemConfig
 from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.labels.kinds import SingleLabel
 from ifcar.pipelines.progress import Silent

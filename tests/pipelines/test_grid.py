@@ -30,14 +30,8 @@ from ifcar.pipelines.extraction.needs import extract_words
 from ifcar.pipelines.few_shot import few_shot_grid
 from ifcar.pipelines.fleets.pool import fit_all
 from ifcar.pipelines.folders import folder
-from ifcar.pipelines.grid.config import (
-    SHIPPED,
-    FewShotConfig,
-    GridConfig,
-    SystemConfig,
-    read_grid,
-    shipped_grids,
-)
+from ifcar.pipelines.grid.config import SHIPPED, FewShotConfig, GridConfig, read_grid, shipped_grids
+from ifcar.pipelines.grid.lines import SystemConfig
 from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.grid.run import run_grid
 from ifcar.pipelines.grid.run_configs import run_config
@@ -264,15 +258,17 @@ def test_system_starts_from_parts_of_another_s_run_and_says_which_weights_it_dra
     still = {"lr": 1e-12, "weight_decay": 0.0, "epochs": 1}
     first = {"name": "first", "head": "sfi", "streams": "layout", "schedule": {"epochs": 2}}
     then = {**first, "name": "then", "aux_weight": 5, "start": "first", "parts": ["joint", "lstm"], "schedule": still}
-    config = grid(systems=[then, first], ensembles=[], baseline=None, seeds=[0])
+    protocols = ["compositional", "fewshot-base"]
+    config = grid(systems=[then, first], ensembles=[], baseline=None, seeds=[0], protocols=protocols)
     plan = plan_grid(config, cache)
     comparison = run_grid(plan, Silent(), MachineConfig(processes=1)).comparison
-    paths = {(c.variant.name, c.seed): c.jobs[0].path for c in plan.replicates}
+    paths = {(c.variant.name, c.seed): c.jobs[0].path for c in plan.replicates if c.stage.label == protocols[0]}
     before, after = (load_file(paths[name, 0] / "model.safetensors") for name in ("first", "then"))
     for key in (key for key in before if key.startswith(("joint.", "lstm.")) and key.endswith("weight")):
         np.testing.assert_allclose(after[key], before[key], atol=1e-6)
     assert not np.allclose(after["classifier.weight"], before["classifier.weight"], atol=1e-6)
     (note,) = (n for n in comparison.notes if "another run's" in n)
+    assert note.startswith("compositional, fewshot-base (then): ")  # once, however many runs took it down
     absent = {key for key in after if not key.startswith(("joint.", "lstm."))}
     assert f"; {len(absent)} start from the seed: " in note and {*note.rpartition(": ")[2].split(", ")} == absent
     assert "from-joint-lstm" in paths["then", 0].name

@@ -44,7 +44,8 @@ from ifcar.pipelines.finetune.setting import open_setting
 from ifcar.pipelines.finetune.start import joint_config
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.fleets.fleet import fleet_key
-from ifcar.pipelines.grid.config import GridConfig, SystemConfig
+from ifcar.pipelines.grid.config import GridConfig
+from ifcar.pipelines.grid.lines import SystemConfig
 from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.labels.kinds import MultiLabel, SingleLabel
 from ifcar.pipelines.predict import predict

@@ -25,10 +25,9 @@ from ifcar.pipelines.labels.mean_ap import mean_average_precision
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig
 from ifcar.pipelines.runs.finished import Run
-from ifcar.pipelines.runs.heads import build_head
+from ifcar.pipelines.runs.heads import trained_head
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
-from ifcar.pipelines.runs.weights import load_head
 
 NUM_CLIPS, LENGTH = 12, 81
 NAMES = ("goes down", "goes up", "fast")
@@ -78,9 +77,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def scores_of_each_view(run: Run, reader: CacheReader) -> NDArray[np.float64]:
     """The sigmoids of every row, one at a time: (clips, 30, K)."""
     assert isinstance(run.config, RunConfig)
-    head = build_head(run.config, reader.spec, len(NAMES))
-    load_head(head, run.path / "model.safetensors")
-    head.eval()
+    head = trained_head(run.config, run.path, reader.spec, len(NAMES))
     found = np.zeros((NUM_CLIPS, 30, len(NAMES)))
     for row in range(reader.num_rows):
         boxes, categories = (torch.from_numpy(reader.table(name)[[row]]) for name in ("boxes", "categories"))

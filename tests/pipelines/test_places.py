@@ -20,7 +20,8 @@ from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.fit import fit
 from ifcar.pipelines.folders import only_cache
-from ifcar.pipelines.grid.config import GridConfig, SystemConfig, read_grid, shipped_grids
+from ifcar.pipelines.grid.config import GridConfig, read_grid, shipped_grids
+from ifcar.pipelines.grid.lines import SystemConfig
 from ifcar.pipelines.grid.plan import plan_grid
 from ifcar.pipelines.grid.run import run_grid
 from ifcar.pipelines.listing import list_caches, list_runs

@@ -276,7 +276,7 @@ def test_a_cache_of_before_is_tested_on_the_fewest_plain_views_of_a_test_clip(ol
     starts = reader.table("frame_indices")[:, 0]
     kept = int(test.rows[3][test.plain[3]][0])
     assert starts[kept] == np.sort(starts[7 * 3 : 7 * 3 + 3])[1]
-    assert test.note.startswith("1 of 4 test clips have up to 3 plain views and others 1, as an earlier version made")
+    assert test.note.startswith("1 of 4 test clips has up to 3 plain views and others 1, as an earlier version made")
     run = run_on(old_cache, "other", tmp_path / "run")
     assert run.data().notes[0] == test.note
     scored = evaluate(run.path)

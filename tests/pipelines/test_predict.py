@@ -312,7 +312,7 @@ BAD: dict[str, tuple[Any, dict[str, Any], type[IfcarError], str]] = {
     "other clip": ({"102": []}, {"clip": "103"}, InputError, "no clip '103', did you mean '102'"),
     "far clip": ({"102": []}, {"clip": "x"}, InputError, "no clip 'x'; it holds 1, the first is '102'"),
     "boxes outside": (records_with((70, 0, 90, 20)), {}, InputError, r"no box lies in the 64 × 48 .*\(70, 0, 90, 20\)"),
-    "inverted boxes": (records_with((30, 0, 10, 20)), {}, InputError, "has a box; 1 boxes without area"),
+    "inverted boxes": (records_with((30, 0, 10, 20)), {}, InputError, "has a box; 1 box without area"),
     "later boxes": (records_with((0, 0, 9, 9), first=50), {}, InputError, "number 51 of .*, which has 12"),
     "top 0": (records_with((0, 0, 9, 9)), {"top": 0}, InputError, "--top is 0; expected 1 to 2"),
     "top 3": (records_with((0, 0, 9, 9)), {"top": 3}, InputError, "--top is 3; expected 1 to 2"),

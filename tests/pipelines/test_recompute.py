@@ -126,7 +126,7 @@ def test_weights_that_are_not_the_caches_are_refused_by_name(made: tuple[Path, P
 def test_a_clip_that_is_gone_is_named(made: tuple[Path, Path], tmp_path: Path) -> None:
     root = shutil.copytree(made[0], tmp_path / "d")
     shutil.rmtree(root / "frames" / "104")
-    with pytest.raises(MissingDataError, match=r"1 of 6 clips are not there now, the first '104'"):
+    with pytest.raises(MissingDataError, match=r"1 of 6 clips is not there now, the first '104'"):
         again(made[1], root)
 
 

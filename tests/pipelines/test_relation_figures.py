@@ -21,10 +21,9 @@ from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.report.config import ReportConfig
 from ifcar.pipelines.report.report import report
 from ifcar.pipelines.runs.finished import Run
-from ifcar.pipelines.runs.heads import build_head
+from ifcar.pipelines.runs.heads import trained_head
 from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
-from ifcar.pipelines.runs.weights import load_head
 
 OBJECTS, CLIPS, STEPS, SLOTS = ("hand", "cup", "box"), 16, 4, 3
 
@@ -85,13 +84,12 @@ def test_the_reports_graphs_and_moments_are_sums_over_pairs_of_an_earlier_and_a_
     page = report([run.path], Silent(), ReportConfig(out=tmp_path / "r", num_clips=0)).page.read_text()
     assert "what ORN relates over time" in page
     reader, config = open_cache(cache), run.config
-    head = build_head(config, reader.spec, 2)  # type: ignore[arg-type]
-    load_head(head, run.path / "model.safetensors")
+    head = trained_head(config, run.path, reader.spec, 2)  # type: ignore[arg-type]
     assert isinstance(head, ORN)
     tested = np.arange(10, CLIPS)
     batch = read_batch(reader, reader.spec.names("layout"), tested)
     with torch.no_grad():
-        e = head.eval().relations(batch).double().numpy()
+        e = head.relations(batch).double().numpy()
     classes, present = batch.array("object_classes").numpy(), batch.categories.numpy() > 0
     wanted: dict[tuple[str, str, str], list[float]] = {}
     for clip, number in enumerate(tested):

@@ -15,10 +15,9 @@ from matplotlib.figure import Figure
 from ifcar.pipelines.comparison.formats import latex
 from ifcar.pipelines.report.answer import answers_of
 from ifcar.pipelines.report.attribute_figures import FEWEST_CLIPS, MOST_VALUES, make_attribute
-from ifcar.pipelines.report.dark import LIGHT_INK, with_dark_mode
 from ifcar.pipelines.report.drawing import drawing_style, svg_bytes
 from ifcar.pipelines.report.gallery import OUTCOMES_OF_TWO, Card, Gallery, Guess, Verdict
-from ifcar.pipelines.report.page import ChapterPage, Section, render
+from ifcar.pipelines.report.page import LIGHT_INK, ChapterPage, Section, render, with_dark_mode
 from ifcar.pipelines.report.paper import COLUMN_INCH, PAGE_INCH, column_pdf
 from ifcar.pipelines.report.records import Told, records_of
 from ifcar.pipelines.report.tables import results_table

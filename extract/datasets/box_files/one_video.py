@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ifcar.extract.datasets.box_files.reading import SeenIn, read_video_boxes, subject_kinds, tracks_of
 from ifcar.extract.datasets.box_notes import BoxNotes
+from ifcar.extract.datasets.detected_boxes import BoxFileFacts
 from ifcar.extract.datasets.json_stream import stream_entries
 from ifcar.extract.datasets.something_else import COCO_KEYS, read_one_clip
 from ifcar.extract.tracks import Tracks
@@ -24,14 +25,16 @@ class OneVideo:
     Args:
         clip_id: its name in the file.
         tracks: its boxes.
-        of_source: whether frame numbers are those of the video's own frames, whatever a dataset's are.
+        of_source: whether frame numbers of a file are those of the video's own frames, whatever a dataset's are.
         notes: what the file was taken for, and what is strange about the boxes, a line each.
+        facts: how they were detected, and at which rate frame numbers count; None: of a file that does not say it.
     """
 
     clip_id: str
     tracks: Tracks
-    of_source: bool
+    of_source: bool = False
     notes: tuple[str, ...] = ()
+    facts: BoxFileFacts | None = None
 
 
 def read_one_video(
@@ -53,7 +56,7 @@ def read_one_video(
     """
     if not path.is_dir() and not own and (not path.is_file() or _holds_records(path)):
         clip_id, tracks = read_one_clip(path, clip, likely)
-        return OneVideo(clip_id=clip_id, tracks=tracks, of_source=False)
+        return OneVideo(clip_id=clip_id, tracks=tracks)
     name, found = read_video_boxes(path, clip, likely)
     video, box_notes = found.videos[name], BoxNotes()
     chosen = subject_kinds(subjects, found.kinds())

@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from ifcar.counts import count_of
 from ifcar.data_files import absence, entries
-from ifcar.errors import InputError, MissingDataError, nearest
+from ifcar.errors import InputError, MissingDataError, nearest, one_of
 from ifcar.extract.datasets.box_files.catalog import FORMS
 from ifcar.extract.datasets.box_files.contract import Box, BoxFile, BoxForm, FileBoxes
 from ifcar.extract.datasets.box_files.number_rows import CLASS_FILES
@@ -159,7 +160,7 @@ def read_box_files(paths: Sequence[tuple[Path, PurePosixPath]], videos: Collecti
             _add(collected, video, path, own, {frame - first for frame in frames}, first)
     counts = Counter(form.name for _, form, _ in found)
     notes = [
-        f"boxes: {count} {'file' if count == 1 else 'files'} read as {name}, "
+        f"boxes: {count_of(count, 'file')} read as {name}, "
         f"{' or '.join(sorted(starts[name]))}{', pixels from 1' * FORMS.get(name).first_pixel}"
         for name, count in counts.items()
     ]
@@ -198,7 +199,7 @@ def form_of(file: BoxFile) -> BoxForm:
     own = [form for name in FORMS.names() if (form := FORMS.get(name)).owns(file)]
     if not own:
         what = "boxes in no known form" if file.begin.strip() else "is empty"
-        raise InputError(f"{file.path}: {what}; expected one of {', '.join(FORMS.names())}")
+        raise InputError(f"{file.path}: {what}; expected {one_of(FORMS.names())}")
     if len(own) > 1:
         names = " and ".join(form.name for form in own)
         raise InputError(f"{file.path}: has what marks {names}; expected boxes in one form, export them again")

@@ -1,19 +1,83 @@
-"""Sources that are there twice."""
+"""What clips are read from: files and folders, whether they are whole, and each there once."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 from ifcar.cache.schema import Split
+from ifcar.counts import count_of
 from ifcar.extract.frame_folder import frame_files
 from ifcar.extract.limits import DecodeError
 from ifcar.pipelines.data_check.contract import Check, Finding, Seen, Severity, register_check
 from ifcar.pipelines.extraction.sources import Source
 
+_SHOWN = 5
 _PART_BYTES = 1 << 20
 _NUM_PARTS = 3
+
+
+@register_check
+class EmptySource(Check):
+    """There is a source, and nothing in it."""
+
+    name = "empty-source"
+    title = "Empty files and folders"
+    meaning = "The clip has a file of 0 bytes, or a folder without a picture; extraction fails it."
+    remedy = "Download or unpack these again: an interrupted run leaves such files."
+    needs_pixels = True
+
+    def look(self, seen: Seen) -> Finding | None:
+        """See `Check`."""
+        return Finding(text=str(seen.source), severity=Severity.FAILS) if seen.is_empty() else None
+
+
+@register_check
+class Unreadable(Check):
+    """The frames or the boxes of a view cannot be read."""
+
+    name = "unreadable"
+    title = "Clips that cannot be read"
+    meaning = "Extraction fails these clips with the reason given here, and goes on without them."
+    remedy = "Fetch the file again, or mend what the reason names; then check again."
+
+    def look(self, seen: Seen) -> Finding | None:
+        """See `Check`."""
+        if not seen.failure or seen.is_empty():
+            return None
+        return Finding(text=seen.failure, severity=Severity.FAILS)
+
+
+@register_check
+class MissingFrames(Check):
+    """Numbers between 1 and the highest that no picture has."""
+
+    name = "missing-frames"
+    title = "Folders that lack frames"
+    meaning = "A view that samples a missing frame fails; what other views of the clip see stays right."
+    remedy = "Unpack or cut the frames of these videos again."
+    needs_pixels = True
+
+    def look(self, seen: Seen) -> Finding | None:
+        """See `Check`."""
+        if seen.source is None or not seen.source.is_dir():
+            return None
+        try:
+            numbers = frame_files(seen.source)
+        except DecodeError:
+            return None
+        # A folder may hold a stretch of a longer video under its own numbers.
+        missing = (number for number in range(min(numbers), max(numbers)) if number not in numbers)
+        first = list(itertools.islice(missing, _SHOWN))
+        if not first:
+            return None
+        count = max(numbers) - min(numbers) + 1 - len(numbers)
+        listed = ", ".join(map(str, first)) + (", …" if count > len(first) else "")
+        frames = f"{max(numbers) - min(numbers) + 1} frames"
+        text = f"{count_of(count, 'is', of=frames)} not there: {listed}"
+        return Finding(text=text, severity=Severity.FAILS, amount=count)
 
 
 @register_check
