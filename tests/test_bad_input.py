@@ -94,6 +94,7 @@ CLASSES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @REPEATABLE
 @given(CLASSES, st.one_of(st.lists(ENTRIES, max_size=4), ANYTHING), st.one_of(st.lists(ENTRIES, max_size=4), ANYTHING))
 def test_splits_are_read_without_leakage_or_refused_with_their_file(classes: Any, train: Any, test: Any) -> None:

@@ -55,6 +55,7 @@ def test_every_public_name_is_documented_and_its_own() -> None:
         _ = ifcar.fitt
 
 
+@pytest.mark.slow
 def test_extract_can_be_called_before_and_after_its_folder_is_imported() -> None:
     code = """
 import inspect

@@ -211,12 +211,14 @@ def test_a_cache_is_finished_with_the_same_bytes_and_not_with_other_arrays(cache
         extract(replace(options(root, cache), dataset="something-else"), Silent())
 
 
+@pytest.mark.slow
 def test_the_head_learns_from_the_array_alone_and_scores_from_it(run: FitResult) -> None:
     scores = {metric.split: metric.top1 for metric in run.run.metrics}
     assert scores == {"train": 1.0, "test": 1.0}
     assert evaluate(run.run.path).agrees
 
 
+@pytest.mark.slow
 def test_runs_that_train_together_get_the_array_too(cache: Path, run: FitResult, tmp_path: Path) -> None:
     jobs = [Job(config=config(cache, seed=seed), path=tmp_path / f"r{seed}") for seed in (0, 1)]
     (tmp_path / "fleet").mkdir()
@@ -226,6 +228,7 @@ def test_runs_that_train_together_get_the_array_too(cache: Path, run: FitResult,
     np.testing.assert_allclose(together[0].run.predictions("test").logits, alone, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_same_head_trains_with_its_backbone_live(cache: Path, root: Path, tmp_path: Path) -> None:
     """Live logits are those of the cache, with depth beside features that the backbone makes."""
     from_cache = fit(config(cache, frame=True), Silent(), out=tmp_path / "head", device="cpu").run
@@ -236,6 +239,7 @@ def test_the_same_head_trains_with_its_backbone_live(cache: Path, root: Path, tm
     np.testing.assert_allclose(found, cached, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_orn_trains_on_features_pooled_under_masks_from_the_cache_and_live(root: Path, tmp_path: Path) -> None:
     made = extract(options(root, tmp_path / "masked.zarr", pooled="mask"), Silent()).cache
     assert open_cache(made).spec.shape("instance_features")[-2:] == (1, 1)
@@ -253,6 +257,7 @@ def test_orn_trains_on_features_pooled_under_masks_from_the_cache_and_live(root:
         extract(plain, Silent())
 
 
+@pytest.mark.slow
 def test_a_report_shows_a_run_on_the_array(run: FitResult, root: Path, tmp_path: Path) -> None:
     page = report([run.run.path], Silent(), ReportConfig(out=tmp_path / "report", num_clips=1, data_root=root)).page
     assert DepthHead.name in page.read_text(encoding="utf-8")

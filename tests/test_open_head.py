@@ -118,6 +118,7 @@ def test_head_of_torch_s_layers_keeps_the_contract(check: str) -> None:
     CHECKS[check](OwnLayers, OwnConfig(), LAYOUT_SPEC)
 
 
+@pytest.mark.slow
 def test_run_that_was_stopped_goes_on_to_the_same_bytes_and_scores_as_it_did(cache: Path, tmp_path: Path) -> None:
     whole = fit(config(cache), Silent(), out=tmp_path / "whole").run
     torch.rand(7)  # what else the process draws does not matter
@@ -131,6 +132,7 @@ def test_run_that_was_stopped_goes_on_to_the_same_bytes_and_scores_as_it_did(cac
     assert evaluate(whole.path).agrees
 
 
+@pytest.mark.slow
 def test_grid_trains_its_runs_alone_beside_fleets_of_stackable_heads(cache: Path) -> None:
     systems = (
         SystemConfig(name="own", head="own-layers"),

@@ -71,6 +71,7 @@ def test_a_commands_body_uses_every_option(path: tuple[str, ...]) -> None:
     assert not [option.name for option in options(path) if option.name not in taken]
 
 
+@pytest.mark.slow
 def test_every_field_that_an_option_sets_is_read_somewhere() -> None:
     """A config's options are handed on as a whole, so what nobody reads of it would be ignored."""
     package = Path(inspect.getfile(main)).parent
@@ -107,6 +108,7 @@ BESIDE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "option"),
     BESIDE,

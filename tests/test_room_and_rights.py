@@ -72,6 +72,7 @@ def test_full_disk_stops_an_extraction_which_goes_on_once_there_is_room(
     assert files_below(path) == files_below(whole)
 
 
+@pytest.mark.slow
 def test_full_disk_stops_a_training_which_goes_on_once_there_is_room(whole: Path, disk: Path, tmp_path: Path) -> None:
     """Room for the config, not for a checkpoint; then the same weights as a run that had room."""
     out = disk / "run"

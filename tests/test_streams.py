@@ -83,6 +83,7 @@ def test_a_row_of_a_join_is_one_row_of_each_stream_of_the_same_moment(caches: Pa
     assert table.labels.targets.tolist() == [int(segment.split()[1]) % ACTIVITIES for segment in reader.clip_ids]
 
 
+@pytest.mark.slow
 def test_streams_train_together_and_answer_alone_from_their_own_cache(caches: Path, tmp_path: Path) -> None:
     path = join(caches).path
     config = make_run_config(
@@ -317,6 +318,7 @@ def test_a_grid_refuses_a_join_of_other_streams(caches: Path, streams: object, m
         plan_grid(from_plain(GridConfig, {**TASKS, "streams": streams}, "grid"), join(caches).path)
 
 
+@pytest.mark.slow
 def test_a_grid_takes_a_shuffled_join_where_it_asks_for_one_and_says_so(caches: Path, tmp_path: Path) -> None:
     streams = {"ego": Stream(cache=caches / "video.zarr", cameras=("ego",)),
                "third": Stream(cache=caches / "video.zarr", cameras=("left", "right"), shuffled=True)}  # fmt: skip

@@ -55,6 +55,7 @@ def web_server() -> Path:
     return Path(f"{os.environ['AWS_ENDPOINT_URL']}/{BUCKET}/{NAME}")
 
 
+@pytest.mark.slow
 def test_rows_and_tables_are_those_of_the_local_cache_and_come_once(cache: Path, store: Store) -> None:
     local, rows = open_cache(cache), np.random.default_rng(0).integers(0, CLIPS_OF_THREE_BLOCKS, 300)
     for round_ in range(2):
@@ -112,6 +113,7 @@ def test_an_object_replaced_under_the_reader_is_named(store: Store) -> None:
         reader.read_rows("instance_features", np.arange(256, 300))
 
 
+@pytest.mark.slow
 def test_damage_on_this_disk_is_mended_and_damage_in_the_bucket_is_named(
     cache: Path, store: Store, tmp_path: Path
 ) -> None:
@@ -132,6 +134,7 @@ def test_damage_on_this_disk_is_mended_and_damage_in_the_bucket_is_named(
     assert damage.path == SHARD and damage.block == 1
 
 
+@pytest.mark.slow
 def test_what_is_kept_stays_within_the_bound(
     cache: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +207,7 @@ def test_training_from_a_bucket_gives_the_numbers_of_training_from_disk(
     assert not any(SECRET.encode() in content for content in files_below(tmp_path).values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["gs", "az"])
 def test_a_push_over_googles_and_azures_protocol_reads_as_the_local_cache(
     scheme: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

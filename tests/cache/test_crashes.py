@@ -88,6 +88,7 @@ def test_writer_killed_at_any_file_operation_ends_bit_identical(
     assert_same_files(path, uninterrupted[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill_at", [1, 30, 70])
 def test_killed_creation_leaves_no_cache_and_the_next_one_succeeds(
     tmp_path: Path, uninterrupted: tuple[Path, int], kill_at: int

@@ -40,6 +40,7 @@ def assert_same_files(path: Path, whole: Path) -> None:
     assert all((path / name).read_bytes() == (whole / name).read_bytes() for name in list_files(whole))
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_reported_and_never_read_as_data(cache: Path) -> None:
     """Each file of the cache, then files at random; `IFCAR_FLIPS=1000` is the long form."""
     rng = np.random.default_rng(5)
@@ -167,6 +168,7 @@ def test_an_unfinished_cache_is_ok_and_its_pending_blocks_are_listed(cache: Path
     assert (report.pending_blocks, report.num_rows_checked) == ((1,), 256)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -188,6 +190,7 @@ def test_repair_drops_just_the_damaged_block_and_resume_restores_it(cache: Path,
     assert_same_files(cache, intact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

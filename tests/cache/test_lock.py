@@ -55,6 +55,7 @@ def test_lock_of_a_killed_holder_is_taken_over(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_worker_that_outlives_its_killed_parent_holds_nothing(tmp_path: Path) -> None:
     path = tmp_path / "run"
     code = HOLD.replace('print("held"', 'import os; child = os.fork() or time.sleep(600)\n    print("held"')

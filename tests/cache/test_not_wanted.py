@@ -49,6 +49,7 @@ def cache(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return write_cache(tmp_path_factory.mktemp("gaps") / "c.zarr", request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPEC.names())
 def test_rows_read_as_zarr_reads_them_in_any_order(cache: Path, name: str) -> None:
     rows = np.random.default_rng(0).integers(0, NUM_ROWS, 500)
@@ -58,6 +59,7 @@ def test_rows_read_as_zarr_reads_them_in_any_order(cache: Path, name: str) -> No
     np.testing.assert_array_equal(open_cache(cache).read_rows(name, np.arange(NUM_ROWS)), everything)
 
 
+@pytest.mark.slow
 def test_the_cache_is_whole_and_so_is_its_export(cache: Path, tmp_path: Path) -> None:
     assert verify_cache(cache).ok
     export_hdf5(cache, tmp_path / "c.h5")

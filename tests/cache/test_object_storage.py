@@ -226,6 +226,7 @@ def error(code: str) -> bytes:
     return f"<Error><Code>{code}</Code><Message>said</Message></Error>".encode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "code", "said"),
     [
@@ -354,6 +355,7 @@ def test_what_stops_an_extraction_into_a_bucket_names_the_address_and_no_folder_
     assert second.returncode == 2 and f"{address(bucket)}: process" in said and str(outbox.folder) not in said
 
 
+@pytest.mark.slow
 def test_shards_leave_the_disk_once_they_are_sent_and_come_back_for_rows_that_are_computed_again(
     bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,7 @@ def is_staged(descriptor: int) -> bool:
     return path.is_file() and path.parent.name != "commits"
 
 
+@pytest.mark.slow
 def test_data_flushed_after_the_commit_record_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The check can fail: without flushes of the staged files it does."""
     root = tmp_path / "disk"

@@ -50,6 +50,7 @@ def test_stored_rows_equal_what_was_written(cache: Path, name: str) -> None:
     assert np.array_equal(open_cache(cache).read_rows(name, np.arange(CLIPS * VIEWS)), written)
 
 
+@pytest.mark.slow
 def test_zstd_cache_reads_equal(cache: Path, zstd_cache: Path) -> None:
     plain, packed, rows = open_cache(cache), open_cache(zstd_cache), random_rows()
     oracle = zarr.open_group(zstd_cache, mode="r")

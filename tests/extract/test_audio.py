@@ -42,6 +42,7 @@ def onsets(samples: NDArray[np.float32], first: int) -> list[float]:
     return [(first + start) / RATE for start in kept]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ending", "codec", "rate", "channels"),
     [

@@ -75,6 +75,7 @@ def cache(extracted: tuple[Path, int]) -> Path:
     return extracted[0]
 
 
+@pytest.mark.slow
 def test_backbone_runs_once_a_key_frame(extracted: tuple[Path, int]) -> None:
     cache, views = extracted
     reader = open_cache(cache)
@@ -126,6 +127,7 @@ def literal_frame_map(path: Path, true: list[Any]) -> float:
     return float(np.mean(precisions))
 
 
+@pytest.mark.slow
 def test_evaluate_gives_frame_map_and_writes_detections(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -212,6 +212,7 @@ def test_torch_compile_traces_the_whole_backbone_as_one_graph(name: str) -> None
         torch.testing.assert_close(traced(video), backbone(video))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "weights", "frames", "crop"),
     [

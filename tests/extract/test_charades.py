@@ -64,6 +64,7 @@ def command(*words: object) -> int:
     return ended.value.code
 
 
+@pytest.mark.slow
 def test_boxes_of_a_clip_are_those_of_its_annotated_frames(cache: Path) -> None:
     """Worked out by hand for TES0A, the sixth video; boxes are in frames of 128 × 96, the video has 64 × 48."""
     reader = open_cache(cache)
@@ -141,6 +142,7 @@ def test_shipped_grids_say_what_the_cache_has_in_place_of_the_papers_frames(
     assert f"this cache has {has}; {grid} needs {needs}: make one with `ifcar extract --dataset charades" in printed
 
 
+@pytest.mark.slow
 def test_clips_of_five_seconds_go_through_the_whole_video(root: Path, tmp_path: Path) -> None:
     """32 frames at 6 a second in the paper; here 8 at 6 of a video of 90 at 30: every fifth, around the middle."""
     out = tmp_path / "c.zarr"
@@ -259,6 +261,7 @@ def spoilt(kind: str, **changes: object) -> Callable[[], tuple[object, object]]:
     return build
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "message"),
     [

@@ -85,6 +85,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Films:
     return Films(tmp_path_factory.mktemp("films"))
 
 
+@pytest.mark.slow
 @settings(
     max_examples=NUM_CASES or 60,
     deadline=None,

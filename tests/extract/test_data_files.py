@@ -68,6 +68,7 @@ def sources(name: str, root: Path) -> tuple[dict[str, str], list[str]]:
     return found, list(listing.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRITERS)
 def test_hidden_files_and_those_of_systems_change_nothing(name: str, tmp_path: Path) -> None:
     WRITERS[name](tmp_path / "data")

@@ -114,6 +114,7 @@ GROUPS: list[tuple[str, str, dict[str, str]]] = [
 """Films with a key frame every 7 frames: container, codec, options."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kept_bytes", "known"), [(1 << 20, False), (0, False), (0, True)])
 @pytest.mark.parametrize(("name", "codec", "options"), GROUPS)
 def test_wherever_decoding_begins_pictures_are_those_of_the_whole_film(

@@ -50,6 +50,7 @@ def relative_difference(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.linalg.norm(first - second) / np.linalg.norm(first))
 
 
+@pytest.mark.slow
 def test_batch_that_does_not_fit_is_halved_said_once_and_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -86,6 +87,7 @@ def test_commands_compute_in_full_float32(monkeypatch: pytest.MonkeyPatch) -> No
     assert torch.get_float32_matmul_precision() == "highest"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "batch_size"), [(1, 3), (2, 4), (2, 1)])
 def test_decoding_ahead_is_bounded_for_all_workers_together(workers: int, batch_size: int) -> None:
     """A row is decoded when it is at most five batches, or two rows a worker, ahead of what was taken."""
@@ -124,6 +126,7 @@ def test_every_infinity_and_nan_of_float16_is_a_fault_and_the_largest_number_non
     assert fault_of_features({"a": values}, 1).startswith("a leave the range of float16")
 
 
+@pytest.mark.slow
 def test_batch_size_changes_features_by_rounding_only(tmp_path: Path) -> None:
     views = decoded_views(6)
     by_one, by_six = extractor(tmp_path, batch_size=1), extractor(tmp_path, batch_size=6)

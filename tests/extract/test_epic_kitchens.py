@@ -18,6 +18,7 @@ from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.progress import Silent
 
 
+@pytest.mark.slow
 def test_a_clip_is_the_seconds_of_an_action_and_parts_are_persons(tmp_path: Path) -> None:
     out = tmp_path / "c.zarr"
     config = ExtractConfig(

@@ -24,6 +24,7 @@ from ifcar.pipelines.runs.resolve import make_run_config
 from ifcar.pipelines.runs.schedule import ScheduleConfig
 
 
+@pytest.mark.slow
 def test_clips_go_from_files_to_a_scored_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -127,6 +127,7 @@ def test_what_is_odd_in_the_files_is_said(seen: tuple[Path, ExtractResult]) -> N
         assert said in notes
 
 
+@pytest.mark.slow
 def test_layout_2_gives_the_same_windows_sound_to_vggish_and_leaves_scene_graphs(tmp_path: Path) -> None:
     """Class lists are absent there, so that the lists and files name the classes; only ego films have sound."""
     root, out = write_homage(tmp_path / "layout-2", 2), tmp_path / "heard.zarr"

@@ -60,6 +60,7 @@ def test_an_array_without_a_place_is_refused_by_its_name() -> None:
         converted(checkpoint)
 
 
+@pytest.mark.slow
 def test_no_index_is_one_line_with_the_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)

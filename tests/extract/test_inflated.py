@@ -62,6 +62,7 @@ def video(num_frames: int) -> Tensor:
     return torch.randn((2, 3, num_frames, 64, 64), generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "inflate"),
     [("inflated-resnet18", ",".join([kind] * 5)) for kind in ("2D", "2.5D", "3D")]
@@ -85,6 +86,7 @@ def test_starts_as_torchvisions_network_on_every_frame(tmp_path: Path, name: str
     assert maps[INSTANCES].shape[-2:] == (4, 4) and maps[FRAMES].shape[-2:] == (2, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "reach"),
     [
@@ -108,6 +110,7 @@ def test_frame_reaches_as_many_steps_as_there_are_kernels_in_time(
         assert changed.nonzero().flatten().tolist() == list(range(6 - steps, 7 + steps))
 
 
+@pytest.mark.slow
 def test_every_key_of_a_file_has_its_place(tmp_path: Path) -> None:
     state = flat("inflated-resnet18").state_dict()
     whole = inflated("inflated-resnet18")
@@ -124,6 +127,7 @@ def test_every_key_of_a_file_has_its_place(tmp_path: Path) -> None:
         load(inflated("inflated-resnet50"), state, tmp_path)
 
 
+@pytest.mark.slow
 def test_stride_32_has_one_map_and_no_twin(tmp_path: Path) -> None:
     single, double = (inflated("inflated-resnet18", stride=stride) for stride in (32, 16))
     for backbone in (single, double):

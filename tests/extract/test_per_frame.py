@@ -22,6 +22,7 @@ def up_to(network: nn.Module, layer: str, pictures: Tensor) -> Tensor:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "stride", "channels", "cells", "options"),
     [

@@ -140,6 +140,7 @@ def test_inverted_boxes_are_left_out_and_boxes_beyond_the_frame_clipped(tmp_path
     assert proposals.notes[0].startswith("2 boxes without area are left out, the first: clip '100', frame 1:")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_frame", [10, 50])
 def test_any_number_of_boxes_a_frame_goes_from_file_to_cache_and_run(
     tmp_path: Path, per_frame: int, capsys: pytest.CaptureFixture[str]

@@ -56,12 +56,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("pickles")
 
 
+@pytest.mark.slow
 @SETTINGS
 @given(value=VALUES, protocol=st.sampled_from(PROTOCOLS))
 def test_plain_data_comes_back_as_it_was(place: Path, value: object, protocol: int) -> None:
     assert same(load_bytes(place, pickle.dumps(value, protocol)), value)
 
 
+@pytest.mark.slow
 @SETTINGS
 @given(value=VALUES, protocol=st.sampled_from(PROTOCOLS), data=st.data())
 def test_damaged_bytes_are_read_or_refused_in_one_line(
@@ -165,6 +167,7 @@ def attacks(marker: Path) -> dict[str, bytes]:
     return attack
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", attacks(Path("x")))
 def test_code_and_classes_are_refused_without_effect(tmp_path: Path, name: str) -> None:
     marker = tmp_path / "marker"

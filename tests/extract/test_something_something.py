@@ -23,6 +23,7 @@ WRITERS: dict[str, Callable[..., Path]] = {V1: write_v1, V2: write_v2}
 BOTH = pytest.mark.parametrize("name", WRITERS)
 
 
+@pytest.mark.slow
 @BOTH
 def test_every_listed_video_is_a_clip_with_its_class_and_part(name: str, tmp_path: Path) -> None:
     root, out = WRITERS[name](tmp_path / "data"), tmp_path / "c.zarr"

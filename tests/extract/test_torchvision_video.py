@@ -25,6 +25,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "stride", "node", "frames", "size"), CASES)
 def test_a_torchvision_file_gives_its_own_map(
     tmp_path: Path, name: str, stride: int, node: str, frames: int, size: int
@@ -79,6 +80,7 @@ def test_sizes_that_a_network_cannot_take_are_one_line() -> None:
         resolve_backbone("s3d", num_frames=8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet18", "convnext_atto"])
 def test_timm_gives_its_last_map_frame_by_frame(tmp_path: Path, name: str) -> None:
     timm = pytest.importorskip("timm", reason="timm, the extra 'vit', is not installed")

@@ -142,6 +142,7 @@ def test_argument_out_of_range_is_refused_before_anything_is_written(tmp_path, a
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_every_annotated_name_is_a_frame_of_its_video_and_boxes_have_positive_size(toybox):
     annotations = read(toybox / "annotations.json")
     sizes = read(toybox / "videoid2size.json")

@@ -81,6 +81,7 @@ def test_an_object_that_is_there_is_touched_half_of_the_time_whatever_else_is_th
     assert abs(sum(touched.values()) / sum(present.values()) - 0.5) < 0.02
 
 
+@pytest.mark.slow
 def test_touched_objects_and_no_others_overlap_a_hand() -> None:
     """Seen in the masks: a hand comes within three pixels of what it touches, and stays five away from all else."""
     for plan in PLANS[:60:2]:
@@ -150,6 +151,7 @@ def test_arrays_and_protocols_reach_the_cache(cache: Path) -> None:
     reader.close()
 
 
+@pytest.mark.slow
 def test_relations_within_a_frame_and_no_memory_see_a_clip_as_its_reverse(cache: Path) -> None:
     """For any weights: `intra` with `mlp` adds up the frames; what looks back or remembers tells them apart."""
     reader = open_cache(cache)

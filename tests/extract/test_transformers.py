@@ -31,6 +31,7 @@ def built(name: str, weights: str = "random:3", **options: Any) -> Backbone:
     return backbone.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_an_impulse_in_a_patch_is_seen_most_in_its_cell(name: str) -> None:
     backbone = built(name)

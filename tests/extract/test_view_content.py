@@ -109,6 +109,7 @@ def literal_slots(tracks: Tracks, num_instances: int, crop: Crop, flip: bool) ->
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_slots_hold_what_a_literal_loop_puts_there(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -64,6 +64,7 @@ def cache(root: Path) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_slots_hold_the_detections_of_the_nearest_thirtieth_of_a_second(cache: Path) -> None:
     """Literally: frame f of 29 a second shows mask round(30 f / 29); persons first, then by score."""
     reader = open_cache(cache)
@@ -120,6 +121,7 @@ def test_map_is_the_official_one(cache: Path) -> None:
     assert kind_of(space).measures(scores, space.targets)["map"] == pytest.approx(np.nanmean(each), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_masks_alone_need_no_videos(tmp_path: Path) -> None:
     out = tmp_path / "c.zarr"
     config = ExtractConfig(
@@ -159,6 +161,7 @@ def _with(change: Callable[[dict[str, Any]], object]) -> bytes:
 WHOLE = pickle.dumps(clip_masks())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -201,6 +204,7 @@ def _array(shape: tuple[int, ...], value: object = 1) -> Callable[[Path], object
     return lambda path: np.save(path, np.full(shape, value))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [

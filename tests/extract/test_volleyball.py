@@ -34,6 +34,7 @@ def test_official_split_gives_each_of_55_videos_one_part() -> None:
     assert sorted(TRAIN_VIDEOS + VALIDATION_VIDEOS + TEST_VIDEOS) == list(range(55))
 
 
+@pytest.mark.slow
 def test_clips_go_from_files_to_a_scored_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -39,6 +39,7 @@ def test_sha256_of_a_known_text(tmp_path: Path) -> None:
     assert sha256_file(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapper", [None, "model_state", "state_dict"])
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_wrapped_and_prefixed_checkpoints_load(

@@ -97,6 +97,7 @@ def literal_outputs(classifier: Any, f_a: Sequence[Tensor]) -> list[list[Tensor]
     return outputs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -154,6 +155,7 @@ def test_without_attention_each_descriptor_is_its_own_map_of_the_average() -> No
         torch.testing.assert_close(outputs[b], expected, **EXACT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", ["grid", "instances"])
 def test_two_stage_transformer_equals_its_formula_written_out(features: Any) -> None:
     config = TwoStageTransformerConfig(features=features, num_groups=2, key_dim=8)
@@ -182,6 +184,7 @@ def test_labels_that_go_together_are_counted_from_the_training_part_and_saved_wi
     torch.testing.assert_close(counted, torch.tensor(expected, dtype=torch.float64), **EXACT)
 
 
+@pytest.mark.slow
 def test_descriptors_differ_between_activities_and_gather_from_where_their_attention_lies() -> None:
     """Attention learns the one place that tells a class, whatever the rest of the clip holds."""
     torch.manual_seed(0)

@@ -147,6 +147,7 @@ def literal_reasoning(head: Any, joint: JointFeatures) -> torch.Tensor:
     return torch.stack(out).unflatten(1, joint.instance_mask.shape[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("graphs", ["similarity", "spatial-temporal", "joint"])
 @pytest.mark.parametrize("residual", [True, False])
 def test_logits_on_joint_features_equal_equations_4_and_5(graphs: Any, residual: bool) -> None:

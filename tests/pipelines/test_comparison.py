@@ -237,6 +237,7 @@ def opened() -> Iterator[Counter[str]]:
     counting[0] = False
 
 
+@pytest.mark.slow
 def test_report_opens_the_predictions_of_each_run_once(tmp_path: Path, opened: Counter[str]) -> None:
     runs = [made_run(tmp_path, name, share, seed) for name, share in (("a", 0.5), ("b", 0.9)) for seed in (0, 1)]
     opened.clear()

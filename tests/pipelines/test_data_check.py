@@ -177,6 +177,7 @@ def test_every_adapter_is_checked_and_says_its_errata() -> None:
     assert DATASETS.get("something-else").errata and not DATASETS.get("toybox").errata
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", sorted(ADAPTERS))
 def test_the_files_of_an_adapter_have_nothing_but_what_they_were_made_with(dataset: str, tmp_path: Path) -> None:
     """Plain pictures, the same in many files; one clip of VLOG has no masks, half of hockey's no boxes."""

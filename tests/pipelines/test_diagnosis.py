@@ -311,6 +311,7 @@ def row_of(diagnosis: Diagnosis, name: str) -> DiagnosisRow:
     return next(row for row in diagnosis.rows if row.name == name)
 
 
+@pytest.mark.slow
 def test_left_and_right_change_places_when_time_is_reversed_and_chance_is_left_without_layout(
     result: DiagnosisResult, runs: list[Run]
 ) -> None:
@@ -360,6 +361,7 @@ def test_a_diagnosis_is_the_same_again_and_its_files_say_the_same(
     assert lines["appearance-averaged"]["state"] == "not read"
 
 
+@pytest.mark.slow
 def test_report_draws_a_diagnosis_where_there_is_one(result: DiagnosisResult, runs: list[Run], tmp_path: Path) -> None:
     written = report([run.path for run in runs], Silent(), ReportConfig(out=tmp_path / "r", num_clips=0))
     page = written.page.read_text()
@@ -394,6 +396,7 @@ def test_the_command_prints_a_table_or_json_and_makes_what_is_named(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -65,6 +65,7 @@ def test_an_address_stays_one_on_a_cluster(tmp_path: Path) -> None:
     assert str(RayEngine(RayConfig()).settle(config).out) == "s3://lab/c.zarr"
 
 
+@pytest.mark.slow
 def test_local_engine_never_imports_ray_and_ray_says_how_to_install_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

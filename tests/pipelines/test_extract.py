@@ -58,6 +58,7 @@ def test_bytes_do_not_depend_on_decode_workers(tmp_path: Path) -> None:
     assert files_below(tmp_path / "a.zarr") == files_below(tmp_path / "b.zarr")
 
 
+@pytest.mark.slow
 def test_features_belong_to_their_boxes(tmp_path: Path) -> None:
     """Stored boxes are the drawn ones, and an object's feature differs from the empty slots' zeros."""
     root = write_dataset(tmp_path / "d")
@@ -174,6 +175,7 @@ def test_overwrite_never_removes_what_is_no_cache(tmp_path: Path) -> None:
     assert (tmp_path / "precious" / "thesis.tex").read_text() == "x"
 
 
+@pytest.mark.slow
 def test_a_pooled_grid_is_the_mean_of_equal_parts_of_the_map_and_another_cache(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "d", num_clips=2)
     readers = []
@@ -191,6 +193,7 @@ def test_a_pooled_grid_is_the_mean_of_equal_parts_of_the_map_and_another_cache(t
         extract(config(root, tmp_path / "3.zarr", grid=True, grid_pool=3), Silent())
 
 
+@pytest.mark.slow
 def test_readme_snippet_reads_a_cache_without_ifcar(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "d")
     (tmp_path / "caches").mkdir()

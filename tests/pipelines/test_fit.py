@@ -124,6 +124,7 @@ class Told(Silent):
         self.lines.append(line)
 
 
+@pytest.mark.slow
 def test_how_long_it_takes_is_said_before_and_changes_no_byte_of_the_run(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +156,7 @@ def test_lengths_of_time_are_said_in_the_unit_that_suits_them(seconds: float, wo
     assert in_words(seconds) == words
 
 
+@pytest.mark.slow
 def test_streamed_batches_equal_preloaded_ones(cache: Path) -> None:
     brief = config(cache, schedule=replace(SHORT, epochs=6))
     same_run(fit(brief, Silent(), memory="ram").run, fit(brief, Silent(), memory="stream").run)
@@ -193,6 +195,7 @@ def test_paper_schedule_is_the_papers() -> None:
     assert make_plan(ScheduleConfig(), 300, reads_appearance=True).kind == "stretched"
 
 
+@pytest.mark.slow
 def test_run_takes_and_keeps_the_published_schedule_of_its_head(cache: Path) -> None:
     result = fit(config(cache, schedule=ScheduleConfig(kind="released")), Silent())
     stored = read_config(result.run.path / "config.yaml")
@@ -237,6 +240,7 @@ def test_ensemble_is_the_average_of_probabilities(cache: Path) -> None:
         ensemble([])
 
 
+@pytest.mark.slow
 def test_ensemble_says_which_member_counts_for_nothing_and_that_one_alone_is_better(
     cache: Path, tmp_path: Path
 ) -> None:

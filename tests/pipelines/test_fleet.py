@@ -155,6 +155,7 @@ def train_stack(
     return [stack.state(place) for place in range(len(runs))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_head", [True, False])
 @pytest.mark.parametrize("name", HEADS.names())
 def test_every_head_trains_in_a_stack_as_alone(name: str, per_head: bool) -> None:
@@ -186,6 +187,7 @@ def test_every_head_trains_in_a_stack_as_alone(name: str, per_head: bool) -> Non
             torch.testing.assert_close(together[place][key], value, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_optimiser_of_a_stack_is_torch_s_for_each_member(optimizer: str) -> None:
     torch.manual_seed(0)
@@ -246,6 +248,7 @@ def test_clipping_and_the_decay_of_matrices_are_torch_s_for_each_member() -> Non
             torch.testing.assert_close(value, head.state_dict()[name], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_member_of_a_fleet_by_a_schedule_of_steps_is_the_run_alone(cache: Path, tmp_path: Path) -> None:
     """Its norm is clipped by its own gradient, and it ends in the middle of an epoch."""
     published = Schedule(
@@ -431,6 +434,7 @@ def test_fleets_are_as_large_as_asked_and_give_every_process_work(cache: Path) -
     assert sizes(processes=1, fleet_size=1) == [1] * 7
 
 
+@pytest.mark.slow
 def test_fleet_size_follows_the_memory_that_is_free(cache: Path) -> None:
     jobs = [Job(config=c, path=run_folder(c)) for c in (config(cache, seed=seed) for seed in range(40))]
     reader = open_cache(cache)
@@ -443,6 +447,7 @@ def test_fleet_size_follows_the_memory_that_is_free(cache: Path) -> None:
     assert choose_size(wide, processes=1, free=2**50, cuda=False)[0] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEADS.names())
 def test_memory_of_a_member_covers_its_weights_batch_and_activations(name: str, cache: Path) -> None:
     kind = HEADS.get(name)

@@ -236,6 +236,7 @@ def test_few_shot_moves_only_the_classifier_and_covers_every_draw(cache: Path) -
     assert sum((before[k] != after[k]).any() for k in before if before[k].shape == after[k].shape) > 20
 
 
+@pytest.mark.slow
 def test_fine_tuning_needs_its_base_run(cache: Path) -> None:
     system = SystemConfig(name="base", head="base", preset="small", streams="layout")
     config = few_shot_grid(system, FewShotConfig(shots=(5,)), schedule=ScheduleConfig(lr=1e30))
@@ -274,6 +275,7 @@ def test_system_starts_from_parts_of_another_s_run_and_says_which_weights_it_dra
     assert "from-joint-lstm" in paths["then", 0].name
 
 
+@pytest.mark.slow
 def test_shipped_grids_are_valid_and_published_figures_stand_beside_their_lines() -> None:
     grids = {name: read_grid(Path(name)) for name in shipped_grids()}
     assert {"table1", "table2", "table3", "figure3"} <= set(grids)
@@ -402,6 +404,7 @@ def test_cache_of_the_extraction_that_a_grid_names_is_taken(cache: Path) -> None
     )
 
 
+@pytest.mark.slow
 def test_every_shipped_grid_names_the_command_that_makes_its_cache() -> None:
     """The words are options that `ifcar extract` takes, and only they are checked."""
     known = {field.flag for field in fields_of(ExtractConfig).values() if field.option}

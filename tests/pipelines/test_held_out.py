@@ -72,6 +72,7 @@ def part_of(groups: list[int], share: float) -> tuple[NDArray[np.int64], str]:
     return held, division.note
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.integers(1, 40) | st.sampled_from([1, 1, 200]), min_size=1, max_size=8),

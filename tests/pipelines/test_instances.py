@@ -275,6 +275,7 @@ def test_a_new_video_gets_an_answer_about_each_person(
     assert not ended.value.code and "top" not in content and len(content["instances"]) == len(players)
 
 
+@pytest.mark.slow
 def test_report_has_a_table_for_each_space_and_pictures_of_instances(cache: Path, runs: Runs, tmp_path: Path) -> None:
     written = report([run.path for run in runs.values()], Silent(), ReportConfig(out=tmp_path / "report", cache=cache))
     page = written.page.read_text()

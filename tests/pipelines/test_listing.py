@@ -63,6 +63,7 @@ def texts(content: Any) -> list[str]:
     )
 
 
+@pytest.mark.slow
 def test_no_listing_gives_a_number_or_a_dash_as_text(
     cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,6 +102,7 @@ def test_a_number_that_is_none_is_null_in_json_and_a_dash_in_a_table(capsys: pyt
     assert re.search(r"99\.4 .* – .* 3 ", capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_runs_are_filtered_and_sorted_by_what_is_shown(
     cache: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:

@@ -150,6 +150,7 @@ def test_views_are_pooled_by_mean_of_logits_or_maximum_or_sum_of_probabilities()
         np.testing.assert_allclose(highest, [part.max(0) for part in by_clip], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_run_learns_labels_and_stores_map_alone(cache: Path) -> None:
     run = fit(config(cache), Silent()).run
     records = json.loads((run.path / "metrics.json").read_text())
@@ -186,6 +187,7 @@ def test_runs_in_a_fleet_equal_runs_alone(cache: Path, tmp_path: Path) -> None:
         assert first[0]["classification_loss"] == pytest.approx(first[1]["classification_loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_ensembles_average_sigmoids_and_tables_rank_by_map(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [fit(config(cache, head), Silent()).run for head in ("stin", "base")]
     fused = ensemble([run.path for run in runs], weights=[0.25, 0.75]).run

@@ -221,6 +221,7 @@ def test_maps_other_than_the_stated_ones_are_refused() -> None:
         backbone.checked(backbone(video))
 
 
+@pytest.mark.slow
 def test_run_on_it_predicts_as_from_its_cache(cache: Path, config: ExtractConfig, place: Path) -> None:
     """The run keeps the facts: weights with others, or in another folder, are another backbone's."""
     schedule = ScheduleConfig(kind="stretched", epochs=4, batch_size=4, held_out=0.0)

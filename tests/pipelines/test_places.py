@@ -152,6 +152,7 @@ def video_and_boxes(root: Path) -> tuple[Path, Path]:
     return root / "100.mp4", root / "data" / "annotations.json"
 
 
+@pytest.mark.slow
 def test_a_config_is_trained_again_and_a_stopped_run_goes_on_from_anywhere(elsewhere: Path) -> None:
     config = read_config(elsewhere / SECOND / "config.yaml")
     assert isinstance(config, RunConfig)

@@ -99,6 +99,7 @@ SPLITS = st.lists(st.sampled_from(Split), min_size=NUM_CLIPS, max_size=NUM_CLIPS
 )
 
 
+@pytest.mark.slow
 @given(
     protocols=st.lists(SPLITS, min_size=1, max_size=3),
     num_views=st.integers(1, 4),

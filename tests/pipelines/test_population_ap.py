@@ -51,6 +51,7 @@ def test_estimate_by_hand() -> None:
     assert population_precision(np.array([False, False, True])) == pytest.approx(float(np.mean(u / (u + 2))))
 
 
+@pytest.mark.slow
 @given(st.lists(st.booleans(), min_size=1, max_size=14))
 def test_estimates_without_a_clip_are_those_of_the_other_clips(ranked: list[bool]) -> None:
     expected = [population_precision(np.delete(np.array(ranked), place)) for place in range(len(ranked))]
@@ -80,6 +81,7 @@ SIZES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.05, 0.2])
 @pytest.mark.parametrize(("n", "num_classes", "repeats"), SIZES)
 def test_interval_covers_the_map_of_endlessly_many_clips(n: int, num_classes: int, repeats: int, share: float) -> None:

@@ -135,6 +135,7 @@ def test_extraction_in_other_batches_differs_by_rounding_only(tmp_path: Path) ->
         np.testing.assert_allclose(trained.predict("i3d", clip).answers[0].logits[0], logits, rtol=1e-3, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_prediction_from_boxes_equals_the_stored_logits(boxes_only: Trained) -> None:
     for name in boxes_only.runs:
         for clip, logits in boxes_only.stored(name).items():
@@ -248,6 +249,7 @@ def test_boxes_of_another_video_are_said(boxes_only: Trained, tmp_path: Path) ->
     assert "boxes.json has no boxes of '102'; those of '103', the only one in it, are taken" in note
 
 
+@pytest.mark.slow
 def test_boxes_that_no_part_of_a_run_uses_are_refused(one_view: Trained, tmp_path: Path) -> None:
     """Records say which part of the video is meant; boxes of its own frames say nothing to a head that reads none."""
     found = predict(

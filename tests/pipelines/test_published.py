@@ -221,6 +221,7 @@ def test_rows_that_are_not_there_and_two_rows_are_one_line() -> None:
         compare(f"{TABLE}:Ours-SFI", f"{TABLE}:Ours-base")
 
 
+@pytest.mark.slow
 def test_list_published_and_the_report_show_the_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IFCAR_RUNS", str(tmp_path / "runs"))
     made_comparison(tmp_path)

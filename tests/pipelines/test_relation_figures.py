@@ -78,6 +78,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_the_reports_graphs_and_moments_are_sums_over_pairs_of_an_earlier_and_a_later_object(
     cache: Path, run: Run, tmp_path: Path
 ) -> None:

@@ -72,6 +72,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_thirty_rows_need_no_scrolling_in_the_table_and_the_score_is_in_view_on_a_phone(
     page: Path, browser: Any
 ) -> None:

@@ -105,6 +105,7 @@ def test_few_shards_have_the_order_of_preloaded_rows() -> None:
     np.testing.assert_array_equal(*orders)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_batches_hold_the_rows_asked_for_however_they_were_announced(cache: Path, data: st.DataObject) -> None:
@@ -159,6 +160,7 @@ def test_grid_keeps_rows_where_it_is_told(cache: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "history.jsonl").read_text().count('"order": "shards"') == 3
 
 
+@pytest.mark.slow
 def test_streamed_run_repeats_and_resumes_in_its_order_wherever_the_rows_are(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
