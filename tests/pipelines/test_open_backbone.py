@@ -187,7 +187,7 @@ def test_list_shows_it_with_what_its_folder_says(place: Path, state: dict[str, T
     [
         ({"crop": 60}, "multiple of 28, such as --crop 56 or 84"),
         ({"frames": 3}, "positive multiple of 2"),
-        ({"spatial_stride": 16}, "expected one of: 14"),
+        ({"spatial_stride": 16}, "expected 14"),
         ({"weights": None}, "needs --weights FOLDER"),
         ({"weights": "published"}, "needs --weights FOLDER"),
         ({"backbone_options": {"coarse": "min"}}, "expected one of mean, max"),
