@@ -67,7 +67,8 @@ def extract(
         else:
             step = command("ifcar", "fit-head", "i3d", *named)
         root = [] if config.data_root is None else ["--data-root", config.data_root]
-        say(f"Next: {step}, or {command('ifcar', 'cache', 'show', result.cache, *root)} for pictures.")
+        if result.num_done:  # of a cache without a row, nothing can be trained or shown
+            say(f"Next: {step}, or {command('ifcar', 'cache', 'show', result.cache, *root)} for pictures.")
     if result.num_failed:
         failed = count_of(result.num_failed, "row")
         say(f"{failed} failed; reasons in {result.failures_file}; try again with --retry-failed")

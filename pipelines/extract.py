@@ -50,6 +50,7 @@ class ExtractResult:
         num_rows: rows in the cache.
         num_computed: rows computed now.
         num_failed: rows whose status is failed.
+        num_done: rows whose status is done.
         failures_file: the list of failed rows, when there are any.
         has_boxes: whether some row has a box; True where none could be read.
         has_instances: whether features of instances are stored.
@@ -63,6 +64,7 @@ class ExtractResult:
     num_rows: int
     num_computed: int
     num_failed: int
+    num_done: int
     failures_file: Path | None
     has_boxes: bool
     has_instances: bool
@@ -235,6 +237,7 @@ def _result(
         num_rows=num_rows,
         num_computed=num_computed,
         num_failed=len(failures),
+        num_done=int(done.sum()),
         failures_file=failures_file if failures else None,
         has_boxes=has_boxes,
         has_instances=preparation.spec.pooled_size > 0,

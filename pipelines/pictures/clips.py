@@ -31,18 +31,27 @@ def draw_clips(reader: CacheReader, clip_ids: Sequence[str], out: Path, data_roo
 
     Args:
         reader: the open cache.
-        clip_ids: clips to draw; empty for the first ten.
+        clip_ids: clips to draw; empty for the first ten that are extracted.
         out: folder for the pictures.
         data_root: the dataset's folder, when it is not at its default place. Without its videos, boxes alone are drawn,
             and a warning says why.
 
     Raises:
-        InputError: the cache has no such clip.
+        InputError: the cache has no such clip, or none of them is extracted.
         MissingDataError, CacheMismatchError: the named folder is not there, or not what the cache was made from.
     """
     unknown = [c for c in clip_ids if c not in reader.clip_ids]
     if unknown:
         raise InputError(f"{reader.path}: no clip {unknown[0]!r}; `ifcar cache info` lists examples")
+    done = reader.status()[:: reader.rows_per_clip] == Status.DONE
+    extracted = [clip_id for clip_id, there in zip(reader.clip_ids, done, strict=True) if there]
+    missing = [c for c in clip_ids if c not in extracted]
+    if missing or not extracted:
+        what = f"clip {missing[0]!r}" if missing else "no clip"
+        raise InputError(
+            f"{reader.path}: {what} is {'not ' if missing else ''}extracted, so there is nothing to draw; run "
+            "`ifcar extract` again, with --retry-failed for failed clips"
+        )
     try:
         sources = find_sources(reader, data_root)
     except (MissingDataError, CacheMismatchError) as error:
@@ -52,16 +61,14 @@ def draw_clips(reader: CacheReader, clip_ids: Sequence[str], out: Path, data_roo
         sources = {}
     out.mkdir(parents=True, exist_ok=True)
     labels = _labels(reader)
-    done = reader.status() == Status.DONE
     paths = []
     undrawn: set[str] = set()
-    for clip_id in clip_ids or reader.clip_ids[:10]:
-        row = reader.clip_ids.index(clip_id) * reader.rows_per_clip
-        if done[row]:
-            paths.append(out / f"{file_name(clip_id)}.png")
-            camera = reader.clips.cameras[row // reader.rows_per_clip]
-            title = f"{clip_id}{f', camera {camera}' if camera else ''}: {labels.get(clip_id, 'unlabelled')}"
-            undrawn |= _draw(reader, row, sources.get(clip_id), title, paths[-1])
+    for clip_id in clip_ids or extracted[:10]:
+        number = reader.clip_ids.index(clip_id)
+        paths.append(out / f"{file_name(clip_id)}.png")
+        camera = reader.clips.cameras[number]
+        title = f"{clip_id}{f', camera {camera}' if camera else ''}: {labels.get(clip_id, 'unlabelled')}"
+        undrawn |= _draw(reader, number * reader.rows_per_clip, sources.get(clip_id), title, paths[-1])
     if undrawn:
         logger.warning("%s", codes_note(undrawn))
     return paths

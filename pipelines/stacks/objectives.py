@@ -59,7 +59,7 @@ def losses_of(
         tasks: of the heads.
         labels: by the tasks' label spaces.
         aux_weights: (M,) what each head's own loss of a name is multiplied by.
-        label_smoothing: of the class losses.
+        label_smoothing: of the class losses; focal ones have none, see `check_smoothing`.
 
     Returns:
         "classification" first, the weighted sum over tasks, then "teachers" where there are some, and the weighted
@@ -86,6 +86,15 @@ def losses_of(
         terms.append(loss)
     weighted = {name: loss * aux_weights[name].to(loss.dtype) for name, loss in out.losses.items()}
     return {"classification": add_up(terms), **({"teachers": add_up(taught)} if taught else {}), **weighted}
+
+
+def check_smoothing(tasks: Sequence[Task], label_smoothing: float) -> None:
+    """Raise InputError where labels would be smoothed and no class loss smooths them."""
+    if label_smoothing and all(task.loss == "focal" for task in tasks):
+        raise InputError(
+            f"label_smoothing {label_smoothing:g} would be ignored: every class loss is focal, which smooths no label; "
+            "leave it out, or take another class loss"
+        )
 
 
 def _teachers_loss(scores: Tensor, teachers: Teachers) -> Tensor:

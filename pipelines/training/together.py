@@ -38,6 +38,7 @@ from ifcar.pipelines.runs.schedule import Plan, make_plan
 from ifcar.pipelines.runs.tasks import TaskResult, write_tasks
 from ifcar.pipelines.runs.weights import save_tensors
 from ifcar.pipelines.scoring.scores import Predictions, measure, predict
+from ifcar.pipelines.stacks.objectives import check_smoothing
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.training.events import write_outcome
 from ifcar.pipelines.training.jobs import FailedRun, Job
@@ -111,6 +112,7 @@ def _fit_locked(
     entries = [_enter(job, reader, protocol, len(trained)) for job in jobs]
     config = entries[0].config
     arrays = head_arrays(config)
+    check_smoothing(entries[0].head.tasks, config.schedule.label_smoothing)
     if config.distil_from is not None:
         trained = taught(trained, tested, protocol, entries[0].head, config.distil_from)
     division = hold_out(trained, protocol, entries[0].plan.held_out)

@@ -19,6 +19,7 @@ from fixtures.weights import random_weights
 from ifcar.cache import schema
 from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.open import open_cache
+from ifcar.cli import main
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
@@ -72,6 +73,31 @@ def test_features_belong_to_their_boxes(tmp_path: Path) -> None:
         np.testing.assert_allclose(boxes[t, 1], expected, atol=1e-6)
     features = reader.read_rows("instance_features", np.array([row]))[0]
     assert features.shape == (4, 4, 2048, 3, 3) and features[:, :2].any() and not features[:, 2:].any()
+
+
+@pytest.mark.slow
+def test_where_every_clip_fails_nothing_is_proposed_and_nothing_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_dataset(tmp_path / "d", num_clips=2)
+    for frame in (root / "frames").rglob("*.jpg"):
+        frame.write_bytes(b"")
+    out = tmp_path / "a.zarr"
+
+    def said_by(code: int, *words: object) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main([str(word) for word in words])
+        printed = capsys.readouterr()
+        assert ended.value.code == code, printed.err
+        return printed.out + printed.err
+
+    data = ("--dataset", "something-else", "--data-root", root, "--backbone", "mobilenet_v2", "--weights", "random:0")
+    said = said_by(1, "extract", *data, "--crop", 32, "--workers", 0, "--out", out)
+    assert "2 rows failed" in said and "Next: " not in said
+    shown = ("cache", "show", out, "--data-root", root, "--out", tmp_path / "pictures")
+    assert "no clip is extracted, so there is nothing to draw" in said_by(2, *shown)
+    assert "clip '100' is not extracted" in said_by(2, *shown, "--clip", "100")
+    assert not (tmp_path / "pictures").exists()
 
 
 @pytest.mark.slow

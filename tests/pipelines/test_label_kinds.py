@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
+from ifcar.errors import InputError
+from ifcar.heads.batch import Task
 from ifcar.pipelines.comparison.statistics import population_map
 from ifcar.pipelines.labels.kinds import MultiLabel, SingleLabel
+from ifcar.pipelines.stacks.objectives import check_smoothing
 
 
 def drawn(seed: int, n: int = 30, num_classes: int = 4) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
@@ -91,3 +94,11 @@ def test_probabilities_and_logits_are_inverse() -> None:
     for kind in (SingleLabel(), MultiLabel()):
         again = kind.probabilities(kind.logits_of(kind.probabilities(logits)))
         np.testing.assert_allclose(again, kind.probabilities(logits), rtol=1e-5)
+
+
+def test_smoothing_that_no_class_loss_would_do_is_refused() -> None:
+    focal, plain = Task(space="atomic", loss="focal"), Task(space="activity")
+    with pytest.raises(InputError, match="would be ignored"):
+        check_smoothing([focal, focal], 0.1)
+    check_smoothing([focal, plain], 0.1)
+    check_smoothing([focal], 0.0)
