@@ -54,12 +54,15 @@ class Task:
         stream: the stream, "" for that of a cache by itself.
         space: the label space, "" for the run's own.
         weight: of its class loss.
-        loss: "class", the loss of the space's kind, or "focal", see `ifcar.pipelines.labels.kinds`.
+        multi_weight: another factor of it where a clip has several labels.
+        loss: "class", the loss of the space's kind, or "focal" where a clip has several labels, see
+            `ifcar.pipelines.labels.kinds`.
     """
 
     stream: str = ""
     space: str = ""
     weight: float = 1.0
+    multi_weight: float = 1.0
     loss: Literal["class", "focal"] = "class"
 
     @property

@@ -121,6 +121,9 @@ class CCAU(Head):
 
     def _task(self, stream: str, space: str) -> Task:
         config, multi = self.config, space in self.multi
+        if not space:  # a cache by itself, which does not state the kind of its labels
+            factor = 1.0 if config.learned_weights else config.multi_weight
+            return Task(stream=stream, space=space, multi_weight=factor, loss=config.multi_loss)
         weight = config.multi_weight if multi and not config.learned_weights else 1.0
         if config.distil != "off" and not multi:
             weight *= 1 - config.distil_weight
@@ -215,6 +218,11 @@ class CCAU(Head):
 def _classes(config: CCAUConfig, spec: CacheSpec, num_classes: int) -> dict[str, int]:
     """Return K of each label space that is learned, the run's own first."""
     known = space_sizes(spec)
+    if config.spaces and not known:
+        raise InputError(
+            f"spaces names {', '.join(config.spaces)}; a cache by itself is learned in one label space: leave spaces "
+            "out, and name it with --labels, or learn from a join"
+        )
     own = next(iter(known), "")
     chosen = config.spaces or tuple(known) or (own,)
     for space in chosen:

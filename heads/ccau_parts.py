@@ -46,7 +46,8 @@ class BlockEncoder(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (B, T′, C) or (B, T′, C, H, W) to (B, N, HW, D), cells row by row."""
-        cells = features.to(self.linear.weight.dtype).flatten(3) if features.dim() > 3 else features.unsqueeze(-1)
+        features = features.to(self.linear.weight.dtype)
+        cells = features.flatten(3) if features.dim() > 3 else features.unsqueeze(-1)
         rows = self.input_norm(cells.transpose(2, 3))
         blocks = rows.unflatten(1, (self.num_blocks, -1)).mean(2)
         out: Tensor = self.linear(blocks)

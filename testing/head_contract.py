@@ -35,7 +35,9 @@ MOVED = (Tensor.to, Tensor.cuda)
 
 
 def check_shape_and_finite(head: type[Head], config: Any, spec: CacheSpec) -> None:
-    out = build_moved(head, config, spec).eval()(random_batch(6, spec))
+    """Features come as a cache holds them, in float16."""
+    batch = map_batch(random_batch(6, spec), lambda k, v: v.half() if spec.array(k).role == "feature" else v)
+    out = build_moved(head, config, spec).eval()(batch)
     assert out.logits.shape == (6, NUM_CLASSES)
     assert torch.isfinite(out.logits).all()
     assert all(loss.shape == () and torch.isfinite(loss) for loss in out.losses.values())

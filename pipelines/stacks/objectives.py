@@ -76,7 +76,9 @@ def losses_of(
             )
     terms, taught = [], []
     for task, scores in zip(tasks, out.by_task(), strict=True):
-        loss = task.weight * _class_loss(task, scores, labels[task.space], label_smoothing)
+        kind = labels[task.space].kind
+        weight = task.weight * (1.0 if kind.exclusive else task.multi_weight)
+        loss = weight * _class_loss(task, scores, labels[task.space], label_smoothing)
         if (teachers := labels[task.space].teachers) is not None:
             loss = (1 - teachers.weight) * loss
             taught.append(teachers.weight * _teachers_loss(scores, teachers))
@@ -88,13 +90,17 @@ def losses_of(
     return {"classification": add_up(terms), **({"teachers": add_up(taught)} if taught else {}), **weighted}
 
 
-def check_smoothing(tasks: Sequence[Task], label_smoothing: float) -> None:
-    """Raise InputError where labels would be smoothed and no class loss smooths them."""
-    if label_smoothing and all(task.loss == "focal" for task in tasks):
+def check_smoothing(tasks: Sequence[Task], kinds: Mapping[str, LabelKind], label_smoothing: float) -> None:
+    """Raise InputError where labels, of these kinds by space, would be smoothed and no class loss smooths them."""
+    if label_smoothing and all(_is_focal(task, kinds[task.space]) for task in tasks):
         raise InputError(
             f"label_smoothing {label_smoothing:g} would be ignored: every class loss is focal, which smooths no label; "
             "leave it out, or take another class loss"
         )
+
+
+def _is_focal(task: Task, kind: LabelKind) -> bool:
+    return task.loss == "focal" and not kind.exclusive
 
 
 def _teachers_loss(scores: Tensor, teachers: Teachers) -> Tensor:
@@ -109,7 +115,7 @@ def _teachers_loss(scores: Tensor, teachers: Teachers) -> Tensor:
 
 def _class_loss(task: Task, scores: Tensor, labels: Labels, label_smoothing: float) -> Tensor:
     """Return (M,) the mean over outputs and clips of the class loss of scores (M, B, O, K)."""
-    if task.loss == "focal":
+    if _is_focal(task, labels.kind):
         each = [labels.kind.focal_loss(output, labels.targets) for output in scores.unbind(-2)]
     else:
         smoothing = {"label_smoothing": label_smoothing}

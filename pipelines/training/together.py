@@ -112,7 +112,9 @@ def _fit_locked(
     entries = [_enter(job, reader, protocol, len(trained)) for job in jobs]
     config = entries[0].config
     arrays = head_arrays(config)
-    check_smoothing(entries[0].head.tasks, config.schedule.label_smoothing)
+    tasks = entries[0].head.tasks
+    kinds = {task.space: trained.labels_in(task.space).kind for task in tasks}
+    check_smoothing(tasks, kinds, config.schedule.label_smoothing)
     if config.distil_from is not None:
         trained = taught(trained, tested, protocol, entries[0].head, config.distil_from)
     division = hold_out(trained, protocol, entries[0].plan.held_out)

@@ -47,6 +47,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"learned_weights": True},
         {"plain": ("audio",), "streams": ("ego", "audio")},
         {"streams": ("ego", "third")},
+        {"features": "frame", "streams": ("ego", "third")},
     ],
     "nl": [{"attention": "dot"}, {"blocks": 2}],
     "orn": [

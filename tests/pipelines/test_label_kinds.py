@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +13,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
+from ifcar.cache.arrays import CacheSpec
 from ifcar.errors import InputError
-from ifcar.heads.batch import Task
+from ifcar.heads.batch import HeadOutput, Task
+from ifcar.heads.ccau import CCAU
+from ifcar.heads.ccau_config import CCAUConfig
 from ifcar.pipelines.comparison.statistics import population_map
 from ifcar.pipelines.labels.kinds import MultiLabel, SingleLabel
-from ifcar.pipelines.stacks.objectives import check_smoothing
+from ifcar.pipelines.stacks.objectives import Labels, check_smoothing, losses_of
 
 
 def drawn(seed: int, n: int = 30, num_classes: int = 4) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
@@ -98,7 +102,24 @@ def test_probabilities_and_logits_are_inverse() -> None:
 
 def test_smoothing_that_no_class_loss_would_do_is_refused() -> None:
     focal, plain = Task(space="atomic", loss="focal"), Task(space="activity")
+    kinds = {"atomic": MultiLabel(), "activity": SingleLabel()}
     with pytest.raises(InputError, match="would be ignored"):
-        check_smoothing([focal, focal], 0.1)
-    check_smoothing([focal, plain], 0.1)
-    check_smoothing([focal], 0.0)
+        check_smoothing([focal, focal], kinds, 0.1)
+    check_smoothing([focal, plain], kinds, 0.1)
+    check_smoothing([focal], kinds, 0.0)
+    check_smoothing([focal], {"atomic": SingleLabel()}, 0.1)
+
+
+def test_ccaus_loss_of_several_labels_is_focal_and_weighed_on_a_cache_by_itself_too() -> None:
+    config = CCAUConfig(embedding_dim=4, num_blocks=2, multi_loss="focal", multi_weight=7)
+    spec = CacheSpec.standard(num_frames=8, num_steps=2, num_instances=1, channels=4, grid_size=(2, 2))
+    with pytest.raises(InputError, match=r"spaces names verb; a cache by itself .*--labels"):
+        CCAU(replace(config, spaces=("verb",)), spec, 3)
+    head = CCAU(config, spec, 3)
+    scores = torch.randn(1, 5, 3)
+    for kind, targets in ((MultiLabel(), torch.randint(0, 2, (1, 5, 3))), (SingleLabel(), torch.arange(5)[None] % 3)):
+        labels = {"": Labels(targets=targets, kind=kind)}
+        found = losses_of(HeadOutput(logits=scores), head.tasks, labels, {}, 0.0)["classification"]
+        plain = kind.class_loss(scores, targets, label_smoothing=0.0)
+        each = plain if kind.exclusive else 7 * kind.focal_loss(scores, targets)
+        torch.testing.assert_close(found, each.mean(1))
