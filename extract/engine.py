@@ -103,15 +103,17 @@ def _begun(
         task = taken.popleft()
         block = _Block.of_task(stage, task, extractor.spec)
         batch: list[Decoded] = []
-        for left, item in zip(reversed(range(len(task.rows))), itertools.chain([first], decoded), strict=False):
+        rows = itertools.islice(itertools.chain([first], decoded), len(task.rows))
+        for count, item in enumerate(rows, 1):
             if item.failure:
                 block.failures[item.row] = item.failure
                 on_rows(1, 1)
             else:
                 batch.append(item)
-            if len(batch) == batch_size or not left:
+            is_last = count == len(task.rows)
+            if len(batch) == batch_size or is_last:
                 features = extractor.begin(batch)
-                yield _Begun(block, [replace(item, inputs=None) for item in batch], features, not left)
+                yield _Begun(block, [replace(item, inputs=None) for item in batch], features, is_last)
                 batch = []
 
 
