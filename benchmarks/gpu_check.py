@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import shutil
@@ -53,6 +54,7 @@ LIMITS = {
 several steps; a gradient also crosses ReLUs, where rounding decides. fp32 and bf16: a step that is recorded against the
 same launched kernel by kernel; some kernels add up in any order."""
 RECORDED = ("fp32_recorded", "bf16_recorded")
+LEFT_MIB = 256
 
 
 def run(rows: Rows) -> None:
@@ -66,6 +68,8 @@ def run(rows: Rows) -> None:
     for name in first if rows.small else (*first, *sorted(HEADS.names())):
         if name not in done(rows):
             rows.measure(name, partial(head_error, name, device, rows.small))
+    if device.startswith("cuda"):
+        rows.measure("memory that heads left", left_in_memory)
     shared = os.environ.get("IFCAR_SHARED")
     for file in FILES if shared else ():
         rows.measure(f"golden {file}", partial(golden_error, Path(str(shared)) / "golden", file, device))
@@ -209,6 +213,14 @@ def record_error(step: StackStep) -> tuple[float, bool]:
         left.append(torch.cat([v.flatten().float() for v in (step.stack.gradients, *step.stack.constants.values())]))
     launched, *recorded = left
     return max(difference(own, launched) for own in recorded), all(torch.equal(own, launched) for own in recorded)
+
+
+def left_in_memory() -> dict[str, Any]:
+    """Return what of the GPU's memory is still taken after heads have come and gone: what libraries work with."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    mib = torch.cuda.memory_reserved() / 2**20
+    return {"mib": mib, "limit": LEFT_MIB, "ok": mib <= LEFT_MIB}
 
 
 def golden_error(folder: Path, file: str, device: str) -> dict[str, Any]:

@@ -110,6 +110,11 @@ class Stack:
         out = self.template(InstanceBatch(arrays))
         return out.trained(), dict(out.losses), dict(out.tasks), dict(out.log_variances)
 
+    def forget_step(self) -> None:
+        """Let go of what the template still holds of the last forward pass, and with it of that pass's gradients."""
+        for slots, key, _ in self.places:
+            slots[key] = None
+
     def fill_gradients(self, losses: Tensor) -> None:
         """Put the gradient of each head's loss (M,) into its row of `gradients`."""
         names = list(self.parameters)

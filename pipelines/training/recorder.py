@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -68,6 +70,21 @@ class _Record(NamedTuple):
     result: StepResult
 
 
+class _Side(threading.local):
+    """Where a thread records: a stream and memory, the same for all its steps, since it replays one at a time.
+
+    A library keeps what it works with for every stream that it has seen, and a graph's memory is not all given back
+    with the graph; with their own, a process would hold more with every run that it trains.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self.pool = torch.cuda.graph_pool_handle()
+
+
+_side = functools.cache(_Side)
+
+
 class StepRecorder:
     """Computes steps; on a GPU those of a stackable head by a CUDA graph, one for each shape of inputs.
 
@@ -80,7 +97,6 @@ class StepRecorder:
         self._stack: Stack | None = None
         self._records: dict[Shapes, _Record] = {}
         self._failures = 0
-        self._stream: torch.cuda.Stream | None = None
 
     @property
     def is_recording(self) -> bool:
@@ -112,19 +128,19 @@ class StepRecorder:
             inputs.per_head, *({name: _copy(value) for name, value in group.items()} for group in inputs[1:])
         )
         before = {name: value.clone() for name, value in stack.constants.items()}
-        # A step not yet collected would tie the weights' gradients to the stream that it ran on.
+        side = _side(stack.weights.device)
+        # What is left of a step on another stream would tie the weights' gradients to that.
+        stack.forget_step()
         gc.collect()
-        stream = self._stream = self._stream or torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        side.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side.stream):
             compute(held)  # libraries set themselves up in their first calls, which must not be recorded
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream().wait_stream(side.stream)
         with torch.no_grad():
             for name, value in before.items():
                 stack.constants[name].copy_(value)
-        pool = next((record.graph.pool() for record in self._records.values()), None)  # one step runs at a time
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=side.pool, stream=side.stream, capture_error_mode="thread_local"):
             result = compute(held)
         return _Record(graph, held, result)
 
