@@ -54,7 +54,7 @@ LIMITS = {
 several steps; a gradient also crosses ReLUs, where rounding decides. fp32 and bf16: a step that is recorded against the
 same launched kernel by kernel; some kernels add up in any order."""
 RECORDED = ("fp32_recorded", "bf16_recorded")
-LEFT_MIB = 256
+LEFT_MIB = 512
 
 
 def run(rows: Rows) -> None:
