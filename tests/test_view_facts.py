@@ -1,7 +1,7 @@
 """What must show on generated recordings, on two seeds: streams that learn together find one another, and what acts.
 
-Over so few recordings, where one camera of one run looks is left to chance; the mean over both cameras and three runs is
-not. docs/results.md has both facts over five runs of all recordings.
+Over so few recordings, where one camera of one run looks is left to chance; the mean over both cameras and three runs
+is not. docs/results.md has both facts over five runs of all recordings.
 """
 
 from __future__ import annotations
