@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from fixtures.weights import with_torchs_weights
 from safetensors import safe_open
 from torch import nn
 
@@ -204,7 +205,7 @@ def test_real_weights_recognise_arm_wrestling(shared: Path, inception_weights: P
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PIXEL_BACKBONES)
 def test_torch_compile_traces_the_whole_backbone_as_one_graph(name: str) -> None:
-    backbone = build_backbone(resolve_backbone(name, num_frames=8, spatial_stride=16))
+    backbone = with_torchs_weights(build_backbone(resolve_backbone(name, num_frames=8, spatial_stride=16)))
     torch.compiler.reset()  # or numbers in which networks before this one differ are traced as symbols, for minutes
     traced = torch.compile(backbone, fullgraph=True, backend="eager")
     video = torch.rand((1, 3, 8, 32, 32), generator=torch.Generator().manual_seed(0))

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fixtures.weights import with_torchs_weights
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -30,7 +31,7 @@ def backbone() -> Backbone:
 
 @pytest.fixture(scope="module")
 def state() -> dict[str, Tensor]:
-    other = build_backbone(resolve_backbone("i3d_inception", num_frames=8, spatial_stride=16))
+    other = with_torchs_weights(build_backbone(resolve_backbone("i3d_inception", num_frames=8, spatial_stride=16)))
     return {key: value.clone() for key, value in other.state_dict().items()}
 
 
