@@ -117,6 +117,13 @@ def test_both_strides_share_keys_have_integer_sizes_and_the_stated_shapes(name: 
     assert torch.equal(torch.get_rng_state(), global_state)
 
 
+@pytest.mark.parametrize("name", ["i3d_inception", "mobilenet_v2", "swin3d_t"])
+def test_a_network_is_built_without_a_draw_that_its_weights_would_overwrite(name: str) -> None:
+    backbone = build_backbone(resolve_backbone(name, num_frames=8, crop_size=64))
+    drawn = [m.weight for m in backbone.modules() if isinstance(m, nn.Conv2d | nn.Conv3d | nn.Linear)]
+    assert drawn and not any(weight.any() for weight in drawn)
+
+
 @pytest.mark.slow
 def test_i3d_r50_at_stride_16_gives_2048_by_4_by_14_by_14() -> None:
     backbone = build_backbone(resolve_backbone("i3d_r50", num_frames=8, spatial_stride=16))
