@@ -27,7 +27,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(data: Path) -> Path:
     out = data.parent / "whole.zarr"
-    assert call(extract(data, out), data.parent)[0] == 0
+    assert call(extract(data, out, workers=0), data.parent)[0] == 0
     return out
 
 
@@ -61,13 +61,13 @@ def test_full_disk_stops_an_extraction_which_goes_on_once_there_is_room(
     data: Path, whole: Path, disk: Path, tmp_path: Path
 ) -> None:
     path = disk / "c.zarr"
-    code, _, error = call(extract(data, path), tmp_path)
+    code, _, error = call(extract(data, path, workers=0), tmp_path)
     assert code == 2 and "they will not fit; make room" in error
     assert_last_line(error, "No space left on device", str(path))
     report = verify_cache(path)
     assert report.ok and 0 < len(report.pending_blocks) < 12
     remount(disk, "size=20M")
-    code, _, error = call(extract(data, path), tmp_path)
+    code, _, error = call(extract(data, path, workers=0), tmp_path)
     assert code == 0, error
     assert files_below(path) == files_below(whole)
 
@@ -119,9 +119,10 @@ def test_too_few_file_handles_are_one_line_and_nothing_committed_is_lost(
     data: Path, whole: Path, tmp_path: Path, handles: int
 ) -> None:
     path = tmp_path / "c.zarr"
-    command = extract(data, path)
-    code, error = run(command, tmp_path, partial(resource.setrlimit, resource.RLIMIT_NOFILE, (handles, handles)))
+    code, error = run(
+        extract(data, path), tmp_path, partial(resource.setrlimit, resource.RLIMIT_NOFILE, (handles, handles))
+    )
     assert code == 2
     assert_last_line(error, "Too many open files")
-    assert call(command, tmp_path)[0] == 0
+    assert call(extract(data, path, workers=0), tmp_path)[0] == 0
     assert files_below(path) == files_below(whole)

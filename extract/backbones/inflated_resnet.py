@@ -31,6 +31,7 @@ from ifcar.extract.backbones.base import BACKBONES, Backbone, BackboneFamily, Ma
 from ifcar.extract.backbones.per_frame import torchvision_weights
 from ifcar.extract.backbones.random_init import ENDS_BRANCH
 from ifcar.extract.backbones.spec import FRAMES, INSTANCES, BackboneRequest, BackboneSpec, PublishedWeights
+from ifcar.extract.backbones.undrawn import undrawn
 
 _PREFIX = "inflated-"
 _KINDS = ("2D", "2.5D", "3D")
@@ -152,7 +153,7 @@ class InflatedResNet(Backbone):
         conv1, *layers, twin = spec.config.kinds()
         num_blocks = _NUM_BLOCKS[spec.name]
         self.block: type[BasicBlock] | type[Bottleneck] = BasicBlock if sum(num_blocks) == 8 else Bottleneck
-        with torch.random.fork_rng(devices=[]):
+        with undrawn():
             self.conv1 = _spatial(3, 64, conv1, side=7, stride=2)
             self.bn1 = nn.BatchNorm3d(64)
             self.conv1_time = _temporal(64) if conv1 == "2.5D" else None

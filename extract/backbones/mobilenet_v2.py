@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from ifcar.extract.backbones.base import BACKBONES, BackboneFamily
 from ifcar.extract.backbones.per_frame import PerFrame, frames_of, torchvision_weights
 from ifcar.extract.backbones.random_init import ENDS_BRANCH
 from ifcar.extract.backbones.spec import BackboneRequest, BackboneSpec
+from ifcar.extract.backbones.undrawn import undrawn
 
 NAME = "mobilenet_v2"
 _LAYERS = {32: (18, 1280), 16: (13, 96)}  # spatial stride → layer of `features`, its channels
@@ -30,7 +30,7 @@ class MobileNetV2(PerFrame):
         from torchvision.models import mobilenet_v2
 
         super().__init__(spec)
-        with torch.random.fork_rng(devices=[]):
+        with undrawn():
             self.adopt(mobilenet_v2(weights=None))
         for block in self.features:
             if getattr(block, "use_res_connect", False):

@@ -6,11 +6,11 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.spec import INSTANCES, BackboneSpec, Normalisation, PublishedWeights
+from ifcar.extract.backbones.undrawn import undrawn
 
 _SIZE_FIELDS = ("kernel_size", "stride", "padding", "dilation")
 
@@ -28,7 +28,7 @@ class HubResNet(Backbone):
 
     def __init__(self, spec: BackboneSpec) -> None:
         super().__init__(spec)
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        with warnings.catch_warnings(), undrawn():
             # Importing pytorchvideo.models uses torch.jit.script, which today's torch deprecates.
             warnings.simplefilter("ignore")
             dilated = spec.spatial_stride == 16

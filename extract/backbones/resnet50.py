@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import nn
 
 from ifcar.extract.backbones.base import BACKBONES, BackboneFamily
 from ifcar.extract.backbones.per_frame import PerFrame, torchvision_weights
 from ifcar.extract.backbones.random_init import ENDS_BRANCH
 from ifcar.extract.backbones.spec import BackboneRequest, BackboneSpec
+from ifcar.extract.backbones.undrawn import undrawn
 
 NAME = "resnet50"
 _LAYERS = ("layer1", "layer2", "layer3", "layer4")
@@ -29,7 +29,7 @@ class ResNet50(PerFrame):
 
         super().__init__(spec)
         dilated = spec.spatial_stride == 16
-        with torch.random.fork_rng(devices=[]):
+        with undrawn():
             self.adopt(resnet50(weights=None, replace_stride_with_dilation=[False, False, dilated]))
         for layer in _LAYERS:
             for block in self.get_submodule(layer).children():

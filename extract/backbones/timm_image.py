@@ -18,6 +18,7 @@ from ifcar.extract.backbones.base import BACKBONES, Backbone, BackboneFamily, Ma
 from ifcar.extract.backbones.per_frame import frames_of
 from ifcar.extract.backbones.spec import INSTANCES, BackboneRequest, BackboneSpec, Normalisation
 from ifcar.extract.backbones.transformers_folder import library
+from ifcar.extract.backbones.undrawn import undrawn
 
 
 class TimmImage(Backbone):
@@ -25,7 +26,7 @@ class TimmImage(Backbone):
 
     def __init__(self, spec: BackboneSpec) -> None:
         super().__init__(spec)
-        with torch.random.fork_rng(devices=[]):
+        with undrawn():
             self.network = _network(spec.name, spec.crop_size)
 
     def initialise(self, seed: int) -> None:

@@ -18,6 +18,7 @@ from ifcar.extract.backbones.base import BACKBONES, Backbone, BackboneFamily, Ma
 from ifcar.extract.backbones.per_frame import torchvision_weights
 from ifcar.extract.backbones.random_init import ENDS_BRANCH
 from ifcar.extract.backbones.spec import INSTANCES, BackboneRequest, BackboneSpec
+from ifcar.extract.backbones.undrawn import undrawn
 
 _CLASSIFIERS: Final = ("fc.", "classifier.", "head.")
 
@@ -90,7 +91,7 @@ class TorchvisionVideo(Backbone):
 
     def __init__(self, spec: BackboneSpec) -> None:
         super().__init__(spec)
-        with torch.random.fork_rng(devices=[]):
+        with undrawn():
             network = _untrained(spec.name)
         for name, child in network.named_children():
             if f"{name}." not in _CLASSIFIERS and name != "avgpool":

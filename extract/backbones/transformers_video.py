@@ -23,6 +23,7 @@ from ifcar.extract.backbones.spec import INSTANCES, BackboneRequest, BackboneSpe
 from ifcar.extract.backbones.state_files import read_state
 from ifcar.extract.backbones.transformers_folder import library, read_config, read_model, read_statistics, whole_config
 from ifcar.extract.backbones.transformers_models import MODELS, side_of
+from ifcar.extract.backbones.undrawn import undrawn
 
 _UNUSED: Final = (
     *("classifier.", "fc_norm.", "decoder.", "encoder_to_decoder.", "mask_token", "pooler.", "head.", "text_model."),
@@ -60,7 +61,7 @@ class VideoTransformer(Backbone):
     def __init__(self, spec: BackboneSpec) -> None:
         super().__init__(spec)
         self.model = MODELS[spec.name]
-        with torch.random.fork_rng(devices=[]):
+        with undrawn():
             self.network: nn.Module = self._build()
         self.network.eval()
 

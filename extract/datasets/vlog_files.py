@@ -12,6 +12,8 @@ masks/preds_100x100_50/PATH/clip.pkl      {"segms", "boxes"}: lists [frame][81 c
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -47,9 +49,10 @@ def read_manifest(path: Path) -> list[str]:
         place = PurePosixPath(text)
         if place.is_absolute() or ".." in place.parts or not place.parts or "\0" in text:
             raise InputError(f"{where}: {text!r:.80} is no path of a clip, as O/5/E/v_ID/075/")
-        if str(place) in clips:
+        clip = str(place)
+        if clip in clips:
             raise InputError(f"{where}: {text!r:.80} is listed twice; expected each clip once")
-        clips[str(place)] = None
+        clips[clip] = None
     return list(clips)
 
 
@@ -105,7 +108,8 @@ def find_files(folder: Path, clips: Sequence[str], name: str) -> dict[str, Path]
         clips: paths below it.
         name: of the files.
     """
-    found = {clip: path for clip in clips if (path := folder / clip / name).is_file()}
+    above = os.fspath(folder)
+    found = {clip: folder / clip / name for clip in clips if _is_file(f"{above}/{clip}/{name}")}
     absent: dict[str, list[str]] = {}
     for clip in clips:
         if clip not in found:
@@ -119,6 +123,16 @@ def find_files(folder: Path, clips: Sequence[str], name: str) -> dict[str, Path]
         if len(paths) == 1 and len(absent.get(folded, ())) == 1:
             found[absent[folded][0]] = paths[0]
     return found
+
+
+def _is_file(path: str) -> bool:
+    """Return what `Path.is_file` does: a `Path` for each of 113,839 lines takes three times as long."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116 - see above
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError):
+        return Path(path).is_file()
 
 
 def read_masks(path: Path) -> Tracks:

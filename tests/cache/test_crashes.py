@@ -1,12 +1,14 @@
+import multiprocessing
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from cache_cases import SPEC, block_arrays
+from fixtures.processes import start_server
+from write_slowly import write
 
 from ifcar.cache.damage import DamageKind
 from ifcar.cache.durable import list_files
@@ -15,18 +17,43 @@ from ifcar.cache.verify import verify_cache
 from ifcar.errors import CacheDamageError
 
 CLIPS = 256 * 5 + 40
-SCRIPT = Path(__file__).with_name("write_slowly.py")
 
 
-def start(path: Path, kill_at: int = 0, protocol: str = "compositional") -> subprocess.Popen[str]:
-    command = [sys.executable, str(SCRIPT), str(path), str(CLIPS), str(kill_at), protocol]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+class Writer:
+    """A process of its own that writes a cache, and may kill itself."""
+
+    def __init__(self, path: Path, kill_at: int = 0, protocol: str = "compositional") -> None:
+        start_server()
+        context = multiprocessing.get_context("forkserver")
+        self._lines, told = context.Pipe(duplex=False)
+        self.process = context.Process(target=write, args=(path, CLIPS, kill_at, protocol, told))
+        self.process.start()
+        told.close()
+
+    def line(self) -> str:
+        """Wait for its next line and return it; "" where it has ended."""
+        try:
+            return str(self._lines.recv())
+        except EOFError:
+            return ""
+
+    def end(self) -> tuple[int | None, str]:
+        """Wait for its end; return its exit code and the last line."""
+        last = ""
+        while line := self.line():
+            last = line
+        self.process.join()
+        return self.process.exitcode, last
 
 
-def run(path: Path, kill_at: int = 0, protocol: str = "compositional") -> tuple[int, str]:
-    process = start(path, kill_at, protocol)
-    output = process.communicate()[0]
-    return process.returncode, output
+def run(path: Path, kill_at: int = 0, protocol: str = "compositional") -> tuple[int | None, str]:
+    return Writer(path, kill_at, protocol).end()
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, np.ndarray[Any, Any]]:
+    """All rows, as they are written."""
+    return block_arrays(range(CLIPS))[0]
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +61,11 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     path = tmp_path_factory.mktemp("whole") / "c.zarr"
     code, output = run(path)
     assert code == 0
-    return path, int(output.split()[-1])
+    return path, int(output)
 
 
-def assert_committed_rows_are_right(path: Path) -> None:
-    reader, expected = open_cache(path), block_arrays(range(CLIPS))[0]
+def assert_committed_rows_are_right(path: Path, expected: dict[str, np.ndarray[Any, Any]]) -> None:
+    reader = open_cache(path)
     rows = np.flatnonzero(reader.committed_rows())
     for name in SPEC.names():
         assert np.array_equal(reader.read_rows(name, rows), expected[name][rows])
@@ -56,18 +83,16 @@ def assert_same_files(path: Path, whole: Path) -> None:
 
 @pytest.mark.slow
 def test_writer_killed_at_random_moments_loses_only_the_block_in_flight(
-    tmp_path: Path, uninterrupted: tuple[Path, int]
+    tmp_path: Path, uninterrupted: tuple[Path, int], rows: dict[str, np.ndarray[Any, Any]]
 ) -> None:
     path, rng, kills = tmp_path / "c.zarr", np.random.default_rng(), 0
     for _ in range(6):
-        process = start(path)
-        assert process.stdout is not None
-        if process.stdout.readline().startswith("block"):
+        writer = Writer(path)
+        if writer.line().startswith("block"):
             time.sleep(rng.uniform(0, 0.04))
-            process.kill()
-        process.communicate()
-        kills += process.returncode == -signal.SIGKILL
-        assert_committed_rows_are_right(path)
+            writer.process.kill()
+        kills += writer.end()[0] == -signal.SIGKILL
+        assert_committed_rows_are_right(path, rows)
     assert kills
     assert run(path)[0] == 0
     assert_same_files(path, uninterrupted[0])
@@ -75,7 +100,7 @@ def test_writer_killed_at_random_moments_loses_only_the_block_in_flight(
 
 @pytest.mark.slow
 def test_writer_killed_at_any_file_operation_ends_bit_identical(
-    tmp_path: Path, uninterrupted: tuple[Path, int]
+    tmp_path: Path, uninterrupted: tuple[Path, int], rows: dict[str, np.ndarray[Any, Any]]
 ) -> None:
     path, operations = tmp_path / "c.zarr", uninterrupted[1]
     rng = np.random.default_rng(11)
@@ -83,7 +108,7 @@ def test_writer_killed_at_any_file_operation_ends_bit_identical(
         code, _ = run(path, kill_at)
         assert code in (0, -signal.SIGKILL)
         if path.exists():
-            assert_committed_rows_are_right(path)
+            assert_committed_rows_are_right(path, rows)
     assert run(path)[0] == 0
     assert_same_files(path, uninterrupted[0])
 
@@ -108,7 +133,7 @@ def test_killed_replacement_of_protocols_never_shows_wrong_tables(
     assert run(path)[0] == 0
     wanted = ["other", "compositional"]
     code, output = run(path, protocol="other")
-    operations = int(output.split()[-1])
+    operations = int(output)
     assert code == 0
     kills = 0
     for part in (0.4, 0.6, 0.7, 0.8, 0.9, 0.97):

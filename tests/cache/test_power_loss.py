@@ -1,7 +1,9 @@
 """Writes and flushes as recorded, cut off after every step: a commit record that survives implies its data."""
 
 import os
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,12 @@ from ifcar.cache.verify import verify_cache
 CLIPS = 270
 
 
+@cache
+def written(seed: int) -> dict[str, np.ndarray[Any, Any]]:
+    """Return all rows as one of the two writings has them; made once, and read after every step."""
+    return block_arrays(range(CLIPS), seed=seed)[0]
+
+
 def assert_what_is_committed_is_there(survivors: Path) -> None:
     path = survivors / "c.zarr"
     if not path.exists():
@@ -24,10 +32,9 @@ def assert_what_is_committed_is_there(survivors: Path) -> None:
     reader = open_cache(path)
     rows = np.flatnonzero(reader.committed_rows())
     stored = {name: reader.read_rows(name, rows) for name in SPEC.names()}
-    writings = [block_arrays(range(CLIPS), seed=seed)[0] for seed in (0, 1)]
     for block in np.unique(rows // 256):
         mine = rows // 256 == block
-        assert any(all(np.array_equal(stored[n][mine], w[n][rows[mine]]) for n in stored) for w in writings)
+        assert any(all(np.array_equal(stored[n][mine], w[n][rows[mine]]) for n in stored) for w in map(written, (0, 1)))
 
 
 @pytest.mark.slow

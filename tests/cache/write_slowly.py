@@ -1,24 +1,31 @@
 """Writes a cache, or goes on with it, and can kill itself at its k-th file operation; run by the crash tests.
 
-Usage: write_slowly.py CACHE CLIPS KILL_AT [PROTOCOL]. It writes a line before each block and the number of file
-operations at the end.
+It runs in a process of its own, a fork of the server that has read the libraries; see `fixtures.processes`.
 """
 
 import dataclasses
 import os
 import signal
 import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 from cache_cases import block_arrays, create_writer, protocols, resume_writer
 
 FILE_OPERATIONS = {"open", "os.rename", "os.remove", "os.mkdir", "os.link", "os.rmdir"}
 
 
-def main(path: Path, clips: int, kill_at: int, protocol: str) -> None:
+def write(path: Path, clips: int, kill_at: int, protocol: str, told: Connection) -> None:
+    """Write all blocks that are pending.
+
+    Args:
+        path: of the cache.
+        clips: how many, of one view.
+        kill_at: number of the file operation below the cache at which the process ends itself; 0: of none.
+        protocol: name of the first protocol.
+        told: gets a line before each block, and the number of file operations at the end.
+    """
     operations = 0
 
     def count(event: str, arguments: tuple[Any, ...]) -> None:
@@ -36,11 +43,6 @@ def main(path: Path, clips: int, kill_at: int, protocol: str) -> None:
         writer = create_writer(path, clips, protocols=tables)
     for block in writer.pending_blocks():
         arrays, failures = block_arrays(writer.rows_of(block))
-        sys.stdout.write(f"block {block}\n")
-        sys.stdout.flush()
+        told.send(f"block {block}")
         writer.write_block(block, arrays, failures)
-    sys.stdout.write(f"{operations}\n")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), (sys.argv[4:] or ["compositional"])[0])
+    told.send(str(operations))

@@ -50,7 +50,15 @@ def extracted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     root = write_ava(tmp_path_factory.mktemp("ava") / "data")
     (root / "videos" / "e5.mp4").rename(root / "videos" / "e5.mkv")
     out = root.parent / "c.zarr"
-    config = ExtractConfig(dataset="ava", data_root=root, out=out, weights=random_weights(out), crop=32, workers=0)
+    config = ExtractConfig(
+        dataset="ava",
+        data_root=root,
+        out=out,
+        backbone="mobilenet_v2",
+        weights=random_weights(out, "mobilenet_v2"),
+        crop=32,
+        workers=0,
+    )
     views = 0
 
     def count(module: nn.Module, inputs: tuple[Any, ...]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from fixtures.weights import with_torchs_weights
 from safetensors import safe_open
 from torch import nn
 
@@ -116,6 +117,13 @@ def test_both_strides_share_keys_have_integer_sizes_and_the_stated_shapes(name: 
     assert torch.equal(torch.get_rng_state(), global_state)
 
 
+@pytest.mark.parametrize("name", ["i3d_inception", "mobilenet_v2", "swin3d_t"])
+def test_a_network_is_built_without_a_draw_that_its_weights_would_overwrite(name: str) -> None:
+    backbone = build_backbone(resolve_backbone(name, num_frames=8, crop_size=64))
+    drawn = [m.weight for m in backbone.modules() if isinstance(m, nn.Conv2d | nn.Conv3d | nn.Linear)]
+    assert drawn and not any(weight.any() for weight in drawn)
+
+
 @pytest.mark.slow
 def test_i3d_r50_at_stride_16_gives_2048_by_4_by_14_by_14() -> None:
     backbone = build_backbone(resolve_backbone("i3d_r50", num_frames=8, spatial_stride=16))
@@ -204,7 +212,7 @@ def test_real_weights_recognise_arm_wrestling(shared: Path, inception_weights: P
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PIXEL_BACKBONES)
 def test_torch_compile_traces_the_whole_backbone_as_one_graph(name: str) -> None:
-    backbone = build_backbone(resolve_backbone(name, num_frames=8, spatial_stride=16))
+    backbone = with_torchs_weights(build_backbone(resolve_backbone(name, num_frames=8, spatial_stride=16)))
     torch.compiler.reset()  # or numbers in which networks before this one differ are traced as symbols, for minutes
     traced = torch.compile(backbone, fullgraph=True, backend="eager")
     video = torch.rand((1, 3, 8, 32, 32), generator=torch.Generator().manual_seed(0))

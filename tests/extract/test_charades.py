@@ -47,7 +47,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cache(root: Path) -> Path:
     out = root.parent / "charades.zarr"
-    config = ExtractConfig(dataset="charades", data_root=root, out=out, weights=random_weights(out), crop=32, workers=0)
+    config = ExtractConfig(
+        dataset="charades",
+        data_root=root,
+        out=out,
+        backbone="mobilenet_v2",
+        weights=random_weights(out, "mobilenet_v2"),
+        crop=32,
+        workers=0,
+    )
     result = extract(config, Silent())
     assert (result.num_clips, result.num_failed) == (len(VIDEOS), 0)
     assert result.notes == [
@@ -150,7 +158,8 @@ def test_clips_of_five_seconds_go_through_the_whole_video(root: Path, tmp_path: 
         dataset="charades",
         data_root=root,
         out=out,
-        weights=random_weights(out),
+        backbone="mobilenet_v2",
+        weights=random_weights(out, "mobilenet_v2"),
         crop=32,
         workers=0,
         limit=1,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from fixtures.weights import random_weights, with_torchs_weights
 from torch import Tensor
 
 from ifcar.extract.backbones.base import BACKBONES, Backbone
@@ -33,7 +36,7 @@ def with_batch_norms() -> list[str]:
 @pytest.mark.parametrize("name", with_batch_norms())
 def test_every_backbone_folded_is_the_same_function(name: str) -> None:
     """Statistics differ from norm to norm, so that a norm folded into another's convolution would show."""
-    backbone = build_backbone(resolve_backbone(name, num_frames=16))
+    backbone = with_torchs_weights(build_backbone(resolve_backbone(name, num_frames=16)))
     generator = torch.Generator().manual_seed(0)
     norms = [module for module in backbone.modules() if isinstance(module, BATCH_NORMS)]
     for norm in norms:
@@ -51,9 +54,9 @@ def test_every_backbone_folded_is_the_same_function(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["i3d_r50", "slowfast_r50", "i3d_inception", "mobilenet_v2"])
-def test_folded_backbone_bears_bfloat16_and_compiles_to_one_graph(name: str) -> None:
+def test_folded_backbone_bears_bfloat16_and_compiles_to_one_graph(name: str, tmp_path: Path) -> None:
     backbone = build_backbone(resolve_backbone(name, num_frames=8))
-    load_weights(backbone, "random:0")
+    load_weights(backbone, random_weights(tmp_path, name))
     video = video_of(backbone)
     torch.compiler.reset()  # or numbers in which networks before this one differ are traced as symbols, for minutes
     whole = torch.compile(folded(backbone), fullgraph=True, backend="eager")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from fixtures.weights import with_torchs_weights
 from torch import Tensor, nn
 
 from ifcar.errors import InputError
@@ -99,7 +100,7 @@ def test_starts_as_torchvisions_network_on_every_frame(tmp_path: Path, name: str
 def test_frame_reaches_as_many_steps_as_there_are_kernels_in_time(
     name: str, options: dict[str, str], reach: dict[str, int]
 ) -> None:
-    backbone = inflated(name, num_frames=13, **options)  # torch's own random weights are enough
+    backbone = with_torchs_weights(inflated(name, num_frames=13, **options))
     clips = video(13)[:1]
     other = clips.clone()
     other[:, :, 6] += 1

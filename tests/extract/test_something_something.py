@@ -27,7 +27,15 @@ BOTH = pytest.mark.parametrize("name", WRITERS)
 @BOTH
 def test_every_listed_video_is_a_clip_with_its_class_and_part(name: str, tmp_path: Path) -> None:
     root, out = WRITERS[name](tmp_path / "data"), tmp_path / "c.zarr"
-    config = ExtractConfig(dataset=name, data_root=root, out=out, weights=random_weights(out), crop=32, workers=0)
+    config = ExtractConfig(
+        dataset=name,
+        data_root=root,
+        out=out,
+        backbone="mobilenet_v2",
+        weights=random_weights(out, "mobilenet_v2"),
+        crop=32,
+        workers=0,
+    )
     result = extract(config, Silent())
     assert result.num_failed == 0
     empty = "protocol official: 1 of 3 classes has no training clip, the first: 'Dropping something'"

@@ -52,7 +52,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cache(root: Path) -> Path:
     out = root.parent / "vlog.zarr"
     config = ExtractConfig(
-        dataset="vlog", data_root=root, out=out, weights=random_weights(out), frames=8, crop=32, instances=3, workers=0
+        dataset="vlog",
+        data_root=root,
+        out=out,
+        backbone="mobilenet_v2",
+        weights=random_weights(out, "mobilenet_v2"),
+        frames=8,
+        crop=32,
+        instances=3,
+        workers=0,
     )
     result = extract(config, Silent())
     assert (result.num_clips, result.num_failed) == (len(CLIPS), 0)
@@ -251,7 +259,14 @@ def test_real_clips_go_from_masks_to_a_measure(tmp_path: Path, monkeypatch: pyte
     np.save(root / "meta" / "hand_object" / "hand_object.npy", labels)
     out = tmp_path / "c.zarr"
     config = ExtractConfig(
-        dataset="vlog", data_root=root, out=out, weights=random_weights(out), crop=64, instances=10, workers=0
+        dataset="vlog",
+        data_root=root,
+        out=out,
+        backbone="mobilenet_v2",
+        weights=random_weights(out, "mobilenet_v2"),
+        crop=64,
+        instances=10,
+        workers=0,
     )
     result = extract(config, Silent())
     assert (result.num_clips, result.num_failed) == (2, 0)

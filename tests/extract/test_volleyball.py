@@ -41,7 +41,14 @@ def test_clips_go_from_files_to_a_scored_run(
     monkeypatch.setenv("IFCAR_RUNS", str(tmp_path / "runs"))
     root, out = write_volleyball(tmp_path / "data"), tmp_path / "c.zarr"
     config = ExtractConfig(
-        dataset="volleyball", data_root=root, out=out, weights=random_weights(out), crop=32, instances=6, workers=0
+        dataset="volleyball",
+        data_root=root,
+        out=out,
+        backbone="mobilenet_v2",
+        weights=random_weights(out, "mobilenet_v2"),
+        crop=32,
+        instances=6,
+        workers=0,
     )
     result = extract(config, Silent())
     assert (result.num_clips, result.num_failed, result.notes) == (10, 0, [])

@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fixtures.weights import with_torchs_weights
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ifcar.errors import InputError, MissingDataError
+from ifcar.extract.backbones import random_init
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.catalog import build_backbone, resolve_backbone
 from ifcar.extract.backbones.downloads import download, sha256_file
@@ -30,7 +32,7 @@ def backbone() -> Backbone:
 
 @pytest.fixture(scope="module")
 def state() -> dict[str, Tensor]:
-    other = build_backbone(resolve_backbone("i3d_inception", num_frames=8, spatial_stride=16))
+    other = with_torchs_weights(build_backbone(resolve_backbone("i3d_inception", num_frames=8, spatial_stride=16)))
     return {key: value.clone() for key, value in other.state_dict().items()}
 
 
@@ -170,8 +172,12 @@ def test_no_network_is_one_line_with_the_ways_out(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_random_weights_repeat_and_leave_the_global_generators_alone(
-    backbone: Backbone, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    backbone: Backbone, caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(
+        random_init, "_CALIBRATION_CLIPS", 2
+    )  # the same draws and layers, of fewer and smaller pictures
+    monkeypatch.setattr(random_init, "_CALIBRATION_SIZE", 48)
     torch.manual_seed(5)
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     with caplog.at_level(logging.WARNING):

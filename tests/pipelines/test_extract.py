@@ -34,7 +34,8 @@ def config(root: Path, out: Path, **changes: object) -> ExtractConfig:
         "dataset": "something-else",
         "data_root": root,
         "out": out,
-        "weights": random_weights(out),
+        "backbone": "mobilenet_v2",
+        "weights": random_weights(out, "mobilenet_v2"),
         "crop": 32,
         "workers": 0,
         "batch_size": 4,
@@ -72,7 +73,7 @@ def test_features_belong_to_their_boxes(tmp_path: Path) -> None:
         expected = np.array([(x1 + x2) / 128, (y1 + y2) / 96, (x2 - x1) / 64, (y2 - y1) / 48])
         np.testing.assert_allclose(boxes[t, 1], expected, atol=1e-6)
     features = reader.read_rows("instance_features", np.array([row]))[0]
-    assert features.shape == (4, 4, 2048, 3, 3) and features[:, :2].any() and not features[:, 2:].any()
+    assert features.shape == (8, 4, 1280, 3, 3) and features[:, :2].any() and not features[:, 2:].any()
 
 
 @pytest.mark.slow
@@ -207,7 +208,7 @@ def test_a_pooled_grid_is_the_mean_of_equal_parts_of_the_map_and_another_cache(t
     readers = []
     for pool in (1, 2):
         out = tmp_path / f"{pool}.zarr"
-        extract(config(root, out, grid=True, grid_pool=pool), Silent())
+        extract(config(root, out, crop=64, grid=True, grid_pool=pool), Silent())
         readers.append(open_cache(out))
     whole, pooled = (r.read_rows("grid_features", np.arange(2)).astype(np.float32) for r in readers)
     assert pooled.shape == (*whole.shape[:3], whole.shape[3] // 2, whole.shape[4] // 2) and pooled.std() > 0
@@ -216,7 +217,7 @@ def test_a_pooled_grid_is_the_mean_of_equal_parts_of_the_map_and_another_cache(t
     assert readers[0].fingerprint != readers[1].fingerprint
     assert "grid_pool" not in readers[0].identity["backbone"] and readers[1].identity["backbone"]["grid_pool"] == 2
     with pytest.raises(InputError, match=r"--grid-pool 3: does not divide the 2 × 2 cells of the map"):
-        extract(config(root, tmp_path / "3.zarr", grid=True, grid_pool=3), Silent())
+        extract(config(root, tmp_path / "3.zarr", crop=64, grid=True, grid_pool=3), Silent())
 
 
 @pytest.mark.slow
@@ -237,6 +238,6 @@ def test_readme_snippet_reads_a_cache_without_ifcar(tmp_path: Path) -> None:
     finally:
         os.chdir(before)
     assert list(values["ids"])[:2] == ["100", "101"]  # type: ignore[call-overload]
-    assert values["done"].all() and values["features"].shape == (4, 4, 2048, 3, 3)  # type: ignore[attr-defined]
+    assert values["done"].all() and values["features"].shape == (8, 4, 1280, 3, 3)  # type: ignore[attr-defined]
     assert values["targets"].tolist() == [0, 1] * 4  # type: ignore[attr-defined]
     assert len(values["inputs"]) == (values["split"] == 1).sum() > 0  # type: ignore[arg-type, attr-defined]

@@ -158,7 +158,7 @@ def test_killed_grid_goes_on_to_the_same_bytes_and_replaces_a_killed_worker(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beside the same grid left alone: killed as a whole twice, then one of its workers is."""
-    slower = {**GRID, "schedule": {**SHORT, "epochs": 40}}
+    slower = {**GRID, "schedule": {**SHORT, "epochs": 20}}
     whole, killed = tmp_path / "runs", tmp_path / "killed"
     assert not run_grid(
         plan_grid(from_plain(GridConfig, slower, "grid"), cache), Silent(), MachineConfig(processes=2)
