@@ -92,7 +92,7 @@ def test_streams_train_together_and_answer_alone_from_their_own_cache(caches: Pa
         preset="small",
         settings={"embedding_dim": 16, "num_blocks": 2},
         aux_weights={"align": 0.1},
-        schedule=ScheduleConfig(kind="stretched", min_steps=75, refit=False, held_out=0.0),
+        schedule=ScheduleConfig(kind="stretched", min_steps=150, refit=False, held_out=0.0),
     )
     run = fit(config, Silent(), out=tmp_path / "run").run
     assert run.config.options["streams"] == ["ego", "third", "audio"]  # type: ignore[union-attr]
