@@ -106,7 +106,7 @@ def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunCon
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop_after", [4, 8])
+@pytest.mark.parametrize("stop_after", [2, 8])
 def test_resumed_run_ends_like_an_uninterrupted_one(
     whole: tuple[RunConfig, Run], tmp_path: Path, stop_after: int
 ) -> None:
