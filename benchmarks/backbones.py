@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import torch
 from machine import WEIGHTS
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+
+from fixtures.weights import draw_weights
 
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.catalog import build_backbone, resolve_backbone
@@ -26,11 +30,7 @@ def random_weights(name: str) -> str:
     """
     path = Path(os.environ.get(WEIGHTS, ""), f"{name}.safetensors")
     if not path.exists():
-        net = _built(name)
-        load_weights(net, "random:0")
-        building = path.with_suffix(f".{os.getpid()}")
-        save_file(net.state_dict(), building)
-        building.replace(path)  # whole, whenever a part of `gpu.py` is killed
+        draw_weights(_built(name), path)
     return str(path)
 
 

@@ -51,7 +51,9 @@ def write_rows(cache: Path, size: str) -> None:
     write_cache(cache, spec, num_train=NUM_CLIPS, num_test=0, num_classes=num_classes)
 
 
-def make_config(cache: Path, size: str, precision: str = "fp32", *, layout: bool = False) -> RunConfig:
+def make_config(
+    cache: Path, size: str, precision: str = "fp32", *, layout: bool = False, batch: int | None = None
+) -> RunConfig:
     """Return the run that fleets of one of the sizes consist of: SFI with its prediction task."""
     *_, preset, kind = SIZES[size]
     return make_run_config(
@@ -61,7 +63,7 @@ def make_config(cache: Path, size: str, precision: str = "fp32", *, layout: bool
         preset=preset,
         streams="layout" if layout else None,
         aux_weight=5.0,
-        schedule=ScheduleConfig(kind=kind, precision=precision),  # type: ignore[arg-type]
+        schedule=ScheduleConfig(kind=kind, precision=precision, batch_size=batch),  # type: ignore[arg-type]
     )
 
 

@@ -14,7 +14,8 @@ FOLDER/gpu-PART.json is whole after every row, so that a cut, a crash or a hang 
 not measured to the end have "extrapolated" in their name. The last line says what is done; the exit code is 0 when
 nothing failed.
 
---small shows on a CPU that everything runs, in minutes; its figures mean nothing.
+--small shows on a CPU that everything runs, in a minute; its figures mean nothing.
+The variable BENCHMARK_WEIGHTS may name a folder that has random weights or keeps them for another call.
 """
 
 from __future__ import annotations
@@ -106,7 +107,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     print(f"{hardware(options.device)}, torch {torch.__version__}, {options.budget:.0f} s", flush=True)
     lines = []
-    with tempfile.TemporaryDirectory() as weights:  # drawn by the first part that needs them, for all
+    with tempfile.TemporaryDirectory() as drawn:  # by the first part that needs them, for all
+        weights = os.environ.get(WEIGHTS, drawn)
         for number, part in enumerate(options.parts):
             now = time.monotonic()
             left = started + options.budget - now

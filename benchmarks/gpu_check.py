@@ -73,7 +73,7 @@ def run(rows: Rows) -> None:
     shared = os.environ.get("IFCAR_SHARED")
     for file in FILES if shared else ():
         rows.measure(f"golden {file}", partial(golden_error, Path(str(shared)) / "golden", file, device))
-    write_dataset(Path("something-else"), 24)
+    write_dataset(Path("something-else"), 12 if rows.small else 24)
     rows.measure("extract", partial(extraction_error, device, rows.small))
     rows.measure("fit-head", partial(training_error, device))
     write_rows(Path("random.zarr"), "toybox")
@@ -235,7 +235,7 @@ def golden_error(folder: Path, file: str, device: str) -> dict[str, Any]:
 def extraction_error(device: str, small: bool) -> dict[str, Any]:
     """Extract the same clips on the CPU and on the device, and compare the rows that the caches hold."""
     found = {}
-    crop, workers = (32, 0) if small else (64, 2)
+    crop, workers = (16, 0) if small else (64, 2)
     for name, where, precision in (("cpu", "cpu", "fp32"), ("fp32", device, "fp32"), ("bf16", device, "bf16")):
         config = ExtractConfig(
             dataset="something-else", data_root=Path("something-else"), out=Path(f"{name}.zarr"), crop=crop,

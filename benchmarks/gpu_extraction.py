@@ -24,6 +24,7 @@ from ifcar.extract.backbones.fold import channels_last, folded
 from ifcar.extract.backbones.spec import INSTANCES
 
 BATCH = {"i3d_r50": 64, "slowfast_r50": 32, "i3d_inception": 64}
+SMALL_BATCH = 2  # clips: a CPU without bfloat16 of its own takes twenty times as long for it
 MOST_SECONDS = 2.0  # of a batch; a form that takes longer is timed on fewer views
 COMPILE_SECONDS = 60.0  # expected for one form
 
@@ -78,15 +79,15 @@ COMPILED = (Form("bf16", compiles=True), Form("fp32", compiles=True))
 def run(rows: Rows) -> None:
     """Measure: what `extract` does first, then other forms, and what has to be compiled last."""
     known = dict(rows.measure("peaks", partial(peaks, rows.device, small=rows.small)))
-    crop = 32 if rows.small else 224
+    crop = 16 if rows.small else 224
     names = ["i3d_r50"] if rows.small else list(FRAMES)
     workers = 1 if rows.small else os.cpu_count() or 1
-    clips = 20 if rows.small else 2048
-    rows.measure("videos", partial(make_videos, clips, 2 if rows.small else 12))
+    clips = 10 if rows.small else 2048
+    rows.measure("videos", partial(make_videos, clips, 1 if rows.small else 12))
     for name in names:
         forms_of(name, AS_EXTRACTED, rows, crop, known)
         for precision in ("bf16", "fp32") if name == "i3d_r50" and not rows.small else ("bf16",):
-            batch = 4 if rows.small else BATCH[name]
+            batch = SMALL_BATCH if rows.small else BATCH[name]
             config = make_config(rows.device, precision, batch, crop, clips, workers, name)
             if precision == "bf16":
                 rows.measure(f"{name}, decoders alone", partial(decoders, config), expected=15)
@@ -113,7 +114,7 @@ def forms_of(
         rows.measure(f"{name}, {forms[0].name}", dict, expected=expected)
         return
     net = backbone(rows.device, name)
-    pixels = views(rows.device, 4 if rows.small else BATCH[name], crop, FRAMES[name])
+    pixels = views(rows.device, SMALL_BATCH if rows.small else BATCH[name], crop, FRAMES[name])
     few = net.normalise(pixels[:4])
     with torch.inference_mode():
         reference = net(few)[INSTANCES]

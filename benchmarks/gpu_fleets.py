@@ -17,6 +17,7 @@ from ifcar.pipelines.fleets.pool import prepare_worker
 from ifcar.pipelines.runs.config import RunConfig
 
 GOAL_AT_16 = 0.25
+SMALL_BATCH = 4
 
 
 def run(rows: Rows) -> None:
@@ -27,7 +28,7 @@ def run(rows: Rows) -> None:
         write_rows(Path(f"{size}.zarr"), size)
     for precision, shared in (("fp32", False), ("fp32", True), ("bf16", False)):
         for size, members in sizes.items():
-            config = make_config(Path(f"{size}.zarr"), size, precision)
+            config = make_config(Path(f"{size}.zarr"), size, precision, batch=SMALL_BATCH if rows.small else None)
             fitting = fitting_sizes(config, size, rows.device, members)
             for m in fitting if not shared else fitting[1:]:
                 name = f"{size}, {precision}, {m} {'of one seed' if shared else 'of own seeds'}"

@@ -17,7 +17,7 @@ from fixtures.flops import PAPER_BATCH
 
 def run(rows: Rows) -> None:
     """Measure SFI in both precisions first, then the other heads."""
-    clips, rounds = (4, 1) if rows.small else (PAPER_BATCH, 15)
+    clips, rounds = (2, 1) if rows.small else (PAPER_BATCH, 15)
     systems = [SYSTEMS[-1]._replace(preset="small")] if rows.small else SYSTEMS
     for some in (systems[:1], systems[1:]):
         for precision in PRECISIONS:

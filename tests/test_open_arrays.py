@@ -57,6 +57,8 @@ from ifcar.pipelines.training.together import FitResult, fit_together
 DEPTH = ArraySpec(name="depth", axes=("T", "N"), dtype="float32", role="layout")
 CLASSES = ("hand", "thing")
 BRIEF = ScheduleConfig(kind="stretched", min_steps=60, batch_size=8, held_out=0.0)
+FEW = replace(BRIEF, epochs=4)
+"""For runs of which nobody asks what they learned."""
 
 
 class DepthDataset(SomethingElse):
@@ -231,9 +233,11 @@ def test_runs_that_train_together_get_the_array_too(cache: Path, run: FitResult,
 @pytest.mark.slow
 def test_the_same_head_trains_with_its_backbone_live(cache: Path, root: Path, tmp_path: Path) -> None:
     """Live logits are those of the cache, with depth beside features that the backbone makes."""
-    from_cache = fit(config(cache, frame=True), Silent(), out=tmp_path / "head", device="cpu").run
+    from_cache = fit(
+        replace(config(cache, frame=True), schedule=FEW), Silent(), out=tmp_path / "head", device="cpu"
+    ).run
     weights = random_weights(root, "i3d_inception")
-    given = {"data_root": root, "weights": weights, "epochs": 1, "batch_size": 4, "lr": 1e-9, "head_lr": 1e-9}
+    given = {"data_root": root, "weights": weights, "num_steps": 1, "batch_size": 4, "lr": 1e-9, "head_lr": 1e-9}
     live = finetune(joint_config(from_cache.path, **given), Silent(), out=tmp_path / "live", workers=0, device="cpu")
     cached, found = (run.predictions("test").logits for run in (from_cache, live.run))
     np.testing.assert_allclose(found, cached, atol=1e-3)
@@ -243,10 +247,10 @@ def test_the_same_head_trains_with_its_backbone_live(cache: Path, root: Path, tm
 def test_orn_trains_on_features_pooled_under_masks_from_the_cache_and_live(root: Path, tmp_path: Path) -> None:
     made = extract(options(root, tmp_path / "masked.zarr", pooled="mask"), Silent()).cache
     assert open_cache(made).spec.shape("instance_features")[-2:] == (1, 1)
-    orn = make_run_config("orn", made, preset="small", aux_weight=1.0, schedule=BRIEF)
+    orn = make_run_config("orn", made, preset="small", aux_weight=1.0, schedule=FEW)
     from_cache = fit(orn, Silent(), out=tmp_path / "orn", device="cpu").run
     weights = random_weights(root, "i3d_inception")
-    given = {"data_root": root, "weights": weights, "epochs": 1, "batch_size": 4, "lr": 1e-9, "head_lr": 1e-9}
+    given = {"data_root": root, "weights": weights, "num_steps": 1, "batch_size": 4, "lr": 1e-9, "head_lr": 1e-9}
     live = finetune(joint_config(from_cache.path, **given), Silent(), out=tmp_path / "live", workers=0, device="cpu")
     cached, found = (run.predictions("test").logits for run in (from_cache, live.run))
     np.testing.assert_allclose(found, cached, atol=1e-2 * float(np.abs(cached).max()))

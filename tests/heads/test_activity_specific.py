@@ -160,13 +160,16 @@ def test_without_attention_each_descriptor_is_its_own_map_of_the_average() -> No
 def test_two_stage_transformer_equals_its_formula_written_out(features: Any) -> None:
     config = TwoStageTransformerConfig(features=features, num_groups=2, key_dim=8)
     head: Any = build_moved(TwoStageTransformer, config, SPEC).double().eval()
-    batch = in_double(random_batch(5, SPEC, seed=2))
+    batch = in_double(random_batch(2, SPEC, seed=2))
+    if features == "instances":
+        assert (batch.categories == 0).any(dim=2).any(dim=1).all()  # each clip has a slot without an instance
     logits = head(batch).logits
-    for b in range(5):
+    for b in range(2):
         f = standardised(positions_of(batch, b, features), head.input_norm)
         for layer in (head.first, head.second):
             keys = [grouped(layer.gamma.weight[0], g) for g in f]
-            weights = [softmax([grouped(layer.beta.weight[0], g) @ key for key in keys]) for g in f]
+            asked = [grouped(layer.beta.weight[0], g) for g in f]
+            weights = [softmax([query @ key for key in keys]) for query in asked]
             f = [sum(a * g for a, g in zip(row, f, strict=True)) for row in weights]
         torch.testing.assert_close(logits[b], head.classifier(sum(f) / len(f)), **EXACT)
 

@@ -80,23 +80,33 @@ def same_run(a: Run, b: Run) -> None:
         assert replace(m, seconds=0.0) == replace(n, seconds=0.0)
 
 
+@pytest.fixture(scope="module")
+def learned(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return fit(config(cache, aux_weight=1.0), Silent(), out=tmp_path_factory.mktemp("learned") / "run").run
+
+
 @pytest.mark.slow
-def test_layout_head_learns_direction_and_is_deterministic(cache: Path) -> None:
-    first, second = (fit(config(cache, aux_weight=1.0), Silent()) for _ in range(2))
-    test = first.run.metric("test")
+def test_layout_head_learns_direction(learned: Run) -> None:
+    test = learned.metric("test")
     assert test is not None and test.n == 16 and test.top1 == 1.0
+
+
+@pytest.mark.slow
+def test_training_is_deterministic(cache: Path) -> None:
+    brief = config(cache, aux_weight=1.0, schedule=replace(SHORT, epochs=6))
+    first, second = (fit(brief, Silent()) for _ in range(2))
     assert first.run.path != second.run.path
     same_run(first.run, second.run)
 
 
 @pytest.fixture(scope="module")
 def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, Run]:
-    chosen = config(cache, schedule=replace(SHORT, min_steps=120))
+    chosen = config(cache, schedule=replace(SHORT, epochs=6), seed=2)  # its best round is the fourth
     return chosen, fit(chosen, Silent(), out=tmp_path_factory.mktemp("whole") / "run").run
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop_after", [4, 22])
+@pytest.mark.parametrize("stop_after", [2, 8])
 def test_resumed_run_ends_like_an_uninterrupted_one(
     whole: tuple[RunConfig, Run], tmp_path: Path, stop_after: int
 ) -> None:
@@ -104,6 +114,7 @@ def test_resumed_run_ends_like_an_uninterrupted_one(
     chosen, run = whole
     with interrupted_after(CHECKPOINT, stop_after), pytest.raises(KeyboardInterrupt):
         fit(chosen, Silent(), out=tmp_path / "stopped")
+    assert ("refit" in (tmp_path / "stopped" / "history.jsonl").read_text()) == (stop_after == 8)
     with pytest.raises(InputError, match="--resume"):
         fit(chosen, Silent(), out=tmp_path / "stopped")
     with pytest.raises(InputError, match="another seed"):
@@ -242,9 +253,9 @@ def test_ensemble_is_the_average_of_probabilities(cache: Path) -> None:
 
 @pytest.mark.slow
 def test_ensemble_says_which_member_counts_for_nothing_and_that_one_alone_is_better(
-    cache: Path, tmp_path: Path
+    learned: Run, tmp_path: Path
 ) -> None:
-    good = fit(config(cache), Silent()).run
+    good = learned
     test = good.predictions("test")
     bad = replace(good, path=tmp_path / "bad", metrics=[replace(m, top1=0.0) for m in good.metrics])
     wrong = replace(test, logits=-9 * test.logits)

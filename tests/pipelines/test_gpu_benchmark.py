@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fixtures.weights import random_weights
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PARTS = ["check", "extraction", "heads", "fleets", "full_size"]
@@ -23,8 +24,9 @@ def content(out: Path, part: str) -> dict[str, list[dict[str, object]]]:
 
 
 @pytest.mark.slow(seconds=40)
-def test_every_part_runs_through_on_a_cpu(tmp_path: Path) -> None:
+def test_every_part_runs_through_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a budget that no machine needs: what is checked is that rows come and agree, not when."""
+    monkeypatch.setenv("BENCHMARK_WEIGHTS", str(Path(random_weights(tmp_path)).parent))
     done = run_gpu(tmp_path / "out", "--small", "--budget", "3600")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith("done in ")

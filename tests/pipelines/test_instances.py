@@ -60,7 +60,7 @@ from ifcar.pipelines.runs.schedule import ScheduleConfig
 from ifcar.pipelines.stacks.noise import draw_noise
 from ifcar.pipelines.training.together import FitResult, fit_together
 
-SHORT = ScheduleConfig(kind="stretched", epochs=8, batch_size=8)
+SHORT = ScheduleConfig(kind="stretched", epochs=3, batch_size=8)
 SLOTS = 6
 
 
@@ -199,7 +199,7 @@ def test_runs_alone_in_a_fleet_and_streamed_learn_the_same(cache: Path, runs: Ru
     streamed = fit(config(cache), Silent(), memory="stream").run
     alone = runs["personal"].predictions("test")
     assert alone.segments is not None and len(np.unique(alone.segments)) == 2
-    for run, apart in ((fleet[0], 0.1), (streamed, 1e-6)):  # a fleet's sums round otherwise, step after step
+    for run, apart in ((fleet[0], 0.02), (streamed, 1e-6)):  # a fleet's sums round otherwise, step after step
         np.testing.assert_allclose(run.predictions("test").logits, alone.logits, atol=apart)
     system = System(name="A", protocol="p", replicates=[Replicate(seed=n, runs=[run]) for n, run in enumerate(fleet)])
     (row,) = summarise([system])

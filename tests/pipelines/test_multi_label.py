@@ -36,6 +36,8 @@ from ifcar.pipelines.scoring.pooling import pool_views
 
 NAMES = ("moves left", "moves right", "lies low", "never seen")
 SHORT = ScheduleConfig(kind="stretched", min_steps=60, batch_size=8)
+BRIEF = ScheduleConfig(kind="stretched", epochs=3, batch_size=8)
+"""For what needs a run, and none that has learned."""
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +72,9 @@ def runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "runs"
 
 
-def config(cache: Path, head: str = "stin", seed: int = 0) -> RunConfig:
+def config(cache: Path, head: str = "stin", seed: int = 0, schedule: ScheduleConfig = SHORT) -> RunConfig:
     return make_run_config(
-        head, cache, protocol="many", streams="layout", preset="small", schedule=SHORT, seed=seed, settings={}
+        head, cache, protocol="many", streams="layout", preset="small", schedule=schedule, seed=seed, settings={}
     )
 
 
@@ -179,17 +181,20 @@ def test_runs_in_a_fleet_equal_runs_alone(cache: Path, tmp_path: Path) -> None:
     from ifcar.pipelines.training.jobs import Job
     from ifcar.pipelines.training.together import FitResult, fit_together
 
-    alone = [fit(config(cache, seed=seed), Silent()).run for seed in (0, 1)]
-    jobs = [Job(config=config(cache, seed=seed), path=tmp_path / f"s{seed}") for seed in (0, 1)]
+    alone = [fit(config(cache, seed=seed, schedule=BRIEF), Silent()).run for seed in (0, 1)]
+    jobs = [Job(config=config(cache, seed=seed, schedule=BRIEF), path=tmp_path / f"s{seed}") for seed in (0, 1)]
     for own, result in zip(alone, fit_together(jobs, tmp_path, Silent()), strict=True):
         assert isinstance(result, FitResult)
-        first = [json.loads((run.path / "history.jsonl").read_text().splitlines()[0]) for run in (own, result.run)]
-        assert first[0]["classification_loss"] == pytest.approx(first[1]["classification_loss"], rel=1e-4)
+        together, apart = (
+            [json.loads(line)["classification_loss"] for line in (run.path / "history.jsonl").read_text().splitlines()]
+            for run in (result.run, own)
+        )
+        assert together == pytest.approx(apart, rel=1e-3) and together[0] == pytest.approx(apart[0], rel=1e-4)
 
 
 @pytest.mark.slow
 def test_ensembles_average_sigmoids_and_tables_rank_by_map(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runs = [fit(config(cache, head), Silent()).run for head in ("stin", "base")]
+    runs = [fit(config(cache, head, schedule=BRIEF), Silent()).run for head in ("stin", "base")]
     fused = ensemble([run.path for run in runs], weights=[0.25, 0.75]).run
     parts = [MultiLabel().probabilities(run.predictions("test").logits) for run in runs]
     found = MultiLabel().probabilities(fused.predictions("test").logits)
