@@ -149,37 +149,39 @@ def link(frames: NDArray[np.int64], detections: Sequence[Sequence[Detection]]) -
         frames: (F,) ascending frame numbers.
         detections: for each frame, its boxes.
     """
-    keys = sorted({d.key for frame in detections for d in frame})
+    found: dict[str, dict[int, list[Detection]]] = {}  # key → row of its frame → what is there
+    for row, frame in enumerate(detections):
+        for detection in frame:
+            found.setdefault(detection.key, {}).setdefault(row, []).append(detection)
     columns: list[FloatArray] = []
     categories: list[int] = []
-    for key in keys:
-        of_key = [[d for d in frame if d.key == key] for frame in detections]
-        is_subject = any(d.is_subject for frame in of_key for d in frame)
-        linked = _link_one_key([np.array([d.box for d in f], np.float32).reshape(-1, 4) for f in of_key])
+    for _, of_key in sorted(found.items()):
+        is_subject = any(d.is_subject for own in of_key.values() for d in own)
+        boxes_of_row = {row: np.array([d.box for d in own], np.float32) for row, own in of_key.items()}
+        linked = _link_one_key(boxes_of_row, len(detections))
         columns += linked
         categories += [int(Category.SUBJECT if is_subject else Category.OBJECT)] * len(linked)
     boxes = np.stack(columns, axis=1) if columns else np.zeros((len(frames), 0, 4), np.float32)
     return Tracks(frames=frames, boxes=boxes, categories=np.array(categories, np.uint8))
 
 
-def _link_one_key(boxes_of_frame: Sequence[FloatArray]) -> list[FloatArray]:
-    """Link the boxes of one key; return one (F, 4) column a track."""
-    if all(len(boxes) <= 1 for boxes in boxes_of_frame):
-        only = np.full((len(boxes_of_frame), 4), np.nan, np.float32)
-        for frame, boxes in enumerate(boxes_of_frame):
-            only[frame] = boxes[0] if len(boxes) else np.nan
-        return [only]
+def _link_one_key(boxes_of_row: Mapping[int, FloatArray], num_rows: int) -> list[FloatArray]:
+    """Link the boxes of one key, given by ascending rows where it has any; return one (F, 4) column a track."""
     columns: list[FloatArray] = []
+    if all(len(boxes) == 1 for boxes in boxes_of_row.values()):
+        columns.append(np.full((num_rows, 4), np.nan, np.float32))
+        columns[0][list(boxes_of_row)] = np.concatenate(list(boxes_of_row.values()))
+        return columns
     last: list[FloatArray] = []
-    for frame, boxes in enumerate(boxes_of_frame):
+    for row, boxes in boxes_of_row.items():
         free = set(range(len(boxes)))
-        if columns and len(boxes):
+        if columns:
             for track, box in _assign(np.stack(last), boxes):
-                columns[track][frame] = last[track] = boxes[box]
+                columns[track][row] = last[track] = boxes[box]
                 free.discard(box)
         for box in sorted(free):
-            column = np.full((len(boxes_of_frame), 4), np.nan, np.float32)
-            column[frame] = boxes[box]
+            column = np.full((num_rows, 4), np.nan, np.float32)
+            column[row] = boxes[box]
             columns.append(column)
             last.append(boxes[box])
     return columns

@@ -19,6 +19,7 @@ from fixtures.own_videos import (
     write_portrait,
 )
 from fixtures.videos import write_video
+from fixtures.weights import random_weights
 
 from ifcar.cli import main
 
@@ -41,7 +42,7 @@ def test_own_videos_go_from_files_to_a_report_and_a_prediction(
     for name in ("DATA", "CACHES", "RUNS", "WEIGHTS"):
         monkeypatch.setenv(f"IFCAR_{name}", str(home / name.lower()))
     monkeypatch.chdir(home)
-    small = ("--weights", "random:0", "--crop", 32, "--frames", 8, "--instances", 2, "--workers", 0)
+    small = ("--weights", random_weights(tmp_path), "--crop", 32, "--frames", 8, "--instances", 2, "--workers", 0)
     said = ifcar(capsys, "extract", "--dataset", "folder", "--data-root", root, *small)
     assert "8 files read as CVAT XML, frame numbers counted from 0" in said.replace("\n", " ")
     assert "2 of 8 clips, 2 of 8 videos, are for test" in said.replace("\n", " ")

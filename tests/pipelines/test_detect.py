@@ -15,6 +15,7 @@ import pytest
 from fixtures.blobs import NUM_FRAMES, SIZE, boxes_at, dies_with_blobs, draw, write_boxless
 from fixtures.processes import call, files_below, run
 from fixtures.something_something import LISTS, V1, class_of
+from fixtures.weights import random_weights
 from PIL import Image
 
 from ifcar.cache.open import open_cache
@@ -114,8 +115,9 @@ def test_boxes_and_scores_are_kept_at_frames_of_the_layout_and_read_there(
 def test_from_boxless_videos_to_orn_and_back_to_predictions_from_bare_videos(
     root: Path, boxes: Path, tmp_path: Path
 ) -> None:
+    weights = random_weights(root, "i3d_inception")
     config = ExtractConfig(
-        dataset=V1, data_root=root, boxes=boxes, out=tmp_path / "c.zarr", backbone="i3d_inception", weights="random:0",
+        dataset=V1, data_root=root, boxes=boxes, out=tmp_path / "c.zarr", backbone="i3d_inception", weights=weights,
         crop=32, frames=8, framing="stretch", pooled="mask", instances=3, workers=0, device="cpu", batch_size=1,
     )  # fmt: skip
     made = extract(config, Silent())
@@ -140,28 +142,29 @@ def test_from_boxless_videos_to_orn_and_back_to_predictions_from_bare_videos(
     i3d = make_run_config("i3d", made.cache, preset="small", protocol="official", schedule=BRIEF)
     run_without = fit(i3d, Silent(), out=tmp_path / "i3d", device="cpu").run
     shutil.rmtree(made.cache)
+    onwards = PredictConfig(device="cpu", weights=weights)
     told = {"detector_weights": Path("masks")}
     for trained, given in ((run_from_boxes, told), (run_without, {})):
         stored = trained.predictions("test")
         for clip_id, logits in zip(stored.clip_ids.tolist(), stored.logits, strict=True):
             video = root / f"20bn-{V1}" / clip_id
-            found = predict(trained.path, video, Silent(), PredictConfig(device="cpu"), given)
+            found = predict(trained.path, video, Silent(), onwards, given)
             assert found.notes == [] and found.clip_id == clip_id
             assert (found.num_subjects, found.num_objects) == ((1, 1) if given else (0, 0))
             np.testing.assert_allclose(found.answers[0].logits[0], logits, rtol=1e-4, atol=1e-4)
     video = root / f"20bn-{V1}" / "12"
     with pytest.raises(MissingDataError, match="detector 'blobs' has no weights that can be fetched; give its file"):
-        predict(run_from_boxes.path, video, Silent(), PredictConfig())
+        predict(run_from_boxes.path, video, Silent(), onwards)
     with pytest.raises(InputError, match=r"--detector would be ignored: .*i3d reads no boxes"):
-        predict(run_without.path, video, Silent(), PredictConfig(), {"detector": "blobs"})
+        predict(run_without.path, video, Silent(), onwards, {"detector": "blobs"})
     with pytest.raises(InputError, match="--boxes and a detector's options exclude each other"):
-        predict(run_from_boxes.path, video, Silent(), PredictConfig(boxes=boxes), told)
+        predict(run_from_boxes.path, video, Silent(), replace(onwards, boxes=boxes), told)
     with pytest.raises(InputError, match=r"orn: trained on boxes of a detector .* does not read"):
         joint_config(run_from_boxes.path)
-    of_file = predict(run_from_boxes.path, video, Silent(), PredictConfig(boxes=boxes, device="cpu"))
-    again = predict(run_from_boxes.path, video, Silent(), PredictConfig(device="cpu"), told)
+    of_file = predict(run_from_boxes.path, video, Silent(), replace(onwards, boxes=boxes))
+    again = predict(run_from_boxes.path, video, Silent(), onwards, told)
     np.testing.assert_array_equal(of_file.answers[0].logits, again.answers[0].logits)
-    other = predict(run_from_boxes.path, video, Silent(), PredictConfig(device="cpu"), {**told, "least_boxes": 2})
+    other = predict(run_from_boxes.path, video, Silent(), onwards, {**told, "least_boxes": 2})
     assert other.notes == ["these boxes and those of the training differ in the detector's least_boxes"]
 
 

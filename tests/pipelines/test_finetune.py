@@ -63,7 +63,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tuned(root: Path) -> FinetuneResult:
-    return finetune(small_i3d(root, epochs=6), Silent(), out=root.parent / "tuned", workers=1)
+    return finetune(small_i3d(root, epochs=3), Silent(), out=root.parent / "tuned", workers=1)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_fine_tuned_backbone_makes_the_cache_that_the_run_names(
 
 def test_fine_tuning_learns_what_a_random_backbone_does_not_tell(tuned: FinetuneResult) -> None:
     history = [json.loads(line) for line in (tuned.run.path / "history.jsonl").read_text().splitlines()]
-    assert [record["epoch"] for record in history] == list(range(1, 7))
+    assert [record["epoch"] for record in history] == [1, 2, 3]
     assert history[-1]["classification_loss"] < history[0]["classification_loss"]
     before = load_file(random_weights(tuned.run.path, "i3d_inception"))
     after = {key.removeprefix("inner."): value for key, value in load_file(tuned.backbone).items()}
@@ -201,13 +201,13 @@ def call_momentum_as_earlier_versions_did(folder: Path) -> None:
 
 def test_killed_run_goes_on_to_the_same_bits(root: Path, tmp_path: Path) -> None:
     """SIGKILL after the first checkpoint, then the command line's own --resume; held-out part and dropout included."""
-    options = {"epochs": 3, "held_out": 0.25}
+    options = {"epochs": 2, "held_out": 0.25}
     whole = finetune(small_i3d(root, **options), Silent(), out=tmp_path / "whole", workers=0)
     stopped = tmp_path / "stopped"
     command = ["finetune", "i3d", "--dataset", "something-else"]
     command += ["--data-root", str(root), "--backbone", "i3d_inception", "--crop", "32", "--lr", "1e-2"]
     command += ["--weights", random_weights(root, "i3d_inception"), "--reduction", "16", "--batch-size", "4"]
-    command += ["--epochs", "3", "--held-out", "0.25", "--workers", "0", "--out", str(stopped)]
+    command += ["--epochs", "2", "--held-out", "0.25", "--workers", "0", "--out", str(stopped)]
     process = Command(command, tmp_path)
     while not (stopped / "checkpoint.safetensors").exists() and process.poll() is None:
         time.sleep(0.02)

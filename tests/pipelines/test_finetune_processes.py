@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.run
 from fixtures.finetuning import small_i3d
+from fixtures.processes import Command
 from fixtures.something_else import write_dataset
 from safetensors.torch import load_file
 
@@ -30,15 +30,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data") / "d", num_clips=16)
 
 
-def torchrun(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Start two processes of `ifcar finetune`."""
+def torchrun(folder: Path, *arguments: str) -> Command:
+    """Start two processes of `ifcar finetune`: forks of the launcher, which is one of the tests' server."""
     script = folder / "worker.py"
     script.write_text(WORKER)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*command, "finetune", "i3d", *arguments, "--device", "cpu", "--workers", "0"],
-        cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    launch = ["--standalone", "--nproc-per-node", "2", "--run-path", "--start-method", "fork", script]
+    return Command(
+        [*launch, "finetune", "i3d", *arguments, "--device", "cpu", "--workers", "0"], folder,
+        program=torch.distributed.run.main,
     )  # fmt: skip
 
 
@@ -53,7 +52,7 @@ def test_two_processes_train_like_one_and_go_on_after_one_is_killed(root: Path, 
 
     The run of two is killed in one of them after its first checkpoint, says so, and goes on to the same end.
     """
-    config = small_i3d(root, epochs=3, batch_size=4, micro_batch=1, clip_gradient=1.0)
+    config = small_i3d(root, epochs=2, batch_size=4, micro_batch=1, clip_gradient=1.0)
     alone = finetune(config, Silent(), out=tmp_path / "alone", workers=0)
     file = tmp_path / "config.yaml"
     write_config(tmp_path, config)
@@ -71,9 +70,9 @@ def test_two_processes_train_like_one_and_go_on_after_one_is_killed(root: Path, 
     output, errors = again.communicate(timeout=300)
     assert again.returncode == 0, errors
     assert output.count('"backbone"') == 1  # one process talks
+    start = open_setting(config, Group(number=0, size=1, device=torch.device("cpu")), Silent()).model
     for name in ("backbone.safetensors", "model.safetensors"):
         one, two = load_file(alone.run.path / name), load_file(stopped / name)
-        start = open_setting(config, Group(number=0, size=1, device=torch.device("cpu")), Silent()).model
         part = start.backbone if name.startswith("backbone") else start.head
         for key, begun in part.state_dict().items():
             moved = float((one[key] - begun).float().norm())

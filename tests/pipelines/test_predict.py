@@ -97,8 +97,23 @@ def one_view(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 @pytest.fixture(scope="module")
 def two_views(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     root = write_dataset(tmp_path_factory.mktemp("two") / "d")
-    options = {"backbone": "i3d_inception", "pooled": "7-max", "framing": "center", "instances": 3, "flip": True}
-    return train(root, BOTH, views=2, augmented_views=1, batch_size=2, seed=3, **options)
+    weights = random_weights(root, "i3d_inception")
+    options = {
+        "weights": weights,
+        "backbone": "i3d_inception",
+        "pooled": "7-max",
+        "framing": "center",
+        "instances": 3,
+        "flip": True,
+    }
+    return replace(train(root, BOTH, views=2, augmented_views=1, batch_size=2, seed=3, **options), weights=weights)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """On weights that are drawn from a seed, again for every prediction."""
+    root = write_dataset(tmp_path_factory.mktemp("drawn") / "d")
+    return train(root, {"i3d": {}}, backbone="i3d_inception", batch_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -128,11 +143,10 @@ def test_prediction_equals_the_stored_logits_without_the_cache(
 
 
 @pytest.mark.slow
-def test_extraction_in_other_batches_differs_by_rounding_only(tmp_path: Path) -> None:
+def test_extraction_in_other_batches_differs_by_rounding_only(drawn: Trained) -> None:
     """A convolution over 4 clips sums in another order than over 1, which float16 turns into its last bit."""
-    trained = train(write_dataset(tmp_path / "d"), {"i3d": {}}, backbone="i3d_inception", batch_size=4)
-    for clip, logits in list(trained.stored("i3d").items())[:2]:
-        np.testing.assert_allclose(trained.predict("i3d", clip).answers[0].logits[0], logits, rtol=1e-3, atol=5e-3)
+    for clip, logits in list(drawn.stored("i3d").items())[:2]:
+        np.testing.assert_allclose(drawn.predict("i3d", clip).answers[0].logits[0], logits, rtol=1e-3, atol=5e-3)
 
 
 @pytest.mark.slow
@@ -160,7 +174,9 @@ def test_video_file_gives_the_same_as_extraction_from_it(tmp_path: Path) -> None
     for frames in sorted((root / "frames").iterdir()):
         write_video(root / "videos" / f"{frames.name}.mp4", frames)
     shutil.rmtree(root / "frames")
-    trained = train(root, {"i3d": {}}, backbone="i3d_inception", precision="bf16", batch_size=1)
+    weights = random_weights(root, "i3d_inception")
+    given = {"backbone": "i3d_inception", "precision": "bf16", "batch_size": 1, "weights": weights}
+    trained = replace(train(root, {"i3d": {}}, **given), weights=weights)
     for clip, logits in list(trained.stored("i3d").items())[:2]:
         np.testing.assert_allclose(trained.predict("i3d", clip).answers[0].logits[0], logits, **HEAD_BATCH)
 
@@ -199,30 +215,31 @@ def test_ensemble_of_members_on_other_data_is_refused(one_view: Trained, two_vie
 
 
 @pytest.mark.slow
-def test_other_weights_than_the_runs_are_refused_by_name(two_views: Trained) -> None:
+def test_other_weights_than_the_runs_are_refused_by_name(drawn: Trained) -> None:
     with pytest.raises(CacheMismatchError, match=r"weights random:0, but random:1 are random:1; .*--weights"):
-        two_views.predict("i3d", "102", weights="random:1")
+        drawn.predict("i3d", "102", weights="random:1")
 
 
 @pytest.mark.slow
 def test_features_of_another_version_are_refused(two_views: Trained, tmp_path: Path) -> None:
     run = shutil.copytree(two_views.runs["i3d"].path, tmp_path / "run")
+    given = PredictConfig(boxes=two_views.boxes, weights=two_views.weights)
     content = json.loads((run / "data.json").read_text())
     content["identity"]["feature_version"] = 99
     (run / "data.json").write_text(json.dumps(content))
     with pytest.raises(CacheMismatchError, match=r"\(99, 2, 'Mixed_4f', 832\).*extract and train again"):
-        predict(run, two_views.video("102"), Silent(), PredictConfig(boxes=two_views.boxes))
+        predict(run, two_views.video("102"), Silent(), given)
     content["identity"]["feature_version"] = FEATURE_VERSION
     del content["identity"]["views"]["version"]  # as of a run whose two views lay elsewhere
     (run / "data.json").write_text(json.dumps(content))
     with pytest.raises(
         CacheMismatchError, match=rf"\({FEATURE_VERSION}, 1, 'Mixed_4f', 832\).*extract and train again"
     ):
-        predict(run, two_views.video("102"), Silent(), PredictConfig(boxes=two_views.boxes))
+        predict(run, two_views.video("102"), Silent(), given)
     del content["identity"]["views"]
     (run / "data.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match="does not state the features' 'views'"):
-        predict(run, two_views.video("102"), Silent(), PredictConfig(boxes=two_views.boxes))
+        predict(run, two_views.video("102"), Silent(), given)
 
 
 @pytest.mark.parametrize("form", ["mapping by video name", "mapping of one", "mapping by --clip", "list of records"])
@@ -349,7 +366,9 @@ def test_damaged_frame_of_the_video_is_named(two_views: Trained, tmp_path: Path)
         if frame.name != "0001.jpg":
             frame.write_bytes(b"")
     with pytest.raises(InputError, match=r"\d\.jpg: damaged or no image"):
-        predict(two_views.runs["i3d"].path, video, Silent(), PredictConfig(boxes=two_views.boxes))
+        predict(
+            two_views.runs["i3d"].path, video, Silent(), PredictConfig(boxes=two_views.boxes, weights=two_views.weights)
+        )
 
 
 def command(*arguments: object) -> Any:

@@ -29,7 +29,7 @@ from ifcar.pipelines.recompute import FEATURE_BOUNDS, Recomputed, drawn_rows, re
 
 NUM_CLIPS = 6
 OPTIONS = {
-    "dataset": "something-else", "backbone": "inflated-resnet18", "crop": 32, "frames": 4, "views": 2,
+    "dataset": "something-else", "backbone": "mobilenet_v2", "crop": 32, "frames": 4, "views": 2,
     "augmented_views": 1, "seed": 3, "workers": 0, "batch_size": 4,
 }  # fmt: skip
 

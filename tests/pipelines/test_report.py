@@ -204,6 +204,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     )
 
 
+@pytest.fixture(scope="module")
+def without_pixels(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page about the same runs where there are no videos."""
+    place = tmp_path_factory.mktemp("without")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IFCAR_DATA", str(place))
+        return report([world.comparison], Silent(), ReportConfig(out=place / "r", num_clips=3)).page
+
+
 def test_every_figure_is_there_as_svg_png_and_csv(world: World) -> None:
     for name in FIGURES:
         for ending in ("svg", "png", "pdf", "csv"):
@@ -325,25 +334,24 @@ def test_cache_of_another_fingerprint_is_not_used(world: World, tmp_path: Path) 
         dataset="something-else", data_root=world.data, out=other, backbone="none", workers=0, frames=4
     )
     extract(options, Silent())
-    result = report(
-        [world.comparison], Silent(), ReportConfig(out=tmp_path / "r", cache=other, num_clips=1, data_root=world.data)
-    )
+    run = world.comparison.parent / "trained"
+    result = report([run], Silent(), ReportConfig(out=tmp_path / "r", cache=other, num_clips=1, data_root=world.data))
     assert any("has the fingerprint" in note for note in result.notes)
 
 
 def test_boxes_are_drawn_when_the_videos_are_gone(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, without_pixels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("IFCAR_DATA", str(tmp_path))
-    result = report([world.comparison], Silent(), ReportConfig(out=tmp_path / "r", num_clips=3))
-    page = result.page.read_text()
+    page = without_pixels.read_text()
     assert "Boxes alone are drawn for all clips" in page and "image/jpeg" not in page
     assert page.count('class="strip"') == 3 and page.count('role="img"') == 3
+    monkeypatch.setenv("IFCAR_DATA", str(tmp_path))
     changed = tmp_path / "something-else"
     shutil.copytree(world.data, changed)
     annotations = changed / "annotations.json"
     annotations.write_text(annotations.read_text() + " ")
-    again = report([world.comparison], Silent(), ReportConfig(out=tmp_path / "r", num_clips=3))
+    run = world.comparison.parent / "trained"
+    again = report([run], Silent(), ReportConfig(out=tmp_path / "r", num_clips=3))
     assert any("other annotations" in note for note in again.notes)
 
 
@@ -615,9 +623,8 @@ def test_downloads_hold_the_figures_numbers(world: World, browser: Any) -> None:
         assert content == (world.out / "figures" / name).read_bytes()
 
 
-def test_box_drawings_are_described_where_there_are_no_frames(world: World, browser: Any, tmp_path: Path) -> None:
-    result = report([world.comparison], Silent(), ReportConfig(out=tmp_path / "r", num_clips=4))
-    open_page(browser, result.page, 390)
+def test_box_drawings_are_described_where_there_are_no_frames(without_pixels: Path, browser: Any) -> None:
+    open_page(browser, without_pixels, 390)
     words = browser.execute_script("return [...document.querySelectorAll('.strip svg')].map(s => s.ariaLabel)")
     assert len(words) == CARDS_A_PAGE and all("without pixels" in w for w in words)
 
