@@ -40,7 +40,7 @@ class WithLosses:
 
 def build(head: type[Head], config: Any, spec: CacheSpec, seed: int = 0) -> Head:
     """Build a head of `NUM_CLASSES` classes."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed also queues a call with a traceback for every device
     return head(config, spec, NUM_CLASSES)
 
 
