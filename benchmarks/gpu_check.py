@@ -30,6 +30,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from fixtures.decoded import decoded_views
 from fixtures.flops import PAPER_CLASSES, PAPER_SPEC, training_loss
 from fixtures.golden import FILES, load_golden
+from fixtures.narrow_heads import narrow
 from fixtures.something_else import write_dataset
 
 from ifcar.cache.arrays import MASKS, CacheSpec, object_classes
@@ -166,13 +167,12 @@ def head_error(name: str, device: str, small: bool) -> dict[str, Any]:
     """Compare a head's logits and gradient with the CPU's, in float32 and evaluation mode, and its recorded steps."""
     torch.manual_seed(0)
     kind = HEADS.get(name)
-    preset = "small" if small and "small" in kind.presets else "paper"
     spec = CacheSpec.standard(
         num_frames=PAPER_SPEC.num_frames, num_steps=PAPER_SPEC.num_steps, num_instances=PAPER_SPEC.num_instances,
         channels=PAPER_SPEC.channels, pooled_size=PAPER_SPEC.pooled_size, grid_size=(7, 7),
         more=(MASKS, object_classes(["cup", "box", "pen"])),
     )  # fmt: skip
-    config = kind.presets[preset]
+    config = narrow(kind.presets["paper"]) if small else kind.presets["paper"]
     if hasattr(config, "num_blocks"):
         config = replace(config, num_blocks=spec.num_steps)  # blocks of time divide the steps
     head = kind(config, spec, PAPER_CLASSES).eval()
@@ -193,7 +193,7 @@ def head_error(name: str, device: str, small: bool) -> dict[str, Any]:
             errors[precision], recorded[f"{precision}_same_bits"] = record_error(step)
             recorded[f"{precision}_recorded"] = step.is_recorded
     ok = all(error <= LIMITS[name] for name, error in errors.items())
-    return {"preset": preset, **errors, **recorded, "ok": ok and False not in (recorded.get(k) for k in RECORDED)}
+    return {**errors, **recorded, "ok": ok and False not in (recorded.get(k) for k in RECORDED)}
 
 
 def record_error(step: StackStep) -> tuple[float, bool]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from fixtures.narrow_heads import narrow
 
 import ifcar.heads
 from ifcar.cache.arrays import CacheSpec
@@ -19,20 +20,6 @@ from ifcar.heads.joint import Streams
 from ifcar.testing.batches import LAYOUT_SPEC, spec_with
 from ifcar.testing.built_heads import WithLosses
 from ifcar.testing.head_contract import CHECKS
-
-SMALL = {
-    "appearance_dim": 16,
-    "layout_dim": 16,
-    "reduction_dim": 4,
-    "num_groups": 2,
-    "num_heads": 2,
-    "num_observations": 3,
-    "spatial_layers": 1,
-    "temporal_layers": 2,
-    "appearance_layers": 1,
-    "fusion_layers": 1,
-    "num_blocks": 2,
-}
 
 WITH_LOSS: dict[tuple[str, str], dict[str, Any]] = {  # what a loss needs
     ("ccau", "align"): {"streams": ("ego", "third", "audio")},
@@ -73,18 +60,6 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"layers": 1},
     ],
 }
-
-
-def narrow(config: Any) -> Any:
-    """Shrink every width of a config, also nested ones, so that a check takes milliseconds."""
-    changes: dict[str, Any] = {}
-    for f in fields(config):
-        value = getattr(config, f.name)
-        if is_dataclass(value):
-            changes[f.name] = narrow(value)
-        elif f.name in SMALL or f.name.endswith("_dim"):
-            changes[f.name] = SMALL.get(f.name, 16) if value else value
-    return replace(config, **changes)
 
 
 def variants() -> list[Any]:

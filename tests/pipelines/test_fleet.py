@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fixtures.interrupts import interrupted_after
+from fixtures.narrow_heads import narrow
 from fixtures.something_else import write_dataset
 from safetensors.numpy import load_file
 from torch import Tensor
@@ -137,11 +138,11 @@ def members(lrs: list[float], decays: list[float], optimizer: str) -> list[Fleet
 def train_stack(
     heads: list[Head], runs: list[FleetRun], batches: Callable[[int, int], InstanceBatch], *, per_head: bool
 ) -> list[dict[str, Tensor]]:
-    """Train heads for six steps in one stack; `batches` gives the batch of a run and a step."""
+    """Train heads for three steps in one stack; `batches` gives the batch of a run and a step."""
     stack = stack_heads(heads, CPU)
     optimizer = make_optimizer(stack, runs)
     labels = torch.arange(6) % 5
-    for step in range(6):
+    for step in range(3):
         stack.set_training(True)
         many = [batches(run.seed, step) for run in runs]
         batch = many[0]
@@ -163,9 +164,7 @@ def train_stack(
 def test_every_head_trains_in_a_stack_as_alone(name: str, per_head: bool) -> None:
     """In float64 to 1e-9, among other weights, dropout and learning rates, on its own batch or a shared one."""
     kind = HEADS.get(name)
-    options = kind.presets.get("small", kind.presets["paper"])
-    if hasattr(options, "num_groups"):
-        options = replace(options, num_groups=2)  # divides the channels of SPEC
+    options = narrow(kind.presets["paper"])
     if hasattr(options, "streams"):  # its losses are between streams
         options = replace(options, streams=("ego", "third"), distil="cooperative")
     heads, spec = [], spec_with(kind.arrays(options, kind.auxiliary))
