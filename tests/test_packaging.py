@@ -54,7 +54,13 @@ def test_citation_names_the_version_and_the_licence_of_the_package() -> None:
     assert f"## {ifcar.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-IMPORTED_AS = {"google-crc32c": "google_crc32c", "opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
+IMPORTED_AS = {
+    "fonttools": "fontTools",
+    "google-crc32c": "google_crc32c",
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+}
 IMPORTED_AS |= {"scikit-learn": "sklearn"}
 
 

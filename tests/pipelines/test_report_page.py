@@ -155,11 +155,17 @@ def test_a_paper_figure_is_as_wide_as_its_column_and_readable(across: bool, inch
         axes = figure.subplots()
         axes.plot([1, 2], [3, 4], label="line")
         axes.set_xlabel("an axis")
+        axes.set_title("a title", weight="bold")
         axes.legend()
         content = column_pdf(figure, across=across)
     box = re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ([\d.]+) \]", content)
     assert box is not None and float(box[1]) == pytest.approx(72 * inches, abs=0.01)
-    assert b"/Type3" not in content and axes.xaxis.label.get_fontsize() >= 7
+    fonts = set(re.findall(rb"/BaseFont /[A-Z]{6}\+(\S+)", content))
+    assert (
+        fonts == {b"DejaVuSans", b"DejaVuSans-Bold"}
+        and b"/Type3" not in content
+        and axes.xaxis.label.get_fontsize() >= 7
+    )
 
 
 def test_latex_has_a_label_a_short_caption_blocks_and_the_best_in_bold() -> None:
