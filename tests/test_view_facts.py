@@ -52,9 +52,9 @@ def seen(plans: list[RecordingPlan], seed: int, weights: Path) -> Mapping[str, n
     )
     found: dict[str, list[np.ndarray]] = {stream: [] for stream in CAMERA_OF}
     for plan in plans:
-        films = films_of(plan, seed)
+        films = films_of(plan, seed, frames=sampled.tolist())
         for stream, camera in CAMERA_OF.items():
-            pictures = [cv2.resize(films[camera][frame], (SIDE, SIDE))[..., ::-1] for frame in sampled]
+            pictures = [cv2.resize(picture, (SIDE, SIDE))[..., ::-1] for picture in films[camera]]
             video = torch.from_numpy(np.stack(pictures).reshape(WINDOWS, FRAMES, SIDE, SIDE, 3))
             with torch.inference_mode():
                 (maps,) = backbone(backbone.normalise(video)).values()

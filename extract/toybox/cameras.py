@@ -128,10 +128,10 @@ def _placements(zoom: float, middle: FloatArray, *, mirrored: bool = False) -> F
     return np.concatenate([np.broadcast_to(linear, (NUM_FRAMES, 2, 2)), offset[..., None]], axis=2)
 
 
-def film(camera: Camera, table: Sequence[Image]) -> list[Image]:
-    """Return the pictures (180, 240, 3) that a camera takes of the table's pictures."""
+def film(camera: Camera, table: Sequence[Image], frames: Sequence[int]) -> list[Image]:
+    """Return the pictures (180, 240, 3) that a camera takes of the table's pictures, which are of these frames."""
     pictures = []
-    for frame, picture in enumerate(table):
+    for frame, picture in zip(frames, table, strict=True):
         seen = cv2.warpAffine(
             picture,
             camera.placements[frame],
@@ -148,18 +148,25 @@ def film(camera: Camera, table: Sequence[Image]) -> list[Image]:
     return pictures
 
 
-def films_of(plan: RecordingPlan, seed: int, *, private: bool = False) -> dict[str, list[Image]]:
+def films_of(
+    plan: RecordingPlan, seed: int, *, private: bool = False, frames: Sequence[int] = range(NUM_FRAMES)
+) -> dict[str, list[Image]]:
     """Return the pictures that each camera takes of a recording.
 
     Args:
         plan: of the recording.
         seed: of the data set.
         private: only "ego" sees the acts; the others see the same table and an idle hand.
+        frames: which of the recording.
     """
     shown = build_stage(plan, seed)
-    table = list(render_frames(shown.scene, seed, plan.number))
-    others = list(render_frames(build_stage(plan, seed, acts=False).scene, seed, plan.number)) if private else table
-    return {name: film(camera_of(name, plan, shown, seed), table if name == "ego" else others) for name in CAMERAS}
+    table = list(render_frames(shown.scene, seed, plan.number, frames))
+    others = table
+    if private:
+        others = list(render_frames(build_stage(plan, seed, acts=False).scene, seed, plan.number, frames))
+    return {
+        name: film(camera_of(name, plan, shown, seed), table if name == "ego" else others, frames) for name in CAMERAS
+    }
 
 
 def acting_boxes(name: str, plan: RecordingPlan, seed: int) -> FloatArray:

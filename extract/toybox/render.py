@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import cv2
 import numpy as np
@@ -28,12 +28,12 @@ _WHITE: Colour = (255, 255, 255)
 _WRIST = (CANVAS * 0.5, CANVAS * 0.93)
 
 
-def render_frames(scene: Scene, seed: int, number: int) -> Iterator[Image]:
-    """Yield the frames of `scene` as (240, 320, 3) uint8 pictures, blue, green, red."""
+def render_frames(scene: Scene, seed: int, number: int, frames: Iterable[int] | None = None) -> Iterator[Image]:
+    """Yield frames of `scene`, all by default, as (240, 320, 3) uint8 pictures, blue, green, red."""
     rng = np.random.default_rng([seed, number, 2])
     table = _draw_table(rng)
     ordered = sorted(scene.tracks, key=lambda track: track.depth)
-    for frame in range(scene.num_frames):
+    for frame in range(scene.num_frames) if frames is None else frames:
         shift = scene.camera[frame]
         x, y = _MARGIN - int(shift[0]), _MARGIN - int(shift[1])
         picture = as_image(table[y : y + HEIGHT, x : x + WIDTH].copy())
