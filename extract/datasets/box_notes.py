@@ -28,13 +28,24 @@ class BoxNotes:
     def __init__(self, *, shares: bool = False) -> None:
         self.shares = shares
         self.num_flat = self.num_clips = self.num_foreign = self.num_tracks = self.num_subjects = 0
-        self.first_flat = self.first_foreign = ""
+        self.num_twice = self.num_scaled = 0
+        self.first_flat = self.first_foreign = self.first_twice = self.first_scaled = ""
         self._kinds: dict[str, None] = {}
 
     def add_flat(self, where: str) -> None:
         """Count a box without area."""
         self.first_flat = self.first_flat or where
         self.num_flat += 1
+
+    def add_twice(self, where: str) -> None:
+        """Count a box that the file has already."""
+        self.first_twice = self.first_twice or where
+        self.num_twice += 1
+
+    def add_scaled(self, where: str) -> None:
+        """Count a video whose boxes are of pictures of another size than its frames."""
+        self.first_scaled = self.first_scaled or where
+        self.num_scaled += 1
 
     def add_clip(
         self, where: str, boxes: NDArray[Any], categories: NDArray[np.uint8], kinds: Iterable[str] = ()
@@ -78,6 +89,15 @@ class BoxNotes:
         if self.num_flat:
             count = count_of(self.num_flat, "box without area is", "boxes without area are")
             lines.append(f"{count} left out, the first: {self.first_flat}")
+        if self.num_twice:
+            lines.append(
+                f"{count_of(self.num_twice, 'box is', 'boxes are')} listed twice and taken once, the first: {self.first_twice}"
+            )
+        if self.num_scaled:
+            videos = count_of(self.num_scaled, "video")
+            lines.append(
+                f"boxes of {videos} are scaled from the stated size of pictures, the first: {self.first_scaled}"
+            )
         return lines
 
 

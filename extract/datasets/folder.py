@@ -30,6 +30,7 @@ from ifcar.extract.datasets.folder_labels import (
     LABELS,
     LabelFile,
     LabelRow,
+    divided_note,
     draw_split,
     label_notes,
     read_labels,
@@ -137,14 +138,14 @@ class Folder(Dataset):
         number_of = {name: number for number, name in enumerate(file.classes)}
         numbers = {clip_id: [number_of[name] for name in own] for clip_id, own in labels.items()}
         if file.is_multi:
-            space = multi_labels(file.classes, clip_ids, numbers)
+            space = multi_labels(file.classes, clip_ids, numbers, unlabelled="negative")
         else:
             split = {clip_id: part for clip_id, part in split.items() if clip_id in labels}
             space = single_labels(file.classes, clip_ids, {clip_id: own[0] for clip_id, own in numbers.items()})
         table = protocol_table(PROTOCOL, [space], clip_ids, split, groups, kind)
         return [table], [
             *label_notes(file, len(rows) - len(labels)),
-            *([] if file.has_split else [split_note(split, groups, kind)]),
+            *(divided_note(split, groups, kind) if file.has_split else [split_note(split, groups, kind)]),
             *incomplete(table, split, clip_ids),
         ]
 

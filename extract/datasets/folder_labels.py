@@ -22,6 +22,8 @@ SPLITS = {"train": Split.TRAIN, "test": Split.TEST, "": Split.NONE}
 MAX_SECONDS = 1e5
 MAX_FPS = 1e4
 TEST_SHARE, SEED = 0.25, 0
+_NO_NAMES = {"nan", "na", "n/a", "null", "none", "<na>"}
+"""What programs write where there is nothing."""
 WHAT = "a header and rows of video, label and perhaps split, start_sec, end_sec, group, fps"
 
 
@@ -189,8 +191,32 @@ def label_notes(file: LabelFile, num_unlabelled: int) -> list[str]:
     lines = [f"{LABELS}: {kind}"]
     if num_unlabelled:
         rows = count_of(num_unlabelled, "has no label", of=f"{num} rows")
-        lines.append(f"{LABELS}: {rows} and {'no class' if file.is_multi else 'no part in training and test'}")
+        meaning = "shows none of the classes" if file.is_multi else "has no part in training and test"
+        lines.append(f"{LABELS}: {rows}: each {meaning}")
+    no_names = [name for name in file.classes if name.casefold() in _NO_NAMES]
+    if no_names:
+        lines.append(f"{LABELS}: {no_names[0]!r} is taken as a class; a clip without a label has an empty field")
+    spellings = Counter(name.casefold() for name in file.classes)
+    alike = [name for name in file.classes if spellings[name.casefold()] > 1]
+    if alike:
+        lines.append(f"{LABELS}: classes that differ in capital letters alone: {', '.join(map(repr, alike[:4]))}")
     return lines
+
+
+def divided_note(split: Mapping[str, Split], groups: Mapping[str, str], kind: str) -> list[str]:
+    """Return a line where the file's own split has clips of one group, of this kind, both in training and in test."""
+    parts: dict[str, set[Split]] = {}
+    for clip_id, part in split.items():
+        if part != Split.NONE:
+            parts.setdefault(groups[clip_id], set()).add(part)
+    divided = [name for name, own in parts.items() if len(own) > 1]
+    if not divided:
+        return []
+    count = count_of(len(divided), "is", of=f"{len(parts)} {kind}s")
+    return [
+        f"{LABELS}: {count} in training and in test, the first: {divided[0]!r:.80}; what is learned of it there helps "
+        "with its test clips"
+    ]
 
 
 def split_note(split: Mapping[str, Split], groups: Mapping[str, str], kind: str) -> str:

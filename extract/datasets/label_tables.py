@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ifcar.cache.protocols import UNKNOWN, LabelSpace, ProtocolTable
+from ifcar.cache.protocols import UNKNOWN, LabelSpace, ProtocolTable, Unlabelled
 from ifcar.cache.schema import Split
 from ifcar.counts import count_of
 
@@ -58,12 +58,17 @@ def single_labels(classes: Sequence[str], clip_ids: Sequence[str], labels: Mappi
     return LabelSpace(kind="single", classes=tuple(classes), targets=targets)
 
 
-def multi_labels(classes: Sequence[str], clip_ids: Sequence[str], labels: Mapping[str, Collection[int]]) -> LabelSpace:
+def multi_labels(
+    classes: Sequence[str],
+    clip_ids: Sequence[str],
+    labels: Mapping[str, Collection[int]],
+    unlabelled: Unlabelled = "last",
+) -> LabelSpace:
     """Return the classes, any number, of every clip; none where there are no labels, see `single_labels`."""
     targets = np.zeros((len(clip_ids), len(classes)), np.uint8)
     for place, clip_id in enumerate(clip_ids):
         targets[place, list(labels.get(clip_id, ()))] = 1
-    return LabelSpace(kind="multi", classes=tuple(classes), targets=targets)
+    return LabelSpace(kind="multi", classes=tuple(classes), targets=targets, unlabelled=unlabelled)
 
 
 def incomplete(table: ProtocolTable, split: Mapping[str, Split], clip_ids: Sequence[str]) -> list[str]:

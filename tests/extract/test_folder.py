@@ -12,6 +12,7 @@ from fixtures.videos import write_frames, write_video
 from fixtures.weights import random_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
 
 from ifcar.cache.open import open_cache
 from ifcar.cache.schema import Category, Split
@@ -23,6 +24,7 @@ from ifcar.pipelines.extract import extract
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.extraction.sources import read_source
 from ifcar.pipelines.fit import fit
+from ifcar.pipelines.labels.kinds import kind_of
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.resolve import make_run_config
 
@@ -53,6 +55,23 @@ def test_rows_are_clips_with_their_labels_parts_groups_and_spans(tmp_path: Path)
     assert protocol.split.tolist() == [Split.TRAIN, Split.TRAIN, Split.TEST, Split.NONE]
     assert [protocol.group_names[k] for k in protocol.groups] == ["x", "x", "y", "z"] and protocol.group_kind == "group"
     assert "several labels a clip" in notes[0] and "1 of 4 rows has no label" in notes[1]
+
+
+def test_clips_without_a_label_are_negatives_and_what_is_strange_about_labels_is_said(tmp_path: Path) -> None:
+    """A clip without a label counts against a class where it scores, and a group on both sides is counted."""
+    table = "video,label,split,group\na,Run;jump,train,x\nb,run,test,x\nc,,test,y\nd,nan,train,z\n"
+    dataset, listing = listed(write_table(tmp_path, table, ("a", "b", "c", "d")))
+    (protocol,), notes = dataset.protocols([clip.clip_id for clip in listing.clips])
+    assert protocol.labels.kind == "multi"
+    targets = np.array(
+        [[1, 0, 0, 0], [0, 0, 0, 0]], np.int8
+    )  # the second clip has no label, and scores above the first
+    logits = np.array([[1.0, 0.0, 0.0, 0.0], [2.0, 0.0, 0.0, 0.0]], np.float32)
+    scores = kind_of(protocol.labels).class_scores(logits, targets)
+    assert scores[0] == average_precision_score(targets[:, 0], logits[:, 0]) == 0.5
+    said = "\n".join(notes)
+    assert "1 of 3 groups is in training and in test, the first: 'x'" in said
+    assert "'nan' is taken as a class" in said and "capital letters alone: 'Run', 'run'" in said
 
 
 def test_one_label_a_row_is_single_label_and_a_split_is_drawn_and_said(tmp_path: Path) -> None:

@@ -11,7 +11,15 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ifcar.errors import InputError
-from ifcar.extract.datasets.box_files.contract import BoxFile, BoxForm, FileBoxes, corners, frame_number, register_form
+from ifcar.extract.datasets.box_files.contract import (
+    BoxFile,
+    BoxForm,
+    FileBoxes,
+    check_upright,
+    corners,
+    frame_number,
+    register_form,
+)
 
 _LISTS = ("images", "annotations", "categories")
 _TRACKS = ("track_id", "instance_id")
@@ -33,6 +41,7 @@ class CocoJson(BoxForm):
         for key, row in _by_id(file, content, "images").items():
             pictures[key] = _picture(file, key, row, videos)
             found.add_frame(*pictures[key])
+            found.add_size(pictures[key][0], row.get("width"), row.get("height"))
         for place, row in enumerate(content["annotations"]):
             where = f"{file.path}: annotations[{place}]"
             if not isinstance(row, dict) or not (
@@ -44,6 +53,7 @@ class CocoJson(BoxForm):
                 raise InputError(f"{where}: no bbox; expected [x, y, width, height]")
             video, frame = pictures[row["image_id"]]
             kind = kinds[row["category_id"]]
+            check_upright(where, _attributes(row).get("rotation"))
             found.add(video, frame, kind, corners(where, box, sides=True), _track(row))
         return found
 
@@ -83,7 +93,11 @@ def _picture(
     return file.picture(_text(file, row, "file_name"), where)
 
 
-def _track(row: Mapping[str, Any]) -> str | None:
+def _attributes(row: Mapping[str, Any]) -> Mapping[str, Any]:
     attributes = row.get("attributes")
-    places = (row, attributes if isinstance(attributes, dict) else {})
+    return attributes if isinstance(attributes, dict) else {}
+
+
+def _track(row: Mapping[str, Any]) -> str | None:
+    places = (row, _attributes(row))
     return next((str(place[name]) for place in places for name in _TRACKS if place.get(name) is not None), None)

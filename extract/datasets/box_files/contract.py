@@ -53,17 +53,27 @@ class FileBoxes:
         in_shares: whether corners are shares of the frame's sides and not pixels.
         boxes: by video.
         frames: by video, the frames that the file lists, those without a box too.
+        sizes: by video, the (width, height) that the file states of its pictures, where corners are pixels of these.
+        unread: names of columns that are not read.
     """
 
     numbered: Numbered
     in_shares: bool = False
     boxes: dict[str, list[Box]] = field(default_factory=dict)
     frames: dict[str, set[int]] = field(default_factory=dict)
+    sizes: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
+    unread: list[str] = field(default_factory=list)
 
     def add_frame(self, video: str, frame: int) -> None:
         """Add a frame that the file lists."""
         self.boxes.setdefault(video, [])
         self.frames.setdefault(video, set()).add(frame)
+
+    def add_size(self, video: str, width: Any, height: Any) -> None:
+        """Add the size of a picture, as numbers or text; what is no size states none."""
+        sides = (_number(width), _number(height))
+        if all(0 < side <= MAX_COORDINATE for side in sides):
+            self.sizes.setdefault(video, set()).add((round(sides[0]), round(sides[1])))
 
     def add(self, video: str, frame: int, kind: str, corners: Corners, track: str | None = None) -> None:
         """Add a box, see `Box`, and its frame."""
@@ -214,6 +224,12 @@ def _number(value: Any) -> float:
         return float(value)
     except (ValueError, OverflowError):
         return float("nan")
+
+
+def check_upright(where: str, rotation: Any) -> None:
+    """Raise InputError for a box that is turned by some degrees, as a number or text; None is upright."""
+    if rotation is not None and _number(rotation) != 0:
+        raise InputError(f"{where}: a box turned by {rotation!r:.40} degrees; expected boxes along the picture's sides")
 
 
 def frame_number(where: str, value: Any, *, least: int) -> int:

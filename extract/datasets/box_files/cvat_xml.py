@@ -15,6 +15,7 @@ from ifcar.extract.datasets.box_files.contract import (
     BoxForm,
     Corners,
     FileBoxes,
+    check_upright,
     corners,
     frame_number,
     register_form,
@@ -36,13 +37,15 @@ class CvatXml(BoxForm):
         root = file.xml
         assert root is not None
         tracks, pictures = root.findall("track"), root.findall("image")
-        if bool(tracks) == bool(pictures):
+        if (tracks and pictures) or not (tracks or pictures or root.findall("meta")):
             found = "both tracks and pictures" if tracks else "neither a track nor a picture"
             raise InputError(f"{file.path}: {found}; expected one of CVAT's exports, of video or of pictures")
         other = next((s.tag for own in (*tracks, *pictures) for s in own if s.tag in _OTHER_SHAPES), None)
         if other is not None:
             raise InputError(f"{file.path}: has a {other}; expected boxes alone, export these by themselves")
-        return _read_tracks(file, tracks, _sources(root)) if tracks else _read_pictures(file, pictures, _sources(root))
+        if pictures:
+            return _read_pictures(file, pictures, _sources(root))
+        return _read_tracks(file, tracks, _sources(root), root.find(".//original_size"))
 
 
 def _sources(root: Element) -> dict[str, str]:
@@ -53,16 +56,19 @@ def _sources(root: Element) -> dict[str, str]:
     return {**sources, **({"": alone} if alone else {})}
 
 
-def _read_tracks(file: BoxFile, tracks: list[Element], sources: dict[str, str]) -> FileBoxes:
+def _read_tracks(file: BoxFile, tracks: list[Element], sources: dict[str, str], size: Element | None) -> FileBoxes:
     found = FileBoxes(numbered="from 0")
     for place, track in enumerate(tracks):
         where = f"{file.path}: track {track.get('id', place)}"
         kind, video = _label(where, track), file.video(sources.get(track.get("task_id", ""), sources.get("")))
+        if size is not None:
+            found.add_size(video, size.findtext("width"), size.findtext("height"))
         listed: dict[int, tuple[Corners, bool]] = {}
         for box in track.findall("box"):
             frame = frame_number(where, box.get("frame"), least=0)
             if frame in listed:
                 raise InputError(f"{where}: two boxes in frame {frame}; expected one a frame")
+            check_upright(f"{where}, frame {frame}", box.get("rotation"))
             own = corners(f"{where}, frame {frame}", [box.get(name) for name in _CORNERS], sides=False)
             listed[frame] = own, box.get("outside") == "1"
         for frame, own in sorted(_between(listed).items()):
@@ -100,7 +106,9 @@ def _read_pictures(file: BoxFile, pictures: list[Element], sources: dict[str, st
         if of_video:
             video = file.video(sources.get(picture.get("task_id", ""), sources.get("")))
         found.add_frame(video, frame)
+        found.add_size(video, picture.get("width"), picture.get("height"))
         for box in picture.findall("box"):
+            check_upright(where, box.get("rotation"))
             own = corners(where, [box.get(corner) for corner in _CORNERS], sides=False)
             found.add(video, frame, _label(where, box), own)
     return found

@@ -36,6 +36,7 @@ class VideoBoxes:
         first: the number that the file gives the first frame.
         boxes: with frame numbers from 0.
         frames: numbers of the frames that the files list, from 0.
+        sizes: every (width, height) that the files state of its pictures.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class VideoBoxes:
     first: int = 0
     boxes: list[Box] = field(default_factory=list)
     frames: set[int] = field(default_factory=set)
+    sizes: set[tuple[int, int]] = field(default_factory=set)
 
     @property
     def stated_in(self) -> str:
@@ -60,7 +62,7 @@ class SeenIn:
     """What a video's boxes and frames are seen in.
 
     Args:
-        size: (width, height) of its frames in pixels; None where boxes are pixels.
+        size: (width, height) of its frames in pixels; None where boxes are pixels of pictures of no stated size.
         clock: of it; None where frames are numbers.
     """
 
@@ -74,15 +76,16 @@ class SeenIn:
         Raises:
             DecodeError: the source cannot be read.
         """
-        if video.in_shares and size is None:
-            assert source is not None
-            size = frame_size(source)
+        has_size = video.in_shares or bool(video.sizes)
+        if has_size and size is None:
+            assert source is not None or not video.in_shares
+            size = None if source is None else frame_size(source)
         clock = None
         if video.in_ms:
             if source is None or source.is_dir():
                 raise InputError(f"{video.path}: boxes at seconds of {source}, which is no video; expected one")
             clock = probe(source).clock
-        return cls(size=size if video.in_shares else None, clock=clock)
+        return cls(size=size if has_size else None, clock=clock)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,6 +167,9 @@ def read_box_files(paths: Sequence[tuple[Path, PurePosixPath]], videos: Collecti
         f"{' or '.join(sorted(starts[name]))}{', pixels from 1' * FORMS.get(name).first_pixel}"
         for name, count in counts.items()
     ]
+    unread = sorted({column for _, _, own in found for column in own.unread})
+    if unread:
+        notes.append(f"boxes: columns that are not read: {', '.join(map(repr, unread))}")
     return BoxFiles(videos=collected, notes=notes, digest=digest.hexdigest())
 
 
@@ -184,6 +190,7 @@ def _add(
             f"{into.stated_in}; expected one form for a video"
         )
     into.frames |= frames
+    into.sizes |= own.sizes.get(video, set())
     into.boxes += [Box(box.frame - first, box.kind, box.corners, box.track) for box in own.boxes[video]]
 
 
@@ -238,13 +245,18 @@ def tracks_of(name: str, video: VideoBoxes, subjects: Collection[str], seen_in: 
         box_notes: looks at the boxes, and counts those without area.
 
     Raises:
-        InputError: two boxes in a frame are of one track.
+        InputError: two boxes in a frame are of one track, or they are of pictures of another shape than the frames.
     """
-    scale = seen_in.size or (1, 1)
+    scale = _scale(name, video, seen_in.size, box_notes)
     shown = {frame: _frame(frame, seen_in.clock) for frame in video.frames}
     by_frame: dict[int, list[Detection]] = {frame: [] for frame in shown.values()}
     seen: set[tuple[int, str]] = set()
+    listed: set[Box] = set()
     for stated in video.boxes:
+        if stated in listed and stated.track is None:
+            box_notes.add_twice(f"{stated.kind!r} of video {name!r}, {video.place(stated)}")
+            continue
+        listed.add(stated)
         box = replace(stated, frame=shown[stated.frame])
         x1, y1, x2, y2 = (value * side for value, side in zip(box.corners, (*scale, *scale), strict=True))
         key = box.kind if box.track is None else f"{box.kind} {box.track}"
@@ -262,6 +274,23 @@ def tracks_of(name: str, video: VideoBoxes, subjects: Collection[str], seen_in: 
     tracks = link(frames, [by_frame[int(frame)] for frame in frames])
     box_notes.add_clip(f"{name!r} of {video.path}", tracks.boxes, tracks.categories, (box.kind for box in video.boxes))
     return tracks
+
+
+def _scale(name: str, video: VideoBoxes, size: tuple[int, int] | None, box_notes: BoxNotes) -> tuple[float, float]:
+    """Return by what x and y are multiplied, so that they are pixels of the video's frames."""
+    if video.in_shares or size is None:
+        return size or (1, 1)
+    others = sorted(video.sizes - {size})
+    if not others:
+        return 1, 1
+    (width, height), what = others[0], f"{others[0][0]} × {others[0][1]} beside {size[0]} × {size[1]}"
+    if len(video.sizes) > 1 or abs(width * size[1] - height * size[0]) > max(*size, width, height):
+        raise InputError(
+            f"{video.path}: video {name!r:.80}: boxes of pictures of another shape than its frames, {what} pixels; "
+            "expected the size of the frames, or all in one size of their shape"
+        )
+    box_notes.add_scaled(f"{name!r}, {what}")
+    return size[0] / width, size[1] / height
 
 
 def _frame(number: int, clock: FrameClock | None) -> int:

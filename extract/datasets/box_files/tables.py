@@ -33,12 +33,14 @@ class CsvTable(BoxForm):
 
     def read(self, file: BoxFile) -> FileBoxes:
         what = f"a header and rows of {', '.join((*_COLUMNS, *_OPTIONAL))}"
-        return _boxes_of(file, column_rows(file.path, hashlib.sha256(), _COLUMNS, what, optional=_OPTIONAL))
+        found = FileBoxes(numbered="from 1")
+        rows = column_rows(file.path, hashlib.sha256(), _COLUMNS, what, optional=_OPTIONAL, unread=found.unread)
+        return _add_boxes(file, rows, found)
 
 
 @register_form
 class ParquetTable(BoxForm):
-    """The same columns: text, whole numbers and numbers; a track may be any of them. Needs pyarrow."""
+    """The same columns: text, whole numbers and numbers; a video and a track may be any of them. Needs pyarrow."""
 
     name = "Parquet"
 
@@ -47,29 +49,31 @@ class ParquetTable(BoxForm):
 
     def read(self, file: BoxFile) -> FileBoxes:
         """See `BoxForm`. Raises MissingDataError where pyarrow is not installed."""
-        return _boxes_of(file, _parquet_rows(file.path))
+        found = FileBoxes(numbered="from 1")
+        return _add_boxes(file, _parquet_rows(file.path, found.unread), found)
 
 
-def _boxes_of(file: BoxFile, rows: Rows) -> FileBoxes:
-    found = FileBoxes(numbered="from 1")
+def _add_boxes(file: BoxFile, rows: Rows, found: FileBoxes) -> FileBoxes:
     for where, row in rows:
         label = row["label"]
         if not isinstance(label, str) or not label:
             raise InputError(f"{where}: label is {'empty' if label in (None, '') else repr(label)}; expected the class")
         frame = frame_number(where, row["frame"], least=1)
         own = corners(where, [row[name] for name in _CORNERS], sides=False)
-        found.add(file.video(row.get("video") or None), frame, label, own, _track(row.get("track")))
+        found.add(file.video(_name(row.get("video"))), frame, label, own, _name(row.get("track")))
     return found
 
 
-def _track(value: Any) -> str | None:
-    """Return a track's name; None where there is none, as NaN is among numbers."""
-    if value is None or value == "" or value != value:
+def _name(value: Any) -> str | None:
+    """Return the name that a video or track has, perhaps as a number; None where there is none, as NaN is."""
+    if value is None or value in ("", b"") or value != value:
         return None
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _parquet_rows(path: Path, unread: list[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -83,6 +87,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             if fault := fault_of_columns(header, (*_COLUMNS, *(name for name in _OPTIONAL if name in header))):
                 raise InputError(f"{path}: {fault}; expected {', '.join(_COLUMNS)} among others")
             wanted = [name for name in (*_COLUMNS, *_OPTIONAL) if name in header]
+            unread += [name for name in header if name not in wanted]
             number = 0
             for batch in table.iter_batches(columns=wanted):
                 for row in batch.to_pylist():

@@ -28,6 +28,7 @@ class VocXml(BoxForm):
         folder, name = root.findtext("folder", "").strip(), root.findtext("filename", "").strip()
         video, frame = file.picture("/".join(filter(None, (folder, name or file.inside.name))), str(file.path))
         found.add_frame(video, frame)
+        found.add_size(video, root.findtext("size/width"), root.findtext("size/height"))
         for place, element in enumerate(root.findall("object")):
             where, box = f"{file.path}: object {place + 1}", element.find("bndbox")
             kind = element.findtext("name", "").strip()
