@@ -146,11 +146,12 @@ def _mapping(field: Field, texts: Collection[str]) -> dict[str, Any]:
     from ifcar.pipelines.configs import parse_assignment
 
     pairs: dict[str, Any] = {}
+    of_numbers = typing.get_args(field.kind)[1] is float
     for text in texts:
-        key, value = parse_assignment(text, field.flag)
+        key, value = parse_assignment(text, field.flag, *(["prediction=5"] if of_numbers else []))
         if key in pairs:
             raise InputError(f"{field.flag} {key} is given twice; give it one value")
-        if typing.get_args(field.kind)[1] is float and (isinstance(value, bool) or not isinstance(value, int | float)):
+        if of_numbers and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise InputError(f"{field.flag} {text!r:.200}: expected a number after {key}=")
         pairs[key] = value
     return pairs

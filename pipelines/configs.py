@@ -169,7 +169,7 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"{path}: not valid YAML ({one_line(error)[:300]})") from error
 
 
-def parse_assignment(text: str, option: str = "--set") -> tuple[str, Any]:
+def parse_assignment(text: str, option: str = "--set", example: str = "joint.dropout=0.5") -> tuple[str, Any]:
     """Return key and value of "a.b=value" as `option` takes it; the value is read as YAML.
 
     Raises:
@@ -177,7 +177,7 @@ def parse_assignment(text: str, option: str = "--set") -> tuple[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise InputError(f"{option} {text!r:.200}: expected KEY=VALUE, for example joint.dropout=0.5")
+        raise InputError(f"{option} {text!r:.200}: expected KEY=VALUE, for example {example}")
     try:
         return key, yaml.load(value, Loader=_StrictLoader)  # noqa: S506  (a safe loader)
     except _YAML_ERRORS as error:

@@ -221,6 +221,10 @@ def _check_members(members: Sequence[Run]) -> RunConfig:
     """
     if len(members) < 2:
         raise InputError("an ensemble needs at least two runs")
+    places = [member.path.resolve() for member in members]
+    twice = next((path for path in places if places.count(path) > 1), None)
+    if twice is not None:
+        raise InputError(f"{twice}: named twice; name each run once, --weights say what each counts")
     configs = []
     for member in members:
         if not isinstance(member.config, RunConfig):

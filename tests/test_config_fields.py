@@ -131,7 +131,7 @@ def test_a_command_is_told_what_was_given_and_nothing_else(app: Any, arguments: 
         ("--rate 0", "--rate is 0.0; expected more than 0"),
         ("--kind tow", "--kind is 'tow'; expected one of one, two, did you mean 'two'?"),
         ("--weights a=yes", "--weights 'a=yes': expected a number after a="),
-        ("--weights a", "--weights 'a': expected KEY=VALUE"),
+        ("--weights a", "--weights 'a': expected KEY=VALUE, for example prediction=5"),
         ("--set a=1 --set a=2", "--set a is given twice"),
         ("--places 1;2", "--places is '1;2'; expected numbers with commas between"),
     ],

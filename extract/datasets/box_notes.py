@@ -90,9 +90,8 @@ class BoxNotes:
             count = count_of(self.num_flat, "box without area is", "boxes without area are")
             lines.append(f"{count} left out, the first: {self.first_flat}")
         if self.num_twice:
-            lines.append(
-                f"{count_of(self.num_twice, 'box is', 'boxes are')} listed twice and taken once, the first: {self.first_twice}"
-            )
+            count = count_of(self.num_twice, "box is", "boxes are")
+            lines.append(f"{count} listed twice and taken once, the first: {self.first_twice}")
         if self.num_scaled:
             videos = count_of(self.num_scaled, "video")
             lines.append(

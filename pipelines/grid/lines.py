@@ -117,6 +117,8 @@ class FusionConfig:
     def __post_init__(self) -> None:
         if len(self.members) < 2:
             raise InputError(f"ensemble {self.name!r}: needs at least two members")
+        if len(set(self.members)) < len(self.members):
+            raise InputError(f"ensemble {self.name!r}: names a member twice; expected each once")
         check_figures(f"ensemble {self.name!r}", self.published)
 
 

@@ -6,18 +6,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.reader import CacheReader
-from ifcar.cache.schema import Split
+from ifcar.cache.schema import Split, Status
 from ifcar.cache.streams import space_sizes
+from ifcar.counts import count_of
 from ifcar.errors import CacheMismatchError, IfcarError, InputError, nearest_of
 from ifcar.pipelines.feed.examples import Examples, limit_views, read_examples
 from ifcar.pipelines.grid.checks import check_extraction, check_feedable, check_measurable
 from ifcar.pipelines.grid.choice import check_choices
 from ifcar.pipelines.grid.config import FewShotConfig, GridConfig
 from ifcar.pipelines.grid.costs import bytes_read
-from ifcar.pipelines.grid.run_configs import made_from, run_config, run_folder, tuned
+from ifcar.pipelines.grid.run_configs import check_common_schedule, made_from, run_config, run_folder, tuned
 from ifcar.pipelines.grid.variants import Variant, check_names, check_sources, expand
 from ifcar.pipelines.published.tables import published_table
 from ifcar.pipelines.runs.config import RunConfig
@@ -66,7 +69,7 @@ class GridPlan:
         stages: columns.
         replicates: in the table's order.
         other_data: for each stage's label in what its data are not those of the published figures, or an empty text.
-        num_rows: of the cache.
+        num_rows: computed ones of the cache.
         shuffled: streams of the cache that show other recordings.
         sizes: bytes that a variant reads of the cache at a stage, by its number and the stage's label.
     """
@@ -103,6 +106,7 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
     variants = [variant for system in config.systems for variant in expand(system)]
     check_names(variants, config)
     check_sources(variants)
+    check_common_schedule(config.schedule)
     stages = _stages(config, reader)
     names = dict.fromkeys(name for stage in stages for draw in stage.draws for name in draw)
     # What a join states is learned beside the first.
@@ -135,7 +139,7 @@ def plan_grid(config: GridConfig, cache: Path) -> GridPlan:
         stages=stages,
         replicates=replicates,
         other_data=other_data,
-        num_rows=reader.manifest.num_rows,
+        num_rows=int(np.count_nonzero(reader.status() == Status.DONE)),
         shuffled=reader.shuffled_streams(),
         sizes=sizes,
     )
@@ -152,8 +156,24 @@ def _stages(config: GridConfig, reader: CacheReader) -> list[Stage]:
         if name not in known:
             raise InputError(f"{reader.path} has no protocol {name!r}{nearest_of(name, known)}")
     if config.pool:
+        _check_apart(reader, protocols)
         return [Stage(label=POOLED, draws=[protocols])]
     return [Stage(label=name, draws=[[name]]) for name in protocols]
+
+
+def _check_apart(reader: CacheReader, protocols: Sequence[str]) -> None:
+    """Refuse to pool test parts that share a clip, which would count as two."""
+    tested: dict[int, str] = {}
+    for name in protocols:
+        clips = reader.protocol(name).clips(Split.TEST).tolist()
+        shared = [clip for clip in clips if clip in tested]
+        if shared:
+            raise InputError(
+                f"pool: {count_of(len(shared), 'clip is', 'clips are')} in the test parts of {tested[shared[0]]!r} and "
+                f"of {name!r}, the first: {reader.clip_ids[shared[0]]!r}; expected parts that share none, as where "
+                "each leaves another group out"
+            )
+        tested |= dict.fromkeys(clips, name)
 
 
 def _few_shot_stages(few_shot: FewShotConfig, known: Sequence[str], cache: Path) -> list[Stage]:

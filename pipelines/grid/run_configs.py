@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ from ifcar.pipelines.runs.config import ID_LENGTH, FineTuneConfig, RunConfig, ru
 from ifcar.pipelines.runs.distil import DistilConfig
 from ifcar.pipelines.runs.heads import build_head
 from ifcar.pipelines.runs.resolve import head_arrays, make_run_config, resolve
-from ifcar.pipelines.runs.schedule import ScheduleConfig, make_plan
+from ifcar.pipelines.runs.schedule import OF_STRETCHED, OWN_KINDS, ScheduleConfig, make_plan
 
 TUNING = {"classifier": (1000, 1e-2), "all": (300, 1e-3)}
 """Steps and learning rate of a fine-tuning on few shots, enough to fit these on toybox."""
@@ -33,6 +34,7 @@ def run_config(config: GridConfig, system: SystemConfig, protocol: str, seed: in
     """Return the config of a system's run, from its own start and unresolved."""
     assert system.head is not None
     schedule = {**to_plain(config.schedule), **to_plain(system.schedule)}
+    _check_stated(system.schedule, schedule["kind"])
     return make_run_config(
         system.head,
         cache,
@@ -48,6 +50,19 @@ def run_config(config: GridConfig, system: SystemConfig, protocol: str, seed: in
         views=system.views,
         augmented_views=system.augmented_views,
     )
+
+
+def _check_stated(stated: Mapping[str, Any], kind: str) -> None:
+    ignored = next((name for name in OF_STRETCHED if name in stated and kind not in OWN_KINDS), None)
+    if ignored is not None:
+        raise InputError(f"schedule: {ignored} would be ignored: it belongs to kind stretched, and this one is {kind}")
+
+
+def check_common_schedule(schedule: ScheduleConfig) -> None:
+    """Refuse a schedule of all systems that states what its kind ignores."""
+    default = ScheduleConfig()
+    changed = {name: value for name in OF_STRETCHED if (value := getattr(schedule, name)) != getattr(default, name)}
+    _check_stated(changed, schedule.kind)
 
 
 def run_folder(config: RunConfig) -> Path:

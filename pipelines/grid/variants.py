@@ -86,7 +86,7 @@ def check_names(variants: Sequence[Variant], config: GridConfig) -> None:
 
 
 def check_sources(variants: Sequence[Variant]) -> None:
-    """Refuse a start, or a teacher, that is itself made from another system's runs."""
+    """Refuse a start, or a teacher, that is itself made from another system's runs, and a start of another head."""
     by_name = {variant.name: variant.system for variant in variants}
     for variant in variants:
         own = variant.system
@@ -98,6 +98,11 @@ def check_sources(variants: Sequence[Variant]) -> None:
                 raise InputError(
                     f"system {own.name!r}: {what}: {base.name!r} is made from another system itself; expected one that "
                     "has neither start nor distil_from"
+                )
+            if what == "start" and base.head != own.head:
+                raise InputError(
+                    f"system {own.name!r}: start: {base.name!r} is of head {base.head}; expected one of its own head, "
+                    f"{own.head}"
                 )
 
 

@@ -152,6 +152,8 @@ def num_plateaus(losses: Sequence[float], patience: int) -> int:
 
 PROGRESS = 1e-4
 OWN_KINDS = ("auto", "stretched")  # every other kind is the name of a published schedule
+OF_STRETCHED = ("min_steps", "held_out", "refit")
+"""What a published schedule does not look at."""
 NUM_ROUNDS = 25
 WARM_UP, LAST_SHARE = 0.05, 0.02  # of a stretched schedule
 PAPER_SIZED_STEPS = 10_000  # half of what the paper's shorter schedule takes on its own data

@@ -249,6 +249,8 @@ def test_ensemble_is_the_average_of_probabilities(cache: Path) -> None:
     assert partner(members[1]) is None
     with pytest.raises(InputError, match="no finished i3d run"):
         ensemble([])
+    with pytest.raises(InputError, match="named twice; name each run once"):
+        ensemble([members[0].path, members[0].path])
 
 
 @pytest.mark.slow

@@ -345,6 +345,20 @@ def test_shipped_grids_of_orn_start_both_heads_from_the_object_head_of_the_same_
             r"unknown key 'pol'(, did you mean .*\?|\.) Known: ",
         ),
         ({"systems": [{"name": "base", "head": "base", "schedule": {"lr": -1}}]}, "lr is -1"),
+        ({"schedule": {"kind": "paper", "held_out": 0.3}}, "held_out would be ignored: it belongs to kind stretched"),
+        (
+            {"systems": [{"name": "base", "head": "base", "schedule": {"kind": "paper", "refit": False}}]},
+            "system 'base': schedule: refit would be ignored",
+        ),
+        (
+            {"protocols": ["fewshot-5", "fewshot-5-draw2"], "pool": True},
+            "pool: .* are in the test parts of 'fewshot-5' and",
+        ),
+        (
+            {"systems": [LAYOUT, {"name": "b", "head": "sfi", "streams": "layout", "start": "base"}]},
+            "system 'b': start: 'base' is of head base; expected one of its own head, sfi",
+        ),
+        ({"ensembles": [{"name": "e", "members": ["base", "base"]}]}, "'e': names a member twice"),
         ({"systems": []}, "name at least one"),
         ({"protocols": ["compositionel"]}, "did you mean 'compositional'"),
         ({"seeds": [0, 0]}, "0 is named 2 times"),
