@@ -20,10 +20,11 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from ifcar.errors import InputError, nearest, one_of
+from ifcar.errors import InputError, nearest, one_line, one_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,13 +145,59 @@ def _declared(field: dataclasses.Field[Any], hint: Any) -> Field:
 
 
 def check_fields(config: Any) -> None:
-    """Make paths of text, and raise InputError when a value is none of its field's choices or out of its bounds."""
+    """Make each value what its field declares, as a path of text and a tuple of a list.
+
+    Raises:
+        InputError: a value is of another type, none of its field's choices or out of its bounds.
+    """
     kind: type = type(config)
     for name, field in fields_of(kind).items():
         value = getattr(config, name)
-        if field.kind is Path and isinstance(value, str):
-            object.__setattr__(config, name, Path(value))  # the config is frozen, and this is its own construction
-        field.check(value, name)
+        taken = None if value is None and field.optional else _taken(field.kind, value, name)
+        if taken is not value:
+            object.__setattr__(config, name, taken)  # the config is frozen, and this is its own construction
+        field.check(taken, name)
+
+
+def path_of(value: object, shown: str) -> Path:
+    """Return a path, given as one or as text. Raises InputError, which calls it `shown`, for anything else."""
+    return typing.cast(Path, _taken(Path, value, shown))
+
+
+_EXPECTED: Mapping[Any, str] = {
+    Path: "a path",
+    str: "text",
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    tuple: "a list",
+    Mapping: "a mapping",
+}
+
+
+def _taken(kind: Any, value: Any, shown: str) -> Any:
+    """Return a value as the type that is declared, Literals, whose choices say more, and unknown types as they are."""
+    origin, inner = typing.get_origin(kind) or kind, typing.get_args(kind)
+    if origin is tuple and isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(_taken(inner[0], own, f"{shown}[{place}]") for place, own in enumerate(value))
+    if origin is Mapping and isinstance(value, Mapping):
+        return {key: _taken(inner[1], own, f"{shown}.{key}") for key, own in value.items()}
+    if origin is Path and isinstance(value, str):
+        return Path(value)
+    if origin is str and isinstance(value, Path):
+        return str(value)  # weights are a file or a word
+    if origin in (int, float) and not isinstance(value, bool):
+        if isinstance(value, int) or (isinstance(value, float) and origin is float):
+            return value
+        if isinstance(value, Integral if origin is int else Real):
+            return origin(value)  # NumPy's
+    elif origin in (bool, str, Path) or dataclasses.is_dataclass(origin):
+        if isinstance(value, origin):
+            return value
+    elif origin not in _EXPECTED:
+        return value
+    expected = _EXPECTED.get(origin, origin.__name__)
+    raise InputError(f"{shown} is {one_line(repr(value)):.200}; expected {expected}")
 
 
 def words_of(config: Any) -> list[Any]:

@@ -10,7 +10,7 @@ import re
 from pathlib import Path, PosixPath
 from urllib.parse import urlsplit
 
-from ifcar.errors import InputError
+from ifcar.errors import InputError, one_line
 
 SCHEMES = ("s3", "gs", "az", "https", "http")
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])")
@@ -60,10 +60,12 @@ def place_of(text: str | Path) -> Path:
     """Return the `Address` that a text or path is, or else the path.
 
     Raises:
-        InputError: an address of an unknown scheme, without a name in it, or with credentials.
+        InputError: neither of them, an address of an unknown scheme, without a name in it, or with credentials.
     """
     if isinstance(text, Address):
         return text
+    if not isinstance(text, (str, Path)):  # a library's user may hand over an open cache
+        raise InputError(f"the cache is {one_line(repr(text)):.200}; expected a path or an address")
     path = Path(text)
     if (scheme := _ADDRESS.match(str(text))) is None or path.exists():
         return path

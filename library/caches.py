@@ -194,4 +194,10 @@ def open_cache(path: Path | str | Sequence[Path | str]) -> Cache:
         CacheMismatchError: parts are not of one cache.
         CacheDamageError: metadata do not match their checksums.
     """
-    return Cache(open_reader(place_of(path) if isinstance(path, (str, Path)) else [place_of(own) for own in path]))
+    return Cache(
+        open_reader(
+            [place_of(own) for own in path]
+            if isinstance(path, Sequence) and not isinstance(path, str)
+            else place_of(path)
+        )
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ifcar.config_fields import path_of
 from ifcar.heads.contract import Head
 from ifcar.pipelines.evaluate import Evaluation, evaluate
 from ifcar.pipelines.runs.config import RunConfig
@@ -39,7 +40,7 @@ class OpenedRun(Run):
         """
         if cache is not None and options is not None:
             raise ValueError("give the cache alone, or as a field of the options")
-        own = EvaluateConfig(cache=None if cache is None else Path(cache)) if options is None else options
+        own = EvaluateConfig(cache=None if cache is None else path_of(cache, "cache")) if options is None else options
         return evaluate(self.path, own)
 
     def __repr__(self) -> str:
@@ -59,5 +60,5 @@ def open_run(path: Path | str) -> OpenedRun:
         MissingDataError: no such folder, or the run is not finished.
         InputError: a file in it is damaged.
     """
-    run = open_finished(Path(path))
+    run = open_finished(path_of(path, "path"))
     return OpenedRun(path=run.path, config=run.config, metrics=run.metrics)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ifcar.config_fields import path_of
 from ifcar.errors import InputError
 from ifcar.pipelines.feed.memory import Memory
 from ifcar.pipelines.progress import Progress, Silent
@@ -19,7 +20,7 @@ def fit(
     config: RunConfig,
     progress: Progress = Silent(),
     *,
-    out: Path | None = None,
+    out: Path | str | None = None,
     resume: bool = False,
     device: str | None = None,
     memory: Memory = "auto",
@@ -40,7 +41,7 @@ def fit(
     """
     if config.live is not None:
         raise InputError("this config is of a fine-tuned run; train it with `ifcar finetune`, --config")
-    path = fresh_folder(run_name(config)) if out is None else Path(out)
+    path = fresh_folder(run_name(config)) if out is None else path_of(out, "out")
     check_folder(path, resume=resume)
     try:
         (result,) = fit_together([Job(config=config, path=path)], path, progress, device=device, memory=memory)

@@ -54,7 +54,7 @@ def _parts_in(path: Path) -> list[Path]:
         return []
 
 
-def only_cache(cache: Path | None) -> Path:
+def only_cache(cache: Path | str | None) -> Path:
     """Return the cache to work on: the named one, or the only one there is.
 
     Raises:

@@ -19,6 +19,7 @@ import numpy as np
 from ifcar.cache.arrays import ArraySpec
 from ifcar.cache.schema import Category
 from ifcar.cache.streams import in_stream, stream_of
+from ifcar.config_fields import path_of
 from ifcar.counts import count_of
 from ifcar.devices import choose_device
 from ifcar.errors import InputError
@@ -76,8 +77,8 @@ class Prediction:
 
 
 def predict(
-    run: Path,
-    video: Path,
+    run: Path | str,
+    video: Path | str,
     progress: Progress,
     options: PredictConfig,
     detector: Mapping[str, Any] = MappingProxyType({}),
@@ -99,7 +100,7 @@ def predict(
         MissingDataError, InputError: the run, the video or the boxes cannot be used.
         CacheMismatchError: the backbone or its weights are not those that the run was trained on.
     """
-    run, video = Path(run), Path(video)
+    run, video = path_of(run, "run"), path_of(video, "video")
     opened = open_run(run)
     data = opened.data()
     members = on_stream(members_of(opened, data), options.stream)

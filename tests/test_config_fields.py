@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+import ifcar
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
 from ifcar.config_fields import Bounds, Field, Option, check_choice, check_fields, fields_of, words_of
 from ifcar.errors import InputError
@@ -139,6 +143,59 @@ def test_a_command_is_told_what_was_given_and_nothing_else(app: Any, arguments: 
 def test_a_bad_option_is_named_as_it_was_given(app: Any, arguments: str, message: str) -> None:
     result = CliRunner().invoke(app[0], ["--name", "x", *arguments.split()])
     assert isinstance(result.exception, InputError) and message in str(result.exception)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlacesConfig:
+    folder: Path | None = None
+    files: tuple[Path, ...] = ()
+    weights: str | None = None
+    inner: SmallConfig | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+def test_a_config_takes_what_is_meant_as_its_fields_declare_it() -> None:
+    places = PlacesConfig(folder="a", files=["b", Path("c")], weights=Path("d"))  # type: ignore[arg-type]
+    assert places == PlacesConfig(folder=Path("a"), files=(Path("b"), Path("c")), weights="d")
+    small = SmallConfig(name="x", count=np.int64(3), rate=2, places=[1.0])  # type: ignore[arg-type]
+    assert small == SmallConfig(name="x", count=3, rate=2.0, places=(1.0,)) and type(small.count) is int
+
+
+@pytest.mark.parametrize(
+    ("config", "values", "message"),
+    [
+        (SmallConfig, {"name": ["hand"]}, "name is ['hand']; expected text"),
+        (SmallConfig, {"count": "8"}, "count is '8'; expected a whole number"),
+        (SmallConfig, {"count": 8.0}, "count is 8.0; expected a whole number"),
+        (SmallConfig, {"count": None}, "count is None; expected a whole number"),
+        (SmallConfig, {"count": True}, "count is True; expected a whole number"),
+        (SmallConfig, {"rate": np.zeros((2, 1))}, "rate is array([[0.], [0.]]); expected a number"),
+        (SmallConfig, {"places": "1,2"}, "places is '1,2'; expected a list"),
+        (SmallConfig, {"seeds": (0, "1")}, "seeds[1] is '1'; expected a whole number"),
+        (SmallConfig, {"twice": "no"}, "twice is 'no'; expected True or False"),
+        (SmallConfig, {"weights": ["a"]}, "weights is ['a']; expected a mapping"),
+        (SmallConfig, {"weights": {"a": "5"}}, "weights.a is '5'; expected a number"),
+        (PlacesConfig, {"folder": 3}, "folder is 3; expected a path"),
+        (PlacesConfig, {"inner": {"name": "x"}}, "inner is {'name': 'x'}; expected SmallConfig"),
+    ],
+)
+def test_a_config_refuses_a_value_of_another_type_in_one_line(config: type, values: Any, message: str) -> None:
+    with pytest.raises(InputError) as refused:
+        config(**({"name": "x"} if config is SmallConfig else {}) | values)
+    assert str(refused.value) == message
+
+
+def test_every_config_of_the_library_looks_at_the_types_of_its_fields() -> None:
+    configs = [getattr(ifcar, name) for name in ifcar.__all__ if name.endswith("Config")]
+    assert len(configs) > 5
+    for config in configs:
+        asked = inspect.signature(config).parameters.values()
+        required = {own.name: "x" for own in asked if own.default is inspect.Parameter.empty}
+        for own in fields_of(config).values():
+            with pytest.raises(InputError, match=rf"^{own.name} is <object.*; expected"):
+                config(**{**required, own.name: object()})
 
 
 def test_the_only_choice_is_no_one_of_many() -> None:

@@ -113,5 +113,28 @@ def test_run_is_fitted_opened_and_scored(cache: Path, tmp_path: Path) -> None:
     stored = run.predictions("test")
     assert examples.table()["id"] == stored.clip_ids.tolist()
     torch.testing.assert_close(head(batch).logits, torch.from_numpy(stored.logits))
+    assert run.score(str(cache)).agrees and ifcar.open_run(str(path)).path == path
+    for wrong in (
+        lambda: run.score(ifcar.open_cache(cache)),
+        lambda: ifcar.open_run(run),
+        lambda: ifcar.open_cache(run),
+    ):
+        with pytest.raises(ifcar.IfcarError, match=r" is <(cache|run) .*; expected a path") as refused:
+            wrong()  # type: ignore[no-untyped-call]
+        assert "\n" not in str(refused.value)
     with pytest.raises(ValueError, match="as a field of the options"):
         run.score(cache, ifcar.EvaluateConfig())
+
+
+def test_text_is_a_path_wherever_one_is_meant(cache: Path, tmp_path: Path) -> None:
+    config = ifcar.make_run_config("base", str(cache), preset="small", streams="layout", schedule=BRIEF)
+    assert config.cache == cache
+    assert ifcar.PredictConfig(boxes="boxes.csv").boxes == Path("boxes.csv")  # type: ignore[arg-type]
+    nowhere = tmp_path / "nowhere"
+    for folders in (nowhere, str(nowhere), [str(nowhere)]):
+        with pytest.raises(ifcar.IfcarError, match=f"^{nowhere}: no such folder"):
+            ifcar.report(folders)
+    with pytest.raises(ifcar.IfcarError, match=f"^{nowhere}"):
+        ifcar.predict(str(nowhere), "video.mp4", ifcar.Silent(), ifcar.PredictConfig())
+    with pytest.raises(ifcar.IfcarError, match=r"^video is 3; expected a path"):
+        ifcar.predict(nowhere, 3, ifcar.Silent(), ifcar.PredictConfig())  # type: ignore[arg-type]

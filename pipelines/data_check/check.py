@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from ifcar.cache.durable import write_atomic
-from ifcar.errors import InputError
 from ifcar.extract.backbones.spec import Reads
 from ifcar.extract.datasets.contract import Erratum
 from ifcar.extract.decode_ahead import decode_ahead
@@ -19,7 +18,7 @@ from ifcar.pipelines.data_check.catalog import CHECKS
 from ifcar.pipelines.data_check.config import DataCheckConfig
 from ifcar.pipelines.data_check.contract import Severity
 from ifcar.pipelines.data_check.examine import Examiner
-from ifcar.pipelines.data_check.page import Checked, render_check
+from ifcar.pipelines.data_check.page import Checked, check_replaceable, render_check
 from ifcar.pipelines.data_check.tally import Found, Tally, worst_clips
 from ifcar.pipelines.engines.local import engine_options
 from ifcar.pipelines.extraction.config import ExtractConfig
@@ -71,8 +70,7 @@ def check_data(config: ExtractConfig, own: DataCheckConfig, progress: Progress) 
         InputError, MissingDataError: options or files are not usable.
     """
     page = own.page(config.dataset)
-    if page.is_dir():
-        raise InputError(f"{page}: is a folder; name a file with --out")
+    check_replaceable(page)
     config = replace(config, crop=_SMALL_CROP)
     source = read_source(config, progress, needs_pixels=not own.annotations_only)
     kinds = [CHECKS.get(name) for name in CHECKS.names()]

@@ -51,6 +51,9 @@ class ExportConfig:
     out: Annotated[Path | None, Option("The file; default: the cache's name with .h5.")] = None
     format: Annotated[Literal["hdf5"], Option("hdf5.")] = "hdf5"
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShowConfig:
@@ -65,3 +68,6 @@ class ShowConfig:
     clip: Annotated[tuple[str, ...], Option("Clip to draw; again for more; default: ten.", repeated=True)] = ()
     out: Annotated[Path, Option("Folder for the pictures.")] = Path("pictures")
     data_root: Annotated[Path | None, Option("The dataset's folder; default: data/DATASET.")] = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ifcar.cache.single import JOIN_SUFFIX
-from ifcar.config_fields import Option, check_fields
+from ifcar.config_fields import Option, check_fields, path_of
 from ifcar.data_files import entries
 from ifcar.errors import InputError, nearest_of
 from ifcar.pipelines.configs import from_plain, read_yaml
@@ -102,6 +102,7 @@ class GridConfig:
     published_on: PublishedOn | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
             raise InputError(f"name is {self.name!r}; expected letters, digits, '.', '_' and '-', as for a folder")
         self.extract_config()
@@ -174,13 +175,13 @@ class GridConfig:
         return self.published_on if self.published_table is None else published_table(self.published_table).data
 
 
-def read_grid(file: Path) -> GridConfig:
+def read_grid(file: Path | str) -> GridConfig:
     """Read a grid file; a bare name stands for a shipped one.
 
     Raises:
         MissingDataError, InputError: it is not there, or says what it must not; the message says where.
     """
-    file = Path(file)
+    file = path_of(file, "file")
     shipped = SHIPPED / f"{file}.yaml"
     path = shipped if not file.exists() and file.suffix == "" and shipped.is_file() else file
     if path.is_dir():

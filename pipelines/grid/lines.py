@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from ifcar.config_fields import Bounds, Option
+from ifcar.config_fields import Bounds, Option, check_fields
 from ifcar.errors import InputError, nearest_of
 from ifcar.pipelines.published.tables import check_figures
 
@@ -77,6 +77,7 @@ class SystemConfig:
     published: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for factor, values in self.product.items():
             group, _, key = factor.partition(".")
             if factor not in SINGLE_FACTORS and not (group in GROUP_FACTORS and key):
@@ -115,6 +116,7 @@ class FusionConfig:
     published: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if len(self.members) < 2:
             raise InputError(f"ensemble {self.name!r}: needs at least two members")
         if len(set(self.members)) < len(self.members):
@@ -136,3 +138,6 @@ class ChoiceConfig:
     name: str
     of: str
     by: Literal["held_out", "test"] = "held_out"
+
+    def __post_init__(self) -> None:
+        check_fields(self)

@@ -14,6 +14,7 @@ import yaml
 
 from ifcar.cache.durable import write_atomic
 from ifcar.cache.lock import locked
+from ifcar.config_fields import path_of
 from ifcar.errors import IfcarError, InputError
 from ifcar.pipelines.comparison.formats import write_tables
 from ifcar.pipelines.comparison.results import Replicate, System, summarise
@@ -60,12 +61,12 @@ class GridResult:
 
 
 def grid(
-    file: Path | GridConfig,
-    cache: Path | None = None,
+    file: Path | str | GridConfig,
+    cache: Path | str | None = None,
     progress: Progress = Silent(),
     machine: MachineConfig = MachineConfig(),
     *,
-    out: Path | None = None,
+    out: Path | str | None = None,
     cluster: RayConfig | None = None,
 ) -> GridResult:
     """Make every run of a grid that is not there yet, and write its table, see `run_grid`.
@@ -83,7 +84,8 @@ def grid(
         LockedError: another process makes a grid in the folder.
     """
     config = file if isinstance(file, GridConfig) else read_grid(file)
-    return run_grid(plan_grid(config, only_cache(cache)), progress, machine, out=out, cluster=cluster)
+    place = None if out is None else path_of(out, "out")
+    return run_grid(plan_grid(config, only_cache(cache)), progress, machine, out=place, cluster=cluster)
 
 
 def run_grid(

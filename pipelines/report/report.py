@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ifcar.cache.durable import write_atomic
+from ifcar.config_fields import path_of
 from ifcar.errors import IfcarError, InputError, MissingDataError
 from ifcar.pipelines.pictures.fonts import codes_note
 from ifcar.pipelines.progress import Progress, Silent
@@ -49,12 +50,14 @@ class ReportResult:
 
 
 def report(
-    folders: Sequence[Path] = (), progress: Progress = Silent(), options: ReportConfig = ReportConfig()
+    folders: Sequence[Path | str] | Path | str = (),
+    progress: Progress = Silent(),
+    options: ReportConfig = ReportConfig(),
 ) -> ReportResult:
     """Write OUT/index.html, OUT/figures/ and OUT/clips/.
 
     Args:
-        folders: run folders and comparison folders; none takes all comparisons in the runs folder, else all runs.
+        folders: one or several of runs and comparisons; none takes all comparisons in the runs folder, else all runs.
         progress: is told what is drawn.
         options: what the figures show, and where everything lies.
 
@@ -64,7 +67,8 @@ def report(
     _check(options)
     out, baseline, protocol = options.out, options.baseline, options.protocol
     opened = functools.cache(open_run)  # the chapters show the runs that the comparisons were made of
-    gathered = gather([Path(folder) for folder in folders], baseline=baseline, opened=opened)
+    named = folders if isinstance(folders, Sequence) and not isinstance(folders, str) else [folders]
+    gathered = gather([path_of(folder, "folder") for folder in named], baseline=baseline, opened=opened)
     chapters = open_chapters(gathered, opened, compare=options.compare, baseline=baseline, protocol=protocol)
     figures, pictures = _fresh(out / FIGURES), _fresh(out / PICTURES)
     pages = []

@@ -54,6 +54,7 @@ class FineTuneConfig:
     base_id: str = ""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for part in self.parts:
             if not re.fullmatch(r"\w+(\.\w+)*", part) or self.parts.count(part) > 1:
                 raise InputError(f"parts: {part!r:.80} is no part of a head, or named twice; expected names as object")
@@ -147,6 +148,9 @@ class EnsembleConfig:
     fingerprint: str
     labels: str | None = None
     head: str = ENSEMBLE
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def task_name(config: RunConfig | EnsembleConfig) -> str:

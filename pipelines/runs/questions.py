@@ -81,6 +81,9 @@ class PredictConfig:
     top: Annotated[int | None, Option("Number of classes to print; default: 5.")] = None
     device: Device = None
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FusionWeights:

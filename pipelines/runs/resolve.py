@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ifcar.cache.addresses import place_of
 from ifcar.cache.arrays import CacheSpec
 from ifcar.cache.open import open_cache
 from ifcar.cache.protocols import PREFERRED_PROTOCOL, UNNAMED, ProtocolTable
@@ -24,7 +25,7 @@ from ifcar.pipelines.runs.schedule import OWN_KINDS, ScheduleConfig
 
 def make_run_config(
     head: str,
-    cache: Path,
+    cache: Path | str,
     *,
     protocol: str | None = None,
     labels: str | None = None,
@@ -58,6 +59,7 @@ def make_run_config(
     Raises:
         InputError: an unknown name, or a setting that the head would ignore.
     """
+    cache = place_of(cache)
     kind = HEADS.get(head)
     if preset not in kind.presets:
         raise InputError(f"head {head!r} has no preset {preset!r}{nearest_of(preset, kind.presets)}")

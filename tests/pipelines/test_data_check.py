@@ -404,6 +404,17 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert code == 2 and err.count("\n") == 1 and "annotations.json" in err
 
 
+def test_only_an_older_page_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, table = write_dataset(tmp_path / "data", 2), tmp_path / "labels.csv"
+    table.write_text("video,label,split\n")
+    arguments = ["--dataset", "something-else", "--data-root", str(root), "--annotations-only", "--out"]
+    code, _, err = run([*arguments, str(table)], capsys)
+    assert code == 2 and table.read_text() == "video,label,split\n"
+    assert err == f"ifcar: {table}: is there, and `ifcar data check` did not write it; name another --out\n"
+    page = tmp_path / "page.html"
+    assert [run([*arguments, str(page)], capsys)[0] for _ in range(2)] == [0, 0]
+
+
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> DataCheckResult:
     root = write_dataset(tmp_path_factory.mktemp("faulty") / "data", 8)
