@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import cast
 
@@ -77,10 +78,12 @@ def test_weights_cut_short_are_named(run: Run, share: float) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
 def test_predictions_cut_short_are_named(run: Run, share: float) -> None:
+    whole = run.path.parent / "whole"
+    shutil.copytree(run.path, whole)
     path = run.path / "predictions.npz"
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(InputError, match=r"predictions\.npz: cannot be read.*remove the folder"):
-        ensemble([run.path, run.path], out=run.path.parent / "both")
+        ensemble([run.path, whole], out=run.path.parent / "both")
 
 
 def test_weights_of_another_head_are_named(run: Run, tmp_path: Path) -> None:
