@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from ifcar.errors import InputError, MissingDataError
 from ifcar.extract.backbones.base import Backbone
 from ifcar.extract.backbones.catalog import get_backbone
 from ifcar.extract.backbones.downloads import download, sha256_file
-from ifcar.extract.backbones.spec import BackboneSpec
+from ifcar.extract.backbones.spec import BackboneSpec, PublishedWeights
 from ifcar.extract.backbones.state_files import SUFFIXES, faults_of_state, not_finite
 from ifcar.text_files import read_text
 
@@ -125,6 +125,11 @@ def kept_weights(digest: str, weights_dir: Path) -> Path | None:
         if path.is_file() and read_text(record).split()[:1] == [digest]:
             return path
     return None
+
+
+def tags_of(digest: str, published: Mapping[str, PublishedWeights]) -> list[str]:
+    """Return the tags of published weights that may have this SHA-256; of some a part of it is known, or nothing."""
+    return [tag for tag, entry in published.items() if entry.sha256 is None or digest.startswith(entry.sha256)]
 
 
 def is_file_name(source: str, backbone: str) -> bool:

@@ -136,7 +136,7 @@ def predict(
     seen = [views.plan(row) for row in range(len(views))]
     arrays = view_arrays(run, data, seen, reads)
     if reads_features:
-        arrays |= live_features(run, data, recipe, views, weights, on, progress)
+        arrays |= live_features(run, [member.path for member in members], data, recipe, views, weights, on, progress)
     arrays = {in_stream(stream, name): array for name, array in arrays.items()}
     fewer = {member.config.views for member in members} - {None, len(seen)}
     views_seen = count_of(len(seen), "view")

@@ -11,6 +11,7 @@ from ifcar.cache.parts import PART
 from ifcar.cache.reader import CacheReader
 from ifcar.errors import CacheMismatchError, InputError
 from ifcar.extract.backbones.catalog import get_backbone
+from ifcar.extract.weights import tags_of
 from ifcar.pipelines.extraction.config import ExtractConfig
 from ifcar.pipelines.extraction.defaults import default_weights
 from ifcar.pipelines.extraction.stated import stated_options
@@ -69,8 +70,7 @@ def _known_weights(path: Path, dataset: str, backbone: Mapping[str, Any]) -> str
     made = str(backbone["weights"])
     if made.startswith("random:"):
         return made
-    published = get_backbone(backbone["name"]).published(backbone["name"])
-    tags = [tag for tag, entry in published.items() if entry.sha256 is None or made.startswith(entry.sha256)]
+    tags = tags_of(made, get_backbone(backbone["name"]).published(backbone["name"]))
     if not tags:
         raise InputError(f"{path}: was made with the weights of SHA-256 {made[:12]}…; name that file with --weights")
     return next((tag for tag in default_weights(dataset, backbone["name"]) if tag in tags), tags[0])

@@ -43,13 +43,13 @@ from ifcar.pipelines.runs.finished import (
     write_history,
 )
 from ifcar.pipelines.runs.live import LivePlan
+from ifcar.pipelines.runs.own_weights import BACKBONE
 from ifcar.pipelines.runs.schedule import WEIGHT_DECAY
 from ifcar.pipelines.runs.weights import save_tensors
 from ifcar.pipelines.scoring.scores import round_note
 from ifcar.pipelines.training.checkpoint import NAME as CHECKPOINT
 from ifcar.pipelines.training.events import write_outcome
 
-BACKBONE = "backbone.safetensors"
 MODEL = "model.safetensors"
 LAST = "last"
 

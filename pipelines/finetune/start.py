@@ -19,6 +19,7 @@ from ifcar.pipelines.runs.config import RunConfig, run_id
 from ifcar.pipelines.runs.data import RunData
 from ifcar.pipelines.runs.finished import open_run
 from ifcar.pipelines.runs.live import I3D_PRESETS, JOINT_PRESETS, LiveConfig, LiveData, Published
+from ifcar.pipelines.runs.own_weights import BACKBONE, own_weights
 from ifcar.pipelines.runs.recipe import Recipe, read_recipe
 from ifcar.pipelines.runs.resolve import head_arrays
 from ifcar.pipelines.runs.schedule import ScheduleConfig
@@ -126,8 +127,10 @@ def joint_config(
     clashing = [name for name in own if name in given and given[name] != own[name]]
     if clashing:
         raise InputError(f"{base}: its head was trained with {clashing[0]} = {own[clashing[0]]}; leave that option out")
-    if recipe.weights.startswith("random:"):
-        given.setdefault("weights", recipe.weights)
+    if "weights" not in given:
+        found = own_weights(base, recipe, [base])
+        if found == recipe.weights or Path(found).name == BACKBONE:  # published ones stay the default, on any machine
+            given["weights"] = found
     live, schedule = _settings(published, {**given, **own})
     _check_flip(live.data)
     own_seed = config.seed if seed is None else seed

@@ -8,15 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from ifcar.cache.arrays import RowArrays
-from ifcar.errors import CacheMismatchError, InputError
+from ifcar.errors import CacheMismatchError, InputError, UnavailableError
 from ifcar.extract.decoded_views import ViewDataset
 from ifcar.extract.extractor import EngineOptions, FeatureExtractor, fault_of_features
 from ifcar.extract.view_content import View
-from ifcar.extract.weights import kept_weights
 from ifcar.pipelines.extraction.backbones import load_backbone
-from ifcar.pipelines.folders import folder
 from ifcar.pipelines.progress import Progress
 from ifcar.pipelines.runs.data import RunData
+from ifcar.pipelines.runs.own_weights import own_weights
 from ifcar.pipelines.runs.recipe import Recipe
 
 
@@ -39,6 +38,7 @@ def view_arrays(run: Path, data: RunData, views: Sequence[View], reads: Sequence
 
 def live_features(
     run: Path,
+    homes: Sequence[Path],
     data: RunData,
     recipe: Recipe,
     views: ViewDataset,
@@ -46,17 +46,22 @@ def live_features(
     device: str,
     progress: Progress,
 ) -> RowArrays:
-    """Return the arrays over views that a cache would hold, float16, by name.
+    """Return the arrays over views that a cache would hold, float16, by name; see `own_weights` for `homes`.
 
     Raises:
-        InputError: a view cannot be read, or its features are not finite.
+        InputError: the weights have to be named, or cannot be fetched; a view cannot be read, or its features are not
+            finite.
         CacheMismatchError: the weights are not those that the run was trained on.
     """
     assert recipe.pooled is not None and recipe.precision is not None
-    if weights is None:
-        kept = kept_weights(recipe.weights, folder("weights"))
-        weights = recipe.weights if recipe.weights.startswith("random:") else str(kept or "published")
-    backbone, found = load_backbone(recipe.backbone, weights, progress)
+    weights = own_weights(run, recipe, homes) if weights is None else weights
+    try:
+        backbone, found = load_backbone(recipe.backbone, weights, progress)
+    except UnavailableError as error:
+        said = str(error)
+        for entry in recipe.backbone.published.values():  # whose way out may be other weights
+            said = said.removesuffix(f"; {entry.ways_out}")
+        raise UnavailableError(f"{run}: {said}; name the weights that it was trained on with --weights") from error
     if found != recipe.weights:
         raise CacheMismatchError(
             f"{run}: trained on {recipe.backbone.name} weights {recipe.weights}, but {weights} are {found}; "

@@ -58,7 +58,8 @@ class PredictConfig:
         labels: the label space, of those that the run learned; default: the first.
         stream: of a run from joined caches the one that the video is; its backbone alone is built. Default: the first.
         weights: the backbone's, as `ifcar extract` takes them; they must be those that the run was trained on.
-            Default: random ones are made again, others are the published ones.
+            Default: random ones are made again, those of a fine-tuned run are found in its folder or in one beside the
+            run's, others are the published ones.
         top: how many classes to return; default: 5, or all when there are fewer.
         device: default: cuda where there is one.
     """
@@ -76,7 +77,8 @@ class PredictConfig:
         str | None, Option("Of a run from joined caches the stream that the video is; default: the first it learned.")
     ] = None
     weights: Annotated[
-        str | None, Option("The backbone's weights that the run was trained on: as `ifcar extract` takes them.")
+        str | None,
+        Option("The backbone's weights that the run was trained on: as `ifcar extract` takes them; default: found."),
     ] = None
     top: Annotated[int | None, Option("Number of classes to print; default: 5.")] = None
     device: Device = None

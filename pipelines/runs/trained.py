@@ -20,6 +20,7 @@ from ifcar.pipelines.feed.examples import Examples, limit_views, read_examples
 from ifcar.pipelines.runs.config import EnsembleConfig, RunConfig
 from ifcar.pipelines.runs.finished import Run, open_run
 from ifcar.pipelines.runs.heads import trained_head
+from ifcar.pipelines.runs.own_weights import BACKBONE
 from ifcar.pipelines.runs.places import open_its_cache
 from ifcar.pipelines.runs.resolve import head_arrays
 from ifcar.pipelines.scoring.scores import Predictions
@@ -161,7 +162,7 @@ def _its_cache(path: Path, config: RunConfig, cache: Path | None, stream: str | 
     if config.live is not None and cache is None and not config.cache.exists():
         raise InputError(
             f"{path}: fine-tuned, and there is no cache of its backbone at {config.cache}; make it with "
-            f"{command('ifcar', 'extract', '--weights', path / 'backbone.safetensors')} and the run's options, or name "
+            f"{command('ifcar', 'extract', '--weights', path / BACKBONE)} and the run's options, or name "
             "it with --cache"
         )
     place = cache or config.cache

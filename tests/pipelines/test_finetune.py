@@ -112,10 +112,28 @@ def test_fine_tuned_backbone_makes_the_cache_that_the_run_names(
         tuned.run.path,
         root / "frames" / clip,
         Silent(),
-        PredictConfig(boxes=root / "annotations.json", weights=str(tuned.backbone)),
+        PredictConfig(boxes=root / "annotations.json"),  # the run's folder holds the weights
     )
     stored = tuned.run.predictions("test").logits[0]
     np.testing.assert_allclose(said.answers[0].logits[0], stored, atol=1e-4)
+
+
+def test_weights_of_a_fine_tuned_run_are_found_and_never_guessed(
+    tuned: FinetuneResult, head: FitResult, root: Path, tmp_path: Path
+) -> None:
+    """A head of its cache finds them in the run beside it; where they are nowhere, nothing is fetched or advised."""
+    video = root / "frames" / next(iter(head.run.predictions("test").clip_ids))
+    options = PredictConfig(boxes=root / "annotations.json", device="cpu")
+    said = predict(head.run.path, video, Silent(), options)
+    np.testing.assert_allclose(said.answers[0].logits[0], head.run.predictions("test").logits[0], atol=1e-3)
+    live = joint_config(head.run.path, data_root=root).live
+    assert live is not None and live.data.weights == str(tuned.run.path.absolute() / "backbone.safetensors")
+    alone = shutil.copytree(head.run.path, tmp_path / "alone" / "head")
+    for ask in (lambda: predict(alone, video, Silent(), options), lambda: joint_config(alone, data_root=root)):
+        with pytest.raises(
+            InputError, match=r"^.*alone/head: trained on i3d_inception weights of SHA-256 .* --weights$"
+        ):
+            ask()
 
 
 def test_fine_tuning_learns_what_a_random_backbone_does_not_tell(tuned: FinetuneResult) -> None:
