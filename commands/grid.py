@@ -108,9 +108,9 @@ def _with_tuning(config: FewShotConfig, given: Mapping[str, Any]) -> FewShotConf
     if kind != "stretched":
         if "min_steps" in given:
             raise InputError("--tune-steps would be ignored: it belongs to --tune-schedule stretched; leave it out")
-        return replace(config, schedule=schedule_from({"kind": kind, "held_out": 0.0}))
-    schedule = {"kind": kind, "held_out": 0.0, "min_steps": given.get("min_steps", num_steps), "lr": lr}
-    return replace(config, schedule=schedule_from(schedule))
+        return replace(config, schedule=ScheduleConfig(kind=kind, held_out=0.0))
+    schedule = ScheduleConfig(kind=kind, held_out=0.0, min_steps=given.get("min_steps", num_steps), lr=lr)
+    return replace(config, schedule=schedule)
 
 
 def _print_plan(plan: GridPlan, *, as_json: bool) -> None:

@@ -78,17 +78,16 @@ def schedule_from(given: Mapping[str, Any]) -> ScheduleConfig:
     Raises:
         InputError: a value out of range, or an option that this kind of schedule would ignore.
     """
-    from ifcar.pipelines.runs.schedule import OWN_KINDS, ScheduleConfig
+    from ifcar.pipelines.runs.schedule import OF_STRETCHED, ScheduleConfig, unused_of
 
     given = {"kind": "auto", **given}
-    for name in ("min_steps", "refit"):
-        if name in given and given["kind"] not in OWN_KINDS:
-            option = "--min-steps" if name == "min_steps" else "--refit" if given[name] else "--no-refit"
-            raise InputError(
-                f"{option} would be ignored: it belongs to --schedule stretched, and this one is {given['kind']}"
-            )
-        if name in given and given["kind"] == "auto":
-            given["kind"] = "stretched"
+    for name in unused_of(given, given["kind"]):
+        option = "--no-refit" if given[name] is False else f"--{name.replace('_', '-')}"
+        raise InputError(
+            f"{option} would be ignored: it belongs to --schedule stretched, and this one is {given['kind']}"
+        )
+    if given["kind"] == "auto" and not given.keys().isdisjoint(OF_STRETCHED):
+        given["kind"] = "stretched"
     if {"epochs", "min_steps"} <= given.keys():
         raise InputError("--epochs and --min-steps exclude each other; give one of them")
     return ScheduleConfig(**given)

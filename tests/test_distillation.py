@@ -231,6 +231,19 @@ def test_teachers_that_a_grid_does_not_have_are_one_line(path: Path, change: obj
         plan_grid(from_plain(GridConfig, content, "grid"), path)
 
 
+@pytest.mark.parametrize("change", [{"refit": True}, {"held_out": 0.3}, {"kind": "auto", "refit": True}])
+def test_teachers_that_would_learn_what_is_held_out_are_refused_before_they_train(path: Path, change: Any) -> None:
+    content: Any = copy.deepcopy(GRID)
+    for system in content["systems"][:2]:
+        system["schedule"] = change
+    with pytest.raises(InputError, match="'static': distil_from: 'single' would learn clips that are held out here"):
+        plan_grid(from_plain(GridConfig, content, "grid"), path)
+    content["schedule"] = {"kind": "paper", "epochs": 1}
+    for system in content["systems"][:2]:
+        system["schedule"] = {}
+    plan_grid(from_plain(GridConfig, content, "grid"), path)
+
+
 def test_a_teacher_of_several_streams_teaches_what_it_keeps_of_training_clips(path: Path) -> None:
     content: Any = copy.deepcopy(GRID)
     content["systems"][1]["settings"]["streams"] = ["ego", "audio"]

@@ -24,7 +24,7 @@ from ifcar.pipelines.runs.config import ID_LENGTH, FineTuneConfig, RunConfig, ru
 from ifcar.pipelines.runs.distil import DistilConfig
 from ifcar.pipelines.runs.heads import build_head
 from ifcar.pipelines.runs.resolve import head_arrays, make_run_config, resolve
-from ifcar.pipelines.runs.schedule import OF_STRETCHED, OWN_KINDS, ScheduleConfig, make_plan
+from ifcar.pipelines.runs.schedule import OF_STRETCHED, Plan, ScheduleConfig, make_plan, unused_of
 
 TUNING = {"classifier": (1000, 1e-2), "all": (300, 1e-3)}
 """Steps and learning rate of a fine-tuning on few shots, enough to fit these on toybox."""
@@ -53,9 +53,8 @@ def run_config(config: GridConfig, system: SystemConfig, protocol: str, seed: in
 
 
 def _check_stated(stated: Mapping[str, Any], kind: str) -> None:
-    ignored = next((name for name in OF_STRETCHED if name in stated and kind not in OWN_KINDS), None)
-    if ignored is not None:
-        raise InputError(f"schedule: {ignored} would be ignored: it belongs to kind stretched, and this one is {kind}")
+    for name in unused_of(stated, kind):
+        raise InputError(f"schedule: {name} would be ignored: it belongs to kind stretched, and this one is {kind}")
 
 
 def check_common_schedule(schedule: ScheduleConfig) -> None:
@@ -95,9 +94,28 @@ def made_from(
                 f"distil_from: {other.name!r} keeps its answers on training clips of {first}, not of {task}"
             )
     if teachers:
+        student = resolve(run, reader, table)
+        for (other, _), teacher in zip(teachers_of(system, variants), teachers, strict=True):
+            _check_unseen(student, teacher, table, reader, f"system {system.name!r}: distil_from: {other.name!r}")
         ids = tuple(run_id(teacher) for teacher in teachers)
         run = replace(run, distil_from=DistilConfig(runs=tuple(map(run_folder, teachers)), run_ids=ids))
     return run
+
+
+def _check_unseen(student: RunConfig, teacher: RunConfig, table: ProtocolTable, reader: CacheReader, of: str) -> None:
+    """Refuse, before any trains, a teacher that will have learned what chooses its student's stopping point."""
+    spec = reader.spec_of(student.protocol)
+    held_out = _plan_of(student, table, spec).held_out
+    if held_out and (teacher.schedule.refit or _plan_of(teacher, table, spec).held_out != held_out):
+        raise InputError(
+            f"{of} would learn clips that are held out here to choose the stopping point; give both systems "
+            "schedule: {kind: paper}, or both {kind: stretched, refit: false}"
+        )
+
+
+def _plan_of(run: RunConfig, table: ProtocolTable, spec: CacheSpec) -> Plan:
+    appearance = spec.reads_features(head_arrays(run, spec))
+    return make_plan(run.schedule, len(table.clips(Split.TRAIN)), reads_appearance=appearance)
 
 
 def started(run: RunConfig, base: RunConfig, parts: Sequence[str]) -> RunConfig:
@@ -116,8 +134,7 @@ def tuned(
     """
     schedule = few_shot.schedule
     if schedule is None:
-        appearance = spec.reads_features(head_arrays(base, spec))
-        plan = make_plan(base.schedule, len(base_table.clips(Split.TRAIN)), reads_appearance=appearance)
+        plan = _plan_of(base, base_table, spec)
         num_steps, lr = TUNING[few_shot.train]
         stretched = ScheduleConfig(kind="stretched", min_steps=num_steps, lr=lr, held_out=0.0)
         schedule = stretched if plan.kind == "stretched" else ScheduleConfig(kind=plan.kind)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Literal
 
@@ -153,10 +153,14 @@ def num_plateaus(losses: Sequence[float], patience: int) -> int:
 PROGRESS = 1e-4
 OWN_KINDS = ("auto", "stretched")  # every other kind is the name of a published schedule
 OF_STRETCHED = ("min_steps", "held_out", "refit")
-"""What a published schedule does not look at."""
 NUM_ROUNDS = 25
 WARM_UP, LAST_SHARE = 0.05, 0.02  # of a stretched schedule
 PAPER_SIZED_STEPS = 10_000  # half of what the paper's shorter schedule takes on its own data
+
+
+def unused_of(stated: Collection[str], kind: str) -> list[str]:
+    """Return which of the stated fields a schedule of a kind does not look at."""
+    return [] if kind in OWN_KINDS else [name for name in OF_STRETCHED if name in stated]
 
 
 def make_plan(config: ScheduleConfig, num_clips: int, *, reads_appearance: bool) -> Plan:
