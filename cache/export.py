@@ -24,16 +24,18 @@ def export_hdf5(cache_path: Path, out_path: Path, progress: Callable[[int, int],
 
     Args:
         cache_path: the cache.
-        out_path: file to write, ending in .h5 or .hdf5; an older file is replaced.
+        out_path: file to write, ending in .h5 or .hdf5; an older export is replaced.
         progress: called with (blocks done, blocks in all).
 
     Raises:
-        InputError: the cache is not complete, or `out_path` is a folder or has another ending.
+        InputError: the cache is not complete, or `out_path` is a folder, has another ending, or is another file.
         CacheDamageError: a row does not match its checksum.
     """
     out_path = Path(out_path)
     if out_path.suffix not in HDF5_SUFFIXES or out_path.is_dir():
         raise InputError(f"{out_path} is not usable as output, expected a file name ending in .h5 or .hdf5")
+    if out_path.exists() and not _is_export(out_path):
+        raise InputError(f"{out_path}: is there, and is no exported cache; name another file")
     if Path(cache_path).name.endswith(JOIN_SUFFIX):
         raise InputError(f"{cache_path} is a join and has no rows of its own; export the caches that it joins")
     reader = open_cache(cache_path)
@@ -51,6 +53,14 @@ def export_hdf5(cache_path: Path, out_path: Path, progress: Callable[[int, int],
         temporary.unlink(missing_ok=True)
         reader.close()
     fsync_path(out_path.parent)
+
+
+def _is_export(path: Path) -> bool:
+    try:
+        with h5py.File(path, "r") as file:
+            return PROTOCOLS in file and FAILURES in file
+    except OSError:
+        return False
 
 
 def _write_tables(file: h5py.File, reader: CacheReader) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ifcar.cache.durable import write_atomic_parts
 from ifcar.cache.protocols import ProtocolTable
 from ifcar.cache.schema import Split
+from ifcar.errors import InputError
 from ifcar.extract.datasets.key_frames import KeyFrameBox, class_number, key_frame_boxes
 from ifcar.pipelines.feed.labelled import read_labelled
 from ifcar.pipelines.scoring.frame_map import FrameBoxes, frame_precisions
@@ -43,9 +44,16 @@ class Detections:
         return float(np.mean(list(self.precisions.values())))
 
     def write(self, path: Path) -> None:
-        """Write the file, a box at a time."""
+        """Write the file, a box at a time.
+
+        Raises:
+            InputError: it is there and holds anything else: annotations have the same form.
+        """
         actions = [class_number(name) for name in self.classes]
-        write_atomic_parts(path, (self._lines(place, actions).encode() for place in range(len(self.boxes))))
+        parts = [self._lines(place, actions).encode() for place in range(len(self.boxes))]
+        if path.exists() and not (path.is_file() and path.read_bytes() == b"".join(parts)):
+            raise InputError(f"--detections: {path} is there and holds something else; name a new file")
+        write_atomic_parts(path, parts)
 
     def _lines(self, place: int, actions: Sequence[int]) -> str:
         name, scores = self.boxes[place].name, self.scores[place].tolist()

@@ -83,6 +83,21 @@ def test_an_unfinished_cache_is_not_exported(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["c.zarr"]
 
 
+def test_only_an_export_is_replaced(cache: Path, exported: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.h5"
+    with h5py.File(own, "w") as file:
+        file["mine"] = np.arange(3)
+    (tmp_path / "text.h5").write_text("mine")
+    for path in (own, tmp_path / "text.h5"):
+        before = path.read_bytes()
+        with pytest.raises(InputError, match="is there, and is no exported cache; name another file"):
+            export_hdf5(cache, path)
+        assert path.read_bytes() == before
+    before = exported.read_bytes()
+    export_hdf5(make_cache(tmp_path / "b.zarr", 5), exported)
+    assert exported.read_bytes() != before
+
+
 def test_a_failed_export_leaves_the_older_file_and_no_other(cache: Path, exported: Path, tmp_path: Path) -> None:
     before = exported.read_bytes()
     broken = make_cache(tmp_path / "b.zarr", 5)

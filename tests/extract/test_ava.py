@@ -161,6 +161,13 @@ def test_evaluate_gives_frame_map_and_writes_detections(
     record = json.loads(capsys.readouterr().out)
     assert record["frame_map"] == pytest.approx(expected, abs=1e-4)
     assert {"class", "n", "ap", "frame_ap"} == record["classes"][0].keys()
+    annotations = tmp_path / "annotations.csv"
+    for file, before, code in ((path, path.read_bytes(), 0), (annotations, b"e5,0002,0,0,1,1,4,0\n", 2)):
+        file.write_bytes(before)
+        with pytest.raises(SystemExit) as ended:
+            main(["evaluate", str(run.path), "--detections", str(file)])
+        assert (ended.value.code, file.read_bytes()) == (code, before)
+    assert "annotations.csv is there and holds something else; name a new file" in capsys.readouterr().err
 
 
 def one_row_a_person(cache: Path, out: Path) -> Path:
