@@ -78,7 +78,9 @@ class PredictConfig:
     ] = None
     weights: Annotated[
         str | None,
-        Option("The backbone's weights that the run was trained on: as `ifcar extract` takes them; default: found."),
+        Option(
+            "The backbone's weights, as `ifcar extract` takes them.", default="the run's own, found by their SHA-256"
+        ),
     ] = None
     top: Annotated[int | None, Option("Number of classes to print; default: 5.")] = None
     device: Device = None

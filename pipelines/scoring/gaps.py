@@ -14,9 +14,9 @@ NOT_LEARNED = (
     "the training clips are not learned: try another head (`ifcar list heads`), more steps (--min-steps), or a cache "
     "with more slots (--instances) or of tuned features (`ifcar finetune`)"
 )
-BY_HEART = (
-    "the training clips are learned by heart: try a cache with augmented views (--augmented-views), another --preset "
-    "(tuned where the head has it, or small), or more dropout (--set)"
+OVERFITTED = (
+    "the training clips are learned far better than others: try a cache with augmented views if this one has none "
+    "(--augmented-views), another --preset (tuned where the head has it, or small), or more dropout (--set)"
 )
 OTHER_CLIPS = (
     "the test clips differ from the training clips: try what depends less on appearance (--streams layout), or "
@@ -28,8 +28,8 @@ NO_GAP = "no gap beyond what a draw of so few clips explains"
 def describe_gaps(metrics: Sequence[Metrics]) -> str:
     """Return one line on a run's gaps and what to try; empty where a part has no measure.
 
-    The first rule that holds is said: training clips below `LOW`; held-out clips below training clips; test clips
-    below held-out clips (training clips without a held-out part: learned by heart).
+    The first rule that holds is said: training clips below `LOW`; held-out clips, or test clips where none are held
+    out, below training clips; test clips below held-out clips.
 
     Args:
         metrics: of the parts "train" and "test", and "held_out" where there is one.
@@ -44,7 +44,7 @@ def describe_gaps(metrics: Sequence[Metrics]) -> str:
         return f"gap: {said}; {NOT_LEARNED}"
     held_out = scores.get("held_out")
     if _wide(train, test if held_out is None else held_out):
-        return f"gap: {said}; {BY_HEART}"
+        return f"gap: {said}; {OVERFITTED}"
     if held_out is not None and _wide(held_out, test):
         return f"gap: {said}; {OTHER_CLIPS}"
     return f"gap: {said}; {NO_GAP}"
