@@ -65,6 +65,7 @@ class Section:
         name: for its anchor.
         title: heading.
         text: one paragraph, or empty.
+        notes: what else belongs to it, each by itself.
         figures: side by side where there is room.
         tables: below them.
         folded: whether the tables open on request only.
@@ -74,6 +75,7 @@ class Section:
     name: str
     title: str
     text: str = ""
+    notes: Sequence[str] = ()
     figures: Sequence[ShownFigure] = field(default_factory=tuple)
     tables: Sequence[Table] = field(default_factory=tuple)
     folded: bool = False

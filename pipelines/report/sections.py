@@ -88,7 +88,7 @@ def _results(chapter: Chapter, figures: FigureFolder) -> Section:
     return Section(
         name="results",
         title="Results",
-        text=" ".join(f"{note.rstrip('.')}." for note in chapter.comparison.notes),
+        notes=chapter.comparison.notes,
         figures=[figures.save(drawing)],
         tables=[results_table(chapter.comparison)],
     )
@@ -251,9 +251,9 @@ def _diagnoses(chapter: Chapter, figures: FigureFolder) -> list[Section]:
         if (drawing := draw_class_changes(system, diagnosis, _numbered("shortcuts-classes", place))) is not None:
             by_class.append(figures.save(drawing))
         tables.append(diagnosis_table(system, diagnosis, _numbered("shortcuts", place)))
-        said += [f"{system}: {line.rstrip('.')}." for line in (seen_sentence(diagnosis), *diagnosis.notes) if line]
-    text = " ".join(said)
-    return [Section(name="shortcuts", title=title, text=text, figures=[*shown, *by_class], tables=tables, folded=True)]
+        said += [f"{system}: {line}" for line in (seen_sentence(diagnosis), *diagnosis.notes) if line]
+    figures_of_both = [*shown, *by_class]
+    return [Section(name="shortcuts", title=title, notes=said, figures=figures_of_both, tables=tables, folded=True)]
 
 
 def _clips(
