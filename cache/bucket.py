@@ -23,6 +23,7 @@ from ifcar.errors import InputError, UnavailableError
 PARALLEL = 16  # requests at a time
 PART_BYTES = 16 << 20  # larger objects are sent in parts
 _RETRY = {"max_retries": 6, "retry_timeout": timedelta(minutes=3)}
+_NO_RANGES = ("non-partial response", "Range request not supported")  # how obstore says that a server gives none
 _CLIENT = {"timeout": "300s", "connect_timeout": "10s"}
 
 
@@ -131,7 +132,7 @@ class Bucket:
                 self._check_same(name, _facts(result.meta).tag, tag)
                 data = memoryview(result.bytes())
             except Exception as error:
-                if "non-partial response" not in str(error):
+                if not any(said in str(error) for said in _NO_RANGES):
                     raise
                 raise WholeOnlyError(f"{self.where(name)}: the server gives objects as a whole only") from error
         if len(data) != stop - start:

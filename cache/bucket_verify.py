@@ -79,5 +79,7 @@ class _Check:
             self.add(DamageKind.MISSING, name, "is missing; push the cache again", block)
             return
         if (size, sha256) != (digest.size, digest.sha256):
-            problem = f"is not what was committed ({size} bytes, expected {digest.size}); delete it and push again"
+            hashes = f"SHA-256 {sha256[:12]}…", f"{digest.sha256[:12]}…"
+            found, expected = hashes if size == digest.size else (f"{size} bytes", f"{digest.size}")
+            problem = f"is not what was committed ({found}, expected {expected}); delete it and push again"
             self.add(kind, name, problem, block)

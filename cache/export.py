@@ -24,7 +24,7 @@ def export_hdf5(cache_path: Path, out_path: Path, progress: Callable[[int, int],
 
     Args:
         cache_path: the cache.
-        out_path: file to write, ending in .h5 or .hdf5; an older export is replaced.
+        out_path: file to write, ending in .h5 or .hdf5; an older export of the cache is replaced.
         progress: called with (blocks done, blocks in all).
 
     Raises:
@@ -34,12 +34,12 @@ def export_hdf5(cache_path: Path, out_path: Path, progress: Callable[[int, int],
     out_path = Path(out_path)
     if out_path.suffix not in HDF5_SUFFIXES or out_path.is_dir():
         raise InputError(f"{out_path} is not usable as output, expected a file name ending in .h5 or .hdf5")
-    if out_path.exists() and not _is_export(out_path):
-        raise InputError(f"{out_path}: is there, and is no exported cache; name another file")
     if Path(cache_path).name.endswith(JOIN_SUFFIX):
         raise InputError(f"{cache_path} is a join and has no rows of its own; export the caches that it joins")
     reader = open_cache(cache_path)
     reader.check_complete()
+    if out_path.exists() and _fingerprint_in(out_path) != reader.fingerprint:
+        raise InputError(f"{out_path}: is there, and is no export of this cache; name another file")
     out_path.parent.mkdir(parents=True, exist_ok=True)
     temporary = out_path.with_name(out_path.name + PARTIAL_SUFFIX)
     try:
@@ -55,12 +55,13 @@ def export_hdf5(cache_path: Path, out_path: Path, progress: Callable[[int, int],
     fsync_path(out_path.parent)
 
 
-def _is_export(path: Path) -> bool:
+def _fingerprint_in(path: Path) -> object:
+    """Return the fingerprint of an exported cache, or None of any other file."""
     try:
         with h5py.File(path, "r") as file:
-            return PROTOCOLS in file and FAILURES in file
+            return file.attrs.get("fingerprint")
     except OSError:
-        return False
+        return None
 
 
 def _write_tables(file: h5py.File, reader: CacheReader) -> None:

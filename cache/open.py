@@ -7,7 +7,9 @@ from pathlib import Path
 
 from ifcar.cache.addresses import Address, place_of
 from ifcar.cache.parts import PartsReader, open_one
+from ifcar.cache.protocols import PREFERRED_PROTOCOL
 from ifcar.cache.reader import CacheReader
+from ifcar.cache.schema import Split
 from ifcar.cache.single import JOIN_SUFFIX, open_single
 from ifcar.errors import InputError
 
@@ -39,3 +41,12 @@ def refuse_address(path: Path, instead: str) -> None:
     """Raise InputError where a path is an address in object storage, which a command does not take; say what does."""
     if isinstance(place := place_of(path), Address):
         raise InputError(f"{place} is an address, and this works on local folders; {instead}")
+
+
+def protocol_to_name(reader: CacheReader) -> str | None:
+    """Return a protocol for commands to name, one with training and test clips where there is; None: none needs be."""
+    names = reader.protocol_names()
+    if PREFERRED_PROTOCOL in names or len(names) < 2:
+        return None
+    full = (name for name in names if all(len(reader.protocol(name).clips(part)) for part in (Split.TRAIN, Split.TEST)))
+    return next(full, names[0])

@@ -75,3 +75,9 @@ def open_listed(
         reader.close()
         raise CacheMismatchError(f"{file}: {what}: {place} is another cache than is listed; {remedy}")
     return reader
+
+
+def check_replaceable(path: Path, key: str) -> None:
+    """Raise InputError where a file is there that is no list of caches which begins with this key."""
+    if path.exists() and f'"{key}"' not in path.read_bytes()[:64].decode(errors="replace"):
+        raise InputError(f"{path}: is there and is something else; name another file")

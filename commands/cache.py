@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ifcar.cache.addresses import Address
 from ifcar.commands.config_options import Given, OptionsOf, with_config_options
 from ifcar.commands.options import CacheArgument, Json, places, say
 from ifcar.console import Screen, json_rows, print_json, print_table
@@ -61,6 +62,7 @@ def join(
 ) -> None:
     """Join caches of the same moments by their segments, so that heads of several streams train on them."""
     from ifcar.cache.joining import join_caches
+    from ifcar.cache.open import open_cache, protocol_to_name
     from ifcar.cache.segments import Stream
     from ifcar.cache.single import JOIN_SUFFIX
 
@@ -86,9 +88,10 @@ def join(
     for name, count in made.dropped.items():
         dropped = f"{count_of(count, 'segment')} dropped, which another stream lacks"
         say(f"{name}: {dropped if count else 'all segments'}")
-    say(
-        f"{out}: {count_of(made.num_segments, 'segment')}. Next: {command('ifcar', 'fit-head', 'ccau', '--cache', out)}"
-    )
+    protocol = protocol_to_name(open_cache(out))
+    words = [] if protocol is None else ["--protocol", protocol]
+    fit = command("ifcar", "fit-head", "ccau", "--cache", out, *words)
+    say(f"{out}: {count_of(made.num_segments, 'segment')}. Next: {fit}")
 
 
 def _with_cameras(text: str) -> tuple[str, str, str]:
@@ -145,8 +148,9 @@ def verify(
     else:
         for line in lines:
             say(line)
-        mend = command("ifcar", "cache", "repair", cache)
-        say(f"{cache}: {f'{len(lines)} damaged; mend with {mend}' if lines else 'clean'}")
+        is_local = not isinstance(cache, Address)  # the lines themselves say what to do in object storage
+        mend = f"; mend with {command('ifcar', 'cache', 'repair', cache)}" if is_local else ""
+        say(f"{cache}: {f'{len(lines)} damaged{mend}' if lines else 'clean'}")
         if report.num_pending and not lines:
             rows = count_of(report.num_pending, "is", of=count_of(report.num_rows, "row"))
             say(f"{rows} not extracted yet; run the same `ifcar extract` to finish")

@@ -29,7 +29,7 @@ def compare(
 
 
 def _print(compared: Compared) -> None:
-    from ifcar.pipelines.comparison.columns import interval, mean_and_deviation, p_text, points
+    from ifcar.pipelines.comparison.columns import interval, mean_and_deviation, of_many, p_text, points
     from ifcar.pipelines.labels.contract import MEASURES
     from ifcar.pipelines.runs.facts import MEANING
 
@@ -42,17 +42,16 @@ def _print(compared: Compared) -> None:
         kinds = compared.silent[side]
         if kinds:
             say(f"{name} says nothing of {', '.join(kinds)}: not compared")
-    shown = []
+    shown, certainty = [], of_many(compared.scores)
     for row in compared.scores:
-        low, high = (f"{100 * end:.1f}" for end in row.interval)
         test = row.against
         difference = None if test is None else f"{points(test.difference)} {interval(test.low, test.high)}"
         measure = f"{MEASURES[row.metric]} {mean_and_deviation(row.primary)}"
         shown.append(
-            [row.system, row.n, measure, f"[{low}, {high}]", difference, p_text(None if test is None else test.p)]
+            [row.system, row.n, measure, certainty.text(row), difference, p_text(None if test is None else test.p)]
         )
     if shown:
-        print_table("test scores", ["run", "n", "score", "95 %", "B − A", "p"], shown)
+        print_table("test scores", ["run", "n", "score", certainty.title, "B − A", "p"], shown)
     for key, value in compared.published.items():
         say(f"published: {MEASURES[key]} {value:.1f}")
     if compared.unprinted:
@@ -79,6 +78,7 @@ def _plain(compared: Compared) -> dict[str, Any]:
                 "n": row.n,
                 "measure": row.metric,
                 "value": row.primary[0],
+                "population": row.population,
                 "low": row.interval[0],
                 "high": row.interval[1],
                 "against": to_plain(row.against),

@@ -17,8 +17,7 @@ from ifcar.cache.addresses import Address
 from ifcar.cache.durable import write_atomic
 from ifcar.cache.lock import locked
 from ifcar.cache.manifest import ANEW
-from ifcar.cache.open import open_cache
-from ifcar.cache.protocols import PREFERRED_PROTOCOL
+from ifcar.cache.open import open_cache, protocol_to_name
 from ifcar.cache.schema import Status
 from ifcar.cache.writer import CacheWriter
 from ifcar.counts import count_of
@@ -226,9 +225,10 @@ def _result(
         write_atomic(failures_file, ("\n".join(lines) + "\n").encode())
     else:
         failures_file.unlink(missing_ok=True)
-    num_clips, num_rows, names = reader.num_clips, reader.num_rows, reader.protocol_names()
+    num_clips, num_rows = reader.num_clips, reader.num_rows
     done = reader.status() == Status.DONE
     has_boxes = bool(not done.any() or reader.table("categories")[done].any())
+    protocol = protocol_to_name(reader)
     reader.close()
     boxless = [] if has_boxes else ["no clip has a box: a head that reads instances has nothing to go by"]
     return ExtractResult(
@@ -241,6 +241,6 @@ def _result(
         failures_file=failures_file if failures else None,
         has_boxes=has_boxes,
         has_instances=preparation.spec.pooled_size > 0,
-        protocol=None if PREFERRED_PROTOCOL in names or len(names) < 2 else names[0],
+        protocol=protocol,
         notes=[*boxless, *past_end_lines(short), *notes],
     )

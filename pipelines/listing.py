@@ -249,7 +249,8 @@ def describe_cache(path: Path) -> dict[str, Any]:
         "made_with": dict(reader.environment),
     }
     facts += [f"{key}: {value}" for key, value in reader.identity.items()]
-    facts.append("made with: " + ", ".join(f"{k} {v}" for k, v in reader.environment.items()))
+    if reader.environment:  # a join was made by nothing that computes
+        facts.append("made with: " + ", ".join(f"{k} {v}" for k, v in reader.environment.items()))
     failures = [[f.row, f.clip_id, f.view, f.reason] for f in reader.failures()]
     reader.close()
     return {"arrays": arrays, "protocols": protocols, "facts": facts, "failures": failures, "typed": typed}

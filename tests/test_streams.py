@@ -139,6 +139,10 @@ def test_a_shuffled_stream_shows_another_recording_of_the_same_part(caches: Path
     assert np.array_equal(table.labels.targets, plain.protocol("split-1").labels.targets)
     with pytest.raises(InputError, match="stream 'audio' is shuffled; expected the first as it is"):
         join_caches({**other, **whole}, tmp_path / "j.join.json")
+    (tmp_path / "own.join.json").write_text("mine")
+    with pytest.raises(InputError, match=r"own\.join\.json: is there and is something else; name another file"):
+        join_caches(whole, tmp_path / "own.join.json")
+    assert (tmp_path / "own.join.json").read_text() == "mine"
 
 
 def test_a_moment_that_fewer_cameras_saw_is_no_failure_and_a_join_has_no_rows_to_verify(caches: Path) -> None:

@@ -80,9 +80,9 @@ def second_measures(comparison: Comparison) -> list[str]:
     return [key for key in MEASURES if key not in deciding and any(row.values(key) for row in comparison.rows)]
 
 
-def has_map(comparison: Comparison) -> bool:
+def has_map(rows: Sequence[ResultRow]) -> bool:
     """Return whether a row's measure is mAP, which few clips overstate."""
-    return any(row.metric == "map" for row in comparison.rows)
+    return any(row.metric == "map" for row in rows)
 
 
 def has_costs(comparison: Comparison) -> bool:
@@ -97,7 +97,7 @@ def columns_of(comparison: Comparison) -> list[Column[ResultRow]]:
     if len({row.protocol for row in comparison.rows}) > 1:
         columns.append(Column(TASK if any(row.task for row in comparison.rows) else PROTOCOL, lambda row: row.protocol))
     # the answer comes first: a narrow screen shows the first columns
-    columns += [replace(_mean(title, lambda row: row.primary), decides=True), _of_many(comparison)]
+    columns += [replace(_mean(title, lambda row: row.primary), decides=True), of_many(comparison.rows)]
     if comparison.baseline:
         columns += [
             Column(f"Δ to {comparison.baseline}", _difference, _difference_of),
@@ -138,9 +138,9 @@ def best_rows(rows: Sequence[ResultRow]) -> list[ResultRow]:
     return [row for row, mean in zip(rows, means, strict=True) if mean is not None and mean == highest]
 
 
-def _of_many(comparison: Comparison) -> Column[ResultRow]:
+def of_many(rows: Sequence[ResultRow]) -> Column[ResultRow]:
     """Return the column of the interval, with what endlessly many clips would give where that is not the mean."""
-    if not has_map(comparison):
+    if not has_map(rows):
         return Column("95 %", interval_of, lambda row: row.interval[0])
     return Column(
         "n → ∞, 95 %", lambda row: f"{percent(row.population)} {interval_of(row)}", lambda row: row.population

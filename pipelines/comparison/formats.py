@@ -48,7 +48,7 @@ def caption(comparison: Comparison) -> str:
         f"{comparison.title or comparison.name}. Test {measure} in percent on {comparison.dataset}: "
         f"{_replicates(comparison)}; in brackets the 95 % interval of the mean over {over}."
     )
-    if has_map(comparison):
+    if has_map(comparison.rows):
         text += (
             " The mAP of n clips lies above that of endlessly many such clips, the more so the fewer clips a class "
             "has: n → ∞ is an estimate of the latter for these trained models, and intervals, Δ and p are of it."

@@ -26,7 +26,13 @@ def check_boxes(
     size, tracks = (info.width, info.height), of_video.tracks
     fps = annotation_fps if of_video.facts is None else of_video.facts.fps
     if not boxes_to_crop(tracks.boxes, size, FULL_FRAME, False).any():
-        x1, y1, x2, y2 = tracks.boxes[np.isfinite(tracks.boxes).all(axis=-1)][0]
+        there = tracks.boxes[np.isfinite(tracks.boxes).all(axis=-1)]
+        if not len(there):
+            raise InputError(
+                f"{boxes}: clip {clip.clip_id!r}: no box has an area; expected x1, y1, x2, y2 in the video's pixels, "
+                "x1 below x2 and y1 below y2"
+            )
+        x1, y1, x2, y2 = there[0]
         raise InputError(
             f"{boxes}: clip {clip.clip_id!r}: no box lies in the {size[0]} × {size[1]} pixels of {clip.source}, the "
             f"first is ({x1:g}, {y1:g}, {x2:g}, {y2:g}); expected x1, y1, x2, y2 in the video's pixels"

@@ -47,7 +47,7 @@ def _answer(comparison: Comparison, protocol: str, rows: Sequence[ResultRow]) ->
     best = (best_rows(rows) or rows)[0]
     where = f"on {comparison.dataset}, {protocol}"
     place = f"is the best of {len(rows)} systems {where}" if len(rows) > 1 else f"is the only system {where}"
-    many = f"; for endlessly many such clips {percent(best.population)}" if has_map(comparison) else ""
+    many = f"; for endlessly many such clips {percent(best.population)}" if has_map(comparison.rows) else ""
     runs = f"mean of {runs_text([best])}" if len(best.seeds) > 1 else runs_text([best])
     score = (
         f"{title_of(comparison)} {mean_and_deviation(best.primary)} % ({runs}{many}; 95 % "

@@ -14,7 +14,7 @@ from ifcar.cache.joined import JoinedReader
 from ifcar.cache.schema import Status
 from ifcar.cache.single import JOIN_SUFFIX
 from ifcar.cache.streams import stream_of
-from ifcar.errors import CacheMismatchError
+from ifcar.errors import CacheMismatchError, IfcarError
 from ifcar.heads.contract import Head
 from ifcar.pipelines.feed.batches import read_batch
 from ifcar.pipelines.report.chapter import Chapter
@@ -53,9 +53,20 @@ class StreamCaches:
 
 
 def find_join(paths: Sequence[Path], fingerprint: str, data_root: Path | None) -> StreamCaches | None:
-    """Return the first of these caches that is a join; None where there is none."""
-    found = next((path for path in paths if path.name.endswith(JOIN_SUFFIX) and path.is_file()), None)
+    """Return the first of these caches that is a join of this fingerprint; None where there is none."""
+    joins = (path for path in paths if path.name.endswith(JOIN_SUFFIX) and path.is_file())
+    found = next((path for path in joins if _may_be(path, fingerprint)), None)
     return None if found is None else StreamCaches(path=found, fingerprint=fingerprint, data_root=data_root)
+
+
+def _may_be(path: Path, fingerprint: str) -> bool:
+    try:
+        reader = JoinedReader(path)
+    except IfcarError:
+        return True  # whoever reads it says what is wrong
+    found = reader.fingerprint
+    reader.close()
+    return found == fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)

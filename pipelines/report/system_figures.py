@@ -41,7 +41,7 @@ def draw_accuracies(chapter: Chapter) -> Drawing:
     axes.set_ylim(len(rows) - 0.5, -0.6)
     axes.set_xlabel(f"test {title} (%)")
     axes.grid(visible=True, axis="x")
-    many = " for endlessly many clips, which lies below the mAP of few" if has_map(chapter.comparison) else ""
+    many = " for endlessly many clips, which lies below the mAP of few" if has_map(chapter.comparison.rows) else ""
     caption = (
         f"Test {title} on {chapter.protocol}, n = {rows[0].n:,} clips. Large dot: mean over seeds; bar: its 95 % "
         f"interval over {units(chapter.comparison)}{many}; rings below: each seed."

@@ -95,13 +95,14 @@ def on_stream(members: Sequence[WeightedHead], stream: str | None) -> list[Weigh
     Raises:
         InputError: a head learned no such stream, or was trained on one cache and a stream is named.
     """
-    found = []
+    found = list[WeightedHead]()
     for member in members:
         known = list(dict.fromkeys(stream_of(name)[0] for name in head_arrays(member.config)))
         if stream is not None and known == [""]:
             raise InputError(f"--stream {stream} would be ignored: {member.path} has one stream; leave it out")
         if stream is not None and stream not in known:
-            raise InputError(f"{member.path}: no stream {stream!r}{nearest_of(stream, known)}")
+            apart = f", as {found[0].path} has; ask the members one by one" if found else ""
+            raise InputError(f"{member.path}: no stream {stream!r}{apart}{nearest_of(stream, known)}")
         stream = known[0] if stream is None and known[0] else stream
         found.append(replace(member, stream=stream or ""))
     return found

@@ -189,14 +189,22 @@ def open_run(path: Path) -> Run:
             f"{path}: not a finished run, it holds no config.yaml; `ifcar list runs` shows those in {folder('runs')}/"
         )
     if not is_finished(path):
-        go_on = command("ifcar", "fit-head", "--resume", "--out", path)
-        raise MissingDataError(f"{path}: not a finished run (no metrics.json); go on with {go_on}")
+        raise MissingDataError(f"{path}: not a finished run (no metrics.json); go on with {_resuming(path)}")
     try:
         metrics = [Metrics(**record) for record in json.loads(read_text(path / "metrics.json"))]
     except (TypeError, ValueError) as error:
         file = path / "metrics.json"
         raise InputError(f"{file}: damaged ({error}); remove the folder and make the run again") from error
     return Run(path=path, config=read_config(path / "config.yaml"), metrics=metrics)
+
+
+def _resuming(path: Path) -> str:
+    """Return the command that goes on with a stopped run."""
+    config = read_config(path / "config.yaml")
+    if not isinstance(config, RunConfig) or config.live is None:
+        return command("ifcar", "fit-head", "--resume", "--out", path)
+    kind = "i3d" if config.live.base is None else "joint"
+    return command("ifcar", "finetune", kind, "--resume", "--out", path)
 
 
 def finished_runs(runs: Path | None = None) -> list[Run]:

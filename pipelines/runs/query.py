@@ -115,8 +115,15 @@ def differing_options(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     said = []
     for config, own in zip(configs, flat, strict=True):
         same = [other for one, other in zip(configs, flat, strict=True) if one["head"] == config["head"]]
-        differs = [key for key in own if any(other.get(key) != own[key] for other in same)]
-        said.append(", ".join(f"{key}={own[key]}" for key in differs))
+        # Of a part that others leave out, such as how a backbone was fine-tuned, only what differs is spelled out.
+        left_out = {key for other in same for key, value in other.items() if value is None} - own.keys()
+        differs = {
+            key: own[key]
+            for key in own
+            if any(other.get(key) != own[key] for other in same if key.partition(".")[0] not in other.keys() & left_out)
+        }
+        shown = dict.fromkeys(sorted(left_out & {key.partition(".")[0] for key in own}), "…")
+        said.append(", ".join(f"{key}={value}" for key, value in {**differs, **shown}.items()))
     return said
 
 

@@ -279,7 +279,12 @@ def test_a_list_of_parts_is_the_only_cache_beside_its_parts(
     (tmp_path / "w.parts.json").write_text("not a list")
     with pytest.raises(InputError, match=r"several caches.*0\.zarr.*7\.zarr.*w\.parts\.json"):
         only_cache(None)
-    write_parts([tmp_path / "0.zarr", tmp_path / "7.zarr"], tmp_path / "w.parts.json").close()
+    with pytest.raises(InputError, match=r"w\.parts\.json: is there and is something else; name another file"):
+        write_parts([tmp_path / "0.zarr", tmp_path / "7.zarr"], tmp_path / "w.parts.json")
+    assert (tmp_path / "w.parts.json").read_text() == "not a list"
+    (tmp_path / "w.parts.json").unlink()
+    for _ in range(2):  # an older list gives way
+        write_parts([tmp_path / "0.zarr", tmp_path / "7.zarr"], tmp_path / "w.parts.json").close()
     assert only_cache(None) == tmp_path / "w.parts.json"
 
 

@@ -43,6 +43,7 @@ from ifcar.pipelines.fit import fit
 from ifcar.pipelines.predict import predict
 from ifcar.pipelines.progress import Silent
 from ifcar.pipelines.runs.config import RunConfig, run_name
+from ifcar.pipelines.runs.finished import open_run
 from ifcar.pipelines.runs.live import LivePlan
 from ifcar.pipelines.runs.questions import EvaluateConfig, PredictConfig
 from ifcar.pipelines.runs.resolve import make_run_config
@@ -233,6 +234,8 @@ def test_killed_run_goes_on_to_the_same_bits(root: Path, tmp_path: Path) -> None
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     call_momentum_as_earlier_versions_did(stopped)
+    with pytest.raises(MissingDataError, match=f"go on with `ifcar finetune i3d --resume --out {stopped}`"):
+        open_run(stopped)
     code, said, error = call(["finetune", "i3d", "--resume", "--out", stopped, "--workers", "0"], tmp_path)
     assert code == 0, error
     assert "Next: `ifcar extract" in said

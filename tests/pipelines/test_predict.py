@@ -344,6 +344,13 @@ BAD: dict[str, tuple[Any, dict[str, Any], type[IfcarError], str]] = {
 }
 
 
+def test_boxes_whose_corners_are_in_another_order_are_one_clear_line(boxes_only: Trained, tmp_path: Path) -> None:
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("video,frame,x1,y1,x2,y2,label\n102,1,30,20,10,5,hand\n102,2,31,20,11,5,hand\n")
+    with pytest.raises(InputError, match="clip '102': no box has an area; expected x1, y1, x2, y2 in the video's pix"):
+        predict(boxes_only.runs["sfi"].path, boxes_only.video("102"), Silent(), PredictConfig(boxes=boxes))
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_one_clear_line(boxes_only: Trained, tmp_path: Path, name: str) -> None:
     content, options, kind, message = BAD[name]
