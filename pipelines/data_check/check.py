@@ -18,7 +18,7 @@ from ifcar.pipelines.data_check.catalog import CHECKS
 from ifcar.pipelines.data_check.config import DataCheckConfig
 from ifcar.pipelines.data_check.contract import Severity
 from ifcar.pipelines.data_check.examine import Examiner
-from ifcar.pipelines.data_check.page import Checked, check_replaceable, render_check
+from ifcar.pipelines.data_check.page import Checked, render_check
 from ifcar.pipelines.data_check.tally import Found, Tally, worst_clips
 from ifcar.pipelines.engines.local import engine_options
 from ifcar.pipelines.extraction.config import ExtractConfig
@@ -26,6 +26,7 @@ from ifcar.pipelines.extraction.preparation import view_policy
 from ifcar.pipelines.extraction.slots import slot_note
 from ifcar.pipelines.extraction.sources import read_source
 from ifcar.pipelines.progress import Progress
+from ifcar.pipelines.report.page import check_replaceable
 
 _SMALL_CROP = 32  # pixels are decoded and let go, so that their size does not matter
 
@@ -70,7 +71,7 @@ def check_data(config: ExtractConfig, own: DataCheckConfig, progress: Progress) 
         InputError, MissingDataError: options or files are not usable.
     """
     page = own.page(config.dataset)
-    check_replaceable(page)
+    check_replaceable(page, "ifcar data check")
     config = replace(config, crop=_SMALL_CROP)
     source = read_source(config, progress, needs_pixels=not own.annotations_only)
     kinds = [CHECKS.get(name) for name in CHECKS.names()]

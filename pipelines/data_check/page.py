@@ -10,7 +10,6 @@ from typing import Any
 from ifcar.cache.protocols import LabelSpace, ProtocolTable
 from ifcar.cache.schema import Split
 from ifcar.counts import count_of
-from ifcar.errors import InputError
 from ifcar.extract.datasets.contract import Dataset
 from ifcar.pipelines.comparison.columns import Column
 from ifcar.pipelines.data_check.cards import ClipCard
@@ -25,9 +24,6 @@ HERE = Path(__file__).parent
 _Protocol = tuple[ProtocolTable, LabelSpace, int]  # with its clips without a label
 MOST_NOTES = 100
 MOST_KINDS = 20
-SIGN = "ifcar data check</title>"
-"""What every page has near its beginning, and no other file: the end of its title."""
-_SIGN_WITHIN = 4096  # bytes
 WORDS: Mapping[Severity, str] = {
     Severity.WRONG: "silently wrong",
     Severity.FAILS: "fails",
@@ -88,17 +84,6 @@ def render_check(checked: Checked) -> str:
             "errata": checked.dataset.errata,
         },
     )
-
-
-def check_replaceable(page: Path) -> None:
-    """Raise InputError where a page cannot be written without losing what is there, unless that is an older page."""
-    if page.is_dir():
-        raise InputError(f"{page}: is a folder; name a file with --out")
-    if not page.exists():
-        return
-    with page.open("rb") as file:
-        if SIGN.encode() not in file.read(_SIGN_WITHIN):
-            raise InputError(f"{page}: is there, and `ifcar data check` did not write it; name another --out")
 
 
 def verdict(found: Sequence[Found]) -> str:

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ifcar import __version__
+from ifcar.errors import InputError
 from ifcar.pipelines.comparison.formats import csv_text
 from ifcar.pipelines.report.answer import Answer
 from ifcar.pipelines.report.drawing import Drawing
@@ -34,6 +35,7 @@ INVERTED = {
 
 HERE = Path(__file__).parent
 SCRIPTS = ("page.js", "clips.js")
+SIGN_WITHIN = 1 << 16  # bytes of a page, after which no title ends
 MOST_NUMBERS = 60  # rows of a figure's numbers that the page shows as a table; more are a download only
 
 
@@ -182,3 +184,19 @@ def with_dark_mode(svg: bytes) -> bytes:
     style = f"<style>@media (prefers-color-scheme: dark){{{''.join(rules)}}}</style></svg>"
     head, _, tail = svg.rpartition(b"</svg>")
     return head + style.encode() + tail
+
+
+def check_replaceable(page: Path, command: str) -> None:
+    """Raise InputError where a page cannot be written without losing what is there.
+
+    Args:
+        page: the file.
+        command: whose pages give way to newer ones, as "ifcar report"; their titles end with it.
+    """
+    if page.is_dir():
+        raise InputError(f"{page}: is a folder; name a file with --out")
+    if not page.exists():
+        return
+    with page.open("rb") as file:
+        if f"{command}</title>".encode() not in file.read(SIGN_WITHIN):
+            raise InputError(f"{page}: is there, and `{command}` did not write it; name another --out")

@@ -21,7 +21,7 @@ from ifcar.pipelines.report.contexts import StreamCaches, find_join
 from ifcar.pipelines.report.drawing import drawing_style
 from ifcar.pipelines.report.figure_folder import FigureFolder
 from ifcar.pipelines.report.gather import gather
-from ifcar.pipelines.report.page import ChapterPage, Section, render
+from ifcar.pipelines.report.page import ChapterPage, Section, check_replaceable, render
 from ifcar.pipelines.report.records import PICTURES, PictureFolder
 from ifcar.pipelines.report.sections import chapter_sections
 from ifcar.pipelines.report.views import CachedViews, open_views, reads_pixels, stream_views
@@ -114,6 +114,7 @@ def report(
 def _check(options: ReportConfig) -> None:
     if options.out.exists() and not options.out.is_dir():
         raise InputError(f"{options.out}: is a file; name a folder with --out")
+    check_replaceable(options.out / PAGE, "ifcar report")
     root = options.data_root
     if root is not None and not root.is_dir():
         raise MissingDataError(f"--data-root {root}: no such folder; leave it out to draw boxes without frames")

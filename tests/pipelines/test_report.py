@@ -305,6 +305,10 @@ def test_same_inputs_give_the_same_bytes_and_old_figures_go(world: World, tmp_pa
     single = world.comparison.parent / "trained"
     report([single], Silent(), ReportConfig(out=out, num_clips=0, data_root=world.data))
     assert not (out / "figures" / "gains.svg").exists() and (out / "figures" / "mine.txt").exists()
+    (out / "index.html").write_text("<title>mine</title>")
+    with pytest.raises(InputError, match=r"index\.html: is there, and `ifcar report` did not write it; name another"):
+        report([single], Silent(), ReportConfig(out=out, num_clips=0, data_root=world.data))
+    assert (out / "index.html").read_text() == "<title>mine</title>"
 
 
 def test_clips_are_shared_evenly_between_outcomes() -> None:
