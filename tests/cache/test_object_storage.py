@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 from collections.abc import Iterator
 from functools import partial
@@ -180,6 +181,8 @@ def test_a_damaged_file_is_not_sent_and_a_damaged_object_is_not_kept(cache: Path
     Bucket(address(bucket)).put(SHARD, _flipped(bucket / SHARD))
     with pytest.raises(CacheDamageError, match=r"s3://.*c\.1.*is not what was committed"):
         pull_cache(address(bucket), tmp_path / "back.zarr")
+    (damage,) = verify_cache(address(bucket)).damages
+    assert re.search(r"c\.1.* \(SHA-256 \w+…, expected \w+…\); delete it and push again", str(damage))
     assert not (tmp_path / "back.zarr" / commit_name(1)).exists()
     assert verify_cache(tmp_path / "back.zarr").ok
 

@@ -141,6 +141,9 @@ def test_options_that_differ_are_named_and_a_name_is_never_broken(
 ) -> None:
     runs = [{"head": "a", "seed": k, "schedule": {"lr": lr, "epochs": 2}} for k, lr in enumerate((0.1, 0.2))]
     assert differing_options([*runs, {"head": "b", "seed": 0}]) == ["schedule.lr=0.1", "schedule.lr=0.2", ""]
+    live = [None, {"crop": 96, "adam": {"lr": 1}}, {"crop": 96, "adam": {"lr": 2}}]
+    tuned = differing_options([{"head": "a", "live": own} for own in live])
+    assert tuned == ["", "live.adam.lr=1, live=…", "live.adam.lr=2, live=…"]
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")
     name = "runs/" + "n" * 75

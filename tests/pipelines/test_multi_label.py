@@ -220,6 +220,14 @@ def test_ensembles_average_sigmoids_and_tables_rank_by_map(cache: Path, capsys: 
     assert ended.value.code == 0
     printed = capsys.readouterr().out
     assert "weighted mAP" in printed and "top-1" not in printed
+    for words in ([], ["--json"]):
+        with pytest.raises(SystemExit):
+            main(["compare", str(runs[1].path), str(runs[0].path), *words])
+    printed, _, answer = capsys.readouterr().out.partition("{")
+    scores = json.loads("{" + answer)["scores"]
+    assert "n → ∞" in printed and f"{100 * rows[1].population:.1f} " in printed  # narrow tables break titles
+    assert [score["population"] for score in scores] == pytest.approx([rows[1].population, rows[0].population])
+    assert scores[1]["against"]["difference"] == pytest.approx(scores[1]["population"] - scores[0]["population"])
 
 
 def test_labels_other_than_0_and_1_are_refused(tmp_path: Path, cache: Path) -> None:

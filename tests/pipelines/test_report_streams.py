@@ -110,6 +110,11 @@ def test_runs_from_a_join_show_contexts_and_the_cells_that_say_what_happens(tmp_
         fit(config, Silent(), out=tmp_path / name)
     out = tmp_path / "report"
     report([tmp_path / "all", tmp_path / "one"], options=ReportConfig(out=out, num_clips=2))
+    assert f"all.join.json, fingerprint {JoinedReader(path).fingerprint[:12]}" in (out / "index.html").read_text()
+    other = join_caches({"ego": Stream(cache=tmp_path / "video.zarr", cameras=("ego",))}, tmp_path / "o.join.json").path
+    report([tmp_path / "one"], options=ReportConfig(out=tmp_path / "other", num_clips=0, cache=other))
+    page = (tmp_path / "other" / "index.html").read_text()
+    assert f"not at hand, fingerprint {JoinedReader(path).fingerprint[:12]}" in page
 
     shown = numbers(out, "contexts")
     together, alone = {row["system"] for row in shown if row["stream"] == "audio"}, {row["system"] for row in shown}
