@@ -15,7 +15,7 @@ from ifcar.cache.protocols import LabelSpace, ProtocolTable
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.segments import Stream, differing_part, rows_by_segment, segment_tables
 from ifcar.cache.shuffled import other_recordings
-from ifcar.cache.single import check_replaceable, listed
+from ifcar.cache.single import check_listing_gives_way, listed
 from ifcar.cache.stored_spec import FORMAT_VERSION, spec_content
 from ifcar.errors import InputError, MissingDataError
 
@@ -45,7 +45,7 @@ def join_caches(streams: Mapping[str, Stream], out: Path) -> Joined:
     """
     if len(streams) < 1:
         raise InputError("a join needs streams, as ego=caches/ego.zarr")
-    check_replaceable(out, "join_version")
+    check_listing_gives_way(out, "join_version")
     if next(iter(streams.values())).shuffled:
         raise InputError(f"stream {next(iter(streams))!r} is shuffled; expected the first as it is, others beside it")
     readers = {name: _open(name, stream.cache) for name, stream in streams.items()}

@@ -26,7 +26,7 @@ from ifcar.cache.merging import merged_protocol
 from ifcar.cache.protocols import ProtocolTable, check_protocols
 from ifcar.cache.reader import CacheReader
 from ifcar.cache.schema import Provenance
-from ifcar.cache.single import PARTS_SUFFIX, check_replaceable, listed, open_listed, open_single, place_listed
+from ifcar.cache.single import PARTS_SUFFIX, check_listing_gives_way, listed, open_listed, open_single, place_listed
 from ifcar.errors import CacheMismatchError, InputError, MissingDataError
 from ifcar.text_files import read_text
 
@@ -167,7 +167,7 @@ def write_parts(caches: Sequence[Path], out: Path) -> PartsReader:
         MissingDataError: a part is not there.
         InputError, CacheMismatchError: they are not the parts of one cache, see `PartsReader`, or the file is another.
     """
-    check_replaceable(out, "parts_version")
+    check_listing_gives_way(out, "parts_version")
     reader = PartsReader(out, [open_single(cache) for cache in caches])
     for name in reader.protocol_names():
         reader.protocol(name)

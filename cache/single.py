@@ -77,7 +77,12 @@ def open_listed(
     return reader
 
 
-def check_replaceable(path: Path, key: str) -> None:
-    """Raise InputError where a file is there that is no list of caches which begins with this key."""
-    if path.exists() and f'"{key}"' not in path.read_bytes()[:64].decode(errors="replace"):
-        raise InputError(f"{path}: is there and is something else; name another file")
+def check_listing_gives_way(path: Path, key: str) -> None:
+    """Raise InputError where something is there that is no list of caches which begins with this key."""
+    if not path.exists():
+        return
+    if path.is_file():
+        with path.open("rb") as file:
+            if f'"{key}"'.encode() in file.read(64):
+                return
+    raise InputError(f"{path}: is there and is something else; name another file")

@@ -143,6 +143,9 @@ def test_a_shuffled_stream_shows_another_recording_of_the_same_part(caches: Path
     with pytest.raises(InputError, match=r"own\.join\.json: is there and is something else; name another file"):
         join_caches(whole, tmp_path / "own.join.json")
     assert (tmp_path / "own.join.json").read_text() == "mine"
+    (tmp_path / "folder.join.json").mkdir()
+    with pytest.raises(InputError, match=r"folder\.join\.json: is there and is something else"):
+        join_caches(whole, tmp_path / "folder.join.json")
 
 
 def test_a_moment_that_fewer_cameras_saw_is_no_failure_and_a_join_has_no_rows_to_verify(caches: Path) -> None:

@@ -116,14 +116,14 @@ def differing_options(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     for config, own in zip(configs, flat, strict=True):
         same = [other for one, other in zip(configs, flat, strict=True) if one["head"] == config["head"]]
         # Of a part that others leave out, such as how a backbone was fine-tuned, only what differs is spelled out.
-        left_out = {key for other in same for key, value in other.items() if value is None} - own.keys()
-        differs = {
-            key: own[key]
-            for key in own
-            if any(other.get(key) != own[key] for other in same if key.partition(".")[0] not in other.keys() & left_out)
-        }
-        shown = dict.fromkeys(sorted(left_out & {key.partition(".")[0] for key in own}), "…")
-        said.append(", ".join(f"{key}={value}" for key, value in {**differs, **shown}.items()))
+        part_of = {key: key.partition(".")[0] for key in own}
+        left_out = sorted({part for key, part in part_of.items() if key != part and any(part in o for o in same)})
+        told = []
+        for key, value in own.items():
+            others = [other for other in same if part_of[key] not in left_out or part_of[key] not in other]
+            if any(other.get(key) != value for other in others):
+                told.append(f"{key}={value}")
+        said.append(", ".join([*told, *(f"{part}=…" for part in left_out)]))
     return said
 
 

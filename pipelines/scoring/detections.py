@@ -5,7 +5,7 @@ The file has a line for each box and class, VIDEO,SECOND,x1,y1,x2,y2,ACTION,SCOR
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,15 +49,20 @@ class Detections:
         Raises:
             InputError: it is there and holds anything else: annotations have the same form.
         """
-        actions = [class_number(name) for name in self.classes]
-        parts = [self._lines(place, actions).encode() for place in range(len(self.boxes))]
-        if path.exists() and not (path.is_file() and path.read_bytes() == b"".join(parts)):
+        if path.exists() and not (path.is_file() and self._is_in(path)):
             raise InputError(f"--detections: {path} is there and holds something else; name a new file")
-        write_atomic_parts(path, parts)
+        write_atomic_parts(path, self._parts())
 
-    def _lines(self, place: int, actions: Sequence[int]) -> str:
-        name, scores = self.boxes[place].name, self.scores[place].tolist()
-        return "".join(f"{name},{a},{score:.9g}\n" for a, score in zip(actions, scores, strict=True))
+    def _is_in(self, path: Path) -> bool:
+        with path.open("rb") as file:
+            return all(file.read(len(part)) == part for part in self._parts()) and not file.read(1)
+
+    def _parts(self) -> Iterator[bytes]:
+        """Yield the lines of each box."""
+        actions = [class_number(name) for name in self.classes]
+        for box, own in zip(self.boxes, self.scores, strict=True):
+            scored = zip(actions, own.tolist(), strict=True)
+            yield "".join(f"{box.name},{action},{score:.9g}\n" for action, score in scored).encode()
 
 
 def detect(predictions: Predictions, protocol: ProtocolTable, clip_ids: Sequence[str]) -> Detections | None:

@@ -365,6 +365,11 @@ def test_the_boxes_of_a_file_are_looked_at_as_extraction_would_see_them(
     assert code == 1
     assert found == {"outside-picture": ["101"], "boxes-in-shares": ["102"], "past-end": ["103"]}
     assert "boxes of the file count" in (tmp_path / "page.html").read_text()
+    swapped = [f"{100 + clip},1,fox,20,20,5,5" for clip in range(4)]  # none of which is a box
+    table.write_text("\n".join(["video,frame,label,x1,y1,x2,y2", *swapped]) + "\n")
+    out = run([*arguments, "--boxes", str(table)], capsys)[1]
+    found = {own["name"]: {e["clip"] for e in own["examples"]} for own in json.loads(out)["checks"] if own["examples"]}
+    assert found == {"without-boxes": {"100", "101", "102", "103"}}
     code, _, err = run([*arguments, "--subjects", "fox"], capsys)
     assert code == 2 and "--subjects fox would be ignored" in err
 
